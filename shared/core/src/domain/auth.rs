@@ -1,0 +1,99 @@
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{TenantId, Timestamp, UnknownName};
+
+/// What a caller may do: admin ⊃ agent, approver ⊃ user.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    Admin,
+    Agent,
+    Approver,
+    User,
+    /// Creates tenants and their first admin, and reads nothing in them.
+    Operator,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Agent => "agent",
+            Role::Approver => "approver",
+            Role::User => "user",
+            Role::Operator => "operator",
+        }
+    }
+
+    /// The roles that a key or a token may bear.
+    pub fn parse(text: &str) -> Result<Self, UnknownName> {
+        match text {
+            "admin" => Ok(Role::Admin),
+            "agent" => Ok(Role::Agent),
+            "approver" => Ok(Role::Approver),
+            "user" => Ok(Role::User),
+            _ => Err(UnknownName {
+                what: "role",
+                value: text.chars().take(64).collect(),
+                known: "admin, agent, approver, user".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether this role includes what `needed` may do.
+    pub fn includes(self, needed: Role) -> bool {
+        match self {
+            Role::Operator => needed == Role::Operator,
+            Role::Admin => needed != Role::Operator,
+            Role::Agent | Role::Approver => needed == self || needed == Role::User,
+            Role::User => needed == Role::User,
+        }
+    }
+}
+
+/// Whoever makes a call, once it is known who that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's name or the token's `sub`.
+    pub name: String,
+    pub role: Role,
+    pub tenant: TenantId,
+}
+
+/// A key in the store: the key itself is shown once and never kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// SHA-256 of the key, hex. Keys carry 256 random bits, so no slow hash is needed.
+    pub hash: String,
+    pub name: String,
+    pub role: Role,
+    pub tenant: TenantId,
+    pub created_at: Timestamp,
+    pub created_by: String,
+    /// The first characters, so that people can tell keys apart.
+    pub prefix: String,
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// SHA-256 of a key, in hex.
+pub fn hash_key(key: &str) -> String {
+    crate::domain::task::hex(&Sha256::digest(key.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_never_approve_and_operators_read_nothing() {
+        assert!(Role::Admin.includes(Role::Approver));
+        assert!(Role::Admin.includes(Role::Agent));
+        assert!(!Role::Agent.includes(Role::Approver));
+        assert!(!Role::Approver.includes(Role::Agent));
+        assert!(!Role::User.includes(Role::Agent));
+        assert!(!Role::Operator.includes(Role::User));
+        assert!(!Role::Admin.includes(Role::Operator));
+        assert!(Role::parse("operator").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::Timestamp;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum IdError {
+    #[error("{what} is empty")]
+    Empty { what: &'static str },
+    #[error("{what} has {length} characters, {most} are the most")]
+    TooLong { what: &'static str, length: usize, most: usize },
+    #[error("{what} '{value}' may only hold lower-case letters, digits, '-' and '_'")]
+    BadTenant { what: &'static str, value: String },
+    #[error("{what} holds a control character")]
+    Control { what: &'static str },
+}
+
+fn check(what: &'static str, text: &str, most: usize) -> Result<(), IdError> {
+    let length = text.chars().count();
+    if length == 0 {
+        return Err(IdError::Empty { what });
+    }
+    if length > most {
+        return Err(IdError::TooLong { what, length, most });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(IdError::Control { what });
+    }
+    Ok(())
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $most:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                check($what, text, $most)?;
+                Ok(Self(text.into()))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                Self((&*id.as_hyphenated().encode_lower(&mut text)).into())
+            }
+        }
+    };
+}
+
+text_id!(
+    /// A task's id: ours are UUIDs; up to 128 characters of anything printable come from peers.
+    TaskId, "task_id", 128
+);
+text_id!(
+    /// An event's id, derived from what happened so that a repeat is recognisable.
+    EventId, "event_id", 128
+);
+text_id!(
+    /// `approval_<task_id>`, then `approval_<task_id>_2` and so on.
+    ApprovalId, "approval_id", 160
+);
+
+impl ApprovalId {
+    /// The `n`-th approval of a task, counted from 1.
+    pub fn of(task: &TaskId, n: u32) -> Self {
+        if n <= 1 {
+            Self(format!("approval_{task}").into())
+        } else {
+            Self(format!("approval_{task}_{n}").into())
+        }
+    }
+}
+
+/// Who owns what: the first part of every key.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        check("tenant", text, 64)?;
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if !text.chars().all(fits) {
+            return Err(IdError::BadTenant { what: "tenant", value: text.to_owned() });
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TenantId {
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // Length first, so that ("ab", "c") and ("a", "bc") differ.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// A UUIDv8 that depends on the parts alone: the same cause gives the same id.
+pub fn derived_uuid(parts: &[&str]) -> Uuid {
+    let hash = digest(parts);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// A UUIDv8 that depends on the parts and begins with a time in milliseconds, so that such
+/// ids sort by it and the time can be read back with [`EventId::millis`].
+pub fn timed_uuid(at: Timestamp, parts: &[&str]) -> Uuid {
+    let hash = digest(parts);
+    let mut bytes = [0; 16];
+    bytes[..6].copy_from_slice(&(at.millis().max(0) as u64).to_be_bytes()[2..]);
+    bytes[6..].copy_from_slice(&hash[..10]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+impl EventId {
+    /// The time within an id made by [`timed_uuid`]; nothing for a foreign id.
+    pub fn millis(&self) -> Option<Timestamp> {
+        let id = Uuid::parse_str(&self.0).ok()?;
+        if id.get_version_num() != 8 {
+            return None;
+        }
+        let mut bytes = [0; 8];
+        bytes[2..].copy_from_slice(&id.as_bytes()[..6]);
+        Some(Timestamp::from_millis(u64::from_be_bytes(bytes) as i64))
+    }
+}
+
+/// Makes a foreign text safe as a part of a key: `#`, `/`, `%`, control characters and all
+/// beyond ASCII become %XX, so that no text can pretend to be another key.
+pub fn escape_key_part(text: &str) -> std::borrow::Cow<'_, str> {
+    let plain = |b: u8| (0x21..0x7f).contains(&b) && b != b'#' && b != b'/' && b != b'%';
+    if text.bytes().all(plain) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for byte in text.bytes() {
+        if plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            for nibble in [byte >> 4, byte & 15] {
+                out.push(char::from(b"0123456789ABCDEF"[usize::from(nibble)]));
+            }
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_ids_depend_on_every_part_and_its_border() {
+        assert_eq!(derived_uuid(&["a", "b"]), derived_uuid(&["a", "b"]));
+        assert_ne!(derived_uuid(&["ab", "c"]), derived_uuid(&["a", "bc"]));
+        assert_eq!(derived_uuid(&["a"]).get_version_num(), 8);
+    }
+
+    #[test]
+    fn a_timed_id_gives_its_time_back() {
+        let at = Timestamp::from_millis(1_760_954_400_123);
+        let id = EventId::from(timed_uuid(at, &["x"]));
+        assert_eq!(id.millis(), Some(at));
+        assert_eq!(EventId::parse("evt-1").unwrap().millis(), None);
+    }
+
+    #[test]
+    fn foreign_ids_cannot_leave_their_place_in_a_key() {
+        assert_eq!(escape_key_part("a#b/c%d é\n"), "a%23b%2Fc%25d%20%C3%A9%0A");
+        assert_eq!(escape_key_part("plain-1"), "plain-1");
+        assert!(TaskId::parse(&"x".repeat(129)).is_err());
+        assert!(TaskId::parse("a\0b").is_err());
+        assert!(TenantId::parse("Acme").is_err());
+    }
+}

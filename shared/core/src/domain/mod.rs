@@ -1,0 +1,25 @@
+//! The things Watchbill talks about.
+
+mod approval;
+mod auth;
+mod body;
+mod event;
+mod ids;
+mod names;
+mod sla;
+mod task;
+mod time;
+
+pub use approval::{Approval, ApprovalStatus, Decision};
+pub use auth::{ApiKey, Caller, Role, hash_key};
+pub use body::Body;
+pub use event::{Event, EventPriority, EventType, PublishedEvent, RESERVED_EVENT_GROUPS};
+pub use ids::{
+    ApprovalId, EventId, IdError, TaskId, TenantId, derived_uuid, escape_key_part, timed_uuid,
+};
+pub use names::{Agent, Priority, Status, TaskType, UnknownName};
+pub use sla::Sla;
+pub use task::{
+    ApprovalRef, Lease, LogEntry, LoggedEvent, Note, Outcome, Question, Task, TaskLimits, What,
+};
+pub use time::{Timestamp, TimestampError, parse_span};

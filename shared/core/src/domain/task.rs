@@ -1,0 +1,329 @@
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
+use super::{TenantId, Timestamp};
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// A task's header: everything a decision needs, in one item. Its version is the item's.
+///
+/// Field names in the store are short because a header of up to 1 KB costs one write unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    #[serde(rename = "id")]
+    pub id: TaskId,
+    #[serde(rename = "t")]
+    pub tenant: TenantId,
+    #[serde(rename = "ty")]
+    pub task_type: TaskType,
+    #[serde(rename = "pr")]
+    pub priority: Priority,
+    #[serde(rename = "src")]
+    pub source: String,
+    #[serde(rename = "st")]
+    pub status: Status,
+    /// Who has it, or will have it after approval.
+    #[serde(rename = "ag")]
+    pub agent: Agent,
+    /// Grows with each new assignment; lane messages of older ones are void.
+    #[serde(rename = "n")]
+    pub assignment: u32,
+    /// Claims so far; also the fencing token: a run with another fence writes nothing.
+    #[serde(rename = "f", default, skip_serializing_if = "is_default")]
+    pub fence: u64,
+    /// Failed runs that were tried again (`retry_count`).
+    #[serde(rename = "rc", default, skip_serializing_if = "is_default")]
+    pub retries: u32,
+    #[serde(rename = "mr")]
+    pub max_retries: u32,
+    /// Claims in a row whose executor vanished without an outcome.
+    #[serde(rename = "lo", default, skip_serializing_if = "is_default")]
+    pub lost_runs: u32,
+    /// Times the pointer was offered again without a claim.
+    #[serde(rename = "of", default, skip_serializing_if = "is_default")]
+    pub offers: u32,
+    /// Times it reached an agent that was not its own.
+    #[serde(rename = "mi", default, skip_serializing_if = "is_default")]
+    pub misrouted: u32,
+    /// Runs by workers outside: not offered to lanes.
+    #[serde(rename = "ex", default, skip_serializing_if = "is_default")]
+    pub external: bool,
+    #[serde(rename = "le", default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// Not to be run before: after a failure (assigned) or a suspension (in progress).
+    #[serde(rename = "ra", default, skip_serializing_if = "Option::is_none")]
+    pub resume_at: Option<Timestamp>,
+    #[serde(rename = "ca")]
+    pub created_at: Timestamp,
+    #[serde(rename = "sa", default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(rename = "fa", default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    #[serde(rename = "tr")]
+    pub trace_id: String,
+    #[serde(rename = "sl", default, skip_serializing_if = "Option::is_none")]
+    pub sla: Option<Sla>,
+    #[serde(rename = "pa", default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
+    /// Reactions between the first cause and this task.
+    #[serde(rename = "ho", default, skip_serializing_if = "is_default")]
+    pub hops: u8,
+    /// The caller's metadata, without `result`.
+    #[serde(rename = "me", default, skip_serializing_if = "is_default")]
+    pub metadata: Map<String, Value>,
+    #[serde(rename = "pl")]
+    pub payload: Body,
+    #[serde(rename = "re", default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Body>,
+    #[serde(rename = "er", default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(rename = "ap", default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalRef>,
+    /// What a blocked task asks, and what was answered.
+    #[serde(rename = "qu", default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
+    /// Who made it: nobody approves what they submitted themselves.
+    #[serde(rename = "by")]
+    pub created_by: String,
+    /// Hash of the creating request's body, to tell a repeat from another request.
+    #[serde(rename = "bh", default, skip_serializing_if = "Option::is_none")]
+    pub body_hash: Option<String>,
+    #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What the last run noted of its loop (observe, orient, decide, act), in order.
+    #[serde(rename = "no", default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+    /// The changes, oldest first; the last [`TaskLimits::LOG`] of them.
+    #[serde(rename = "lg", default)]
+    pub log: Vec<LogEntry>,
+}
+
+/// Sizes that hold for every task.
+pub struct TaskLimits;
+
+impl TaskLimits {
+    /// Changes kept in the header; older ones are in the ledger.
+    pub const LOG: usize = 16;
+    /// Payload, bytes of JSON: 200 KB.
+    pub const PAYLOAD: usize = 200 * 1024;
+    /// Longest way through reactions.
+    pub const HOPS: u8 = 8;
+    /// Claims in a row that may vanish before the task is given up.
+    pub const LOST_RUNS: u32 = 5;
+    /// Offers without a claim before the task is given up as undeliverable.
+    pub const OFFERS: u32 = 5;
+    /// An error's text, bytes.
+    pub const ERROR: usize = 4 * 1024;
+}
+
+/// The right to run a task: who holds it, in which epoch of the store, until when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    #[serde(rename = "o")]
+    pub owner: String,
+    #[serde(rename = "e")]
+    pub epoch: u64,
+    #[serde(rename = "u")]
+    pub until: Timestamp,
+}
+
+/// The approval that a task waits for or was let through by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalRef {
+    pub id: ApprovalId,
+    /// How many approvals this task has had, this one included.
+    pub n: u32,
+    /// The hash of what was approved, once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_by: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+}
+
+/// How a run ended, what it used and what it does to the agent's reputation: durable in
+/// the same write as the end itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Tokens that models used.
+    #[serde(rename = "tk", default, skip_serializing_if = "is_default")]
+    pub tokens: u64,
+    /// Cost in millionths of a US dollar.
+    #[serde(rename = "us", default, skip_serializing_if = "is_default")]
+    pub micro_usd: u64,
+    /// Reputation event, such as `task_success`.
+    #[serde(rename = "rp", default, skip_serializing_if = "Option::is_none")]
+    pub reputation: Option<String>,
+}
+
+/// One recorded step of the loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    pub step: String,
+    pub at: Timestamp,
+    /// Milliseconds it took.
+    pub ms: u64,
+    pub text: String,
+}
+
+/// What a change was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    Created,
+    ApprovalRequested,
+    Approved,
+    Rejected,
+    Expired,
+    Claimed,
+    /// Claimed after an earlier executor vanished.
+    Reclaimed,
+    Resumed,
+    Renewed,
+    Completed,
+    /// Failed for good.
+    Failed,
+    /// Failed, and will be tried again.
+    Retrying,
+    Blocked,
+    Answered,
+    Suspended,
+    Cancelled,
+    /// Tried again at once on a person's word.
+    Retried,
+    /// The pointer was offered again.
+    Offered,
+    /// Given back to its queue because its holder vanished.
+    Returned,
+    Rerouted,
+    SlaWarning,
+    SlaViolation,
+    /// A child task was linked.
+    Linked,
+}
+
+impl What {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            What::Created => "created",
+            What::ApprovalRequested => "approval_requested",
+            What::Approved => "approved",
+            What::Rejected => "rejected",
+            What::Expired => "expired",
+            What::Claimed => "claimed",
+            What::Reclaimed => "reclaimed",
+            What::Resumed => "resumed",
+            What::Renewed => "renewed",
+            What::Completed => "completed",
+            What::Failed => "failed",
+            What::Retrying => "retrying",
+            What::Blocked => "blocked",
+            What::Answered => "answered",
+            What::Suspended => "suspended",
+            What::Cancelled => "cancelled",
+            What::Retried => "retried",
+            What::Offered => "offered",
+            What::Returned => "returned",
+            What::Rerouted => "rerouted",
+            What::SlaWarning => "sla_warning",
+            What::SlaViolation => "sla_violation",
+            What::Linked => "linked",
+        }
+    }
+}
+
+/// One change of an item: the ledger's entries and all events are made of these.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The version the item had after this change.
+    #[serde(rename = "v")]
+    pub version: u64,
+    #[serde(rename = "a")]
+    pub at: Timestamp,
+    #[serde(rename = "w")]
+    pub what: What,
+    #[serde(rename = "b", default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    #[serde(rename = "s")]
+    pub status: Status,
+    /// The status before; left out where it did not change.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Status>,
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<LoggedEvent>,
+}
+
+/// An event as the log keeps it: its type and what can't be read off the task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoggedEvent {
+    #[serde(rename = "t")]
+    pub event_type: EventType,
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    pub payload: Map<String, Value>,
+}
+
+impl Task {
+    /// How long it may take from creation to completion.
+    pub fn sla_span(&self) -> Option<Duration> {
+        self.sla.as_ref().map(|sla| sla.deadline.since(self.created_at))
+    }
+
+    /// `Monitor system metrics and health` and the like: what a person reads.
+    pub fn title(&self) -> String {
+        let text = |name: &str| {
+            let payload = self.payload.inline()?;
+            let text = payload.get(name)?.as_str()?;
+            Some(text.chars().take(120).collect::<String>())
+        };
+        if let Some(description) = text("description") {
+            return description;
+        }
+        match self.task_type {
+            TaskType::Deploy => format!(
+                "Deploy {} to {}",
+                text("project").unwrap_or_else(|| "a project".into()),
+                text("environment").unwrap_or_else(|| "production".into())
+            ),
+            TaskType::Monitor => format!(
+                "Monitor {} metrics and health",
+                text("service").unwrap_or_else(|| "system".into())
+            ),
+            TaskType::Alert => {
+                format!("Manage {} alert", text("alert_type").unwrap_or_else(|| "an".into()))
+            }
+            TaskType::Investigate => format!(
+                "Troubleshoot and investigate {}",
+                text("issue").unwrap_or_else(|| "an issue".into())
+            ),
+            other => format!("{other} task"),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+use async_trait::async_trait;
+
+use crate::domain::{Event, TenantId};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("{failed} of {sent} events were not taken: {reason}")]
+    Partial { sent: usize, failed: usize, reason: String },
+    #[error("the event bus can't be reached: {reason}")]
+    Down { reason: String },
+}
+
+/// Where recorded events go out: at least once, each recognisable by its `event_id`.
+#[async_trait]
+pub trait Bus: Send + Sync {
+    /// An error means that some may not have been taken: publish all again.
+    async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError>;
+}

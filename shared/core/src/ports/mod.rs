@@ -1,0 +1,20 @@
+//! What the core needs from outside, as small traits with plain nouns. Each has at least
+//! two implementations, held to one conformance suite in `testkit`.
+
+mod bus;
+mod clock;
+mod entropy;
+mod lanes;
+mod store;
+mod wake;
+
+pub use bus::{Bus, BusError};
+pub use clock::Clock;
+pub use entropy::Entropy;
+pub use lanes::{LaneMessage, Lanes, LanesError};
+pub use store::{
+    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,
+    ListRange, MAX_WRITES, NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId,
+    due_shard,
+};
+pub use wake::{Topic, Wake};
