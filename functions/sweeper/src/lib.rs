@@ -1,1 +1,133 @@
-//! Filled in below.
+//! Looks at what is due: SLA marks, approvals nobody decided on, pointers nobody claimed,
+//! leases of workers that went silent, resumes whose message was lost.
+//!
+//! It reads each item by key, decides and commits conditionally, so that two sweepers, or a
+//! sweeper and an executor, may meet without harm. An item that fails is pushed forward, so
+//! that it can't fill a page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use watchbill_core::decide::{Command, Rejection};
+use watchbill_core::domain::{Approval, Task, Timestamp};
+use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
+use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::service::{CommandError, Core, ServiceError};
+
+/// Items of one shard that are read at once.
+const PAGE: usize = 100;
+/// How far an item that can't be dealt with is pushed forward.
+const PUSH: Duration = Duration::from_secs(300);
+
+pub struct Sweeper {
+    core: Core,
+    lanes: Arc<dyn Lanes>,
+}
+
+/// What one sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub looked_at: usize,
+    pub changed: usize,
+    pub failed: usize,
+}
+
+impl Sweeper {
+    pub fn new(core: Core, lanes: Arc<dyn Lanes>) -> Self {
+        Self { core, lanes }
+    }
+
+    /// Sweeps all shards until nothing is due any more, or `at_most` items were looked at.
+    pub async fn sweep(&self, at_most: usize) -> Result<Swept, ServiceError> {
+        let now = self.core.clock().now();
+        let mut swept = Swept::default();
+        for shard in 0..DUE_SHARDS {
+            let mut cursor = None;
+            loop {
+                let page = self.core.store().due(shard, now, PAGE, cursor).await?;
+                for due in &page.entries {
+                    self.look_at(due, now, &mut swept).await?;
+                }
+                cursor = page.next;
+                if cursor.is_none() || swept.looked_at >= at_most {
+                    break;
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn look_at(
+        &self,
+        due: &DueKey,
+        now: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<(), ServiceError> {
+        swept.looked_at += 1;
+        let Some(item) = self.core.store().get(&due.key).await? else { return Ok(()) };
+        if item.due.is_none_or(|at| at > now) {
+            // The index was behind; someone has looked at it since.
+            return Ok(());
+        }
+        let done = match &*item.kind {
+            Task::KIND => self.task(&item).await,
+            Approval::KIND => self.approval(&item).await,
+            _ => Ok(false),
+        };
+        match done {
+            Ok(true) => swept.changed += 1,
+            Ok(false) => self.push(&item, now).await?,
+            Err(error) => {
+                swept.failed += 1;
+                tracing::error!(key = %item.key, "due item {} can't be dealt with: {error}", item.key);
+                self.push(&item, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn task(&self, item: &Item) -> Result<bool, ServiceError> {
+        let stored = decode::<Task>(item)?;
+        let id = stored.value.id.clone();
+        let backlog = self.lanes.backlog(stored.value.agent, stored.value.lane()).await;
+        // Lanes that can't be asked are no proof of a lost pointer either.
+        let lane_busy = backlog.map_or(true, |waiting| waiting > 0);
+        match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
+            Ok(_) => Ok(true),
+            Err(CommandError::Rejected { rejection: Rejection::NothingDue, .. }) => Ok(false),
+            Err(CommandError::Rejected { .. }) => Ok(false),
+            Err(error) => Err(error.into_service(&id)),
+        }
+    }
+
+    async fn approval(&self, item: &Item) -> Result<bool, ServiceError> {
+        let approval = decode::<Approval>(item)?.value;
+        self.core.expire_approval(&approval.tenant, &approval.id).await
+    }
+
+    /// Writes the item back as it is, due later. If someone changes it meanwhile, they know
+    /// better.
+    async fn push(&self, item: &Item, now: Timestamp) -> Result<(), ServiceError> {
+        let Some(current) = self.core.store().get(&item.key).await? else { return Ok(()) };
+        if current.version != item.version {
+            return Ok(());
+        }
+        let pushed = NewItem {
+            key: current.key.clone(),
+            kind: current.kind.to_string().into(),
+            schema: current.schema,
+            body: current.body.clone(),
+            list: current.list.clone(),
+            list2: current.list2.clone(),
+            due: Some(now.plus(PUSH)),
+            expires: current.expires,
+        };
+        let expect = Expect::Version(current.version);
+        let writes = vec![Write::Put { item: pushed, expect }];
+        let id = self.core.entropy().write_id();
+        match self.core.store().commit(Commit { id, writes }).await {
+            Err(watchbill_core::ports::CommitError::Store(error)) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -14,5 +14,8 @@
 
 pub mod decide;
 pub mod domain;
+pub mod handler;
+pub mod ledger;
 pub mod ports;
 pub mod repo;
+pub mod service;

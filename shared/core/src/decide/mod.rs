@@ -1,0 +1,18 @@
+//! The rules. `decide(state, command, facts)` is pure and synchronous: no clock, no store,
+//! no randomness but what the facts bring, so every race is settled by running it again on
+//! what is there now.
+
+mod approval;
+mod command;
+mod create;
+mod gates;
+mod rules;
+mod run;
+mod task;
+mod tick;
+
+pub use approval::{ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, plan_hash};
+pub use command::{Command, Draft, Ending, Facts, Rejection};
+pub use gates::{Gate, asked_gates};
+pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};
+pub use task::{Decided, decide, next_due};

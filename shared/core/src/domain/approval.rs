@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ApprovalId, LogEntry, TaskId, TenantId, Timestamp};
+use super::{ApprovalId, TaskId, TenantId, Timestamp};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,7 +53,8 @@ pub struct Approval {
     /// Until when an approval given may be used.
     pub use_by: Option<Timestamp>,
     pub decision: Option<Decision>,
-    pub trace_id: String,
+    /// When the store may forget it.
     #[serde(default)]
-    pub log: Vec<LogEntry>,
+    pub keep_until: Option<Timestamp>,
+    pub trace_id: String,
 }

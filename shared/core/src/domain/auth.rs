@@ -78,7 +78,7 @@ pub struct ApiKey {
 
 /// SHA-256 of a key, in hex.
 pub fn hash_key(key: &str) -> String {
-    crate::domain::task::hex(&Sha256::digest(key.as_bytes()))
+    crate::domain::hex(&Sha256::digest(key.as_bytes()))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub use ids::{
 };
 pub use names::{Agent, Priority, Status, TaskType, UnknownName};
 pub use sla::Sla;
+pub(crate) use task::hex;
 pub use task::{
     ApprovalRef, Lease, LogEntry, LoggedEvent, Note, Outcome, Question, Task, TaskLimits, What,
 };

@@ -20,6 +20,9 @@ macro_rules! names {
         impl $name {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
+            /// Every text that [`parse`](Self::parse) takes, aliases included.
+            pub const SPELLINGS: &'static [&'static str] = &[$($text $(, $alias)*),+];
+
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text),+ }
             }
@@ -120,6 +123,7 @@ impl Agent {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the enum is made by a macro that knows no default")]
 impl Default for Priority {
     fn default() -> Self {
         Priority::P2

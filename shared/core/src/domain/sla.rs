@@ -16,6 +16,9 @@ pub struct Sla {
     pub warned: bool,
     #[serde(default)]
     pub violated: bool,
+    /// The violation moved it to the next higher lane.
+    #[serde(default)]
+    pub lifted: bool,
 }
 
 impl Sla {

@@ -67,6 +67,9 @@ pub struct Task {
     /// Not to be run before: after a failure (assigned) or a suspension (in progress).
     #[serde(rename = "ra", default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
+    /// When to offer the pointer again if nobody has claimed by then.
+    #[serde(rename = "oa", default, skip_serializing_if = "Option::is_none")]
+    pub offer_at: Option<Timestamp>,
     #[serde(rename = "ca")]
     pub created_at: Timestamp,
     #[serde(rename = "sa", default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +229,8 @@ pub enum What {
     SlaViolation,
     /// A child task was linked.
     Linked,
+    /// Looked at when it was due; nothing was to be done.
+    Checked,
 }
 
 impl What {
@@ -254,6 +259,7 @@ impl What {
             What::SlaWarning => "sla_warning",
             What::SlaViolation => "sla_violation",
             What::Linked => "linked",
+            What::Checked => "checked",
         }
     }
 }
@@ -290,7 +296,28 @@ pub struct LoggedEvent {
     pub payload: Map<String, Value>,
 }
 
+impl Lease {
+    /// The epoch of leases that outlive the process: those of workers outside.
+    pub const OUTSIDE: u64 = 0;
+
+    /// Whether the holder may still be at work. `epoch` is the store's present one: leases
+    /// of an earlier one died with their process.
+    pub fn is_live(&self, now: Timestamp, epoch: u64) -> bool {
+        self.until > now && (self.epoch == Self::OUTSIDE || self.epoch >= epoch)
+    }
+}
+
 impl Task {
+    /// In which priority's lane it stands: its own, or one higher once its SLA is violated
+    /// and the rules lift such tasks (never into P0's).
+    pub fn lane(&self) -> Priority {
+        match (&self.sla, self.priority) {
+            (Some(sla), Priority::P3) if sla.lifted => Priority::P2,
+            (Some(sla), Priority::P2) if sla.lifted => Priority::P1,
+            (_, own) => own,
+        }
+    }
+
     /// How long it may take from creation to completion.
     pub fn sla_span(&self) -> Option<Duration> {
         self.sla.as_ref().map(|sla| sla.deadline.since(self.created_at))

@@ -1,5 +1,6 @@
 //! The store: items, conditional commits, two lists, due times. It knows nothing of tasks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub struct ListEntry {
 pub struct NewItem {
     pub key: Key,
     /// What the body is: `task`, `approval`, …
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Version of the body's form; a reader that knows only older ones answers Retry.
     pub schema: u16,
     pub body: Bytes,
@@ -138,6 +139,41 @@ pub struct Commit {
     pub writes: Vec<Write>,
 }
 
+impl Commit {
+    /// What every adapter refuses before it looks at an item.
+    pub fn check_legal(&self) -> Result<(), CommitError> {
+        let illegal = |reason: String| Err(CommitError::Illegal { reason });
+        if self.writes.is_empty() || self.writes.len() > MAX_WRITES {
+            return illegal(format!(
+                "a commit holds 1 to {MAX_WRITES} writes, not {}",
+                self.writes.len()
+            ));
+        }
+        if let [Write::Put { .. } | Write::Delete { .. } | Write::Check { .. }] = &self.writes[..] {
+            return Ok(());
+        }
+        let mut keys: Vec<&Key> = self.writes.iter().map(Write::key).collect();
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            return illegal(format!("the key {} is written twice", twice[0]));
+        }
+        let guarded = self.writes.iter().any(|write| matches!(write, Write::Put { .. }));
+        for write in &self.writes {
+            let Write::Add { key, adds, .. } = write else { continue };
+            if !guarded {
+                return illegal(format!("the counters of {key} need a guarded put beside them"));
+            }
+            let twice = |(at, add): (usize, &CounterAdd)| {
+                adds[..at].iter().any(|before| before.name == add.name)
+            };
+            if adds.is_empty() || adds.iter().enumerate().any(twice) {
+                return illegal(format!("{key} adds nothing, or twice to the same counter"));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A condition did not hold; nothing was written. `current` is the item as it is now.
@@ -167,7 +203,9 @@ pub enum StoreError {
     #[error("unreadable item {key}: {reason}")]
     Corrupt { key: Key, reason: String },
     /// Written by a newer version of this program than the one that reads it.
-    #[error("item {key} has schema {found}, this build knows up to {known}: try again with the newer build")]
+    #[error(
+        "item {key} has schema {found}, this build knows up to {known}: try again with the newer build"
+    )]
     Newer { key: Key, found: u16, known: u16 },
     #[error("bad cursor: {0}")]
     BadCursor(String),

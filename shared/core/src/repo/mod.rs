@@ -1,0 +1,14 @@
+//! Typed repositories on the store: which entity stands under which key, in which lists,
+//! when it is due. Adapters never see an entity.
+
+mod codec;
+mod entities;
+mod keys;
+mod step;
+mod task;
+
+pub use codec::{Entity, Versioned, decode, encode};
+pub use entities::{Child, Fold, KeyRecord, Window};
+pub use keys::*;
+pub use step::{Step, StepOutcome};
+pub use task::{Overflow, StoredTask, TaskWrite, body_item, read_body, task_item};

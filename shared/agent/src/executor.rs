@@ -1,0 +1,208 @@
+//! Runs one task for one lane message: claim, work, end. The lease and its fence decide who
+//! may write; everything here may happen twice.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde_json::{Map, Value};
+use watchbill_core::decide::{Command, Ending, Rejection};
+use watchbill_core::domain::{Agent, LoggedEvent, Outcome, Status, Task};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{LaneMessage, Write};
+use watchbill_core::repo::StoredTask;
+use watchbill_core::service::{CommandError, Core, ServiceError};
+
+use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent};
+
+/// Between two tries to write an ending that the store would not take.
+const WRITE_AGAIN: Duration = Duration::from_millis(200);
+
+/// Runs tasks of one agent.
+#[derive(Clone)]
+pub struct Executor {
+    core: Core,
+    agent: Arc<dyn TaskAgent>,
+    /// Names this process in leases.
+    owner: Arc<str>,
+}
+
+impl Executor {
+    pub fn new(core: Core, agent: Arc<dyn TaskAgent>, owner: impl Into<Arc<str>>) -> Self {
+        Self { core, agent, owner: owner.into() }
+    }
+
+    pub fn agent(&self) -> Agent {
+        self.agent.agent()
+    }
+
+    /// `Ok`: the message is done with, whatever became of it.
+    pub async fn handle(&self, message: &LaneMessage) -> Result<(), HandlerError> {
+        let Some(claimed) = self.claim(message).await? else { return Ok(()) };
+        if claimed.value.status != Status::InProgress {
+            // The claim found one lost run too many and ended it.
+            return Ok(());
+        }
+        let (ending, events, notes) = self.work(&claimed.value).await?;
+        self.end(claimed, ending, events, &notes).await
+    }
+
+    /// Nothing: this message needs no run.
+    async fn claim(&self, message: &LaneMessage) -> Result<Option<StoredTask>, HandlerError> {
+        let command = Command::Claim {
+            agent: self.agent.agent(),
+            owner: self.owner.to_string(),
+            assignment: message.assignment,
+        };
+        let (rejection, task) =
+            match self.core.command(&message.tenant, &message.task_id, &command).await {
+                Ok(claimed) => return Ok(Some(claimed)),
+                Err(CommandError::Service(ServiceError::Conflict { .. })) => {
+                    return Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"));
+                }
+                Err(CommandError::Service(error)) => return Err(error.into()),
+                Err(CommandError::Rejected { rejection, task }) => (rejection, task),
+            };
+        let now = self.core.clock().now();
+        match rejection {
+            Rejection::Held { until, .. } => {
+                let after = until.since(now) + Duration::from_secs(1);
+                Err(HandlerError::retry(after, "another run holds it"))
+            }
+            Rejection::NotYet { at } => {
+                Err(HandlerError::retry(at.since(now), "it waits for its next try"))
+            }
+            Rejection::WrongAgent { agent } => {
+                self.reroute(message, agent).await?;
+                Ok(None)
+            }
+            other => {
+                let status = task.map(|t| t.value.status);
+                tracing::debug!(task = %message.task_id, ?status, "pointer is void: {other}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The task goes back to its own agent's lane, and that is counted in it.
+    async fn reroute(&self, message: &LaneMessage, right: Agent) -> Result<(), HandlerError> {
+        let reached = self.agent.agent();
+        tracing::warn!(task = %message.task_id, "task {} of {right} reached {reached}", message.task_id);
+        let command = Command::Reroute { agent: reached };
+        match self.core.command(&message.tenant, &message.task_id, &command).await {
+            Ok(_) | Err(CommandError::Rejected { .. }) => Ok(()),
+            Err(CommandError::Service(error)) => Err(error.into()),
+        }
+    }
+
+    /// Does the work, within its time; a panic is this task's failure and nobody else's.
+    async fn work(
+        &self,
+        task: &Task,
+    ) -> Result<(RunEnd, Vec<LoggedEvent>, Notes), HandlerError> {
+        let clock = self.core.clock().clone();
+        let limit = self.core.rules().lease.run;
+        let run = Run {
+            payload: self.core.payload(task).await?,
+            task: task.clone(),
+            deadline: clock.monotonic() + limit,
+            notes: Notes::new(clock.clone()),
+            clock,
+        };
+        let working = AssertUnwindSafe(self.agent.run(&run)).catch_unwind();
+        let end = match run.within(limit, working).await {
+            Some(Ok(end)) => end,
+            Some(Err(panic)) => {
+                let reason = panic_text(panic.as_ref());
+                tracing::error!(task = %task.id, "agent panicked on task {}: {reason}", task.id);
+                RunEnd::retryable(format!("the agent broke off: {reason}"))
+            }
+            None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
+        };
+        Ok(match end {
+            RunEnd::Done { result, events } => {
+                (RunEnd::Done { result, events: vec![] }, events, run.notes)
+            }
+            RunEnd::Failed { error, retry, events } => {
+                (RunEnd::Failed { error, retry, events: vec![] }, events, run.notes)
+            }
+            other => (other, vec![], run.notes),
+        })
+    }
+
+    /// Writes how it ended. What was done must not be lost to a store that is busy: tried
+    /// until the lease is over, then the message comes back and the run is taken up again.
+    async fn end(
+        &self,
+        claimed: StoredTask,
+        end: RunEnd,
+        events: Vec<LoggedEvent>,
+        notes: &Notes,
+    ) -> Result<(), HandlerError> {
+        let task = &claimed.value;
+        let id = task.id.clone();
+        let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
+        let mut beside: Vec<Write> = Vec::new();
+        let ending = self.ending(task, end, &mut beside);
+        let outcome = outcome(&ending);
+        let command =
+            Command::End { fence: task.fence, ending, events, notes: notes.list(), outcome };
+        loop {
+            match self.core.command_on(claimed.clone(), &command, &beside).await {
+                Ok(_) => return Ok(()),
+                Err(CommandError::Rejected { rejection, task }) => {
+                    let status = task.map(|t| t.value.status);
+                    tracing::info!(task = %id, ?status, "run of task {id} ends unheard: {rejection}");
+                    return Ok(());
+                }
+                Err(CommandError::Service(error)) => {
+                    if self.core.clock().now() >= until {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(task = %id, "ending of task {id} not written yet: {error}");
+                    self.core.clock().sleep(WRITE_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn ending(&self, task: &Task, end: RunEnd, beside: &mut Vec<Write>) -> Ending {
+        match end {
+            RunEnd::Done { result, .. } => self.succeeded(task, result, beside),
+            RunEnd::Failed { error, retry: Retry::No, .. } => Ending::FailedForGood { error },
+            RunEnd::Failed { error, retry: Retry::Yes { after }, .. } => {
+                Ending::Failed { error, retry: after }
+            }
+            RunEnd::Blocked { reason, question } => Ending::Blocked { reason, question },
+            RunEnd::Suspended { resume_at, note } => Ending::Suspended { resume_at, note },
+        }
+    }
+
+    fn succeeded(&self, task: &Task, result: Map<String, Value>, beside: &mut Vec<Write>) -> Ending {
+        match self.core.result_body(&task.tenant, &task.id, result, beside) {
+            Ok(result) => Ending::Succeeded { result },
+            // The work is done; running it again would only make the same again.
+            Err(error) => Ending::FailedForGood { error: format!("its result can't be kept: {error}") },
+        }
+    }
+}
+
+/// What the ending does to the agent's reputation. Tasks that ended for want of something
+/// a person must give are neither success nor failure.
+fn outcome(ending: &Ending) -> Outcome {
+    let reputation = match ending {
+        Ending::Succeeded { .. } => Some("task_success"),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some("task_failure"),
+        Ending::Blocked { .. } | Ending::Suspended { .. } => None,
+    };
+    Outcome { tokens: 0, micro_usd: 0, reputation: reputation.map(str::to_owned) }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no reason given".to_owned())
+}

@@ -1,0 +1,110 @@
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::Rules;
+use crate::domain::{
+    Agent, ApprovalId, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId,
+    TaskType, TenantId, Timestamp,
+};
+
+/// What a decision may know besides state and command.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    pub now: Timestamp,
+    /// The store's present epoch: leases of earlier ones are void.
+    pub epoch: u64,
+    /// For jitter.
+    pub random: u64,
+    pub rules: &'a Rules,
+}
+
+/// A task about to be made.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub id: TaskId,
+    pub tenant: TenantId,
+    pub task_type: TaskType,
+    pub priority: Priority,
+    pub source: String,
+    pub payload: Body,
+    /// Whether the payload names a repository: `investigate` then goes to dev.
+    pub has_repo: bool,
+    pub metadata: Map<String, Value>,
+    pub trace_id: String,
+    /// As written by the caller, with the span it stands for.
+    pub sla_target: Option<(String, Duration)>,
+    pub sla_deadline: Option<Timestamp>,
+    pub parent: Option<TaskId>,
+    pub hops: u8,
+    pub created_by: String,
+    pub body_hash: Option<String>,
+    pub max_retries: Option<u32>,
+    /// The approval it waits for, where a gate asks, and why.
+    pub approval: Option<(ApprovalId, String)>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    Succeeded { result: Body },
+    /// `retry`: whether trying again can help, and the least wait the provider asked for.
+    Failed { error: String, retry: Option<Duration> },
+    /// Failed in a way that trying again can't mend.
+    FailedForGood { error: String },
+    Blocked { reason: String, question: Option<Question> },
+    Suspended { resume_at: Timestamp, note: String },
+}
+
+/// What can be asked of a task.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Create(Box<Draft>),
+    Approve { by: String, proof: String, use_by: Timestamp },
+    Reject { by: String, reason: Option<String> },
+    Expire,
+    /// An agent takes the task that a lane message pointed at.
+    Claim { agent: Agent, owner: String, assignment: u32 },
+    /// A worker outside takes the task, or says that it is still at it.
+    ClaimOutside { owner: String },
+    /// The holder of this fence ends its run.
+    End { fence: u64, ending: Ending, events: Vec<LoggedEvent>, notes: Vec<Note>, outcome: Outcome },
+    /// A worker outside ends a task: one it holds, or one still assigned, in one step.
+    EndOutside { owner: String, ending: Ending },
+    Cancel { by: String, reason: Option<String> },
+    Answer { by: String, answer: String },
+    /// Try at once what waits for a person or for its next try.
+    RetryNow { by: String },
+    /// The lane message reached `agent`, which is not the task's own.
+    Reroute { agent: Agent },
+    /// It is due: someone looks. `lane_busy`: its lane still holds messages, so that not
+    /// having been claimed is no sign of a lost pointer.
+    Tick { lane_busy: bool },
+}
+
+/// Why a command changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("there is no such task")]
+    Absent,
+    #[error("the task exists already")]
+    Exists,
+    #[error("a task that is {status} can't be {what}")]
+    Illegal { status: Status, what: &'static str },
+    /// The lane message is of an assignment that is over.
+    #[error("assignment {asked} is over, the task is at {current}")]
+    StaleAssignment { asked: u32, current: u32 },
+    /// Someone else has claimed since.
+    #[error("fence {asked} is stale, the task is at {current}")]
+    Fenced { asked: u64, current: u64 },
+    #[error("held by {owner} until {until}")]
+    Held { owner: String, until: Timestamp },
+    #[error("not to be run before {at}")]
+    NotYet { at: Timestamp },
+    #[error("it belongs to {agent}")]
+    WrongAgent { agent: Agent },
+    #[error("{hops} hops through reactions, {most} are the most")]
+    TooManyHops { hops: u8, most: u8 },
+    #[error("nothing is due")]
+    NothingDue,
+}

@@ -1,0 +1,107 @@
+use serde_json::{Map, Value};
+
+use super::GateRules;
+use crate::domain::{Priority, TaskType};
+
+/// A reason to ask a person first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Priority(Priority),
+    Production(TaskType),
+    FeatureFlag,
+}
+
+impl Gate {
+    /// In words, for the approver.
+    pub fn reason(&self) -> String {
+        match self {
+            Gate::Priority(p) => format!("priority {p} waits for a person"),
+            Gate::Production(t) => format!("{t} in production waits for a person"),
+            Gate::FeatureFlag => "a feature flag would change".to_owned(),
+        }
+    }
+}
+
+/// Which gates a task must pass before it is assigned.
+pub fn asked_gates(
+    task_type: TaskType,
+    priority: Priority,
+    payload: &Map<String, Value>,
+    metadata: &Map<String, Value>,
+    rules: &GateRules,
+) -> Vec<Gate> {
+    let mut gates = Vec::new();
+    if rules.priorities.contains(&priority) {
+        gates.push(Gate::Priority(priority));
+    }
+    if rules.production.contains(&task_type) && is_production(payload) {
+        gates.push(Gate::Production(task_type));
+    }
+    let changes_flag = metadata.get("feature_flag_change").is_some_and(is_truthy);
+    if rules.feature_flags && changes_flag {
+        gates.push(Gate::FeatureFlag);
+    }
+    gates
+}
+
+/// An environment that is not said, or not a text, counts as production: the gate errs on
+/// the safe side.
+fn is_production(payload: &Map<String, Value>) -> bool {
+    match payload.get("environment") {
+        Some(Value::String(name)) => {
+            let name = name.trim().to_ascii_lowercase();
+            name.is_empty() || name == "production" || name == "prod"
+        }
+        _ => true,
+    }
+}
+
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(b) => *b,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn gates(task_type: TaskType, priority: Priority, payload: Value) -> Vec<Gate> {
+        let payload = payload.as_object().unwrap().clone();
+        asked_gates(task_type, priority, &payload, &Map::new(), &GateRules::default())
+    }
+
+    #[test]
+    fn deploys_without_an_environment_count_as_production() {
+        let asked = vec![Gate::Production(TaskType::Deploy)];
+        assert_eq!(gates(TaskType::Deploy, Priority::P2, json!({})), asked);
+        assert_eq!(gates(TaskType::Deploy, Priority::P2, json!({"environment": 7})), asked);
+        assert_eq!(gates(TaskType::Deploy, Priority::P2, json!({"environment": "PROD "})), asked);
+        assert_eq!(gates(TaskType::Deploy, Priority::P2, json!({"environment": "staging"})), []);
+        assert_eq!(gates(TaskType::Monitor, Priority::P2, json!({})), []);
+    }
+
+    #[test]
+    fn every_gate_that_applies_is_named() {
+        let metadata = json!({"feature_flag_change": {"flag": "x"}});
+        let asked = asked_gates(
+            TaskType::Feature,
+            Priority::P0,
+            &Map::new(),
+            metadata.as_object().unwrap(),
+            &GateRules::default(),
+        );
+        assert_eq!(asked.len(), 3);
+        let off = asked_gates(
+            TaskType::Feature,
+            Priority::P0,
+            &Map::new(),
+            metadata.as_object().unwrap(),
+            &GateRules::off(),
+        );
+        assert_eq!(off, []);
+    }
+}

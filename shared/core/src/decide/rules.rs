@@ -1,0 +1,146 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::domain::{Agent, Priority, Sla, TaskType};
+
+/// Everything about deciding that is configuration: data, with the contract's defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Overrides of the routing by type.
+    pub routes: BTreeMap<TaskType, Agent>,
+    /// Agents whose tasks are left to workers outside.
+    pub external: BTreeSet<Agent>,
+    pub gates: GateRules,
+    pub retry: RetryRules,
+    pub lease: LeaseRules,
+    pub sla: SlaRules,
+    /// An open approval expires after this.
+    pub decide_within: Duration,
+    /// An approval given may be used for this long.
+    pub use_within: Duration,
+    /// Whether one may approve what one submitted oneself.
+    pub approve_own: bool,
+    /// First offer again after this long without a claim; doubles with each offer.
+    pub offer_every: Duration,
+    /// How long finished tasks are kept.
+    pub keep_tasks: Duration,
+    /// How long closed approvals are kept: 30 days at least.
+    pub keep_approvals: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GateRules {
+    /// Priorities that wait for a person.
+    pub priorities: BTreeSet<Priority>,
+    /// Types that wait for a person when their environment is production.
+    pub production: BTreeSet<TaskType>,
+    /// Whether `metadata.feature_flag_change` waits for a person.
+    pub feature_flags: bool,
+}
+
+impl GateRules {
+    /// No gate at all.
+    pub fn off() -> Self {
+        Self { priorities: BTreeSet::new(), production: BTreeSet::new(), feature_flags: false }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryRules {
+    /// Longest wait before the first retry; doubles with each, full jitter.
+    pub base: Duration,
+    pub cap: Duration,
+    pub max_retries: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseRules {
+    /// How long one run may take.
+    pub run: Duration,
+    /// What the lease outlives the run by: clocks of two machines may differ.
+    pub margin: Duration,
+    /// How long a worker outside holds a task without a word.
+    pub outside: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlaRules {
+    pub targets: BTreeMap<Priority, Duration>,
+    /// Percent of the time gone at which to warn.
+    pub threshold: u8,
+    /// Whether a violation lifts the task into the next higher lane.
+    pub lift: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self {
+            routes: BTreeMap::new(),
+            external: BTreeSet::new(),
+            gates: GateRules::default(),
+            retry: RetryRules {
+                base: Duration::from_secs(2),
+                cap: Duration::from_secs(300),
+                max_retries: 3,
+            },
+            lease: LeaseRules {
+                run: Duration::from_secs(60),
+                margin: Duration::from_secs(5),
+                outside: Duration::from_secs(15 * 60),
+            },
+            sla: SlaRules {
+                targets: Priority::ALL.iter().map(|p| (*p, Sla::default_target(*p))).collect(),
+                threshold: 80,
+                lift: false,
+            },
+            decide_within: day,
+            use_within: Duration::from_secs(60 * 60),
+            approve_own: false,
+            offer_every: Duration::from_secs(15 * 60),
+            keep_tasks: 90 * day,
+            keep_approvals: 30 * day,
+        }
+    }
+}
+
+impl Default for GateRules {
+    fn default() -> Self {
+        Self {
+            priorities: [Priority::P0, Priority::P1].into(),
+            production: [TaskType::Deploy, TaskType::Feature, TaskType::Refactor].into(),
+            feature_flags: true,
+        }
+    }
+}
+
+impl Rules {
+    /// Which agent a task goes to. `has_repo`: the payload names a repository.
+    pub fn route(&self, task_type: TaskType, has_repo: bool) -> Agent {
+        if let Some(agent) = self.routes.get(&task_type) {
+            return *agent;
+        }
+        match task_type {
+            TaskType::Faq | TaskType::KbUpdate => Agent::Faq,
+            TaskType::Bugfix | TaskType::Refactor | TaskType::Feature => Agent::Dev,
+            TaskType::Investigate if has_repo => Agent::Dev,
+            TaskType::Deploy | TaskType::Monitor | TaskType::Alert | TaskType::Investigate => {
+                Agent::Ops
+            }
+            TaskType::Devops => Agent::Devops,
+            TaskType::OpsCycle => Agent::Cycle,
+        }
+    }
+}
+
+impl RetryRules {
+    /// How long to wait before retry number `retry` (from 0): anything up to the doubled
+    /// base, evenly, so that what failed together does not come back together. Never less
+    /// than the provider asked for.
+    pub fn wait(&self, retry: u32, asked: Option<Duration>, random: u64) -> Duration {
+        let most = self.base.saturating_mul(2u32.saturating_pow(retry.min(20))).min(self.cap);
+        // 53 bits of the random number as a fraction of one.
+        let fraction = (random >> 11) as f64 / (1u64 << 53) as f64;
+        most.mul_f64(fraction).max(asked.unwrap_or_default())
+    }
+}

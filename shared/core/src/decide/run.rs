@@ -1,0 +1,204 @@
+//! Claims and endings of runs, by our own agents and by workers outside.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::task::{Step, clip};
+use super::{Ending, Rejection};
+use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
+
+pub(super) fn claim(
+    step: &mut Step<'_>,
+    agent: Agent,
+    owner: &str,
+    assignment: u32,
+) -> Result<(), Rejection> {
+    let now = step.facts.now;
+    if step.task.status.is_terminal() {
+        return Err(Rejection::Illegal { status: step.task.status, what: "claimed" });
+    }
+    if assignment < step.task.assignment {
+        let current = step.task.assignment;
+        return Err(Rejection::StaleAssignment { asked: assignment, current });
+    }
+    step.demand(&[Status::Assigned, Status::InProgress], "claimed")?;
+    if agent != step.task.agent {
+        return Err(Rejection::WrongAgent { agent: step.task.agent });
+    }
+    if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
+        return Err(Rejection::NotYet { at });
+    }
+    let what = match (step.task.status, &step.task.lease) {
+        (Status::Assigned, _) => What::Claimed,
+        (_, None) => What::Resumed,
+        (_, Some(lease)) if lease.is_live(now, step.facts.epoch) => {
+            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
+        }
+        (_, Some(_)) => What::Reclaimed,
+    };
+    if what == What::Reclaimed && !count_lost_run(step) {
+        return Ok(());
+    }
+    let lease = &step.facts.rules.lease;
+    let until = now.plus(lease.run + lease.margin);
+    hold(step, owner, step.facts.epoch, until);
+    step.says(what, owner, None);
+    if what != What::Resumed {
+        let fence = step.task.fence;
+        step.event("task.started", json!({ "assigned_to": agent, "run": fence }));
+    }
+    Ok(())
+}
+
+/// Counts a run whose executor vanished. False when that was one too many and the task has
+/// been ended.
+pub(super) fn count_lost_run(step: &mut Step<'_>) -> bool {
+    step.task.lost_runs += 1;
+    let lost = step.task.lost_runs;
+    if lost <= TaskLimits::LOST_RUNS {
+        return true;
+    }
+    step.fail("", &format!("its executor vanished {lost} times in a row; the task is given up"));
+    false
+}
+
+fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Timestamp) {
+    let task = &mut step.task;
+    task.status = Status::InProgress;
+    task.fence += 1;
+    task.resume_at = None;
+    task.started_at.get_or_insert(step.facts.now);
+    task.lease = Some(Lease { owner: owner.to_owned(), epoch, until });
+}
+
+pub(super) fn claim_outside(step: &mut Step<'_>, owner: &str) -> Result<(), Rejection> {
+    let now = step.facts.now;
+    let until = now.plus(step.facts.rules.lease.outside);
+    match (step.task.status, &step.task.lease) {
+        (Status::Assigned, _) => {
+            if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
+                return Err(Rejection::NotYet { at });
+            }
+            hold(step, owner, Lease::OUTSIDE, until);
+            step.says(What::Claimed, owner, None);
+            let agent = step.task.agent;
+            step.event("task.started", json!({ "assigned_to": agent, "worker": owner }));
+        }
+        (Status::InProgress, Some(lease)) if lease.owner == owner => {
+            step.task.lease =
+                Some(Lease { owner: owner.to_owned(), epoch: Lease::OUTSIDE, until });
+            step.says(What::Renewed, owner, None);
+        }
+        (Status::InProgress, Some(lease)) => {
+            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
+        }
+        (status, _) => return Err(Rejection::Illegal { status, what: "started" }),
+    }
+    Ok(())
+}
+
+pub(super) fn end(
+    step: &mut Step<'_>,
+    fence: u64,
+    ending: &Ending,
+    events: &[LoggedEvent],
+    notes: &[Note],
+    outcome: &Outcome,
+) -> Result<(), Rejection> {
+    if fence != step.task.fence {
+        return Err(Rejection::Fenced { asked: fence, current: step.task.fence });
+    }
+    step.demand(&[Status::InProgress], "ended by a run")?;
+    let Some(lease) = &step.task.lease else {
+        return Err(Rejection::Illegal { status: step.task.status, what: "ended: no run holds it" });
+    };
+    if lease.epoch != Lease::OUTSIDE && lease.epoch < step.facts.epoch {
+        // The store has been opened anew since: whoever claimed then is a ghost.
+        return Err(Rejection::Fenced { asked: fence, current: step.task.fence });
+    }
+    let owner = lease.owner.clone();
+    step.task.notes = notes.to_vec();
+    apply(step, &owner, ending);
+    step.task.outcome = match ending {
+        Ending::Suspended { .. } => None,
+        _ => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
+    };
+    step.events(events);
+    Ok(())
+}
+
+pub(super) fn end_outside(
+    step: &mut Step<'_>,
+    owner: &str,
+    ending: &Ending,
+) -> Result<(), Rejection> {
+    match (step.task.status, &step.task.lease) {
+        (Status::Assigned, _) => {
+            step.task.fence += 1;
+            step.task.started_at.get_or_insert(step.facts.now);
+            let agent = step.task.agent;
+            step.event("task.started", json!({ "assigned_to": agent, "worker": owner }));
+        }
+        (Status::InProgress, Some(lease)) if lease.owner == owner => {}
+        (Status::InProgress, Some(lease)) => {
+            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
+        }
+        (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
+    }
+    apply(step, owner, ending);
+    Ok(())
+}
+
+fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
+    step.task.lost_runs = 0;
+    match ending {
+        Ending::Succeeded { result } => {
+            step.end(Status::Completed);
+            step.task.result = Some(result.clone());
+            step.task.error = None;
+            step.task.question = None;
+            step.says(What::Completed, owner, None);
+            let took = step.facts.now.since(step.task.created_at).as_millis() as u64;
+            step.event("task.completed", json!({ "duration_ms": took }));
+        }
+        Ending::Failed { error, retry } if step.task.retries < step.task.max_retries => {
+            retry_later(step, owner, error, *retry);
+        }
+        Ending::Failed { error, .. } | Ending::FailedForGood { error } => {
+            step.fail(owner, error);
+        }
+        Ending::Blocked { reason, question } => {
+            step.task.status = Status::Blocked;
+            step.task.lease = None;
+            step.task.resume_at = None;
+            step.task.offer_at = None;
+            step.task.error = Some(clip(reason, TaskLimits::ERROR));
+            step.task.question = question.clone();
+            step.says(What::Blocked, owner, Some(reason));
+            step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
+        }
+        Ending::Suspended { resume_at, note } => {
+            step.task.lease = None;
+            step.task.resume_at = Some((*resume_at).max(step.facts.now));
+            step.says(What::Suspended, owner, Some(note));
+        }
+    }
+}
+
+fn retry_later(step: &mut Step<'_>, owner: &str, error: &str, asked: Option<Duration>) {
+    let wait = step.facts.rules.retry.wait(step.task.retries, asked, step.facts.random);
+    step.task.retries += 1;
+    step.task.error = Some(clip(error, TaskLimits::ERROR));
+    let resume_at = step.facts.now.plus(wait);
+    step.assign(Some(resume_at));
+    step.says(What::Retrying, owner, Some(error));
+    let (retry, most) = (step.task.retries, step.task.max_retries);
+    step.event(
+        "task.assigned",
+        json!({
+            "assigned_to": step.task.agent, "retry_count": retry, "max_retries": most,
+            "resume_at": resume_at.to_string(), "error": clip(error, 500),
+        }),
+    );
+}

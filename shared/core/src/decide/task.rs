@@ -1,0 +1,313 @@
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Command, Facts, Rejection, create, run, tick};
+use crate::domain::{
+    EventType, LogEntry, LoggedEvent, Sla, Status, Task, TaskLimits, Timestamp, What,
+};
+
+/// A resume is looked after this long after its moment, should its message be lost.
+const RESUME_GRACE: Duration = Duration::from_secs(120);
+/// When nothing else is due, an open task is looked at this much later all the same.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A task after a change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    pub task: Task,
+    /// One more than before.
+    pub version: u64,
+    /// Changes that no longer fit in the header's log, to be kept in an item beside it.
+    pub overflow: Vec<LogEntry>,
+}
+
+/// The one place that knows what may happen to a task.
+pub fn decide(
+    state: Option<(&Task, u64)>,
+    command: &Command,
+    facts: &Facts<'_>,
+) -> Result<Decided, Rejection> {
+    let Some((task, version)) = state else {
+        return match command {
+            Command::Create(draft) => create::create(draft, facts),
+            _ => Err(Rejection::Absent),
+        };
+    };
+    let mut step = Step::new(task.clone(), version, facts);
+    match command {
+        Command::Create(_) => return Err(Rejection::Exists),
+        Command::Approve { by, proof, use_by } => step.approve(by, proof, *use_by)?,
+        Command::Reject { by, reason } => step.reject(by, reason.as_deref())?,
+        Command::Expire => step.expire()?,
+        Command::Claim { agent, owner, assignment } => {
+            run::claim(&mut step, *agent, owner, *assignment)?;
+        }
+        Command::ClaimOutside { owner } => run::claim_outside(&mut step, owner)?,
+        Command::End { fence, ending, events, notes, outcome } => {
+            run::end(&mut step, *fence, ending, events, notes, outcome)?;
+        }
+        Command::EndOutside { owner, ending } => run::end_outside(&mut step, owner, ending)?,
+        Command::Cancel { by, reason } => step.cancel(by, reason.as_deref())?,
+        Command::Answer { by, answer } => step.answer(by, answer)?,
+        Command::RetryNow { by } => step.retry_now(by)?,
+        Command::Reroute { agent } => step.reroute(*agent)?,
+        Command::Tick { lane_busy } => tick::tick(&mut step, *lane_busy)?,
+    }
+    Ok(step.finish())
+}
+
+/// When someone should look at the task again; nothing for one that has ended.
+pub fn next_due(task: &Task, now: Timestamp) -> Option<Timestamp> {
+    if task.status.is_terminal() {
+        return None;
+    }
+    let sla = task.sla.as_ref().and_then(|sla| sla_mark(sla, task.created_at));
+    let resume = task.resume_at.map(|at| at.plus(RESUME_GRACE));
+    let outside = task
+        .lease
+        .as_ref()
+        .filter(|lease| lease.epoch == crate::domain::Lease::OUTSIDE)
+        .map(|lease| lease.until);
+    let offer = match (task.status, resume) {
+        // Waiting for its next try is no sign of a lost pointer.
+        (_, Some(_)) => None,
+        _ => task.offer_at,
+    };
+    [sla, resume, outside, offer].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
+}
+
+fn sla_mark(sla: &Sla, created_at: Timestamp) -> Option<Timestamp> {
+    match (sla.warned, sla.violated) {
+        (false, false) => Some(sla.warn_at(created_at).min(sla.deadline)),
+        (true, false) => Some(sla.deadline),
+        (_, true) => None,
+    }
+}
+
+/// A change in the making: the new task, and what the log will say of it.
+pub(super) struct Step<'a> {
+    pub task: Task,
+    pub facts: &'a Facts<'a>,
+    version: u64,
+    before: Status,
+    what: What,
+    by: String,
+    note: Option<String>,
+    events: Vec<LoggedEvent>,
+}
+
+impl<'a> Step<'a> {
+    pub fn new(task: Task, version: u64, facts: &'a Facts<'a>) -> Self {
+        let before = task.status;
+        let by = String::new();
+        Self { task, facts, version, before, what: What::Checked, by, note: None, events: vec![] }
+    }
+
+    pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
+        self.what = what;
+        by.clone_into(&mut self.by);
+        self.note = note.map(|n| clip(n, 200));
+    }
+
+    pub fn event(&mut self, event_type: &str, payload: Value) {
+        let payload = match payload {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        let event_type = EventType::parse(event_type).expect("our own event types are well formed");
+        self.events.push(LoggedEvent { event_type, payload });
+    }
+
+    pub fn events(&mut self, more: &[LoggedEvent]) {
+        self.events.extend_from_slice(more);
+    }
+
+    pub fn finish(mut self) -> Decided {
+        let version = self.version + 1;
+        let status = self.task.status;
+        self.task.log.push(LogEntry {
+            version,
+            at: self.facts.now,
+            what: self.what,
+            by: self.by,
+            status,
+            before: (self.version > 0 && self.before != status).then_some(self.before),
+            note: self.note,
+            events: self.events,
+        });
+        let mut overflow = Vec::new();
+        if self.task.log.len() > TaskLimits::LOG {
+            // Half at a time, so that a long life costs one more item every eight changes.
+            overflow = self.task.log.drain(..TaskLimits::LOG / 2).collect();
+        }
+        Decided { task: self.task, version, overflow }
+    }
+
+    fn illegal(&self, what: &'static str) -> Rejection {
+        Rejection::Illegal { status: self.task.status, what }
+    }
+
+    pub fn demand(&self, allowed: &[Status], what: &'static str) -> Result<(), Rejection> {
+        if allowed.contains(&self.task.status) { Ok(()) } else { Err(self.illegal(what)) }
+    }
+
+    /// Puts the task into its lane: a new assignment, whose pointer the router sends.
+    pub fn assign(&mut self, resume_at: Option<Timestamp>) {
+        let task = &mut self.task;
+        task.status = Status::Assigned;
+        task.assignment += 1;
+        task.lease = None;
+        task.resume_at = resume_at;
+        task.offers = 0;
+        let outside = self.facts.rules.external.contains(&task.agent);
+        task.external = outside;
+        let from = resume_at.unwrap_or(self.facts.now);
+        task.offer_at = (!outside).then(|| from.plus(self.facts.rules.offer_every));
+    }
+
+    /// Ends the task for good.
+    pub fn end(&mut self, status: Status) {
+        debug_assert!(status.is_terminal(), "only terminal states end a task");
+        let task = &mut self.task;
+        task.status = status;
+        task.lease = None;
+        task.resume_at = None;
+        task.offer_at = None;
+        task.finished_at = Some(self.facts.now);
+    }
+
+    /// Ends the task as failed.
+    pub fn fail(&mut self, by: &str, error: &str) {
+        self.end(Status::Failed);
+        self.task.error = Some(clip(error, TaskLimits::ERROR));
+        self.says(What::Failed, by, Some(error));
+        self.event("task.failed", json!({ "error": clip(error, 500) }));
+    }
+
+    fn approve(&mut self, by: &str, proof: &str, use_by: Timestamp) -> Result<(), Rejection> {
+        self.demand(&[Status::Pending, Status::Blocked], "approved")?;
+        let Some(approval) = &mut self.task.approval else {
+            return Err(self.illegal("approved: it asks for no approval"));
+        };
+        if approval.proof.is_some() {
+            return Err(self.illegal("approved twice"));
+        }
+        approval.proof = Some(proof.to_owned());
+        approval.approved_by = Some(by.to_owned());
+        approval.use_by = Some(use_by);
+        let id = approval.id.clone();
+        self.assign(None);
+        self.says(What::Approved, by, None);
+        self.event("approval.approved", json!({ "approval_id": id, "approved_by": by }));
+        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        Ok(())
+    }
+
+    fn reject(&mut self, by: &str, reason: Option<&str>) -> Result<(), Rejection> {
+        self.demand(&[Status::Pending, Status::Blocked], "rejected")?;
+        let id = self.task.approval.as_ref().map(|a| a.id.clone());
+        self.end(Status::Cancelled);
+        let why = reason.map_or(format!("rejected by {by}"), |r| format!("rejected by {by}: {r}"));
+        self.task.error = Some(clip(&why, TaskLimits::ERROR));
+        self.says(What::Rejected, by, reason);
+        let payload = json!({ "approval_id": id, "rejected_by": by, "reason": reason });
+        self.event("approval.rejected", payload);
+        self.event("task.cancelled", json!({ "reason": why }));
+        Ok(())
+    }
+
+    fn expire(&mut self) -> Result<(), Rejection> {
+        self.demand(&[Status::Pending, Status::Blocked], "expired")?;
+        let id = self.task.approval.as_ref().map(|a| a.id.clone());
+        self.end(Status::Cancelled);
+        let why = "nobody decided on its approval in time";
+        self.task.error = Some(why.to_owned());
+        self.says(What::Expired, "", Some(why));
+        self.event("approval.expired", json!({ "approval_id": id }));
+        self.event("task.cancelled", json!({ "reason": why }));
+        Ok(())
+    }
+
+    fn cancel(&mut self, by: &str, reason: Option<&str>) -> Result<(), Rejection> {
+        if self.task.status.is_terminal() {
+            return Err(self.illegal("cancelled"));
+        }
+        self.end(Status::Cancelled);
+        let why =
+            reason.map_or(format!("cancelled by {by}"), |r| format!("cancelled by {by}: {r}"));
+        self.task.error = Some(clip(&why, TaskLimits::ERROR));
+        self.says(What::Cancelled, by, reason);
+        self.event("task.cancelled", json!({ "reason": why }));
+        Ok(())
+    }
+
+    fn answer(&mut self, by: &str, answer: &str) -> Result<(), Rejection> {
+        self.demand(&[Status::Blocked], "answered")?;
+        let waits_for_approval =
+            self.task.approval.as_ref().is_some_and(|approval| approval.proof.is_none());
+        if waits_for_approval {
+            return Err(self.illegal("answered: it waits for an approval"));
+        }
+        if let Some(question) = &mut self.task.question {
+            question.answer = Some(clip(answer, TaskLimits::ERROR));
+            question.answered_by = Some(by.to_owned());
+        }
+        self.task.lost_runs = 0;
+        self.assign(None);
+        self.says(What::Answered, by, Some(answer));
+        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        Ok(())
+    }
+
+    fn retry_now(&mut self, by: &str) -> Result<(), Rejection> {
+        self.demand(&[Status::Blocked, Status::Assigned, Status::InProgress], "retried")?;
+        let waits = match self.task.status {
+            Status::Blocked => {
+                self.task.approval.as_ref().is_none_or(|approval| approval.proof.is_some())
+            }
+            // Assigned, or suspended: only if it waits for a moment to come.
+            _ => self.task.lease.is_none() && self.task.resume_at.is_some(),
+        };
+        if !waits {
+            return Err(self.illegal("retried: it does not wait for a next try"));
+        }
+        self.task.lost_runs = 0;
+        if self.task.status == Status::InProgress {
+            // A suspended run goes on with its steps; only the waiting ends.
+            self.task.resume_at = Some(self.facts.now);
+            self.task.assignment += 1;
+        } else {
+            self.assign(None);
+        }
+        self.says(What::Retried, by, None);
+        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        Ok(())
+    }
+
+    fn reroute(&mut self, reached: crate::domain::Agent) -> Result<(), Rejection> {
+        self.demand(&[Status::Assigned], "rerouted")?;
+        if reached == self.task.agent {
+            return Err(Rejection::NothingDue);
+        }
+        let resume_at = self.task.resume_at;
+        self.task.misrouted += 1;
+        self.assign(resume_at);
+        let note = format!("its message had reached {reached}");
+        self.says(What::Rerouted, "", Some(&note));
+        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        Ok(())
+    }
+}
+
+/// The first `most` bytes, cut at a character, with a mark where something is missing.
+pub(super) fn clip(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}

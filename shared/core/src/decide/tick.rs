@@ -1,0 +1,116 @@
+//! What happens to a task because of time alone.
+
+use serde_json::json;
+
+use super::run::count_lost_run;
+use super::task::Step;
+use super::{Rejection, next_due};
+use crate::domain::{Lease, Status, TaskLimits, TaskType, What};
+
+pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection> {
+    let now = step.facts.now;
+    match next_due(&step.task, now) {
+        None => {
+            let status = step.task.status;
+            return Err(Rejection::Illegal { status, what: "looked at again" });
+        }
+        Some(due) if due > now => return Err(Rejection::NothingDue),
+        Some(_) => {}
+    }
+    step.says(What::Checked, "", None);
+    sla(step);
+    let lease_over =
+        step.task.lease.as_ref().is_some_and(|lease| !lease.is_live(now, step.facts.epoch));
+    let outside =
+        step.task.lease.as_ref().is_some_and(|lease| lease.epoch == Lease::OUTSIDE);
+    match step.task.status {
+        Status::InProgress if lease_over && outside => give_back(step),
+        Status::InProgress if step.task.lease.is_none() || lease_over => offer(step, true),
+        Status::InProgress => postpone(step),
+        Status::Assigned if !step.task.external => {
+            let waits_until = step.task.resume_at.or(step.task.offer_at);
+            if waits_until.is_none_or(|at| at <= now) {
+                offer(step, lane_busy);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn sla(step: &mut Step<'_>) {
+    let now = step.facts.now;
+    let (created_at, priority) = (step.task.created_at, step.task.priority);
+    let Some(sla) = &mut step.task.sla else { return };
+    let payload = json!({ "deadline": sla.deadline.to_string(), "target": sla.target });
+    let warn = !sla.warned && sla.warn_at(created_at) <= now;
+    let violate = !sla.violated && sla.deadline <= now;
+    sla.warned |= warn || violate;
+    sla.violated |= violate;
+    let lift = violate && step.facts.rules.sla.lift && !sla.lifted;
+    sla.lifted |= lift;
+    if violate {
+        step.says(What::SlaViolation, "", None);
+        step.event("sla.violation", payload);
+        if step.task.task_type != TaskType::Alert {
+            let title = step.task.title();
+            step.event(
+                "alert.triggered",
+                json!({
+                    "alert_type": "sla_violation", "severity": "high", "target": step.task.id,
+                    "message": format!("{title} ({priority}) is past its deadline"),
+                }),
+            );
+        }
+    } else if warn {
+        step.says(What::SlaWarning, "", None);
+        step.event("sla.warning", payload);
+    }
+    if lift && step.task.status == Status::Assigned {
+        // Another lane, so another pointer.
+        let resume_at = step.task.resume_at;
+        step.assign(resume_at);
+    }
+}
+
+/// Another pointer goes out. Where nothing else explains that nobody claimed, it counts,
+/// and five that nobody claims are the end.
+fn offer(step: &mut Step<'_>, excused: bool) {
+    let now = step.facts.now;
+    if !excused {
+        step.task.offers += 1;
+    }
+    if step.task.offers > TaskLimits::OFFERS {
+        let agent = step.task.agent;
+        step.fail("", &format!("undeliverable: no {agent} agent has claimed it after five offers"));
+        return;
+    }
+    let wait = step.facts.rules.offer_every.saturating_mul(1 << step.task.offers.min(5));
+    step.task.offer_at = Some(now.plus(wait));
+    if step.task.resume_at.is_some_and(|at| at <= now) {
+        step.task.resume_at = None;
+        if step.task.status == Status::InProgress {
+            // Still marks it as suspended and due now: a claim resumes it.
+            step.task.lease = None;
+        }
+    }
+    step.says(What::Offered, "", None);
+}
+
+/// Running as it should: look again later.
+fn postpone(step: &mut Step<'_>) {
+    if step.task.offer_at.is_some_and(|at| at <= step.facts.now) {
+        step.task.offer_at = Some(step.facts.now.plus(step.facts.rules.offer_every));
+    }
+}
+
+/// A worker outside has not been heard of for too long.
+fn give_back(step: &mut Step<'_>) {
+    if !count_lost_run(step) {
+        return;
+    }
+    let owner = step.task.lease.as_ref().map(|l| l.owner.clone()).unwrap_or_default();
+    step.assign(None);
+    step.says(What::Returned, "", Some(&format!("nothing was heard of {owner}")));
+    step.event("task.assigned", json!({ "assigned_to": step.task.agent }));
+}

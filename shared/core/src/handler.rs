@@ -1,0 +1,38 @@
+//! What a handler of a message says when it could not handle it. One place in each mode
+//! maps it: back into the lane, or out of it.
+
+use std::time::Duration;
+
+use crate::service::ServiceError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The message should come back after this long.
+    #[error("to be tried again in {after:?}: {reason}")]
+    Retry { after: Duration, reason: String },
+    /// It will never be handled: out of the lane with it.
+    #[error("rejected: {reason}")]
+    Reject { reason: String },
+}
+
+impl HandlerError {
+    pub fn retry(after: Duration, reason: impl Into<String>) -> Self {
+        HandlerError::Retry { after, reason: reason.into() }
+    }
+}
+
+impl From<ServiceError> for HandlerError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Busy { after } => HandlerError::retry(after, "the store is busy"),
+            ServiceError::Down { reason } => HandlerError::retry(Duration::from_secs(5), reason),
+            other => HandlerError::Reject { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<crate::ports::StoreError> for HandlerError {
+    fn from(error: crate::ports::StoreError) -> Self {
+        ServiceError::from(error).into()
+    }
+}

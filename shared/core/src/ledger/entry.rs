@@ -1,0 +1,109 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::domain::{
+    Agent, Event, EventId, EventPriority, LogEntry, Priority, Task, TaskId, TaskType, timed_uuid,
+};
+
+/// One line of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    Task(TaskEntry),
+    /// An event that a caller published: nothing but the event.
+    Published(Event),
+}
+
+/// One change of a task, with what its events need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskEntry {
+    #[serde(rename = "id")]
+    pub task: TaskId,
+    #[serde(rename = "ty")]
+    pub task_type: TaskType,
+    #[serde(rename = "pr")]
+    pub priority: Priority,
+    #[serde(rename = "ag")]
+    pub agent: Agent,
+    #[serde(rename = "tr")]
+    pub trace_id: String,
+    #[serde(rename = "ho", default, skip_serializing_if = "is_zero")]
+    pub hops: u8,
+    #[serde(flatten)]
+    pub change: LogEntry,
+    /// Reputation and usage that came with it.
+    #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<crate::domain::Outcome>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u8) -> bool {
+    *n == 0
+}
+
+/// The ledger entries of a task's changes with versions above `recorded`. `older` are log
+/// entries that had to leave the header.
+pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> {
+    let last = task.log.last().map_or(0, |entry| entry.version);
+    older
+        .iter()
+        .chain(&task.log)
+        .filter(|change| change.version > recorded)
+        .map(|change| {
+            Entry::Task(TaskEntry {
+                task: task.id.clone(),
+                task_type: task.task_type,
+                priority: task.priority,
+                agent: task.agent,
+                trace_id: task.trace_id.clone(),
+                hops: task.hops,
+                change: change.clone(),
+                outcome: task.outcome.clone().filter(|_| change.version == last),
+            })
+        })
+        .collect()
+}
+
+impl Entry {
+    /// The events this line stands for; their ids depend on item, version and place alone.
+    pub fn events(&self) -> Vec<Event> {
+        match self {
+            Entry::Published(event) => vec![event.clone()],
+            Entry::Task(entry) => {
+                (0..entry.change.events.len()).map(|place| entry.event(place)).collect()
+            }
+        }
+    }
+}
+
+impl TaskEntry {
+    fn event(&self, place: usize) -> Event {
+        let logged = &self.change.events[place];
+        let mut payload = Map::new();
+        payload.insert("task_id".into(), json!(self.task));
+        payload.insert("status".into(), json!(self.change.status));
+        payload.insert("type".into(), json!(self.task_type));
+        for (name, value) in &logged.payload {
+            payload.insert(name.clone(), value.clone());
+        }
+        let mut metadata = Map::new();
+        metadata.insert("version".into(), Value::from(self.change.version));
+        Event {
+            event_id: self.event_id(place),
+            event_type: logged.event_type.clone(),
+            priority: EventPriority::from(self.priority),
+            source_agent: self.agent.as_str().to_owned(),
+            trace_id: self.trace_id.clone(),
+            task_id: Some(self.task.clone()),
+            payload,
+            timestamp: self.change.at,
+            metadata,
+            hops: self.hops,
+        }
+    }
+
+    fn event_id(&self, place: usize) -> EventId {
+        let (version, place) = (self.change.version.to_string(), place.to_string());
+        timed_uuid(self.change.at, &["task", self.task.as_str(), &version, &place]).into()
+    }
+}

@@ -1,0 +1,12 @@
+//! The ledger: what changed, in order, in batches chained by hash. Events, the timeline of
+//! the tenant, statistics and the audit are read off it.
+
+mod batch;
+mod entry;
+mod read;
+mod stats;
+
+pub use batch::{Batch, BatchError, MAX_BATCH_BYTES};
+pub use entry::{Entry, TaskEntry, entries_of};
+pub use read::{Head, LedgerReader};
+pub use stats::StatsFold;

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+
+use super::{Batch, BatchError};
+use crate::domain::{TenantId, Timestamp};
+use crate::ports::{ListRange, Query, Store, StoreError, WhichList};
+use crate::repo;
+
+/// The newest batch of a ledger: number and hash. Zero and empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    pub seq: u64,
+    pub hash: String,
+    pub published: u64,
+}
+
+/// Reads a tenant's ledger.
+#[derive(Clone)]
+pub struct LedgerReader {
+    store: Arc<dyn Store>,
+    tenant: TenantId,
+}
+
+impl LedgerReader {
+    pub fn new(store: Arc<dyn Store>, tenant: TenantId) -> Self {
+        Self { store, tenant }
+    }
+
+    /// The head, found by the list and then followed by key, because lists may lag.
+    pub async fn head(&self) -> Result<Head, StoreError> {
+        let page = self.list(ListRange::default(), true, 1, None).await?;
+        let listed = page.first().copied().unwrap_or(0);
+        let mut head = Head::default();
+        let mut seq = listed.max(1);
+        while let Some(batch) = self.batch(seq).await? {
+            head = Head { seq, hash: batch.hash, published: batch.published };
+            seq += 1;
+        }
+        Ok(head)
+    }
+
+    /// The number of the newest batch as the list has it: may lag, costs one look.
+    pub async fn listed_head(&self) -> Result<u64, StoreError> {
+        Ok(self.list(ListRange::default(), true, 1, None).await?.first().copied().unwrap_or(0))
+    }
+
+    pub async fn batch(&self, seq: u64) -> Result<Option<Batch>, StoreError> {
+        let Some(item) = self.store.get(&repo::ledger_key(&self.tenant, seq)).await? else {
+            return Ok(None);
+        };
+        Batch::read(&item).map(Some).map_err(|e: BatchError| StoreError::Corrupt {
+            key: item.key.clone(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// The number of the first batch recorded at or after a moment, if there is one.
+    pub async fn first_since(&self, at: Timestamp) -> Result<Option<u64>, StoreError> {
+        let range = ListRange { from: Some(at.sortable().into()), to: None };
+        Ok(self.list(range, false, 1, None).await?.first().copied())
+    }
+
+    async fn list(
+        &self,
+        range: ListRange,
+        descending: bool,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Vec<u64>, StoreError> {
+        let query = Query {
+            list: WhichList::First,
+            partition: repo::ledger_list(&self.tenant),
+            range,
+            descending,
+            limit,
+            cursor,
+        };
+        let page = self.store.query(query).await?;
+        page.entries
+            .iter()
+            .map(|key| {
+                key.sort.parse().map_err(|_| StoreError::Corrupt {
+                    key: key.clone(),
+                    reason: "its sort is no batch number".to_owned(),
+                })
+            })
+            .collect()
+    }
+}

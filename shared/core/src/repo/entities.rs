@@ -1,0 +1,149 @@
+//! The small entities, and where each stands.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::codec::Entity;
+use super::keys;
+use crate::domain::{
+    ApiKey, Approval, ApprovalStatus, PublishedEvent, TaskId, TenantId, Timestamp,
+};
+use crate::ports::{Key, ListEntry};
+
+fn entry(partition: std::sync::Arc<str>, at: Timestamp) -> Option<ListEntry> {
+    Some(ListEntry { partition, sort: at.sortable().into() })
+}
+
+impl Entity for Approval {
+    const KIND: &'static str = "approval";
+
+    fn key(&self) -> Key {
+        keys::approval_key(&self.tenant, &self.id)
+    }
+
+    fn list(&self) -> Option<ListEntry> {
+        entry(keys::approvals_list(&self.tenant), self.requested_at)
+    }
+
+    fn list2(&self) -> Option<ListEntry> {
+        match self.status {
+            ApprovalStatus::Pending => {
+                entry(keys::open_approvals_list(&self.tenant), self.requested_at)
+            }
+            _ => None,
+        }
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        (self.status == ApprovalStatus::Pending)
+            .then(|| Timestamp::from_millis(self.decide_by.millis() + 1))
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        self.keep_until
+    }
+}
+
+impl Entity for PublishedEvent {
+    const KIND: &'static str = "event";
+
+    fn key(&self) -> Key {
+        keys::event_key(&self.tenant, &self.event.event_id)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires)
+    }
+}
+
+/// An API key as the store knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyRecord(pub ApiKey);
+
+impl Entity for KeyRecord {
+    const KIND: &'static str = "api_key";
+
+    fn key(&self) -> Key {
+        keys::api_key(&self.0.hash)
+    }
+
+    fn list(&self) -> Option<ListEntry> {
+        entry(keys::keys_list(&self.0.tenant), self.0.created_at)
+    }
+}
+
+/// A child in its parent's partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Child {
+    pub tenant: TenantId,
+    pub parent: TaskId,
+    pub child: TaskId,
+    pub at: Timestamp,
+    /// Goes when the parent does.
+    pub expires: Option<Timestamp>,
+}
+
+impl Entity for Child {
+    const KIND: &'static str = "child";
+
+    fn key(&self) -> Key {
+        let child = crate::domain::escape_key_part(self.child.as_str());
+        // By time, so that children stand in the order they were made.
+        let sort = format!("{}{}#{child}", keys::CHILDREN, self.at.sortable());
+        Key::new(keys::task_partition(&self.tenant, &self.parent), sort)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+}
+
+/// What was derived from the ledger, up to a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fold {
+    pub tenant: TenantId,
+    pub name: String,
+    /// The last ledger batch that is in `state`.
+    pub seq_applied: u64,
+    pub state: Value,
+}
+
+impl Entity for Fold {
+    const KIND: &'static str = "fold";
+
+    fn key(&self) -> Key {
+        keys::fold_key(&self.tenant, &self.name)
+    }
+
+    /// The statistics of every tenant stand in one list: that is how tenants are found.
+    fn list(&self) -> Option<ListEntry> {
+        (self.name == crate::service::STATS_FOLD).then(|| ListEntry {
+            partition: keys::TENANTS.into(),
+            sort: self.tenant.as_str().into(),
+        })
+    }
+}
+
+/// When a reaction last ran for a subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    pub tenant: TenantId,
+    pub reaction: String,
+    pub subject: String,
+    pub at: Timestamp,
+    pub task: TaskId,
+    pub expires: Timestamp,
+}
+
+impl Entity for Window {
+    const KIND: &'static str = "window";
+
+    fn key(&self) -> Key {
+        keys::window_key(&self.tenant, &self.reaction, &self.subject)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires)
+    }
+}

@@ -1,0 +1,107 @@
+//! Where everything stands. All partitions of a tenant begin with `T#<tenant>#`.
+
+use std::sync::Arc;
+
+use crate::domain::{Agent, ApprovalId, EventId, Status, TaskId, TenantId, escape_key_part};
+use crate::ports::Key;
+
+/// The sort of an item that is the only one, or the head, of its partition.
+pub const HEAD: &str = "0";
+
+/// Prefix of the sorts of steps, of log overflow and of children in a task's partition.
+pub const STEPS: &str = "S#";
+pub const LOGS: &str = "L#";
+pub const CHILDREN: &str = "C#";
+/// Sort of a payload and of a result too large for the header.
+pub const PAYLOAD: &str = "P";
+pub const RESULT: &str = "R";
+
+fn part(tenant: &TenantId, rest: std::fmt::Arguments<'_>) -> Arc<str> {
+    format!("T#{tenant}#{rest}").into()
+}
+
+pub fn task_partition(tenant: &TenantId, id: &TaskId) -> Arc<str> {
+    part(tenant, format_args!("task#{}", escape_key_part(id.as_str())))
+}
+
+pub fn task_key(tenant: &TenantId, id: &TaskId) -> Key {
+    Key::new(task_partition(tenant, id), HEAD)
+}
+
+pub fn approval_key(tenant: &TenantId, id: &ApprovalId) -> Key {
+    Key::new(part(tenant, format_args!("appr#{}", escape_key_part(id.as_str()))), HEAD)
+}
+
+pub fn event_key(tenant: &TenantId, id: &EventId) -> Key {
+    Key::new(part(tenant, format_args!("evt#{}", escape_key_part(id.as_str()))), HEAD)
+}
+
+/// The tenant's ledger; sorts are batch numbers.
+pub fn ledger_partition(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("led#0"))
+}
+
+pub fn ledger_key(tenant: &TenantId, seq: u64) -> Key {
+    Key::new(ledger_partition(tenant), format!("{seq:012}"))
+}
+
+pub fn fold_key(tenant: &TenantId, name: &str) -> Key {
+    Key::new(part(tenant, format_args!("fold#{name}")), HEAD)
+}
+
+pub fn alert_key(tenant: &TenantId, id: &str) -> Key {
+    Key::new(part(tenant, format_args!("alert#{}", escape_key_part(id))), HEAD)
+}
+
+/// A window of time in which a reaction runs once for a subject.
+pub fn window_key(tenant: &TenantId, reaction: &str, subject: &str) -> Key {
+    let (reaction, subject) = (escape_key_part(reaction), escape_key_part(subject));
+    Key::new(part(tenant, format_args!("react#{reaction}#{subject}")), HEAD)
+}
+
+pub fn api_key(hash: &str) -> Key {
+    Key::new(format!("K#{hash}"), HEAD)
+}
+
+/// List of all tasks of a tenant, by creation.
+pub fn tasks_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("tasks#0"))
+}
+
+/// List of the tasks that wait for a person or have failed.
+pub fn attention_list(tenant: &TenantId, status: Status) -> Arc<str> {
+    part(tenant, format_args!("attn#{status}"))
+}
+
+/// List of the tasks that wait for a worker outside.
+pub fn outside_list(tenant: &TenantId, agent: Agent) -> Arc<str> {
+    part(tenant, format_args!("out#{agent}"))
+}
+
+pub fn approvals_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("apprs#0"))
+}
+
+pub fn open_approvals_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("apprs-open#0"))
+}
+
+pub fn alerts_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("alerts#0"))
+}
+
+pub fn open_alerts_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("alerts-open#0"))
+}
+
+pub fn keys_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("keys#0"))
+}
+
+/// Ledger batches by the time they were recorded.
+pub fn ledger_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("leds#0"))
+}
+
+/// The tenants that this store knows.
+pub const TENANTS: &str = "TENANTS";

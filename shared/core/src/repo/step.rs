@@ -1,0 +1,59 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::codec::Entity;
+use super::keys;
+use crate::domain::{TaskId, TenantId, Timestamp, escape_key_part};
+use crate::ports::Key;
+
+/// An effect outside: written as an intent before it is tried, with its outcome after. One
+/// without an outcome is *unknown*: it is looked up, not repeated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub tenant: TenantId,
+    pub task: TaskId,
+    /// Names the effect within its task; the same key is the same effect.
+    pub key: String,
+    pub what: String,
+    pub target: String,
+    /// What the provider knows the effect by, so that it can be looked up there.
+    pub provider_key: String,
+    /// The run that intended it.
+    pub fence: u64,
+    pub intended_at: Timestamp,
+    /// Until when the attempt may still reach the provider.
+    pub settles_at: Timestamp,
+    #[serde(default)]
+    pub outcome: Option<StepOutcome>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepOutcome {
+    pub at: Timestamp,
+    pub success: bool,
+    /// What the provider answered, or the error.
+    pub result: Map<String, Value>,
+    /// Found by a look-up after the answer had been lost.
+    #[serde(default)]
+    pub looked_up: bool,
+}
+
+impl StepOutcome {
+    pub fn in_words(&self) -> String {
+        let how = if self.looked_up { " (looked up)" } else { "" };
+        if self.success {
+            return format!("done{how}");
+        }
+        let error = self.result.get("error").and_then(Value::as_str).unwrap_or("no reason given");
+        format!("failed{how}: {error}")
+    }
+}
+
+impl Entity for Step {
+    const KIND: &'static str = "step";
+
+    fn key(&self) -> Key {
+        let sort = format!("{}{}", keys::STEPS, escape_key_part(&self.key));
+        Key::new(keys::task_partition(&self.tenant, &self.task), sort)
+    }
+}

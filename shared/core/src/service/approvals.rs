@@ -1,0 +1,163 @@
+use super::core::Core;
+use super::{FullApproval, ServiceError};
+use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
+use crate::domain::{Approval, ApprovalId, ApprovalStatus, Caller, TenantId};
+use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
+use crate::repo::{self, Versioned, decode, encode};
+
+impl Core {
+    async fn stored_approval(
+        &self,
+        tenant: &TenantId,
+        id: &ApprovalId,
+    ) -> Result<Versioned<Approval>, ServiceError> {
+        let item = self.store().get(&repo::approval_key(tenant, id)).await?;
+        match item {
+            Some(item) => Ok(decode(&item)?),
+            None => Err(ServiceError::NotFound { what: "approval", id: id.to_string() }),
+        }
+    }
+
+    pub async fn approval(
+        &self,
+        tenant: &TenantId,
+        id: &ApprovalId,
+    ) -> Result<FullApproval, ServiceError> {
+        let stored = self.stored_approval(tenant, id).await?;
+        Ok(FullApproval { approval: stored.value, version: stored.version })
+    }
+
+    pub async fn pending_approvals(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<FullApproval>, ServiceError> {
+        let partition = repo::open_approvals_list(tenant);
+        self.list_approvals(WhichList::Second, partition, limit, cursor, |_| true).await
+    }
+
+    /// Those that are decided, newest first.
+    pub async fn approval_history(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<FullApproval>, ServiceError> {
+        let decided = |approval: &Approval| approval.status != ApprovalStatus::Pending;
+        let partition = repo::approvals_list(tenant);
+        self.list_approvals(WhichList::First, partition, limit, cursor, decided).await
+    }
+
+    async fn list_approvals(
+        &self,
+        list: WhichList,
+        partition: std::sync::Arc<str>,
+        limit: usize,
+        mut cursor: Option<String>,
+        wanted: impl Fn(&Approval) -> bool,
+    ) -> Result<Page<FullApproval>, ServiceError> {
+        let mut found = Vec::new();
+        loop {
+            let query = Query {
+                list,
+                partition: partition.clone(),
+                range: ListRange::default(),
+                descending: true,
+                limit: limit - found.len(),
+                cursor,
+            };
+            let page = self.store().query(query).await?;
+            cursor = page.next;
+            for item in self.store().get_many(&page.entries).await?.into_iter().flatten() {
+                let stored: Versioned<Approval> = decode(&item)?;
+                if wanted(&stored.value) {
+                    found.push(FullApproval { approval: stored.value, version: stored.version });
+                }
+            }
+            if cursor.is_none() || found.len() >= limit {
+                return Ok(Page { entries: found, next: cursor });
+            }
+        }
+    }
+
+    pub async fn approve(
+        &self,
+        caller: &Caller,
+        id: &ApprovalId,
+    ) -> Result<FullApproval, ServiceError> {
+        let stored = self.stored_approval(&caller.tenant, id).await?;
+        let own = stored.value.requested_by == caller.name;
+        let command = ApprovalCommand::Approve { by: caller.name.clone(), own };
+        self.decide_on(stored, &command).await
+    }
+
+    pub async fn reject(
+        &self,
+        caller: &Caller,
+        id: &ApprovalId,
+        reason: Option<String>,
+    ) -> Result<FullApproval, ServiceError> {
+        let stored = self.stored_approval(&caller.tenant, id).await?;
+        let command = ApprovalCommand::Reject { by: caller.name.clone(), reason };
+        self.decide_on(stored, &command).await
+    }
+
+    /// Closes an approval that nobody has decided on in time, and its task with it. True if
+    /// it was this call that did.
+    pub async fn expire_approval(
+        &self,
+        tenant: &TenantId,
+        id: &ApprovalId,
+    ) -> Result<bool, ServiceError> {
+        let stored = self.stored_approval(tenant, id).await?;
+        match self.decide_on(stored, &ApprovalCommand::Expire).await {
+            Ok(_) => Ok(true),
+            Err(ServiceError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One conditional change of approval and task together: of two that decide at the same
+    /// time the second meets a conflict.
+    async fn decide_on(
+        &self,
+        stored: Versioned<Approval>,
+        command: &ApprovalCommand,
+    ) -> Result<FullApproval, ServiceError> {
+        let next = decide_approval(&stored.value, command, self.clock().now(), self.rules())
+            .map_err(refused)?;
+        let task_id = next.task_id.clone();
+        let task_command = match command {
+            ApprovalCommand::Approve { by, .. } => Command::Approve {
+                by: by.clone(),
+                proof: next.plan_hash.clone(),
+                use_by: next.use_by.unwrap_or(next.decide_by),
+            },
+            ApprovalCommand::Reject { by, reason } => {
+                Command::Reject { by: by.clone(), reason: reason.clone() }
+            }
+            ApprovalCommand::Expire => Command::Expire,
+            ApprovalCommand::Close { by, reason } => {
+                Command::Cancel { by: by.clone(), reason: reason.clone() }
+            }
+        };
+        let task = self
+            .stored_task(&next.tenant, &task_id)
+            .await?
+            .ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
+        let item = encode(&next, stored.unknown.as_deref());
+        let beside = [Write::Put { item, expect: Expect::Version(stored.version) }];
+        self.command_on(task, &task_command, &beside)
+            .await
+            .map_err(|error| error.into_service(&task_id))?;
+        Ok(FullApproval { approval: next, version: stored.version + 1 })
+    }
+}
+
+fn refused(rejection: ApprovalRejection) -> ServiceError {
+    match rejection {
+        ApprovalRejection::Own => ServiceError::Forbidden { message: rejection.to_string() },
+        other => ServiceError::Conflict { message: other.to_string() },
+    }
+}

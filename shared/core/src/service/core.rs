@@ -1,0 +1,233 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ServiceError;
+use crate::decide::{Command, Facts, Rejection, Rules, decide};
+use crate::domain::{TaskId, TenantId};
+use crate::ports::{
+    Clock, Commit, CommitError, Entropy, Item, Store, StoreError, Topic, Wake, Write,
+};
+use crate::repo::{self, StoredTask, TaskWrite, decode};
+
+/// How often a decision is taken again after a conflict before the caller is told to.
+const CONFLICTS: u32 = 16;
+/// How often a busy store is asked again.
+const BUSY: u32 = 8;
+
+/// The ports the service works with.
+#[derive(Clone)]
+pub struct Ports {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub wake: Arc<dyn Wake>,
+}
+
+/// Everything that handlers call. Cheap to clone.
+#[derive(Clone)]
+pub struct Core {
+    ports: Ports,
+    rules: Arc<Rules>,
+    epoch: u64,
+}
+
+/// Why a command on a task was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{rejection}")]
+    Rejected { rejection: Rejection, task: Option<Box<StoredTask>> },
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl Core {
+    /// `epoch`: the store's present one; leases of earlier epochs are void.
+    pub fn new(ports: Ports, rules: Arc<Rules>, epoch: u64) -> Self {
+        Self { ports, rules, epoch }
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.ports.store
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.ports.clock
+    }
+
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.ports.entropy
+    }
+
+    pub fn wake(&self) -> &Arc<dyn Wake> {
+        &self.ports.wake
+    }
+
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            now: self.ports.clock.now(),
+            epoch: self.epoch,
+            random: self.ports.entropy.next_u64(),
+            rules: &self.rules,
+        }
+    }
+
+    /// Reads a task's header.
+    pub async fn stored_task(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+    ) -> Result<Option<StoredTask>, ServiceError> {
+        let item = self.ports.store.get(&repo::task_key(tenant, id)).await?;
+        Ok(item.as_ref().map(decode).transpose()?)
+    }
+
+    /// Loads, decides, commits; on a conflict decides again on what is there now.
+    pub async fn command(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        command: &Command,
+    ) -> Result<StoredTask, CommandError> {
+        let Some(state) = self.stored_task(tenant, id).await? else {
+            return Err(CommandError::Rejected { rejection: Rejection::Absent, task: None });
+        };
+        self.command_on(state, command, &[]).await
+    }
+
+    /// The same on a state in hand, with further writes that belong into the commit.
+    pub async fn command_on(
+        &self,
+        mut state: StoredTask,
+        command: &Command,
+        beside: &[Write],
+    ) -> Result<StoredTask, CommandError> {
+        for _ in 0..CONFLICTS {
+            let facts = self.facts();
+            let decided = match decide(Some((&state.value, state.version)), command, &facts) {
+                Ok(decided) => decided,
+                Err(rejection) => {
+                    return Err(CommandError::Rejected { rejection, task: Some(Box::new(state)) });
+                }
+            };
+            let write = TaskWrite {
+                decided: &decided,
+                before: Some(&state),
+                now: facts.now,
+                rules: &self.rules,
+            };
+            let mut writes = write.writes();
+            let due = match &writes[0] {
+                Write::Put { item, .. } => item.due,
+                _ => None,
+            };
+            writes.extend_from_slice(beside);
+            match self.commit(writes).await? {
+                None => {
+                    self.wake_task(&decided.task.tenant, &decided.task.id);
+                    return Ok(StoredTask {
+                        value: decided.task,
+                        version: decided.version,
+                        unknown: state.unknown,
+                        due,
+                    });
+                }
+                Some(Conflict { item: Some(item), .. }) if *item.kind == *"task" => {
+                    state = decode(&item).map_err(ServiceError::from)?;
+                }
+                Some(conflict) => return Err(conflict.gone().into()),
+            }
+        }
+        Err(ServiceError::Busy { after: Duration::from_millis(50) }.into())
+    }
+
+    /// Commits, again where the store is busy or its answer was lost. Answers the conflict,
+    /// where there is one.
+    pub(crate) async fn commit(
+        &self,
+        writes: Vec<Write>,
+    ) -> Result<Option<Conflict>, ServiceError> {
+        let id = self.ports.entropy.write_id();
+        for attempt in 0.. {
+            let commit = Commit { id, writes: writes.clone() };
+            let after = match self.ports.store.commit(commit).await {
+                Ok(()) => return Ok(None),
+                Err(CommitError::Conflict { key, current }) => {
+                    return Ok(Some(Conflict { key, item: current }));
+                }
+                Err(CommitError::Busy { after }) => after,
+                // The same write id again: if it had happened, the answer is our own success.
+                Err(CommitError::Unknown { .. }) => Duration::from_millis(5),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(CommitError::Illegal { reason }) => {
+                    return Err(ServiceError::Down { reason: format!("illegal commit: {reason}") });
+                }
+            };
+            if attempt >= BUSY {
+                return Err(ServiceError::Busy { after });
+            }
+            let fraction = (self.ports.entropy.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+            let wait = after.saturating_mul(1 << attempt.min(6)).min(Duration::from_secs(2));
+            self.ports.clock.sleep(wait.mul_f64(0.5 + fraction / 2.0)).await;
+        }
+        unreachable!("the loop returns")
+    }
+
+    pub(crate) fn wake_task(&self, tenant: &TenantId, id: &TaskId) {
+        self.ports.wake.wake(&Topic::Task(tenant.clone(), id.clone()));
+    }
+}
+
+/// Which condition of a commit did not hold.
+pub(crate) struct Conflict {
+    pub key: crate::ports::Key,
+    pub item: Option<Box<Item>>,
+}
+
+impl Conflict {
+    pub fn gone(self) -> ServiceError {
+        ServiceError::Conflict {
+            message: format!("{} was changed by someone else at the same time", self.key),
+        }
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy { after } => ServiceError::Busy { after },
+            // A rolling deployment: the newer build will answer.
+            StoreError::Newer { .. } => ServiceError::Busy { after: Duration::from_secs(5) },
+            StoreError::BadCursor(cursor) => ServiceError::Invalid {
+                field: "cursor",
+                message: format!("'{cursor}' is no cursor of this list; leave it out to start anew"),
+            },
+            other => ServiceError::Down { reason: other.to_string() },
+        }
+    }
+}
+
+impl CommandError {
+    /// As a caller should read it.
+    pub fn into_service(self, id: &TaskId) -> ServiceError {
+        match self {
+            CommandError::Service(error) => error,
+            CommandError::Rejected { rejection: Rejection::Absent, .. } => {
+                ServiceError::NotFound { what: "task", id: id.to_string() }
+            }
+            CommandError::Rejected { rejection, task } => {
+                let now = task.map(|t| format!("; it is {} now", t.value.status));
+                ServiceError::Conflict {
+                    message: format!("task '{id}': {rejection}{}", now.unwrap_or_default()),
+                }
+            }
+        }
+    }
+}

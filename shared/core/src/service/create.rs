@@ -1,0 +1,287 @@
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::core::{Conflict, Core};
+use super::{Created, FullTask, Identity, NewTask, ServiceError};
+use crate::decide::{Draft, Facts, asked_gates, canonical_hash, decide, plan_hash};
+use crate::decide::{Command, Rejection};
+use crate::domain::{
+    Agent, Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType,
+    derived_uuid, parse_span,
+};
+use crate::ports::{Expect, Topic, Write};
+use crate::repo::{self, Child, StoredTask, TaskWrite, body_item, decode, encode};
+
+/// A payload up to this many bytes stands in the header; every change writes the header,
+/// so a larger one stands beside it.
+const INLINE_PAYLOAD: usize = 400;
+/// Results are written once, at the end, so they may be larger.
+pub(crate) const INLINE_RESULT: usize = 4 * 1024;
+
+impl Core {
+    /// Accepts a task: durable when this returns.
+    pub async fn create_task(&self, new: NewTask) -> Result<Created, ServiceError> {
+        self.create_task_with(new, Vec::new()).await
+    }
+
+    /// The same, with further writes that belong into its commit.
+    pub async fn create_task_with(
+        &self,
+        new: NewTask,
+        beside: Vec<Write>,
+    ) -> Result<Created, ServiceError> {
+        let id = self.task_id(&new);
+        let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
+        let facts = self.facts();
+        let (payload, large) = split(&new.payload, INLINE_PAYLOAD, TaskLimits::PAYLOAD)?;
+        let gates =
+            asked_gates(new.task_type, new.priority, &new.payload, &new.metadata, &facts.rules.gates);
+        let reasons: Vec<String> = gates.iter().map(super::super::decide::Gate::reason).collect();
+        let approval = (!reasons.is_empty()).then(|| ApprovalId::of(&id, 1));
+        let draft = Draft {
+            payload,
+            approval: approval.clone().map(|id| (id, reasons.join("; "))),
+            ..self.draft(&new, id.clone(), body_hash.clone())?
+        };
+        let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
+        let mut writes =
+            TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
+                .writes();
+        if let Some(json) = large {
+            // In the same commit: of two requests with one key the header must never point
+            // at the other's payload.
+            let item = body_item(&new.tenant, &id, repo::PAYLOAD, json, None);
+            writes.push(Write::Put { item, expect: Expect::Absent });
+        }
+        if let Some(approval) = &approval {
+            let approval = ask(&decided.task, &new, approval.clone(), reasons, &facts);
+            writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
+        }
+        if let Some(parent) = &new.parent {
+            writes.push(self.link(&new, parent, &id, facts.now).await?);
+        }
+        writes.extend(beside);
+        match self.commit(writes).await? {
+            None => {
+                let task = decided.task;
+                if task.external {
+                    self.wake().wake(&Topic::External(task.tenant.clone()));
+                }
+                let task = FullTask {
+                    task,
+                    version: decided.version,
+                    payload: new.payload,
+                    result: None,
+                    children: Vec::new(),
+                };
+                Ok(Created { task, repeated: false })
+            }
+            Some(conflict) => self.repeated(&new, &id, body_hash, conflict).await,
+        }
+    }
+
+    fn task_id(&self, new: &NewTask) -> TaskId {
+        let tenant = new.tenant.as_str();
+        match &new.identity {
+            Identity::Fresh => self.entropy().uuid7(self.clock().now()).into(),
+            Identity::Given(id) => id.clone(),
+            Identity::IdempotencyKey(key) => {
+                derived_uuid(&["idempotency", tenant, &new.created_by, key]).into()
+            }
+            Identity::Cause(parts) => {
+                let mut all = vec!["cause", tenant];
+                all.extend(parts.iter().map(String::as_str));
+                derived_uuid(&all).into()
+            }
+        }
+    }
+
+    fn draft(
+        &self,
+        new: &NewTask,
+        id: TaskId,
+        body_hash: Option<String>,
+    ) -> Result<Draft, ServiceError> {
+        let invalid = |field, message: String| ServiceError::Invalid { field, message };
+        let sla_target = match &new.sla_target {
+            None => None,
+            Some(text) => {
+                let span = parse_span(text).map_err(|e| invalid("sla_target", e.to_string()))?;
+                if span < Duration::from_secs(1) || span > Duration::from_secs(366 * 86_400) {
+                    let message = format!("'{text}' is not between one second and a year");
+                    return Err(invalid("sla_target", message));
+                }
+                Some((text.clone(), span))
+            }
+        };
+        if new.task_type == TaskType::OpsCycle && !new.created_by.starts_with("schedule:") {
+            let message = "ops_cycle tasks are made by the schedule alone".to_owned();
+            return Err(invalid("type", message));
+        }
+        if new.max_retries.is_some_and(|n| n > 100) {
+            return Err(invalid("max_retries", "100 retries are the most".to_owned()));
+        }
+        let trace_id = match &new.trace_id {
+            Some(trace) => trace.clone(),
+            None => self.entropy().uuid7(self.clock().now()).simple().to_string(),
+        };
+        Ok(Draft {
+            id,
+            tenant: new.tenant.clone(),
+            task_type: new.task_type,
+            priority: new.priority,
+            source: new.source.clone(),
+            payload: Body::default(),
+            has_repo: new.payload.get("repo").is_some_and(|repo| !repo.is_null()),
+            metadata: new.metadata.clone(),
+            trace_id,
+            sla_target,
+            sla_deadline: new.sla_deadline,
+            parent: new.parent.clone(),
+            hops: new.hops,
+            created_by: new.created_by.clone(),
+            body_hash,
+            max_retries: new.max_retries,
+            approval: None,
+        })
+    }
+
+    async fn link(
+        &self,
+        new: &NewTask,
+        parent: &TaskId,
+        child: &TaskId,
+        at: crate::domain::Timestamp,
+    ) -> Result<Write, ServiceError> {
+        if self.stored_task(&new.tenant, parent).await?.is_none() {
+            return Err(ServiceError::Invalid {
+                field: "parent_task_id",
+                message: format!("parent task '{parent}' not found"),
+            });
+        }
+        let child = Child {
+            tenant: new.tenant.clone(),
+            parent: parent.clone(),
+            child: child.clone(),
+            at,
+            expires: None,
+        };
+        Ok(Write::Put { item: encode(&child, None), expect: Expect::Absent })
+    }
+
+    /// Someone was first: the same request gets the same task, another one a conflict.
+    async fn repeated(
+        &self,
+        new: &NewTask,
+        id: &TaskId,
+        body_hash: Option<String>,
+        conflict: Conflict,
+    ) -> Result<Created, ServiceError> {
+        let there: Option<StoredTask> = match &conflict.item {
+            Some(item) if conflict.key == repo::task_key(&new.tenant, id) => Some(decode(item)?),
+            _ => self.stored_task(&new.tenant, id).await?,
+        };
+        match there {
+            Some(there) if there.value.body_hash == body_hash => {
+                let task = self.task(&new.tenant, id).await?;
+                Ok(Created { task, repeated: true })
+            }
+            Some(_) => {
+                let message = match &new.identity {
+                    Identity::IdempotencyKey(key) => format!(
+                        "Idempotency-Key '{key}' was used for another request; use a new key"
+                    ),
+                    _ => format!("task '{id}' exists already with another content"),
+                };
+                Err(ServiceError::Conflict { message })
+            }
+            None => Err(conflict.gone()),
+        }
+    }
+}
+
+fn refused(rejection: Rejection) -> ServiceError {
+    ServiceError::Conflict { message: rejection.to_string() }
+}
+
+/// A JSON object for the header if it is small, else the bytes for an item beside it.
+pub(crate) fn split(
+    object: &Map<String, Value>,
+    inline: usize,
+    most: usize,
+) -> Result<(Body, Option<bytes::Bytes>), ServiceError> {
+    let json = serde_json::to_vec(object).expect("a JSON object can be written");
+    let bytes = json.len();
+    if bytes > most {
+        return Err(ServiceError::TooLarge { what: "payload", bytes, most });
+    }
+    if bytes <= inline {
+        return Ok((Body::In(object.clone()), None));
+    }
+    Ok((Body::Item(bytes as u64), Some(json.into())))
+}
+
+/// What makes two requests the same.
+fn request_hash(new: &NewTask) -> String {
+    canonical_hash(&json!([
+        new.task_type,
+        new.priority,
+        new.source,
+        new.payload,
+        new.metadata,
+        new.sla_target,
+        new.sla_deadline,
+        new.parent,
+    ]))
+}
+
+/// The approval as it is shown. The plan is what the agent's playbook would do with exactly
+/// this payload.
+fn ask(
+    task: &Task,
+    new: &NewTask,
+    id: ApprovalId,
+    reasons: Vec<String>,
+    facts: &Facts<'_>,
+) -> Approval {
+    let plan = plan(task.agent, new);
+    Approval {
+        id,
+        tenant: task.tenant.clone(),
+        task_id: task.id.clone(),
+        status: ApprovalStatus::Pending,
+        summary: format!("{} ({}, asked by {})", title(task, new), task.priority, task.created_by),
+        plan_hash: plan_hash(task.task_type, &new.payload, &plan),
+        plan,
+        reasons,
+        requested_by: task.created_by.clone(),
+        requested_at: facts.now,
+        decide_by: facts.now.plus(facts.rules.decide_within),
+        use_by: None,
+        decision: None,
+        keep_until: Some(
+            facts.now.plus(facts.rules.decide_within).plus(facts.rules.keep_approvals),
+        ),
+        trace_id: task.trace_id.clone(),
+    }
+}
+
+/// The title, also where the payload does not stand in the header.
+fn title(task: &Task, new: &NewTask) -> String {
+    let mut whole = task.clone();
+    whole.payload = Body::In(new.payload.clone());
+    whole.title()
+}
+
+fn plan(agent: Agent, new: &NewTask) -> Map<String, Value> {
+    let mut plan = Map::new();
+    plan.insert("agent".into(), json!(agent));
+    plan.insert("action".into(), json!(new.task_type));
+    for target in ["project", "environment", "service", "url", "repo", "branch", "target"] {
+        if let Some(value) = new.payload.get(target) {
+            plan.insert(target.to_owned(), value.clone());
+        }
+    }
+    plan
+}

@@ -1,0 +1,210 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::core::Core;
+use super::{EventFilter, EventPage, NewEvent, ServiceError};
+use crate::domain::{
+    Event, EventId, EventPriority, EventType, PublishedEvent, TaskLimits, TenantId, Timestamp,
+};
+use crate::ledger::{Batch, LedgerReader};
+use crate::ports::{Expect, Topic, Write};
+use crate::repo::{decode, encode};
+
+/// A published event's payload, bytes of JSON.
+const EVENT_PAYLOAD: usize = 100 * 1024;
+/// How long the item of a published event is kept; the ledger has it within seconds.
+const KEEP_PUBLISHED: Duration = Duration::from_secs(7 * 86_400);
+/// Ledger batches that one page looks at before it hands back a cursor.
+const LOOK_AT: u64 = 256;
+
+impl Core {
+    /// Accepts an event: durable when this returns, recorded and sent out after.
+    pub async fn publish_event(&self, new: NewEvent) -> Result<Event, ServiceError> {
+        let event_type = EventType::parse(&new.event_type)?;
+        if event_type.is_reserved() {
+            let message = format!(
+                "events under '{}.' are made by Watchbill alone; publish yours under another noun",
+                event_type.group()
+            );
+            return Err(ServiceError::Forbidden { message });
+        }
+        let bytes = serde_json::to_vec(&new.payload).map_or(usize::MAX, |json| json.len());
+        if bytes > EVENT_PAYLOAD {
+            let what = "event payload";
+            return Err(ServiceError::TooLarge { what, bytes, most: EVENT_PAYLOAD });
+        }
+        if new.hops > TaskLimits::HOPS {
+            let message = format!("{} hops, {} are the most", new.hops, TaskLimits::HOPS);
+            return Err(ServiceError::Conflict { message });
+        }
+        let now = self.clock().now();
+        let event = self.event(&new, event_type, now)?;
+        let published =
+            PublishedEvent { tenant: new.tenant, event, expires: now.plus(KEEP_PUBLISHED) };
+        let item = encode(&published, None);
+        match self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+            None => Ok(published.event),
+            Some(conflict) => match conflict.item {
+                // The same id again is the same event.
+                Some(item) => Ok(decode::<PublishedEvent>(&item)?.value.event),
+                None => Err(conflict.gone()),
+            },
+        }
+    }
+
+    fn event(
+        &self,
+        new: &NewEvent,
+        event_type: EventType,
+        now: Timestamp,
+    ) -> Result<Event, ServiceError> {
+        let priority = match &new.priority {
+            None => EventPriority::Medium,
+            Some(text) => EventPriority::parse(text)?,
+        };
+        let event_id = match &new.event_id {
+            Some(id) => EventId::parse(id)?,
+            None => {
+                let random = self.entropy().next_u64().to_string();
+                crate::domain::timed_uuid(now, &["published", new.tenant.as_str(), &random]).into()
+            }
+        };
+        let trace_id = match &new.trace_id {
+            Some(trace) => trace.clone(),
+            None => self.entropy().uuid7(now).simple().to_string(),
+        };
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("published_by".into(), Value::from(new.published_by.clone()));
+        Ok(Event {
+            event_id,
+            event_type,
+            priority,
+            source_agent: new.source_agent.clone(),
+            trace_id,
+            task_id: new.task_id.clone(),
+            payload: new.payload.clone(),
+            timestamp: now,
+            metadata,
+            hops: new.hops,
+        })
+    }
+
+    /// Newest first. The cursor is `<batch>.<place>`: what comes next is before it.
+    pub async fn events(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<EventPage, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let (mut seq, mut before) = match cursor {
+            None => (ledger.listed_head().await?, usize::MAX),
+            Some(cursor) => parse_cursor(&cursor)?,
+        };
+        let lowest = seq.saturating_sub(LOOK_AT);
+        let mut events = Vec::new();
+        while seq > lowest {
+            let Some(batch) = ledger.batch(seq).await? else { break };
+            let recorded = events_of(&batch);
+            for (place, event) in recorded.into_iter().enumerate().rev() {
+                if place >= before || !fits(&event, filter) {
+                    continue;
+                }
+                events.push(event);
+                if events.len() == limit {
+                    let next_cursor = (seq > 1 || place > 0).then(|| format!("{seq}.{place}"));
+                    return Ok(EventPage { events, next_cursor });
+                }
+            }
+            before = usize::MAX;
+            seq -= 1;
+        }
+        let next_cursor = (seq > 0 && seq == lowest).then(|| format!("{seq}.{}", usize::MAX));
+        Ok(EventPage { events, next_cursor })
+    }
+
+    /// What came after an event, oldest first; waits for the first if there is none yet.
+    /// Without `after`: from now on.
+    pub async fn events_after(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        after: Option<&EventId>,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<Event>, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let topic = Topic::Ledger(tenant.clone());
+        let until = self.clock().monotonic() + wait;
+        let mut mark = self.wake().mark(&topic);
+        let (mut seq, mut skip) = self.place_after(&ledger, after).await?;
+        let mut events = Vec::new();
+        loop {
+            while let Some(batch) = ledger.batch(seq).await? {
+                let recorded = events_of(&batch).into_iter().skip(skip);
+                events.extend(recorded.filter(|event| fits(event, filter)));
+                (seq, skip) = (seq + 1, 0);
+                if events.len() >= limit {
+                    events.truncate(limit);
+                    return Ok(events);
+                }
+            }
+            let left = until.saturating_sub(self.clock().monotonic());
+            if !events.is_empty() || left.is_zero() {
+                return Ok(events);
+            }
+            self.wake().wait(&topic, mark, left).await;
+            mark = self.wake().mark(&topic);
+        }
+    }
+
+    /// Where reading goes on after an event: batch, and how many events of it to leave out.
+    async fn place_after(
+        &self,
+        ledger: &LedgerReader,
+        after: Option<&EventId>,
+    ) -> Result<(u64, usize), ServiceError> {
+        let Some(after) = after else { return Ok((ledger.listed_head().await? + 1, 0)) };
+        // An event is recorded after it happened, so batches before its time can't hold it.
+        // Clocks of two machines may differ by a few seconds.
+        let since = after.millis().map(|at| at.minus(Duration::from_secs(5)));
+        let first = match since {
+            Some(at) => ledger.first_since(at).await?,
+            None => Some(ledger.listed_head().await?.saturating_sub(LOOK_AT).max(1)),
+        };
+        let not_found = || ServiceError::NotFound { what: "event", id: after.to_string() };
+        let mut seq = first.ok_or_else(not_found)?;
+        while let Some(batch) = ledger.batch(seq).await? {
+            let place = events_of(&batch).iter().position(|event| event.event_id == *after);
+            if let Some(place) = place {
+                return Ok((seq, place + 1));
+            }
+            seq += 1;
+        }
+        Err(not_found())
+    }
+}
+
+fn events_of(batch: &Batch) -> Vec<Event> {
+    batch.entries.iter().flat_map(crate::ledger::Entry::events).collect()
+}
+
+fn fits(event: &Event, filter: &EventFilter) -> bool {
+    let type_fits = filter.event_type.as_deref().is_none_or(|wanted| {
+        let found = event.event_type.as_str();
+        found == wanted || (wanted.ends_with('.') && found.starts_with(wanted))
+    });
+    type_fits && filter.task_id.as_ref().is_none_or(|id| Some(id) == event.task_id.as_ref())
+}
+
+fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
+    let parsed = cursor
+        .split_once('.')
+        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
+    parsed.ok_or_else(|| ServiceError::Invalid {
+        field: "cursor",
+        message: format!("'{cursor}' is no cursor of /events; leave it out to start anew"),
+    })
+}

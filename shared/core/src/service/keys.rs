@@ -1,0 +1,112 @@
+use serde_json::json;
+
+use super::core::Core;
+use super::ServiceError;
+use crate::domain::{ApiKey, Caller, Role, TenantId, hash_key};
+use crate::ports::{Expect, ListRange, Query, WhichList, Write};
+use crate::repo::{self, KeyRecord, Versioned, decode, encode};
+
+/// How many keys a tenant may have, revoked ones included.
+const KEYS: usize = 1_000;
+
+impl Core {
+    /// Makes a key and gives it away once: only its hash is kept.
+    pub async fn create_key(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        name: &str,
+        role: Role,
+    ) -> Result<(String, ApiKey), ServiceError> {
+        check_name(name)?;
+        let there = self.keys(tenant).await?;
+        if there.iter().any(|key| key.name == name && key.revoked_at.is_none()) {
+            let message = format!("there is a key '{name}' already; revoke it or choose another name");
+            return Err(ServiceError::Conflict { message });
+        }
+        if there.len() >= KEYS {
+            let message = format!("there are {KEYS} keys already, the most a tenant may have");
+            return Err(ServiceError::Conflict { message });
+        }
+        let key = self.random_key();
+        let record = ApiKey {
+            hash: hash_key(&key),
+            name: name.to_owned(),
+            role,
+            tenant: tenant.clone(),
+            created_at: self.clock().now(),
+            created_by: caller.name.clone(),
+            prefix: key.chars().take(8).collect(),
+            revoked_at: None,
+        };
+        let item = encode(&KeyRecord(record.clone()), None);
+        match self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+            None => Ok((key, record)),
+            Some(conflict) => Err(conflict.gone()),
+        }
+    }
+
+    /// `wb_` and 256 random bits in hex.
+    fn random_key(&self) -> String {
+        let mut bytes = [0; 32];
+        self.entropy().fill(&mut bytes);
+        format!("wb_{}", crate::domain::hex(&bytes))
+    }
+
+    pub async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, ServiceError> {
+        Ok(self.stored_keys(tenant).await?.into_iter().map(|key| key.value.0).collect())
+    }
+
+    async fn stored_keys(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Vec<Versioned<KeyRecord>>, ServiceError> {
+        let query = Query {
+            list: WhichList::First,
+            partition: repo::keys_list(tenant),
+            range: ListRange::default(),
+            descending: true,
+            limit: KEYS,
+            cursor: None,
+        };
+        let page = self.store().query(query).await?;
+        let items = self.store().get_many(&page.entries).await?;
+        Ok(items.iter().flatten().map(decode).collect::<Result<_, _>>()?)
+    }
+
+    pub async fn revoke_key(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
+        let keys = self.stored_keys(&caller.tenant).await?;
+        let live = keys.into_iter().find(|k| k.value.0.name == name && k.value.0.revoked_at.is_none());
+        let Some(mut stored) = live else {
+            return Err(ServiceError::NotFound { what: "key", id: name.to_owned() });
+        };
+        stored.value.0.revoked_at = Some(self.clock().now());
+        let item = encode(&stored.value, stored.unknown.as_deref());
+        match self.commit(vec![Write::Put { item, expect: Expect::Version(stored.version) }]).await? {
+            None => {
+                tracing::info!(key = name, by = %caller.name, "key {name} revoked");
+                Ok(stored.value.0)
+            }
+            Some(conflict) => Err(conflict.gone()),
+        }
+    }
+
+    /// A live key by the hash of it.
+    pub async fn key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, ServiceError> {
+        let Some(item) = self.store().get(&repo::api_key(hash)).await? else { return Ok(None) };
+        let key: Versioned<KeyRecord> = decode(&item)?;
+        Ok(Some(key.value.0).filter(|key| key.revoked_at.is_none()))
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ServiceError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+        let shown = json!(name.chars().take(64).collect::<String>());
+        return Err(ServiceError::Invalid {
+            field: "name",
+            message: format!("{shown} is no name for a key: use 1 to 64 letters, digits, - _ . @"),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+use futures_util::future::try_join_all;
+use serde_json::{Map, Value};
+
+use super::core::{CommandError, Core};
+use super::create::{INLINE_RESULT, split};
+use super::{FullTask, Identity, NewTask, ServiceError, StatusChange, TaskFilter};
+use crate::decide::{ApprovalCommand, Command, Ending, Rejection, decide_approval};
+use crate::domain::{Approval, Body, Caller, Status, Task, TaskId, TenantId};
+use crate::ports::{Expect, Item, Key, ListRange, Page, Query, WhichList, Write};
+use crate::repo::{self, Child, StoredTask, Versioned, decode, encode, read_body};
+
+/// Results up to this size are kept in an item; the contract's limit for payloads holds
+/// for what comes from outside.
+const RESULT: usize = 300 * 1024;
+/// How many tasks a filtered list looks at for one page before it hands back a cursor.
+const LOOK_AT: usize = 2_000;
+
+impl Core {
+    pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let items = self.store().collect(&repo::task_partition(tenant, id), "").await?;
+        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
+        let head = items.iter().find(|item| &*item.key.sort == repo::HEAD).ok_or_else(not_found)?;
+        let stored = decode::<Task>(head)?;
+        let body = |sort: &str| items.iter().find(|item| &*item.key.sort == sort);
+        let children = items
+            .iter()
+            .filter(|item| item.key.sort.starts_with(repo::CHILDREN))
+            .map(|item| decode::<Child>(item).map(|child| child.value.child))
+            .collect::<Result<_, _>>()?;
+        Ok(FullTask {
+            payload: whole(&stored.value.payload, body(repo::PAYLOAD), &head.key)?,
+            result: match &stored.value.result {
+                None => None,
+                Some(result) => Some(whole(result, body(repo::RESULT), &head.key)?),
+            },
+            children,
+            version: stored.version,
+            task: stored.value,
+        })
+    }
+
+    /// The payload of a task, wherever it stands.
+    pub async fn payload(&self, task: &Task) -> Result<Map<String, Value>, ServiceError> {
+        if let Body::In(map) = &task.payload {
+            return Ok(map.clone());
+        }
+        let key = Key::new(repo::task_partition(&task.tenant, &task.id), repo::PAYLOAD);
+        let item = self.store().get(&key).await?;
+        whole(&task.payload, item.as_ref(), &key)
+    }
+
+    /// Newest first.
+    pub async fn tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<FullTask>, ServiceError> {
+        let (list, partition) = self.best_list(tenant, filter);
+        let mut found: Vec<TaskId> = Vec::new();
+        let mut next = cursor;
+        let mut looked = 0;
+        loop {
+            // Never more keys than places left, so that the cursor stands right after the
+            // last task handed out.
+            let query = Query {
+                list,
+                partition: partition.clone(),
+                range: ListRange::default(),
+                descending: true,
+                limit: limit - found.len(),
+                cursor: next,
+            };
+            let page = self.store().query(query).await?;
+            looked += page.entries.len();
+            next = page.next;
+            for item in self.store().get_many(&page.entries).await?.into_iter().flatten() {
+                let stored = decode::<Task>(&item)?;
+                if fits(&stored.value, filter) {
+                    found.push(stored.value.id);
+                }
+            }
+            if next.is_none() || found.len() >= limit || looked >= LOOK_AT {
+                break;
+            }
+        }
+        let tasks = try_join_all(found.iter().map(|id| self.task(tenant, id))).await?;
+        Ok(Page { entries: tasks, next })
+    }
+
+    /// The list that holds the fewest tasks besides the wanted ones.
+    fn best_list(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+    ) -> (WhichList, std::sync::Arc<str>) {
+        match (filter.status, filter.agent) {
+            (Some(status @ (Status::Pending | Status::Blocked | Status::Failed)), _) => {
+                (WhichList::Second, repo::attention_list(tenant, status))
+            }
+            (Some(Status::Assigned), Some(agent)) if self.rules().external.contains(&agent) => {
+                (WhichList::Second, repo::outside_list(tenant, agent))
+            }
+            _ => (WhichList::First, repo::tasks_list(tenant)),
+        }
+    }
+
+    /// A worker's or caller's word on a task's status.
+    pub async fn set_status(
+        &self,
+        caller: &Caller,
+        id: &TaskId,
+        change: StatusChange,
+    ) -> Result<FullTask, ServiceError> {
+        let owner = outside_owner(caller);
+        let reason = change.error.clone();
+        let mut beside = Vec::new();
+        let command = match change.status {
+            Status::Cancelled => return self.cancel_task(caller, id, reason).await,
+            Status::InProgress => Command::ClaimOutside { owner },
+            Status::Completed => {
+                let object = change.result.unwrap_or_default();
+                let result = self.result_body(&caller.tenant, id, object, &mut beside)?;
+                Command::EndOutside { owner, ending: Ending::Succeeded { result } }
+            }
+            Status::Failed => {
+                let error = reason.unwrap_or_else(|| "failed, no reason given".to_owned());
+                Command::EndOutside { owner, ending: Ending::FailedForGood { error } }
+            }
+            Status::Blocked => {
+                let reason = reason.unwrap_or_else(|| "blocked, no reason given".to_owned());
+                let ending = Ending::Blocked { reason, question: None };
+                Command::EndOutside { owner, ending }
+            }
+            status @ (Status::Pending | Status::Assigned) => {
+                let message = format!(
+                    "no caller sets a task to {status}; use /retry or /answer to put it back to work"
+                );
+                return Err(ServiceError::Conflict { message });
+            }
+        };
+        self.outside(&caller.tenant, id, &command, beside).await
+    }
+
+    async fn outside(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        command: &Command,
+        beside: Vec<Write>,
+    ) -> Result<FullTask, ServiceError> {
+        let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
+        self.command_on(state, command, &beside).await.map_err(|e| e.into_service(id))?;
+        self.task(tenant, id).await
+    }
+
+    /// Where a result stands: in the header, or in an item that `beside` puts in the same
+    /// commit, so that no stale run can change what a finished task points at.
+    pub fn result_body(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        object: Map<String, Value>,
+        beside: &mut Vec<Write>,
+    ) -> Result<Body, ServiceError> {
+        let (body, large) = split(&object, INLINE_RESULT, RESULT)?;
+        if let Some(json) = large {
+            let item = repo::body_item(tenant, id, repo::RESULT, json, None);
+            beside.push(Write::Put { item, expect: Expect::Absent });
+        }
+        Ok(body)
+    }
+
+    pub async fn cancel_task(
+        &self,
+        caller: &Caller,
+        id: &TaskId,
+        reason: Option<String>,
+    ) -> Result<FullTask, ServiceError> {
+        let (tenant, by) = (&caller.tenant, caller.name.clone());
+        let command = Command::Cancel { by: by.clone(), reason: reason.clone() };
+        // A second look where the approval was decided between our look and our commit.
+        for _ in 0..4 {
+            let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
+            let close = ApprovalCommand::Close { by: by.clone(), reason: reason.clone() };
+            let beside = self.close_approval(&state, &close).await?;
+            match self.command_on(state, &command, &beside).await {
+                Ok(_) => return self.task(tenant, id).await,
+                Err(CommandError::Service(ServiceError::Conflict { .. })) if !beside.is_empty() => {
+                }
+                Err(error) => return Err(error.into_service(id)),
+            }
+        }
+        Err(ServiceError::Busy { after: std::time::Duration::from_millis(50) })
+    }
+
+    /// The write that closes the open approval of a task, where it has one.
+    async fn close_approval(
+        &self,
+        state: &StoredTask,
+        command: &ApprovalCommand,
+    ) -> Result<Vec<Write>, ServiceError> {
+        let open = state.value.approval.as_ref().filter(|a| a.proof.is_none());
+        let waits = matches!(state.value.status, Status::Pending | Status::Blocked);
+        let (Some(open), true) = (open, waits) else { return Ok(Vec::new()) };
+        let Some(item) = self.store().get(&repo::approval_key(&state.value.tenant, &open.id)).await?
+        else {
+            return Ok(Vec::new());
+        };
+        let stored: Versioned<Approval> = decode(&item)?;
+        let now = self.clock().now();
+        let Ok(closed) = decide_approval(&stored.value, command, now, self.rules()) else {
+            return Ok(Vec::new());
+        };
+        let item = encode(&closed, stored.unknown.as_deref());
+        Ok(vec![Write::Put { item, expect: Expect::Version(stored.version) }])
+    }
+
+    /// Tries again: at once what waits for a next try or for a person; of a task that has
+    /// failed or was cancelled a new one is made, because what has ended stays ended.
+    pub async fn retry_task(&self, caller: &Caller, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let command = Command::RetryNow { by: caller.name.clone() };
+        match self.command(&caller.tenant, id, &command).await {
+            Ok(_) => self.task(&caller.tenant, id).await,
+            Err(CommandError::Rejected {
+                rejection: Rejection::Illegal { status: Status::Failed | Status::Cancelled, .. },
+                ..
+            }) => self.retry_ended(caller, id).await,
+            Err(error) => Err(error.into_service(id)),
+        }
+    }
+
+    async fn retry_ended(&self, caller: &Caller, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let ended = self.task(&caller.tenant, id).await?;
+        let mut metadata = ended.task.metadata.clone();
+        metadata.insert("retry_of".into(), Value::from(id.as_str()));
+        let new = NewTask {
+            tenant: caller.tenant.clone(),
+            task_type: ended.task.task_type,
+            priority: ended.task.priority,
+            source: ended.task.source.clone(),
+            payload: ended.payload,
+            metadata,
+            sla_target: None,
+            sla_deadline: None,
+            parent: ended.task.parent.clone(),
+            trace_id: Some(ended.task.trace_id.clone()),
+            max_retries: Some(ended.task.max_retries),
+            created_by: caller.name.clone(),
+            // One retry of a task, however often it is asked for; the next is of the retry.
+            identity: Identity::Cause(vec!["retry".into(), id.to_string()]),
+            hops: ended.task.hops,
+        };
+        Ok(self.create_task(new).await?.task)
+    }
+
+    pub async fn answer_task(
+        &self,
+        caller: &Caller,
+        id: &TaskId,
+        answer: String,
+    ) -> Result<FullTask, ServiceError> {
+        let command = Command::Answer { by: caller.name.clone(), answer };
+        self.command(&caller.tenant, id, &command).await.map_err(|e| e.into_service(id))?;
+        self.task(&caller.tenant, id).await
+    }
+}
+
+/// Who holds a lease that was taken over HTTP.
+fn outside_owner(caller: &Caller) -> String {
+    format!("worker:{}", caller.name)
+}
+
+fn not_found(id: &TaskId) -> ServiceError {
+    ServiceError::NotFound { what: "task", id: id.to_string() }
+}
+
+fn whole(body: &Body, beside: Option<&Item>, key: &Key) -> Result<Map<String, Value>, ServiceError> {
+    match (body, beside) {
+        (Body::In(map), _) => Ok(map.clone()),
+        (Body::Item(_), Some(item)) => Ok(read_body(item)?),
+        (Body::Item(bytes), None) => Err(ServiceError::Down {
+            reason: format!("{key} points at a body of {bytes} bytes that is not there"),
+        }),
+        (Body::Blob(blob, _), _) => {
+            Err(ServiceError::Down { reason: format!("{key} points at blob {blob}") })
+        }
+    }
+}
+
+fn fits(task: &Task, filter: &TaskFilter) -> bool {
+    filter.status.is_none_or(|status| status == task.status)
+        && filter.agent.is_none_or(|agent| agent == task.agent)
+        && filter.task_type.is_none_or(|t| t == task.task_type)
+        && filter.priority.is_none_or(|p| p == task.priority)
+        && filter.source.as_ref().is_none_or(|s| *s == task.source)
+        && filter.parent.as_ref().is_none_or(|p| Some(p) == task.parent.as_ref())
+}

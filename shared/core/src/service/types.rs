@@ -1,0 +1,209 @@
+//! What the service takes and gives.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::domain::{
+    Agent, Approval, Event, IdError, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp,
+    UnknownName,
+};
+
+/// A request for a task, parsed and bounded, whoever it came from.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub tenant: TenantId,
+    pub task_type: TaskType,
+    pub priority: Priority,
+    pub source: String,
+    pub payload: Map<String, Value>,
+    pub metadata: Map<String, Value>,
+    /// As the caller wrote it: seconds or a span.
+    pub sla_target: Option<String>,
+    pub sla_deadline: Option<Timestamp>,
+    pub parent: Option<TaskId>,
+    pub trace_id: Option<String>,
+    pub max_retries: Option<u32>,
+    /// Who asks: a key's name, `reaction:<name>`, …
+    pub created_by: String,
+    pub identity: Identity,
+    /// Reactions between the first cause and this task.
+    pub hops: u8,
+}
+
+/// What a task's id is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A new one, UUIDv7.
+    Fresh,
+    /// Derived from tenant, caller and this key; a repeat with the same body is the same task.
+    IdempotencyKey(String),
+    /// Derived from a cause: (reaction, event id), slot, and so on.
+    Cause(Vec<String>),
+    /// As a peer gave it.
+    Given(TaskId),
+}
+
+/// A task with all that stands beside its header.
+#[derive(Clone, Debug)]
+pub struct FullTask {
+    pub task: Task,
+    pub version: u64,
+    pub payload: Map<String, Value>,
+    pub result: Option<Map<String, Value>>,
+    pub children: Vec<TaskId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub task: FullTask,
+    /// True when the same request had been accepted before.
+    pub repeated: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    pub status: Option<Status>,
+    pub agent: Option<Agent>,
+    pub task_type: Option<TaskType>,
+    pub priority: Option<Priority>,
+    pub source: Option<String>,
+    pub parent: Option<TaskId>,
+}
+
+/// One line of a task's history.
+#[derive(Clone, Debug)]
+pub struct TimelineEntry {
+    pub at: Timestamp,
+    pub kind: TimelineKind,
+    /// `created`, `claimed`, `observe`, an event type, a step's name.
+    pub what: String,
+    pub by: Option<String>,
+    pub text: String,
+    /// The task's version, where the entry is a change of it.
+    pub version: Option<u64>,
+    pub status: Option<Status>,
+    /// Milliseconds it took, where that was measured.
+    pub duration_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimelineKind {
+    Change,
+    Step,
+    Approval,
+    Event,
+}
+
+impl TimelineKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TimelineKind::Change => "change",
+            TimelineKind::Step => "step",
+            TimelineKind::Approval => "approval",
+            TimelineKind::Event => "event",
+        }
+    }
+}
+
+/// A worker's or caller's word on a task's status (`PATCH /tasks/{id}/status`).
+#[derive(Clone, Debug)]
+pub struct StatusChange {
+    pub status: Status,
+    pub error: Option<String>,
+    /// What a completed task gives back; becomes `metadata.result`.
+    pub result: Option<Map<String, Value>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct FullApproval {
+    pub approval: Approval,
+    pub version: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// A whole type, or a group with its dot (`task.`).
+    pub event_type: Option<String>,
+    pub task_id: Option<TaskId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct EventPage {
+    pub events: Vec<Event>,
+    pub next_cursor: Option<String>,
+}
+
+/// An event as a caller publishes it.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub tenant: TenantId,
+    pub event_type: String,
+    pub source_agent: String,
+    pub payload: Map<String, Value>,
+    pub task_id: Option<TaskId>,
+    pub trace_id: Option<String>,
+    pub priority: Option<String>,
+    pub published_by: String,
+    /// A repeat with the same id is the same event.
+    pub event_id: Option<String>,
+    pub hops: u8,
+}
+
+/// Counts of open work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// `pending` + `assigned`.
+    pub pending: u64,
+    /// `in_progress`.
+    pub processing: u64,
+}
+
+/// Counts by agent, priority and status, of one tenant.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    pub queue: QueueStats,
+    pub rows: Vec<StatsRow>,
+    /// Up to which change the figures go.
+    pub as_of: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsRow {
+    pub agent: Agent,
+    pub priority: Priority,
+    pub status: Status,
+    pub count: u64,
+}
+
+/// Why a call to the service was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("{what} '{id}' not found")]
+    NotFound { what: &'static str, id: String },
+    /// The state does not allow it now.
+    #[error("{message}")]
+    Conflict { message: String },
+    #[error("{message}")]
+    Invalid { field: &'static str, message: String },
+    #[error("{what} has {bytes} bytes, {most} are the most")]
+    TooLarge { what: &'static str, bytes: usize, most: usize },
+    #[error("{message}")]
+    Forbidden { message: String },
+    #[error("busy; try again in {after:?}")]
+    Busy { after: Duration },
+    #[error("{reason}")]
+    Down { reason: String },
+}
+
+impl From<UnknownName> for ServiceError {
+    fn from(error: UnknownName) -> Self {
+        ServiceError::Invalid { field: error.what, message: error.to_string() }
+    }
+}
+
+impl From<IdError> for ServiceError {
+    fn from(error: IdError) -> Self {
+        ServiceError::Invalid { field: "id", message: error.to_string() }
+    }
+}
