@@ -1,1 +1,35 @@
-//! Filled in below.
+//! The HTTP API: one router over the core, served by Lambda and by the embedded server alike.
+//!
+//! - `route`: what a route is; `routes`: the table of all of them, and their handlers.
+//! - `serve`: what happens around each handler: who calls, how often, may they, and no panic
+//!   or inside knowledge gets out.
+//! - `auth`: keys and tokens. `limits`: calls per minute. `cors`: which pages may call.
+//! - `fault`: every error as `application/problem+json`.
+//! - `openapi`, `docs`: the document made of the table, and the page that shows it.
+//!
+//! How to add a route: a handler and a [`Route`] in the table of its module under `routes`.
+//! Path, role, fields, answer and errors stand in that one place; the router, the rights, the
+//! rate limits, the OpenAPI document and the tests over all routes read them from there.
+
+mod auth;
+mod config;
+mod cors;
+mod docs;
+mod fault;
+mod limits;
+mod openapi;
+mod req;
+mod route;
+mod routes;
+mod serve;
+mod state;
+
+pub use auth::{JwksSource, JwtConfig, StaticJwks};
+pub use config::{AgentInfo, ApiConfig, ConfigError, HealthReport, HealthSource, StaticKey};
+pub use fault::Fault;
+pub use limits::{RateLimits, RateLimitsError};
+pub use openapi::document as openapi_document;
+pub use route::{Access, Body, Doc, Route, Success, Verb};
+pub use routes::ROUTES;
+pub use serve::router;
+pub use state::ApiState;

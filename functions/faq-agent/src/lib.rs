@@ -1,1 +1,30 @@
-//! Filled in below.
+//! The faq agent's function: the lane of faq tasks ends here.
+//!
+//! How to add its work: give `FaqAgent` the ports it needs and answer `run` with what it
+//! did, as `functions/ops-agent` does.
+
+use async_trait::async_trait;
+use watchbill_agent::run::{Run, RunEnd, TaskAgent};
+use watchbill_core::domain::Agent;
+
+/// Says plainly that its work does not exist yet, and leaves the task to people and to
+/// workers outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaqAgent;
+
+#[async_trait]
+impl TaskAgent for FaqAgent {
+    fn agent(&self) -> Agent {
+        Agent::Faq
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        let task_type = run.task.task_type;
+        let reason = format!(
+            "this '{task_type}' task was not done: answering questions and keeping the knowledge base is not part of this build; workers \
+             outside can take such tasks with EXTERNAL_AGENTS=faq"
+        );
+        run.notes.add("decide", 0, &reason);
+        RunEnd::Blocked { reason, question: None }
+    }
+}

@@ -1,1 +1,174 @@
-//! Filled in below.
+//! Events that start work: `task.requested` makes the task it holds, reactions make theirs.
+//!
+//! The id of what is made is derived from the event (and the reaction), so an event that
+//! comes twice makes one task. How to add a reaction: in `reactions.yaml`, no code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use watchbill_core::domain::{Caller, Event, Role, TaskLimits, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Expect, Write};
+use watchbill_core::reactions::{Reacted, Reaction, is_published};
+use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
+use watchbill_core::service::{Core, Identity, NewTask, ServiceError};
+use watchbill_wire::CreateTask;
+
+pub struct Intake {
+    core: Core,
+    reactions: Arc<[Reaction]>,
+}
+
+impl Intake {
+    pub fn new(core: Core, reactions: impl Into<Arc<[Reaction]>>) -> Self {
+        Self { core, reactions: reactions.into() }
+    }
+
+    /// Does what an event asks for. A fault in one reaction does not keep the others from
+    /// running; `Retry` asks for the whole event again.
+    pub async fn handle(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
+        if event.event_type.as_str() == "task.requested" && is_published(event) {
+            logged(event, "task.requested", self.requested(tenant, event).await)?;
+        }
+        for reaction in self.reactions.iter() {
+            if let Some(reacted) = reaction.react(event) {
+                let made = self.react(tenant, event, reaction, reacted).await;
+                logged(event, &reaction.name, made)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn requested(&self, tenant: &TenantId, event: &Event) -> Result<(), ServiceError> {
+        let asked = CreateTask::from_object(event.payload.clone()).map_err(|error| {
+            ServiceError::Invalid { field: "payload", message: error.to_string() }
+        })?;
+        let by = event.metadata.get("published_by").and_then(|by| by.as_str());
+        let caller = Caller {
+            name: by.unwrap_or(&event.source_agent).to_owned(),
+            role: Role::Agent,
+            tenant: tenant.clone(),
+        };
+        let cause = vec!["task.requested".to_owned(), event.event_id.to_string()];
+        let trace = Some(event.trace_id.clone());
+        let mut new = asked.into_new_task(&caller, trace, Identity::Cause(cause));
+        new.hops = event.hops.saturating_add(1);
+        self.core.create_task(new).await.map(|_| ())
+    }
+
+    async fn react(
+        &self,
+        tenant: &TenantId,
+        event: &Event,
+        reaction: &Reaction,
+        reacted: Reacted,
+    ) -> Result<(), ServiceError> {
+        if event.hops >= TaskLimits::HOPS {
+            let message = format!("{} hops through reactions are the most", TaskLimits::HOPS);
+            return Err(ServiceError::Conflict { message });
+        }
+        let new = self.new_task(tenant, event, reaction, &reacted).await?;
+        let Some(window) = reaction.window else {
+            return self.core.create_task(new).await.map(|_| ());
+        };
+        // The window's item changes in the commit that makes the task: of two events at the
+        // same time one finds it taken.
+        for _ in 0..4 {
+            let Some(take) = self.take_window(tenant, reaction, &reacted, event, window).await?
+            else {
+                return Ok(());
+            };
+            match self.core.create_task_with(new.clone(), vec![take]).await {
+                Err(ServiceError::Conflict { .. }) => {}
+                other => return other.map(|_| ()),
+            }
+        }
+        Err(ServiceError::Busy { after: Duration::from_millis(100) })
+    }
+
+    async fn new_task(
+        &self,
+        tenant: &TenantId,
+        event: &Event,
+        reaction: &Reaction,
+        reacted: &Reacted,
+    ) -> Result<NewTask, ServiceError> {
+        let mut metadata = reacted.metadata.clone();
+        metadata.insert("reaction".into(), reaction.name.clone().into());
+        metadata.insert("event_id".into(), event.event_id.as_str().into());
+        metadata.insert("event_type".into(), event.event_type.as_str().into());
+        let parent = match &event.task_id {
+            Some(id) => self.core.stored_task(tenant, id).await?.map(|task| task.value.id),
+            None => None,
+        };
+        Ok(NewTask {
+            tenant: tenant.clone(),
+            task_type: reacted.task_type,
+            priority: reacted.priority,
+            source: "system".to_owned(),
+            payload: reacted.payload.clone(),
+            metadata,
+            sla_target: None,
+            sla_deadline: None,
+            parent,
+            trace_id: Some(event.trace_id.clone()),
+            max_retries: None,
+            created_by: format!("reaction:{}", reaction.name),
+            identity: Identity::Cause(vec![
+                "reaction".to_owned(),
+                reaction.name.clone(),
+                event.event_id.to_string(),
+            ]),
+            hops: event.hops + 1,
+        })
+    }
+
+    /// The write that takes the subject's window; nothing if it is taken.
+    async fn take_window(
+        &self,
+        tenant: &TenantId,
+        reaction: &Reaction,
+        reacted: &Reacted,
+        event: &Event,
+        window: Duration,
+    ) -> Result<Option<Write>, ServiceError> {
+        let now = self.core.clock().now();
+        let key = window_key(tenant, &reaction.name, &reacted.subject);
+        let there: Option<Versioned<Window>> =
+            self.core.store().get(&key).await?.as_ref().map(decode).transpose()?;
+        if let Some(there) = &there
+            && there.value.at.plus(window) > now
+        {
+            tracing::debug!(
+                reaction = %reaction.name, subject = %reacted.subject, event = %event.event_id,
+                "reaction {} ran for its subject lately", reaction.name
+            );
+            return Ok(None);
+        }
+        let taken = Window {
+            tenant: tenant.clone(),
+            reaction: reaction.name.clone(),
+            subject: reacted.subject.clone(),
+            at: now,
+            event: event.event_id.clone(),
+            expires: now.plus(window * 2),
+        };
+        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+        Ok(Some(Write::Put { item: encode(&taken, None), expect }))
+    }
+}
+
+/// What can never succeed is logged and left; what may is asked for again.
+fn logged(
+    event: &Event,
+    what: &str,
+    result: Result<(), ServiceError>,
+) -> Result<(), HandlerError> {
+    match result.map_err(HandlerError::from) {
+        Err(HandlerError::Reject { reason }) => {
+            tracing::warn!(event = %event.event_id, "{what} on event {}: {reason}", event.event_id);
+            Ok(())
+        }
+        other => other,
+    }
+}

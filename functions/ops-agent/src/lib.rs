@@ -1,1 +1,39 @@
-//! Filled in below.
+//! The ops agent's function: deploy, monitor, alert and investigate tasks, each through the
+//! loop of `watchbill_agent::ooda` over the ports it is given.
+//!
+//! How to add another decider: implement `watchbill_agent::ooda::Decider` and give it to
+//! [`OpsAgent::deciding`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use watchbill_agent::ooda::{Decider, Ooda, OpsPorts};
+use watchbill_agent::playbook::Playbook;
+use watchbill_agent::run::{Run, RunEnd, TaskAgent};
+use watchbill_core::domain::Agent;
+
+pub struct OpsAgent {
+    ooda: Ooda,
+}
+
+impl OpsAgent {
+    /// Decides by the playbook: no key, no network.
+    pub fn new(ports: OpsPorts) -> Self {
+        Self::deciding(ports, Arc::new(Playbook))
+    }
+
+    pub fn deciding(ports: OpsPorts, decider: Arc<dyn Decider>) -> Self {
+        Self { ooda: Ooda::new(ports, decider) }
+    }
+}
+
+#[async_trait]
+impl TaskAgent for OpsAgent {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        self.ooda.run(run).await
+    }
+}

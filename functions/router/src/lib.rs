@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use watchbill_core::domain::{Status, Task, Timestamp, What};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock, LaneMessage, Lanes};
+use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes};
 use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::service::Core;
 
 /// How long to wait before a batch that the lanes would not take is offered again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Items read at once when the lanes are filled anew.
+const PAGE: usize = 500;
 
 pub struct Router {
     lanes: Arc<dyn Lanes>,
@@ -70,6 +73,51 @@ pub fn pointer(task: &Task, now: Timestamp) -> Option<(LaneMessage, Duration)> {
         let delay = task.resume_at.map(|at| at.since(now)).unwrap_or_default();
         (message(task), delay)
     })
+}
+
+/// Offers what was open before the lanes began: with lanes in memory, after every start.
+pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerError> {
+    let mut offered = 0;
+    for shard in 0..DUE_SHARDS {
+        let mut cursor = None;
+        loop {
+            let end = Timestamp::from_millis(i64::MAX);
+            let page = core.store().due(shard, end, PAGE, cursor).await?;
+            let keys: Vec<Key> = page.entries.into_iter().map(|due| due.key).collect();
+            let mut pointers = Vec::new();
+            for item in core.store().get_many(&keys).await?.iter().flatten() {
+                pointers.extend(open_pointer(item, &core));
+            }
+            offered += pointers.len();
+            lanes
+                .offer(pointers)
+                .await
+                .map_err(|error| HandlerError::retry(AGAIN, error.to_string()))?;
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(offered)
+}
+
+fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
+    if *item.kind != *Task::KIND {
+        return None;
+    }
+    let now = core.clock().now();
+    match decode::<Task>(item) {
+        Ok(stored) => pointer(&stored.value, now).or_else(|| {
+            let task = stored.value;
+            let lease = task.lease.as_ref().filter(|_| task.status == Status::InProgress)?;
+            (!lease.is_live(now, core.epoch())).then(|| (message(&task), Duration::ZERO))
+        }),
+        Err(error) => {
+            tracing::error!(key = %item.key, "{} can't be offered: {error}", item.key);
+            None
+        }
+    }
 }
 
 /// The lane message that points at a task as it is now.

@@ -17,5 +17,6 @@ pub mod domain;
 pub mod handler;
 pub mod ledger;
 pub mod ports;
+pub mod reactions;
 pub mod repo;
 pub mod service;

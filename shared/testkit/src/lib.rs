@@ -1,1 +1,18 @@
+//! What tests stand on: real implementations of the ports that live in memory, clocks and
+//! randomness that a test owns, and one conformance suite for each port.
+//!
+//! How to add a port: its implementation in memory as a module here, its promises as a
+//! suite, and a test that runs the suite over each implementation. How to add a promise to
+//! a suite: one function in it and its name in the suite's macro; every adapter that runs
+//! the suite is then held to it.
 
+mod fake_clock;
+mod fake_entropy;
+mod memory_store;
+mod store_loop;
+pub mod store_suite;
+
+pub use fake_clock::FakeClock;
+pub use fake_entropy::SeededEntropy;
+pub use memory_store::{MemoryFeed, MemoryStore};
+pub use store_loop::{LoopReport, store_loop};

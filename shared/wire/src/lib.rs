@@ -1,1 +1,36 @@
+//! The forms that outsiders read and write: HTTP bodies, lane messages, events on a bus.
+//! Nothing else in the workspace serialises for outsiders.
+//!
+//! - `form`: how a body or a query is read. A form is a table of fields ([`Field`]); the
+//!   table both drives the reader and becomes the schema in the OpenAPI document, so the two
+//!   can't disagree.
+//! - `requests`: the bodies clients send, as tables and typed values.
+//! - `task`, `event`, `approval`, `answers`: what clients get, made `From` the domain.
+//! - `lane`, `bus`: what travels between functions, with a version tag.
+//!
+//! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
+//! field from the form. How to add a field to an answer: in the view and its `From`; clients
+//! must be able to ignore it. How to change a message: a new version beside the old one; the
+//! files in `tests/fixtures` are frozen and stay readable for ever.
 
+mod answers;
+mod approval;
+mod bus;
+mod event;
+pub mod form;
+mod lane;
+mod problem;
+mod requests;
+pub mod rfc3339;
+mod schemas;
+mod task;
+
+pub use answers::*;
+pub use approval::ApprovalView;
+pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX};
+pub use event::{EventFormError, EventView};
+pub use form::{BadForm, Field, FieldError, Form, Kind};
+pub use lane::{LaneForm, LaneFormError};
+pub use problem::Problem;
+pub use requests::*;
+pub use task::{SlaView, TaskView};

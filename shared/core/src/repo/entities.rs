@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::codec::Entity;
 use super::keys;
 use crate::domain::{
-    ApiKey, Approval, ApprovalStatus, PublishedEvent, TaskId, TenantId, Timestamp,
+    ApiKey, Approval, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId, Timestamp,
 };
 use crate::ports::{Key, ListEntry};
 
@@ -132,7 +132,8 @@ pub struct Window {
     pub reaction: String,
     pub subject: String,
     pub at: Timestamp,
-    pub task: TaskId,
+    /// The event it ran for.
+    pub event: EventId,
     pub expires: Timestamp,
 }
 

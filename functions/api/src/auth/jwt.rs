@@ -1,0 +1,199 @@
+//! Tokens. The key decides the algorithm, never the token: HS256 only with our secret, RS256
+//! and ES256 only with a key of the JWKS document of that very kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use watchbill_core::domain::{Caller, Role, TenantId, Timestamp};
+use watchbill_core::ports::Clock;
+
+use super::jwks::{Jwks, JwksSource};
+use crate::config::ConfigError;
+use crate::fault::Fault;
+
+/// RFC 7518, section 3.2: an HS256 key has at least the size of the hash.
+const LEAST_SECRET: usize = 32;
+/// Clocks of two machines may differ by so much.
+const LEEWAY: Duration = Duration::from_secs(30);
+const MOST_BYTES: usize = 8 * 1024;
+
+/// Which tokens are taken.
+#[derive(Clone, Default)]
+pub struct JwtConfig {
+    pub hs_secret: Option<String>,
+    /// Where the public keys of an identity provider come from.
+    pub jwks: Option<Arc<dyn JwksSource>>,
+    /// What `iss` and `aud` must be, where set; for tokens of the identity provider.
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: String,
+    role: String,
+    /// Seconds since 1970; RFC 7519 allows fractions.
+    exp: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+}
+
+/// What we mint. Whole numbers, as most readers expect them.
+#[derive(Serialize)]
+struct Minted<'a> {
+    sub: &'a str,
+    role: &'a str,
+    tenant: &'a str,
+    iat: i64,
+    exp: i64,
+}
+
+pub struct Tokens {
+    secret: Option<(EncodingKey, DecodingKey)>,
+    jwks: Option<Jwks>,
+    issuer: Option<String>,
+    audience: Option<String>,
+}
+
+impl Tokens {
+    pub fn new(config: &JwtConfig) -> Result<Self, ConfigError> {
+        if let Some(secret) = &config.hs_secret
+            && secret.len() < LEAST_SECRET
+        {
+            return Err(ConfigError::ShortSecret { bytes: secret.len(), least: LEAST_SECRET });
+        }
+        let pair = |secret: &String| {
+            let secret = secret.as_bytes();
+            (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret))
+        };
+        Ok(Self {
+            secret: config.hs_secret.as_ref().map(pair),
+            jwks: config.jwks.clone().map(Jwks::new),
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+        })
+    }
+
+    pub async fn caller(&self, clock: &dyn Clock, token: &str) -> Result<Caller, Fault> {
+        if token.len() > MOST_BYTES {
+            return Err(refused("it is too long"));
+        }
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|_| refused("its header is not that of a JWT we take"))?;
+        if header.crit.is_some() {
+            return Err(refused("its header demands extensions that are not known here"));
+        }
+        let claims = match header.alg {
+            Algorithm::HS256 => {
+                let Some((_, key)) = &self.secret else {
+                    return Err(refused("tokens with HS256 are not taken here"));
+                };
+                self.verified(token, key, Algorithm::HS256, false)?
+            }
+            Algorithm::RS256 | Algorithm::ES256 => {
+                let Some(jwks) = &self.jwks else {
+                    return Err(refused("tokens with RS256 or ES256 are not taken here"));
+                };
+                let (key, algorithm) = jwks.key(clock, header.kid.as_deref()).await?;
+                if algorithm != header.alg {
+                    return Err(refused("its algorithm is not that of its key"));
+                }
+                self.verified(token, &key, algorithm, true)?
+            }
+            _ => return Err(refused("its algorithm is not taken: use HS256, RS256 or ES256")),
+        };
+        caller_of(claims, clock.now())
+    }
+
+    /// Proves the signature. Times are looked at after, on our own clock.
+    fn verified(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        algorithm: Algorithm,
+        foreign: bool,
+    ) -> Result<Claims, Fault> {
+        let mut validation = Validation::new(algorithm);
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        if foreign {
+            if let Some(issuer) = &self.issuer {
+                validation.set_issuer(&[issuer]);
+                validation.required_spec_claims.insert("iss".into());
+            }
+            if let Some(audience) = &self.audience {
+                validation.validate_aud = true;
+                validation.set_audience(&[audience]);
+                validation.required_spec_claims.insert("aud".into());
+            }
+        }
+        jsonwebtoken::decode::<Claims>(token, key, &validation)
+            .map(|token| token.claims)
+            .map_err(|error| refused(why(error.kind())))
+    }
+
+    /// A token for someone of the caller's own tenant.
+    pub fn mint(
+        &self,
+        tenant: &TenantId,
+        sub: &str,
+        role: Role,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<String, Fault> {
+        let Some((key, _)) = &self.secret else {
+            return Err(Fault::conflict(
+                "tokens can't be minted here: set ORCHESTRATOR_JWT_SECRET to at least 32 bytes",
+            ));
+        };
+        let iat = now.millis() / 1000;
+        let exp = iat + lifetime.as_secs() as i64;
+        let claims = Minted { sub, role: role.as_str(), tenant: tenant.as_str(), iat, exp };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key).map_err(|error| {
+            tracing::error!(%error, "a token could not be signed");
+            Fault::internal()
+        })
+    }
+}
+
+fn refused(why: &str) -> Fault {
+    Fault::unauthorized(format!("the token is refused: {why}"))
+}
+
+fn why(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
+    use jsonwebtoken::errors::ErrorKind;
+    match kind {
+        ErrorKind::InvalidSignature => "its signature is wrong",
+        ErrorKind::InvalidIssuer => "its issuer is not ours",
+        ErrorKind::InvalidAudience => "it is meant for someone else",
+        ErrorKind::Json(_) => "its claims must be sub, role and exp, and of their types",
+        _ => "it is malformed",
+    }
+}
+
+fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, Fault> {
+    let now = now.millis() as f64 / 1000.0;
+    let leeway = LEEWAY.as_secs_f64();
+    // A NaN is no time; JSON can't write one.
+    if claims.exp + leeway <= now {
+        return Err(refused("it has expired"));
+    }
+    if claims.nbf.is_some_and(|from| from - leeway > now) {
+        return Err(refused("it is not valid yet"));
+    }
+    let sub = claims.sub;
+    if sub.is_empty() || sub.chars().count() > 128 || sub.contains(char::is_control) {
+        return Err(refused("its sub must be 1 to 128 characters"));
+    }
+    let role = Role::parse(&claims.role).map_err(|error| refused(&error.to_string()))?;
+    let tenant = match claims.tenant {
+        None => TenantId::default(),
+        Some(text) => TenantId::parse(&text).map_err(|error| refused(&error.to_string()))?,
+    };
+    Ok(Caller { name: sub, role, tenant })
+}

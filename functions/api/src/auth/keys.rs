@@ -1,0 +1,125 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
+use watchbill_core::service::Core;
+
+use crate::config::{ConfigError, StaticKey};
+use crate::fault::Fault;
+
+/// How long a key that was found in the store is good without another look: a revoked key
+/// works so long at most on other instances, and not at all on the one that revoked it.
+const CACHED: Duration = Duration::from_secs(30);
+const MOST_CACHED: usize = 4_096;
+/// Longer ones are nobody's.
+const MOST_BYTES: usize = 512;
+
+type Hash = [u8; 32];
+
+struct Cached {
+    caller: Caller,
+    until: Duration,
+}
+
+pub struct Keys {
+    fixed: Vec<(Hash, Caller)>,
+    cache: Mutex<HashMap<Hash, Cached>>,
+}
+
+impl Keys {
+    pub fn new(fixed: &[StaticKey], operator: Option<&str>) -> Result<Self, ConfigError> {
+        let mut keys = Vec::with_capacity(fixed.len() + 1);
+        let mut add = |name: &str, hash: &str, role, tenant: &TenantId| {
+            let hash =
+                parse_hash(hash).ok_or_else(|| ConfigError::BadHash { name: name.to_owned() })?;
+            let caller = Caller { name: name.to_owned(), role, tenant: tenant.clone() };
+            if let Some((_, other)) = keys.iter().find(|(h, _): &&(Hash, Caller)| *h == hash) {
+                let first = other.name.clone();
+                return Err(ConfigError::SameKey { first, second: name.to_owned() });
+            }
+            keys.push((hash, caller));
+            Ok(())
+        };
+        for key in fixed {
+            if key.role == Role::Operator {
+                return Err(ConfigError::OperatorRole { name: key.name.clone() });
+            }
+            add(&key.name, &key.key_hash, key.role, &key.tenant)?;
+        }
+        if let Some(hash) = operator {
+            add("operator", hash, Role::Operator, &TenantId::default())?;
+        }
+        Ok(Self { fixed: keys, cache: Mutex::default() })
+    }
+
+    /// Whether the environment gives keys to this tenant.
+    pub fn serve(&self, tenant: &TenantId) -> bool {
+        self.fixed.iter().any(|(_, c)| c.role != Role::Operator && c.tenant == *tenant)
+    }
+
+    pub async fn caller(&self, core: &Core, key: &[u8]) -> Result<Caller, Fault> {
+        let unknown = || Fault::unauthorized("the API key is not known here, or was revoked");
+        let Ok(text) = std::str::from_utf8(key) else { return Err(unknown()) };
+        if text.is_empty() || text.len() > MOST_BYTES {
+            return Err(unknown());
+        }
+        let hash: Hash = Sha256::digest(key).into();
+        if let Some(caller) = self.fixed(&hash) {
+            return Ok(caller);
+        }
+        let now = core.clock().monotonic();
+        if let Some(caller) = self.cached(&hash, now) {
+            return Ok(caller);
+        }
+        let stored = core.key_by_hash(&hash_key(text)).await?.ok_or_else(unknown)?;
+        let caller = Caller { name: stored.name, role: stored.role, tenant: stored.tenant };
+        self.keep(hash, caller.clone(), now);
+        Ok(caller)
+    }
+
+    /// Looks at every key, so that the time taken says nothing of which one it was.
+    fn fixed(&self, hash: &Hash) -> Option<Caller> {
+        let mut found = None;
+        for (known, caller) in &self.fixed {
+            if bool::from(known.ct_eq(hash)) {
+                found = Some(caller);
+            }
+        }
+        found.cloned()
+    }
+
+    fn cached(&self, hash: &Hash, now: Duration) -> Option<Caller> {
+        let cache = self.cache.lock().expect("nothing under this lock panics");
+        cache.get(hash).filter(|key| now < key.until).map(|key| key.caller.clone())
+    }
+
+    fn keep(&self, hash: Hash, caller: Caller, now: Duration) {
+        let mut cache = self.cache.lock().expect("nothing under this lock panics");
+        if cache.len() >= MOST_CACHED {
+            cache.retain(|_, key| now < key.until);
+        }
+        if cache.len() < MOST_CACHED {
+            cache.insert(hash, Cached { caller, until: now + CACHED });
+        }
+    }
+
+    /// Forgets what was cached of a tenant's key, once it is revoked.
+    pub fn forget(&self, tenant: &TenantId, name: &str) {
+        let mut cache = self.cache.lock().expect("nothing under this lock panics");
+        cache.retain(|_, key| key.caller.tenant != *tenant || key.caller.name != name);
+    }
+}
+
+fn parse_hash(text: &str) -> Option<Hash> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}

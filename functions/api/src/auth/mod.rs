@@ -1,0 +1,58 @@
+//! Who calls: keys and tokens.
+
+mod jwks;
+mod jwt;
+mod keys;
+
+use http::{HeaderMap, header};
+use watchbill_core::domain::Caller;
+use watchbill_core::service::Core;
+
+pub use jwks::{JwksSource, StaticJwks};
+pub use jwt::JwtConfig;
+pub use jwt::Tokens;
+pub use keys::Keys;
+
+use crate::config::{ApiConfig, ConfigError};
+use crate::fault::Fault;
+
+const API_KEY: &str = "x-api-key";
+
+pub struct Auth {
+    keys: Keys,
+    tokens: Tokens,
+}
+
+impl Auth {
+    pub fn new(config: &ApiConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            keys: Keys::new(&config.static_keys, config.operator_key_hash.as_deref())?,
+            tokens: Tokens::new(&config.jwt)?,
+        })
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Who bears the key or token of a call; nobody if it has neither.
+    pub async fn caller(&self, core: &Core, headers: &HeaderMap) -> Result<Option<Caller>, Fault> {
+        if let Some(key) = headers.get(API_KEY) {
+            return self.keys.caller(core, key.as_bytes()).await.map(Some);
+        }
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+        match token {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                self.tokens.caller(core.clock().as_ref(), token.trim()).await.map(Some)
+            }
+            _ => Err(Fault::unauthorized(
+                "the Authorization header is not of the form 'Bearer <token>'",
+            )),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use watchbill_core::domain::{Agent, Role, TenantId};
+
+use crate::auth::JwtConfig;
+use crate::limits::RateLimits;
+
+/// A key from the environment; only its hash is held.
+#[derive(Clone, Debug)]
+pub struct StaticKey {
+    pub name: String,
+    /// SHA-256 in hex, as `hash_key` makes it.
+    pub key_hash: String,
+    pub role: Role,
+    pub tenant: TenantId,
+}
+
+/// An agent of this installation, for `GET /agents`.
+#[derive(Clone, Debug)]
+pub struct AgentInfo {
+    pub agent: Agent,
+    /// Whether this installation runs it; else workers outside do.
+    pub built: bool,
+    pub status: String,
+}
+
+/// What the host knows of its own health beyond the store.
+#[derive(Clone, Debug, Default)]
+pub struct HealthReport {
+    /// `connected`, `disabled` or `unreachable`.
+    pub redis: String,
+    /// Shown beside it: lag of the change feed, degraded governance …
+    pub more: BTreeMap<String, Value>,
+}
+
+#[async_trait]
+pub trait HealthSource: Send + Sync {
+    async fn report(&self) -> HealthReport;
+}
+
+/// How the API is set up. Nothing is read from the environment here.
+pub struct ApiConfig {
+    pub version: String,
+    pub static_keys: Vec<StaticKey>,
+    /// SHA-256 in hex of the operator's key, which creates tenants.
+    pub operator_key_hash: Option<String>,
+    pub jwt: JwtConfig,
+    pub rate_limits: RateLimits,
+    /// Origins of pages that may call; `*` for any.
+    pub cors_origins: Vec<String>,
+    /// Whether such pages may send cookies and the like.
+    pub cors_credentials: bool,
+    pub health: Option<Arc<dyn HealthSource>>,
+    pub agents: Vec<AgentInfo>,
+    /// Whether the host can hold a connection open for server-sent events.
+    pub streams: bool,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            static_keys: Vec::new(),
+            operator_key_hash: None,
+            jwt: JwtConfig::default(),
+            rate_limits: RateLimits::default(),
+            cors_origins: Vec::new(),
+            cors_credentials: false,
+            health: None,
+            agents: Vec::new(),
+            streams: true,
+        }
+    }
+}
+
+/// Why the API refuses to start.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error(
+        "the JWT secret has {bytes} bytes: use at least {least}, for instance 32 random ones in hex"
+    )]
+    ShortSecret { bytes: usize, least: usize },
+    #[error("the hash of key '{name}' is not a SHA-256 in hex")]
+    BadHash { name: String },
+    #[error("keys '{first}' and '{second}' are the same key: give each its own")]
+    SameKey { first: String, second: String },
+    #[error("key '{name}' has role operator: only the operator key may")]
+    OperatorRole { name: String },
+    #[error(
+        "CORS origin '*' together with credentials lets any page act as its visitor: name the origins"
+    )]
+    AnyOriginWithCredentials,
+    #[error("CORS origin '{0}' is not an origin such as https://ops.example.com, without a path")]
+    BadOrigin(String),
+    #[error("rate limit for '{0}': there is no such route")]
+    NoSuchRoute(String),
+}

@@ -1,0 +1,209 @@
+//! The OpenAPI 3.1 document, made of the table of routes and the wire forms' own schemas.
+
+use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+use watchbill_core::domain::Role;
+use watchbill_wire::form::{Plain, field_schema, object_schema};
+use watchbill_wire::{Field, Problem};
+
+use crate::route::{Access, Route, Success};
+use crate::routes;
+
+const DESCRIPTION: &str = "Tasks for agents, with approvals, events and a record of everything. \
+Errors are application/problem+json (RFC 9457); `detail` says what was wrong and what to do. \
+Calls are limited per caller and route; unless limits are switched off every answer says so in \
+X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset (seconds since 1970).";
+
+/// The whole document.
+pub fn document(version: &str) -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.into_generator();
+    let problem = generator.subschema_for::<Problem>();
+    let mut paths = Map::new();
+    for route in routes::all() {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.verb.as_str().to_ascii_lowercase()] = operation(route, &mut generator);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Watchbill",
+            "version": version,
+            "description": DESCRIPTION,
+            "license": { "name": "MIT", "identifier": "MIT" }
+        },
+        "tags": tags(),
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "responses": responses(&problem),
+            "headers": headers(),
+            "securitySchemes": {
+                "ApiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+                "Bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }
+            }
+        }
+    })
+}
+
+fn tags() -> Vec<Value> {
+    let mut groups: Vec<&str> = Vec::new();
+    for route in routes::all() {
+        if !groups.contains(&route.doc.group) {
+            groups.push(route.doc.group);
+        }
+    }
+    groups.into_iter().map(|name| json!({ "name": name })).collect()
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let doc = &route.doc;
+    let mut parameters = Vec::new();
+    for (place, fields) in [("path", doc.path), ("query", doc.query), ("header", doc.headers)] {
+        parameters.extend(fields.iter().map(|field| parameter(field, place)));
+    }
+    let mut operation = json!({
+        "tags": [doc.group],
+        "operationId": doc.id,
+        "summary": doc.summary,
+        "description": description(route),
+        "parameters": parameters,
+        "responses": answers(route, generator),
+        "security": security(route.access),
+    });
+    if let Some(body) = doc.body {
+        let mut media = json!({ "schema": object_schema(body.fields) });
+        if let Ok(example) = serde_json::from_str::<Value>(body.example) {
+            media["example"] = example;
+        }
+        operation["requestBody"] =
+            json!({ "required": body.required, "content": { "application/json": media } });
+    }
+    operation
+}
+
+fn description(route: &Route) -> String {
+    let who = match route.access {
+        Access::Public | Access::Optional => String::new(),
+        Access::Needs(Role::Operator) => "Needs the operator's key.".into(),
+        Access::Needs(role) => format!("Needs the role `{}` or admin.", role.as_str()),
+    };
+    // Whoever has a role has user's rights too.
+    let who = who.replace("`user` or admin", "`user`");
+    [route.doc.text, &who].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn parameter(field: &Field, place: &str) -> Value {
+    let mut schema = field_schema(field, Plain::Parameter);
+    let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+    json!({
+        "name": field.name,
+        "in": place,
+        "required": field.required,
+        "description": description,
+        "schema": schema,
+    })
+}
+
+fn security(access: Access) -> Value {
+    match access {
+        Access::Public => json!([]),
+        Access::Optional => json!([{}, { "ApiKey": [] }, { "Bearer": [] }]),
+        Access::Needs(Role::Operator) => json!([{ "ApiKey": [] }]),
+        Access::Needs(_) => json!([{ "ApiKey": [] }, { "Bearer": [] }]),
+    }
+}
+
+/// Which errors a route can answer with.
+pub(crate) fn errors(route: &Route) -> Vec<u16> {
+    let mut errors = route.doc.errors.to_vec();
+    errors.extend([405, 429, 500]);
+    match route.access {
+        Access::Public => {}
+        // 503: neither key nor right can be looked up.
+        Access::Optional => errors.extend([401, 503]),
+        Access::Needs(_) => errors.extend([401, 403, 503]),
+    }
+    if route.doc.path.is_empty() {
+        errors.retain(|status| *status != 404 || route.doc.errors.contains(&404));
+    }
+    errors.sort_unstable();
+    errors.dedup();
+    errors
+}
+
+fn answers(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let json_schema = |schema: Schema| json!({ "application/json": { "schema": schema } });
+    let text = json!({ "schema": { "type": "string" } });
+    let content = match route.doc.ok {
+        Success::Json(schema) => json_schema(schema(generator)),
+        Success::Text(kind) => json!({ kind: text }),
+        Success::JsonOrStream(schema) => {
+            let mut content = json_schema(schema(generator));
+            content["text/event-stream"] = text;
+            content
+        }
+    };
+    let mut headers = Map::new();
+    for name in RATE_HEADERS {
+        headers.insert((*name).into(), json!({ "$ref": format!("#/components/headers/{name}") }));
+    }
+    let mut all = Map::new();
+    all.insert(
+        "200".into(),
+        json!({ "description": "Done.", "headers": headers, "content": content }),
+    );
+    for status in errors(route) {
+        all.insert(
+            status.to_string(),
+            json!({ "$ref": format!("#/components/responses/{}", status) }),
+        );
+    }
+    Value::Object(all)
+}
+
+const RATE_HEADERS: &[&str] = &["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"];
+
+fn headers() -> Value {
+    let number = |text: &str| json!({ "description": text, "schema": { "type": "integer" } });
+    json!({
+        "X-RateLimit-Limit": number("Calls per minute to this route."),
+        "X-RateLimit-Remaining": number("Calls left in this minute."),
+        "X-RateLimit-Reset": number("When the minute ends, in seconds since 1970."),
+        "Retry-After": number("Seconds to wait."),
+    })
+}
+
+fn responses(problem: &Schema) -> Value {
+    let all: Map<String, Value> = [
+        (400, "Malformed, or a value that is not known; it is named."),
+        (401, "No key or token, or one that is not taken."),
+        (403, "The caller may not; what it would need is named."),
+        (404, "There is no such thing in the caller's tenant."),
+        (405, "The path takes other methods; see Allow."),
+        (409, "Not possible as things stand; how they stand is said."),
+        (413, "Too large; the limit is said."),
+        (415, "Not JSON."),
+        (429, "Too many calls in a minute."),
+        (500, "A fault of ours."),
+        (503, "Busy or out of reach for now; try the same again."),
+    ]
+    .into_iter()
+    .map(|(status, text)| {
+        let mut response = json!({
+            "description": text,
+            "content": { "application/problem+json": { "schema": problem } }
+        });
+        if status == 429 || status == 503 {
+            response["headers"] =
+                json!({ "Retry-After": { "$ref": "#/components/headers/Retry-After" } });
+        }
+        (status.to_string(), response)
+    })
+    .collect();
+    Value::Object(all)
+}

@@ -1,0 +1,167 @@
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use watchbill_core::domain::Caller;
+use watchbill_core::service::{Core, Identity};
+use watchbill_wire::{Field, Form, Kind};
+
+use crate::fault::Fault;
+use crate::state::ApiState;
+
+/// The most a body may have, in bytes. A payload of 200 KB fits in even when every character
+/// of it is escaped.
+const BODY_LIMIT: usize = 1024 * 1024 + 256 * 1024;
+
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+pub const IDEMPOTENCY: Field = Field::maybe(
+    IDEMPOTENCY_KEY,
+    Kind::Word {
+        pattern: "^[!-~]+$",
+        most: 255,
+        fits: |text| text.bytes().all(|b| b.is_ascii_graphic()),
+        like: "1 to 255 visible ASCII characters without spaces",
+    },
+    "A repeat with the same key and body is answered with the same task; with another body it \
+     is refused with 409. Keys are kept for 24 h.",
+);
+
+/// A call, with its caller known and allowed.
+pub struct Req {
+    pub state: ApiState,
+    pub caller: Option<Caller>,
+    parts: Parts,
+    body: axum::body::Body,
+    params: Vec<(String, String)>,
+}
+
+impl Req {
+    pub fn new(
+        state: ApiState,
+        caller: Option<Caller>,
+        parts: Parts,
+        body: axum::body::Body,
+        params: Vec<(String, String)>,
+    ) -> Self {
+        Self { state, caller, parts, body, params }
+    }
+
+    pub fn core(&self) -> &Core {
+        self.state.core()
+    }
+
+    /// Who calls a route that needs a role.
+    pub fn caller(&self) -> &Caller {
+        self.caller.as_ref().expect("a route that needs a role is not reached without one")
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// A parameter of the path.
+    pub fn param<T, E: std::fmt::Display>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, Fault> {
+        let value = self.params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        parse(value.unwrap_or_default()).map_err(|error| Fault::field(name, error.to_string()))
+    }
+
+    pub fn query(&self, fields: &'static [Field]) -> Form {
+        let query = self.parts.uri.query().unwrap_or_default();
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        Form::from_query(fields, pairs.map(|(name, value)| (name.into(), value.into())))
+    }
+
+    /// The JSON body's bytes. Without a content type it is taken for JSON.
+    pub async fn body(&mut self) -> Result<Bytes, Fault> {
+        if let Some(kind) = self.parts.headers.get(header::CONTENT_TYPE) {
+            let kind = kind.to_str().unwrap_or_default();
+            if !is_json(kind) {
+                let shown: String = kind.chars().take(64).collect();
+                return Err(Fault::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    format!("content type '{shown}' is not taken: send application/json"),
+                ));
+            }
+        }
+        self.read().await
+    }
+
+    /// The bytes of a body that may be left out: none at all counts before its type does.
+    pub async fn optional_body(&mut self) -> Result<Bytes, Fault> {
+        let empty = http_body_is_empty(&self.body);
+        if empty { Ok(Bytes::new()) } else { self.body().await }
+    }
+
+    async fn read(&mut self) -> Result<Bytes, Fault> {
+        let too_large = || {
+            let detail = format!("the body has more than {BODY_LIMIT} bytes, the most taken");
+            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        let said = self.parts.headers.get(header::CONTENT_LENGTH);
+        let said = said.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        if said.is_some_and(|bytes| bytes > BODY_LIMIT) {
+            return Err(too_large());
+        }
+        let mut stream = std::mem::take(&mut self.body).into_data_stream();
+        let broken = |_| Fault::bad_request("the body broke off: send it whole");
+        let Some(first) = stream.next().await.transpose().map_err(broken)? else {
+            return Ok(Bytes::new());
+        };
+        let mut rest = BytesMut::new();
+        while let Some(chunk) = stream.next().await.transpose().map_err(broken)? {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            if rest.len() + chunk.len() > BODY_LIMIT {
+                return Err(too_large());
+            }
+            rest.extend_from_slice(&chunk);
+        }
+        let whole = if rest.is_empty() { first } else { rest.freeze() };
+        if whole.len() > BODY_LIMIT { Err(too_large()) } else { Ok(whole) }
+    }
+
+    /// The trace that a W3C `traceparent` names.
+    pub fn trace_id(&self) -> Option<String> {
+        let mut parts = self.parts.headers.get("traceparent")?.to_str().ok()?.split('-');
+        let (version, trace) = (parts.next()?, parts.next()?);
+        let hex = |text: &str, length: usize| {
+            text.len() == length
+                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        let zero = trace.bytes().all(|b| b == b'0');
+        (hex(version, 2) && version != "ff" && hex(trace, 32) && !zero).then(|| trace.to_owned())
+    }
+
+    pub fn identity(&self) -> Result<Identity, Fault> {
+        let Some(value) = self.parts.headers.get(IDEMPOTENCY_KEY) else {
+            return Ok(Identity::Fresh);
+        };
+        let fits = |text: &&str| {
+            (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        match value.to_str().ok().filter(fits) {
+            Some(text) => Ok(Identity::IdempotencyKey(text.to_owned())),
+            None => Err(Fault::field(
+                IDEMPOTENCY_KEY,
+                "'Idempotency-Key' must be 1 to 255 visible ASCII characters without spaces",
+            )),
+        }
+    }
+}
+
+fn http_body_is_empty(body: &axum::body::Body) -> bool {
+    use axum::body::HttpBody as _;
+    body.is_end_stream()
+}
+
+/// `application/json`, with or without a charset, and `application/…+json`.
+fn is_json(kind: &str) -> bool {
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json")
+}

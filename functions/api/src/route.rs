@@ -1,0 +1,138 @@
+use std::future::Future;
+use std::pin::Pin;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use schemars::{Schema, SchemaGenerator};
+use serde::Serialize;
+use watchbill_core::domain::Role;
+use watchbill_wire::Field;
+
+use crate::fault::Fault;
+use crate::req::Req;
+
+pub type Answer = Result<Response, Fault>;
+pub type Handler = fn(Req) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// The methods we use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Verb {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Anyone. A key that is sent is only looked at to count the calls.
+    Public,
+    /// Anyone, and a caller with a role sees more. A wrong key is refused.
+    Optional,
+    /// Whoever has this role or one that includes it.
+    Needs(Role),
+}
+
+/// One call of the API.
+pub struct Route {
+    pub verb: Verb,
+    /// With its parameters in braces.
+    pub path: &'static str,
+    pub access: Access,
+    pub handler: Handler,
+    pub doc: Doc,
+}
+
+impl Route {
+    /// `POST /tasks`: as rate limits name it.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.verb.as_str(), self.path)
+    }
+}
+
+/// What the OpenAPI document says of a route.
+pub struct Doc {
+    pub group: &'static str,
+    /// Unique; for generated clients.
+    pub id: &'static str,
+    pub summary: &'static str,
+    pub text: &'static str,
+    pub path: &'static [Field],
+    pub query: &'static [Field],
+    pub headers: &'static [Field],
+    pub body: Option<Body>,
+    pub ok: Success,
+    /// Beyond those that every route of its access has.
+    pub errors: &'static [u16],
+}
+
+impl Doc {
+    pub const fn new(
+        group: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        ok: Success,
+    ) -> Self {
+        Self {
+            group,
+            id,
+            summary,
+            text: "",
+            path: &[],
+            query: &[],
+            headers: &[],
+            body: None,
+            ok,
+            errors: &[],
+        }
+    }
+}
+
+/// A JSON body.
+#[derive(Clone, Copy)]
+pub struct Body {
+    pub fields: &'static [Field],
+    pub required: bool,
+    /// JSON.
+    pub example: &'static str,
+}
+
+/// The answer when all went well.
+#[derive(Clone, Copy)]
+pub enum Success {
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Another content type.
+    Text(&'static str),
+    /// JSON, or server-sent events for who accepts those.
+    JsonOrStream(fn(&mut SchemaGenerator) -> Schema),
+}
+
+/// `200` with a JSON body, written once.
+pub fn json<T: Serialize>(answer: &T) -> Answer {
+    let mut body = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut body, answer).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        Fault::internal()
+    })?;
+    Ok(raw(StatusCode::OK, "application/json", body.into()))
+}
+
+pub fn raw(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

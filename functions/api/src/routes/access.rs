@@ -1,0 +1,172 @@
+//! Keys, tokens and tenants.
+
+use watchbill_core::domain::Role;
+use watchbill_core::service::ServiceError;
+use watchbill_wire::{
+    CreateKey, CreateTenant, Field, KeyCreated, KeyList, KeyRevoked, KeyView, Kind, TokenIssued,
+    TokenRequest,
+};
+
+use crate::Fault;
+use crate::req::Req;
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+
+const KEY_NAME: &[Field] =
+    &[Field::needed("name", Kind::Text { most: 64, lines: false }, "The key's name.")];
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Post,
+        path: "/auth/token",
+        access: Access::Needs(Role::Admin),
+        handler: |req| Box::pin(token(req)),
+        doc: Doc {
+            text: "A JWT (HS256) for someone of the caller's tenant. 409 where no secret is set.",
+            body: Some(Body {
+                fields: TokenRequest::FIELDS,
+                required: true,
+                example: r#"{"sub":"dashboard","role":"user","expires_in":3600}"#,
+            }),
+            errors: &[400, 409, 413, 415],
+            ..Doc::new(
+                "Access",
+                "mint_token",
+                "Mint a token",
+                Success::Json(|g| g.subschema_for::<TokenIssued>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/keys",
+        access: Access::Needs(Role::Admin),
+        handler: |req| Box::pin(create(req)),
+        doc: Doc {
+            text: "The key is shown in this answer and never again.",
+            body: Some(Body {
+                fields: CreateKey::FIELDS,
+                required: true,
+                example: r#"{"name":"ops-worker","role":"agent"}"#,
+            }),
+            errors: &[400, 409, 413, 415, 503],
+            ..Doc::new(
+                "Access",
+                "create_key",
+                "Create a key",
+                Success::Json(|g| g.subschema_for::<KeyCreated>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/keys",
+        access: Access::Needs(Role::Admin),
+        handler: |req| Box::pin(list(req)),
+        doc: Doc {
+            errors: &[503],
+            ..Doc::new(
+                "Access",
+                "list_keys",
+                "List the keys, without the keys themselves",
+                Success::Json(|g| g.subschema_for::<KeyList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Delete,
+        path: "/keys/{name}",
+        access: Access::Needs(Role::Admin),
+        handler: |req| Box::pin(revoke(req)),
+        doc: Doc {
+            text: "Other instances may take the key for 30 s more.",
+            path: KEY_NAME,
+            errors: &[400, 404, 409, 503],
+            ..Doc::new(
+                "Access",
+                "revoke_key",
+                "Revoke a key",
+                Success::Json(|g| g.subschema_for::<KeyRevoked>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/tenants",
+        access: Access::Needs(Role::Operator),
+        handler: |req| Box::pin(tenant(req)),
+        doc: Doc {
+            text: "For the operator's key alone: makes the tenant's first key, with the role \
+                   admin. 409 if the tenant has keys already.",
+            body: Some(Body {
+                fields: CreateTenant::FIELDS,
+                required: true,
+                example: r#"{"tenant":"acme"}"#,
+            }),
+            errors: &[400, 409, 413, 415, 503],
+            ..Doc::new(
+                "Access",
+                "create_tenant",
+                "Create a tenant",
+                Success::Json(|g| g.subschema_for::<KeyCreated>()),
+            )
+        },
+    },
+];
+
+async fn token(mut req: Req) -> Answer {
+    let body = req.body().await?;
+    let TokenRequest { sub, role, lifetime } = TokenRequest::read(&body)?;
+    let (tenant, now) = (req.caller().tenant.clone(), req.core().clock().now());
+    let tokens = req.state.shared().auth.tokens();
+    let access_token = tokens.mint(&tenant, &sub, role, now, lifetime)?;
+    json(&TokenIssued {
+        success: true,
+        access_token,
+        token_type: "bearer".into(),
+        expires_in: lifetime.as_secs(),
+        sub,
+        role,
+        tenant_id: tenant,
+    })
+}
+
+async fn create(mut req: Req) -> Answer {
+    let body = req.body().await?;
+    let CreateKey { name, role } = CreateKey::read(&body)?;
+    let (caller, core) = (req.caller(), req.core());
+    let (key, about) = core.create_key(caller, &caller.tenant, &name, role).await?;
+    json(&KeyCreated { success: true, key, about: about.into() })
+}
+
+async fn list(req: Req) -> Answer {
+    let keys = req.core().keys(&req.caller().tenant).await?;
+    let keys: Vec<_> = keys.into_iter().map(KeyView::from).collect();
+    json(&KeyList { success: true, count: keys.len(), keys })
+}
+
+async fn revoke(req: Req) -> Answer {
+    let name = req.param("name", |name| match (name.is_empty(), name.chars().count()) {
+        (false, ..=64) if !name.contains(char::is_control) => Ok(name.to_owned()),
+        _ => Err("a key's name has 1 to 64 characters, none of them a control character"),
+    })?;
+    let key = req.core().revoke_key(req.caller(), &name).await?;
+    req.state.shared().auth.keys().forget(&key.tenant, &key.name);
+    let message = format!("Key {name} revoked by {}", req.caller().name);
+    json(&KeyRevoked { success: true, name, message })
+}
+
+async fn tenant(mut req: Req) -> Answer {
+    let body = req.body().await?;
+    let CreateTenant { tenant, name } = CreateTenant::read(&body)?;
+    let taken =
+        || Fault::conflict(format!("tenant '{tenant}' exists already: its admins make its keys"));
+    if req.state.shared().auth.keys().serve(&tenant) || !req.core().keys(&tenant).await?.is_empty()
+    {
+        return Err(taken());
+    }
+    match req.core().create_key(req.caller(), &tenant, &name, Role::Admin).await {
+        Ok((key, about)) => json(&KeyCreated { success: true, key, about: about.into() }),
+        Err(ServiceError::Conflict { .. }) => Err(taken()),
+        Err(error) => Err(error.into()),
+    }
+}

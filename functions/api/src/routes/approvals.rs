@@ -1,0 +1,150 @@
+use watchbill_core::domain::{ApprovalId, Role};
+use watchbill_core::ports::Page;
+use watchbill_core::service::FullApproval;
+use watchbill_wire::{
+    ApprovalAnswer, ApprovalDecided, ApprovalHistory, ApprovalList, ApprovalView, Field, Kind,
+    PageQuery, Reason,
+};
+
+use super::tasks::reason;
+use crate::req::Req;
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+
+const APPROVAL_ID: &[Field] = &[Field::needed(
+    "id",
+    Kind::Text { most: 160, lines: false },
+    "The approval's id: `approval_<task_id>`.",
+)];
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/approvals/pending",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(pending(req)),
+        doc: Doc {
+            query: PageQuery::FIELDS,
+            errors: &[400, 503],
+            ..Doc::new(
+                "Approvals",
+                "pending_approvals",
+                "What waits for a decision",
+                Success::Json(|g| g.subschema_for::<ApprovalList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/approvals/history",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(history(req)),
+        doc: Doc {
+            query: PageQuery::FIELDS,
+            errors: &[400, 503],
+            ..Doc::new(
+                "Approvals",
+                "approval_history",
+                "What was decided, newest first",
+                Success::Json(|g| g.subschema_for::<ApprovalHistory>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/approvals/{id}",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(get(req)),
+        doc: Doc {
+            path: APPROVAL_ID,
+            errors: &[400, 404, 503],
+            ..Doc::new(
+                "Approvals",
+                "get_approval",
+                "Read an approval",
+                Success::Json(|g| g.subschema_for::<ApprovalAnswer>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/approvals/{id}/approve",
+        access: Access::Needs(Role::Approver),
+        handler: |req| Box::pin(approve(req)),
+        doc: Doc {
+            text: "Leave for exactly what was shown, once. Nobody approves what they submitted \
+                   themselves, unless the installation allows it.",
+            path: APPROVAL_ID,
+            errors: &[400, 404, 409, 503],
+            ..Doc::new(
+                "Approvals",
+                "approve",
+                "Approve",
+                Success::Json(|g| g.subschema_for::<ApprovalDecided>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/approvals/{id}/reject",
+        access: Access::Needs(Role::Approver),
+        handler: |req| Box::pin(reject(req)),
+        doc: Doc {
+            text: "The task is cancelled.",
+            path: APPROVAL_ID,
+            query: Reason::FIELDS,
+            body: Some(Body {
+                fields: Reason::FIELDS,
+                required: false,
+                example: r#"{"reason":"not before the release"}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
+            ..Doc::new(
+                "Approvals",
+                "reject",
+                "Reject",
+                Success::Json(|g| g.subschema_for::<ApprovalDecided>()),
+            )
+        },
+    },
+];
+
+fn views(page: Page<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
+    (page.entries.into_iter().map(ApprovalView::from).collect(), page.next)
+}
+
+async fn pending(req: Req) -> Answer {
+    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let tenant = &req.caller().tenant;
+    let page = req.core().pending_approvals(tenant, query.limit, query.cursor).await?;
+    let (approvals, next_cursor) = views(page);
+    json(&ApprovalList { success: true, count: approvals.len(), approvals, next_cursor })
+}
+
+async fn history(req: Req) -> Answer {
+    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let tenant = &req.caller().tenant;
+    let page = req.core().approval_history(tenant, query.limit, query.cursor).await?;
+    let (history, next_cursor) = views(page);
+    json(&ApprovalHistory { success: true, count: history.len(), history, next_cursor })
+}
+
+async fn get(req: Req) -> Answer {
+    let id = req.param("id", ApprovalId::parse)?;
+    let full = req.core().approval(&req.caller().tenant, &id).await?;
+    json(&ApprovalAnswer { success: true, approval: full.into() })
+}
+
+async fn approve(req: Req) -> Answer {
+    let id = req.param("id", ApprovalId::parse)?;
+    req.core().approve(req.caller(), &id).await?;
+    let message = format!("Approved by {}", req.caller().name);
+    json(&ApprovalDecided { success: true, approval_id: id, message })
+}
+
+async fn reject(mut req: Req) -> Answer {
+    let id = req.param("id", ApprovalId::parse)?;
+    let Reason(reason) = reason(&mut req).await?;
+    req.core().reject(req.caller(), &id, reason).await?;
+    let message = format!("Rejected by {}", req.caller().name);
+    json(&ApprovalDecided { success: true, approval_id: id, message })
+}

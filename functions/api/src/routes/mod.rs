@@ -1,0 +1,23 @@
+//! All routes, by module.
+
+mod access;
+mod approvals;
+mod events;
+mod follow;
+mod service;
+mod tasks;
+
+use watchbill_wire::{Field, Kind};
+
+use crate::route::Route;
+
+/// Every route there is.
+pub const ROUTES: &[&[Route]] =
+    &[service::ROUTES, tasks::ROUTES, events::ROUTES, approvals::ROUTES, access::ROUTES];
+
+pub fn all() -> Vec<&'static Route> {
+    ROUTES.iter().flat_map(|group| group.iter()).collect()
+}
+
+const ID: Kind = Kind::Text { most: 128, lines: false };
+const TASK_ID: &[Field] = &[Field::needed("id", ID, "The task's id.")];

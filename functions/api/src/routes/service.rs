@@ -1,0 +1,154 @@
+//! The service itself: what it is, how it does, its documents.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderValue, StatusCode, header};
+use watchbill_core::domain::Role;
+use watchbill_wire::{AgentList, AgentView, Health, ServiceInfo, StatsView};
+
+use crate::config::HealthReport;
+use crate::docs;
+use crate::req::Req;
+use crate::route::{Access, Answer, Doc, Route, Success, Verb, json, raw};
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/",
+        access: Access::Public,
+        handler: |req| Box::pin(info(req)),
+        doc: Doc::new(
+            "Service",
+            "service_info",
+            "Name and version",
+            Success::Json(|g| g.subschema_for::<ServiceInfo>()),
+        ),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/health",
+        access: Access::Public,
+        handler: |req| Box::pin(health(req)),
+        doc: Doc {
+            text: "503 when the store can't be reached.",
+            errors: &[503],
+            ..Doc::new(
+                "Service",
+                "health",
+                "Whether it works",
+                Success::Json(|g| g.subschema_for::<Health>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/stats",
+        access: Access::Optional,
+        handler: |req| Box::pin(stats(req)),
+        doc: Doc {
+            text: "With a key: the figures of its tenant, also by agent and priority.",
+            errors: &[503],
+            ..Doc::new(
+                "Service",
+                "stats",
+                "Counts of open work",
+                Success::Json(|g| g.subschema_for::<StatsView>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/agents",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(agents(req)),
+        doc: Doc {
+            errors: &[503],
+            ..Doc::new(
+                "Agents",
+                "list_agents",
+                "The agents and their tasks",
+                Success::Json(|g| g.subschema_for::<AgentList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/openapi.json",
+        access: Access::Public,
+        handler: |req| Box::pin(openapi(req)),
+        doc: Doc::new(
+            "Service",
+            "openapi",
+            "This document",
+            Success::Json(|_| schemars::json_schema!({ "type": "object" })),
+        ),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/docs",
+        access: Access::Public,
+        handler: |req| Box::pin(page(req)),
+        doc: Doc::new("Service", "docs", "The API as a page", Success::Text("text/html")),
+    },
+];
+
+async fn info(req: Req) -> Answer {
+    json(&ServiceInfo {
+        service: "watchbill".into(),
+        version: req.state.shared().version.clone(),
+        status: "running".into(),
+    })
+}
+
+async fn health(req: Req) -> Answer {
+    let report = match &req.state.shared().health {
+        Some(source) => source.report().await,
+        None => HealthReport { redis: "disabled".into(), more: BTreeMap::new() },
+    };
+    json(&Health {
+        status: "healthy".into(),
+        redis: report.redis,
+        queue_stats: req.core().queue_stats().await?.into(),
+        more: report.more,
+    })
+}
+
+async fn stats(req: Req) -> Answer {
+    let now = req.core().clock().now();
+    json(&match &req.caller {
+        Some(caller) => StatsView::detailed(req.core().stats(&caller.tenant).await?, now),
+        None => StatsView::public(req.core().queue_stats().await?, now),
+    })
+}
+
+async fn agents(req: Req) -> Answer {
+    let stats = req.core().stats(&req.caller().tenant).await?;
+    let view = |info: &crate::AgentInfo| {
+        let mut tasks = BTreeMap::<String, u64>::new();
+        for row in stats.rows.iter().filter(|row| row.agent == info.agent) {
+            *tasks.entry(row.status.as_str().to_owned()).or_default() += row.count;
+        }
+        AgentView {
+            agent: info.agent.as_str().to_owned(),
+            name: info.agent.long_name().to_owned(),
+            built: info.built,
+            status: info.status.clone(),
+            tasks,
+        }
+    };
+    let agents: Vec<_> = req.state.shared().agents.iter().map(view).collect();
+    json(&AgentList { success: true, count: agents.len(), agents })
+}
+
+async fn openapi(req: Req) -> Answer {
+    let document = req.state.shared().openapi.clone();
+    Ok(raw(StatusCode::OK, "application/json", document))
+}
+
+async fn page(req: Req) -> Answer {
+    let mut page = raw(StatusCode::OK, "text/html; charset=utf-8", docs::PAGE.into());
+    page.headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, req.state.shared().docs_policy.clone());
+    page.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(page)
+}

@@ -1,0 +1,278 @@
+use watchbill_core::domain::{Role, Status, TaskId};
+use watchbill_core::ports::Topic;
+use watchbill_core::service::FullTask;
+use watchbill_wire::{
+    Answer as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer, TaskChanged,
+    TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineView, WatchQuery,
+};
+
+use super::{TASK_ID, follow::Wait};
+use crate::req::{IDEMPOTENCY, Req};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Post,
+        path: "/tasks",
+        access: Access::Needs(Role::Agent),
+        handler: |req| Box::pin(create(req)),
+        doc: Doc {
+            text: "Answered once the task can't be lost any more. With a gate it waits for an \
+                   approval, which the message names.",
+            headers: &[IDEMPOTENCY],
+            body: Some(Body {
+                fields: CreateTask::FIELDS,
+                required: true,
+                example: r#"{"type":"monitor","payload":{"service":"system"},"priority":"P2"}"#,
+            }),
+            errors: &[400, 409, 413, 415, 503],
+            ..Doc::new(
+                "Tasks",
+                "create_task",
+                "Create a task",
+                Success::Json(|g| g.subschema_for::<TaskCreated>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/tasks",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(list(req)),
+        doc: Doc {
+            text: "Newest first. With `wait`, an empty page is held back until there is a task \
+                   for it: so workers outside find theirs.",
+            query: TaskQuery::FIELDS,
+            errors: &[400, 503],
+            ..Doc::new(
+                "Tasks",
+                "list_tasks",
+                "List tasks",
+                Success::Json(|g| g.subschema_for::<TaskList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/tasks/{id}",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(get(req)),
+        doc: Doc {
+            text: "With `wait`, held back until the task has changed.",
+            path: TASK_ID,
+            query: WatchQuery::FIELDS,
+            errors: &[400, 404, 503],
+            ..Doc::new(
+                "Tasks",
+                "get_task",
+                "Read a task",
+                Success::Json(|g| g.subschema_for::<TaskAnswer>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Patch,
+        path: "/tasks/{id}/status",
+        access: Access::Needs(Role::Agent),
+        handler: |req| Box::pin(patch(req)),
+        doc: Doc {
+            text: "How workers outside run tasks: `in_progress` takes the task for the caller; \
+                   `completed`, `failed` and `blocked` only from who has taken it, or from \
+                   `assigned` in one step. Never opens a gate. What is not possible now is a 409.",
+            path: TASK_ID,
+            query: PatchStatus::QUERY,
+            body: Some(Body {
+                fields: PatchStatus::FIELDS,
+                required: true,
+                example: r#"{"status":"completed","result":{"ok":true}}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
+            ..Doc::new(
+                "Tasks",
+                "set_task_status",
+                "Change a task's status",
+                Success::Json(|g| g.subschema_for::<StatusAnswer>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/tasks/{id}/answer",
+        access: Access::Needs(Role::Approver),
+        handler: |req| Box::pin(answer(req)),
+        doc: Doc {
+            text: "Either `choice` or `text`. The task goes back to work with it.",
+            path: TASK_ID,
+            body: Some(Body {
+                fields: AnswerForm::FIELDS,
+                required: true,
+                example: r#"{"text":"use the replica"}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
+            ..Doc::new(
+                "Tasks",
+                "answer_task",
+                "Answer what a blocked task asks",
+                Success::Json(|g| g.subschema_for::<TaskChanged>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/tasks/{id}/cancel",
+        access: Access::Needs(Role::Agent),
+        handler: |req| Box::pin(cancel(req)),
+        doc: Doc {
+            path: TASK_ID,
+            query: Reason::FIELDS,
+            body: Some(Body {
+                fields: Reason::FIELDS,
+                required: false,
+                example: r#"{"reason":"no longer needed"}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
+            ..Doc::new(
+                "Tasks",
+                "cancel_task",
+                "Cancel a task",
+                Success::Json(|g| g.subschema_for::<TaskChanged>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/tasks/{id}/retry",
+        access: Access::Needs(Role::Agent),
+        handler: |req| Box::pin(retry(req)),
+        doc: Doc {
+            text: "At once what waits for its next try. Of a task that has failed or was \
+                   cancelled a new one is made, whose id is in the answer.",
+            path: TASK_ID,
+            errors: &[400, 404, 409, 503],
+            ..Doc::new(
+                "Tasks",
+                "retry_task",
+                "Try a task again",
+                Success::Json(|g| g.subschema_for::<TaskChanged>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/tasks/{id}/timeline",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(timeline(req)),
+        doc: Doc {
+            text: "Changes, steps, approvals and events, in order.",
+            path: TASK_ID,
+            errors: &[400, 404, 503],
+            ..Doc::new(
+                "Tasks",
+                "task_timeline",
+                "What happened to a task",
+                Success::Json(|g| g.subschema_for::<Timeline>()),
+            )
+        },
+    },
+];
+
+async fn create(mut req: Req) -> Answer {
+    let identity = req.identity()?;
+    let body = req.body().await?;
+    let new = CreateTask::read(&body)?.into_new_task(req.caller(), req.trace_id(), identity);
+    json(&TaskCreated::from(req.core().create_task(new).await?))
+}
+
+async fn list(req: Req) -> Answer {
+    let query = TaskQuery::read(req.query(TaskQuery::FIELDS))?;
+    let tenant = &req.caller().tenant;
+    // Every change grows the ledger; an outside worker's list has a topic of its own.
+    let topic = match (query.filter.status, query.filter.agent) {
+        (Some(Status::Assigned), Some(_)) => Topic::External(tenant.clone()),
+        _ => Topic::Ledger(tenant.clone()),
+    };
+    let core = req.core();
+    let mut wait = Wait::new(core, topic, query.wait);
+    let page = loop {
+        let page = core.tasks(tenant, &query.filter, query.limit, query.cursor.clone()).await?;
+        // A page with a cursor has looked at a part only: the caller is to go on.
+        if !page.entries.is_empty() || page.next.is_some() || !wait.more().await {
+            break page;
+        }
+    };
+    let tasks: Vec<_> = page.entries.into_iter().map(TaskView::from).collect();
+    json(&TaskList { success: true, count: tasks.len(), tasks, next_cursor: page.next })
+}
+
+async fn get(req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let query = WatchQuery::read(req.query(WatchQuery::FIELDS))?;
+    let (core, tenant) = (req.core(), &req.caller().tenant);
+    let topic = Topic::Task(tenant.clone(), id.clone());
+    let mut wait = Wait::new(core, topic, query.wait);
+    let mut full = core.task(tenant, &id).await?;
+    let version = query.version.unwrap_or(full.version);
+    while full.version <= version && wait.more().await {
+        full = core.task(tenant, &id).await?;
+    }
+    json(&TaskAnswer { success: true, task_id: id, task: full.into() })
+}
+
+async fn patch(mut req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let body = req.optional_body().await?;
+    let mut query = req.query(PatchStatus::QUERY);
+    let patch = PatchStatus::read(&mut query, &body)?;
+    query.done()?;
+    let full = req.core().set_status(req.caller(), &id, patch.into()).await?;
+    json(&StatusAnswer { success: true, task_id: full.task.id, status: full.task.status })
+}
+
+async fn answer(mut req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let body = req.body().await?;
+    let AnswerForm(answer) = AnswerForm::read(&body)?;
+    let full = req.core().answer_task(req.caller(), &id, answer).await?;
+    let message = format!("Answered; assigned to {}", full.task.agent);
+    changed(full, message)
+}
+
+async fn cancel(mut req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let Reason(reason) = reason(&mut req).await?;
+    let full = req.core().cancel_task(req.caller(), &id, reason).await?;
+    let message = format!("Cancelled by {}", req.caller().name);
+    changed(full, message)
+}
+
+async fn retry(req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let full = req.core().retry_task(req.caller(), &id).await?;
+    let message = if full.task.id == id {
+        format!("Task goes back to {}", full.task.agent)
+    } else {
+        format!("Task {} created to try {id} again", full.task.id)
+    };
+    changed(full, message)
+}
+
+async fn timeline(req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let entries = req.core().timeline(&req.caller().tenant, &id).await?;
+    let timeline: Vec<_> = entries.into_iter().map(TimelineView::from).collect();
+    json(&Timeline { success: true, task_id: id, count: timeline.len(), timeline })
+}
+
+/// A reason in the query or an optional body.
+pub async fn reason(req: &mut Req) -> Result<Reason, crate::Fault> {
+    let body = req.optional_body().await?;
+    let mut query = req.query(Reason::FIELDS);
+    let reason = Reason::read(&mut query, &body)?;
+    query.done()?;
+    Ok(reason)
+}
+
+fn changed(full: FullTask, message: String) -> Answer {
+    let (task_id, status) = (full.task.id.clone(), full.task.status);
+    json(&TaskChanged { success: true, task_id, status, message, task: full.into() })
+}

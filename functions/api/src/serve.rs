@@ -1,0 +1,194 @@
+//! What happens around each handler.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter};
+use axum::{RequestExt as _, extract::rejection::RawPathParamsRejection};
+use futures_util::FutureExt as _;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use watchbill_core::domain::{Caller, Role};
+
+use crate::fault::{Fault, seconds_up};
+use crate::limits::Taken;
+use crate::req::Req;
+use crate::route::{Access, Route, Verb};
+use crate::routes;
+use crate::state::ApiState;
+
+/// The whole API. Whoever serves it may put `ConnectInfo<SocketAddr>` into each request, so
+/// that callers without a key are counted by their address.
+pub fn router(state: ApiState) -> Router {
+    let mut router = Router::new();
+    for (place, route) in routes::all().into_iter().enumerate() {
+        let state = state.clone();
+        let filter = match route.verb {
+            Verb::Get => MethodFilter::GET,
+            Verb::Post => MethodFilter::POST,
+            Verb::Patch => MethodFilter::PATCH,
+            Verb::Delete => MethodFilter::DELETE,
+        };
+        let method = MethodRouter::new().on(filter, move |request: Request| {
+            serve(state.clone(), Some((place, route)), request)
+        });
+        router = router.route(route.path, method);
+    }
+    let (unmatched, other_method) = (state.clone(), state);
+    router
+        .fallback(move |request| serve(unmatched.clone(), None, request))
+        .method_not_allowed_fallback(move |request| wrong_method(other_method.clone(), request))
+}
+
+/// A path of ours with another method; axum adds the `Allow` header.
+async fn wrong_method(state: ApiState, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        state.shared().cors.preflight(request.headers(), response.headers_mut());
+        harden(response.headers_mut());
+        return response;
+    }
+    let shown: String = request.method().as_str().chars().take(32).collect();
+    let (parts, _) = request.into_parts();
+    let fault = Fault::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("method {shown} is not allowed here; the Allow header says which are"),
+    );
+    let taken = count(&state, state.shared().limiter.no_route(), None, &parts);
+    let fault = taken.filter(|t| t.refused).map_or(fault, |t| too_many(&t));
+    finish(&state, &parts.headers, taken, fault.into_response())
+}
+
+async fn serve(
+    state: ApiState,
+    route: Option<(usize, &'static Route)>,
+    mut request: Request,
+) -> Response {
+    let params = request.extract_parts::<RawPathParams>().await;
+    let (parts, body) = request.into_parts();
+    let place = route.map_or(state.shared().limiter.no_route(), |(place, _)| place);
+    let who = state.shared().auth.caller(state.core(), &parts.headers).await;
+    let taken = count(&state, place, who.as_ref().ok().and_then(Option::as_ref), &parts);
+    let asked = parts.headers.clone();
+    let outcome = match (taken, route) {
+        (Some(taken), _) if taken.refused => Err(too_many(&taken)),
+        (_, None) => Err(no_route(&parts)),
+        (_, Some((_, route))) => match admit(route, who) {
+            Err(fault) => Err(fault),
+            Ok(caller) => call(&state, route, caller, parts, body, params).await,
+        },
+    };
+    let response = outcome.unwrap_or_else(Fault::into_response);
+    finish(&state, &asked, taken, response)
+}
+
+async fn call(
+    state: &ApiState,
+    route: &'static Route,
+    caller: Option<Caller>,
+    parts: Parts,
+    body: axum::body::Body,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Response, Fault> {
+    let params = params.map_err(|_| Fault::bad_request("the path is not UTF-8 when decoded"))?;
+    let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let request = Req::new(state.clone(), caller, parts, body, params);
+    // A handler's panic costs its own call, nothing else: what it held is dropped.
+    AssertUnwindSafe((route.handler)(request)).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(route = route.doc.id, panic = text, "a handler panicked");
+        Err(Fault::internal())
+    })
+}
+
+/// Who may go on, and as whom.
+fn admit(route: &Route, who: Result<Option<Caller>, Fault>) -> Result<Option<Caller>, Fault> {
+    match route.access {
+        Access::Public => Ok(None),
+        Access::Optional => who.map(|who| who.filter(|caller| caller.role != Role::Operator)),
+        Access::Needs(needed) => {
+            let Some(caller) = who? else {
+                return Err(Fault::unauthorized(
+                    "this call needs a key: send X-API-Key: <key> or Authorization: Bearer <token>",
+                ));
+            };
+            if caller.role.includes(needed) {
+                return Ok(Some(caller));
+            }
+            Err(Fault::forbidden(format!(
+                "this call needs the role '{}'; '{}' has '{}'",
+                needed.as_str(),
+                caller.name,
+                caller.role.as_str()
+            )))
+        }
+    }
+}
+
+fn count(state: &ApiState, place: usize, caller: Option<&Caller>, parts: &Parts) -> Option<Taken> {
+    let whose = match (caller, parts.extensions.get::<ConnectInfo<SocketAddr>>()) {
+        (Some(caller), _) => format!("{}/{}", caller.tenant, caller.name),
+        (None, Some(ConnectInfo(address))) => address.ip().to_string(),
+        (None, None) => String::new(),
+    };
+    state.shared().limiter.take(place, &whose, state.core().clock().monotonic())
+}
+
+fn too_many(taken: &Taken) -> Fault {
+    Fault {
+        retry_after: Some(taken.reset),
+        ..Fault::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "more than {} calls of this kind in a minute; try again in {} s",
+                taken.limit,
+                seconds_up(taken.reset)
+            ),
+        )
+    }
+}
+
+fn no_route(parts: &Parts) -> Fault {
+    let shown: String = parts.uri.path().chars().take(128).collect();
+    Fault::new(
+        StatusCode::NOT_FOUND,
+        format!("path '{shown}' not found; /docs lists what there is"),
+    )
+}
+
+fn finish(
+    state: &ApiState,
+    asked: &HeaderMap,
+    taken: Option<Taken>,
+    mut response: Response,
+) -> Response {
+    let headers = response.headers_mut();
+    if let Some(taken) = taken {
+        let ends = state.core().clock().now().plus(taken.reset).millis();
+        for (name, value) in [
+            ("x-ratelimit-limit", u64::from(taken.limit)),
+            ("x-ratelimit-remaining", u64::from(taken.remaining)),
+            ("x-ratelimit-reset", (ends.max(0) as u64).div_ceil(1000)),
+        ] {
+            headers.insert(HeaderName::from_static(name), value.into());
+        }
+    }
+    state.shared().cors.apply(asked, headers);
+    harden(headers);
+    response
+}
+
+/// Headers that keep a browser from making more of an answer than it is.
+fn harden(headers: &mut HeaderMap) {
+    const NONE: HeaderValue =
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NONE);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}

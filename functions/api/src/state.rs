@@ -1,0 +1,78 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use watchbill_core::service::Core;
+
+use crate::auth::Auth;
+use crate::config::{AgentInfo, ApiConfig, ConfigError, HealthSource};
+use crate::cors::Cors;
+use crate::limits::Limiter;
+use crate::{docs, openapi, routes};
+
+/// Event streams held open at once by one process.
+const MOST_STREAMS: usize = 256;
+
+/// What all routes share. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub core: Core,
+    pub auth: Auth,
+    pub limiter: Limiter,
+    pub cors: Cors,
+    pub health: Option<Arc<dyn HealthSource>>,
+    pub agents: Vec<AgentInfo>,
+    pub version: String,
+    pub streams: bool,
+    pub openapi: Bytes,
+    pub docs_policy: http::HeaderValue,
+    open_streams: Arc<AtomicUsize>,
+}
+
+impl ApiState {
+    pub fn new(core: Core, config: ApiConfig) -> Result<Self, ConfigError> {
+        let auth = Auth::new(&config)?;
+        let document = openapi::document(&config.version);
+        let openapi = serde_json::to_vec(&document).expect("a JSON value can be written");
+        Ok(Self(Arc::new(Shared {
+            core,
+            auth,
+            limiter: Limiter::new(&config.rate_limits, &routes::all())?,
+            cors: Cors::new(&config.cors_origins, config.cors_credentials)?,
+            health: config.health,
+            agents: config.agents,
+            version: config.version,
+            streams: config.streams,
+            openapi: openapi.into(),
+            docs_policy: docs::policy(),
+            open_streams: Arc::default(),
+        })))
+    }
+
+    pub fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
+    /// A place for one more event stream, until it is dropped.
+    pub(crate) fn stream_place(&self) -> Option<StreamPlace> {
+        let open = &self.0.open_streams;
+        let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            (n < MOST_STREAMS).then_some(n + 1)
+        });
+        taken.is_ok().then(|| StreamPlace(open.clone()))
+    }
+}
+
+pub(crate) struct StreamPlace(Arc<AtomicUsize>);
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

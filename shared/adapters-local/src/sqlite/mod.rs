@@ -1,0 +1,199 @@
+//! The embedded store: one SQLite file, one thread that writes it, a few that read.
+//!
+//! - `writer`, `queue`, `apply`, `statements`: commits, in groups, one transaction each.
+//! - `reader`, `recent`: reads; what was written last is still in memory.
+//! - `tail`, `feed`: the change feed.
+//! - `schema`, `lock`, `checkpoint`: the file, its versions, its owner, its log.
+//! - `codec`: how keys, rows, changes and cursors are written.
+//!
+//! How to change the form of the file: add a step at the end of `schema::MIGRATIONS`;
+//! never edit one that was released.
+
+mod apply;
+mod checkpoint;
+mod codec;
+mod error;
+mod feed;
+mod lock;
+mod queue;
+mod reader;
+mod recent;
+mod schema;
+mod statements;
+mod store;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+pub use error::OpenError;
+use error::reason_of;
+pub use feed::Feed;
+
+use checkpoint::Checkpoints;
+use queue::Queue;
+use reader::Readers;
+use recent::Recent;
+use tail::Tail;
+use writer::Writer;
+
+/// What happens when the outcome of a COMMIT is in doubt. It gets the reason.
+pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How a store is opened; the defaults suit one small machine.
+#[derive(Clone)]
+pub struct Options {
+    /// So many commits may wait; beyond, they are answered `Busy`.
+    pub queue: usize,
+    /// Bytes of memory for items written last.
+    pub recent_bytes: usize,
+    /// Bytes of memory for the tail of the change feed.
+    pub tail_bytes: usize,
+    /// Connections for reading, each with up to 4 MB of cache.
+    pub readers: usize,
+    /// By default the process ends at once: what is in memory may be more than what is on
+    /// disk, and only a new start from the log can tell.
+    pub on_fatal: OnFatal,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue: 4096,
+            recent_bytes: 12 << 20,
+            tail_bytes: 8 << 20,
+            readers: 4,
+            on_fatal: Arc::new(|reason| {
+                tracing::error!(reason, "the store is in doubt, the process ends");
+                eprintln!("watchbill: {reason}; start it again, nothing that was answered is lost");
+                std::process::abort();
+            }),
+        }
+    }
+}
+
+/// The embedded [`Store`](watchbill_core::ports::Store).
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    path: PathBuf,
+    epoch: u64,
+}
+
+/// What blocking threads need of the store.
+struct Shared {
+    queue: Arc<Queue>,
+    recent: Arc<Recent>,
+    tail: Arc<Tail>,
+    checkpoints: Arc<Checkpoints>,
+    readers: Readers,
+    /// Held for the store's life; after the readers, so that it goes last.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens `watchbill.db` in a folder, which is made if need be, and locks it against
+    /// other processes. Blocks for as long as a log left by a crash takes to read.
+    pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        let lock = lock::take(folder)?;
+        let path = folder.join("watchbill.db");
+        let conn = schema::open_writer(&path, schema::MIGRATIONS)?;
+        lock::keep_private(&path)?;
+        let epoch = schema::bump_epoch(&conn, &path)?;
+        Self::start(lock, conn, path, epoch, options)
+    }
+
+    fn start(
+        lock: File,
+        mut conn: rusqlite::Connection,
+        path: PathBuf,
+        epoch: u64,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let started = |source| OpenError::from_sqlite("read", &path, source);
+        let (_, last_seq) = statements::last_numbers(&conn).map_err(started)?;
+        let checkpoints = Arc::new(Checkpoints::default());
+        checkpoints.watch(&mut conn).map_err(started)?;
+        let shared = Arc::new(Shared {
+            queue: Arc::new(Queue::new(options.queue)),
+            recent: Arc::new(Recent::new(options.recent_bytes)),
+            tail: Arc::new(Tail::new(last_seq, options.tail_bytes)),
+            checkpoints,
+            readers: Readers::open(&path, options.readers)?,
+            _lock: lock,
+        });
+        let threads = Mutex::new(start_threads(&shared, conn, &path, options.on_fatal)?);
+        Ok(Self { shared, threads, path, epoch })
+    }
+
+    /// Grows by one with each opening: a lease of an older epoch belongs to a dead process.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of the last change that is committed; 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        self.shared.tail.last()
+    }
+
+    /// Commits what waits, moves the log into the database and ends the threads. Later
+    /// commits are refused; reads still answer.
+    pub async fn close(self: &Arc<Self>) {
+        let this = self.clone();
+        // The closure doesn't panic: it joins, and a thread's panic is dropped there.
+        let _ = tokio::task::spawn_blocking(move || this.shut()).await;
+    }
+
+    fn shut(&self) {
+        self.shared.queue.close("the store is closed");
+        self.shared.checkpoints.stop();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic has been reported by its thread; whoever waited was told.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+fn start_threads(
+    shared: &Shared,
+    conn: rusqlite::Connection,
+    path: &Path,
+    on_fatal: OnFatal,
+) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let writer = Writer {
+        conn,
+        queue: shared.queue.clone(),
+        recent: shared.recent.clone(),
+        tail: shared.tail.clone(),
+        checkpoints: shared.checkpoints.clone(),
+        on_fatal,
+    };
+    let mover = rusqlite::Connection::open(path)
+        .and_then(|conn| conn.pragma_update(None, "synchronous", "FULL").map(|()| conn))
+        .map_err(|source| OpenError::from_sqlite("open", path, source))?;
+    let (checkpoints, path) = (shared.checkpoints.clone(), path.to_owned());
+    let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+    Ok(vec![
+        thread("store-log")
+            .spawn(move || checkpoints.run(mover, path))
+            .map_err(OpenError::Thread)?,
+        thread("store-writer").spawn(move || writer.run()).map_err(OpenError::Thread)?,
+    ])
+}

@@ -1,0 +1,183 @@
+//! Reading: a few connections, each with its own statements.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use watchbill_core::domain::Timestamp;
+use watchbill_core::ports::{DueKey, Item, Key, Page, Query, StoreError, WhichList};
+
+use super::codec::{
+    ITEM_COLUMNS, after_all, due_cursor, joined, key_of, list_cursor, read_due_cursor, read_item,
+    read_list_cursor, unpack_changes,
+};
+use super::{OpenError, reason_of, schema};
+
+pub(super) struct Readers {
+    connections: Vec<Mutex<Connection>>,
+    next: AtomicUsize,
+}
+
+/// What SQLite says when a read fails.
+fn down(error: rusqlite::Error) -> StoreError {
+    StoreError::Down { reason: reason_of(&error) }
+}
+
+fn unreadable_key() -> StoreError {
+    StoreError::Corrupt { key: Key::new("?", "?"), reason: "a key without its border".into() }
+}
+
+impl Readers {
+    pub(super) fn open(path: &Path, count: usize) -> Result<Self, OpenError> {
+        let open = |_| schema::open_reader(path).map(Mutex::new);
+        let connections = (0..count.max(1)).map(open).collect::<Result<_, _>>()?;
+        Ok(Self { connections, next: AtomicUsize::new(0) })
+    }
+
+    /// A free connection, or the next in turn when it is.
+    pub(super) fn one(&self) -> MutexGuard<'_, Connection> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.connections.len();
+        for step in 0..count {
+            if let Ok(free) = self.connections[(start + step) % count].try_lock() {
+                return free;
+            }
+        }
+        self.connections[start % count].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn get(conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key = ?");
+    let mut statement = conn.prepare_cached(&sql).map_err(down)?;
+    let found = statement
+        .query_row([joined(&key.partition, &key.sort)], |row| Ok(read_item(row, Some(key))))
+        .optional()
+        .map_err(down)?;
+    Ok(found.transpose()?.map(|(_, item)| item))
+}
+
+pub(super) fn collect(
+    conn: &Connection,
+    partition: &str,
+    prefix: &str,
+) -> Result<Vec<Item>, StoreError> {
+    let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key >= ? AND key < ? ORDER BY key");
+    let mut statement = conn.prepare_cached(&sql).map_err(down)?;
+    let range = (joined(partition, prefix), after_all(partition));
+    let mut rows = statement.query(range).map_err(down)?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next().map_err(down)? {
+        let (_, item) = read_item(row, None)?;
+        if !item.key.sort.starts_with(prefix) {
+            break;
+        }
+        items.push(item);
+    }
+    Ok(items)
+}
+
+/// A page of a list. The row values of SQLite compare as the index is ordered.
+pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, StoreError> {
+    let column = match query.list {
+        WhichList::First => "list",
+        WhichList::Second => "list2",
+    };
+    let (past, order) = if query.descending { ("<", "DESC") } else { (">", "ASC") };
+    let partition = &query.partition;
+    let from = joined(partition, query.range.from.as_deref().unwrap_or(""));
+    let to = match &query.range.to {
+        Some(to) => joined(partition, to),
+        None => after_all(partition),
+    };
+    let mut values = vec![Value::Blob(from), Value::Blob(to)];
+    let mut sql = format!("SELECT {column}, key FROM items WHERE {column} >= ? AND {column} < ?");
+    if let Some(cursor) = &query.cursor {
+        let (list, key) = read_list_cursor(cursor)?;
+        sql += &format!(" AND ({column}, key) {past} (?, ?)");
+        values.extend([Value::Blob(list), Value::Blob(key)]);
+    }
+    sql += &format!(" ORDER BY {column} {order}, key {order} LIMIT ?");
+    values.push(one_more(query.limit));
+    let mut statement = conn.prepare_cached(&sql).map_err(down)?;
+    let mut rows = statement.query(params_from_iter(values)).map_err(down)?;
+    let (mut entries, mut next, mut last) = (Vec::new(), None, String::new());
+    while let Some(row) = rows.next().map_err(down)? {
+        if entries.len() == query.limit {
+            next = Some(last);
+            break;
+        }
+        let blob = |at| row.get_ref(at).and_then(|v| Ok(v.as_blob()?)).map_err(down);
+        let (list, key) = (blob(0)?, blob(1)?);
+        if entries.len() + 1 == query.limit {
+            last = list_cursor(list, key);
+        } else {
+            last = String::new();
+        }
+        entries.push(key_of(key).ok_or_else(unreadable_key)?);
+    }
+    Ok(Page { entries, next })
+}
+
+/// One more than asked, to know whether there is more.
+fn one_more(limit: usize) -> Value {
+    Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+}
+
+pub(super) fn due(
+    conn: &Connection,
+    shard: u8,
+    until: Timestamp,
+    limit: usize,
+    cursor: Option<&str>,
+) -> Result<Page<DueKey>, StoreError> {
+    let (due, id) = cursor.map_or(Ok((i64::MIN, i64::MIN)), read_due_cursor)?;
+    // `shard` is constant here; naming it in the order lets the index give the order.
+    let sql = "SELECT due, id, key FROM items
+        WHERE due >= ?1 AND due <= ?2 AND shard = ?3 AND (due > ?1 OR id > ?4)
+        ORDER BY due, shard, id LIMIT ?5";
+    let mut statement = conn.prepare_cached(sql).map_err(down)?;
+    let values = (due, until.millis(), shard, id, one_more(limit));
+    let mut rows = statement.query(values).map_err(down)?;
+    let (mut entries, mut next, mut last) = (Vec::new(), None, (0, 0));
+    while let Some(row) = rows.next().map_err(down)? {
+        if entries.len() == limit {
+            next = Some(due_cursor(last.0, last.1));
+            break;
+        }
+        last = (row.get(0).map_err(down)?, row.get(1).map_err(down)?);
+        let key = row.get_ref(2).and_then(|v| Ok(v.as_blob()?)).map_err(down)?;
+        let key = key_of(key).ok_or_else(unreadable_key)?;
+        entries.push(DueKey { key, due: Timestamp::from_millis(last.0) });
+    }
+    Ok(Page { entries, next })
+}
+
+/// Numbers, keys and versions of up to `max` changes after `after`.
+pub(super) fn changes(
+    conn: &Connection,
+    after: u64,
+    max: usize,
+) -> Result<Vec<(u64, Key, u64)>, StoreError> {
+    let sql = "SELECT last, n, packed FROM changes WHERE last > ? ORDER BY last";
+    let mut statement = conn.prepare_cached(sql).map_err(down)?;
+    let after_row = i64::try_from(after).unwrap_or(i64::MAX);
+    let mut rows = statement.query([after_row]).map_err(down)?;
+    let mut found = Vec::new();
+    while found.len() < max
+        && let Some(row) = rows.next().map_err(down)?
+    {
+        let last = row.get::<_, i64>(0).map_err(down)?.cast_unsigned();
+        let n = row.get::<_, i64>(1).map_err(down)?.cast_unsigned();
+        let packed = row.get_ref(2).and_then(|v| Ok(v.as_blob()?)).map_err(down)?;
+        for (seq, change) in (last + 1 - n..).zip(unpack_changes(packed)) {
+            if seq > after && found.len() < max {
+                let (key, version) = change.ok_or_else(unreadable_key)?;
+                found.push((seq, key, version));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,172 @@
+//! The port, and what the embedded bundle needs beyond it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+use watchbill_core::domain::Timestamp;
+use watchbill_core::ports::{
+    Change, Commit, CommitError, DueKey, Item, Key, ListEntry, Page, Query, Store, StoreError,
+    Write,
+};
+
+use super::queue::{Job, Refused};
+use super::{OpenError, Shared, SqliteStore, codec, reader, schema};
+
+/// What a commit that finds the queue full is told to wait: the time of some groups.
+const BUSY: Duration = Duration::from_millis(50);
+
+impl SqliteStore {
+    /// Up to `max` changes after number `after`, in the order of their commits, from the
+    /// table, each with the item as it is now. [`Feed`](super::Feed) follows more cheaply.
+    pub async fn changes(&self, after: u64, max: usize) -> Result<Vec<(u64, Change)>, StoreError> {
+        self.blocking(move |shared| {
+            let conn = shared.readers.one();
+            let found = reader::changes(&conn, after, max)?;
+            found
+                .into_iter()
+                .map(|(seq, key, version)| {
+                    let image = shared.get_with(&conn, &key)?;
+                    Ok((seq, Change { key, version, image }))
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Forgets up to `limit` groups of changes that end at or before `upto`; gives how
+    /// many went. The newest stays always. Whoever calls it knows every follower.
+    pub async fn trim_changes(&self, upto: u64, limit: usize) -> Result<usize, StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.count(Job::Trim { upto, limit, answer }, done).await
+    }
+
+    /// Removes up to `limit` items that have expired at `now`; gives how many went.
+    pub async fn purge_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.count(Job::Purge { now, limit, answer }, done).await
+    }
+
+    async fn count(
+        &self,
+        job: Job,
+        done: oneshot::Receiver<Result<usize, StoreError>>,
+    ) -> Result<usize, StoreError> {
+        match self.shared.queue.push(job) {
+            Ok(()) => done.await.unwrap_or_else(|_| Err(no_answer())),
+            Err(Refused::Full) => Err(StoreError::Busy { after: BUSY }),
+            Err(Refused::Closed(reason)) => Err(StoreError::Down { reason }),
+        }
+    }
+
+    /// Writes a compact copy of the whole store, as of now, beside everything else.
+    pub async fn backup_to(&self, to: &Path) -> Result<(), OpenError> {
+        let (from, to) = (self.path().to_owned(), to.to_owned());
+        let copied = tokio::task::spawn_blocking(move || {
+            // A connection of its own: a copy may take long.
+            let conn = Connection::open(&from)
+                .map_err(|source| OpenError::from_sqlite("open", &from, source))?;
+            schema::backup(&conn, &to)
+        });
+        copied.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Runs a read that may take long beside the runtime's threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.shared.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&shared));
+        reading.await.unwrap_or_else(|error| {
+            Err(StoreError::Down { reason: format!("a read ended: {error}") })
+        })
+    }
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Down { reason: "the store ended before it answered".into() }
+}
+
+impl Shared {
+    fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        match self.recent.get(key) {
+            Some(item) => Ok(Some(Item::clone(&item))),
+            None => reader::get(&self.readers.one(), key),
+        }
+    }
+
+    fn get_with(&self, conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
+        match self.recent.get(key) {
+            Some(item) => Ok(Some(Item::clone(&item))),
+            None => reader::get(conn, key),
+        }
+    }
+}
+
+/// Refuses what this store in particular can't hold: see `codec`.
+fn check_borders(commit: &Commit) -> Result<(), CommitError> {
+    let fits = |entry: &Option<ListEntry>| {
+        entry.as_ref().is_none_or(|entry| codec::fits_before_border(&entry.partition))
+    };
+    let ok = commit.writes.iter().all(|write| {
+        codec::fits_before_border(&write.key().partition)
+            && match write {
+                Write::Put { item, .. } => fits(&item.list) && fits(&item.list2),
+                _ => true,
+            }
+    });
+    let reason = "a partition holds a NUL character: escape it".to_owned();
+    if ok { Ok(()) } else { Err(CommitError::Illegal { reason }) }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        self.shared.get(key)
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
+        keys.iter().map(|key| self.shared.get(key)).collect()
+    }
+
+    async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
+        let (partition, prefix): (Arc<str>, Arc<str>) = (partition.into(), prefix.into());
+        self.blocking(move |shared| reader::collect(&shared.readers.one(), &partition, &prefix))
+            .await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        commit.check_legal()?;
+        check_borders(&commit)?;
+        let (answer, done) = oneshot::channel();
+        match self.shared.queue.push(Job::Commit { commit, answer }) {
+            Ok(()) => done.await.unwrap_or_else(|_| {
+                let reason = "the store ended before it answered".to_owned();
+                Err(CommitError::Unknown { reason })
+            }),
+            Err(Refused::Full) => Err(CommitError::Busy { after: BUSY }),
+            Err(Refused::Closed(reason)) => Err(StoreError::Down { reason }.into()),
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Page<Key>, StoreError> {
+        self.blocking(move |shared| reader::query(&shared.readers.one(), &query)).await
+    }
+
+    async fn due(
+        &self,
+        shard: u8,
+        until: Timestamp,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<DueKey>, StoreError> {
+        self.blocking(move |shared| {
+            reader::due(&shared.readers.one(), shard, until, limit, cursor.as_deref())
+        })
+        .await
+    }
+}

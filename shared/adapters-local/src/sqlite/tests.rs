@@ -1,0 +1,96 @@
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use watchbill_core::ports::{
+    Commit, CommitError, Expect, Key, NewItem, Store, StoreError, Write, WriteId,
+};
+
+use super::{OpenError, Options, SqliteStore, lock, schema};
+
+fn create(n: u32, size: usize) -> Commit {
+    let item = NewItem {
+        key: Key::new(format!("P#{n}"), "0"),
+        kind: "thing".into(),
+        schema: 1,
+        body: Bytes::from(vec![0; size]),
+        list: None,
+        list2: None,
+        due: None,
+        expires: None,
+    };
+    let id = WriteId(u128::from(n) + 1);
+    Commit { id, writes: vec![Write::Put { item, expect: Expect::Absent }] }
+}
+
+/// A store whose writer's connection was tampered with.
+fn tampered(folder: &TempDir, options: Options, tamper: impl FnOnce(&mut Connection)) -> SqliteStore {
+    let lock = lock::take(folder.path()).unwrap();
+    let path = folder.path().join("watchbill.db");
+    let mut conn = schema::open_writer(&path, schema::MIGRATIONS).unwrap();
+    tamper(&mut conn);
+    SqliteStore::start(lock, conn, path, 1, options).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_commit_ends_it_all_and_leaves_the_outcome_open() {
+    let folder = TempDir::new().unwrap();
+    let (told, reasons) = mpsc::channel();
+    let on_fatal = Arc::new(move |reason: &str| told.send(reason.to_owned()).unwrap());
+    let options = Options { on_fatal, ..Options::default() };
+    let store = tampered(&folder, options, |conn| {
+        conn.commit_hook(Some(|| true)).unwrap();
+    });
+    let outcome = store.commit(create(1, 10)).await;
+    assert!(matches!(outcome, Err(CommitError::Unknown { .. })), "{outcome:?}");
+    assert!(reasons.recv().unwrap().starts_with("the store can't commit"));
+    let later = store.commit(create(2, 10)).await;
+    assert!(matches!(later, Err(CommitError::Store(StoreError::Down { .. }))), "{later:?}");
+    assert_eq!(store.last_seq(), 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_so_and_what_was_there_stays() {
+    let folder = TempDir::new().unwrap();
+    let store = tampered(&folder, Options::default(), |conn| {
+        conn.pragma_update(None, "max_page_count", 40).unwrap();
+    });
+    store.commit(create(1, 10)).await.unwrap();
+    for n in 2..5 {
+        match store.commit(create(n, 400_000)).await {
+            Err(CommitError::Store(StoreError::Down { reason })) => {
+                assert!(reason.contains("free some space"), "{reason}");
+            }
+            other => panic!("there is no room for it: {other:?}"),
+        }
+        assert_eq!(store.get(&Key::new(format!("P#{n}"), "0")).await.unwrap(), None);
+    }
+    store.commit(create(9, 10)).await.unwrap();
+    assert_eq!(store.last_seq(), 2);
+    let changes = store.changes(0, 10).await.unwrap();
+    let keys: Vec<_> = changes.iter().map(|(_, change)| &*change.key.partition).collect();
+    assert_eq!(keys, ["P#1", "P#9"]);
+}
+
+#[test]
+fn a_migration_makes_a_copy_first_and_a_failed_one_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("watchbill.db");
+    drop(schema::open_writer(&path, schema::MIGRATIONS).unwrap());
+    let version = |path| -> i64 {
+        let conn = Connection::open(path).unwrap();
+        conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    };
+    let first = schema::MIGRATIONS.len() as i64;
+    let broken = [schema::MIGRATIONS, &["CREATE TABLE more (x); CREATE TABLE more (x)"]].concat();
+    let error = schema::open_writer(&path, &broken).unwrap_err();
+    assert!(matches!(error, OpenError::Sqlite { doing: "migrate", .. }), "{error}");
+    assert_eq!(version(&path), first);
+    let copy = path.with_extension(format!("before-v{}.db", first + 1));
+    assert_eq!(version(&copy), first);
+    let good = [schema::MIGRATIONS, &["CREATE TABLE more (x)"]].concat();
+    drop(schema::open_writer(&path, &good).unwrap());
+    assert_eq!((version(&path), version(&copy)), (first + 1, first));
+}

@@ -1,0 +1,11 @@
+//! Reading logs of any usual form: when, how bad, what, and which lines belong together.
+
+mod entry;
+mod level;
+mod template;
+mod time;
+
+pub use entry::{Entry, entries};
+pub use level::Level;
+pub use template::template;
+pub use time::{Stamp, TimeContext, find_time, find_time_value};

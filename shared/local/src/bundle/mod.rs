@@ -1,0 +1,227 @@
+//! The functions of the bundle wired together in one process: the same handlers as on AWS,
+//! over the embedded adapters. Nothing here decides anything.
+//!
+//! - `feeds`: the change feed's two readers, `router` and `recorder`.
+//! - `slots`: takes from the lanes and hands to executors.
+//! - `timers`: the sweeper, and the keeping of what has expired.
+//! - `registry`: which functions there are.
+
+mod feeds;
+mod position;
+pub mod registry;
+mod slots;
+mod timers;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use watchbill_adapters_local::bus::{LocalBus, Subscriber};
+use watchbill_adapters_local::clock::SystemClock;
+use watchbill_adapters_local::entropy::SystemEntropy;
+use watchbill_adapters_local::lanes::LocalLanes;
+use watchbill_adapters_local::sqlite::{Feed, Options, SqliteStore};
+use watchbill_adapters_local::wake::LocalWake;
+use watchbill_agent::executor::Executor;
+use watchbill_agent::run::TaskAgent;
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{Agent, Event, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Clock, Lanes};
+use watchbill_core::reactions::Reaction;
+use watchbill_core::service::{Core, Ports};
+use watchbill_intake::Intake;
+use watchbill_recorder::Recorder;
+use watchbill_router::Router;
+use watchbill_sweeper::Sweeper;
+
+pub use feeds::LagReport;
+
+/// How the bundle is set up.
+#[derive(Clone)]
+pub struct Settings {
+    pub rules: Rules,
+    pub reactions: Vec<Reaction>,
+    /// Tasks run at once; one more is kept for P0. None: tasks are only accepted.
+    pub slots: usize,
+    /// Between two looks at what is due.
+    pub sweep_every: Duration,
+    pub store: Options,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            reactions: Vec::new(),
+            slots: 32,
+            sweep_every: Duration::from_millis(500),
+            store: Options::default(),
+        }
+    }
+}
+
+/// The bundle at work.
+pub struct Bundle {
+    pub core: Core,
+    pub store: Arc<SqliteStore>,
+    pub lanes: Arc<LocalLanes>,
+    lag: Arc<feeds::Lag>,
+    stop: watch::Sender<bool>,
+    slots: Vec<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Intake as a subscriber of the bus.
+struct IntakeOnBus(Intake);
+
+#[async_trait]
+impl Subscriber for IntakeOnBus {
+    fn name(&self) -> &'static str {
+        "intake"
+    }
+
+    async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
+        self.0.handle(tenant, event).await
+    }
+}
+
+impl Bundle {
+    /// Opens the store in `data` and starts everything. `agents` makes the agents that this
+    /// process runs, over the core they work with.
+    pub async fn start(
+        data: &Path,
+        settings: Settings,
+        agents: impl FnOnce(&Core) -> Vec<Arc<dyn TaskAgent>>,
+    ) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let folder = data.to_owned();
+        let options = settings.store.clone();
+        let store = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options))
+            .await
+            .context("opening the store")??;
+        let store = Arc::new(store);
+        let ports = Ports {
+            store: store.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            wake: Arc::new(LocalWake::new()),
+        };
+        let rules = Arc::new(settings.rules);
+        // Twice the longest run: a message of a run that is still going never comes back.
+        let visibility = rules.lease.run * 2 + rules.lease.margin;
+        let core = Core::new(ports, rules, store.epoch());
+        let lanes = LocalLanes::new(clock.clone(), visibility);
+        let (stop, stopped) = watch::channel(false);
+        let mut bundle = Self {
+            lag: Arc::default(),
+            core: core.clone(),
+            store,
+            lanes,
+            stop,
+            slots: Vec::new(),
+            background: Vec::new(),
+        };
+        bundle.start_feeds(settings.reactions, &stopped).await?;
+        bundle.start_slots(settings.slots, agents(&core));
+        bundle.start_timers(settings.sweep_every, &stopped);
+        Ok(bundle)
+    }
+
+    async fn start_feeds(
+        &mut self,
+        reactions: Vec<Reaction>,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let lanes: Arc<dyn Lanes> = self.lanes.clone();
+        let router = Router::new(lanes.clone(), self.core.clock().clone());
+        // The router needs no memory: what was open before is offered by `refill`.
+        let feed = Feed::open(self.store.clone(), self.store.last_seq());
+        self.background.push(tokio::spawn(feeds::route(router, feed, self.watch(stopped))));
+        let refill = watchbill_router::refill(self.core.clone(), lanes);
+        self.background.push(tokio::spawn(async move {
+            if let Err(error) = refill.await {
+                tracing::error!("tasks of the last run can't be offered yet: {error}");
+            }
+        }));
+        let intake: Arc<dyn Subscriber> =
+            Arc::new(IntakeOnBus(Intake::new(self.core.clone(), reactions)));
+        let bus = Arc::new(LocalBus::new(vec![intake]));
+        let recorder = Recorder::new(self.core.clone(), bus);
+        let from = position::load(&self.store).await.context("reading the feed's position")?;
+        let feed = Feed::open(self.store.clone(), from);
+        let keeper = position::Keeper::new(self.core.clone(), self.store.clone());
+        let watch = self.watch(stopped);
+        self.background.push(tokio::spawn(feeds::record(recorder, feed, keeper, watch)));
+        Ok(())
+    }
+
+    fn watch(&self, stopped: &watch::Receiver<bool>) -> feeds::Watch {
+        feeds::Watch {
+            clock: self.core.clock().clone(),
+            lag: self.lag.clone(),
+            stopped: stopped.clone(),
+        }
+    }
+
+    fn start_slots(&mut self, slots: usize, agents: Vec<Arc<dyn TaskAgent>>) {
+        if slots == 0 {
+            return;
+        }
+        let owner = format!("watchbill-{}-{}", std::process::id(), self.core.epoch());
+        let executors: HashMap<Agent, Executor> = agents
+            .into_iter()
+            .map(|agent| {
+                let executor = Executor::new(self.core.clone(), agent, owner.as_str());
+                (executor.agent(), executor)
+            })
+            .collect();
+        self.slots = slots::start(&self.lanes, &Arc::new(executors), slots);
+    }
+
+    fn start_timers(&mut self, sweep_every: Duration, stopped: &watch::Receiver<bool>) {
+        let sweeper = Sweeper::new(self.core.clone(), self.lanes.clone());
+        let clock = self.core.clock().clone();
+        let stopped = stopped.clone();
+        self.background.push(tokio::spawn(timers::sweep(
+            sweeper,
+            clock.clone(),
+            sweep_every,
+            stopped.clone(),
+        )));
+        self.background.push(tokio::spawn(timers::keep(self.store.clone(), clock, stopped)));
+    }
+
+    /// Changes that router and recorder have not seen yet.
+    pub fn lag(&self) -> LagReport {
+        self.lag.report(self.store.last_seq())
+    }
+
+    /// For whoever reports on health after the bundle has been moved.
+    pub fn lag_handle(&self) -> impl Fn() -> LagReport + Send + Sync + 'static {
+        let (lag, store) = (self.lag.clone(), self.store.clone());
+        move || lag.report(store.last_seq())
+    }
+
+    /// Takes no more work, waits until what runs has ended (at most `patience`), records
+    /// what has changed, and closes the store.
+    pub async fn stop(mut self, patience: Duration) {
+        self.lanes.close();
+        let running = futures_util::future::join_all(self.slots.drain(..));
+        if tokio::time::timeout(patience, running).await.is_err() {
+            tracing::warn!("some runs did not end in time; they are taken up again at the next start");
+        }
+        // The feeds read on until they have seen what was written until now.
+        let _ = self.stop.send(true);
+        let readers = futures_util::future::join_all(self.background.drain(..));
+        if tokio::time::timeout(Duration::from_secs(10), readers).await.is_err() {
+            tracing::warn!("not all changes are recorded yet; the next start goes on with them");
+        }
+        self.store.close().await;
+    }
+}

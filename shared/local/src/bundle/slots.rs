@@ -1,0 +1,58 @@
+//! Slots take messages from the lanes and hand them to the executor of their agent.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinHandle;
+use watchbill_adapters_local::lanes::{Delivery, LocalLanes, Slot};
+use watchbill_agent::executor::Executor;
+use watchbill_core::domain::Agent;
+use watchbill_core::handler::HandlerError;
+
+/// A message whose handling broke off comes back after this.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+type Executors = Arc<HashMap<Agent, Executor>>;
+
+/// Starts `slots` slots, and one that takes only P0.
+pub fn start(lanes: &Arc<LocalLanes>, executors: &Executors, slots: usize) -> Vec<JoinHandle<()>> {
+    (0..=slots)
+        .map(|number| {
+            let kind = if number == 0 { Slot::OnlyP0 } else { Slot::Any };
+            let (lanes, executors) = (lanes.clone(), executors.clone());
+            tokio::spawn(async move {
+                while let Some(delivery) = lanes.take(kind).await {
+                    handle(&executors, delivery).await;
+                }
+            })
+        })
+        .collect()
+}
+
+/// The one place where what a handler says becomes the fate of its message.
+async fn handle(executors: &Executors, delivery: Delivery) {
+    let message = delivery.message.clone();
+    let Some(executor) = executors.get(&message.agent) else {
+        // Its sweeper's offers run out one day and say so in the task.
+        tracing::warn!(task = %message.task_id, "no {} agent runs here", message.agent);
+        return delivery.done();
+    };
+    match AssertUnwindSafe(executor.handle(&message)).catch_unwind().await {
+        Ok(Ok(())) => delivery.done(),
+        Ok(Err(HandlerError::Retry { after, reason })) => {
+            tracing::debug!(task = %message.task_id, "message comes back in {after:?}: {reason}");
+            delivery.back(after);
+        }
+        Ok(Err(HandlerError::Reject { reason })) => {
+            tracing::error!(task = %message.task_id, "message of task {} rejected: {reason}", message.task_id);
+            delivery.done();
+        }
+        Err(_) => {
+            tracing::error!(task = %message.task_id, "handling task {} broke off", message.task_id);
+            delivery.back(AFTER_PANIC);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How the server stands, and who may use it.
+
+use serde_json::{Value, json};
+
+use super::args::KeysCommand;
+use super::client::Call;
+use super::failure::Failure;
+use super::out::Style;
+use super::table::{Cell, Column, Table};
+use super::text::relative;
+use super::view::{first, list, pairs, text, time};
+use super::{Session, card};
+
+pub async fn stats(mut s: Session<'_>) -> Result<(), Failure> {
+    let answer = s.client.ask(Call::get(&["stats"]), s.out).await?;
+    s.show(&answer, |out, value| card::outline(out, value, 0))
+}
+
+/// 503 comes with a body that says what is wrong: it is shown too, and stays a failure.
+pub async fn health(mut s: Session<'_>) -> Result<(), Failure> {
+    match s.client.ask(Call::get(&["health"]).once(), s.out).await {
+        Ok(answer) => s.show(&answer, |out, value| card::outline(out, value, 0)),
+        Err(failure) => {
+            if let Failure::Answered(refusal) = &failure
+                && let Some(body) = refusal.json().filter(|body| body.get("status").is_some())
+                && !s.out.json
+            {
+                card::outline(s.out, &body, 0)?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+pub async fn openapi(s: Session<'_>) -> Result<(), Failure> {
+    let answer = s.client.ask(Call::get(&["openapi.json"]), s.out).await?;
+    Ok(s.out.document(&answer.body)?)
+}
+
+pub async fn agents(mut s: Session<'_>) -> Result<(), Failure> {
+    let answer = s.client.ask(Call::get(&["agents"]), s.out).await?;
+    if s.out.json {
+        return Ok(s.out.document(&answer.body)?);
+    }
+    let now = s.now();
+    let row = |agent: &Value| -> Vec<Cell> {
+        let status = text(agent, "status");
+        let style = Style::of_status(&status);
+        vec![
+            text(agent, "agent").into(),
+            text(agent, "name").into(),
+            Cell::styled(status, style),
+            text(agent, "built").into(),
+            pairs(&agent["tasks"]).into(),
+            first(agent, &["score", "reputation"]).into(),
+            text(agent, "level").into(),
+            time(agent, "last_heartbeat").map(|at| relative(at, now)).unwrap_or_default().into(),
+        ]
+    };
+    let mut table = Table {
+        columns: vec![
+            Column::whole("AGENT"),
+            Column::whole("NAME"),
+            Column::whole("STATUS"),
+            Column::spare("BUILT", 2),
+            Column::cuts("TASKS"),
+            Column::spare("SCORE", 1),
+            Column::spare("LEVEL", 1),
+            Column::spare("SEEN", 3),
+        ],
+        rows: list(&answer.value, "agents").iter().map(row).collect(),
+    };
+    table.drop_empty();
+    s.print(&table)
+}
+
+pub async fn keys(s: Session<'_>, command: KeysCommand) -> Result<(), Failure> {
+    match command {
+        KeysCommand::Create { name, role } => create_key(s, &name, &role).await,
+        KeysCommand::List => list_keys(s).await,
+        KeysCommand::Revoke { name } => revoke_key(s, &name).await,
+    }
+}
+
+async fn create_key(mut s: Session<'_>, name: &str, role: &str) -> Result<(), Failure> {
+    let call = Call::post(&["keys"]).body(json!({ "name": name, "role": role }));
+    let answer = s.client.ask(call, s.out).await?;
+    if !s.out.json {
+        s.out.note("this key is shown once and not kept; put it where it is needed now");
+    }
+    // The key alone on standard output, so that it can go straight into a file.
+    s.show(&answer, |out, value| out.line(&text(value, "key")))
+}
+
+async fn list_keys(mut s: Session<'_>) -> Result<(), Failure> {
+    let answer = s.client.ask(Call::get(&["keys"]), s.out).await?;
+    if s.out.json {
+        return Ok(s.out.document(&answer.body)?);
+    }
+    let now = s.now();
+    let when = |key: &Value, field| time(key, field).map(|at| relative(at, now));
+    let row = |key: &Value| -> Vec<Cell> {
+        let (state, style) = match when(key, "revoked_at") {
+            Some(revoked) => (format!("revoked {revoked}"), Style::Dim),
+            None => ("valid".to_owned(), Style::Good),
+        };
+        vec![
+            text(key, "name").into(),
+            text(key, "role").into(),
+            text(key, "prefix").into(),
+            Cell::styled(state, style),
+            when(key, "created_at").unwrap_or_default().into(),
+            text(key, "created_by").into(),
+        ]
+    };
+    s.print(&Table {
+        columns: vec![
+            Column::whole("NAME"),
+            Column::whole("ROLE"),
+            Column::spare("KEY", 1),
+            Column::whole("STATE"),
+            Column::spare("MADE", 2),
+            Column::spare("BY", 3),
+        ],
+        rows: list(&answer.value, "keys").iter().map(row).collect(),
+    })
+}
+
+async fn revoke_key(mut s: Session<'_>, name: &str) -> Result<(), Failure> {
+    let answer = s.client.ask(Call::delete(&["keys", name]), s.out).await?;
+    s.show(&answer, |out, _| out.line(&format!("{name} is revoked")))
+}

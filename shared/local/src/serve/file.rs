@@ -1,0 +1,143 @@
+//! `watchbill.yaml`: its form, exactly. Unknown keys are refused, because a setting that is
+//! misspelt is a setting that is not made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub data: Option<PathBuf>,
+    pub slots: Option<usize>,
+    pub agents: Option<Switch>,
+    pub run_limit: Option<String>,
+    pub first_task: Option<bool>,
+    pub auth: Auth,
+    pub cors: Cors,
+    pub rate_limits: Option<String>,
+    pub routes: BTreeMap<String, String>,
+    pub external_agents: Vec<String>,
+    pub gates: Gates,
+    pub approvals: Approvals,
+    pub retries: Retries,
+    pub sla: Sla,
+    pub keep: Keep,
+    pub logs: Logs,
+    pub probes: Probes,
+    pub reactions: Option<PathBuf>,
+    pub log: Option<String>,
+    pub log_format: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    pub jwt_secret: Option<String>,
+    pub jwks_url: Option<String>,
+    pub jwks_file: Option<PathBuf>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cors {
+    pub origins: Vec<String>,
+    pub credentials: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gates {
+    /// `off` switches all of them off.
+    pub all: Option<Switch>,
+    pub priorities: Option<Vec<String>>,
+    pub production: Option<Vec<String>>,
+    pub feature_flags: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    pub decide_within: Option<String>,
+    pub use_within: Option<String>,
+    /// Whether one may approve what one submitted oneself.
+    pub own: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retries {
+    pub base: Option<String>,
+    pub cap: Option<String>,
+    pub most: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sla {
+    pub targets: BTreeMap<String, String>,
+    pub threshold: Option<u8>,
+    pub lift: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    pub tasks: Option<String>,
+    pub approvals: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    pub folders: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probes {
+    pub allow_private: Option<bool>,
+    pub allow_hosts: Vec<String>,
+}
+
+impl File {
+    /// The file named, which must be there; or `watchbill.yaml` here, if there is one.
+    pub fn load(named: Option<&Path>) -> anyhow::Result<Self> {
+        let path = named.unwrap_or(Path::new("watchbill.yaml"));
+        if named.is_none() && !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = read(path)?;
+        Self::parse(&text).with_context(|| format!("{} is not as it should be", path.display()))
+    }
+
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        // A file of comments alone sets nothing.
+        let lines = text.lines().map(str::trim);
+        if lines.clone().all(|line| line.is_empty() || line.starts_with('#') || line == "---") {
+            return Ok(Self::default());
+        }
+        match serde_saphyr::from_str(text) {
+            Ok(file) => Ok(file),
+            Err(error) => bail!("{error}"),
+        }
+    }
+}
+
+pub fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("{} can't be read; check the path and its rights", path.display()))
+}

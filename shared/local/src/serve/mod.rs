@@ -1,0 +1,199 @@
+//! `watchbill serve`: the bundle with its HTTP API, on this machine.
+
+mod config;
+mod file;
+mod first;
+mod health;
+mod jwks;
+mod say;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tracing_subscriber::EnvFilter;
+use watchbill_adapters_local::log_files::LogFolders;
+use watchbill_adapters_local::system::LocalSystem;
+use watchbill_agent::ooda::OpsPorts;
+use watchbill_agent::records::{StoredAlerts, TaskHistory};
+use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwtConfig};
+use watchbill_core::domain::Agent;
+use watchbill_core::service::Core;
+
+use crate::bundle::{Bundle, Settings, registry};
+use crate::cli::args::ServeArgs;
+use config::Config;
+
+/// How long running tasks may take to end once the bundle is told to.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long open connections may take to end.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// Runs the bundle until it is told to stop.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args, &config::environment())?;
+    start_log(&config)?;
+    let listener = listen(SocketAddr::new(config.host, config.port))?;
+    let address = listener.local_addr().context("reading the address listened on")?;
+    let settings = Settings {
+        rules: config.rules.clone(),
+        reactions: config.reactions.clone(),
+        slots: config.slots,
+        ..Settings::default()
+    };
+    let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
+    let served = serve(listener, address, config, &bundle).await;
+    say::line("stopping", "taking no more work, letting what runs end");
+    bundle.stop(PATIENCE).await;
+    say::line("stopped", "everything accepted is on disk");
+    served
+}
+
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    bundle: &Bundle,
+) -> anyhow::Result<()> {
+    let admin = first::admin_key(&bundle.core, &config).await?;
+    let state = ApiState::new(bundle.core.clone(), api_config(&config, bundle)?)?;
+    let router = watchbill_api::router(state);
+    listener.set_nonblocking(true).context("preparing the listener")?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
+    // Answers are small: waiting to fill a packet would only delay them.
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("nodelay is not to be had: {error}");
+        }
+    });
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut ending = stopped.clone();
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            // The sender lives as long as the server; either way it is time to end.
+            let _ = ending.wait_for(|stop| *stop).await;
+        });
+    let mut server = tokio::spawn(server.into_future());
+    say::started(&address, &config, &admin, bundle.store.epoch());
+    let first = tokio::spawn(first::first_task(bundle.core.clone(), first::wanted(&config, &admin)));
+    let served = tokio::select! {
+        ended = &mut server => ended.context("the server broke off")?.context("serving"),
+        signal = wait_for_signal() => signal,
+    };
+    first.abort();
+    let _ = stop.send(true);
+    if tokio::time::timeout(GOODBYE, &mut server).await.is_err() {
+        // Event streams have no end of their own.
+        server.abort();
+    }
+    served
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .map_err(|error| anyhow!("log '{}': {error}; use error, warn, info or debug", config.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.log_json {
+        true => builder.json().try_init(),
+        false => builder.with_target(false).try_init(),
+    };
+    started.map_err(|error| anyhow!("the log can't be started: {error}"))
+}
+
+/// Before anything is written: a port that is taken costs nothing but a line.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!(
+            "port {} on {} is taken; stop what runs there or choose another with --port",
+            address.port(),
+            address.ip()
+        ),
+        ErrorKind::PermissionDenied => {
+            anyhow!("port {} needs rights this user lacks; choose one above 1023", address.port())
+        }
+        ErrorKind::AddrNotAvailable => {
+            anyhow!("{} is no address of this machine; use 127.0.0.1 or 0.0.0.0", address.ip())
+        }
+        _ => anyhow!("can't listen on {address}: {error}"),
+    })
+}
+
+fn agents(
+    core: &Core,
+    config: &Config,
+) -> Vec<Arc<dyn watchbill_agent::run::TaskAgent>> {
+    let probes = watchbill_adapters_net::probes::NetProbes::new(
+        watchbill_adapters_net::probes::ProbePolicy {
+            allow_private: config.probe_private,
+            allow_hosts: config.probe_hosts.clone(),
+        },
+        core.clock().clone(),
+    );
+    let logs = (!config.log_folders.is_empty())
+        .then(|| Arc::new(LogFolders::new(config.log_folders.clone())) as _);
+    registry::agents(OpsPorts {
+        metrics: Some(Arc::new(LocalSystem::new(core.clock().clone()))),
+        probes: Some(Arc::new(probes)),
+        logs,
+        history: Some(Arc::new(TaskHistory::new(core.clone()))),
+        alerts: Some(Arc::new(StoredAlerts::new(core.clone()))),
+    })
+}
+
+fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
+    let mut jwt: JwtConfig = config.jwt.config.clone();
+    if let Some(url) = &config.jwt.jwks_url {
+        jwt.jwks = Some(Arc::new(jwks::UrlJwks::new(url)?));
+    }
+    Ok(ApiConfig {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        static_keys: config.static_keys.clone(),
+        operator_key_hash: config.operator_key_hash.clone(),
+        jwt,
+        rate_limits: config.rate_limits.clone(),
+        cors_origins: config.cors_origins.clone(),
+        cors_credentials: config.cors_credentials,
+        health: Some(Arc::new(health::EmbeddedHealth::new(bundle.lag_handle()))),
+        agents: agent_infos(config),
+        streams: true,
+    })
+}
+
+fn agent_infos(config: &Config) -> Vec<AgentInfo> {
+    let status = |agent: Agent| {
+        if config.rules.external.contains(&agent) {
+            "external"
+        } else if config.slots == 0 {
+            "paused"
+        } else {
+            "running"
+        }
+    };
+    [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops]
+        .into_iter()
+        .map(|agent| AgentInfo {
+            agent,
+            built: registry::works(agent),
+            status: status(agent).to_owned(),
+        })
+        .collect()
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate =
+            signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        tokio::select! {
+            interrupted = interrupt => interrupted.context("listening for Ctrl-C")?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await.context("listening for Ctrl-C")?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use watchbill_core::domain::{ApprovalId, ApprovalStatus, TaskId, Timestamp};
+use watchbill_core::service::FullApproval;
+
+use crate::{rfc3339, schemas};
+
+/// An approval as clients see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Approval")]
+pub struct ApprovalView {
+    #[schemars(schema_with = "schemas::id")]
+    pub approval_id: ApprovalId,
+    #[schemars(schema_with = "schemas::id")]
+    pub task_id: TaskId,
+    #[schemars(schema_with = "schemas::approval_status")]
+    pub status: ApprovalStatus,
+    /// What would be done, in words.
+    pub summary: String,
+    /// Which gates asked.
+    pub reasons: Vec<String>,
+    pub plan: Map<String, Value>,
+    /// SHA-256 over what was shown: type, payload, target and plan.
+    pub plan_hash: String,
+    pub requested_by: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(schema_with = "schemas::time")]
+    pub requested_at: Timestamp,
+    /// Until when it waits for a decision or, once approved, may be used.
+    #[serde(with = "rfc3339")]
+    #[schemars(schema_with = "schemas::time")]
+    pub expires_at: Timestamp,
+    pub approved_by: Option<String>,
+    pub rejected_by: Option<String>,
+    #[serde(with = "rfc3339::option")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub decided_at: Option<Timestamp>,
+    pub reason: Option<String>,
+    pub trace_id: String,
+    pub version: u64,
+}
+
+impl From<FullApproval> for ApprovalView {
+    fn from(full: FullApproval) -> Self {
+        let FullApproval { approval, version } = full;
+        let (by, decided_at, reason) = match approval.decision {
+            Some(decision) => (Some(decision.by), Some(decision.at), decision.reason),
+            None => (None, None, None),
+        };
+        let (approved_by, rejected_by) = match approval.status {
+            ApprovalStatus::Approved => (by, None),
+            ApprovalStatus::Rejected => (None, by),
+            ApprovalStatus::Pending | ApprovalStatus::Expired | ApprovalStatus::Cancelled => {
+                (None, None)
+            }
+        };
+        Self {
+            approval_id: approval.id,
+            task_id: approval.task_id,
+            status: approval.status,
+            summary: approval.summary,
+            reasons: approval.reasons,
+            plan: approval.plan,
+            plan_hash: approval.plan_hash,
+            requested_by: approval.requested_by,
+            requested_at: approval.requested_at,
+            expires_at: approval.use_by.unwrap_or(approval.decide_by),
+            approved_by,
+            rejected_by,
+            decided_at,
+            reason,
+            trace_id: approval.trace_id,
+            version,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use serde::{Deserialize, Serialize};
+use watchbill_core::domain::Event;
+
+use crate::{EventFormError, EventView};
+
+/// Before the agent's name in the bus's `source`.
+pub const SOURCE_PREFIX: &str = "watchbill.";
+
+/// An event as EventBridge carries it: the parts we set going out, and read coming in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BusEvent {
+    pub source: String,
+    #[serde(rename = "detail-type")]
+    pub detail_type: String,
+    pub detail: EventView,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BusEventError {
+    #[error("detail-type '{detail_type}' is not the event's type '{event_type}'")]
+    OtherType { detail_type: String, event_type: String },
+    #[error(transparent)]
+    Form(#[from] EventFormError),
+}
+
+impl From<Event> for BusEvent {
+    fn from(event: Event) -> Self {
+        Self {
+            source: format!("{SOURCE_PREFIX}{}", event.source_agent),
+            detail_type: event.event_type.as_str().to_owned(),
+            detail: event.into(),
+        }
+    }
+}
+
+impl TryFrom<BusEvent> for Event {
+    type Error = BusEventError;
+
+    fn try_from(bus: BusEvent) -> Result<Self, Self::Error> {
+        if bus.detail_type != bus.detail.event_type.as_str() {
+            return Err(BusEventError::OtherType {
+                detail_type: bus.detail_type,
+                event_type: bus.detail.event_type.as_str().to_owned(),
+            });
+        }
+        Ok(bus.detail.try_into()?)
+    }
+}

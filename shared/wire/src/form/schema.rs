@@ -1,0 +1,127 @@
+//! The same tables as JSON Schema (2020-12, as OpenAPI 3.1 has it) and in words.
+
+use serde_json::{Value, json};
+
+use super::{Field, Kind};
+
+/// No control characters (category Cc).
+const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
+const SPAN: &str = "^([1-9][0-9]{0,6}|[1-9][0-9]{0,4} ?(s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days)|[1-9][0-9]{0,4}h ?[1-9][0-9]{0,4}m)$";
+/// About 115 days.
+pub(super) const MOST_SECONDS: f64 = 9_999_999.0;
+
+/// Whether parameters (no null, one text each) or body fields are described.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    Parameter,
+    BodyField,
+}
+
+impl Kind {
+    /// What to send, for error messages.
+    pub(super) fn wanted(self) -> String {
+        match self {
+            Kind::Text { most, lines: false } => {
+                format!("send a text of 1 to {most} characters without control characters")
+            }
+            Kind::Text { most, lines: true } => {
+                format!("send a text of at most {most} characters")
+            }
+            Kind::Word { like, .. } => format!("send {like}"),
+            Kind::Choice(names) => format!("use one of {}", names.join(", ")),
+            Kind::Object { .. } => "send a JSON object".into(),
+            Kind::Int { least, most } => format!("send a whole number from {least} to {most}"),
+            Kind::Time => "send an RFC 3339 time such as 2026-01-31T08:00:00Z".into(),
+            Kind::Span => "send seconds (1 to 9999999) or a text such as '45s', '15m', '8h', \
+                           '1h 30m' or '2d'"
+                .into(),
+        }
+    }
+
+    pub(super) fn fits_text(self, text: &str) -> bool {
+        match self {
+            Kind::Text { most, lines: true } => text.chars().count() <= most,
+            Kind::Text { most, lines: false } => {
+                (1..=most).contains(&text.chars().count()) && !text.contains(char::is_control)
+            }
+            Kind::Word { most, fits, .. } => text.len() <= most && fits(text),
+            Kind::Choice(names) => names.contains(&text),
+            Kind::Object { .. } | Kind::Int { .. } | Kind::Time | Kind::Span => false,
+        }
+    }
+}
+
+/// `15m`, `8 hours`, `1h 30m`, or seconds: what [`SPAN`] says.
+pub(super) fn is_span(text: &str) -> bool {
+    const UNITS: &[&str] = &[
+        "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h",
+        "hr", "hrs", "hour", "hours", "d", "day", "days",
+    ];
+    let number = |n: &str, most: usize| {
+        (1..=most).contains(&n.len())
+            && n.bytes().all(|b| b.is_ascii_digit())
+            && !n.starts_with('0')
+    };
+    if number(text, 7) {
+        return true;
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, rest) = text.split_at(digits);
+    let minutes = |rest: &str| {
+        let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        rest.strip_suffix('m').is_some_and(|n| number(n, 5))
+    };
+    number(count, 5)
+        && (UNITS.contains(&rest.strip_prefix(' ').unwrap_or(rest))
+            || rest.strip_prefix('h').is_some_and(minutes))
+}
+
+pub fn field_schema(field: &Field, plain: Plain) -> Value {
+    let mut schema = match field.kind {
+        Kind::Text { most, lines: true } => json!({ "type": "string", "maxLength": most }),
+        Kind::Text { most, lines: false } => json!({
+            "type": "string", "minLength": 1, "maxLength": most, "pattern": NO_CONTROL
+        }),
+        Kind::Word { pattern, most, .. } => {
+            json!({ "type": "string", "minLength": 1, "maxLength": most, "pattern": pattern })
+        }
+        Kind::Choice(names) => json!({ "type": "string", "enum": names }),
+        Kind::Object { .. } => json!({ "type": "object" }),
+        Kind::Int { least, most } => {
+            json!({ "type": "integer", "minimum": least, "maximum": most })
+        }
+        Kind::Time => json!({ "type": "string", "format": "date-time" }),
+        Kind::Span => json!({ "anyOf": [
+            { "type": "string", "pattern": SPAN },
+            { "type": "number", "minimum": 1, "maximum": MOST_SECONDS }
+        ] }),
+    };
+    if plain == Plain::BodyField && !field.required {
+        if let Some(Value::Array(names)) = schema.get_mut("enum") {
+            names.push(Value::Null);
+        }
+        if let Some(Value::Array(kinds)) = schema.get_mut("anyOf") {
+            kinds.push(json!({ "type": "null" }));
+        }
+        if let Some(kind) = schema.get_mut("type") {
+            *kind = json!([kind.take(), "null"]);
+        }
+    }
+    schema["description"] = field.doc.into();
+    schema
+}
+
+/// A body of these fields. Others are passed over, so they are allowed.
+pub fn object_schema(fields: &[Field]) -> Value {
+    let properties: serde_json::Map<String, Value> = fields
+        .iter()
+        .map(|field| (field.name.to_owned(), field_schema(field, Plain::BodyField)))
+        .collect();
+    let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| f.name).collect();
+    let mut schema = json!({ "type": "object", "properties": properties });
+    if !required.is_empty() {
+        schema["required"] = required.into();
+    }
+    schema
+}

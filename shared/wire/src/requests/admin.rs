@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use watchbill_core::domain::{Role, TenantId};
+
+use super::line;
+use crate::form::{BadForm, Field, Form, Kind};
+
+const ROLES: &[&str] = &["admin", "agent", "approver", "user"];
+
+fn is_key_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+const KEY_NAME: Kind = Kind::Word {
+    pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+    most: 64,
+    fits: is_key_name,
+    like: "1 to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+};
+
+/// The body of `POST /keys`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateKey {
+    pub name: String,
+    pub role: Role,
+}
+
+impl CreateKey {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("name", KEY_NAME, "Who will use it; it stands in what the key does."),
+        Field::needed("role", Kind::Choice(ROLES), "What it may do."),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let name = form.text("name");
+        let role = form.choice("role", Role::parse);
+        form.done()?;
+        let (Some(name), Some(role)) = (name, role) else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self { name, role })
+    }
+}
+
+/// The body of `POST /auth/token`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenRequest {
+    pub sub: String,
+    pub role: Role,
+    pub lifetime: Duration,
+}
+
+impl TokenRequest {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("sub", line(128), "Who will bear it."),
+        Field::needed("role", Kind::Choice(ROLES), "What it may do."),
+        Field::maybe(
+            "expires_in",
+            Kind::Int { least: 60, most: 86_400 },
+            "Seconds it is good for; 3600 if left out.",
+        ),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let sub = form.text("sub");
+        let role = form.choice("role", Role::parse);
+        let lifetime = Duration::from_secs(form.int("expires_in").unwrap_or(3_600));
+        form.done()?;
+        let (Some(sub), Some(role)) = (sub, role) else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self { sub, role, lifetime })
+    }
+}
+
+/// The body of `POST /tenants`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTenant {
+    pub tenant: TenantId,
+    pub name: String,
+}
+
+impl CreateTenant {
+    pub const FIELDS: &[Field] = &[
+        Field::needed(
+            "tenant",
+            Kind::Word {
+                pattern: "^[a-z0-9_-]+$",
+                most: 64,
+                fits: |text| TenantId::parse(text).is_ok(),
+                like: "1 to 64 lower-case letters, digits, '-' and '_'",
+            },
+            "The tenant's name.",
+        ),
+        Field::maybe("name", KEY_NAME, "Name of its first key; `admin` if left out."),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let tenant = form.parsed("tenant", TenantId::parse);
+        let name = form.text("name").unwrap_or_else(|| "admin".into());
+        form.done()?;
+        let Some(tenant) = tenant else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self { tenant, name })
+    }
+}

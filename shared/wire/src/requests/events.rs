@@ -1,0 +1,80 @@
+use serde_json::{Map, Value};
+use watchbill_core::domain::{Caller, EventPriority, EventType, TaskId};
+use watchbill_core::service::NewEvent;
+
+use super::{ID, line};
+use crate::form::{BadForm, Field, Form, Kind};
+
+/// Bytes of JSON: 100 KB.
+pub const EVENT_PAYLOAD_LIMIT: usize = 100 * 1024;
+
+const PRIORITIES: &[&str] = &["critical", "high", "medium", "low", "P0", "P1", "P2", "P3"];
+
+/// The body of `POST /events/publish`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishEvent {
+    pub event_type: EventType,
+    pub source_agent: String,
+    pub payload: Map<String, Value>,
+    pub task_id: Option<TaskId>,
+    pub trace_id: Option<String>,
+    pub priority: Option<String>,
+}
+
+impl PublishEvent {
+    pub const FIELDS: &[Field] = &[
+        Field::needed(
+            "event_type",
+            Kind::Word {
+                pattern: "^[a-z][a-z0-9_]*\\.[a-z][a-z0-9_]*$",
+                most: 64,
+                fits: |text| EventType::parse(text).is_ok(),
+                like: "the form noun.verb in lower case, such as deploy.started",
+            },
+            "What happened, as noun.verb. Types that Watchbill alone makes (approval, budget, \
+             reputation, permission, circuit, ops_cycle, audit) are refused with 403.",
+        ),
+        Field::needed("source_agent", line(64), "Who says so."),
+        Field::needed(
+            "payload",
+            Kind::Object { most: EVENT_PAYLOAD_LIMIT },
+            "What there is to know about it, at most 100 KB.",
+        ),
+        Field::maybe("task_id", ID, "The task it is about."),
+        Field::maybe("trace_id", ID, "The trace it belongs to; else `traceparent`'s."),
+        Field::maybe("priority", Kind::Choice(PRIORITIES), "`medium` if left out."),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let event_type = form.choice("event_type", EventType::parse);
+        let source_agent = form.text("source_agent");
+        let payload = form.object("payload");
+        let task_id = form.parsed("task_id", TaskId::parse);
+        let trace_id = form.text("trace_id");
+        let priority =
+            form.choice("priority", |text| EventPriority::parse(text).map(|_| text.to_owned()));
+        form.done()?;
+        let (Some(event_type), Some(source_agent), Some(payload)) =
+            (event_type, source_agent, payload)
+        else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self { event_type, source_agent, payload, task_id, trace_id, priority })
+    }
+
+    pub fn into_new_event(self, caller: &Caller, trace_id: Option<String>) -> NewEvent {
+        NewEvent {
+            tenant: caller.tenant.clone(),
+            event_type: self.event_type.as_str().to_owned(),
+            source_agent: self.source_agent,
+            payload: self.payload,
+            task_id: self.task_id,
+            trace_id: self.trace_id.or(trace_id),
+            priority: self.priority,
+            published_by: caller.name.clone(),
+            event_id: None,
+            hops: 0,
+        }
+    }
+}

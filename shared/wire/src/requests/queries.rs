@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use watchbill_core::domain::{Agent, EventId, Priority, Status, TaskId, TaskType};
+use watchbill_core::service::{EventFilter, TaskFilter};
+
+use super::{ID, line};
+use crate::form::{BadForm, Field, Form, Kind};
+
+const LIMIT: Field = Field::maybe(
+    "limit",
+    Kind::Int { least: 1, most: 200 },
+    "Most entries of a page; 50 if left out.",
+);
+const CURSOR: Field =
+    Field::maybe("cursor", line(1024), "`next_cursor` of the page before, for the next one.");
+const WAIT: Field = Field::maybe(
+    "wait",
+    Kind::Int { least: 0, most: 20 },
+    "Seconds to wait for something new if there is nothing yet.",
+);
+
+const DEFAULT_LIMIT: usize = 50;
+
+fn limit(form: &mut Form) -> usize {
+    form.int("limit").map_or(DEFAULT_LIMIT, |n| n as usize)
+}
+
+fn wait(form: &mut Form) -> Duration {
+    Duration::from_secs(form.int("wait").unwrap_or_default())
+}
+
+/// A page of anything.
+#[derive(Clone, Debug)]
+pub struct PageQuery {
+    pub limit: usize,
+    pub cursor: Option<String>,
+}
+
+impl PageQuery {
+    pub const FIELDS: &[Field] = &[LIMIT, CURSOR];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let query = Self { limit: limit(&mut form), cursor: form.text("cursor") };
+        form.done().map(|()| query)
+    }
+}
+
+/// `GET /tasks`.
+#[derive(Clone, Debug)]
+pub struct TaskQuery {
+    pub filter: TaskFilter,
+    pub limit: usize,
+    pub cursor: Option<String>,
+    pub wait: Duration,
+}
+
+impl TaskQuery {
+    pub const FIELDS: &[Field] = &[
+        Field::maybe("status", Kind::Choice(Status::SPELLINGS), "Only tasks that stand so."),
+        Field::maybe("assigned_to", Kind::Choice(Agent::SPELLINGS), "Only this agent's tasks."),
+        Field::maybe("agent", Kind::Choice(Agent::SPELLINGS), "The same as `assigned_to`."),
+        Field::maybe("type", Kind::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
+        Field::maybe("priority", Kind::Choice(Priority::SPELLINGS), "Only of this priority."),
+        Field::maybe("source", line(64), "Only tasks from there."),
+        Field::maybe("parent_task_id", ID, "Only parts of this task."),
+        Field::maybe("parent", ID, "The same as `parent_task_id`."),
+        LIMIT,
+        CURSOR,
+        WAIT,
+    ];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let agent = form.choice("assigned_to", Agent::parse);
+        let parent = form.parsed("parent_task_id", TaskId::parse);
+        let filter = TaskFilter {
+            status: form.choice("status", Status::parse),
+            agent: form.choice("agent", Agent::parse).or(agent),
+            task_type: form.choice("type", TaskType::parse),
+            priority: form.choice("priority", Priority::parse),
+            source: form.text("source"),
+            parent: form.parsed("parent", TaskId::parse).or(parent),
+        };
+        let query = Self {
+            filter,
+            limit: limit(&mut form),
+            cursor: form.text("cursor"),
+            wait: wait(&mut form),
+        };
+        form.done().map(|()| query)
+    }
+}
+
+/// `GET /tasks/{id}`: may wait until the task has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchQuery {
+    pub version: Option<u64>,
+    pub wait: Duration,
+}
+
+impl WatchQuery {
+    pub const FIELDS: &[Field] = &[
+        WAIT,
+        Field::maybe(
+            "version",
+            Kind::Int { least: 0, most: 9_007_199_254_740_991 },
+            "Wait until the task is beyond this version; its present one if left out.",
+        ),
+    ];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let query = Self { version: form.int("version"), wait: wait(&mut form) };
+        form.done().map(|()| query)
+    }
+}
+
+/// `GET /events`.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    pub filter: EventFilter,
+    pub limit: usize,
+    pub cursor: Option<String>,
+    pub after: Option<EventId>,
+    pub wait: Duration,
+}
+
+const TYPE_OR_GROUP: Kind = Kind::Word {
+    pattern: "^[a-z][a-z0-9_]*\\.([a-z][a-z0-9_]*)?$",
+    most: 64,
+    fits: is_type_or_group,
+    like: "an event type such as deploy.started, or a group with its dot such as deploy.",
+};
+
+fn is_type_or_group(text: &str) -> bool {
+    let word = |w: &str| {
+        w.starts_with(|c: char| c.is_ascii_lowercase())
+            && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    text.split_once('.').is_some_and(|(noun, verb)| word(noun) && (verb.is_empty() || word(verb)))
+}
+
+impl EventQuery {
+    pub const FIELDS: &[Field] = &[
+        Field::maybe("type", TYPE_OR_GROUP, "Only this type, or a group such as `task.`."),
+        Field::maybe("event_type", TYPE_OR_GROUP, "The same as `type`."),
+        Field::maybe("task_id", ID, "Only what is about this task."),
+        Field::maybe(
+            "after",
+            ID,
+            "Only what was recorded after this event, oldest first, for followers.",
+        ),
+        LIMIT,
+        CURSOR,
+        WAIT,
+    ];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let event_type = form.text("event_type");
+        let filter = EventFilter {
+            event_type: form.text("type").or(event_type),
+            task_id: form.parsed("task_id", TaskId::parse),
+        };
+        let query = Self {
+            filter,
+            limit: limit(&mut form),
+            cursor: form.text("cursor"),
+            after: form.parsed("after", EventId::parse),
+            wait: wait(&mut form),
+        };
+        form.done().map(|()| query)
+    }
+}

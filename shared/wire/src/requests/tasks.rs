@@ -1,0 +1,282 @@
+use serde_json::{Map, Value};
+use watchbill_core::domain::{
+    Caller, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, UnknownName,
+};
+use watchbill_core::service::{Identity, NewTask, StatusChange};
+
+use super::{ID, line, prose};
+use crate::form::{BadForm, Field, Form, Kind};
+
+/// Metadata stands in the task's header, which is read at every step: bytes of JSON.
+pub const METADATA_LIMIT: usize = 16 * 1024;
+
+/// All spellings of types that a caller may ask for.
+const TYPES: &[&str] = &[
+    "faq",
+    "bugfix",
+    "deploy",
+    "deployment",
+    "investigate",
+    "monitor",
+    "monitoring",
+    "alert",
+    "incident",
+    "refactor",
+    "feature",
+    "kb_update",
+    "faq_update",
+    "documentation",
+    "knowledge_sync",
+    "devops",
+];
+
+/// The body of `POST /tasks`, and the detail of a `task.requested` event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTask {
+    pub task_type: TaskType,
+    pub priority: Priority,
+    pub source: String,
+    pub payload: Map<String, Value>,
+    pub metadata: Map<String, Value>,
+    pub sla_target: Option<String>,
+    pub sla_deadline: Option<Timestamp>,
+    pub parent: Option<TaskId>,
+    pub max_retries: Option<u32>,
+}
+
+impl CreateTask {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("type", Kind::Choice(TYPES), "What kind of work it is."),
+        Field::needed(
+            "payload",
+            Kind::Object { most: TaskLimits::PAYLOAD },
+            "What to do, at most 200 KB; `description` alone is enough for a task in words.",
+        ),
+        Field::maybe(
+            "priority",
+            Kind::Choice(Priority::SPELLINGS),
+            "P0 is run first; P2 if left out.",
+        ),
+        Field::maybe("source", line(64), "Where the task comes from; `user` if left out."),
+        Field::maybe("sla_target", Kind::Span, "By when, counted from now: seconds or `15m`."),
+        Field::maybe("sla_deadline", Kind::Time, "By when; wins over `sla_target`."),
+        Field::maybe(
+            "metadata",
+            Kind::Object { most: METADATA_LIMIT },
+            "Anything to keep with the task, at most 16 KB; `trace_id` in it is taken over.",
+        ),
+        Field::maybe("parent_task_id", ID, "The task that this one is a part of."),
+        Field::maybe(
+            "max_retries",
+            Kind::Int { least: 0, most: 100 },
+            "How often a failure is tried again; 3 if left out.",
+        ),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        Self::of(Form::from_json(Self::FIELDS, body)?)
+    }
+
+    pub fn from_object(map: Map<String, Value>) -> Result<Self, BadForm> {
+        Self::of(Form::from_object(Self::FIELDS, map))
+    }
+
+    fn of(mut form: Form) -> Result<Self, BadForm> {
+        let task_type = form.choice("type", requestable);
+        let payload = form.object("payload");
+        let priority = form.choice("priority", Priority::parse).unwrap_or_default();
+        let source = form.text("source").unwrap_or_else(|| "user".into());
+        let sla_target = form.span("sla_target");
+        let sla_deadline = form.time("sla_deadline");
+        let mut metadata = form.object("metadata").unwrap_or_default();
+        let parent = form.parsed("parent_task_id", TaskId::parse);
+        let max_retries = form.int("max_retries").map(|n| n as u32);
+        form.done()?;
+        // `metadata.result` is where a finished task's result is shown.
+        metadata.remove("result");
+        let (Some(task_type), Some(payload)) = (task_type, payload) else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self {
+            task_type,
+            priority,
+            source,
+            payload,
+            metadata,
+            sla_target,
+            sla_deadline,
+            parent,
+            max_retries,
+        })
+    }
+
+    /// The trace that the caller's metadata name, if it can be one.
+    fn metadata_trace(&self) -> Option<String> {
+        let trace = self.metadata.get("trace_id")?.as_str()?;
+        let fits = !trace.is_empty() && trace.len() <= 128 && !trace.contains(char::is_control);
+        fits.then(|| trace.to_owned())
+    }
+
+    /// `trace_id` is what the request's `traceparent` said.
+    pub fn into_new_task(
+        self,
+        caller: &Caller,
+        trace_id: Option<String>,
+        identity: Identity,
+    ) -> NewTask {
+        let trace_id = trace_id.or_else(|| self.metadata_trace());
+        NewTask {
+            tenant: caller.tenant.clone(),
+            task_type: self.task_type,
+            priority: self.priority,
+            source: self.source,
+            payload: self.payload,
+            metadata: self.metadata,
+            sla_target: self.sla_target,
+            sla_deadline: self.sla_deadline,
+            parent: self.parent,
+            trace_id,
+            max_retries: self.max_retries,
+            created_by: caller.name.clone(),
+            identity,
+            hops: 0,
+        }
+    }
+}
+
+fn requestable(text: &str) -> Result<TaskType, UnknownName> {
+    let unknown = || {
+        let known: Vec<_> = TaskType::ALL
+            .iter()
+            .filter(|one| **one != TaskType::OpsCycle)
+            .map(|one| one.as_str())
+            .collect();
+        UnknownName {
+            what: "type",
+            value: text.chars().take(64).collect(),
+            known: known.join(", "),
+        }
+    };
+    match TaskType::parse(text) {
+        // Made only by the schedule.
+        Ok(TaskType::OpsCycle) | Err(_) => Err(unknown()),
+        Ok(other) => Ok(other),
+    }
+}
+
+/// `PATCH /tasks/{id}/status`, by query or body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PatchStatus {
+    pub status: Status,
+    pub error: Option<String>,
+    pub result: Option<Map<String, Value>>,
+}
+
+const ERROR: Field = Field::maybe(
+    "error",
+    prose(100_000),
+    "Why it failed or is blocked; what is beyond 4 KB is cut off.",
+);
+
+impl PatchStatus {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("status", Kind::Choice(Status::SPELLINGS), "What the task is to become."),
+        ERROR,
+        Field::maybe(
+            "result",
+            Kind::Object { most: TaskLimits::PAYLOAD },
+            "What a completed task gives back, at most 200 KB; shown as `metadata.result`.",
+        ),
+    ];
+    pub const QUERY: &[Field] = &[
+        Field::maybe(
+            "status",
+            Kind::Choice(Status::SPELLINGS),
+            "The same as in the body, which may then be left out.",
+        ),
+        ERROR,
+    ];
+
+    /// The query's words go before the body's; with a status in the query there may be no body.
+    pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
+        let status = query.choice("status", Status::parse);
+        let error = query.text("error");
+        let (status, body_error, result) = match status {
+            Some(status) if body.is_empty() => (status, None, None),
+            given => {
+                let mut form = Form::from_json(Self::FIELDS, body)?;
+                if let Some(status) = given {
+                    form.set("status", status.as_str().into());
+                }
+                let status = form.choice("status", Status::parse);
+                let error = form.text("error");
+                let result = form.object("result");
+                form.done()?;
+                let Some(status) = status else {
+                    unreachable!("a needed field that is missing is a fault of the form");
+                };
+                (status, error, result)
+            }
+        };
+        let error = error.or(body_error).filter(|text| !text.is_empty()).map(cut);
+        Ok(Self { status, error, result })
+    }
+}
+
+/// The first [`TaskLimits::ERROR`] bytes, at a character's border.
+fn cut(mut text: String) -> String {
+    if text.len() > TaskLimits::ERROR {
+        let end = (0..=TaskLimits::ERROR).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+    }
+    text
+}
+
+impl From<PatchStatus> for StatusChange {
+    fn from(patch: PatchStatus) -> Self {
+        StatusChange { status: patch.status, error: patch.error, result: patch.result }
+    }
+}
+
+/// The answer to what a blocked task asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer(pub String);
+
+impl Answer {
+    pub const FIELDS: &[Field] = &[
+        Field::maybe("choice", line(256), "One of the choices offered."),
+        Field::maybe("text", prose(10_000), "An answer in words."),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let answer = match (form.text("choice"), form.text("text")) {
+            (Some(answer), None) | (None, Some(answer)) if !answer.trim().is_empty() => answer,
+            _ => {
+                form.fault("choice", "send either 'choice' or 'text', and not empty".into());
+                String::new()
+            }
+        };
+        form.done()?;
+        Ok(Self(answer))
+    }
+}
+
+/// Why someone rejects or cancels; by query or body, or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reason(pub Option<String>);
+
+impl Reason {
+    pub const FIELDS: &[Field] =
+        &[Field::maybe("reason", prose(1_000), "Why; it is kept and shown.")];
+
+    pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
+        let mut reason = query.text("reason");
+        if reason.is_none() && !body.is_empty() {
+            let mut form = Form::from_json(Self::FIELDS, body)?;
+            reason = form.text("reason");
+            form.done()?;
+        }
+        Ok(Self(reason.filter(|text| !text.trim().is_empty())))
+    }
+}

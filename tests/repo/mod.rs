@@ -1,0 +1,62 @@
+//! What holds for the repository as a whole.
+
+mod arrows;
+mod supply;
+mod tree;
+mod words;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The clone. Read when the tests run: clones may share what they build.
+fn root() -> PathBuf {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    Path::new(&manifest).parent().expect("tests/ lies in the clone").to_owned()
+}
+
+/// Every file of the project, as path from the root: not what is built, nor what git keeps.
+fn files() -> Vec<PathBuf> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the clone can be read") {
+            let path = entry.expect("an entry of the clone can be read").path();
+            let name = path.file_name().unwrap_or_default();
+            if path.is_dir() {
+                let foreign = [".git", "target", ".watchbill"].iter().any(|f| name == *f);
+                open.extend((!foreign).then_some(path));
+            } else {
+                found.push(path.strip_prefix(&root).expect("it lies in the clone").to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn rust_files() -> impl Iterator<Item = PathBuf> {
+    files().into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
+}
+
+/// The text of a file, or nothing if it is no text.
+fn text(path: &Path) -> String {
+    let bytes = fs::read(root().join(path)).expect("a file of the clone can be read");
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// What cargo prints for `args`.
+fn cargo(args: &[&str]) -> String {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo).args(args).current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+/// Fails with all there is to mend, not only with the first.
+#[track_caller]
+fn assert_none(rule: &str, found: &[String]) {
+    assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
+}

@@ -1,0 +1,67 @@
+//! The stages of `cargo xtask test`, in the order in which they run.
+
+mod deny;
+mod http;
+mod licence;
+mod rust;
+mod unused;
+
+use anyhow::Result;
+
+use crate::ctx::Ctx;
+use crate::stopwatch::Stopwatch;
+use crate::summary::{self, Row};
+
+pub struct Stage {
+    pub name: &'static str,
+    pub why: &'static str,
+    pub run: fn(&Ctx) -> Result<Report>,
+}
+
+/// Lines worth repeating at the end of the run, such as the test runner's last one.
+pub type Report = Vec<String>;
+
+pub const STAGES: &[Stage] = &[
+    Stage { name: "fmt", why: "one layout, so that diffs show changes", run: rust::fmt },
+    Stage { name: "unused", why: "no dependency that nobody uses", run: unused::run },
+    Stage { name: "deny", why: "bans, licences and sources of deny.toml", run: deny::run },
+    Stage { name: "clippy", why: "the lints of Cargo.toml and clippy.toml", run: rust::clippy },
+    Stage {
+        name: "tests",
+        why: "unit, property, conformance and repository tests",
+        run: rust::tests,
+    },
+    Stage {
+        name: "doctests",
+        why: "the examples in the docs compile and hold",
+        run: rust::doctests,
+    },
+    Stage { name: "doc", why: "the docs build, and their links lead somewhere", run: rust::doc },
+    Stage { name: "http", why: "the server keeps to its own OpenAPI document", run: http::run },
+];
+
+/// False when a stage failed. All are run, so that one run tells all there is to mend.
+pub fn run(ctx: &Ctx, only: &[String], fail_fast: bool) -> Result<bool> {
+    let mut rows = Vec::new();
+    let mut closing = Vec::new();
+    for stage in summary::chosen(STAGES, |s| s.name, only)? {
+        println!("\n--- {}: {}", stage.name, stage.why);
+        let watch = Stopwatch::start();
+        let error = match (stage.run)(ctx) {
+            Ok(report) => {
+                closing.extend(report);
+                None
+            }
+            Err(error) => {
+                println!("--- {} failed: {error:#}", stage.name);
+                Some(error)
+            }
+        };
+        let failed = error.is_some();
+        rows.push(Row { name: stage.name, took: watch.elapsed(), error });
+        if failed && fail_fast {
+            break;
+        }
+    }
+    Ok(summary::print("stages", "cargo xtask test", &rows, &closing))
+}

@@ -1,0 +1,112 @@
+//! What the toolchain checks.
+
+use anyhow::Result;
+
+use super::Report;
+use crate::cmd;
+use crate::ctx::Ctx;
+use crate::tools::{rustup, which};
+
+pub fn fmt(ctx: &Ctx) -> Result<Report> {
+    rustup::need(ctx, "fmt", "rustfmt")?;
+    cmd::run(&mut ctx.cargo(&["fmt", "--all", "--check"]))?;
+    Ok(Report::new())
+}
+
+pub fn clippy(ctx: &Ctx) -> Result<Report> {
+    rustup::need(ctx, "clippy", "clippy")?;
+    let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    cmd::run(&mut ctx.cargo(&args))?;
+    Ok(Report::new())
+}
+
+pub fn doc(ctx: &Ctx) -> Result<Report> {
+    let args = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
+    cmd::run(ctx.cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Report::new())
+}
+
+pub fn doctests(ctx: &Ctx) -> Result<Report> {
+    cmd::run(&mut ctx.cargo(&["test", "--workspace", "--doc", "--quiet", "--locked"]))?;
+    Ok(Report::new())
+}
+
+/// With nextest if it is there: it runs the tests of all binaries at once.
+pub fn tests(ctx: &Ctx) -> Result<Report> {
+    let mut closing = Closing::default();
+    let mut command = if which("cargo-nextest").is_some() {
+        ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+    } else {
+        let targets = ["test", "--workspace", "--lib", "--bins", "--tests"];
+        let mut command = ctx.cargo(&targets);
+        command.args(["--locked", "--no-fail-fast"]);
+        command
+    };
+    let result = cmd::watch(&mut command, |line| closing.read(line));
+    // A failed stage is told by its error; its closing line has just been on the screen.
+    result.map(|()| closing.line().into_iter().collect())
+}
+
+/// The runner's last word. nextest says it once, libtest once for each binary.
+#[derive(Default)]
+struct Closing {
+    nextest: Option<String>,
+    binaries: u32,
+    passed: u32,
+    ignored: u32,
+}
+
+impl Closing {
+    fn read(&mut self, line: &str) {
+        if line.trim_start().starts_with("Summary [") {
+            self.nextest = Some(line.trim().to_owned());
+        } else if let Some(counts) = line.strip_prefix("test result: ok. ") {
+            self.binaries += 1;
+            self.passed += count(counts, " passed");
+            self.ignored += count(counts, " ignored");
+        }
+    }
+
+    fn line(self) -> Option<String> {
+        let Self { nextest, binaries, passed, ignored } = self;
+        let libtest = (binaries > 0).then(|| {
+            format!("test result: ok. {passed} passed; 0 failed; {ignored} ignored ({binaries} binaries)")
+        });
+        nextest.or(libtest)
+    }
+}
+
+/// The number before `word` in "12 passed; 0 failed; …".
+fn count(counts: &str, word: &str) -> u32 {
+    let part = counts.split("; ").find_map(|part| part.strip_suffix(word));
+    part.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closing(lines: &[&str]) -> Option<String> {
+        let mut closing = Closing::default();
+        lines.iter().for_each(|line| closing.read(line));
+        closing.line()
+    }
+
+    #[test]
+    fn nextest_says_it_once() {
+        let summary = "     Summary [   0.012s] 45 tests run: 45 passed, 0 skipped";
+        assert_eq!(closing(&["PASS x", summary]).as_deref(), Some(summary.trim()));
+    }
+
+    #[test]
+    fn libtest_is_added_up() {
+        let lines = [
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "running 2 tests",
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ];
+        let expected = "test result: ok. 5 passed; 0 failed; 1 ignored (2 binaries)";
+        assert_eq!(closing(&lines).as_deref(), Some(expected));
+        assert_eq!(closing(&[]), None);
+    }
+}

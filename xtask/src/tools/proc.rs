@@ -1,0 +1,173 @@
+//! Servers that a stage starts, asks, and ends.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd;
+use crate::ctx::Ctx;
+use crate::stopwatch::Stopwatch;
+
+/// Between two looks at something that is not there yet.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A port of this machine that was free a moment ago.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A child that serves HTTP on 127.0.0.1. Killed when dropped, so no stage leaves one behind.
+pub struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts it with its output in `log`, and waits until `GET <path>` answers 200.
+    pub fn start(
+        ctx: &Ctx,
+        name: &str,
+        mut command: Command,
+        port: u16,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Self> {
+        let log = ctx.folder("log")?.join(name).with_extension("log");
+        let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
+        command.stdout(file.try_clone()?).stderr(file);
+        eprintln!("$ {}", cmd::shown(&command));
+        let child = command.spawn().with_context(|| format!("can't start {name}"))?;
+        let mut server = Self { child, port, log };
+        server.wait_for(name, path, patience)?;
+        Ok(server)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Asks it to end (SIGTERM) and waits for it to do so by itself.
+    pub fn terminate(mut self, patience: Duration) -> Result<ExitStatus> {
+        // The standard library knows SIGKILL alone, and unsafe code is forbidden here.
+        cmd::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let watch = Stopwatch::start();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if watch.elapsed() > patience {
+                bail!("it did not end within {patience:?} of SIGTERM\n{}", self.tail());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// The end of what it printed.
+    pub fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n");
+        format!("{last}\n(all of it: {})", self.log.display())
+    }
+
+    fn wait_for(&mut self, name: &str, path: &str, patience: Duration) -> Result<()> {
+        let watch = Stopwatch::start();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{name} ended at once with {status}\n{}", self.tail());
+            }
+            let answer = get(self.port, path);
+            if answer.as_ref().is_ok_and(|status| *status == 200) {
+                return Ok(());
+            }
+            if watch.elapsed() > patience {
+                let last = answer.map_or_else(|e| e.to_string(), |status| status.to_string());
+                bail!("{name}: GET {path} gave no 200 in {patience:?} ({last})\n{}", self.tail());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The status of a GET. Enough of HTTP/1.1 to see whether a server is up.
+fn get(port: u16, path: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let head = format!("Host: 127.0.0.1:{port}\r\nConnection: close");
+    // One write: a peer that answers after a first piece and closes would reset the rest.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes())?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    let status = std::str::from_utf8(&head).ok().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    status
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP/1.1 answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn ctx(folder: &std::path::Path) -> Ctx {
+        Ctx { root: folder.to_owned(), target: folder.to_owned() }
+    }
+
+    /// Answers the given status to one request after another, one thread for all.
+    fn answers(statuses: &'static [&'static str]) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for status in statuses {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 512];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_server_is_waited_for_and_ends_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let port = answers(&["503 Service Unavailable", "200 OK"]);
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let patience = Duration::from_secs(20);
+        let ctx = ctx(folder.path());
+        let server = Server::start(&ctx, "sleep", command, port, "/health", patience).unwrap();
+        assert_eq!(server.url(), format!("http://127.0.0.1:{port}"));
+        let status = server.terminate(patience).unwrap();
+        assert_eq!(status.signal(), Some(15), "sleep dies of SIGTERM: {status}");
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_told_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no disk; exit 4"]);
+        let ctx = ctx(folder.path());
+        let patience = Duration::from_secs(20);
+        let started = Server::start(&ctx, "sh", command, free_port().unwrap(), "/", patience);
+        let error = started.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.starts_with("sh ended at once with exit status: 4\nno disk"), "{error}");
+    }
+}
