@@ -76,7 +76,11 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "security": security(route.access),
     });
     if let Some(body) = doc.body {
-        let mut media = json!({ "schema": object_schema(body.fields) });
+        let mut schema = object_schema(body.fields);
+        if body.one_of {
+            schema["oneOf"] = one_of(body.fields);
+        }
+        let mut media = json!({ "schema": schema });
         if let Ok(example) = serde_json::from_str::<Value>(body.example) {
             media["example"] = example;
         }
@@ -84,6 +88,19 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             json!({ "required": body.required, "content": { "application/json": media } });
     }
     operation
+}
+
+/// One alternative for each field: it is given, the others are not.
+fn one_of(fields: &[Field]) -> Value {
+    let alternative = |given: &Field| {
+        let kind = |field: &Field| if field.name == given.name { "string" } else { "null" };
+        let properties: Map<_, _> = fields
+            .iter()
+            .map(|field| (field.name.to_owned(), json!({ "type": kind(field) })))
+            .collect();
+        json!({ "required": [given.name], "properties": properties })
+    };
+    fields.iter().map(alternative).collect()
 }
 
 fn description(route: &Route) -> String {

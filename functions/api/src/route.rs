@@ -106,6 +106,8 @@ impl Doc {
 pub struct Body {
     pub fields: &'static [Field],
     pub required: bool,
+    /// Exactly one of the fields is to be given.
+    pub one_of: bool,
     /// JSON.
     pub example: &'static str,
 }

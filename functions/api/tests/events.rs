@@ -1,5 +1,7 @@
 //! Events over HTTP: published, listed, followed.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod common;
 
 use common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};

@@ -213,7 +213,7 @@ async fn another_tenant_sees_nothing() {
     let list = ask("GET", "/tasks").key(OTHER).of(&api).await.json();
     assert_eq!(list["count"], 0);
     let child = json!({ "type": "faq", "payload": {}, "parent_task_id": id });
-    ask("POST", "/tasks").key(OTHER).json(&child).of(&api).await.problem(400);
+    ask("POST", "/tasks").key(OTHER).json(&child).of(&api).await.problem(404);
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn tasks_are_listed_newest_first_in_pages() {
         }
     }
     assert_eq!(seen, ids);
-    ask("GET", "/tasks?cursor=nonsense").key(USER).of(&api).await.problem(400);
+    ask("GET", "/tasks?cursor=nonsense").key(USER).of(&api).await.problem(404);
 }
 
 fn encoded(text: &str) -> String {

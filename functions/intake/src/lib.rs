@@ -73,17 +73,20 @@ impl Intake {
         };
         // The window's item changes in the commit that makes the task: of two events at the
         // same time one finds it taken.
+        let mut last = ServiceError::Busy { after: Duration::from_millis(100) };
         for _ in 0..4 {
             let Some(take) = self.take_window(tenant, reaction, &reacted, event, window).await?
             else {
                 return Ok(());
             };
             match self.core.create_task_with(new.clone(), vec![take]).await {
-                Err(ServiceError::Conflict { .. }) => {}
+                // The window was taken meanwhile, which the next look finds, or the task
+                // stands with another content, which lasts.
+                Err(conflict @ ServiceError::Conflict { .. }) => last = conflict,
                 other => return other.map(|_| ()),
             }
         }
-        Err(ServiceError::Busy { after: Duration::from_millis(100) })
+        Err(last)
     }
 
     async fn new_task(

@@ -1,5 +1,7 @@
 //! Whole runs of the ops agent over ports that a test owns.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

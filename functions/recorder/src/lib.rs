@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use watchbill_core::domain::{PublishedEvent, Task, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Bus, Change, Item};
+use watchbill_core::ports::{Bus, Change, StoreError};
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::Core;
 
@@ -34,8 +34,10 @@ impl Recorder {
     /// Records a batch of changes. An error means: the whole batch again, later.
     pub async fn record(&self, changes: &[Change]) -> Result<(), HandlerError> {
         let mut by_tenant: BTreeMap<TenantId, Vec<Recorded>> = BTreeMap::new();
-        for (tenant, change) in changes.iter().filter_map(recordable) {
-            by_tenant.entry(tenant).or_default().push(change);
+        for change in changes {
+            if let Some((tenant, change)) = recordable(change)? {
+                by_tenant.entry(tenant).or_default().push(change);
+            }
         }
         let mut tenants = self.tenants.lock().await;
         for (tenant, changes) in by_tenant {
@@ -76,9 +78,10 @@ impl Recorder {
 }
 
 /// The change, if the ledger is to hold it. What can't be read is logged and left out: the
-/// shard must go on, and the item itself is not touched.
-fn recordable(change: &Change) -> Option<(TenantId, Recorded)> {
-    let item = change.image.as_ref()?;
+/// shard must go on, and the item itself is not touched. What a newer build wrote waits for
+/// that build, because a change left out here is missing from the ledger for ever.
+fn recordable(change: &Change) -> Result<Option<(TenantId, Recorded)>, HandlerError> {
+    let Some(item) = change.image.as_ref() else { return Ok(None) };
     let read = match &*item.kind {
         Task::KIND => decode::<Task>(item).map(|stored| {
             let tenant = stored.value.tenant.clone();
@@ -87,11 +90,14 @@ fn recordable(change: &Change) -> Option<(TenantId, Recorded)> {
         PublishedEvent::KIND => decode::<PublishedEvent>(item).map(|stored| {
             (stored.value.tenant, Recorded::event(change, stored.value.event))
         }),
-        _ => return None,
+        _ => return Ok(None),
     };
-    read.map_err(|error| log_unreadable(item, &error)).ok()
-}
-
-fn log_unreadable(item: &Item, error: &watchbill_core::ports::StoreError) {
-    tracing::error!(key = %item.key, "change of {} can't be recorded: {error}", item.key);
+    match read {
+        Ok(recorded) => Ok(Some(recorded)),
+        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(key = %item.key, "change of {} can't be recorded: {error}", item.key);
+            Ok(None)
+        }
+    }
 }

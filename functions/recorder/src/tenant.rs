@@ -45,12 +45,13 @@ impl Recorded {
         Self { key: change.key.partition.clone(), version: change.version, what }
     }
 
-    /// When the change happened; nothing if the header no longer says.
-    fn at(&self) -> Option<Timestamp> {
+    /// When the change happened, or a moment before it where the header no longer says.
+    fn at(&self) -> Timestamp {
         match &self.what {
-            Subject::Event(event) => Some(event.timestamp),
+            Subject::Event(event) => event.timestamp,
             Subject::Task(task) => {
-                task.log.iter().find(|entry| entry.version == self.version).map(|entry| entry.at)
+                let of_version = |entry: &&LogEntry| entry.version <= self.version;
+                task.log.iter().rev().find(of_version).map_or(task.created_at, |entry| entry.at)
             }
         }
     }
@@ -92,7 +93,8 @@ impl TenantRecorder {
             }
         }
         let recorder = Self {
-            recent: Recent::since(core.clock().now()),
+            // Nothing is known yet, so the first change has the ledger read back to its time.
+            recent: Recent::since(core.clock().now().max(head.recorded_at).plus(2 * SKEW)),
             saved: (kept.as_ref().map(|kept| kept.version), applied),
             tenant,
             ledger,
@@ -145,7 +147,7 @@ impl TenantRecorder {
 
     /// Makes sure that what was recorded since the oldest of these changes is known.
     async fn remember_back_to(&mut self, changes: &[Recorded]) -> Result<(), HandlerError> {
-        let oldest = changes.iter().filter_map(Recorded::at).min();
+        let oldest = changes.iter().map(Recorded::at).min();
         let Some(oldest) = oldest.filter(|at| !self.recent.covers(at.minus(SKEW))) else {
             return Ok(());
         };
@@ -223,10 +225,14 @@ impl TenantRecorder {
     /// Appends by put-if-absent at the next number. Another recorder at the same ledger is
     /// noticed by it; then this one gives up and reads anew.
     async fn append(&mut self, core: &Core, entries: Vec<Entry>) -> Result<Batch, HandlerError> {
+        // Never before the batch before it, nor before what it holds, also where a clock was
+        // set back: batches are found by this time, and the newest by being last.
+        let happened = entries.iter().map(at_of).max().unwrap_or_default();
+        let recorded_at = core.clock().now().max(self.head.recorded_at).max(happened);
         let (batch, item) = Batch::new(
             self.tenant.clone(),
             self.head.seq + 1,
-            core.clock().now(),
+            recorded_at,
             self.head.hash.clone(),
             self.head.published,
             entries,
@@ -236,8 +242,9 @@ impl TenantRecorder {
             let writes = vec![Write::Put { item: item.clone(), expect: Expect::Absent }];
             match core.store().commit(Commit { id, writes }).await {
                 Ok(()) => {
-                    self.head =
-                        Head { seq: batch.seq, hash: batch.hash.clone(), ..self.head.clone() };
+                    self.head.seq = batch.seq;
+                    self.head.hash.clone_from(&batch.hash);
+                    self.head.recorded_at = batch.recorded_at;
                     return Ok(batch);
                 }
                 Err(CommitError::Busy { after }) => core.clock().sleep(after).await,
@@ -302,6 +309,13 @@ impl TenantRecorder {
                 Err(HandlerError::retry(Duration::from_secs(5), reason))
             }
         }
+    }
+}
+
+fn at_of(entry: &Entry) -> Timestamp {
+    match entry {
+        Entry::Published(event) => event.timestamp,
+        Entry::Task(entry) => entry.change.at,
     }
 }
 

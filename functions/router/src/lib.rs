@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use watchbill_core::domain::{Status, Task, Timestamp, What};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes};
+use watchbill_core::ports::{
+    Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, StoreError,
+};
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::Core;
 
@@ -31,8 +33,10 @@ impl Router {
     /// logged; its item is due one day, so it is not lost.
     pub async fn route(&self, changes: &[Change]) -> Result<(), HandlerError> {
         let now = self.clock.now();
-        let mut pointers: Vec<(LaneMessage, Duration)> =
-            changes.iter().filter_map(|change| pointer_of(change, now)).collect();
+        let mut pointers: Vec<(LaneMessage, Duration)> = Vec::new();
+        for change in changes {
+            pointers.extend(pointer_of(change, now)?);
+        }
         if pointers.is_empty() {
             return Ok(());
         }
@@ -44,16 +48,20 @@ impl Router {
     }
 }
 
-fn pointer_of(change: &Change, now: Timestamp) -> Option<(LaneMessage, Duration)> {
-    let item = change.image.as_ref()?;
-    if *item.kind != *Task::KIND {
-        return None;
-    }
+/// What a newer build wrote waits for that build.
+fn pointer_of(
+    change: &Change,
+    now: Timestamp,
+) -> Result<Option<(LaneMessage, Duration)>, HandlerError> {
+    let Some(item) = change.image.as_ref().filter(|item| *item.kind == *Task::KIND) else {
+        return Ok(None);
+    };
     match decode::<Task>(item) {
-        Ok(stored) => pointer(&stored.value, now),
+        Ok(stored) => Ok(pointer(&stored.value, now)),
+        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
         Err(error) => {
             tracing::error!(key = %change.key, "change of {} can't be routed: {error}", change.key);
-            None
+            Ok(None)
         }
     }
 }

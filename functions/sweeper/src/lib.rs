@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::{Command, Rejection};
+use watchbill_core::decide::{Command, Rejection, next_due};
 use watchbill_core::domain::{Approval, Task, Timestamp};
 use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, decode};
@@ -30,6 +30,14 @@ pub struct Swept {
     pub looked_at: usize,
     pub changed: usize,
     pub failed: usize,
+}
+
+/// What a look at a due item came to.
+enum Looked {
+    Changed,
+    /// Nothing is to be done before this moment.
+    NotYet(Timestamp),
+    Nothing,
 }
 
 impl Sweeper {
@@ -72,42 +80,52 @@ impl Sweeper {
         let done = match &*item.kind {
             Task::KIND => self.task(&item).await,
             Approval::KIND => self.approval(&item).await,
-            _ => Ok(false),
+            _ => Ok(Looked::Nothing),
         };
         match done {
-            Ok(true) => swept.changed += 1,
-            Ok(false) => self.push(&item, now).await?,
+            Ok(Looked::Changed) => swept.changed += 1,
+            Ok(Looked::NotYet(due)) => self.push(&item, due).await?,
+            Ok(Looked::Nothing) => self.push(&item, now.plus(PUSH)).await?,
             Err(error) => {
                 swept.failed += 1;
                 tracing::error!(key = %item.key, "due item {} can't be dealt with: {error}", item.key);
-                self.push(&item, now).await?;
+                self.push(&item, now.plus(PUSH)).await?;
             }
         }
         Ok(())
     }
 
-    async fn task(&self, item: &Item) -> Result<bool, ServiceError> {
+    async fn task(&self, item: &Item) -> Result<Looked, ServiceError> {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
         let backlog = self.lanes.backlog(stored.value.agent, stored.value.lane()).await;
         // Lanes that can't be asked are no proof of a lost pointer either.
         let lane_busy = backlog.map_or(true, |waiting| waiting > 0);
         match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
-            Ok(_) => Ok(true),
-            Err(CommandError::Rejected { rejection: Rejection::NothingDue, .. }) => Ok(false),
-            Err(CommandError::Rejected { .. }) => Ok(false),
+            Ok(_) => Ok(Looked::Changed),
+            Err(CommandError::Rejected {
+                rejection: Rejection::NothingDue,
+                task: Some(task),
+            }) => {
+                // The item was due earlier than the task, as an index entry that is early
+                // enough is not rewritten at every change.
+                let due = next_due(&task.value, self.core.clock().now());
+                Ok(due.map_or(Looked::Nothing, Looked::NotYet))
+            }
+            Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
             Err(error) => Err(error.into_service(&id)),
         }
     }
 
-    async fn approval(&self, item: &Item) -> Result<bool, ServiceError> {
+    async fn approval(&self, item: &Item) -> Result<Looked, ServiceError> {
         let approval = decode::<Approval>(item)?.value;
-        self.core.expire_approval(&approval.tenant, &approval.id).await
+        let expired = self.core.expire_approval(&approval.tenant, &approval.id).await?;
+        Ok(if expired { Looked::Changed } else { Looked::Nothing })
     }
 
     /// Writes the item back as it is, due later. If someone changes it meanwhile, they know
     /// better.
-    async fn push(&self, item: &Item, now: Timestamp) -> Result<(), ServiceError> {
+    async fn push(&self, item: &Item, due: Timestamp) -> Result<(), ServiceError> {
         let Some(current) = self.core.store().get(&item.key).await? else { return Ok(()) };
         if current.version != item.version {
             return Ok(());
@@ -119,7 +137,7 @@ impl Sweeper {
             body: current.body.clone(),
             list: current.list.clone(),
             list2: current.list2.clone(),
-            due: Some(now.plus(PUSH)),
+            due: Some(due),
             expires: current.expires,
         };
         let expect = Expect::Version(current.version);

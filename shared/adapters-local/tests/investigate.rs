@@ -1,5 +1,7 @@
 //! An investigation over real files of several forms, from the log folder to the report.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;

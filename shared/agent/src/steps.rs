@@ -250,7 +250,7 @@ impl Steps {
             if let Some(there) = there.filter(|there| there.value.outcome.is_some()) {
                 let ours = step.outcome.as_ref().map(|o| &o.result);
                 let kept = there.value.outcome.as_ref().map(|o| &o.result);
-                if success && ours != kept {
+                if success && ours != kept && !same_attempt(&step, &there.value) {
                     effect.undo(ours.unwrap_or(&Map::new())).await;
                 }
                 return Ok(recorded(&there.value));
@@ -271,6 +271,12 @@ impl Steps {
 enum Settled {
     Taken(Taken),
     DidNot,
+}
+
+/// Whether two records are of one attempt: the run that made it and the one that looked it
+/// up may describe it differently, and undoing it would undo the only one.
+fn same_attempt(one: &Step, other: &Step) -> bool {
+    (one.fence, one.intended_at) == (other.fence, other.intended_at)
 }
 
 fn recorded(step: &Step) -> Taken {

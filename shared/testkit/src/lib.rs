@@ -8,11 +8,15 @@
 
 mod fake_clock;
 mod fake_entropy;
+mod flaky_store;
 mod memory_store;
+mod peers;
 mod store_loop;
 pub mod store_suite;
 
 pub use fake_clock::FakeClock;
 pub use fake_entropy::SeededEntropy;
+pub use flaky_store::FlakyStore;
 pub use memory_store::{MemoryFeed, MemoryStore};
+pub use peers::{MemoryBus, MemoryLanes, MemoryWake};
 pub use store_loop::{LoopReport, store_loop};

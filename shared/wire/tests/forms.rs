@@ -5,7 +5,7 @@ use watchbill_core::domain::{Agent, Priority, Status, TaskType};
 use watchbill_wire::form::{Plain, field_schema, object_schema};
 use watchbill_wire::{
     Answer, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError, Form,
-    Kind, PatchStatus, PublishEvent, TaskQuery, TokenRequest,
+    Kind, PatchStatus, PublishEvent, Reason, TaskQuery, TokenRequest,
 };
 
 fn create(body: Value) -> Result<CreateTask, BadForm> {
@@ -204,6 +204,21 @@ fn a_status_comes_by_query_or_body() {
     let long = json!({ "status": "failed", "error": "é\u{1b}[31m\n".repeat(2_000) }).to_string();
     let cut = PatchStatus::read(&mut query(""), long.as_bytes()).unwrap().error.unwrap();
     assert!(cut.len() <= 4096 && cut.len() > 4000 && !cut.contains('\u{1b}'), "{}", cut.len());
+}
+
+#[test]
+fn a_reason_may_be_left_out_but_not_be_nonsense() {
+    let query = |reason: Option<&str>| {
+        let pair = reason.map(|text| ("reason".to_owned(), text.to_owned()));
+        Form::from_query(Reason::FIELDS, pair.into_iter())
+    };
+    assert_eq!(Reason::read(&mut query(None), b""), Ok(Reason(None)));
+    assert_eq!(Reason::read(&mut query(Some(" ")), b""), Ok(Reason(None)));
+    let body = br#"{"reason":"late"}"#;
+    assert_eq!(Reason::read(&mut query(None), body), Ok(Reason(Some("late".into()))));
+    assert_eq!(Reason::read(&mut query(Some("early")), body), Ok(Reason(Some("early".into()))));
+    assert!(Reason::read(&mut query(Some("early")), b"\xff\x00").is_err());
+    assert!(Reason::read(&mut query(None), br#"{"reason":5}"#).is_err());
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: TokenRequest::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"sub":"dashboard","role":"user","expires_in":3600}"#,
             }),
             errors: &[400, 409, 413, 415],
@@ -46,6 +47,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: CreateKey::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"name":"ops-worker","role":"agent"}"#,
             }),
             errors: &[400, 409, 413, 415, 503],
@@ -100,6 +102,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: CreateTenant::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"tenant":"acme"}"#,
             }),
             errors: &[400, 409, 413, 415, 503],

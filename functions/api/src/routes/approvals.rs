@@ -24,7 +24,7 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(pending(req)),
         doc: Doc {
             query: PageQuery::FIELDS,
-            errors: &[400, 503],
+            errors: &[400, 404, 503],
             ..Doc::new(
                 "Approvals",
                 "pending_approvals",
@@ -40,7 +40,7 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(history(req)),
         doc: Doc {
             query: PageQuery::FIELDS,
-            errors: &[400, 503],
+            errors: &[400, 404, 503],
             ..Doc::new(
                 "Approvals",
                 "approval_history",
@@ -95,6 +95,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: Reason::FIELDS,
                 required: false,
+                one_of: false,
                 example: r#"{"reason":"not before the release"}"#,
             }),
             errors: &[400, 404, 409, 413, 415, 503],

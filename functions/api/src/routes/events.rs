@@ -40,6 +40,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: PublishEvent::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"event_type":"alert.triggered","source_agent":"prometheus","payload":{"alert_type":"high_cpu","severity":"critical"}}"#,
             }),
             errors: &[400, 413, 415, 503],
@@ -87,10 +88,11 @@ async fn publish(mut req: Req) -> Answer {
 
 async fn list(req: Req) -> Answer {
     let query = EventQuery::read(req.query(EventQuery::FIELDS))?;
+    let last = last_event_id(&req)?;
     let accepts = req.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let wants_stream = accepts.is_some_and(|kinds| kinds.contains("text/event-stream"));
     if wants_stream && req.state.shared().streams {
-        return stream(req, query).await;
+        return stream(req, query, last).await;
     }
     let (core, tenant) = (req.core(), &req.caller().tenant);
     let (events, next_cursor) = match &query.after {
@@ -107,6 +109,13 @@ async fn list(req: Req) -> Answer {
     json(&EventList { success: true, count: events.len(), events, next_cursor })
 }
 
+fn last_event_id(req: &Req) -> Result<Option<EventId>, Fault> {
+    let Some(value) = req.headers().get("last-event-id") else { return Ok(None) };
+    let id = std::str::from_utf8(value.as_bytes()).ok().and_then(|text| EventId::parse(text).ok());
+    let wrong = || Fault::field("Last-Event-ID", "'Last-Event-ID' is no event's id");
+    id.map(Some).ok_or_else(wrong)
+}
+
 /// A stream's place in the ledger.
 struct Follower {
     state: ApiState,
@@ -119,19 +128,11 @@ struct Follower {
     _place: StreamPlace,
 }
 
-async fn stream(req: Req, query: EventQuery) -> Answer {
+async fn stream(req: Req, query: EventQuery, last: Option<EventId>) -> Answer {
     let Some(place) = req.state.stream_place() else {
         return Err(Fault::unavailable("too many event streams are open", KEEP_ALIVE));
     };
     let (core, tenant) = (req.core(), req.caller().tenant.clone());
-    let last = match req.headers().get("last-event-id").map(HeaderValue::to_str) {
-        None => None,
-        Some(text) => Some(
-            text.ok()
-                .and_then(|text| EventId::parse(text).ok())
-                .ok_or_else(|| Fault::field("Last-Event-ID", "'Last-Event-ID' is no event's id"))?,
-        ),
-    };
     let after = match last.or(query.after) {
         Some(after) => {
             // Said now, while the answer can still be a 404.

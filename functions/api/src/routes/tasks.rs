@@ -23,9 +23,10 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: CreateTask::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"type":"monitor","payload":{"service":"system"},"priority":"P2"}"#,
             }),
-            errors: &[400, 409, 413, 415, 503],
+            errors: &[400, 404, 409, 413, 415, 503],
             ..Doc::new(
                 "Tasks",
                 "create_task",
@@ -43,7 +44,7 @@ pub const ROUTES: &[Route] = &[
             text: "Newest first. With `wait`, an empty page is held back until there is a task \
                    for it: so workers outside find theirs.",
             query: TaskQuery::FIELDS,
-            errors: &[400, 503],
+            errors: &[400, 404, 503],
             ..Doc::new(
                 "Tasks",
                 "list_tasks",
@@ -84,6 +85,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: PatchStatus::FIELDS,
                 required: true,
+                one_of: false,
                 example: r#"{"status":"completed","result":{"ok":true}}"#,
             }),
             errors: &[400, 404, 409, 413, 415, 503],
@@ -106,6 +108,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: AnswerForm::FIELDS,
                 required: true,
+                one_of: true,
                 example: r#"{"text":"use the replica"}"#,
             }),
             errors: &[400, 404, 409, 413, 415, 503],
@@ -128,6 +131,7 @@ pub const ROUTES: &[Route] = &[
             body: Some(Body {
                 fields: Reason::FIELDS,
                 required: false,
+                one_of: false,
                 example: r#"{"reason":"no longer needed"}"#,
             }),
             errors: &[400, 404, 409, 413, 415, 503],

@@ -120,10 +120,11 @@ pub(super) fn end(
     let owner = lease.owner.clone();
     step.task.notes = notes.to_vec();
     apply(step, &owner, ending);
-    step.task.outcome = match ending {
+    step.outcome = match ending {
         Ending::Suspended { .. } => None,
         _ => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
     };
+    step.task.outcome.clone_from(&step.outcome);
     step.events(events);
     Ok(())
 }
@@ -133,6 +134,10 @@ pub(super) fn end_outside(
     owner: &str,
     ending: &Ending,
 ) -> Result<(), Rejection> {
+    if let Ending::Suspended { .. } = ending {
+        // Nothing would wake a worker outside: it keeps its lease, or gives the task up.
+        return Err(step.illegal("suspended by a worker outside"));
+    }
     match (step.task.status, &step.task.lease) {
         (Status::Assigned, _) => {
             step.task.fence += 1;
@@ -146,6 +151,8 @@ pub(super) fn end_outside(
         }
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
+    // The run before may have left its own.
+    step.task.outcome = None;
     apply(step, owner, ending);
     Ok(())
 }

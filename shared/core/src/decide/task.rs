@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Command, Facts, Rejection, create, run, tick};
 use crate::domain::{
-    EventType, LogEntry, LoggedEvent, Sla, Status, Task, TaskLimits, Timestamp, What,
+    EventType, LogEntry, LoggedEvent, Outcome, Sla, Status, Task, TaskLimits, Timestamp, What,
 };
 
 /// A resume is looked after this long after its moment, should its message be lost.
@@ -95,13 +95,24 @@ pub(super) struct Step<'a> {
     by: String,
     note: Option<String>,
     events: Vec<LoggedEvent>,
+    /// What the run that ends here used and did to the agent's reputation.
+    pub outcome: Option<Outcome>,
 }
 
 impl<'a> Step<'a> {
     pub fn new(task: Task, version: u64, facts: &'a Facts<'a>) -> Self {
         let before = task.status;
-        let by = String::new();
-        Self { task, facts, version, before, what: What::Checked, by, note: None, events: vec![] }
+        Self {
+            task,
+            facts,
+            version,
+            before,
+            what: What::Checked,
+            by: String::new(),
+            note: None,
+            events: Vec::new(),
+            outcome: None,
+        }
     }
 
     pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
@@ -135,6 +146,7 @@ impl<'a> Step<'a> {
             before: (self.version > 0 && self.before != status).then_some(self.before),
             note: self.note,
             events: self.events,
+            outcome: self.outcome,
         });
         let mut overflow = Vec::new();
         if self.task.log.len() > TaskLimits::LOG {
@@ -144,7 +156,7 @@ impl<'a> Step<'a> {
         Decided { task: self.task, version, overflow }
     }
 
-    fn illegal(&self, what: &'static str) -> Rejection {
+    pub fn illegal(&self, what: &'static str) -> Rejection {
         Rejection::Illegal { status: self.task.status, what }
     }
 

@@ -33,6 +33,10 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
                 offer(step, lane_busy);
             }
         }
+        // No pointer is to be offered; without a moment to wait for it is not due at once again.
+        Status::Assigned => {
+            step.task.resume_at = step.task.resume_at.filter(|at| *at > now);
+        }
         _ => {}
     }
     Ok(())

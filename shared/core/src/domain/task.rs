@@ -285,6 +285,9 @@ pub struct LogEntry {
     pub note: Option<String>,
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<LoggedEvent>,
+    /// Reputation and usage that came with this change, so that a fold counts them once.
+    #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
 }
 
 /// An event as the log keeps it: its type and what can't be read off the task.

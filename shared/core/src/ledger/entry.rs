@@ -31,9 +31,6 @@ pub struct TaskEntry {
     pub hops: u8,
     #[serde(flatten)]
     pub change: LogEntry,
-    /// Reputation and usage that came with it.
-    #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<crate::domain::Outcome>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -44,7 +41,6 @@ fn is_zero(n: &u8) -> bool {
 /// The ledger entries of a task's changes with versions above `recorded`. `older` are log
 /// entries that had to leave the header.
 pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> {
-    let last = task.log.last().map_or(0, |entry| entry.version);
     older
         .iter()
         .chain(&task.log)
@@ -58,7 +54,6 @@ pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> 
                 trace_id: task.trace_id.clone(),
                 hops: task.hops,
                 change: change.clone(),
-                outcome: task.outcome.clone().filter(|_| change.version == last),
             })
         })
         .collect()

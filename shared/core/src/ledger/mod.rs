@@ -5,8 +5,10 @@ mod batch;
 mod entry;
 mod read;
 mod stats;
+mod verify;
 
 pub use batch::{Batch, BatchError, MAX_BATCH_BYTES};
 pub use entry::{Entry, TaskEntry, entries_of};
 pub use read::{Head, LedgerReader};
 pub use stats::StatsFold;
+pub use verify::{Verified, VerifyError, verify};

@@ -11,6 +11,7 @@ pub struct Head {
     pub seq: u64,
     pub hash: String,
     pub published: u64,
+    pub recorded_at: Timestamp,
 }
 
 /// Reads a tenant's ledger.
@@ -32,7 +33,8 @@ impl LedgerReader {
         let mut head = Head::default();
         let mut seq = listed.max(1);
         while let Some(batch) = self.batch(seq).await? {
-            head = Head { seq, hash: batch.hash, published: batch.published };
+            let Batch { hash, published, recorded_at, .. } = batch;
+            head = Head { seq, hash, published, recorded_at };
             seq += 1;
         }
         Ok(head)

@@ -18,23 +18,30 @@ impl Core {
         };
         let task = decode::<Task>(head)?.value;
         let mut entries = Vec::new();
+        // Changes stand in the order of their versions, also where the clock was set back.
+        let mut reached = task.created_at;
         for change in older_log(&items)?.iter().chain(&task.log) {
-            entries.push(of_change(change));
-            entries.extend(change.events.iter().map(|event| TimelineEntry {
-                kind: TimelineKind::Event,
-                what: event.event_type.to_string(),
-                text: String::new(),
-                duration_ms: None,
-                ..of_change(change)
+            reached = reached.max(change.at);
+            entries.push((reached, of_change(change)));
+            entries.extend(change.events.iter().map(|event| {
+                let entry = TimelineEntry {
+                    kind: TimelineKind::Event,
+                    what: event.event_type.to_string(),
+                    text: String::new(),
+                    duration_ms: None,
+                    ..of_change(change)
+                };
+                (reached, entry)
             }));
         }
         for item in items.iter().filter(|item| item.key.sort.starts_with(repo::STEPS)) {
-            entries.extend(of_step(&decode::<Step>(item)?.value));
+            let step = decode::<Step>(item)?.value;
+            entries.extend(of_step(&step).into_iter().map(|entry| (entry.at, entry)));
         }
-        entries.extend(task.notes.iter().map(of_note));
+        entries.extend(task.notes.iter().map(|note| (note.at, of_note(note))));
         // Stable: a change before the events it gave.
-        entries.sort_by_key(|entry| entry.at);
-        Ok(entries)
+        entries.sort_by_key(|(at, _)| *at);
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 }
 

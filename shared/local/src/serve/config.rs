@@ -90,15 +90,18 @@ impl Config {
                 None => file.cors.origins.clone(),
             },
             cors_credentials: file.cors.credentials,
-            log_folders: match env.get("WATCHBILL_LOG_FOLDERS") {
+            log_folders: match env.get("LOG_DIRS") {
                 Some(list) => list.split(':').filter(|f| !f.is_empty()).map(Into::into).collect(),
                 None => file.logs.folders.clone(),
             },
-            probe_private: match env.get("WATCHBILL_PROBE_PRIVATE") {
-                Some(text) => allow("WATCHBILL_PROBE_PRIVATE", text)?,
+            probe_private: match env.get("PROBE_ALLOW_PRIVATE") {
+                Some(text) => allow("PROBE_ALLOW_PRIVATE", text)?,
                 None => file.probes.allow_private.unwrap_or(false),
             },
-            probe_hosts: file.probes.allow_hosts.clone(),
+            probe_hosts: match env.get("PROBE_ALLOW_HOSTS") {
+                Some(list) => words(list),
+                None => file.probes.allow_hosts.clone(),
+            },
             first_task: match env.get("WATCHBILL_FIRST_TASK") {
                 Some(text) => on_or_off("WATCHBILL_FIRST_TASK", text)?,
                 None => file.first_task.unwrap_or(true),

@@ -80,7 +80,7 @@ pub async fn conflicts_do_not_disturb_their_neighbours(under_test: &mut impl Sto
     let one = |n: u32, store: Arc<dyn Store>| async move {
         let own = create(key("own", &format!("{n:04}")), "");
         let id = u128::from(n) + 10;
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             // The write that would succeed stands before the one that can't.
             let result = commit(&store, id, [own, create(key("taken", "0"), "")]).await;
             assert!(matches!(result, Err(CommitError::Conflict { .. })), "{n}: {result:?}");
@@ -94,6 +94,7 @@ pub async fn conflicts_do_not_disturb_their_neighbours(under_test: &mut impl Sto
     }
     let own = store.collect("P#own", "").await.expect("a partition can be read");
     let found: Vec<_> = own.iter().map(|item| item.key.sort.to_string()).collect();
-    let expected: Vec<_> = (0..600).filter(|n| n % 3 != 0).map(|n| format!("{n:04}")).collect();
+    let expected: Vec<_> =
+        (0..600).filter(|n: &u32| !n.is_multiple_of(3)).map(|n| format!("{n:04}")).collect();
     assert_eq!(found, expected);
 }

@@ -45,7 +45,7 @@ impl Kind {
             Kind::Text { most, lines: false } => {
                 (1..=most).contains(&text.chars().count()) && !text.contains(char::is_control)
             }
-            Kind::Word { most, fits, .. } => text.len() <= most && fits(text),
+            Kind::Word { most, fits, .. } => text.chars().count() <= most && fits(text),
             Kind::Choice(names) => names.contains(&text),
             Kind::Object { .. } | Kind::Int { .. } | Kind::Time | Kind::Span => false,
         }

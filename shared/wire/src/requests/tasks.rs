@@ -172,16 +172,15 @@ pub struct PatchStatus {
     pub result: Option<Map<String, Value>>,
 }
 
-const ERROR: Field = Field::maybe(
-    "error",
-    prose(100_000),
-    "Why it failed or is blocked; what is beyond 4 KB is cut off.",
-);
+const fn error(most: usize) -> Field {
+    let doc = "Why it failed or is blocked; what is beyond 4 KB is cut off.";
+    Field::maybe("error", prose(most), doc)
+}
 
 impl PatchStatus {
     pub const FIELDS: &[Field] = &[
         Field::needed("status", Kind::Choice(Status::SPELLINGS), "What the task is to become."),
-        ERROR,
+        error(100_000),
         Field::maybe(
             "result",
             Kind::Object { most: TaskLimits::PAYLOAD },
@@ -194,7 +193,8 @@ impl PatchStatus {
             Kind::Choice(Status::SPELLINGS),
             "The same as in the body, which may then be left out.",
         ),
-        ERROR,
+        // Escaped, so many characters still fit into a URL of 64 KB.
+        error(5_000),
     ];
 
     /// The query's words go before the body's; with a status in the query there may be no body.
@@ -245,21 +245,34 @@ pub struct Answer(pub String);
 impl Answer {
     pub const FIELDS: &[Field] = &[
         Field::maybe("choice", line(256), "One of the choices offered."),
-        Field::maybe("text", prose(10_000), "An answer in words."),
+        Field::maybe(
+            "text",
+            Kind::Word {
+                pattern: "[^\\s\\u0000-\\u001f\\u007f-\\u009f]",
+                most: 10_000,
+                fits: says_something,
+                like: "a text of at most 10000 characters that are not all blank",
+            },
+            "An answer in words.",
+        ),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
         let answer = match (form.text("choice"), form.text("text")) {
-            (Some(answer), None) | (None, Some(answer)) if !answer.trim().is_empty() => answer,
+            (Some(answer), None) | (None, Some(answer)) => answer,
             _ => {
-                form.fault("choice", "send either 'choice' or 'text', and not empty".into());
+                form.fault("choice", "send either 'choice' or 'text'".into());
                 String::new()
             }
         };
         form.done()?;
         Ok(Self(answer))
     }
+}
+
+fn says_something(text: &str) -> bool {
+    text.chars().any(|c| !c.is_whitespace() && !c.is_control())
 }
 
 /// Why someone rejects or cancels; by query or body, or not at all.
@@ -272,10 +285,11 @@ impl Reason {
 
     pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
         let mut reason = query.text("reason");
-        if reason.is_none() && !body.is_empty() {
+        if !body.is_empty() {
             let mut form = Form::from_json(Self::FIELDS, body)?;
-            reason = form.text("reason");
+            let in_body = form.text("reason");
             form.done()?;
+            reason = reason.or(in_body);
         }
         Ok(Self(reason.filter(|text| !text.trim().is_empty())))
     }

@@ -1,0 +1,273 @@
+//! What must hold of every change.
+
+use watchbill_core::decide::{Command, Decided, Ending, Facts, Rules, next_due};
+use watchbill_core::domain::{Lease, LogEntry, Outcome, Status, Task, TaskLimits, TaskType, What};
+
+use super::rows;
+
+pub struct Before<'a> {
+    pub task: &'a Task,
+    pub version: u64,
+}
+
+macro_rules! hold {
+    ($holds:expr, $($words:tt)+) => { if !$holds { return Err(format!($($words)+)); } };
+}
+
+/// Whether the command must be taken (`Some(true)`), must be refused (`Some(false)`), or is
+/// left to the rules of detail. Said from the contract alone.
+pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool> {
+    if task.status.is_terminal() {
+        return Some(false);
+    }
+    let held = task.lease.as_ref().is_some_and(|lease| {
+        lease.until > facts.now && (lease.epoch == Lease::OUTSIDE || lease.epoch >= facts.epoch)
+    });
+    let early = task.resume_at.is_some_and(|at| at > facts.now);
+    let in_lane = task.status == Status::Assigned;
+    let running = task.status == Status::InProgress;
+    let asks = task.approval.as_ref().is_some_and(|approval| approval.proof.is_none());
+    let holds = |owner: &str| running && task.lease.as_ref().is_some_and(|l| l.owner == owner);
+    Some(match command {
+        Command::Create(_) => false,
+        Command::Cancel { .. } => true,
+        Command::Approve { .. } => asks && matches!(task.status, Status::Pending | Status::Blocked),
+        Command::Reject { .. } | Command::Expire if task.status == Status::Pending => true,
+        Command::Reject { .. } | Command::Expire if in_lane || running => false,
+        Command::Claim { agent, assignment, .. } => {
+            (in_lane || running && !held)
+                && *agent == task.agent
+                && *assignment >= task.assignment
+                && !early
+        }
+        Command::ClaimOutside { owner } => in_lane && !early || holds(owner),
+        Command::End { fence, .. } => {
+            let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
+            running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))
+        }
+        Command::EndOutside { ending: Ending::Suspended { .. }, .. } => false,
+        Command::EndOutside { owner, .. } => in_lane || holds(owner),
+        Command::Answer { .. } => task.status == Status::Blocked && !asks,
+        Command::RetryNow { .. } => match task.status {
+            Status::Blocked => !asks,
+            Status::Assigned => task.resume_at.is_some(),
+            Status::InProgress => task.lease.is_none() && task.resume_at.is_some(),
+            _ => false,
+        },
+        Command::Reroute { agent } => in_lane && *agent != task.agent,
+        Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
+        _ => return None,
+    })
+}
+
+pub fn created(decided: &Decided, wanted: Status, facts: &Facts<'_>) -> Result<(), String> {
+    let task = &decided.task;
+    hold!(decided.version == 1 && task.log.len() == 1, "a new task is not at version 1");
+    hold!(task.status == wanted, "created {}, wanted {wanted}", task.status);
+    hold!(task.assignment == u32::from(wanted == Status::Assigned), "assignment at creation");
+    hold!(task.created_at == facts.now && task.fence == 0, "created_at or fence at creation");
+    let mut events = vec!["task.created"];
+    if wanted == Status::Pending {
+        events.push("approval.requested");
+    }
+    hold!(types(&task.log[0]) == events, "events of creation: {:?}", types(&task.log[0]));
+    standing(task, facts)
+}
+
+fn types(entry: &LogEntry) -> Vec<&str> {
+    entry.events.iter().map(|event| event.event_type.as_str()).collect()
+}
+
+pub fn change(
+    before: &Before<'_>,
+    command: &Command,
+    decided: &Decided,
+    facts: &Facts<'_>,
+) -> Result<(), String> {
+    let (old, new) = (before.task, &decided.task);
+    hold!(
+        decided.version == before.version + 1,
+        "version {} → {}",
+        before.version,
+        decided.version
+    );
+    let Some(entry) = new.log.last() else { return Err("the log is empty".into()) };
+    let row = (old.status, new.status, entry.what);
+    hold!(rows::rows(command).contains(&row), "illegal: {row:?}");
+    let changed = (old.status != new.status).then_some(old.status);
+    hold!(entry.version == decided.version && entry.at == facts.now, "entry {entry:?}");
+    hold!((entry.status, entry.before) == (new.status, changed), "entry {entry:?}");
+    standing(new, facts)?;
+    unchanged(old, new)?;
+    counted(old, new, command, entry)?;
+    events(old, new, command, entry)?;
+    log(before, decided)?;
+    if let Command::Tick { .. } = command {
+        let due = next_due(new, facts.now);
+        hold!(due.is_none_or(|at| at > facts.now), "still due at {due:?} after the look");
+    }
+    let outcome = match command {
+        Command::End { ending: Ending::Suspended { .. }, .. } => None,
+        Command::End { outcome, .. } => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
+        _ => None,
+    };
+    hold!(entry.outcome == outcome, "outcome {:?} instead of {outcome:?}", entry.outcome);
+    Ok(())
+}
+
+/// What holds of a task whatever happened.
+fn standing(task: &Task, facts: &Facts<'_>) -> Result<(), String> {
+    let over = task.status.is_terminal();
+    hold!(task.finished_at.is_some() == over, "finished_at {:?}", task.finished_at);
+    hold!(next_due(task, facts.now).is_none() == over, "open means due");
+    hold!(task.lease.is_none() || task.status == Status::InProgress, "a lease while not running");
+    hold!(!over || task.resume_at.is_none() && task.offer_at.is_none(), "over, and waits");
+    hold!(task.result.is_some() == (task.status == Status::Completed), "result {:?}", task.result);
+    hold!(task.status != Status::Failed || task.error.is_some(), "failed without an error");
+    hold!(task.error.as_ref().is_none_or(|e| e.len() <= TaskLimits::ERROR + 3), "long error");
+    hold!(task.retries <= task.max_retries, "{} of {} retries", task.retries, task.max_retries);
+    hold!(task.log.len() <= TaskLimits::LOG, "{} entries in the header", task.log.len());
+    let waits = matches!(task.status, Status::Pending | Status::Blocked);
+    hold!(!waits || task.resume_at.is_none() && task.offer_at.is_none(), "offered while waiting");
+    let offered = task.status == Status::Assigned && !task.external;
+    hold!(!offered || task.offer_at.is_some(), "assigned, and nobody offers it again");
+    let held_back = task.lease.is_some() && task.resume_at.is_some();
+    hold!(!held_back, "held and waiting at once");
+    Ok(())
+}
+
+fn unchanged(old: &Task, new: &Task) -> Result<(), String> {
+    let same = (&old.id, &old.tenant, old.task_type, old.priority, &old.source, old.agent)
+        == (&new.id, &new.tenant, new.task_type, new.priority, &new.source, new.agent)
+        && (old.created_at, &old.created_by, &old.trace_id, &old.parent, old.hops)
+            == (new.created_at, &new.created_by, &new.trace_id, &new.parent, new.hops)
+        && (&old.metadata, &old.payload, &old.body_hash, old.max_retries)
+            == (&new.metadata, &new.payload, &new.body_hash, new.max_retries);
+    hold!(same, "something changed that never does: {old:?} → {new:?}");
+    hold!(
+        old.started_at.is_none() || new.started_at == old.started_at,
+        "started_at {:?} → {:?}",
+        old.started_at,
+        new.started_at
+    );
+    match (&old.sla, &new.sla) {
+        (Some(old), Some(new)) => {
+            let same = (&old.target, old.deadline, old.alert_threshold)
+                == (&new.target, new.deadline, new.alert_threshold);
+            let kept = old.warned <= new.warned
+                && old.violated <= new.violated
+                && old.lifted <= new.lifted;
+            hold!(same && kept, "SLA {old:?} → {new:?}");
+        }
+        (old, new) => hold!(old == new, "an SLA came or went"),
+    }
+    match (&old.approval, &new.approval) {
+        (Some(old), Some(new)) => {
+            hold!(old.id == new.id && old.n == new.n, "another approval");
+            hold!(old.proof.is_none() || old == new, "a proof changed");
+        }
+        (old, new) => hold!(old == new, "an approval came or went"),
+    }
+    Ok(())
+}
+
+fn counted(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Result<(), String> {
+    let what = entry.what;
+    let one_step = old.status == Status::Assigned && matches!(command, Command::EndOutside { .. });
+    let taken = matches!(what, What::Claimed | What::Reclaimed | What::Resumed) || one_step;
+    hold!(new.fence == old.fence + u64::from(taken), "fence {} → {}", old.fence, new.fence);
+    let lifted = |task: &Task| task.sla.as_ref().is_some_and(|sla| sla.lifted);
+    let moved = lifted(new) && !lifted(old) && old.status == Status::Assigned;
+    let assigned = u32::from(rows::assigns(what)) + u32::from(moved);
+    hold!(
+        new.assignment == old.assignment + assigned,
+        "assignment {} → {}",
+        old.assignment,
+        new.assignment
+    );
+    let retried = u32::from(what == What::Retrying);
+    hold!(new.retries == old.retries + retried, "retries {} → {}", old.retries, new.retries);
+    if let Command::End { ending, .. } | Command::EndOutside { ending, .. } = command {
+        let again = matches!(ending, Ending::Failed { .. }) && old.retries < old.max_retries;
+        hold!((what == What::Retrying) == again, "{what:?} after {} retries", old.retries);
+        hold!(new.lost_runs == 0, "an ending leaves lost runs");
+    }
+    let vanished = matches!(what, What::Reclaimed | What::Returned);
+    if vanished {
+        hold!(new.lost_runs == old.lost_runs + 1, "a vanished run is not counted");
+        hold!(new.lost_runs <= TaskLimits::LOST_RUNS, "{} lost runs", new.lost_runs);
+    }
+    let ended_by_loss = what == What::Failed
+        && old.status == Status::InProgress
+        && matches!(command, Command::Claim { .. } | Command::Tick { .. });
+    hold!(!ended_by_loss || old.lost_runs == TaskLimits::LOST_RUNS, "given up too early");
+    if let (Command::Tick { lane_busy }, Status::Assigned) = (command, old.status) {
+        let offers = if moved { 0 } else { old.offers };
+        let counts = u32::from(!lane_busy);
+        match what {
+            What::Offered => {
+                hold!(new.offers == offers + counts, "offers {} → {}", offers, new.offers)
+            }
+            What::Failed => {
+                hold!(!lane_busy, "undeliverable, though its lane is busy");
+                hold!(offers == TaskLimits::OFFERS, "undeliverable after {offers} offers");
+            }
+            _ => {}
+        }
+    }
+    let misrouted = u32::from(what == What::Rerouted);
+    hold!(new.misrouted == old.misrouted + misrouted, "misrouted");
+    Ok(())
+}
+
+fn events(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Result<(), String> {
+    let mut wanted: Vec<&str> = Vec::new();
+    let flag = |task: &Task| task.sla.as_ref().map_or((false, false), |s| (s.warned, s.violated));
+    let ((warned, violated), (warns, violates)) = (flag(old), flag(new));
+    if violates && !violated {
+        wanted.push("sla.violation");
+        if old.task_type != TaskType::Alert {
+            wanted.push("alert.triggered");
+        }
+    } else if warns && !warned {
+        wanted.push("sla.warning");
+    }
+    hold!(wanted.is_empty() || matches!(command, Command::Tick { .. }), "SLA without a look");
+    if old.status == Status::Assigned && matches!(command, Command::EndOutside { .. }) {
+        wanted.push("task.started");
+    }
+    wanted.extend(rows::events(entry.what));
+    if let Command::End { events, .. } = command {
+        wanted.extend(events.iter().map(|event| event.event_type.as_str()));
+    }
+    let found = types(entry);
+    hold!(found == wanted, "events {found:?}, wanted {wanted:?}");
+    Ok(())
+}
+
+/// What left the header went into the overflow, whole and in order.
+fn log(before: &Before<'_>, decided: &Decided) -> Result<(), String> {
+    let all: Vec<&LogEntry> = decided.overflow.iter().chain(&decided.task.log).collect();
+    let old = &before.task.log;
+    hold!(all.len() == old.len() + 1, "{} entries became {}", old.len(), all.len());
+    hold!(all.iter().zip(old).all(|(new, old)| **new == *old), "an older entry changed");
+    Ok(())
+}
+
+pub fn whole_log(log: &[LogEntry], version: u64, rules: &Rules) -> Result<(), String> {
+    let versions: Vec<u64> = log.iter().map(|entry| entry.version).collect();
+    let wanted: Vec<u64> = (1..=version).collect();
+    hold!(versions == wanted, "versions {versions:?}");
+    let times = |name: &str| {
+        log.iter().flat_map(|entry| &entry.events).filter(|e| e.event_type.as_str() == name).count()
+    };
+    for once in ["task.created", "sla.warning", "sla.violation"] {
+        hold!(times(once) <= 1, "{once} {} times", times(once));
+    }
+    let ends = ["task.completed", "task.failed", "task.cancelled"].map(times).iter().sum::<usize>();
+    let over = usize::from(log.last().is_some_and(|entry| entry.status.is_terminal()));
+    hold!(ends == over, "{ends} endings of a task that is over {over} times");
+    hold!(log.windows(2).all(|pair| pair[0].at <= pair[1].at), "times go back in the log");
+    hold!(rules.retry.max_retries == 3, "the rules changed meanwhile");
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! A task's life as a test leads it: moves that are made of numbers, so that a sequence can
+//! be cut down, and a clock that goes forward.
+
+mod check;
+mod rows;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use watchbill_core::decide::{
+    Command, Decided, Draft, Ending, Facts, Rejection, Rules, decide, next_due,
+};
+use watchbill_core::domain::{
+    Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
+    Task, TaskId, TaskType, TenantId, Timestamp,
+};
+
+pub use rows::EVERY_WHAT;
+
+/// SplitMix64, as in the test kit.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d))
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// How a life begins, and under which rules.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    gate: bool,
+    external: bool,
+    lift: bool,
+    priority: Priority,
+    task_type: TaskType,
+    max_retries: Option<u32>,
+    sla_seconds: Option<u64>,
+    no_sla: bool,
+}
+
+impl Setup {
+    pub fn random(dice: &mut Dice) -> Self {
+        let pick = |dice: &mut Dice, n: usize| dice.below(n as u64) as usize;
+        Self {
+            gate: dice.one_in(3),
+            external: dice.one_in(4),
+            lift: dice.one_in(2),
+            priority: Priority::ALL[pick(dice, Priority::ALL.len())],
+            task_type: TaskType::ALL[pick(dice, TaskType::ALL.len())],
+            max_retries: [None, Some(0), Some(1), Some(7)][pick(dice, 4)],
+            sla_seconds: [None, Some(1), Some(60), Some(86_400)][pick(dice, 4)],
+            no_sla: dice.one_in(5),
+        }
+    }
+
+    fn rules(&self, task_type: TaskType) -> Rules {
+        let mut rules = Rules::default();
+        rules.sla.lift = self.lift;
+        if self.no_sla {
+            rules.sla.targets.clear();
+        }
+        if self.external {
+            rules.external.insert(rules.route(task_type, false));
+        }
+        rules
+    }
+
+    fn draft(&self) -> Draft {
+        let id = TaskId::parse("t-1").unwrap();
+        Draft {
+            tenant: TenantId::default(),
+            task_type: self.task_type,
+            priority: self.priority,
+            source: "user".into(),
+            payload: Body::In(json!({"description": "Look"}).as_object().unwrap().clone()),
+            has_repo: false,
+            metadata: Map::new(),
+            trace_id: "trace".into(),
+            sla_target: self
+                .sla_seconds
+                .filter(|_| !self.no_sla)
+                .map(|s| (format!("{s}s"), Duration::from_secs(s))),
+            sla_deadline: None,
+            parent: None,
+            hops: 2,
+            created_by: "alex".into(),
+            body_hash: None,
+            max_retries: self.max_retries,
+            approval: self.gate.then(|| (ApprovalId::of(&id, 1), "a gate".into())),
+            id,
+        }
+    }
+}
+
+/// One move: numbers that are read against the state they meet.
+#[derive(Clone, Debug)]
+pub struct Move {
+    command: u64,
+    wait: u64,
+    a: u64,
+    b: u64,
+    c: u64,
+    random: u64,
+    new_epoch: bool,
+}
+
+impl Move {
+    pub fn random(dice: &mut Dice) -> Self {
+        Self {
+            command: dice.below(32),
+            wait: dice.below(16),
+            a: dice.below(16),
+            b: dice.below(16),
+            c: dice.below(16),
+            random: dice.next(),
+            new_epoch: dice.one_in(12),
+        }
+    }
+}
+
+pub struct Life {
+    rules: Rules,
+    task: Task,
+    version: u64,
+    now: Timestamp,
+    epoch: u64,
+    /// Every change that was ever written, from header and overflow.
+    log: Vec<LogEntry>,
+}
+
+impl Life {
+    pub fn begin(setup: &Setup) -> Result<Self, String> {
+        let rules = setup.rules(setup.task_type);
+        let now = Timestamp::from_millis(1_760_954_400_000);
+        let facts = Facts { now, epoch: 1, random: 7, rules: &rules };
+        let command = Command::Create(Box::new(setup.draft()));
+        let decided = decide(None, &command, &facts).map_err(|e| format!("not created: {e}"))?;
+        let wanted = if setup.gate { Status::Pending } else { Status::Assigned };
+        check::created(&decided, wanted, &facts)?;
+        let Decided { task, version, .. } = decided;
+        let log = task.log.clone();
+        Ok(Self { rules, task, version, now, epoch: 1, log })
+    }
+
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    pub fn count(&self, reached: &mut BTreeMap<String, u64>) {
+        for entry in &self.log {
+            *reached.entry(entry.what.as_str().to_owned()).or_default() += 1;
+        }
+    }
+
+    pub fn go(&mut self, step: &Move) -> Result<(), String> {
+        self.epoch += u64::from(step.new_epoch);
+        self.now = self.later(step.wait, step.random);
+        let command = self.command(step);
+        self.decide(&command, step.random)
+    }
+
+    fn decide(&mut self, command: &Command, random: u64) -> Result<(), String> {
+        let rules = self.rules.clone();
+        let facts = Facts { now: self.now, epoch: self.epoch, random, rules: &rules };
+        let in_words = |reason: String| {
+            format!("{reason}\n  after {command:?}\n  at {} on {:?}", facts.now, self.task)
+        };
+        let wanted = check::wanted(&self.task, command, &facts);
+        match (decide(Some((&self.task, self.version)), command, &facts), wanted) {
+            (Ok(_), Some(false)) => Err(in_words("was accepted, must be refused".into())),
+            (Err(e), Some(true)) => Err(in_words(format!("must be accepted, was refused: {e}"))),
+            (Err(Rejection::Absent), _) => Err(in_words("a task that stands is absent".into())),
+            (Err(_), _) => Ok(()),
+            (Ok(decided), _) => {
+                let before = check::Before { task: &self.task, version: self.version };
+                check::change(&before, command, &decided, &facts).map_err(in_words)?;
+                self.log.retain(|entry| !decided.task.log.iter().any(|e| e == entry));
+                self.log.retain(|entry| !decided.overflow.iter().any(|e| e == entry));
+                self.log.extend(decided.overflow.iter().cloned());
+                self.log.extend(decided.task.log.iter().cloned());
+                self.version = decided.version;
+                self.task = decided.task;
+                Ok(())
+            }
+        }
+    }
+
+    /// What holds over the whole life.
+    pub fn close(&self) -> Result<(), String> {
+        check::whole_log(&self.log, self.version, &self.rules)?;
+        let json = serde_json::to_vec(&self.task).map_err(|e| e.to_string())?;
+        let read: Task = serde_json::from_slice(&json).map_err(|e| e.to_string())?;
+        if read == self.task { Ok(()) } else { Err(format!("not read as written: {read:?}")) }
+    }
+
+    pub fn waits_for_a_claim(&self) -> bool {
+        self.task.status == Status::Assigned && !self.task.external
+    }
+
+    /// Looks at the moment it is due, with an empty lane.
+    pub fn look_when_due(&mut self) -> Result<(), String> {
+        let Some(due) = next_due(&self.task, self.now) else { return Ok(()) };
+        self.now = self.now.max(due);
+        self.decide(&Command::Tick { lane_busy: false }, 0)
+    }
+
+    /// Moments worth being at: now, a little later, and around whatever is due.
+    fn later(&self, wait: u64, random: u64) -> Timestamp {
+        let due = next_due(&self.task, self.now);
+        let moment = match wait {
+            0..=4 => Some(self.now),
+            5 => Some(self.now.plus(Duration::from_millis(random % 5_000))),
+            6 => Some(self.now.plus(Duration::from_secs(random % 600))),
+            7 => Some(self.now.plus(Duration::from_secs(random % 90_000))),
+            8..=10 => due,
+            11 => due.map(|at| at.minus(Duration::from_millis(1))),
+            12 | 13 => self.task.lease.as_ref().map(|lease| lease.until),
+            14 => self.task.resume_at,
+            _ => self.task.sla.as_ref().map(|sla| sla.deadline),
+        };
+        moment.unwrap_or(self.now).max(self.now)
+    }
+
+    fn command(&self, step: &Move) -> Command {
+        let task = &self.task;
+        let owner = if step.c % 3 == 0 { "worker:b" } else { "worker:a" }.to_owned();
+        match step.command {
+            0 => Command::Approve {
+                by: "kim".into(),
+                proof: "hash".into(),
+                use_by: self.now.plus(Duration::from_secs(60)),
+            },
+            1 if step.a < 4 => Command::Reject { by: "kim".into(), reason: None },
+            1 if step.a < 6 => Command::Expire,
+            1 | 2 => Command::Approve { by: "kim".into(), proof: "other".into(), use_by: self.now },
+            3..=9 => Command::Claim {
+                agent: if step.a == 0 { other(task.agent) } else { task.agent },
+                owner: "lambda:1".into(),
+                assignment: match step.b {
+                    0 | 1 => task.assignment.saturating_sub(1),
+                    2 => task.assignment + 1,
+                    _ => task.assignment,
+                },
+            },
+            10..=12 => Command::ClaimOutside { owner },
+            13..=19 => Command::End {
+                fence: match step.b {
+                    0 => task.fence.saturating_sub(1),
+                    1 => task.fence + 1,
+                    _ => task.fence,
+                },
+                ending: self.ending(step),
+                events: extra_events(step.c),
+                notes: Vec::new(),
+                outcome: Outcome {
+                    tokens: step.c,
+                    micro_usd: 0,
+                    reputation: (step.c > 3).then(|| "task_success".into()),
+                },
+            },
+            20 | 21 => Command::EndOutside { owner, ending: self.ending(step) },
+            22 if step.a < 3 => Command::Cancel { by: "alex".into(), reason: Some("no".into()) },
+            22..=24 => Command::Answer { by: "kim".into(), answer: "yes".into() },
+            25 => Command::RetryNow { by: "kim".into() },
+            26 => Command::Reroute {
+                agent: if step.a % 2 == 0 { task.agent } else { other(task.agent) },
+            },
+            27 if step.a == 0 => {
+                Command::Create(Box::new(Setup::random(&mut Dice::new(step.random)).draft()))
+            }
+            _ => Command::Tick { lane_busy: step.b < 4 },
+        }
+    }
+
+    fn ending(&self, step: &Move) -> Ending {
+        match step.a {
+            0 => Ending::Succeeded { result: Body::default() },
+            1..=4 => Ending::Failed { error: "no route".into(), retry: None },
+            5 | 6 => {
+                let retry = Some(Duration::from_secs(step.random % 7_200));
+                Ending::Failed { error: "throttled".into(), retry }
+            }
+            7 => Ending::FailedForGood { error: "ü".repeat(5_000) },
+            8 => Ending::Blocked { reason: "which one?".into(), question: None },
+            9 | 10 => {
+                let (text, choices) = ("which?".to_owned(), vec!["a".to_owned()]);
+                let question = Some(Question { text, choices, answer: None, answered_by: None });
+                Ending::Blocked { reason: "which one?".into(), question }
+            }
+            11 => Ending::Suspended { resume_at: Timestamp::from_millis(5), note: "past".into() },
+            _ => {
+                let resume_at = self.now.plus(Duration::from_secs(step.random % 7_200));
+                Ending::Suspended { resume_at, note: "building".into() }
+            }
+        }
+    }
+}
+
+fn other(agent: Agent) -> Agent {
+    if agent == Agent::Ops { Agent::Dev } else { Agent::Ops }
+}
+
+fn extra_events(n: u64) -> Vec<LoggedEvent> {
+    let event_type = EventType::parse("deploy.started").unwrap();
+    (0..n % 3)
+        .map(|_| LoggedEvent { event_type: event_type.clone(), payload: Map::new() })
+        .collect()
+}

@@ -1,0 +1,71 @@
+//! A store whose answers can't be relied on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_core::domain::Timestamp;
+use watchbill_core::ports::{
+    Commit, CommitError, DueKey, Entropy, Item, Key, Page, Query, Store, StoreError,
+};
+
+use crate::SeededEntropy;
+
+/// Of a hundred commits some are refused with `Busy`, some with `Unknown` though nothing
+/// happened, some with `Unknown` after they happened, as a seed has it.
+pub struct FlakyStore {
+    inner: Arc<dyn Store>,
+    dice: SeededEntropy,
+    percent: u64,
+}
+
+impl FlakyStore {
+    /// `percent`: how many of a hundred commits are answered wrongly.
+    pub fn new(inner: Arc<dyn Store>, seed: u64, percent: u64) -> Self {
+        Self { inner, dice: SeededEntropy::new(seed), percent }
+    }
+}
+
+#[async_trait]
+impl Store for FlakyStore {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
+        self.inner.get_many(keys).await
+    }
+
+    async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
+        self.inner.collect(partition, prefix).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        let unknown = || CommitError::Unknown { reason: "no answer, on purpose".into() };
+        if self.dice.next_u64() % 100 >= self.percent {
+            return self.inner.commit(commit).await;
+        }
+        match self.dice.next_u64() % 3 {
+            0 => Err(CommitError::Busy { after: Duration::from_millis(10) }),
+            1 => Err(unknown()),
+            _ => {
+                self.inner.commit(commit).await?;
+                Err(unknown())
+            }
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Page<Key>, StoreError> {
+        self.inner.query(query).await
+    }
+
+    async fn due(
+        &self,
+        shard: u8,
+        until: Timestamp,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<DueKey>, StoreError> {
+        self.inner.due(shard, until, limit, cursor).await
+    }
+}

@@ -1,0 +1,142 @@
+//! The small ports in memory: lanes, bus and wake, which keep what they were given.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use watchbill_core::domain::{Agent, Event, Priority, TenantId};
+use watchbill_core::ports::{Bus, BusError, LaneMessage, Lanes, LanesError, Topic, Wake};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts down from what a test asked for; true while there is something left.
+fn takes_one(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
+}
+
+/// Lanes that keep what is offered until a test takes it.
+#[derive(Default)]
+pub struct MemoryLanes {
+    waiting: Mutex<Vec<(LaneMessage, Duration)>>,
+    refuse: AtomicUsize,
+    lose: AtomicUsize,
+}
+
+impl MemoryLanes {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everything that waits, in the order it was offered; the lanes are empty after it.
+    pub fn take_all(&self) -> Vec<(LaneMessage, Duration)> {
+        std::mem::take(&mut *lock(&self.waiting))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.waiting).is_empty()
+    }
+
+    /// The next `n` offers are not taken.
+    pub fn refuse_next(&self, n: usize) {
+        self.refuse.store(n, Ordering::Relaxed);
+    }
+
+    /// The next `n` offers are taken, and answered with an error.
+    pub fn lose_answers(&self, n: usize) {
+        self.lose.store(n, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Lanes for MemoryLanes {
+    async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+        let sent = messages.len();
+        if takes_one(&self.refuse) {
+            return Err(LanesError::Down { reason: "refused on purpose".into() });
+        }
+        lock(&self.waiting).extend(messages);
+        if takes_one(&self.lose) {
+            let reason = "the answer was lost on purpose".into();
+            return Err(LanesError::Partial { sent, failed: sent, reason });
+        }
+        Ok(())
+    }
+
+    async fn backlog(&self, agent: Agent, priority: Priority) -> Result<u64, LanesError> {
+        let of_lane =
+            |(m, _): &&(LaneMessage, Duration)| m.agent == agent && m.priority == priority;
+        Ok(lock(&self.waiting).iter().filter(of_lane).count() as u64)
+    }
+}
+
+/// A bus that keeps every event it took, repeats included.
+#[derive(Default)]
+pub struct MemoryBus {
+    taken: Mutex<Vec<(TenantId, Event)>>,
+    refuse: AtomicUsize,
+}
+
+impl MemoryBus {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn events(&self) -> Vec<(TenantId, Event)> {
+        lock(&self.taken).clone()
+    }
+
+    /// The next `n` batches are not taken.
+    pub fn refuse_next(&self, n: usize) {
+        self.refuse.store(n, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryBus {
+    async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
+        if takes_one(&self.refuse) {
+            return Err(BusError::Down { reason: "refused on purpose".into() });
+        }
+        lock(&self.taken).extend(events.iter().map(|event| (tenant.clone(), event.clone())));
+        Ok(())
+    }
+}
+
+/// Marks by topic. A wait ends with a wake-up alone: a test that would wait for time to
+/// pass moves its clock and wakes.
+#[derive(Default)]
+pub struct MemoryWake {
+    marks: Mutex<BTreeMap<String, watch::Sender<u64>>>,
+}
+
+impl MemoryWake {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with<T>(&self, topic: &Topic, act: impl FnOnce(&watch::Sender<u64>) -> T) -> T {
+        act(lock(&self.marks).entry(format!("{topic:?}")).or_insert_with(|| watch::Sender::new(0)))
+    }
+}
+
+#[async_trait]
+impl Wake for MemoryWake {
+    fn mark(&self, topic: &Topic) -> u64 {
+        self.with(topic, |mark| *mark.borrow())
+    }
+
+    async fn wait(&self, topic: &Topic, seen: u64, _at_most: Duration) {
+        let mut mark = self.with(topic, watch::Sender::subscribe);
+        // The sender lives as long as we do.
+        let _ = mark.wait_for(|now| *now != seen).await;
+    }
+
+    fn wake(&self, topic: &Topic) {
+        self.with(topic, |mark| mark.send_modify(|now| *now += 1));
+    }
+}
