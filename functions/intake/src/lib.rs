@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Caller, Event, Role, TaskLimits, TenantId};
+use watchbill_core::domain::{Caller, Event, EventType, Role, TaskLimits, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Expect, Write};
 use watchbill_core::reactions::{Reacted, Reaction, is_published};
@@ -22,6 +22,12 @@ pub struct Intake {
 impl Intake {
     pub fn new(core: Core, reactions: impl Into<Arc<[Reaction]>>) -> Self {
         Self { core, reactions: reactions.into() }
+    }
+
+    /// Whether events of this type may ask for anything.
+    pub fn wants(&self, event_type: &EventType) -> bool {
+        event_type.as_str() == "task.requested"
+            || self.reactions.iter().any(|reaction| reaction.may_match(event_type))
     }
 
     /// Does what an event asks for. A fault in one reaction does not keep the others from

@@ -8,14 +8,15 @@
 mod recent;
 mod tenant;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use watchbill_core::domain::{PublishedEvent, Task, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Bus, Change, StoreError};
-use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::ports::{Bus, Change, Item, Key, StoreError};
+use watchbill_core::repo::{Entity as _, LedgerPeek, decode};
 use watchbill_core::service::Core;
 
 use tenant::{Recorded, TenantRecorder};
@@ -34,8 +35,8 @@ impl Recorder {
     /// Records a batch of changes. An error means: the whole batch again, later.
     pub async fn record(&self, changes: &[Change]) -> Result<(), HandlerError> {
         let mut by_tenant: BTreeMap<TenantId, Vec<Recorded>> = BTreeMap::new();
-        for change in changes {
-            if let Some((tenant, change)) = recordable(change)? {
+        for change in newest(changes) {
+            if let Some((tenant, change)) = recordable(&change)? {
                 by_tenant.entry(tenant).or_default().push(change);
             }
         }
@@ -60,9 +61,9 @@ impl Recorder {
     pub async fn catch_up(&self) -> Result<(), HandlerError> {
         let mut tenants = self.tenants.lock().await;
         for tenant in self.core.tenants().await? {
-            if !tenants.contains_key(&tenant) {
-                let opened = TenantRecorder::open(&self.core, &self.bus, tenant.clone()).await?;
-                tenants.insert(tenant, opened);
+            if let Entry::Vacant(unknown) = tenants.entry(tenant) {
+                let tenant = unknown.key().clone();
+                unknown.insert(TenantRecorder::open(&self.core, &self.bus, tenant).await?);
             }
         }
         Ok(())
@@ -80,16 +81,14 @@ impl Recorder {
 /// The change, if the ledger is to hold it. What can't be read is logged and left out: the
 /// shard must go on, and the item itself is not touched. What a newer build wrote waits for
 /// that build, because a change left out here is missing from the ledger for ever.
-fn recordable(change: &Change) -> Result<Option<(TenantId, Recorded)>, HandlerError> {
-    let Some(item) = change.image.as_ref() else { return Ok(None) };
+fn recordable(change: &Changed<'_>) -> Result<Option<(TenantId, Recorded)>, HandlerError> {
+    let (item, first) = (change.item, change.first);
+    let key = item.key.partition.clone();
     let read = match &*item.kind {
-        Task::KIND => decode::<Task>(item).map(|stored| {
-            let tenant = stored.value.tenant.clone();
-            (tenant, Recorded::task(change, stored.value))
-        }),
-        PublishedEvent::KIND => decode::<PublishedEvent>(item).map(|stored| {
-            (stored.value.tenant, Recorded::event(change, stored.value.event))
-        }),
+        Task::KIND => LedgerPeek::of(item)
+            .map(|task| (task.tenant.clone(), Recorded::task(key, first, task))),
+        PublishedEvent::KIND => decode::<PublishedEvent>(item)
+            .map(|stored| (stored.value.tenant, Recorded::event(key, first, stored.value.event))),
         _ => return Ok(None),
     };
     match read {
@@ -100,4 +99,27 @@ fn recordable(change: &Change) -> Result<Option<(TenantId, Recorded)>, HandlerEr
             Ok(None)
         }
     }
+}
+
+/// Changes of one item, as far as they stand in one batch.
+struct Changed<'a> {
+    item: &'a Item,
+    /// Version of the first of them: all before it had their own turn.
+    first: u64,
+}
+
+/// One for each item, in the order of their last changes: the newest image holds the log of
+/// them all, so that only that one is read.
+fn newest(changes: &[Change]) -> Vec<Changed<'_>> {
+    let mut spans: HashMap<&Key, (u64, usize)> = HashMap::with_capacity(changes.len());
+    for (place, change) in changes.iter().enumerate() {
+        let span = spans.entry(&change.key).or_insert((change.version, place));
+        *span = (span.0.min(change.version), place);
+    }
+    let newest = changes.iter().enumerate().filter_map(|(place, change)| {
+        let (first, last) = spans[&change.key];
+        let item = change.image.as_ref().filter(|_| last == place)?;
+        Some(Changed { item, first })
+    });
+    newest.collect()
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Event, LogEntry, Task, TenantId, Timestamp};
+use watchbill_core::domain::{Event, EventType, LogEntry, TenantId, Timestamp};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{
     Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, StatsFold, entries_of,
 };
-use watchbill_core::ports::{Bus, Change, Commit, CommitError, Expect, Topic, Write};
-use watchbill_core::repo::{self, Fold, Versioned, decode, encode};
+use watchbill_core::ports::{Bus, Commit, CommitError, Expect, Topic, Write};
+use watchbill_core::repo::{self, Fold, LedgerPeek, Versioned, decode, encode};
 use watchbill_core::service::{Core, STATS_FOLD, older_log};
 
 use crate::recent::Recent;
@@ -25,24 +25,31 @@ const TRIES: u32 = 64;
 /// A change that the ledger is to hold.
 pub struct Recorded {
     key: Arc<str>,
+    /// The first version that it is about; the log may hold later ones.
     version: u64,
     what: Subject,
 }
 
 enum Subject {
-    Task(Box<Task>),
+    Task(Box<LedgerPeek>),
     Event(Box<Event>),
 }
 
 impl Recorded {
-    pub fn task(change: &Change, task: Task) -> Self {
-        let what = Subject::Task(Box::new(task));
-        Self { key: change.key.partition.clone(), version: change.version, what }
+    pub fn task(key: Arc<str>, version: u64, task: LedgerPeek) -> Self {
+        Self { key, version, what: Subject::Task(Box::new(task)) }
     }
 
-    pub fn event(change: &Change, event: Event) -> Self {
-        let what = Subject::Event(Box::new(event));
-        Self { key: change.key.partition.clone(), version: change.version, what }
+    pub fn event(key: Arc<str>, version: u64, event: Event) -> Self {
+        Self { key, version, what: Subject::Event(Box::new(event)) }
+    }
+
+    /// The last version that it is about.
+    fn last(&self) -> u64 {
+        match &self.what {
+            Subject::Event(_) => self.version,
+            Subject::Task(task) => task.log.last().map_or(self.version, |entry| entry.version),
+        }
     }
 
     /// When the change happened, or a moment before it where the header no longer says.
@@ -118,7 +125,7 @@ impl TenantRecorder {
         self.remember_back_to(&changes).await?;
         let now = core.clock().now();
         let mut entries = Vec::new();
-        for change in &changes {
+        for change in changes {
             entries.extend(self.entries(core, change, now).await?);
         }
         let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
@@ -181,36 +188,33 @@ impl TenantRecorder {
     async fn entries(
         &mut self,
         core: &Core,
-        change: &Recorded,
+        change: Recorded,
         now: Timestamp,
     ) -> Result<Vec<Entry>, HandlerError> {
         // Changes of one key come in order and without a gap, so everything before this
         // version had its own turn.
         let known = self.recent.version(&change.key);
         let recorded = known.unwrap_or(change.version - 1);
-        if known.is_some_and(|known| known >= change.version) {
+        let last = change.last();
+        if recorded >= last {
             return Ok(Vec::new());
         }
-        match &change.what {
-            Subject::Event(event) => {
-                self.recent.note(&change.key, change.version, now);
-                Ok(vec![Entry::Published((**event).clone())])
-            }
+        let entries = match change.what {
+            Subject::Event(event) => vec![Entry::Published(*event)],
             Subject::Task(task) => {
-                let older = self.older(core, task, recorded).await?;
-                let entries = entries_of(task, &older, recorded);
-                let last = task.log.last().map_or(change.version, |entry| entry.version);
-                self.recent.note(&change.key, last, now);
-                Ok(entries)
+                let older = self.older(core, &task, recorded).await?;
+                entries_of(*task, older, recorded)
             }
-        }
+        };
+        self.recent.note(&change.key, last, now);
+        Ok(entries)
     }
 
     /// Log entries that left the header before they were recorded; rarely any.
     async fn older(
         &self,
         core: &Core,
-        task: &Task,
+        task: &LedgerPeek,
         recorded: u64,
     ) -> Result<Vec<LogEntry>, HandlerError> {
         let first = task.log.first().map_or(0, |entry| entry.version);
@@ -271,7 +275,10 @@ impl TenantRecorder {
         batch: &Batch,
     ) -> Result<(), HandlerError> {
         core.wake().wake(&Topic::Ledger(self.tenant.clone()));
-        let events: Vec<Event> = batch.entries.iter().flat_map(Entry::events).collect();
+        // Most events interest nobody here, and making one costs more than asking.
+        let wanted = |event_type: &EventType| bus.wants(&self.tenant, event_type);
+        let events: Vec<Event> =
+            batch.entries.iter().flat_map(|entry| entry.events_where(wanted)).collect();
         if events.is_empty() {
             return Ok(());
         }

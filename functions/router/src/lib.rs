@@ -6,12 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Status, Task, Timestamp, What};
+use watchbill_core::domain::{Status, Task, Timestamp};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{
-    Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, StoreError,
-};
-use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, StoreError};
+use watchbill_core::repo::{Entity as _, RoutePeek};
 use watchbill_core::service::Core;
 
 /// How long to wait before a batch that the lanes would not take is offered again.
@@ -48,39 +46,50 @@ impl Router {
     }
 }
 
-/// What a newer build wrote waits for that build.
 fn pointer_of(
     change: &Change,
     now: Timestamp,
 ) -> Result<Option<(LaneMessage, Duration)>, HandlerError> {
-    let Some(item) = change.image.as_ref().filter(|item| *item.kind == *Task::KIND) else {
-        return Ok(None);
+    let Some(item) = &change.image else { return Ok(None) };
+    let Some(task) = peek(item)? else { return Ok(None) };
+    let wanted = match task.status {
+        Status::Assigned => !task.external,
+        // Suspended, or its executor vanished and the sweeper offers it again.
+        Status::InProgress => task.lease.is_none() || task.is_offered(),
+        _ => false,
     };
-    match decode::<Task>(item) {
-        Ok(stored) => Ok(pointer(&stored.value, now)),
+    Ok(wanted.then(|| pointer(task, now)))
+}
+
+/// The task, if a pointer may be wanted for it. What a newer build wrote waits for that
+/// build; what can't be read at all is logged.
+fn peek(item: &Item) -> Result<Option<RoutePeek>, HandlerError> {
+    if *item.kind != *Task::KIND {
+        return Ok(None);
+    }
+    match RoutePeek::of(item) {
+        Ok(task) => Ok(task),
         Err(error @ StoreError::Newer { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::error!(key = %change.key, "change of {} can't be routed: {error}", change.key);
+            tracing::error!(key = %item.key, "{} can't be routed: {error}", item.key);
             Ok(None)
         }
     }
 }
 
-/// The pointer a task needs in the state it is in, with the delay it should have.
-pub fn pointer(task: &Task, now: Timestamp) -> Option<(LaneMessage, Duration)> {
-    let wanted = match task.status {
-        Status::Assigned => !task.external,
-        // Suspended, or its executor vanished and the sweeper offers it again.
-        Status::InProgress => {
-            let offered = task.log.last().is_some_and(|entry| entry.what == What::Offered);
-            task.lease.is_none() || offered
-        }
-        _ => false,
+/// The lane message that points at a task as it is now, with the delay it should have.
+fn pointer(task: RoutePeek, now: Timestamp) -> (LaneMessage, Duration) {
+    let delay = task.resume_at.map(|at| at.since(now)).unwrap_or_default();
+    let priority = task.lane();
+    let message = LaneMessage {
+        tenant: task.tenant,
+        task_id: task.id,
+        assignment: task.assignment,
+        agent: task.agent,
+        priority,
+        trace_id: task.trace_id,
     };
-    wanted.then(|| {
-        let delay = task.resume_at.map(|at| at.since(now)).unwrap_or_default();
-        (message(task), delay)
-    })
+    (message, delay)
 }
 
 /// Offers what was open before the lanes began: with lanes in memory, after every start.
@@ -111,31 +120,13 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
 }
 
 fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
-    if *item.kind != *Task::KIND {
-        return None;
-    }
     let now = core.clock().now();
-    match decode::<Task>(item) {
-        Ok(stored) => pointer(&stored.value, now).or_else(|| {
-            let task = stored.value;
-            let lease = task.lease.as_ref().filter(|_| task.status == Status::InProgress)?;
-            (!lease.is_live(now, core.epoch())).then(|| (message(&task), Duration::ZERO))
-        }),
-        Err(error) => {
-            tracing::error!(key = %item.key, "{} can't be offered: {error}", item.key);
-            None
-        }
-    }
-}
-
-/// The lane message that points at a task as it is now.
-pub fn message(task: &Task) -> LaneMessage {
-    LaneMessage {
-        tenant: task.tenant.clone(),
-        task_id: task.id.clone(),
-        assignment: task.assignment,
-        agent: task.agent,
-        priority: task.lane(),
-        trace_id: task.trace_id.clone(),
-    }
+    // One that only a newer build can read must not keep the others from being offered.
+    let task = peek(item).ok().flatten()?;
+    let wanted = match (task.status, &task.lease) {
+        (Status::Assigned, _) => !task.external,
+        (_, None) => true,
+        (_, Some(lease)) => !lease.is_live(now, core.epoch()),
+    };
+    wanted.then(|| pointer(task, now))
 }

@@ -103,10 +103,7 @@ impl Sweeper {
         let lane_busy = backlog.map_or(true, |waiting| waiting > 0);
         match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
             Ok(_) => Ok(Looked::Changed),
-            Err(CommandError::Rejected {
-                rejection: Rejection::NothingDue,
-                task: Some(task),
-            }) => {
+            Err(CommandError::Rejected { rejection: Rejection::NothingDue, task: Some(task) }) => {
                 // The item was due earlier than the task, as an index entry that is early
                 // enough is not rewritten at every change.
                 let due = next_due(&task.value, self.core.clock().now());

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use watchbill_core::domain::{Event, TenantId};
+use watchbill_core::domain::{Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, BusError};
 
@@ -9,6 +9,8 @@ use watchbill_core::ports::{Bus, BusError};
 #[async_trait]
 pub trait Subscriber: Send + Sync {
     fn name(&self) -> &'static str;
+
+    fn wants(&self, event_type: &EventType) -> bool;
 
     /// `Retry` asks for the event again; `Reject` is logged and forgotten.
     async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError>;
@@ -28,6 +30,10 @@ impl LocalBus {
 
 #[async_trait]
 impl Bus for LocalBus {
+    fn wants(&self, _tenant: &TenantId, event_type: &EventType) -> bool {
+        self.subscribers.iter().any(|subscriber| subscriber.wants(event_type))
+    }
+
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
         let mut failed = 0;
         let mut reason = String::new();

@@ -1,11 +1,35 @@
+use std::cell::RefCell;
+
 use watchbill_core::ports::Entropy;
 
-/// The operating system's randomness.
+/// The operating system's randomness, fetched in larger pieces: a call for each id would
+/// cost more than the id.
 pub struct SystemEntropy;
 
+const PIECE: usize = 1024;
+
+thread_local! {
+    /// Bytes fetched, and how many of them have been given away.
+    static FETCHED: RefCell<([u8; PIECE], usize)> = const { RefCell::new(([0; PIECE], PIECE)) };
+}
+
 impl Entropy for SystemEntropy {
-    #[expect(clippy::disallowed_methods, reason = "this is the Entropy port's real source")]
     fn fill(&self, bytes: &mut [u8]) {
-        getrandom::fill(bytes).expect("the operating system gives random bytes");
+        FETCHED.with_borrow_mut(|(piece, used)| {
+            for byte in bytes {
+                if *used == PIECE {
+                    fetch(piece);
+                    *used = 0;
+                }
+                // Given away once: nothing stays behind in memory.
+                *byte = std::mem::take(&mut piece[*used]);
+                *used += 1;
+            }
+        });
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the Entropy port's real source")]
+fn fetch(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
 }

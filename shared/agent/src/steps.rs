@@ -43,9 +43,14 @@ pub trait Effect: Send + Sync {
 pub enum Attempt {
     Done(Map<String, Value>),
     /// It certainly did not happen.
-    Refused { error: String, retry: bool },
+    Refused {
+        error: String,
+        retry: bool,
+    },
     /// It may have happened.
-    Unknown { error: String },
+    Unknown {
+        error: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,21 +58,33 @@ pub enum LookedUp {
     Happened(Map<String, Value>),
     DidNot,
     /// The provider can't tell: a person is asked.
-    CantTell { error: String },
+    CantTell {
+        error: String,
+    },
 }
 
 /// What became of an effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Taken {
     Done(Map<String, Value>),
-    Refused { error: String, retry: bool },
+    Refused {
+        error: String,
+        retry: bool,
+    },
     /// Not known yet; look again after this long.
-    Unsettled { after: Duration, error: String },
+    Unsettled {
+        after: Duration,
+        error: String,
+    },
     /// Not to be known: a person must say.
-    Undecidable { error: String },
+    Undecidable {
+        error: String,
+    },
     /// This run may not act (any more): it was cancelled, or another holds the task, or too
     /// little of the lease is left for the effect's time-out.
-    Stopped { reason: String },
+    Stopped {
+        reason: String,
+    },
 }
 
 /// The steps of one run.
@@ -264,7 +281,9 @@ impl Steps {
                 Err(_) => {}
             }
         }
-        Err(ServiceError::Down { reason: format!("the outcome of {} can't be written", step.key()) })
+        Err(ServiceError::Down {
+            reason: format!("the outcome of {} can't be written", step.key()),
+        })
     }
 }
 

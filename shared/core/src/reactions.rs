@@ -140,13 +140,18 @@ impl Reaction {
         Ok(reactions)
     }
 
+    /// Whether an event of this type may match.
+    pub fn may_match(&self, event_type: &EventType) -> bool {
+        match &self.on {
+            Pattern::Type(wanted) => wanted == event_type,
+            Pattern::Group(noun) => event_type.group() == noun,
+        }
+    }
+
     /// What it makes of an event; nothing if it does not match.
     pub fn react(&self, event: &Event) -> Option<Reacted> {
-        let matches = match &self.on {
-            Pattern::Type(wanted) => *wanted == event.event_type,
-            Pattern::Group(noun) => event.event_type.group() == noun && is_published(event),
-        };
-        if !matches {
+        let starred = matches!(self.on, Pattern::Group(_));
+        if !self.may_match(&event.event_type) || (starred && !is_published(event)) {
             return None;
         }
         let whole = serde_json::to_value(event).ok()?;

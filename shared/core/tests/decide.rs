@@ -4,6 +4,8 @@
 //! `WATCHBILL_ROUNDS` sets the number of sequences (soak: 200000), `WATCHBILL_SEED` the
 //! first seed. A failure prints its seed and the shortest sequence that still fails.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 mod life;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use life::{Dice, Life, Move, Setup};
 
 const ROUNDS: u64 = 6_000;
-const MOVES: usize = 24;
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -58,7 +59,7 @@ fn nothing_breaks_what_must_hold() {
     for seed in first..first + number("WATCHBILL_ROUNDS", ROUNDS) {
         let mut dice = Dice::new(seed);
         let setup = Setup::random(&mut dice);
-        let moves: Vec<Move> = (0..MOVES).map(|_| Move::random(&mut dice)).collect();
+        let moves: Vec<Move> = (0..setup.moves()).map(|_| Move::random(&mut dice)).collect();
         match run(&setup, &moves) {
             Ok(life) => life.count(&mut reached),
             Err(error) => {

@@ -12,7 +12,8 @@ use watchbill_core::ports::{
 use crate::SeededEntropy;
 
 /// Of a hundred commits some are refused with `Busy`, some with `Unknown` though nothing
-/// happened, some with `Unknown` after they happened, as a seed has it.
+/// happened, some with `Unknown` after they happened, as a seed has it. Before and after
+/// each call others get their turn, so that tasks of one thread meet in many orders.
 pub struct FlakyStore {
     inner: Arc<dyn Store>,
     dice: SeededEntropy,
@@ -24,39 +25,53 @@ impl FlakyStore {
     pub fn new(inner: Arc<dyn Store>, seed: u64, percent: u64) -> Self {
         Self { inner, dice: SeededEntropy::new(seed), percent }
     }
+
+    async fn others_first(&self) {
+        for _ in 0..self.dice.next_u64() % 4 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A call among those of others.
+    async fn among<T>(&self, call: impl Future<Output = T>) -> T {
+        self.others_first().await;
+        let answer = call.await;
+        self.others_first().await;
+        answer
+    }
 }
 
 #[async_trait]
 impl Store for FlakyStore {
     async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
-        self.inner.get(key).await
+        self.among(self.inner.get(key)).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
-        self.inner.get_many(keys).await
+        self.among(self.inner.get_many(keys)).await
     }
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
-        self.inner.collect(partition, prefix).await
+        self.among(self.inner.collect(partition, prefix)).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         let unknown = || CommitError::Unknown { reason: "no answer, on purpose".into() };
         if self.dice.next_u64() % 100 >= self.percent {
-            return self.inner.commit(commit).await;
+            return self.among(self.inner.commit(commit)).await;
         }
         match self.dice.next_u64() % 3 {
             0 => Err(CommitError::Busy { after: Duration::from_millis(10) }),
             1 => Err(unknown()),
             _ => {
-                self.inner.commit(commit).await?;
+                self.among(self.inner.commit(commit)).await?;
                 Err(unknown())
             }
         }
     }
 
     async fn query(&self, query: Query) -> Result<Page<Key>, StoreError> {
-        self.inner.query(query).await
+        self.among(self.inner.query(query)).await
     }
 
     async fn due(
@@ -66,6 +81,6 @@ impl Store for FlakyStore {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Page<DueKey>, StoreError> {
-        self.inner.due(shard, until, limit, cursor).await
+        self.among(self.inner.due(shard, until, limit, cursor)).await
     }
 }

@@ -5,8 +5,10 @@
 //! which command, when and on which machine, so that no figure stands without its ground.
 
 mod disk;
+mod load;
 mod machine;
 mod report;
+mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,12 +41,44 @@ impl Figure {
     }
 }
 
-pub const BENCHES: &[Bench] = &[Bench {
-    name: "disk",
-    why: "one durable write of 8 KiB: the floor under every accepted task",
-    runs: 5,
-    run: disk::run,
-}];
+pub const BENCHES: &[Bench] = &[
+    Bench {
+        name: "disk",
+        why: "one durable write of 8 KiB: the floor under every accepted task",
+        runs: 5,
+        run: disk::run,
+    },
+    Bench {
+        name: "tasks",
+        why: "in process, submit → completed with an agent that does nothing",
+        runs: 5,
+        run: load::tasks,
+    },
+    Bench {
+        name: "http",
+        why: "POST /tasks by wrk with 16 connections, accepting only",
+        runs: 5,
+        run: server::http,
+    },
+    Bench {
+        name: "one",
+        why: "one task at a time over HTTP, POST to completed",
+        runs: 5,
+        run: load::one,
+    },
+    Bench {
+        name: "flat",
+        why: "the same load with a million finished tasks stored, and the memory it takes",
+        runs: 1,
+        run: load::flat,
+    },
+    Bench {
+        name: "start",
+        why: "start to first answer, and memory when idle",
+        runs: 9,
+        run: server::start,
+    },
+];
 
 const FILE: &str = "docs/benchmarks.md";
 

@@ -86,8 +86,7 @@ pub(super) fn claim_outside(step: &mut Step<'_>, owner: &str) -> Result<(), Reje
             step.event("task.started", json!({ "assigned_to": agent, "worker": owner }));
         }
         (Status::InProgress, Some(lease)) if lease.owner == owner => {
-            step.task.lease =
-                Some(Lease { owner: owner.to_owned(), epoch: Lease::OUTSIDE, until });
+            step.task.lease = Some(Lease { owner: owner.to_owned(), epoch: Lease::OUTSIDE, until });
             step.says(What::Renewed, owner, None);
         }
         (Status::InProgress, Some(lease)) => {
@@ -111,7 +110,10 @@ pub(super) fn end(
     }
     step.demand(&[Status::InProgress], "ended by a run")?;
     let Some(lease) = &step.task.lease else {
-        return Err(Rejection::Illegal { status: step.task.status, what: "ended: no run holds it" });
+        return Err(Rejection::Illegal {
+            status: step.task.status,
+            what: "ended: no run holds it",
+        });
     };
     if lease.epoch != Lease::OUTSIDE && lease.epoch < step.facts.epoch {
         // The store has been opened anew since: whoever claimed then is a ghost.

@@ -314,7 +314,11 @@ impl Task {
     /// In which priority's lane it stands: its own, or one higher once its SLA is violated
     /// and the rules lift such tasks (never into P0's).
     pub fn lane(&self) -> Priority {
-        match (&self.sla, self.priority) {
+        Self::lane_of(self.priority, self.sla.as_ref())
+    }
+
+    pub fn lane_of(own: Priority, sla: Option<&Sla>) -> Priority {
+        match (sla, own) {
             (Some(sla), Priority::P3) if sla.lifted => Priority::P2,
             (Some(sla), Priority::P2) if sla.lifted => Priority::P1,
             (_, own) => own,

@@ -2,8 +2,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    Agent, Event, EventId, EventPriority, LogEntry, Priority, Task, TaskId, TaskType, timed_uuid,
+    Agent, Event, EventId, EventPriority, EventType, LogEntry, Priority, TaskId, TaskType,
+    timed_uuid,
 };
+use crate::repo::LedgerPeek;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,10 +42,10 @@ fn is_zero(n: &u8) -> bool {
 
 /// The ledger entries of a task's changes with versions above `recorded`. `older` are log
 /// entries that had to leave the header.
-pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> {
+pub fn entries_of(task: LedgerPeek, older: Vec<LogEntry>, recorded: u64) -> Vec<Entry> {
     older
-        .iter()
-        .chain(&task.log)
+        .into_iter()
+        .chain(task.log)
         .filter(|change| change.version > recorded)
         .map(|change| {
             Entry::Task(TaskEntry {
@@ -53,7 +55,7 @@ pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> 
                 agent: task.agent,
                 trace_id: task.trace_id.clone(),
                 hops: task.hops,
-                change: change.clone(),
+                change,
             })
         })
         .collect()
@@ -62,11 +64,18 @@ pub fn entries_of(task: &Task, older: &[LogEntry], recorded: u64) -> Vec<Entry> 
 impl Entry {
     /// The events this line stands for; their ids depend on item, version and place alone.
     pub fn events(&self) -> Vec<Event> {
+        self.events_where(|_| true)
+    }
+
+    /// The same, of the wanted types only.
+    pub fn events_where(&self, wanted: impl Fn(&EventType) -> bool) -> Vec<Event> {
         match self {
-            Entry::Published(event) => vec![event.clone()],
-            Entry::Task(entry) => {
-                (0..entry.change.events.len()).map(|place| entry.event(place)).collect()
-            }
+            Entry::Published(event) if wanted(&event.event_type) => vec![event.clone()],
+            Entry::Published(_) => Vec::new(),
+            Entry::Task(entry) => (0..entry.change.events.len())
+                .filter(|place| wanted(&entry.change.events[*place].event_type))
+                .map(|place| entry.event(place))
+                .collect(),
         }
     }
 }

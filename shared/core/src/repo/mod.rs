@@ -4,11 +4,13 @@
 mod codec;
 mod entities;
 mod keys;
+mod peek;
 mod step;
 mod task;
 
 pub use codec::{Entity, Versioned, decode, encode};
 pub use entities::{Child, Fold, KeyRecord, Window};
 pub use keys::*;
+pub use peek::{LedgerPeek, RoutePeek};
 pub use step::{Step, StepOutcome};
 pub use task::{Overflow, StoredTask, TaskWrite, body_item, read_body, task_item};

@@ -1,7 +1,7 @@
 use serde_json::json;
 
-use super::core::Core;
 use super::ServiceError;
+use super::core::Core;
 use crate::domain::{ApiKey, Caller, Role, TenantId, hash_key};
 use crate::ports::{Expect, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
@@ -21,7 +21,8 @@ impl Core {
         check_name(name)?;
         let there = self.keys(tenant).await?;
         if there.iter().any(|key| key.name == name && key.revoked_at.is_none()) {
-            let message = format!("there is a key '{name}' already; revoke it or choose another name");
+            let message =
+                format!("there is a key '{name}' already; revoke it or choose another name");
             return Err(ServiceError::Conflict { message });
         }
         if there.len() >= KEYS {
@@ -74,21 +75,27 @@ impl Core {
         Ok(items.iter().flatten().map(decode).collect::<Result<_, _>>()?)
     }
 
+    /// Two made at the same time may bear one name: all of them are revoked.
     pub async fn revoke_key(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
         let keys = self.stored_keys(&caller.tenant).await?;
-        let live = keys.into_iter().find(|k| k.value.0.name == name && k.value.0.revoked_at.is_none());
-        let Some(mut stored) = live else {
+        let mut revoked = None;
+        for mut stored in keys {
+            if stored.value.0.name != name || stored.value.0.revoked_at.is_some() {
+                continue;
+            }
+            stored.value.0.revoked_at = Some(self.clock().now());
+            let item = encode(&stored.value, stored.unknown.as_deref());
+            let write = Write::Put { item, expect: Expect::Version(stored.version) };
+            if let Some(conflict) = self.commit(vec![write]).await? {
+                return Err(conflict.gone());
+            }
+            revoked = Some(stored.value.0);
+        }
+        let Some(key) = revoked else {
             return Err(ServiceError::NotFound { what: "key", id: name.to_owned() });
         };
-        stored.value.0.revoked_at = Some(self.clock().now());
-        let item = encode(&stored.value, stored.unknown.as_deref());
-        match self.commit(vec![Write::Put { item, expect: Expect::Version(stored.version) }]).await? {
-            None => {
-                tracing::info!(key = name, by = %caller.name, "key {name} revoked");
-                Ok(stored.value.0)
-            }
-            Some(conflict) => Err(conflict.gone()),
-        }
+        tracing::info!(key = name, by = %caller.name, "key {name} revoked");
+        Ok(key)
     }
 
     /// A live key by the hash of it.

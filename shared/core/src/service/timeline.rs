@@ -101,7 +101,8 @@ fn of_step(step: &Step) -> Vec<TimelineEntry> {
         status: None,
         duration_ms: None,
     };
-    let mut entries = vec![entry(step.intended_at, format!("intends: {} {}", step.what, step.target))];
+    let mut entries =
+        vec![entry(step.intended_at, format!("intends: {} {}", step.what, step.target))];
     if let Some(outcome) = &step.outcome {
         entries.push(entry(outcome.at, outcome.in_words()));
     }

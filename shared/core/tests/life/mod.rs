@@ -13,7 +13,7 @@ use watchbill_core::decide::{
 };
 use watchbill_core::domain::{
     Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
-    Task, TaskId, TaskType, TenantId, Timestamp,
+    Task, TaskId, TaskLimits, TaskType, TenantId, Timestamp,
 };
 
 pub use rows::EVERY_WHAT;
@@ -54,21 +54,33 @@ pub struct Setup {
     max_retries: Option<u32>,
     sla_seconds: Option<u64>,
     no_sla: bool,
+    /// What would end the task is left out, so that its log outgrows the header.
+    long: bool,
 }
 
 impl Setup {
     pub fn random(dice: &mut Dice) -> Self {
         let pick = |dice: &mut Dice, n: usize| dice.below(n as u64) as usize;
+        let long = dice.one_in(8);
         Self {
+            long,
             gate: dice.one_in(3),
             external: dice.one_in(4),
             lift: dice.one_in(2),
             priority: Priority::ALL[pick(dice, Priority::ALL.len())],
             task_type: TaskType::ALL[pick(dice, TaskType::ALL.len())],
-            max_retries: [None, Some(0), Some(1), Some(7)][pick(dice, 4)],
+            max_retries: match long {
+                true => Some(1_000),
+                false => [None, Some(0), Some(1), Some(7)][pick(dice, 4)],
+            },
             sla_seconds: [None, Some(1), Some(60), Some(86_400)][pick(dice, 4)],
             no_sla: dice.one_in(5),
         }
+    }
+
+    /// How many moves such a life is given.
+    pub fn moves(&self) -> usize {
+        if self.long { 90 } else { 20 }
     }
 
     fn rules(&self, task_type: TaskType) -> Rules {
@@ -144,6 +156,7 @@ pub struct Life {
     epoch: u64,
     /// Every change that was ever written, from header and overflow.
     log: Vec<LogEntry>,
+    long: bool,
 }
 
 impl Life {
@@ -157,7 +170,7 @@ impl Life {
         check::created(&decided, wanted, &facts)?;
         let Decided { task, version, .. } = decided;
         let log = task.log.clone();
-        Ok(Self { rules, task, version, now, epoch: 1, log })
+        Ok(Self { rules, task, version, now, epoch: 1, log, long: setup.long })
     }
 
     pub fn task(&self) -> &Task {
@@ -165,6 +178,9 @@ impl Life {
     }
 
     pub fn count(&self, reached: &mut BTreeMap<String, u64>) {
+        if self.version > 2 * TaskLimits::LOG as u64 {
+            *reached.entry("a log that outgrew the header twice".into()).or_default() += 1;
+        }
         for entry in &self.log {
             *reached.entry(entry.what.as_str().to_owned()).or_default() += 1;
         }
@@ -174,6 +190,16 @@ impl Life {
         self.epoch += u64::from(step.new_epoch);
         self.now = self.later(step.wait, step.random);
         let command = self.command(step);
+        let ends = match &command {
+            Command::End { ending, .. } | Command::EndOutside { ending, .. } => {
+                matches!(ending, Ending::Succeeded { .. } | Ending::FailedForGood { .. })
+            }
+            Command::Cancel { .. } | Command::Reject { .. } | Command::Expire => true,
+            _ => false,
+        };
+        if self.long && ends {
+            return Ok(());
+        }
         self.decide(&command, step.random)
     }
 
@@ -241,7 +267,7 @@ impl Life {
 
     fn command(&self, step: &Move) -> Command {
         let task = &self.task;
-        let owner = if step.c % 3 == 0 { "worker:b" } else { "worker:a" }.to_owned();
+        let owner = if step.c.is_multiple_of(3) { "worker:b" } else { "worker:a" }.to_owned();
         match step.command {
             0 => Command::Approve {
                 by: "kim".into(),
@@ -281,7 +307,7 @@ impl Life {
             22..=24 => Command::Answer { by: "kim".into(), answer: "yes".into() },
             25 => Command::RetryNow { by: "kim".into() },
             26 => Command::Reroute {
-                agent: if step.a % 2 == 0 { task.agent } else { other(task.agent) },
+                agent: if step.a.is_multiple_of(2) { task.agent } else { other(task.agent) },
             },
             27 if step.a == 0 => {
                 Command::Create(Box::new(Setup::random(&mut Dice::new(step.random)).draft()))

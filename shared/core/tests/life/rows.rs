@@ -31,6 +31,7 @@ pub const EVERY_WHAT: &[&str] = &[
     "sla_warning",
     "sla_violation",
     "checked",
+    "a log that outgrew the header twice",
 ];
 
 /// Before, after, as what.

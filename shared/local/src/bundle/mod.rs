@@ -30,7 +30,7 @@ use watchbill_adapters_local::wake::LocalWake;
 use watchbill_agent::executor::Executor;
 use watchbill_agent::run::TaskAgent;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, Event, TenantId};
+use watchbill_core::domain::{Agent, Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Lanes};
 use watchbill_core::reactions::Reaction;
@@ -84,6 +84,10 @@ struct IntakeOnBus(Intake);
 impl Subscriber for IntakeOnBus {
     fn name(&self) -> &'static str {
         "intake"
+    }
+
+    fn wants(&self, event_type: &EventType) -> bool {
+        self.0.wants(event_type)
     }
 
     async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {

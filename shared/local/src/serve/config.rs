@@ -12,7 +12,7 @@ use watchbill_core::decide::{GateRules, Rules};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, TenantId, hash_key, parse_span};
 use watchbill_core::reactions::{Reaction, ReactionForm};
 
-use super::file::{File, Switch, read};
+use super::file::{File, Switch, in_a_line, read};
 use crate::cli::args::ServeArgs;
 
 /// The reactions that come with Watchbill.
@@ -143,6 +143,7 @@ fn rules(file: &File, env: &Env) -> anyhow::Result<Rules> {
     if rules.lease.run > Duration::from_secs(15 * 60) {
         bail!("run_limit: 15 minutes are the most; longer work suspends and goes on");
     }
+    set_span(&mut rules.lease.outside, "worker_lease", &file.worker_lease)?;
     for (priority, target) in &file.sla.targets {
         let priority = Priority::parse(priority).context("sla.targets")?;
         let span = parse_span(target).context("sla.targets")?;
@@ -200,7 +201,7 @@ fn reactions(file: &File, env: &Env) -> anyhow::Result<Vec<Reaction>> {
 fn parse_reactions(text: &str) -> anyhow::Result<Vec<Reaction>> {
     match serde_saphyr::from_str::<ReactionsFile>(text) {
         Ok(file) => Ok(Reaction::check_all(file.reactions)?),
-        Err(error) => bail!("{error}"),
+        Err(error) => bail!("{}", in_a_line(&error)),
     }
 }
 

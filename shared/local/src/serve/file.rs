@@ -16,6 +16,8 @@ pub struct File {
     pub slots: Option<usize>,
     pub agents: Option<Switch>,
     pub run_limit: Option<String>,
+    /// How long a worker outside holds a task without a word.
+    pub worker_lease: Option<String>,
     pub first_task: Option<bool>,
     pub auth: Auth,
     pub cors: Cors,
@@ -132,9 +134,17 @@ impl File {
         }
         match serde_saphyr::from_str(text) {
             Ok(file) => Ok(file),
-            Err(error) => bail!("{error}"),
+            Err(error) => bail!("{}", in_a_line(&error)),
         }
     }
+}
+
+/// Where the fault is and what it is. The parser adds the lines around it, which whoever
+/// mends it has open.
+pub fn in_a_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
 pub fn read(path: &Path) -> anyhow::Result<String> {

@@ -1,0 +1,475 @@
+//! The ledger and the events that come of it, with a feed that repeats itself and a recorder
+//! that dies.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use watchbill_core::decide::{Command, Ending, Rules};
+use watchbill_core::domain::{
+    Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
+};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
+use watchbill_core::ports::{
+    Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
+};
+use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_recorder::Recorder;
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryBus, MemoryStore, MemoryWake, SeededEntropy};
+
+struct World {
+    store: Arc<MemoryStore>,
+    clock: Arc<FakeClock>,
+    bus: Arc<MemoryBus>,
+    core: Core,
+    entropy: Arc<SeededEntropy>,
+}
+
+fn tenant() -> TenantId {
+    TenantId::default()
+}
+
+fn caller() -> Caller {
+    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() }
+}
+
+impl World {
+    fn new(seed: u64, percent: u64) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        let seen: Arc<dyn Store> = match percent {
+            0 => store.clone(),
+            _ => Arc::new(FlakyStore::new(store.clone(), seed, percent)),
+        };
+        let ports = Ports {
+            store: seen,
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let core = Core::new(ports, Arc::new(Rules::default()), 1);
+        Self { store, clock, bus: Arc::new(MemoryBus::new()), core, entropy }
+    }
+
+    fn recorder(&self) -> Recorder {
+        Recorder::new(self.core.clone(), self.bus.clone())
+    }
+
+    async fn create(&self, priority: Priority) -> TaskId {
+        let new = NewTask {
+            tenant: tenant(),
+            task_type: TaskType::Monitor,
+            priority,
+            source: "user".into(),
+            payload: json!({"description": "Look"}).as_object().cloned().unwrap(),
+            metadata: Map::new(),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: Some(100),
+            created_by: "alex".into(),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        self.core.create_task(new).await.unwrap().task.task.id
+    }
+
+    async fn claim(&self, id: &TaskId) -> u64 {
+        let task = self.core.stored_task(&tenant(), id).await.unwrap().unwrap().value;
+        let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
+        self.clock.advance(wait);
+        let command =
+            Command::Claim { agent: task.agent, owner: "one".into(), assignment: task.assignment };
+        self.core.command(&tenant(), id, &command).await.unwrap().value.fence
+    }
+
+    async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+        let outcome = Outcome { reputation: Some("task_success".into()), ..Outcome::default() };
+        let (events, notes) = (Vec::new(), Vec::new());
+        let command = Command::End { fence, ending, events, notes, outcome };
+        self.core.command(&tenant(), id, &command).await.unwrap();
+    }
+
+    /// Puts a task's item back as it is, as the sweeper does to look again later, or as a
+    /// build with another schema would.
+    async fn rewrite(&self, id: &TaskId, schema: u16) {
+        let key = watchbill_core::repo::task_key(&tenant(), id);
+        let old = self.store.get(&key).await.unwrap().unwrap();
+        let item = NewItem {
+            key,
+            kind: "task".into(),
+            schema,
+            body: old.body,
+            list: old.list,
+            list2: old.list2,
+            due: old.due,
+            expires: None,
+        };
+        let writes = vec![Write::Put { item, expect: Expect::Version(old.version) }];
+        let id = watchbill_core::ports::Entropy::write_id(&*self.entropy);
+        self.store.commit(Commit { id, writes }).await.unwrap();
+    }
+
+    async fn publish(&self, n: u64) {
+        let new = NewEvent {
+            tenant: tenant(),
+            event_type: "deploy.failed".into(),
+            source_agent: "ci".into(),
+            payload: Map::new(),
+            task_id: None,
+            trace_id: None,
+            priority: None,
+            published_by: "ci".into(),
+            event_id: Some(format!("e-{n}")),
+            hops: 0,
+        };
+        self.core.publish_event(new).await.unwrap();
+    }
+
+    /// A day's work: done, failed and retried, cancelled, waiting, published.
+    async fn history(&self) {
+        for n in 0..6u64 {
+            let id = self.create(Priority::P2).await;
+            for _ in 0..n * 2 {
+                let fence = self.claim(&id).await;
+                let ending = Ending::Failed { error: "no route".into(), retry: None };
+                self.end(&id, fence, ending).await;
+            }
+            if n % 2 == 0 {
+                let fence = self.claim(&id).await;
+                self.end(&id, fence, Ending::Succeeded { result: Body::default() }).await;
+            }
+            let gated = self.create(Priority::P1).await;
+            if n % 3 == 0 {
+                self.core.cancel_task(&caller(), &gated, None).await.unwrap();
+            }
+            self.publish(n).await;
+            self.clock.advance(Duration::from_secs(7));
+        }
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.store.changes(0, usize::MAX).into_iter().map(|(_, change)| change).collect()
+    }
+
+    async fn entries(&self) -> Vec<Entry> {
+        let ledger = LedgerReader::new(self.store.clone(), tenant());
+        let mut entries = Vec::new();
+        let mut seq = 1;
+        while let Some(batch) = ledger.batch(seq).await.unwrap() {
+            entries.extend(batch.entries);
+            seq += 1;
+        }
+        entries
+    }
+
+    /// Every change of every task and every published event stands in the ledger once, a
+    /// task's in order; the chain holds; the bus had each event; the counts are those that
+    /// a rebuild gives.
+    async fn assert_whole(&self) {
+        verify(self.store.clone(), &tenant()).await.unwrap();
+        let entries = self.entries().await;
+        let mut versions: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
+        let mut published = Vec::new();
+        for entry in &entries {
+            match entry {
+                Entry::Task(entry) => {
+                    versions.entry(entry.task.clone()).or_default().push(entry.change.version);
+                }
+                Entry::Published(event) => published.push(event.event_id.clone()),
+            }
+        }
+        let mut tasks = 0;
+        for item in self.store.items().iter().filter(|item| &*item.kind == "task") {
+            let task = watchbill_core::repo::decode::<watchbill_core::domain::Task>(item).unwrap();
+            let wanted: Vec<u64> = (1..=task.version).collect();
+            assert_eq!(versions.get(&task.value.id), Some(&wanted), "{}", task.value.id);
+            tasks += 1;
+        }
+        assert_eq!(versions.len(), tasks);
+        let events = self.store.items().iter().filter(|item| &*item.kind == "event").count();
+        assert_eq!(published.iter().collect::<BTreeSet<_>>().len(), events);
+        assert_eq!(published.len(), events, "a published event is recorded once");
+        let wanted: BTreeSet<EventId> =
+            entries.iter().flat_map(Entry::events).map(|event| event.event_id).collect();
+        let sent: BTreeSet<EventId> =
+            self.bus.events().into_iter().map(|(_, event)| event.event_id).collect();
+        assert_eq!(sent, wanted, "events that went out, and those of the ledger");
+        self.assert_counts().await;
+    }
+
+    async fn assert_counts(&self) {
+        let ledger = LedgerReader::new(self.store.clone(), tenant());
+        let mut rebuilt = StatsFold::default();
+        let mut seq = 1;
+        while let Some(batch) = ledger.batch(seq).await.unwrap() {
+            rebuilt.apply(&batch);
+            seq += 1;
+        }
+        let (kept, rebuilt) = (self.core.stats(&tenant()).await.unwrap(), rebuilt.stats());
+        assert_eq!((&kept.queue, &kept.rows), (&rebuilt.queue, &rebuilt.rows));
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        for item in self.store.items().iter().filter(|item| &*item.kind == "task") {
+            let task = watchbill_core::repo::decode::<watchbill_core::domain::Task>(item).unwrap();
+            *found.entry(task.value.status.to_string()).or_default() += 1;
+        }
+        let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+        for row in &kept.rows {
+            *counted.entry(row.status.to_string()).or_default() += row.count;
+        }
+        assert_eq!(counted, found, "counts and the tasks that stand");
+    }
+}
+
+/// Records in batches of some size, again where the recorder asks for it.
+async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
+    for batch in changes.chunks(size) {
+        for attempt in 0.. {
+            match recorder.record(batch).await {
+                Ok(()) => break,
+                Err(error @ HandlerError::Reject { .. }) => panic!("{error}"),
+                Err(error) => assert!(attempt < 200, "{error}"),
+            }
+        }
+    }
+}
+
+/// The same changes with keys in any order, each key's own in order.
+fn mixed(changes: &[Change], seed: u64) -> Vec<Change> {
+    let dice = SeededEntropy::new(seed);
+    let mut by_key: BTreeMap<Key, Vec<Change>> = BTreeMap::new();
+    for change in changes.iter().rev() {
+        by_key.entry(change.key.clone()).or_default().push(change.clone());
+    }
+    let mut out = Vec::new();
+    while !by_key.is_empty() {
+        let at = watchbill_core::ports::Entropy::next_u64(&dice) as usize % by_key.len();
+        let key = by_key.keys().nth(at).unwrap().clone();
+        let left = by_key.get_mut(&key).unwrap();
+        out.extend(left.pop());
+        if left.is_empty() {
+            by_key.remove(&key);
+        }
+    }
+    out
+}
+
+#[tokio::test]
+async fn feed_repeated_and_replayed_leaves_the_ledger_as_it_is() {
+    for seed in 0..8 {
+        let world = World::new(seed, 0);
+        world.history().await;
+        let changes = world.changes();
+        let recorder = world.recorder();
+        feed(&recorder, &mixed(&changes, seed), 1 + seed as usize * 5).await;
+        recorder.save().await.unwrap();
+        world.assert_whole().await;
+        let before = world.entries().await;
+        // The same recorder, a new one right after, and a new one a day later; each given
+        // the whole history in another order.
+        feed(&recorder, &mixed(&changes, seed + 100), 7).await;
+        feed(&world.recorder(), &mixed(&changes, seed + 200), 7).await;
+        world.clock.advance(Duration::from_secs(24 * 3_600));
+        feed(&world.recorder(), &mixed(&changes, seed + 300), 1).await;
+        assert_eq!(world.entries().await.len(), before.len(), "seed {seed}");
+        assert_eq!(world.entries().await, before, "seed {seed}");
+        world.assert_whole().await;
+    }
+}
+
+/// The feed's images may be newer than the change they come with.
+#[tokio::test]
+async fn changes_that_come_with_newer_images_are_recorded_once() {
+    let world = World::new(1, 0);
+    let recorder = world.recorder();
+    let id = world.create(Priority::P2).await;
+    let mut seen = 0;
+    for round in 0..20 {
+        let fence = world.claim(&id).await;
+        let ending = Ending::Failed { error: "no route".into(), retry: None };
+        world.end(&id, fence, ending).await;
+        if round % 3 == 0 {
+            // All but the newest, with the image as it is now.
+            let changes = world.store.changes(seen, usize::MAX);
+            let (last, older) = changes.split_last().unwrap();
+            for (_, change) in older {
+                recorder.record(std::slice::from_ref(change)).await.unwrap();
+            }
+            seen = last.0 - 1;
+        }
+    }
+    feed(&recorder, &world.changes(), 5).await;
+    world.assert_whole().await;
+}
+
+#[tokio::test]
+async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same_ids() {
+    for at in 0..6 {
+        let world = World::new(at, 0);
+        world.history().await;
+        let changes = world.changes();
+        let (first, rest) = changes.split_at(changes.len() / 6 * at as usize);
+        feed(&world.recorder(), first, 4).await;
+        // It appends, and dies before the bus has taken anything.
+        let dying = world.recorder();
+        if at > 0 {
+            dying.catch_up().await.unwrap();
+        }
+        world.bus.refuse_next(1);
+        let before = world.entries().await.len();
+        let answer = dying.record(rest).await;
+        assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+        assert!(world.entries().await.len() > before, "it had appended");
+        drop(dying);
+        let next = world.recorder();
+        next.catch_up().await.unwrap();
+        feed(&next, rest, 9).await;
+        next.save().await.unwrap();
+        world.assert_whole().await;
+        // A repeat is the very same event.
+        let mut by_id = BTreeMap::new();
+        for (_, event) in world.bus.events() {
+            let known = by_id.entry(event.event_id.clone()).or_insert_with(|| event.clone());
+            assert_eq!(*known, event);
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_lost_while_appending_lose_and_double_nothing() {
+    for seed in 0..25 {
+        let world = World::new(seed, 30);
+        world.history().await;
+        feed(&world.recorder(), &world.changes(), 3).await;
+        let again = world.recorder();
+        feed(&again, &world.changes(), 11).await;
+        world.assert_whole().await;
+    }
+}
+
+/// A rolling deployment has two for a while: each change is recorded once all the same.
+#[tokio::test]
+async fn two_recorders_at_one_ledger_record_each_change_once() {
+    for seed in 0..10 {
+        let world = World::new(seed, 5);
+        world.history().await;
+        let changes = world.changes();
+        let (one, other) = (world.recorder(), world.recorder());
+        tokio::join!(feed(&one, &changes, 4), feed(&other, &changes, 6));
+        world.assert_whole().await;
+    }
+}
+
+#[tokio::test]
+async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
+    let world = World::new(1, 0);
+    world.history().await;
+    let recorder = world.recorder();
+    feed(&recorder, &world.changes(), 5).await;
+    let seen = world.store.last_seq();
+    world.clock.step_wall(world.clock.now().minus(Duration::from_secs(3_600)));
+    world.publish(100).await;
+    let new: Vec<Change> =
+        world.store.changes(seen, usize::MAX).into_iter().map(|(_, change)| change).collect();
+    feed(&recorder, &new, 5).await;
+    let newest = world.core.events(&tenant(), &Default::default(), 1, None).await.unwrap();
+    assert_eq!(newest.events[0].event_id.as_str(), "e-100", "the newest is seen at once");
+    // A new process, the history again, with the clock still behind.
+    feed(&world.recorder(), &mixed(&world.changes(), 3), 5).await;
+    world.assert_whole().await;
+    let last = newest.events[0].event_id.clone();
+    let after = world
+        .core
+        .events_after(&tenant(), &Default::default(), Some(&last), 5, Duration::ZERO)
+        .await;
+    assert_eq!(after.unwrap().len(), 0, "a follower finds its place again");
+}
+
+#[tokio::test]
+async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
+    let world = World::new(1, 0);
+    let id = world.create(Priority::P2).await;
+    world.rewrite(&id, 2).await;
+    let recorder = world.recorder();
+    let answer = recorder.record(&world.changes()).await;
+    assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+    assert_eq!(world.entries().await.len(), 0);
+    // The newer build is here.
+    world.rewrite(&id, 1).await;
+    feed(&recorder, &world.changes(), 5).await;
+    assert_eq!(world.entries().await.len(), 1, "created, once");
+}
+
+#[tokio::test]
+async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
+    let world = World::new(1, 0);
+    let id = world.create(Priority::P2).await;
+    for _ in 0..3 {
+        let fence = world.claim(&id).await;
+        let ending = Ending::Failed { error: "no route".into(), retry: None };
+        world.end(&id, fence, ending).await;
+    }
+    // The feed lags: each change comes with the image of the last.
+    feed(&world.recorder(), &world.changes(), 1).await;
+    let outcomes: Vec<bool> = world
+        .entries()
+        .await
+        .iter()
+        .map(|entry| matches!(entry, Entry::Task(entry) if entry.change.outcome.is_some()))
+        .collect();
+    assert_eq!(outcomes, [false, false, true, false, true, false, true]);
+}
+
+/// The sweeper writes an item back without a change: that is no entry, and hides none.
+#[tokio::test]
+async fn a_version_without_a_change_is_no_entry() {
+    for size in [1, 2, 10] {
+        let world = World::new(1, 0);
+        let id = world.create(Priority::P2).await;
+        world.rewrite(&id, 1).await;
+        let fence = world.claim(&id).await;
+        world.rewrite(&id, 1).await;
+        world.end(&id, fence, Ending::Succeeded { result: Body::default() }).await;
+        let recorder = world.recorder();
+        for again in [&recorder, &world.recorder()] {
+            feed(again, &world.changes(), size).await;
+        }
+        let versions: Vec<u64> = world
+            .entries()
+            .await
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Task(entry) => Some(entry.change.version),
+                Entry::Published(_) => None,
+            })
+            .collect();
+        assert_eq!(versions, [1, 3, 5]);
+    }
+}
+
+/// What can't be read holds nobody up.
+#[tokio::test]
+async fn an_unreadable_item_does_not_stop_the_others() {
+    let world = World::new(1, 0);
+    let bad = NewItem {
+        key: Key::new("T#default#task#bad", "0"),
+        kind: "task".into(),
+        schema: 1,
+        body: b"{".to_vec().into(),
+        list: None,
+        list2: None,
+        due: None,
+        expires: None,
+    };
+    let writes = vec![Write::Put { item: bad, expect: Expect::Absent }];
+    world.store.commit(Commit { id: WriteId(5), writes }).await.unwrap();
+    world.create(Priority::P2).await;
+    world.recorder().record(&world.changes()).await.unwrap();
+    assert_eq!(world.entries().await.len(), 1);
+}

@@ -1,0 +1,249 @@
+//! Pointers out of changes, with a feed that repeats itself and lanes that lose answers.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Map;
+use watchbill_core::decide::{Command, Ending, Rejection, Rules};
+use watchbill_core::domain::{Body, Outcome, Priority, Status, TaskId, TaskType, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Change, Clock as _, LaneMessage};
+use watchbill_core::repo::StoredTask;
+use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
+use watchbill_router::{Router, refill};
+use watchbill_testkit::{FakeClock, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy};
+
+struct World {
+    store: Arc<MemoryStore>,
+    clock: Arc<FakeClock>,
+    lanes: Arc<MemoryLanes>,
+    core: Core,
+    router: Router,
+}
+
+impl World {
+    fn new(rules: Rules) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let ports = Ports {
+            store: store.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let lanes = Arc::new(MemoryLanes::new());
+        let router = Router::new(lanes.clone(), clock.clone());
+        Self { store, clock, lanes, core: Core::new(ports, Arc::new(rules), 1), router }
+    }
+
+    async fn create(&self, priority: Priority) -> TaskId {
+        let new = NewTask {
+            tenant: TenantId::default(),
+            task_type: TaskType::Monitor,
+            priority,
+            source: "user".into(),
+            payload: Map::new(),
+            metadata: Map::new(),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: "alex".into(),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        self.core.create_task(new).await.unwrap().task.task.id
+    }
+
+    async fn claim(&self, message: &LaneMessage) -> Result<StoredTask, CommandError> {
+        let command = Command::Claim {
+            agent: message.agent,
+            owner: "one".into(),
+            assignment: message.assignment,
+        };
+        self.core.command(&message.tenant, &message.task_id, &command).await
+    }
+
+    async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+        let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
+        let command = Command::End { fence, ending, events, notes, outcome };
+        self.core.command(&TenantId::default(), id, &command).await.unwrap();
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.store.changes(0, usize::MAX).into_iter().map(|(_, change)| change).collect()
+    }
+
+    /// Claims and completes whatever the lanes hold; answers how many runs there were.
+    async fn work(&self) -> usize {
+        let mut runs = 0;
+        for (message, _) in self.lanes.take_all() {
+            if let Ok(claimed) = self.claim(&message).await {
+                let done = Ending::Succeeded { result: Body::default() };
+                self.end(&message.task_id, claimed.value.fence, done).await;
+                runs += 1;
+            }
+        }
+        runs
+    }
+}
+
+fn no_gates() -> Rules {
+    let gates = watchbill_core::decide::GateRules::off();
+    Rules { gates, ..Rules::default() }
+}
+
+#[tokio::test]
+async fn feed_repeated_and_replayed_runs_each_task_once() {
+    let world = World::new(no_gates());
+    for n in 0..20 {
+        world.create(Priority::ALL[n % 4]).await;
+    }
+    world.router.route(&world.changes()).await.unwrap();
+    let priorities: Vec<Priority> =
+        world.lanes.take_all().into_iter().map(|(message, _)| message.priority).collect();
+    assert_eq!(priorities.len(), 20);
+    assert!(priorities.is_sorted(), "P0 first in a batch: {priorities:?}");
+    let mut runs = 0;
+    for _ in 0..3 {
+        let mut changes = world.changes();
+        changes.reverse();
+        world.router.route(&changes).await.unwrap();
+        runs += world.work().await;
+    }
+    assert_eq!(runs, 20);
+    // The history once more, a day later: nothing is left to point at.
+    world.clock.advance(Duration::from_secs(24 * 3_600));
+    world.router.route(&world.changes()).await.unwrap();
+    assert!(world.lanes.is_empty());
+    assert!(world.store.items().iter().all(|item| item.due.is_none()), "nothing is due");
+}
+
+#[tokio::test]
+async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
+    let world = World::new(no_gates());
+    let id = world.create(Priority::P2).await;
+    world.lanes.lose_answers(1);
+    let answer = world.router.route(&world.changes()).await;
+    assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+    world.router.route(&world.changes()).await.unwrap();
+    let pointers = world.lanes.take_all();
+    assert_eq!(pointers.len(), 2);
+    assert_eq!(pointers[0], pointers[1]);
+    let first = world.claim(&pointers[0].0).await.unwrap();
+    let second = world.claim(&pointers[1].0).await;
+    assert!(matches!(
+        second,
+        Err(CommandError::Rejected { rejection: Rejection::Held { .. }, .. })
+    ));
+    world.end(&id, first.value.fence, Ending::Succeeded { result: Body::default() }).await;
+    let late = world.claim(&pointers[1].0).await;
+    assert!(matches!(
+        late,
+        Err(CommandError::Rejected {
+            rejection: Rejection::Illegal { status: Status::Completed, .. },
+            ..
+        })
+    ));
+}
+
+#[tokio::test]
+async fn a_pointer_of_an_older_assignment_claims_nothing() {
+    let world = World::new(no_gates());
+    let id = world.create(Priority::P2).await;
+    world.router.route(&world.changes()).await.unwrap();
+    let old = world.lanes.take_all().remove(0).0;
+    let run = world.claim(&old).await.unwrap();
+    let again = Ending::Failed { error: "no route".into(), retry: Some(Duration::from_secs(30)) };
+    world.end(&id, run.value.fence, again).await;
+    world.router.route(&world.changes().split_off(2)).await.unwrap();
+    let (new, delay) = world.lanes.take_all().remove(0);
+    assert_eq!((new.assignment, delay), (2, Duration::from_secs(30)));
+    world.clock.advance(delay);
+    let stale = world.claim(&old).await;
+    assert!(matches!(
+        stale,
+        Err(CommandError::Rejected {
+            rejection: Rejection::StaleAssignment { asked: 1, current: 2 },
+            ..
+        })
+    ));
+    world.claim(&new).await.unwrap();
+}
+
+#[tokio::test]
+async fn lanes_that_take_nothing_lose_nothing() {
+    let world = World::new(no_gates());
+    world.create(Priority::P2).await;
+    world.lanes.refuse_next(1);
+    let answer = world.router.route(&world.changes()).await;
+    assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+    assert!(world.lanes.is_empty());
+    world.router.route(&world.changes()).await.unwrap();
+    assert_eq!(world.work().await, 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_person_or_a_worker_outside_gets_no_pointer() {
+    let outside = [watchbill_core::domain::Agent::Ops].into();
+    let world = World::new(Rules { external: outside, ..Rules::default() });
+    world.create(Priority::P0).await;
+    world.create(Priority::P2).await;
+    world.router.route(&world.changes()).await.unwrap();
+    assert!(world.lanes.is_empty());
+}
+
+#[tokio::test]
+async fn newer_schema_is_tried_again() {
+    let world = World::new(no_gates());
+    world.create(Priority::P2).await;
+    let mut changes = world.changes();
+    changes[0].image.as_mut().unwrap().schema = 9;
+    let answer = world.router.route(&changes).await;
+    assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+    changes[0].image.as_mut().unwrap().schema = 1;
+    changes[0].image.as_mut().unwrap().body = b"{".to_vec().into();
+    world.router.route(&changes).await.unwrap();
+    assert!(world.lanes.is_empty(), "what nobody can read holds nobody up");
+}
+
+/// Lanes in memory are empty after a start: all that was open is offered, what died with the
+/// process at once.
+#[tokio::test]
+async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
+    let world = World::new(no_gates());
+    let assigned = world.create(Priority::P2).await;
+    let running = world.create(Priority::P1).await;
+    let done = world.create(Priority::P3).await;
+    world.router.route(&world.changes()).await.unwrap();
+    for (message, _) in world.lanes.take_all() {
+        if message.task_id != assigned {
+            let fence = world.claim(&message).await.unwrap().value.fence;
+            if message.task_id == done {
+                world.end(&done, fence, Ending::Succeeded { result: Body::default() }).await;
+            }
+        }
+    }
+    // The next process: a new epoch, in which no lease of the old one holds.
+    let ports = Ports {
+        store: world.store.clone(),
+        clock: world.clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(2)),
+        wake: Arc::new(MemoryWake::new()),
+    };
+    let core = Core::new(ports, Arc::new(no_gates()), 2);
+    let offered = refill(core.clone(), world.lanes.clone()).await.unwrap();
+    let mut found: Vec<TaskId> =
+        world.lanes.take_all().into_iter().map(|(message, _)| message.task_id).collect();
+    found.sort();
+    let mut wanted = vec![assigned, running.clone()];
+    wanted.sort();
+    assert_eq!((offered, found), (2, wanted));
+    let task = core.stored_task(&TenantId::default(), &running).await.unwrap().unwrap().value;
+    let claim = Command::Claim { agent: task.agent, owner: "two".into(), assignment: 1 };
+    let taken = core.command(&TenantId::default(), &running, &claim).await.unwrap();
+    assert_eq!(taken.value.fence, 2, "the dead process's lease is void at once");
+}

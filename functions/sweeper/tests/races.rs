@@ -1,0 +1,383 @@
+//! What time alone does to tasks, with two sweepers, executors that vanish and lanes that
+//! are full.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use watchbill_core::decide::{Command, Ending, GateRules, Rules, next_due};
+use watchbill_core::domain::{
+    Agent, ApprovalId, ApprovalStatus, Body, Caller, Outcome, Priority, Role, Status, TaskId,
+    TaskType, TenantId, Timestamp,
+};
+use watchbill_core::ports::{
+    Clock as _, Commit, Expect, Key, LaneMessage, Lanes as _, NewItem, Store as _, Write, WriteId,
+};
+use watchbill_core::repo::StoredTask;
+use watchbill_core::service::{
+    CommandError, Core, Identity, NewTask, Ports, ServiceError, StatusChange,
+};
+use watchbill_sweeper::Sweeper;
+use watchbill_testkit::{
+    FakeClock, FlakyStore, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
+};
+
+struct World {
+    store: Arc<MemoryStore>,
+    clock: Arc<FakeClock>,
+    lanes: Arc<MemoryLanes>,
+    core: Core,
+}
+
+fn tenant() -> TenantId {
+    TenantId::default()
+}
+
+impl World {
+    fn new(rules: Rules, seed: u64) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let ports = Ports {
+            store: Arc::new(FlakyStore::new(store.clone(), seed, 0)),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let core = Core::new(ports, Arc::new(rules), 1);
+        Self { store, clock, lanes: Arc::new(MemoryLanes::new()), core }
+    }
+
+    fn sweeper(&self) -> Sweeper {
+        Sweeper::new(self.core.clone(), self.lanes.clone())
+    }
+
+    async fn sweep(&self) {
+        self.sweeper().sweep(100_000).await.unwrap();
+    }
+
+    async fn create(&self, priority: Priority) -> TaskId {
+        let new = NewTask {
+            tenant: tenant(),
+            task_type: TaskType::Monitor,
+            priority,
+            source: "user".into(),
+            payload: Map::new(),
+            metadata: Map::new(),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: "alex".into(),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        self.core.create_task(new).await.unwrap().task.task.id
+    }
+
+    async fn stored(&self, id: &TaskId) -> StoredTask {
+        self.core.stored_task(&tenant(), id).await.unwrap().unwrap()
+    }
+
+    async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
+        let assignment = self.stored(id).await.value.assignment;
+        let command = Command::Claim { agent: Agent::Ops, owner: "one".into(), assignment };
+        self.core.command(&tenant(), id, &command).await
+    }
+
+    async fn end(
+        &self,
+        id: &TaskId,
+        fence: u64,
+        ending: Ending,
+    ) -> Result<StoredTask, CommandError> {
+        let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
+        let command = Command::End { fence, ending, events, notes, outcome };
+        self.core.command(&tenant(), id, &command).await
+    }
+
+    /// To the moment at which the next item is due.
+    fn to_next_due(&self) {
+        let next = self.store.items().iter().filter_map(|item| item.due).min();
+        self.clock.advance(next.unwrap_or_default().since(self.clock.now()));
+    }
+
+    fn assert_nothing_due(&self) {
+        assert!(self.store.items().iter().all(|item| item.due.is_none()));
+    }
+
+    async fn times(&self, id: &TaskId, event: &str) -> usize {
+        let timeline = self.core.timeline(&tenant(), id).await.unwrap();
+        timeline.iter().filter(|entry| entry.what == event).count()
+    }
+}
+
+fn no_gates() -> Rules {
+    Rules { gates: GateRules::off(), ..Rules::default() }
+}
+
+fn done() -> Ending {
+    Ending::Succeeded { result: Body::default() }
+}
+
+#[tokio::test]
+async fn two_sweepers_do_what_one_does() {
+    for seed in 0..12 {
+        let world = World::new(no_gates(), seed);
+        let mut tasks = Vec::new();
+        for n in 0..12 {
+            tasks.push(world.create(Priority::ALL[n % 4]).await);
+        }
+        for _ in 0..12 {
+            world.to_next_due();
+            let (one, other) = (world.sweeper(), world.sweeper());
+            let (one, other) = tokio::join!(one.sweep(1_000), other.sweep(1_000));
+            assert_eq!((one.unwrap().failed, other.unwrap().failed), (0, 0));
+        }
+        for id in &tasks {
+            let task = world.stored(id).await.value;
+            let sla = task.sla.as_ref().unwrap();
+            let counts =
+                (world.times(id, "sla.warning").await, world.times(id, "sla.violation").await);
+            assert!(counts.0 <= 1 && counts.1 == usize::from(sla.violated), "{counts:?} {sla:?}");
+            let offered = world.times(id, "offered").await;
+            assert_eq!(offered, task.offers.min(5) as usize, "each offer counts, and counts once");
+        }
+    }
+}
+
+/// A run that ends while its task is being looked at: both happen, in some order.
+#[tokio::test]
+async fn sweeper_against_executor_neither_is_lost() {
+    for seed in 0..40 {
+        let world = World::new(no_gates(), seed);
+        let id = world.create(Priority::P0).await;
+        let fence = world.claim(&id).await.unwrap().value.fence;
+        world.clock.advance(Duration::from_secs(13 * 60));
+        let (_, ended) = tokio::join!(world.sweep(), world.end(&id, fence, done()));
+        assert_eq!(ended.unwrap().value.status, Status::Completed);
+        let stored = world.stored(&id).await;
+        assert_eq!(stored.value.status, Status::Completed);
+        assert_eq!(world.times(&id, "completed").await, 1);
+        world.sweep().await;
+        world.assert_nothing_due();
+    }
+}
+
+/// A task claimed in the moment in which it is given up: one of the two.
+#[tokio::test]
+async fn a_claim_against_the_last_offer_has_one_winner() {
+    let mut claimed = 0;
+    for seed in 0..40 {
+        let world = World::new(no_gates(), seed);
+        let id = world.create(Priority::P3).await;
+        for _ in 0..5 {
+            world.to_next_due();
+            world.sweep().await;
+        }
+        while world.stored(&id).await.value.offers < 5 {
+            world.to_next_due();
+            world.sweep().await;
+        }
+        let offer_at = world.stored(&id).await.value.offer_at.unwrap();
+        world.clock.advance(offer_at.since(world.clock.now()));
+        let claim = async {
+            for _ in 0..seed * 4 {
+                tokio::task::yield_now().await;
+            }
+            world.claim(&id).await
+        };
+        let (_, claim) = tokio::join!(world.sweep(), claim);
+        let status = world.stored(&id).await.value.status;
+        assert_eq!(status, if claim.is_ok() { Status::InProgress } else { Status::Failed });
+        claimed += usize::from(claim.is_ok());
+    }
+    assert!((1..40).contains(&claimed), "the claim won {claimed} times of 40");
+}
+
+#[tokio::test]
+async fn five_offers_without_a_claim_are_the_end() {
+    let world = World::new(no_gates(), 1);
+    let id = world.create(Priority::P3).await;
+    let mut looks = 0;
+    while world.stored(&id).await.value.status == Status::Assigned {
+        world.to_next_due();
+        world.sweep().await;
+        looks += 1;
+        assert!(looks < 30, "never given up");
+    }
+    let task = world.stored(&id).await.value;
+    assert_eq!(task.status, Status::Failed);
+    assert!(task.error.unwrap().starts_with("undeliverable"));
+    assert_eq!(world.times(&id, "offered").await, 5);
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn a_lane_with_a_backlog_is_no_lost_pointer() {
+    let world = World::new(no_gates(), 1);
+    let id = world.create(Priority::P3).await;
+    let other = LaneMessage {
+        tenant: tenant(),
+        task_id: TaskId::parse("other").unwrap(),
+        assignment: 1,
+        agent: Agent::Ops,
+        priority: Priority::P3,
+        trace_id: "trace".into(),
+    };
+    world.lanes.offer(vec![(other, Duration::ZERO)]).await.unwrap();
+    for _ in 0..40 {
+        world.to_next_due();
+        world.sweep().await;
+    }
+    let task = world.stored(&id).await.value;
+    assert_eq!((task.status, task.offers), (Status::Assigned, 0));
+    world.lanes.take_all();
+    while world.stored(&id).await.value.status == Status::Assigned {
+        world.to_next_due();
+        world.sweep().await;
+    }
+    world.assert_nothing_due();
+}
+
+/// A world whose ops tasks are left to workers outside, and one of these.
+async fn outside() -> (World, TaskId, Caller) {
+    let world = World::new(Rules { external: [Agent::Ops].into(), ..no_gates() }, 1);
+    let id = world.create(Priority::P3).await;
+    (world, id, Caller { name: "w".into(), role: Role::Agent, tenant: tenant() })
+}
+
+fn to(status: Status) -> StatusChange {
+    StatusChange { status, error: None, result: Some(Map::new()) }
+}
+
+#[tokio::test]
+async fn a_worker_outside_that_went_silent_loses_the_task() {
+    let (world, id, worker) = outside().await;
+    world.core.set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
+    world.clock.advance(Duration::from_secs(15 * 60 - 1));
+    world.sweep().await;
+    assert_eq!(world.stored(&id).await.value.status, Status::InProgress);
+    world.clock.advance(Duration::from_secs(1));
+    world.sweep().await;
+    let task = world.stored(&id).await.value;
+    assert_eq!((task.status, task.lost_runs, task.assignment), (Status::Assigned, 1, 2));
+    // Another takes it up; the word of the first comes too late.
+    let other = Caller { name: "v".into(), ..worker.clone() };
+    world.core.set_status(&other, &id, to(Status::InProgress)).await.unwrap();
+    let late = world.core.set_status(&worker, &id, to(Status::Completed)).await;
+    assert!(matches!(late, Err(ServiceError::Conflict { .. })), "{late:?}");
+    world.core.set_status(&other, &id, to(Status::Completed)).await.unwrap();
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn a_task_that_every_worker_outside_drops_is_given_up() {
+    let (world, id, worker) = outside().await;
+    for lost in 1..=6 {
+        assert_eq!(world.stored(&id).await.value.status, Status::Assigned, "after {lost} times");
+        world.core.set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
+        world.clock.advance(Duration::from_secs(15 * 60));
+        world.sweep().await;
+    }
+    assert_eq!(world.stored(&id).await.value.status, Status::Failed);
+    let late = world.core.set_status(&worker, &id, to(Status::Completed)).await;
+    assert!(matches!(late, Err(ServiceError::Conflict { .. })), "{late:?}");
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn an_approval_nobody_decides_on_expires_with_its_task() {
+    let world = World::new(Rules::default(), 1);
+    let id = world.create(Priority::P1).await;
+    world.clock.advance(world.core.rules().decide_within);
+    world.sweep().await;
+    assert_eq!(world.stored(&id).await.value.status, Status::Pending, "its last moment counts");
+    world.clock.advance(Duration::from_millis(1));
+    let (one, other) = (world.sweeper(), world.sweeper());
+    let (one, other) = tokio::join!(one.sweep(1_000), other.sweep(1_000));
+    assert!(one.is_ok() && other.is_ok());
+    let approval = world.core.approval(&tenant(), &ApprovalId::of(&id, 1)).await.unwrap().approval;
+    assert_eq!(approval.status, ApprovalStatus::Expired);
+    assert_eq!(world.stored(&id).await.value.status, Status::Cancelled);
+    assert_eq!(world.times(&id, "approval.expired").await, 1);
+    world.assert_nothing_due();
+}
+
+/// The index may name a task early; the look then sets the moment that is right, and does
+/// not put an SLA mark off.
+#[tokio::test]
+async fn a_look_that_comes_early_puts_nothing_off() {
+    let world = World::new(no_gates(), 1);
+    let id = world.create(Priority::P1).await;
+    let fence = world.claim(&id).await.unwrap().value.fence;
+    let retry = Some(Duration::from_secs(40 * 60));
+    world.end(&id, fence, Ending::Failed { error: "later".into(), retry }).await.unwrap();
+    let created: Timestamp = world.stored(&id).await.value.created_at;
+    let minute = |n: u64| created.plus(Duration::from_secs(n * 60));
+    // At 15 min the first offer's mark, at 42 min the resume, at 48 the warning, at 60 the end.
+    let go_to = |at: Timestamp| world.clock.advance(at.since(world.clock.now()));
+    go_to(minute(15));
+    world.sweep().await;
+    let stored = world.stored(&id).await;
+    assert_eq!(stored.due, next_due(&stored.value, world.clock.now()));
+    assert_eq!(stored.due, Some(minute(42)));
+    for (at, event, times) in [
+        (47, "sla.warning", 0),
+        (48, "sla.warning", 1),
+        (59, "sla.violation", 0),
+        (60, "sla.violation", 1),
+    ] {
+        go_to(minute(at));
+        world.sweep().await;
+        assert_eq!(world.times(&id, event).await, times, "{event} at {at} min");
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_fails_fills_no_page() {
+    let world = World::new(no_gates(), 1);
+    for n in 0..150u32 {
+        let item = NewItem {
+            key: Key::new(format!("T#default#task#bad{n}"), "0"),
+            kind: "task".into(),
+            schema: if n % 2 == 0 { 1 } else { 9 },
+            body: json!({"n": n}).to_string().into_bytes().into(),
+            list: None,
+            list2: None,
+            due: Some(world.clock.now()),
+            expires: None,
+        };
+        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        world.store.commit(Commit { id: WriteId(n.into()), writes }).await.unwrap();
+    }
+    let swept = world.sweeper().sweep(1_000).await.unwrap();
+    assert_eq!((swept.failed, swept.changed), (150, 0));
+    let again = world.sweeper().sweep(1_000).await.unwrap();
+    assert_eq!(again.looked_at, 0, "they were pushed forward");
+    for item in world.store.items() {
+        assert!(item.body.starts_with(b"{\"n\":") && [1, 9].contains(&item.schema), "{item:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_resume_whose_message_was_lost_is_offered_again() {
+    let world = World::new(no_gates(), 1);
+    let id = world.create(Priority::P3).await;
+    let fence = world.claim(&id).await.unwrap().value.fence;
+    let resume_at = world.clock.now().plus(Duration::from_secs(600));
+    let ending = Ending::Suspended { resume_at, note: "the build runs".into() };
+    world.end(&id, fence, ending).await.unwrap();
+    // Two minutes of grace after the moment itself.
+    world.clock.advance(Duration::from_secs(719));
+    world.sweep().await;
+    assert_eq!(world.times(&id, "offered").await, 0);
+    world.clock.advance(Duration::from_secs(1));
+    world.sweep().await;
+    assert_eq!(world.times(&id, "offered").await, 1);
+    let fence = world.claim(&id).await.unwrap().value.fence;
+    world.end(&id, fence, done()).await.unwrap();
+    world.assert_nothing_due();
+}

@@ -1,0 +1,112 @@
+//! Parts of a task's header, for readers of the change feed: they see every change, and
+//! most of a header is nothing to them.
+
+use serde::Deserialize;
+
+use super::codec::Entity as _;
+use crate::domain::{
+    Agent, Lease, LogEntry, Priority, Sla, Status, Task, TaskId, TaskType, TenantId,
+    Timestamp, What,
+};
+use crate::ports::{Item, StoreError};
+
+/// What is needed to point a lane message at a task.
+#[derive(Debug, Deserialize)]
+pub struct RoutePeek {
+    #[serde(rename = "id")]
+    pub id: TaskId,
+    #[serde(rename = "t")]
+    pub tenant: TenantId,
+    #[serde(rename = "pr")]
+    pub priority: Priority,
+    #[serde(rename = "st")]
+    pub status: Status,
+    #[serde(rename = "ag")]
+    pub agent: Agent,
+    #[serde(rename = "n")]
+    pub assignment: u32,
+    #[serde(rename = "ex", default)]
+    pub external: bool,
+    #[serde(rename = "le", default)]
+    pub lease: Option<Lease>,
+    #[serde(rename = "ra", default)]
+    pub resume_at: Option<Timestamp>,
+    #[serde(rename = "tr")]
+    pub trace_id: String,
+    #[serde(rename = "sl", default)]
+    pub sla: Option<Sla>,
+    #[serde(rename = "lg", default)]
+    changes: Vec<WhatPeek>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WhatPeek {
+    #[serde(rename = "w")]
+    what: What,
+}
+
+#[derive(Deserialize)]
+struct StatusPeek {
+    st: Status,
+}
+
+impl RoutePeek {
+    /// Nothing for a task that no pointer can be wanted for: most changes cost no more.
+    pub fn of(item: &Item) -> Result<Option<Self>, StoreError> {
+        let status: StatusPeek = read(item)?;
+        match status.st {
+            Status::Assigned | Status::InProgress => read(item).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// In which priority's lane it stands.
+    pub fn lane(&self) -> Priority {
+        Task::lane_of(self.priority, self.sla.as_ref())
+    }
+
+    /// Whether its last change was an offer.
+    pub fn is_offered(&self) -> bool {
+        self.changes.last().is_some_and(|change| change.what == What::Offered)
+    }
+}
+
+/// What is needed to record a task's changes.
+#[derive(Debug, Deserialize)]
+pub struct LedgerPeek {
+    #[serde(rename = "id")]
+    pub id: TaskId,
+    #[serde(rename = "t")]
+    pub tenant: TenantId,
+    #[serde(rename = "ty")]
+    pub task_type: TaskType,
+    #[serde(rename = "pr")]
+    pub priority: Priority,
+    #[serde(rename = "ag")]
+    pub agent: Agent,
+    #[serde(rename = "tr")]
+    pub trace_id: String,
+    #[serde(rename = "ho", default)]
+    pub hops: u8,
+    #[serde(rename = "ca")]
+    pub created_at: Timestamp,
+    #[serde(rename = "lg", default)]
+    pub log: Vec<LogEntry>,
+}
+
+impl LedgerPeek {
+    pub fn of(item: &Item) -> Result<Self, StoreError> {
+        read(item)
+    }
+}
+
+fn read<'a, P: Deserialize<'a>>(item: &'a Item) -> Result<P, StoreError> {
+    if item.schema > Task::SCHEMA {
+        let key = item.key.clone();
+        return Err(StoreError::Newer { key, found: item.schema, known: Task::SCHEMA });
+    }
+    serde_json::from_slice(&item.body).map_err(|error| StoreError::Corrupt {
+        key: item.key.clone(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,151 @@
+//! Load on the bundle within one process, for `cargo xtask bench`. Prints one JSON object.
+//!
+//! `load store DIR IN_FLIGHT TASKS`: the store alone, three commits a task.
+//! `load tasks DIR IN_FLIGHT TASKS`: submit → completed with an agent that does nothing.
+//! `load fill DIR TASKS`: finished tasks, 256 at a time, for what comes after.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use watchbill::bundle::{Bundle, Settings};
+use watchbill_adapters_local::clock::SystemClock;
+use watchbill_adapters_local::entropy::SystemEntropy;
+use watchbill_adapters_local::sqlite::{Options, SqliteStore};
+use watchbill_agent::run::{Run, RunEnd, TaskAgent};
+use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::domain::{Agent, Priority, TaskType, TenantId};
+use watchbill_core::ports::{Clock as _, Topic};
+use watchbill_core::service::{Core, Identity, NewTask};
+use watchbill_testkit::store_loop;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Nothing;
+
+#[async_trait]
+impl TaskAgent for Nothing {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, _run: &Run) -> RunEnd {
+        let mut result = Map::new();
+        result.insert("success".into(), Value::from(true));
+        RunEnd::Done { result, events: Vec::new() }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| -> anyhow::Result<u64> {
+        let text = args.get(at).context("a number is missing")?;
+        text.parse().with_context(|| format!("'{text}' is no number"))
+    };
+    let folder = args.get(1).context("the folder is missing")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = match args[0].as_str() {
+        "store" => runtime.block_on(store(Path::new(folder), number(2)? as usize, number(3)?)),
+        "tasks" => runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?)),
+        "fill" => runtime.block_on(tasks(Path::new(folder), 256, number(2)?)),
+        other => bail!("'{other}' is not store, tasks or fill"),
+    }?;
+    println!("{report}");
+    Ok(())
+}
+
+async fn store(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Value> {
+    let store = Arc::new(SqliteStore::open(folder, Options::default())?);
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    let report = store_loop(store.clone(), clock, entropy, in_flight, tasks).await;
+    store.close().await;
+    Ok(json!({
+        "tasks_per_second": report.tasks_per_second,
+        "commit_p50_us": report.p50.as_micros() as u64,
+        "commit_p99_us": report.p99.as_micros() as u64,
+    }))
+}
+
+async fn tasks(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Value> {
+    let rules = Rules { gates: GateRules::off(), ..Rules::default() };
+    let settings = Settings { rules, slots: in_flight, ..Settings::default() };
+    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
+    let clock = SystemClock::new();
+    let next = Arc::new(AtomicU64::new(0));
+    let submitters: Vec<_> = (0..in_flight)
+        .map(|_| tokio::spawn(submit_and_wait(bundle.core.clone(), next.clone(), tasks)))
+        .collect();
+    let mut waits = Vec::new();
+    for submitter in submitters {
+        waits.extend(submitter.await??);
+    }
+    let elapsed = clock.monotonic();
+    waits.sort_unstable();
+    let at = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+    let report = json!({
+        "tasks_per_second": tasks as f64 / elapsed.as_secs_f64(),
+        "p50_us": at(50),
+        "p99_us": at(99),
+        "feed_lag": bundle.lag().recorder,
+        "rss_mb": resident_mb(),
+    });
+    bundle.stop(Duration::from_secs(30)).await;
+    Ok(report)
+}
+
+async fn submit_and_wait(
+    core: Core,
+    next: Arc<AtomicU64>,
+    tasks: u64,
+) -> anyhow::Result<Vec<u64>> {
+    let mut waits = Vec::new();
+    while next.fetch_add(1, Ordering::Relaxed) < tasks {
+        let begun = core.clock().monotonic();
+        let task = core.create_task(plain()).await?.task.task;
+        let topic = Topic::Task(task.tenant.clone(), task.id.clone());
+        loop {
+            let mark = core.wake().mark(&topic);
+            let stored = core.stored_task(&task.tenant, &task.id).await?.context("it is gone")?;
+            if stored.value.status.is_terminal() {
+                break;
+            }
+            core.wake().wait(&topic, mark, Duration::from_secs(10)).await;
+        }
+        waits.push((core.clock().monotonic() - begun).as_micros() as u64);
+    }
+    Ok(waits)
+}
+
+fn plain() -> NewTask {
+    let mut payload = Map::new();
+    payload.insert("service".into(), Value::from("system"));
+    NewTask {
+        tenant: TenantId::default(),
+        task_type: TaskType::Monitor,
+        priority: Priority::P2,
+        source: "user".to_owned(),
+        payload,
+        metadata: Map::new(),
+        sla_target: None,
+        sla_deadline: None,
+        parent: None,
+        trace_id: None,
+        max_retries: None,
+        created_by: "bench".to_owned(),
+        identity: Identity::Fresh,
+        hops: 0,
+    }
+}
+
+/// Resident memory of this process, where the system tells it.
+fn resident_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024)
+}

@@ -1,0 +1,11 @@
+//! Scenarios over HTTP, written once and run over every back end.
+//!
+//! To add a scenario: a function in `scenarios/`, its name in the list in `scenarios/mod.rs`.
+//! To add a back end: implement `Backend`, and a module with `run_scenarios!(YourBackend)`.
+
+mod backend;
+mod embedded;
+mod process;
+mod scenarios;
+
+use backend::{Backend, Settings, World};

@@ -1,0 +1,143 @@
+use serde_json::{Value, json};
+
+use super::tasks::id;
+use crate::e2e::{Backend, Settings, World};
+
+fn event(event_type: &str, payload: Value) -> Value {
+    json!({"event_type": event_type, "source_agent": "ci", "payload": payload})
+}
+
+/// The tasks of this type, once there are so many.
+async fn tasks_of<B: Backend>(world: &World<B>, task_type: &str) -> Vec<Value> {
+    let path = format!("/tasks?type={task_type}&wait=20");
+    world.user.get(&path).await.ok();
+    world.user.all(&format!("/tasks?type={task_type}"), "tasks").await
+}
+
+pub async fn a_requested_task_is_made<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let asked = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P3"});
+    let published = world.agent.post("/events/publish", event("task.requested", asked)).await.ok();
+    assert_eq!(published["message"], "Event task.requested published");
+    let made = tasks_of(&world, "monitor").await;
+    assert_eq!(made.len(), 1);
+    assert_eq!(made[0]["priority"], "P3");
+    let done = world.user.until(&id(&made[0]), "completed").await;
+    assert_eq!(done["metadata"]["result"]["success"], true);
+    // A request with a gate waits like any other.
+    let gated = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
+    world.agent.post("/events/publish", event("task.requested", gated)).await.ok();
+    let gated = world.user.get("/tasks?status=pending&wait=20").await.ok();
+    let gated = id(&gated["tasks"][0]);
+    world.agent.post(&format!("/tasks/{gated}/cancel"), json!({})).await.ok();
+    world.end().await;
+}
+
+pub async fn an_alert_makes_one_task_in_its_window<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let alert = |target: &str| {
+        let payload = json!({"alert_type": "high_cpu", "severity": "critical", "target": target});
+        event("alert.triggered", payload)
+    };
+    for target in ["web-1", "web-1", "web-2", "web-1"] {
+        world.agent.post("/events/publish", alert(target)).await.ok();
+    }
+    // In the order of the record: when the last one's task is there, the others' are too.
+    world.agent.post("/events/publish", alert("web-3")).await.ok();
+    let found = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        loop {
+            let found = tasks_of(&world, "alert").await;
+            if found.iter().any(|task| task["payload"]["target"] == "web-3") {
+                return found;
+            }
+            world.user.get("/events?wait=1").await.ok();
+        }
+    });
+    let found = found.await.expect("the last alert's task is made");
+    let mut targets: Vec<_> =
+        found.iter().filter_map(|task| task["payload"]["target"].as_str()).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["web-1", "web-2", "web-3"]);
+    for task in &found {
+        assert_eq!(task["metadata"]["reaction"], "alert-triggered");
+        let done = world.user.until(&id(task), "completed").await;
+        assert_eq!(done["metadata"]["result"]["success"], true);
+    }
+    world.end().await;
+}
+
+/// Someone who follows by `after` sees what the whole record has, in its order.
+pub async fn a_follower_misses_nothing<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let first = world.agent.post("/events/publish", event("ci.started", json!({"n": 0}))).await;
+    let first = first.ok()["event_id"].as_str().expect("an event has an id").to_owned();
+    let following = follow(&world, &first);
+    let working = async {
+        for n in 1..=20 {
+            let body = json!({"type": "monitor", "payload": {"service": "system"}});
+            let task = id(&world.agent.submit(body).await);
+            world.agent.post("/events/publish", event("ci.started", json!({"n": n}))).await.ok();
+            if n % 5 == 0 {
+                world.user.until(&task, "completed").await;
+            }
+        }
+        for task in world.user.all("/tasks?", "tasks").await {
+            world.user.until(&id(&task), "completed").await;
+        }
+        world.agent.post("/events/publish", event("ci.passed", json!({}))).await.ok();
+    };
+    let (followed, ()) = tokio::join!(following, working);
+    let mut recorded = world.user.all("/events?", "events").await;
+    recorded.reverse();
+    let ids = |events: &[Value]| -> Vec<String> {
+        let ids = events.iter().filter_map(|event| event["event_id"].as_str());
+        ids.map(str::to_owned).collect()
+    };
+    let recorded = ids(&recorded);
+    let from = recorded.iter().position(|id| *id == first).expect("it is recorded");
+    assert_eq!(ids(&followed), recorded[from + 1..]);
+    assert_eq!(followed.len(), 20 * 3 + 20 + 1);
+    world.user.get("/events?after=01a1f8c9-41c1-8fae-9749-843143e879b1").await.refused(404);
+    world.end().await;
+}
+
+async fn follow<B: Backend>(world: &World<B>, first: &str) -> Vec<Value> {
+    let mut after = first.to_owned();
+    let mut seen = Vec::new();
+    loop {
+        // Small pages, so that there are many seams.
+        let path = format!("/events?after={after}&wait=20&limit=3");
+        let answer = world.user.get(&path).await;
+        if answer.status == 404 && seen.is_empty() {
+            // What it follows is durable, and recorded a moment later.
+            world.user.get("/events?wait=1&limit=1").await.ok();
+            continue;
+        }
+        let page = answer.ok();
+        for event in page["events"].as_array().expect("a list") {
+            after = event["event_id"].as_str().expect("an event has an id").to_owned();
+            seen.push(event.clone());
+            if event["event_type"] == "ci.passed" {
+                return seen;
+            }
+        }
+    }
+}
+
+pub async fn odd_events_are_refused<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let publish = |body: Value| world.agent.post("/events/publish", body);
+    for group in ["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"] {
+        let refused = publish(event(&format!("{group}.made_up"), json!({}))).await.refused(403);
+        assert!(refused.contains(group), "{refused}");
+    }
+    for odd in ["noun", "Two Words.x", "a..b", "", ".x"] {
+        publish(event(odd, json!({}))).await.refused(400);
+    }
+    let large = json!({"text": "x".repeat(101 * 1024)});
+    publish(event("ci.failed", large)).await.refused(413);
+    // Carried as it is, and nothing is made of it.
+    publish(event("lunch.served", json!({"soup": true}))).await.ok();
+    assert!(world.user.all("/tasks?", "tasks").await.is_empty());
+    world.end().await;
+}

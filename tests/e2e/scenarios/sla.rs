@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::tasks::id;
+use crate::e2e::{Backend, Settings, World};
+
+/// Milliseconds since 1970 of a timestamp of the API, which is in UTC with milliseconds.
+fn millis(text: &Value) -> i64 {
+    let text = text.as_str().expect("a timestamp");
+    let number = |from: usize, to: usize| -> i64 {
+        text.get(from..to).and_then(|digits| digits.parse().ok()).expect("RFC 3339 in UTC")
+    };
+    let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
+    // Howard Hinnant's days_from_civil, with March as the first month of a year.
+    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let era = y.div_euclid(400);
+    let of_era = y.rem_euclid(400);
+    let of_year = (153 * m + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let seconds = days * 86_400 + number(11, 13) * 3_600 + number(14, 16) * 60 + number(17, 19);
+    seconds * 1_000 + number(20, 23)
+}
+
+/// Both marks of a task that nobody works on, in time.
+async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
+    let task = world.agent.submit(body).await;
+    let (created, deadline) = (millis(&task["created_at"]), millis(&task["sla"]["deadline"]));
+    assert_eq!(deadline - created, 1_000);
+    let events = world.user.events_until(&id(&task), "sla.violation").await;
+    let at = |event_type: &str| -> i64 {
+        let found: Vec<_> = events.iter().filter(|e| e["event_type"] == event_type).collect();
+        assert_eq!(found.len(), 1, "{event_type} once: {events:?}");
+        millis(&found[0]["timestamp"])
+    };
+    let late = i64::try_from(world.backend.late().as_millis()).expect("a short span");
+    let (warned, violated) = (at("sla.warning") - created, at("sla.violation") - created);
+    assert!((800..=800 + late).contains(&warned), "warned after {warned} ms of 1000");
+    assert!((1_000..=1_000 + late).contains(&violated), "violated after {violated} ms of 1000");
+    assert_eq!(world.user.task(&id(&task)).await["status"], status, "it only tells");
+
+    // A violation raises an alert, which is a task of its own.
+    let raised = world.user.get("/tasks?type=alert&wait=20").await.ok();
+    let raised = world.user.until(&id(&raised["tasks"][0]), "completed").await;
+    assert_eq!(raised["payload"]["target"], task["task_id"]);
+    assert_eq!(raised["payload"]["alert_type"], "sla_violation");
+    world.agent.post(&format!("/tasks/{}/cancel", id(&task)), json!({})).await.ok();
+}
+
+pub async fn marks_are_noticed_while_it_waits_for_approval<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let payload = json!({"service": "system"});
+    let body =
+        json!({"type": "monitor", "payload": payload, "priority": "P1", "sla_target": "1s"});
+    marks(&world, body, "pending").await;
+    world.end().await;
+}
+
+pub async fn marks_are_noticed_while_nobody_works_on_it<B: Backend>() {
+    assert_eq!(millis(&json!("2026-11-20T11:48:21.561Z")), 1_795_175_301_561);
+    assert!(Duration::from_millis(1_795_175_301_561).as_secs() == 1_795_175_301);
+    let world = World::<B>::start(Settings { external: &["dev"], ..Settings::default() }).await;
+    let payload = json!({"description": "x"});
+    let body = json!({"type": "bugfix", "payload": payload, "sla_target": 1});
+    marks(&world, body, "assigned").await;
+    world.end().await;
+}

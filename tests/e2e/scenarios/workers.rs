@@ -1,0 +1,109 @@
+use serde_json::{Value, json};
+
+use super::tasks::{id, story};
+use crate::e2e::{Backend, Settings, World};
+use crate::rig::Client;
+
+fn bugfix() -> Value {
+    json!({"type": "bugfix", "payload": {"description": "the login fails"}})
+}
+
+fn outside() -> Settings {
+    Settings { external: &["dev"], ..Settings::default() }
+}
+
+/// A worker with a key of its own.
+async fn worker(admin: &Client, name: &str) -> Client {
+    let made = admin.post("/keys", json!({"name": name, "role": "agent"})).await.ok();
+    admin.with_key(made["key"].as_str().expect("a new key is shown"))
+}
+
+pub async fn a_worker_takes_and_completes<B: Backend>() {
+    let world = World::<B>::start(outside()).await;
+    let ann = worker(&world.admin, "worker-a").await;
+    let bob = worker(&world.admin, "worker-b").await;
+    let looking = ann.get("/tasks?assigned_to=dev&status=assigned&wait=20");
+    let (found, task) = tokio::join!(looking, world.agent.submit(bugfix()));
+    let task = id(&task);
+    let found = found.ok();
+    assert_eq!(found["count"], 1, "the wait ends with the task: {found}");
+    assert_eq!(found["tasks"][0]["task_id"], json!(task));
+
+    let path = format!("/tasks/{task}/status");
+    ann.patch(&path, json!({"status": "in_progress"})).await.ok();
+    for status in ["in_progress", "completed", "failed", "blocked"] {
+        bob.patch(&path, json!({"status": status, "error": "mine"})).await.refused(409);
+    }
+    // The same again keeps the lease alive.
+    ann.patch(&path, json!({"status": "in_progress"})).await.ok();
+    let result = json!({"commit": "4f0c", "files": ["login.rs"]});
+    ann.patch(&path, json!({"status": "completed", "result": result})).await.ok();
+    let done = world.user.task(&task).await;
+    assert_eq!((&done["status"], &done["metadata"]["result"]), (&json!("completed"), &result));
+    ann.patch(&path, json!({"status": "failed", "error": "no"})).await.refused(409);
+    let story_told = world.user.timeline(&task).await;
+    assert_eq!(story(&story_told), ["created", "claimed", "renewed", "completed"]);
+    assert!(story_told.iter().any(|entry| entry["by"] == "worker:worker-a"), "{story_told:?}");
+    world.end().await;
+}
+
+pub async fn one_step_claims_and_completes<B: Backend>() {
+    let world = World::<B>::start(outside()).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let path = format!("/tasks/{task}/status?status=completed");
+    world.agent.patch(&path, json!({})).await;
+    let racing = id(&world.agent.submit(bugfix()).await);
+    let mut claiming = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let worker = worker(&world.admin, &format!("worker-{n}")).await;
+        let path = format!("/tasks/{racing}/status");
+        claiming.spawn(async move { worker.patch(&path, json!({"status": "in_progress"})).await });
+    }
+    let answers = claiming.join_all().await;
+    let won = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(won, 1, "one worker has it");
+    for task in [task, racing] {
+        if world.user.task(&task).await["status"] != "completed" {
+            world.agent.post(&format!("/tasks/{task}/cancel"), json!({})).await.ok();
+        }
+    }
+    world.end().await;
+}
+
+/// Given back each time, and given up when that has happened too often.
+pub async fn a_silent_worker_loses_the_task<B: Backend>() {
+    let world = World::<B>::start(Settings { worker_lease: Some("0.1"), ..outside() }).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let path = format!("/tasks/{task}/status");
+    for _ in 0..5 {
+        world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
+        let back = world.user.until(&task, "assigned").await;
+        assert_eq!(back["assigned_to"], "dev");
+    }
+    world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
+    let failed = world.user.until(&task, "failed").await;
+    let why = failed["error"].as_str().unwrap_or_default();
+    assert!(why.contains("vanished"), "{why}");
+    let timeline = world.user.timeline(&task).await;
+    let returned = story(&timeline).iter().filter(|what| **what == "returned").count();
+    assert_eq!(returned, 5);
+    world.end().await;
+}
+
+pub async fn a_question_is_answered<B: Backend>() {
+    let world = World::<B>::start(outside()).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let path = format!("/tasks/{task}/status");
+    world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
+    let why = json!({"status": "blocked", "error": "which database?"});
+    world.agent.patch(&path, why).await.ok();
+    let blocked = world.user.task(&task).await;
+    assert_eq!((&blocked["status"], &blocked["error"]), (&json!("blocked"), &json!("which database?")));
+    let answer = format!("/tasks/{task}/answer");
+    world.agent.post(&answer, json!({"text": "the replica"})).await.refused(403);
+    let told = world.approver.post(&answer, json!({"text": "the replica"})).await.ok();
+    assert_eq!(told["status"], "assigned");
+    world.approver.post(&answer, json!({"text": "again"})).await.refused(409);
+    world.agent.patch(&path, json!({"status": "completed"})).await.ok();
+    world.end().await;
+}

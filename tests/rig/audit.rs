@@ -1,0 +1,165 @@
+//! What must hold of everything that is recorded, whatever has happened before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Client;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(10);
+/// Timelines that are read at once.
+const READERS: usize = 8;
+
+pub fn is_terminal(status: &Value) -> bool {
+    ["completed", "failed", "cancelled"].iter().any(|terminal| status == *terminal)
+}
+
+/// Waits until the feed's readers have seen every change, and nothing is left to run.
+pub async fn settled(anyone: &Client) {
+    let mut health = Value::Null;
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            health = anyone.get("/health").await.ok();
+            let seen = ["router", "recorder"].iter().all(|one| health["feed_lag"][one] == 0);
+            if seen && health["queue_stats"]["total_tasks"] == 0 {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    let came = waited.await.is_ok();
+    assert!(came, "work or changes are left over: {health}");
+}
+
+/// Everything an installation knows of its tasks.
+pub struct Books {
+    pub tasks: BTreeMap<String, Value>,
+    pub timelines: BTreeMap<String, Vec<Value>>,
+    /// Oldest first.
+    pub events: Vec<Value>,
+}
+
+/// The entries that changed the task; approvals are changes too.
+pub fn changes(timeline: &[Value]) -> impl Iterator<Item = &Value> {
+    timeline.iter().filter(|entry| entry["kind"] == "change" || entry["kind"] == "approval")
+}
+
+impl Books {
+    pub async fn read(reader: &Client) -> Self {
+        let listed = reader.all("/tasks?", "tasks").await;
+        let tasks: BTreeMap<_, _> =
+            listed.into_iter().map(|task| (text(&task["task_id"]), task)).collect();
+        let ids: Vec<String> = tasks.keys().cloned().collect();
+        let mut readers = tokio::task::JoinSet::new();
+        for part in ids.chunks(ids.len().div_ceil(READERS).max(1)) {
+            let (reader, part) = (reader.clone(), part.to_vec());
+            readers.spawn(async move {
+                let mut read = Vec::new();
+                for id in part {
+                    let timeline = reader.timeline(&id).await;
+                    read.push((id, timeline));
+                }
+                read
+            });
+        }
+        let timelines = readers.join_all().await.into_iter().flatten().collect();
+        let mut events = reader.all("/events?", "events").await;
+        events.reverse();
+        Self { tasks, timelines, events }
+    }
+
+    /// Panics with all that does not hold.
+    pub fn check(&self) {
+        let mut wrong = self.repeats();
+        wrong.extend(self.stale_runs());
+        let recorded = self.recorded();
+        for (id, task) in &self.tasks {
+            let timeline = &self.timelines[id];
+            let faults = way(task, timeline).into_iter().chain(told(
+                timeline,
+                recorded.get(id.as_str()).map_or(&[], Vec::as_slice),
+            ));
+            wrong.extend(faults.map(|fault| format!("{id}: {fault}")));
+        }
+        assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// An event stands in the record once.
+    fn repeats(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        let twice = self.events.iter().filter(|event| !seen.insert(text(&event["event_id"])));
+        twice.map(|event| format!("recorded twice: {event}")).collect()
+    }
+
+    /// Each run of a task has a higher fencing number than the one before.
+    fn stale_runs(&self) -> Vec<String> {
+        let mut last = BTreeMap::<&str, u64>::new();
+        let mut wrong = Vec::new();
+        for event in &self.events {
+            let started = event["event_type"] == "task.started";
+            let run = event["payload"]["run"].as_u64().filter(|_| started);
+            if let (Some(id), Some(run)) = (event["task_id"].as_str(), run) {
+                let before = last.insert(id, run).unwrap_or_default();
+                if run <= before {
+                    wrong.push(format!("{id}: run {run} was started after run {before}"));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Of each task, type and version of its own events, in the order of the record.
+    fn recorded(&self) -> BTreeMap<&str, Vec<(String, u64)>> {
+        let mut found = BTreeMap::<_, Vec<_>>::new();
+        for event in &self.events {
+            let version = event["metadata"]["version"].as_u64();
+            if let (Some(id), Some(version)) = (event["task_id"].as_str(), version) {
+                found.entry(id).or_default().push((text(&event["event_type"]), version));
+            }
+        }
+        found
+    }
+}
+
+/// Versions without a gap, an end that nothing follows, runs that count up.
+fn way(task: &Value, timeline: &[Value]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let versions: Vec<u64> = changes(timeline).filter_map(|c| c["version"].as_u64()).collect();
+    let version = task["version"].as_u64().unwrap_or_default();
+    if versions != (1..=version).collect::<Vec<_>>() {
+        wrong.push(format!("version {version}, but its changes are {versions:?}"));
+    }
+    let ends: Vec<usize> = changes(timeline)
+        .enumerate()
+        .filter(|(_, change)| is_terminal(&change["status"]))
+        .map(|(at, _)| at)
+        .collect();
+    let fits = match is_terminal(&task["status"]) {
+        true => ends == [versions.len().saturating_sub(1)],
+        false => ends.is_empty(),
+    };
+    let last = changes(timeline).last().map(|change| &change["status"]);
+    if !fits || last != Some(&task["status"]) {
+        wrong.push(format!("it is {} and ended at {ends:?} of {versions:?}", task["status"]));
+    }
+    if is_terminal(&task["status"]) != task["completed_at"].is_string() {
+        wrong.push(format!("it is {} at {}", task["status"], task["completed_at"]));
+    }
+    wrong
+}
+
+/// Events follow state: what the changes gave is what the record has, in that order.
+fn told(timeline: &[Value], recorded: &[(String, u64)]) -> Option<String> {
+    let given: Vec<(String, u64)> = timeline
+        .iter()
+        .filter(|entry| entry["kind"] == "event")
+        .filter_map(|entry| Some((text(&entry["what"]), entry["version"].as_u64()?)))
+        .collect();
+    (given != recorded).then(|| format!("its changes gave {given:?}, recorded is {recorded:?}"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}

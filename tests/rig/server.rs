@@ -1,0 +1,148 @@
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::process::{Child, Command};
+
+use super::{Client, KEYS, binary};
+
+/// Longer than any start, end or answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a server that is starting.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A port of this machine that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// How a `watchbill serve` is started: on its folder, with nothing of our own environment.
+pub struct Launch {
+    folder: PathBuf,
+    port: u16,
+    env: Vec<(String, String)>,
+}
+
+impl Launch {
+    /// In `folder`, where data, configuration and output are.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), port: free_port(), env: Vec::new() }
+    }
+
+    /// With a key of each role, no limits and nothing that runs by itself.
+    pub fn quiet(folder: &Path) -> Self {
+        let roles = [
+            ("ADMIN", KEYS.admin),
+            ("AGENT", KEYS.agent),
+            ("APPROVER", KEYS.approver),
+            ("USER", KEYS.user),
+        ];
+        let mut launch = Self::new(folder);
+        for (role, key) in roles {
+            let value = format!("{key}:{}", role.to_ascii_lowercase());
+            launch = launch.env(&format!("ORCHESTRATOR_API_KEY_{role}"), value);
+        }
+        launch.env("RATE_LIMITS", "off").env("WATCHBILL_FIRST_TASK", "off")
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// What it has written to standard output or error, over all its starts.
+    pub fn said(&self, stream: &str) -> String {
+        fs::read_to_string(self.folder.join(stream)).unwrap_or_default()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary::watchbill());
+        command.env_clear().current_dir(&self.folder).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(["serve", "--port", &self.port.to_string(), "--data"]).arg(self.data());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        for (stream, is_error) in [("stdout", false), ("stderr", true)] {
+            let path = self.folder.join(stream);
+            let file = File::options().append(true).create(true).open(path);
+            let file = file.expect("its folder is ours");
+            match is_error {
+                true => command.stderr(file),
+                false => command.stdout(file),
+            };
+        }
+        command
+    }
+
+    /// Starts it and lets it end by itself: its exit code, and its words on standard error.
+    pub async fn fails(&self) -> (Option<i32>, String) {
+        let child = self.command().spawn().expect("watchbill starts");
+        let status = ended(child).await;
+        (status.code(), self.said("stderr"))
+    }
+
+    /// Starts it and waits until it answers.
+    pub async fn start(&self) -> Server {
+        let child = self.command().spawn().expect("watchbill starts");
+        let mut server = Server { child };
+        let anyone = Client::new(&self.url(), "");
+        let answers = async {
+            loop {
+                if anyone.send(Method::GET, "/health", None, None).await.is_ok() {
+                    return;
+                }
+                if let Some(status) = server.child.try_wait().expect("it can be asked") {
+                    panic!("watchbill ended with {status}: {}", self.said("stderr"));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let up = tokio::time::timeout(PATIENCE, answers).await;
+        assert!(up.is_ok(), "watchbill does not answer: {}", self.said("stderr"));
+        server
+    }
+}
+
+/// A running `watchbill serve`. Dropped, it is killed.
+pub struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// As a power cut would: no goodbye.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it was running");
+    }
+
+    /// Asks it to end with a signal such as `TERM`.
+    pub async fn end(self, with: &str) -> ExitStatus {
+        signal(&self.child, with).await;
+        ended(self.child).await
+    }
+}
+
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().expect("it has not been waited for").to_string();
+    let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await;
+    assert!(sent.expect("kill starts").success());
+}
+
+async fn ended(mut child: Child) -> ExitStatus {
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await;
+    status.expect("it ends in time").expect("it can be waited for")
+}
