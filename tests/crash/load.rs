@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use crate::rig::Client;
 
 /// Requests of a connection in one round; what is made must be audited in the end.
-const MOST: usize = 25;
+const MOST: usize = 12;
 
 /// Numbers that a seed gives (splitmix64).
 pub struct Dice(u64);
@@ -58,8 +58,7 @@ impl Submission {
             _ => ("faq", json!({"description": "how do I log in?"})),
         };
         let metadata = json!({ "name": name });
-        let body =
-            json!({"type": task_type, "payload": payload, "priority": priority, "metadata": metadata});
+        let body = json!({"type": task_type, "payload": payload, "priority": priority, "metadata": metadata});
         if dice.percent(10) {
             let body =
                 json!({"event_type": "task.requested", "source_agent": "ci", "payload": body});

@@ -120,7 +120,10 @@ async fn the_first_start_shows_the_key_once_and_a_first_task() {
     assert_eq!(admin.all("/tasks?", "tasks").await.len(), 1, "the first task is made once");
     assert!(server.end("TERM").await.success());
     let again = launch.said("stdout")[said.len()..].to_owned();
-    assert!(!again.contains(&format!("admin key  {key}")) && !again.contains("first task"), "{again}");
+    assert!(
+        !again.contains(&format!("admin key  {key}")) && !again.contains("first task"),
+        "{again}"
+    );
     assert!(again.contains("admin.key") && again.contains("start number 2"), "{again}");
 }
 

@@ -1,6 +1,7 @@
 //! What holds for the repository as a whole.
 
 mod arrows;
+mod registry;
 mod supply;
 mod tree;
 mod words;

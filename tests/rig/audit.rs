@@ -72,18 +72,22 @@ impl Books {
 
     /// Panics with all that does not hold.
     pub fn check(&self) {
+        let wrong = self.faults();
+        assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    fn faults(&self) -> Vec<String> {
         let mut wrong = self.repeats();
         wrong.extend(self.stale_runs());
         let recorded = self.recorded();
         for (id, task) in &self.tasks {
             let timeline = &self.timelines[id];
-            let faults = way(task, timeline).into_iter().chain(told(
-                timeline,
-                recorded.get(id.as_str()).map_or(&[], Vec::as_slice),
-            ));
+            let faults = way(task, timeline)
+                .into_iter()
+                .chain(told(timeline, recorded.get(id.as_str()).map_or(&[], Vec::as_slice)));
             wrong.extend(faults.map(|fault| format!("{id}: {fault}")));
         }
-        assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+        wrong
     }
 
     /// An event stands in the record once.
@@ -162,4 +166,98 @@ fn told(timeline: &[Value], recorded: &[(String, u64)]) -> Option<String> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+/// The audit itself: sound books pass, and each kind of fault is found.
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(kind: &str, what: &str, version: u64, status: &str) -> Value {
+        json!({"kind": kind, "what": what, "version": version, "status": status})
+    }
+
+    fn event(event_type: &str, version: u64, run: Option<u64>) -> Value {
+        json!({
+            "event_id": format!("{event_type}-{version}"), "event_type": event_type,
+            "task_id": "t", "metadata": {"version": version}, "payload": {"run": run},
+        })
+    }
+
+    fn sound() -> Books {
+        let task = json!({
+            "task_id": "t", "version": 3, "status": "completed", "completed_at": "now",
+        });
+        let timeline = vec![
+            entry("change", "created", 1, "assigned"),
+            entry("event", "task.created", 1, "assigned"),
+            entry("change", "claimed", 2, "in_progress"),
+            entry("event", "task.started", 2, "in_progress"),
+            entry("change", "completed", 3, "completed"),
+            entry("event", "task.completed", 3, "completed"),
+        ];
+        let events = vec![
+            event("task.created", 1, None),
+            event("task.started", 2, Some(1)),
+            event("task.completed", 3, None),
+        ];
+        Books {
+            tasks: BTreeMap::from([("t".to_owned(), task)]),
+            timelines: BTreeMap::from([("t".to_owned(), timeline)]),
+            events,
+        }
+    }
+
+    fn with(fault: impl FnOnce(&mut Value, &mut Vec<Value>, &mut Vec<Value>)) -> Vec<String> {
+        let mut books = sound();
+        let timeline = books.timelines.get_mut("t").unwrap();
+        fault(books.tasks.get_mut("t").unwrap(), timeline, &mut books.events);
+        books.faults()
+    }
+
+    #[test]
+    fn sound_books_pass() {
+        assert_eq!(sound().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_fault_is_found() {
+        let gap = with(|task, timeline, events| {
+            task["version"] = json!(4);
+            timeline[4]["version"] = json!(4);
+            timeline[5]["version"] = json!(4);
+            events[2]["metadata"]["version"] = json!(4);
+        });
+        let ran_again = with(|task, timeline, _| {
+            task["version"] = json!(4);
+            task["status"] = json!("in_progress");
+            timeline.push(entry("change", "claimed", 4, "in_progress"));
+        });
+        let two_ends = with(|task, timeline, _| {
+            task["version"] = json!(4);
+            timeline.push(entry("change", "completed", 4, "completed"));
+        });
+        let unheard = with(|_, _, events| drop(events.pop()));
+        let twice = with(|_, _, events| events.push(events[2].clone()));
+        let out_of_order = with(|_, _, events| events.swap(0, 2));
+        let stale = with(|_, timeline, events| {
+            timeline.insert(4, entry("event", "task.started", 2, "in_progress"));
+            events.insert(2, event("task.started", 2, Some(1)));
+            events[2]["event_id"] = json!("another");
+        });
+        let kinds = [gap, ran_again, two_ends, unheard, twice, out_of_order, stale];
+        let words = [
+            "version 4",
+            "ended at",
+            "ended at",
+            "recorded is",
+            "recorded twice",
+            "recorded is",
+            "run 1 was started after run 1",
+        ];
+        for (found, word) in kinds.iter().zip(words) {
+            assert!(found.iter().any(|fault| fault.contains(word)), "'{word}' is not in {found:?}");
+        }
+    }
 }

@@ -16,7 +16,14 @@ fn build() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let root = Path::new(&manifest).parent().expect("tests/ lies in the clone");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--package", "watchbill", "--bin", "watchbill", "--message-format=json"]);
+    command.args([
+        "build",
+        "--package",
+        "watchbill",
+        "--bin",
+        "watchbill",
+        "--message-format=json",
+    ]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

@@ -1,11 +1,16 @@
 //! `cargo xtask soak`: the same again and again, for what happens once in many runs.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
 use crate::summary::{self, Row};
+
+/// Many times what a round takes, with its build; what hangs must not hang the night.
+const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 pub struct Soak {
     pub name: &'static str,
@@ -14,11 +19,28 @@ pub struct Soak {
     pub round: fn(&Ctx, u32) -> Result<()>,
 }
 
-pub const SOAKS: &[Soak] = &[Soak {
-    name: "tests",
-    why: "every test again, property tests with new and with more cases",
-    round: tests,
-}];
+pub const SOAKS: &[Soak] = &[
+    Soak {
+        name: "tests",
+        why: "every test again, property tests with new and with more cases",
+        round: tests,
+    },
+    Soak {
+        name: "crash",
+        why: "the release build killed 200 times under load, and what it accepted audited",
+        round: crash,
+    },
+    Soak {
+        name: "decide",
+        why: "200,000 other sequences of commands through what decides",
+        round: decide,
+    },
+    Soak {
+        name: "priority",
+        why: "P0 among 100,000 waiting P3: 99 of 100 started within 50 ms",
+        round: priority,
+    },
+];
 
 /// False when a round failed; the first one ends its soak, as its traces are what is wanted.
 pub fn run(ctx: &Ctx, rounds: u32, only: &[String]) -> Result<bool> {
@@ -39,4 +61,31 @@ pub fn run(ctx: &Ctx, rounds: u32, only: &[String]) -> Result<bool> {
 fn tests(ctx: &Ctx, _round: u32) -> Result<()> {
     let args = ["test", "--workspace", "--quiet", "--locked"];
     cmd::run(ctx.cargo(&args).env("PROPTEST_CASES", "2048"))
+}
+
+/// A new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+fn crash(ctx: &Ctx, _round: u32) -> Result<()> {
+    let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
+    let mut command = ctx.cargo(&args);
+    command.args(["--", "crash::", "--nocapture"]).env("WATCHBILL_ROUNDS", "200");
+    cmd::run_within(&mut command, LIMIT)
+}
+
+/// Each round goes on where the one before ended.
+fn decide(ctx: &Ctx, round: u32) -> Result<()> {
+    const SEQUENCES: u64 = 200_000;
+    let args = ["test", "--release", "--locked", "--package", "watchbill-core", "--test", "decide"];
+    let first = 1 + u64::from(round) * SEQUENCES;
+    let mut command = ctx.cargo(&args);
+    command.env("WATCHBILL_ROUNDS", SEQUENCES.to_string()).env("WATCHBILL_SEED", first.to_string());
+    cmd::run_within(&mut command, LIMIT)
+}
+
+fn priority(ctx: &Ctx, _round: u32) -> Result<()> {
+    let args = ["test", "--release", "--locked", "--package", "watchbill", "--test", "priority"];
+    let mut command = ctx.cargo(&args);
+    // One after the other: two loads on one machine would measure each other.
+    command.args(["--", "--nocapture", "--test-threads", "1"]);
+    command.env("WATCHBILL_BACKLOG", "100000").env("WATCHBILL_P0_MS", "50");
+    cmd::run_within(&mut command, LIMIT)
 }

@@ -124,7 +124,7 @@ impl TenantRecorder {
     ) -> Result<(), HandlerError> {
         self.remember_back_to(&changes).await?;
         let now = core.clock().now();
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(2 * changes.len());
         for change in changes {
             entries.extend(self.entries(core, change, now).await?);
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Status, Task, Timestamp};
+use watchbill_core::domain::{Status, Task, TaskId, TenantId, Timestamp};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, StoreError};
 use watchbill_core::repo::{Entity as _, RoutePeek};
@@ -58,17 +58,17 @@ fn pointer_of(
         Status::InProgress => task.lease.is_none() || task.is_offered(),
         _ => false,
     };
-    Ok(wanted.then(|| pointer(task, now)))
+    Ok(if wanted { pointer(&task, now) } else { None })
 }
 
 /// The task, if a pointer may be wanted for it. What a newer build wrote waits for that
 /// build; what can't be read at all is logged.
-fn peek(item: &Item) -> Result<Option<RoutePeek>, HandlerError> {
+fn peek(item: &Item) -> Result<Option<RoutePeek<'_>>, HandlerError> {
     if *item.kind != *Task::KIND {
         return Ok(None);
     }
     match RoutePeek::of(item) {
-        Ok(task) => Ok(task),
+        Ok(task) => Ok(Some(task)),
         Err(error @ StoreError::Newer { .. }) => Err(error.into()),
         Err(error) => {
             tracing::error!(key = %item.key, "{} can't be routed: {error}", item.key);
@@ -78,18 +78,18 @@ fn peek(item: &Item) -> Result<Option<RoutePeek>, HandlerError> {
 }
 
 /// The lane message that points at a task as it is now, with the delay it should have.
-fn pointer(task: RoutePeek, now: Timestamp) -> (LaneMessage, Duration) {
+fn pointer(task: &RoutePeek<'_>, now: Timestamp) -> Option<(LaneMessage, Duration)> {
     let delay = task.resume_at.map(|at| at.since(now)).unwrap_or_default();
-    let priority = task.lane();
+    // What stands in the store was checked when it came in.
     let message = LaneMessage {
-        tenant: task.tenant,
-        task_id: task.id,
+        tenant: TenantId::parse(&task.tenant).ok()?,
+        task_id: TaskId::parse(&task.id).ok()?,
         assignment: task.assignment,
         agent: task.agent,
-        priority,
-        trace_id: task.trace_id,
+        priority: task.lane(),
+        trace_id: task.trace_id.to_string(),
     };
-    (message, delay)
+    Some((message, delay))
 }
 
 /// Offers what was open before the lanes began: with lanes in memory, after every start.
@@ -125,8 +125,9 @@ fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
     let task = peek(item).ok().flatten()?;
     let wanted = match (task.status, &task.lease) {
         (Status::Assigned, _) => !task.external,
-        (_, None) => true,
-        (_, Some(lease)) => !lease.is_live(now, core.epoch()),
+        (Status::InProgress, None) => true,
+        (Status::InProgress, Some(lease)) => !lease.is_live(now, core.epoch()),
+        _ => false,
     };
-    wanted.then(|| pointer(task, now))
+    if wanted { pointer(&task, now) } else { None }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::{Command, Rejection, next_due};
+use watchbill_core::decide::{Command, next_due};
 use watchbill_core::domain::{Approval, Task, Timestamp};
 use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, decode};
@@ -98,17 +98,17 @@ impl Sweeper {
     async fn task(&self, item: &Item) -> Result<Looked, ServiceError> {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
+        let now = self.core.clock().now();
+        if let Some(due) = next_due(&stored.value, now).filter(|due| *due > now) {
+            // The item was due earlier than the task, as an index entry that is early enough
+            // is not rewritten at every change.
+            return Ok(Looked::NotYet(due));
+        }
         let backlog = self.lanes.backlog(stored.value.agent, stored.value.lane()).await;
         // Lanes that can't be asked are no proof of a lost pointer either.
         let lane_busy = backlog.map_or(true, |waiting| waiting > 0);
         match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
             Ok(_) => Ok(Looked::Changed),
-            Err(CommandError::Rejected { rejection: Rejection::NothingDue, task: Some(task) }) => {
-                // The item was due earlier than the task, as an index entry that is early
-                // enough is not rewritten at every change.
-                let due = next_due(&task.value, self.core.clock().now());
-                Ok(due.map_or(Looked::Nothing, Looked::NotYet))
-            }
             Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
             Err(error) => Err(error.into_service(&id)),
         }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use watchbill_core::ports::{Topic, Wake};
 
 /// Topics share this many bells; a wake-up for another topic is only a look too many.
-const BELLS: usize = 256;
+const BELLS: usize = 2048;
 
 /// Wakes followers within the process.
 pub struct LocalWake {

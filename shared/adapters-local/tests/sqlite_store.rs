@@ -205,6 +205,21 @@ async fn expired_items_go_and_the_feed_says_so() {
 }
 
 #[tokio::test]
+async fn an_expired_head_takes_its_partition_along() {
+    let under_test = UnderTest::new(Options::default());
+    let (store, sqlite) = (under_test.store(), under_test.sqlite());
+    for (n, partition) in ["a", "ab", "a"].into_iter().enumerate() {
+        let sort = ["0", "0", "P"][n];
+        let mut item = new_item(key(partition, sort), "");
+        item.expires = (n == 0).then(|| Timestamp::from_millis(10));
+        done(&store, n as u128 + 1, [put(item, Expect::Absent)]).await;
+    }
+    assert_eq!(sqlite.purge_expired(Timestamp::from_millis(10), 10).await.unwrap(), 2);
+    assert_eq!(store.collect("P#a", "").await.unwrap(), []);
+    assert_eq!(store.collect("P#ab", "").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn trimming_forgets_the_old_and_keeps_the_count() {
     let mut under_test = UnderTest::new(Options { tail_bytes: 0, ..Options::default() });
     let (store, sqlite) = (under_test.store(), under_test.sqlite());

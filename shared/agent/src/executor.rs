@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use watchbill_core::decide::{Command, Ending, Rejection};
-use watchbill_core::domain::{Agent, LoggedEvent, Outcome, Status, Task};
+use watchbill_core::domain::{Agent, Note, Outcome, Status, Task};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
@@ -44,8 +44,8 @@ impl Executor {
             // The claim found one lost run too many and ended it.
             return Ok(());
         }
-        let (ending, events, notes) = self.work(&claimed.value).await?;
-        self.end(claimed, ending, events, &notes).await
+        let (claimed, ended) = self.work(claimed).await?;
+        self.end(claimed, ended).await
     }
 
     /// Nothing: this message needs no run.
@@ -55,14 +55,14 @@ impl Executor {
             owner: self.owner.to_string(),
             assignment: message.assignment,
         };
-        let (rejection, task) =
+        let (rejection, status) =
             match self.core.command(&message.tenant, &message.task_id, &command).await {
                 Ok(claimed) => return Ok(Some(claimed)),
                 Err(CommandError::Service(ServiceError::Conflict { .. })) => {
                     return Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"));
                 }
                 Err(CommandError::Service(error)) => return Err(error.into()),
-                Err(CommandError::Rejected { rejection, task }) => (rejection, task),
+                Err(CommandError::Rejected { rejection, status }) => (rejection, status),
             };
         let now = self.core.clock().now();
         match rejection {
@@ -78,7 +78,6 @@ impl Executor {
                 Ok(None)
             }
             other => {
-                let status = task.map(|t| t.value.status);
                 tracing::debug!(task = %message.task_id, ?status, "pointer is void: {other}");
                 Ok(None)
             }
@@ -97,15 +96,13 @@ impl Executor {
     }
 
     /// Does the work, within its time; a panic is this task's failure and nobody else's.
-    async fn work(
-        &self,
-        task: &Task,
-    ) -> Result<(RunEnd, Vec<LoggedEvent>, Notes), HandlerError> {
+    async fn work(&self, claimed: StoredTask) -> Result<(StoredTask, Ended), HandlerError> {
         let clock = self.core.clock().clone();
         let limit = self.core.rules().lease.run;
+        let StoredTask { value, version, unknown, due } = claimed;
         let run = Run {
-            payload: self.core.payload(task).await?,
-            task: task.clone(),
+            payload: self.core.payload(&value).await?,
+            task: value,
             deadline: clock.monotonic() + limit,
             notes: Notes::new(clock.clone()),
             clock,
@@ -114,45 +111,29 @@ impl Executor {
         let end = match run.within(limit, working).await {
             Some(Ok(end)) => end,
             Some(Err(panic)) => {
-                let reason = panic_text(panic.as_ref());
-                tracing::error!(task = %task.id, "agent panicked on task {}: {reason}", task.id);
+                let (id, reason) = (&run.task.id, panic_text(panic.as_ref()));
+                tracing::error!(task = %id, "agent panicked on task {id}: {reason}");
                 RunEnd::retryable(format!("the agent broke off: {reason}"))
             }
             None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
         };
-        Ok(match end {
-            RunEnd::Done { result, events } => {
-                (RunEnd::Done { result, events: vec![] }, events, run.notes)
-            }
-            RunEnd::Failed { error, retry, events } => {
-                (RunEnd::Failed { error, retry, events: vec![] }, events, run.notes)
-            }
-            other => (other, vec![], run.notes),
-        })
+        let ended = Ended { end, notes: run.notes.list() };
+        Ok((StoredTask { value: run.task, version, unknown, due }, ended))
     }
 
     /// Writes how it ended. What was done must not be lost to a store that is busy: tried
     /// until the lease is over, then the message comes back and the run is taken up again.
-    async fn end(
-        &self,
-        claimed: StoredTask,
-        end: RunEnd,
-        events: Vec<LoggedEvent>,
-        notes: &Notes,
-    ) -> Result<(), HandlerError> {
+    async fn end(&self, claimed: StoredTask, ended: Ended) -> Result<(), HandlerError> {
         let task = &claimed.value;
-        let id = task.id.clone();
+        let (tenant, id) = (task.tenant.clone(), task.id.clone());
         let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
         let mut beside: Vec<Write> = Vec::new();
-        let ending = self.ending(task, end, &mut beside);
-        let outcome = outcome(&ending);
-        let command =
-            Command::End { fence: task.fence, ending, events, notes: notes.list(), outcome };
+        let command = self.end_command(task, ended, &mut beside);
+        let mut written = self.core.command_on(claimed, &command, &beside).await;
         loop {
-            match self.core.command_on(claimed.clone(), &command, &beside).await {
+            match written {
                 Ok(_) => return Ok(()),
-                Err(CommandError::Rejected { rejection, task }) => {
-                    let status = task.map(|t| t.value.status);
+                Err(CommandError::Rejected { rejection, status }) => {
                     tracing::info!(task = %id, ?status, "run of task {id} ends unheard: {rejection}");
                     return Ok(());
                 }
@@ -164,7 +145,19 @@ impl Executor {
                     self.core.clock().sleep(WRITE_AGAIN).await;
                 }
             }
+            written = self.core.command_beside(&tenant, &id, &command, &beside).await;
         }
+    }
+
+    fn end_command(&self, task: &Task, ended: Ended, beside: &mut Vec<Write>) -> Command {
+        let Ended { mut end, notes } = ended;
+        let events = match &mut end {
+            RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
+            RunEnd::Blocked { .. } | RunEnd::Suspended { .. } => Vec::new(),
+        };
+        let ending = self.ending(task, end, beside);
+        let outcome = outcome(&ending);
+        Command::End { fence: task.fence, ending, events, notes, outcome }
     }
 
     fn ending(&self, task: &Task, end: RunEnd, beside: &mut Vec<Write>) -> Ending {
@@ -186,6 +179,12 @@ impl Executor {
             Err(error) => Ending::FailedForGood { error: format!("its result can't be kept: {error}") },
         }
     }
+}
+
+/// What a run leaves behind.
+struct Ended {
+    end: RunEnd,
+    notes: Vec<Note>,
 }
 
 /// What the ending does to the agent's reputation. Tasks that ended for want of something

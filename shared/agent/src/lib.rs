@@ -13,6 +13,7 @@
 
 pub mod executor;
 pub mod ooda;
+pub mod planner;
 pub mod playbook;
 pub mod ports;
 pub mod records;

@@ -2,6 +2,7 @@
 //!
 //! `load store DIR IN_FLIGHT TASKS`: the store alone, three commits a task.
 //! `load tasks DIR IN_FLIGHT TASKS`: submit → completed with an agent that does nothing.
+//! `load one DIR TASKS`: the same over HTTP, one task at a time.
 //! `load fill DIR TASKS`: finished tasks, 256 at a time, for what comes after.
 
 use std::path::Path;
@@ -18,8 +19,10 @@ use watchbill_adapters_local::entropy::SystemEntropy;
 use watchbill_adapters_local::sqlite::{Options, SqliteStore};
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
 use watchbill_core::decide::{GateRules, Rules};
-use watchbill_core::domain::{Agent, Priority, TaskType, TenantId};
+use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
+use watchbill_core::domain::{Agent, Priority, Role, TaskType, TenantId, hash_key};
 use watchbill_core::ports::{Clock as _, Topic};
+use watchbill_core::repo::{RoutePeek, task_key};
 use watchbill_core::service::{Core, Identity, NewTask};
 use watchbill_testkit::store_loop;
 
@@ -52,8 +55,9 @@ fn main() -> anyhow::Result<()> {
     let report = match args[0].as_str() {
         "store" => runtime.block_on(store(Path::new(folder), number(2)? as usize, number(3)?)),
         "tasks" => runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?)),
+        "one" => runtime.block_on(one(Path::new(folder), number(2)?)),
         "fill" => runtime.block_on(tasks(Path::new(folder), 256, number(2)?)),
-        other => bail!("'{other}' is not store, tasks or fill"),
+        other => bail!("'{other}' is not store, tasks, one or fill"),
     }?;
     println!("{report}");
     Ok(())
@@ -108,10 +112,11 @@ async fn submit_and_wait(
         let begun = core.clock().monotonic();
         let task = core.create_task(plain()).await?.task.task;
         let topic = Topic::Task(task.tenant.clone(), task.id.clone());
+        let key = task_key(&task.tenant, &task.id);
         loop {
             let mark = core.wake().mark(&topic);
-            let stored = core.stored_task(&task.tenant, &task.id).await?.context("it is gone")?;
-            if stored.value.status.is_terminal() {
+            let item = core.store().get(&key).await?.context("it is gone")?;
+            if RoutePeek::of(&item)?.status.is_terminal() {
                 break;
             }
             core.wake().wait(&topic, mark, Duration::from_secs(10)).await;
@@ -119,6 +124,54 @@ async fn submit_and_wait(
         waits.push((core.clock().monotonic() - begun).as_micros() as u64);
     }
     Ok(waits)
+}
+
+/// POST, then wait for the task by GET, on one connection.
+async fn one(folder: &Path, tasks: u64) -> anyhow::Result<Value> {
+    const KEY: &str = "bench-key";
+    let rules = Rules { gates: GateRules::off(), ..Rules::default() };
+    let settings = Settings { rules, ..Settings::default() };
+    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
+    let key = StaticKey {
+        name: "bench".to_owned(),
+        key_hash: hash_key(KEY),
+        role: Role::Admin,
+        tenant: TenantId::default(),
+    };
+    let config = ApiConfig {
+        static_keys: vec![key],
+        rate_limits: RateLimits::parse("off")?,
+        ..ApiConfig::default()
+    };
+    let router = watchbill_api::router(ApiState::new(bundle.core.clone(), config)?);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/tasks", listener.local_addr()?);
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        stream.set_nodelay(true).expect("a loopback socket takes it");
+    });
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let clock = SystemClock::new();
+    let mut waits = Vec::new();
+    for _ in 0..tasks {
+        let begun = clock.monotonic();
+        let body = r#"{"type":"monitor","payload":{"service":"system"}}"#;
+        let post = client.post(&url).header("X-API-Key", KEY).body(body);
+        let mut task: Value = serde_json::from_str(&post.send().await?.text().await?)?;
+        while task["task"]["status"] != "completed" {
+            let (id, version) = (&task["task"]["task_id"], &task["task"]["version"]);
+            let id = id.as_str().context("no task_id")?;
+            let get = client.get(format!("{url}/{id}?wait=20&version={version}"));
+            let text = get.header("X-API-Key", KEY).send().await?.text().await?;
+            task = serde_json::from_str(&text)?;
+        }
+        waits.push((clock.monotonic() - begun).as_micros() as u64);
+    }
+    server.abort();
+    bundle.stop(Duration::from_secs(30)).await;
+    waits.sort_unstable();
+    let at = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
+    Ok(json!({ "p50_us": at(50), "p99_us": at(99) }))
 }
 
 fn plain() -> NewTask {

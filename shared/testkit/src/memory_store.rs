@@ -11,6 +11,7 @@ use watchbill_core::ports::{
     Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, NewItem, Page,
     Query, Store, StoreError, WhichList, Write, WriteId, due_shard,
 };
+use watchbill_core::repo::HEAD;
 
 /// The store port in memory, with its change feed. It keeps nothing beyond its life and
 /// never forgets a change.
@@ -81,17 +82,20 @@ impl MemoryStore {
         self.inner().items.values().cloned().collect()
     }
 
-    /// Removes up to `limit` items that have expired.
+    /// Removes up to `limit` items that have expired; a head takes its partition with it.
     pub fn purge_expired(&self, now: Timestamp, limit: usize) -> usize {
         let mut inner = self.inner();
         let old = |item: &&Item| item.expires.is_some_and(|at| at <= now);
         let keys: Vec<Key> =
             inner.items.values().filter(old).take(limit).map(|item| item.key.clone()).collect();
-        for key in &keys {
+        let heads: BTreeSet<&str> = keys.iter().filter(|k| &*k.sort == HEAD).map(|k| &*k.partition).collect();
+        let beside = inner.items.keys().filter(|key| heads.contains(&*key.partition));
+        let gone: BTreeSet<Key> = beside.cloned().chain(keys.iter().cloned()).collect();
+        for key in &gone {
             inner.remove(key);
         }
         self.last_seq.send_replace(inner.changes.len() as u64);
-        keys.len()
+        gone.len()
     }
 }
 

@@ -27,8 +27,7 @@ pub async fn a_key_lives_until_it_is_revoked<B: Backend>() {
 /// Each call with the lowest role that may make it: those below get a 403, nobody a 401.
 pub async fn roles_are_kept<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
-    let (user, agent, approver, admin) =
-        (&world.user, &world.agent, &world.approver, &world.admin);
+    let (user, agent, approver, admin) = (&world.user, &world.agent, &world.approver, &world.admin);
     let calls: [(Method, &str, Value, &[_]); 12] = [
         (Method::GET, "/tasks", Value::Null, &[]),
         (Method::GET, "/tasks/x/timeline", Value::Null, &[]),
@@ -69,8 +68,12 @@ pub async fn errors_say_what_was_wrong<B: Backend>() {
     assert!(said.contains("make_coffee"), "{said}");
     let twice = json!({"type": "monitor", "priority": "P9"});
     let answer = world.agent.post("/tasks", twice).await;
-    let fields: Vec<_> = answer.body["errors"].as_array().expect("the fields that are wrong").iter()
-        .filter_map(|error| error["field"].as_str().map(str::to_owned)).collect();
+    let fields: Vec<_> = answer.body["errors"]
+        .as_array()
+        .expect("the fields that are wrong")
+        .iter()
+        .filter_map(|error| error["field"].as_str().map(str::to_owned))
+        .collect();
     answer.refused(400);
     for field in ["payload", "priority"] {
         assert!(fields.iter().any(|found| found == field), "{field} is not in {fields:?}");

@@ -127,7 +127,8 @@ async fn follow<B: Backend>(world: &World<B>, first: &str) -> Vec<Value> {
 pub async fn odd_events_are_refused<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let publish = |body: Value| world.agent.post("/events/publish", body);
-    for group in ["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"] {
+    for group in ["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"]
+    {
         let refused = publish(event(&format!("{group}.made_up"), json!({}))).await.refused(403);
         assert!(refused.contains(group), "{refused}");
     }

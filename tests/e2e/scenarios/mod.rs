@@ -34,6 +34,7 @@ macro_rules! run_scenarios {
                 a_worker_takes_and_completes
                 one_step_claims_and_completes
                 a_silent_worker_loses_the_task
+                a_worker_that_reports_keeps_the_task
                 a_question_is_answered
             ]
             events [

@@ -50,8 +50,7 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
 pub async fn marks_are_noticed_while_it_waits_for_approval<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let payload = json!({"service": "system"});
-    let body =
-        json!({"type": "monitor", "payload": payload, "priority": "P1", "sla_target": "1s"});
+    let body = json!({"type": "monitor", "payload": payload, "priority": "P1", "sla_target": "1s"});
     marks(&world, body, "pending").await;
     world.end().await;
 }

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::tasks::{id, story};
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::Client;
+use crate::rig::{Client, Stopwatch};
 
 fn bugfix() -> Value {
     json!({"type": "bugfix", "payload": {"description": "the login fails"}})
@@ -90,6 +92,24 @@ pub async fn a_silent_worker_loses_the_task<B: Backend>() {
     world.end().await;
 }
 
+/// Well beyond the first lease. Only real time ends a lease of a process that is not ours.
+pub async fn a_worker_that_reports_keeps_the_task<B: Backend>() {
+    let world = World::<B>::start(Settings { worker_lease: Some("2"), ..outside() }).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let path = format!("/tasks/{task}/status");
+    let watch = Stopwatch::start();
+    while watch.elapsed() < 2 * (Duration::from_secs(2) + world.backend.late()) {
+        world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+    }
+    world.agent.patch(&path, json!({"status": "completed"})).await.ok();
+    let timeline = world.user.timeline(&task).await;
+    let mut told = story(&timeline);
+    told.dedup();
+    assert_eq!(told, ["created", "claimed", "renewed", "completed"]);
+    world.end().await;
+}
+
 pub async fn a_question_is_answered<B: Backend>() {
     let world = World::<B>::start(outside()).await;
     let task = id(&world.agent.submit(bugfix()).await);
@@ -98,7 +118,10 @@ pub async fn a_question_is_answered<B: Backend>() {
     let why = json!({"status": "blocked", "error": "which database?"});
     world.agent.patch(&path, why).await.ok();
     let blocked = world.user.task(&task).await;
-    assert_eq!((&blocked["status"], &blocked["error"]), (&json!("blocked"), &json!("which database?")));
+    assert_eq!(
+        (&blocked["status"], &blocked["error"]),
+        (&json!("blocked"), &json!("which database?"))
+    );
     let answer = format!("/tasks/{task}/answer");
     world.agent.post(&answer, json!({"text": "the replica"})).await.refused(403);
     let told = world.approver.post(&answer, json!({"text": "the replica"})).await.ok();

@@ -50,7 +50,9 @@ pub fn schemathesis(ctx: &Ctx, url: &str, key: &str) -> Result<()> {
     let mut command = ctx.command(venv::need(ctx, "schemathesis")?);
     command.arg("run").arg(format!("{url}/openapi.json"));
     command.arg("--header").arg(format!("X-API-Key: {key}"));
-    command.args(["--checks", "all", "--max-examples", "25", "--request-timeout", "10"]);
+    command.args(["--checks", "all", "--max-examples", "25"]);
+    // A call may be held for 20 s where it is asked to wait for news.
+    command.args(["--request-timeout", "30", "--max-response-time", "25"]);
     // The same requests in each run: what a change broke shows with that change.
     command.args(["--generation-deterministic", "--continue-on-failure", "--no-color"]);
     command.current_dir(ctx.folder("schemathesis")?);

@@ -1,6 +1,8 @@
 //! What the toolchain checks.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
 
 use super::Report;
 use crate::cmd;
@@ -34,6 +36,9 @@ pub fn doctests(ctx: &Ctx) -> Result<Report> {
 /// With nextest if it is there: it runs the tests of all binaries at once.
 pub fn tests(ctx: &Ctx) -> Result<Report> {
     let mut closing = Closing::default();
+    // Built before and put aside: a build in the midst of the tests would exchange the
+    // binary under those that start it.
+    let binary = shipped(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
         ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
     } else {
@@ -42,9 +47,19 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
         command.args(["--locked", "--no-fail-fast"]);
         command
     };
+    command.env("WATCHBILL_BIN", binary);
     let result = cmd::watch(&mut command, |line| closing.read(line));
     // A failed stage is told by its error; its closing line has just been on the screen.
     result.map(|()| closing.line().into_iter().collect())
+}
+
+/// The binary that the tests of the whole bundle start, as `cargo build` makes it.
+fn shipped(ctx: &Ctx) -> Result<PathBuf> {
+    cmd::run(&mut ctx.cargo(&["build", "--package", "watchbill", "--locked"]))?;
+    let (built, kept) = (ctx.target.join("debug/watchbill"), ctx.folder("bin")?.join("watchbill"));
+    std::fs::copy(&built, &kept)
+        .with_context(|| format!("can't copy {} to {}", built.display(), kept.display()))?;
+    Ok(kept)
 }
 
 /// The runner's last word. nextest says it once, libtest once for each binary.

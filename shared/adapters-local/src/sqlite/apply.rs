@@ -9,6 +9,7 @@ use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{
     Commit, CommitError, CounterAdd, Expect, Item, Key, NewItem, StoreError, Write, WriteId,
 };
+use watchbill_core::repo::HEAD;
 
 use super::codec::pack_change;
 use super::recent::{Recent, Slot};
@@ -76,13 +77,19 @@ impl<'c> Applier<'c> {
         Ok(Ok(()))
     }
 
-    /// Removes up to `limit` expired items.
+    /// Removes up to `limit` expired items; a head takes its partition with it.
     pub(super) fn purge(&mut self, now: Timestamp, limit: usize) -> Sql<usize> {
         let mut removed = 0;
         for key in self.statements.expired(now, limit)? {
-            if self.load(&key)?.is_ok() {
-                self.delete(&key)?;
-                removed += 1;
+            let mut gone = vec![key.clone()];
+            if &*key.sort == HEAD {
+                gone.extend(self.statements.partition(&key.partition)?);
+            }
+            for key in gone {
+                if self.load(&key)?.is_ok() {
+                    self.delete(&key)?;
+                    removed += 1;
+                }
             }
         }
         Ok(removed)

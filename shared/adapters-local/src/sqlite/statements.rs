@@ -207,6 +207,19 @@ impl<'c> Statements<'c> {
         rows.filter_map(Result::transpose).collect()
     }
 
+    /// Every key of a partition.
+    pub(super) fn partition(&self, partition: &str) -> Sql<Vec<Key>> {
+        let sql = "SELECT key FROM items WHERE key >= ? AND key < ?";
+        // A key is its partition, a NUL and its sort.
+        let (mut from, mut to) = (partition.as_bytes().to_vec(), partition.as_bytes().to_vec());
+        from.push(0);
+        to.push(1);
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement
+            .query_map((from, to), |row| Ok(super::codec::key_of(row.get_ref(0)?.as_blob()?)))?;
+        rows.filter_map(Result::transpose).collect()
+    }
+
     /// Keeps the newest row, so that the numbers go on after the next start.
     pub(super) fn trim(&self, upto: u64, limit: usize) -> Sql<usize> {
         let sql = "DELETE FROM changes WHERE last IN (

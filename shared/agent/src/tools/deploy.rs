@@ -38,8 +38,8 @@ pub fn run(asked: &DeployParameters) -> RunEnd {
     RunEnd::Blocked {
         reason: format!(
             "nothing was deployed: no deployer is configured, so {project} can't go to \
-             {environment}; set VERCEL_TOKEN (and VERCEL_TEAM_ID for a team) or configure the \
-             local deployer, then answer this task"
+             {environment}; this release has none to configure: deploy it by other means and \
+             cancel this task"
         ),
         question: None,
     }

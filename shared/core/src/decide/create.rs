@@ -9,21 +9,15 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
         return Err(Rejection::TooManyHops { hops: draft.hops, most: TaskLimits::HOPS });
     }
     let mut step = Step::new(blank(draft, facts), 0, facts);
-    let mut payload = json!({
-        "type": draft.task_type,
-        "priority": draft.priority,
-        "assigned_to": step.task.agent,
-    });
     match &draft.approval {
         None => {
             step.assign(None);
             step.says(What::Created, &draft.created_by, None);
-            step.event("task.created", payload);
+            step.plain_event("task.created");
         }
         Some((approval, reason)) => {
-            payload["approval_id"] = json!(approval);
             step.says(What::Created, &draft.created_by, Some(reason));
-            step.event("task.created", payload);
+            step.event("task.created", json!({ "approval_id": approval }));
             step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
         }
     }

@@ -15,4 +15,5 @@ pub use approval::{ApprovalCommand, ApprovalRejection, canonical_hash, decide_ap
 pub use command::{Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};
+pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};

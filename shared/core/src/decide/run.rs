@@ -45,8 +45,8 @@ pub(super) fn claim(
     hold(step, owner, step.facts.epoch, until);
     step.says(what, owner, None);
     if what != What::Resumed {
-        let fence = step.task.fence;
-        step.event("task.started", json!({ "assigned_to": agent, "run": fence }));
+        step.run = Some(step.task.fence);
+        step.plain_event("task.started");
     }
     Ok(())
 }
@@ -82,8 +82,8 @@ pub(super) fn claim_outside(step: &mut Step<'_>, owner: &str) -> Result<(), Reje
             }
             hold(step, owner, Lease::OUTSIDE, until);
             step.says(What::Claimed, owner, None);
-            let agent = step.task.agent;
-            step.event("task.started", json!({ "assigned_to": agent, "worker": owner }));
+            step.run = Some(step.task.fence);
+            step.event("task.started", json!({ "worker": owner }));
         }
         (Status::InProgress, Some(lease)) if lease.owner == owner => {
             step.task.lease = Some(Lease { owner: owner.to_owned(), epoch: Lease::OUTSIDE, until });
@@ -144,8 +144,8 @@ pub(super) fn end_outside(
         (Status::Assigned, _) => {
             step.task.fence += 1;
             step.task.started_at.get_or_insert(step.facts.now);
-            let agent = step.task.agent;
-            step.event("task.started", json!({ "assigned_to": agent, "worker": owner }));
+            step.run = Some(step.task.fence);
+            step.event("task.started", json!({ "worker": owner }));
         }
         (Status::InProgress, Some(lease)) if lease.owner == owner => {}
         (Status::InProgress, Some(lease)) => {
@@ -168,8 +168,7 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.task.error = None;
             step.task.question = None;
             step.says(What::Completed, owner, None);
-            let took = step.facts.now.since(step.task.created_at).as_millis() as u64;
-            step.event("task.completed", json!({ "duration_ms": took }));
+            step.plain_event("task.completed");
         }
         Ending::Failed { error, retry } if step.task.retries < step.task.max_retries => {
             retry_later(step, owner, error, *retry);

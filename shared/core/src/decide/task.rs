@@ -28,13 +28,21 @@ pub fn decide(
     command: &Command,
     facts: &Facts<'_>,
 ) -> Result<Decided, Rejection> {
-    let Some((task, version)) = state else {
-        return match command {
-            Command::Create(draft) => create::create(draft, facts),
-            _ => Err(Rejection::Absent),
-        };
-    };
-    let mut step = Step::new(task.clone(), version, facts);
+    match (state, command) {
+        (Some((task, version)), _) => decide_on(task.clone(), version, command, facts),
+        (None, Command::Create(draft)) => create::create(draft, facts),
+        (None, _) => Err(Rejection::Absent),
+    }
+}
+
+/// [`decide`] on a task that is given away: copying it costs more than deciding.
+pub(crate) fn decide_on(
+    task: Task,
+    version: u64,
+    command: &Command,
+    facts: &Facts<'_>,
+) -> Result<Decided, Rejection> {
+    let mut step = Step::new(task, version, facts);
     match command {
         Command::Create(_) => return Err(Rejection::Exists),
         Command::Approve { by, proof, use_by } => step.approve(by, proof, *use_by)?,
@@ -97,6 +105,8 @@ pub(super) struct Step<'a> {
     events: Vec<LoggedEvent>,
     /// What the run that ends here used and did to the agent's reputation.
     pub outcome: Option<Outcome>,
+    /// Which run begins.
+    pub run: Option<u64>,
 }
 
 impl<'a> Step<'a> {
@@ -112,6 +122,7 @@ impl<'a> Step<'a> {
             note: None,
             events: Vec::new(),
             outcome: None,
+            run: None,
         }
     }
 
@@ -128,6 +139,11 @@ impl<'a> Step<'a> {
         };
         let event_type = EventType::parse(event_type).expect("our own event types are well formed");
         self.events.push(LoggedEvent { event_type, payload });
+    }
+
+    /// An event that says no more than every event of a task does.
+    pub fn plain_event(&mut self, event_type: &str) {
+        self.event(event_type, Value::Null);
     }
 
     pub fn events(&mut self, more: &[LoggedEvent]) {
@@ -147,6 +163,7 @@ impl<'a> Step<'a> {
             note: self.note,
             events: self.events,
             outcome: self.outcome,
+            run: self.run,
         });
         let mut overflow = Vec::new();
         if self.task.log.len() > TaskLimits::LOG {

@@ -1,7 +1,7 @@
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{EventId, Priority, TaskId, TenantId, Timestamp, UnknownName};
@@ -11,9 +11,32 @@ pub const RESERVED_EVENT_GROUPS: &[&str] =
     &["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"];
 
 /// `noun.verb`: lower-case words of letters, digits and `_`, one dot, at most 64 characters.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct EventType(Arc<str>);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct EventType(Cow<'static, str>);
+
+/// The types that every task goes through: read so often that they are not copied.
+const COMMON: &[&str] = &["task.created", "task.started", "task.completed", "task.assigned"];
+
+impl<'de> Deserialize<'de> for EventType {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = EventType;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event type of the form noun.verb")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<EventType, E> {
+                EventType::parse(text).map_err(E::custom)
+            }
+        }
+
+        from.deserialize_str(Text)
+    }
+}
 
 impl EventType {
     pub fn parse(text: &str) -> Result<Self, UnknownName> {
@@ -21,9 +44,12 @@ impl EventType {
             w.starts_with(|c: char| c.is_ascii_lowercase())
                 && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         };
+        if let Some(common) = COMMON.iter().find(|common| **common == text) {
+            return Ok(Self(Cow::Borrowed(common)));
+        }
         match text.split_once('.') {
             Some((noun, verb)) if text.len() <= 64 && word(noun) && word(verb) => {
-                Ok(Self(text.into()))
+                Ok(Self(Cow::Owned(text.to_owned())))
             }
             _ => Err(UnknownName {
                 what: "event_type",
@@ -43,19 +69,6 @@ impl EventType {
 
     pub fn is_reserved(&self) -> bool {
         RESERVED_EVENT_GROUPS.contains(&self.group())
-    }
-}
-
-impl TryFrom<String> for EventType {
-    type Error = UnknownName;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text)
-    }
-}
-
-impl From<EventType> for String {
-    fn from(value: EventType) -> Self {
-        value.as_str().to_owned()
     }
 }
 

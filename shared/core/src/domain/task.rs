@@ -283,6 +283,9 @@ pub struct LogEntry {
     pub before: Option<Status>,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Which run it began, by its fence.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<LoggedEvent>,
     /// Reputation and usage that came with this change, so that a fold counts them once.
@@ -306,7 +309,11 @@ impl Lease {
     /// Whether the holder may still be at work. `epoch` is the store's present one: leases
     /// of an earlier one died with their process.
     pub fn is_live(&self, now: Timestamp, epoch: u64) -> bool {
-        self.until > now && (self.epoch == Self::OUTSIDE || self.epoch >= epoch)
+        Self::live(self.until, self.epoch, now, epoch)
+    }
+
+    pub(crate) fn live(until: Timestamp, of: u64, now: Timestamp, epoch: u64) -> bool {
+        until > now && (of == Self::OUTSIDE || of >= epoch)
     }
 }
 
@@ -314,14 +321,14 @@ impl Task {
     /// In which priority's lane it stands: its own, or one higher once its SLA is violated
     /// and the rules lift such tasks (never into P0's).
     pub fn lane(&self) -> Priority {
-        Self::lane_of(self.priority, self.sla.as_ref())
+        Self::lane_of(self.priority, self.sla.as_ref().is_some_and(|sla| sla.lifted))
     }
 
-    pub fn lane_of(own: Priority, sla: Option<&Sla>) -> Priority {
-        match (sla, own) {
-            (Some(sla), Priority::P3) if sla.lifted => Priority::P2,
-            (Some(sla), Priority::P2) if sla.lifted => Priority::P1,
-            (_, own) => own,
+    pub(crate) fn lane_of(own: Priority, lifted: bool) -> Priority {
+        match own {
+            Priority::P3 if lifted => Priority::P2,
+            Priority::P2 if lifted => Priority::P1,
+            own => own,
         }
     }
 

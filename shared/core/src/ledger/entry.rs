@@ -3,7 +3,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::{
     Agent, Event, EventId, EventPriority, EventType, LogEntry, Priority, TaskId, TaskType,
-    timed_uuid,
+    Timestamp, What, timed_uuid,
 };
 use crate::repo::LedgerPeek;
 
@@ -31,6 +31,9 @@ pub struct TaskEntry {
     pub trace_id: String,
     #[serde(rename = "ho", default, skip_serializing_if = "is_zero")]
     pub hops: u8,
+    /// When the task was made, where this is its completion.
+    #[serde(rename = "ca", default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     #[serde(flatten)]
     pub change: LogEntry,
 }
@@ -55,6 +58,7 @@ pub fn entries_of(task: LedgerPeek, older: Vec<LogEntry>, recorded: u64) -> Vec<
                 agent: task.agent,
                 trace_id: task.trace_id.clone(),
                 hops: task.hops,
+                created_at: (change.what == What::Completed).then_some(task.created_at),
                 change,
             })
         })
@@ -87,6 +91,15 @@ impl TaskEntry {
         payload.insert("task_id".into(), json!(self.task));
         payload.insert("status".into(), json!(self.change.status));
         payload.insert("type".into(), json!(self.task_type));
+        payload.insert("priority".into(), json!(self.priority));
+        payload.insert("assigned_to".into(), json!(self.agent));
+        if let Some(run) = self.change.run {
+            payload.insert("run".into(), Value::from(run));
+        }
+        if let Some(created_at) = self.created_at {
+            let took = self.change.at.since(created_at).as_millis() as u64;
+            payload.insert("duration_ms".into(), Value::from(took));
+        }
         for (name, value) in &logged.payload {
             payload.insert(name.clone(), value.clone());
         }

@@ -9,8 +9,8 @@ use crate::service::{QueueStats, Stats, StatsRow};
 /// Counts of tasks by agent, priority and status, folded over the ledger in its order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatsFold {
-    /// `agent/priority/status` → tasks.
-    counts: BTreeMap<String, i64>,
+    #[serde(with = "rows")]
+    counts: BTreeMap<(Agent, Priority, Status), i64>,
     as_of: Option<Timestamp>,
 }
 
@@ -35,22 +35,17 @@ impl StatsFold {
     }
 
     fn add(&mut self, entry: &TaskEntry, status: Status, delta: i64) {
-        let name = format!("{}/{}/{status}", entry.agent, entry.priority);
-        *self.counts.entry(name).or_default() += delta;
+        *self.counts.entry((entry.agent, entry.priority, status)).or_default() += delta;
     }
 
     pub fn stats(&self) -> Stats {
         let rows: Vec<StatsRow> = self
             .counts
             .iter()
-            .filter_map(|(name, count)| {
-                let mut parts = name.split('/');
-                Some(StatsRow {
-                    agent: Agent::parse(parts.next()?).ok()?,
-                    priority: Priority::parse(parts.next()?).ok()?,
-                    status: Status::parse(parts.next()?).ok()?,
-                    count: u64::try_from(*count).ok().filter(|count| *count > 0)?,
-                })
+            .filter_map(|((agent, priority, status), count)| {
+                let count = u64::try_from(*count).ok().filter(|count| *count > 0)?;
+                let (agent, priority, status) = (*agent, *priority, *status);
+                Some(StatsRow { agent, priority, status, count })
             })
             .collect();
         let sum = |wanted: &[Status]| {
@@ -61,5 +56,25 @@ impl StatsFold {
             processing: sum(&[Status::InProgress]),
         };
         Stats { queue, rows, as_of: self.as_of }
+    }
+}
+
+/// JSON has no keys but texts, so the counts are kept as rows.
+mod rows {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::domain::{Agent, Priority, Status};
+
+    type Counts = BTreeMap<(Agent, Priority, Status), i64>;
+
+    pub fn serialize<S: Serializer>(counts: &Counts, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(counts.iter().map(|((a, p, s), count)| (a, p, s, count)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Counts, D::Error> {
+        let rows = Vec::<(Agent, Priority, Status, i64)>::deserialize(from)?;
+        Ok(rows.into_iter().map(|(a, p, s, count)| ((a, p, s), count)).collect())
     }
 }

@@ -5,6 +5,7 @@ mod bus;
 mod clock;
 mod entropy;
 mod lanes;
+mod planner;
 mod store;
 mod wake;
 
@@ -12,6 +13,7 @@ pub use bus::{Bus, BusError};
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
+pub use planner::{PlainPlanner, Planner};
 pub use store::{
     Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,
     ListRange, MAX_WRITES, NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId,

@@ -71,7 +71,8 @@ pub struct NewItem {
     pub list2: Option<ListEntry>,
     /// When someone should look at the item again. Open means due.
     pub due: Option<Timestamp>,
-    /// After this time the store may remove the item by itself (late, and not exactly).
+    /// After this time the store may remove the item by itself (late, and not exactly). An
+    /// item of sort `0` is the head of its partition and takes the whole of it along.
     pub expires: Option<Timestamp>,
 }
 

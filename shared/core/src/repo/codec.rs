@@ -1,5 +1,8 @@
 //! JSON bodies. Fields that a newer version wrote are found, kept and written back.
 
+use std::cell::RefCell;
+
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -76,25 +79,44 @@ pub fn decode<E: Entity>(item: &Item) -> Result<Versioned<E>, StoreError> {
 /// The item of an entity. `unknown` is what [`decode`] kept of it.
 pub fn encode<E: Entity>(entity: &E, unknown: Option<&Map<String, Value>>) -> NewItem {
     let body = match unknown {
-        None => serde_json::to_vec(entity),
-        Some(unknown) => serde_json::to_value(entity).and_then(|mut value| {
+        None => to_bytes(entity),
+        Some(unknown) => {
+            let mut value =
+                serde_json::to_value(entity).expect("entities hold only what JSON can hold");
             if let Value::Object(map) = &mut value {
                 for (name, kept) in unknown {
                     map.entry(name.clone()).or_insert_with(|| kept.clone());
                 }
             }
-            serde_json::to_vec(&value)
-        }),
-    }
-    .expect("entities hold only what JSON can hold");
+            to_bytes(&value)
+        }
+    };
     NewItem {
         key: entity.key(),
         kind: E::KIND.into(),
         schema: E::SCHEMA,
-        body: body.into(),
+        body,
         list: entity.list(),
         list2: entity.list2(),
         due: entity.due(),
         expires: entity.expires(),
     }
+}
+
+thread_local! {
+    /// Written into and copied from: growing a buffer anew for each body costs more.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bodies larger than this don't leave their buffer behind.
+const SCRATCH_MOST: usize = 64 * 1024;
+
+fn to_bytes(value: &impl Serialize) -> Bytes {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        serde_json::to_writer(&mut *scratch, value).expect("entities hold only what JSON can hold");
+        let body = Bytes::copy_from_slice(scratch);
+        scratch.shrink_to(SCRATCH_MOST);
+        body
+    })
 }

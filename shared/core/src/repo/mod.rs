@@ -13,4 +13,4 @@ pub use entities::{Child, Fold, KeyRecord, Window};
 pub use keys::*;
 pub use peek::{LedgerPeek, RoutePeek};
 pub use step::{Step, StepOutcome};
-pub use task::{Overflow, StoredTask, TaskWrite, body_item, read_body, task_item};
+pub use task::{Before, Overflow, StoredTask, TaskWrite, body_item, read_body, task_item};

@@ -1,22 +1,24 @@
 //! Parts of a task's header, for readers of the change feed: they see every change, and
 //! most of a header is nothing to them.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::codec::Entity as _;
 use crate::domain::{
-    Agent, Lease, LogEntry, Priority, Sla, Status, Task, TaskId, TaskType, TenantId,
+    Agent, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId,
     Timestamp, What,
 };
 use crate::ports::{Item, StoreError};
 
 /// What is needed to point a lane message at a task.
 #[derive(Debug, Deserialize)]
-pub struct RoutePeek {
-    #[serde(rename = "id")]
-    pub id: TaskId,
-    #[serde(rename = "t")]
-    pub tenant: TenantId,
+pub struct RoutePeek<'a> {
+    #[serde(rename = "id", borrow)]
+    pub id: Cow<'a, str>,
+    #[serde(rename = "t", borrow)]
+    pub tenant: Cow<'a, str>,
     #[serde(rename = "pr")]
     pub priority: Priority,
     #[serde(rename = "st")]
@@ -28,15 +30,36 @@ pub struct RoutePeek {
     #[serde(rename = "ex", default)]
     pub external: bool,
     #[serde(rename = "le", default)]
-    pub lease: Option<Lease>,
+    pub lease: Option<LeasePeek>,
     #[serde(rename = "ra", default)]
     pub resume_at: Option<Timestamp>,
-    #[serde(rename = "tr")]
-    pub trace_id: String,
+    #[serde(rename = "tr", borrow)]
+    pub trace_id: Cow<'a, str>,
     #[serde(rename = "sl", default)]
-    pub sla: Option<Sla>,
+    sla: Option<SlaPeek>,
     #[serde(rename = "lg", default)]
     changes: Vec<WhatPeek>,
+}
+
+/// A lease without its owner.
+#[derive(Debug, Deserialize)]
+pub struct LeasePeek {
+    #[serde(rename = "e")]
+    epoch: u64,
+    #[serde(rename = "u")]
+    until: Timestamp,
+}
+
+impl LeasePeek {
+    pub fn is_live(&self, now: Timestamp, epoch: u64) -> bool {
+        Lease::live(self.until, self.epoch, now, epoch)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct SlaPeek {
+    #[serde(default)]
+    lifted: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,24 +68,14 @@ struct WhatPeek {
     what: What,
 }
 
-#[derive(Deserialize)]
-struct StatusPeek {
-    st: Status,
-}
-
-impl RoutePeek {
-    /// Nothing for a task that no pointer can be wanted for: most changes cost no more.
-    pub fn of(item: &Item) -> Result<Option<Self>, StoreError> {
-        let status: StatusPeek = read(item)?;
-        match status.st {
-            Status::Assigned | Status::InProgress => read(item).map(Some),
-            _ => Ok(None),
-        }
+impl<'a> RoutePeek<'a> {
+    pub fn of(item: &'a Item) -> Result<Self, StoreError> {
+        read(item)
     }
 
     /// In which priority's lane it stands.
     pub fn lane(&self) -> Priority {
-        Task::lane_of(self.priority, self.sla.as_ref())
+        Task::lane_of(self.priority, self.sla.as_ref().is_some_and(|sla| sla.lifted))
     }
 
     /// Whether its last change was an offer.

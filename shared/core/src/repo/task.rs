@@ -36,11 +36,19 @@ impl Entity for Task {
     }
 }
 
+/// What is kept of a task's item from before a decision.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    pub version: u64,
+    pub unknown: Option<&'a Map<String, Value>>,
+    pub due: Option<Timestamp>,
+}
+
 /// What a decision writes of a task.
 pub struct TaskWrite<'a> {
     pub decided: &'a Decided,
     /// What was decided on; nothing for a new task.
-    pub before: Option<&'a StoredTask>,
+    pub before: Option<Before<'a>>,
     pub now: Timestamp,
     pub rules: &'a Rules,
 }
@@ -49,7 +57,7 @@ impl TaskWrite<'_> {
     /// The writes of one commit: the header, and the log's overflow where there is any.
     pub fn writes(&self) -> Vec<Write> {
         let task = &self.decided.task;
-        let unknown = self.before.and_then(|b| b.unknown.as_deref());
+        let unknown = self.before.and_then(|b| b.unknown);
         let item = task_item(task, unknown, self.before.and_then(|b| b.due), self.now, self.rules);
         let expires = item.expires;
         let expect = match self.before {

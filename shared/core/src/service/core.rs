@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServiceError;
-use crate::decide::{Command, Facts, Rejection, Rules, decide};
-use crate::domain::{TaskId, TenantId};
+use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
+use crate::domain::{Status, TaskId, TenantId};
 use crate::ports::{
-    Clock, Commit, CommitError, Entropy, Item, Store, StoreError, Topic, Wake, Write,
+    Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic, Wake, Write,
 };
-use crate::repo::{self, StoredTask, TaskWrite, decode};
+use crate::repo::{self, Before, StoredTask, TaskWrite, decode};
 
 /// How often a decision is taken again after a conflict before the caller is told to.
 const CONFLICTS: u32 = 16;
@@ -29,13 +29,14 @@ pub struct Core {
     ports: Ports,
     rules: Arc<Rules>,
     epoch: u64,
+    planner: Arc<dyn Planner>,
 }
 
 /// Why a command on a task was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("{rejection}")]
-    Rejected { rejection: Rejection, task: Option<Box<StoredTask>> },
+    Rejected { rejection: Rejection, status: Option<Status> },
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
@@ -43,7 +44,17 @@ pub enum CommandError {
 impl Core {
     /// `epoch`: the store's present one; leases of earlier epochs are void.
     pub fn new(ports: Ports, rules: Arc<Rules>, epoch: u64) -> Self {
-        Self { ports, rules, epoch }
+        Self { ports, rules, epoch, planner: Arc::new(PlainPlanner) }
+    }
+
+    /// The same, with someone who knows what agents would do.
+    #[must_use]
+    pub fn planned_by(self, planner: Arc<dyn Planner>) -> Self {
+        Self { planner, ..self }
+    }
+
+    pub(crate) fn planner(&self) -> &dyn Planner {
+        &*self.planner
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -96,10 +107,21 @@ impl Core {
         id: &TaskId,
         command: &Command,
     ) -> Result<StoredTask, CommandError> {
-        let Some(state) = self.stored_task(tenant, id).await? else {
-            return Err(CommandError::Rejected { rejection: Rejection::Absent, task: None });
-        };
-        self.command_on(state, command, &[]).await
+        self.command_beside(tenant, id, command, &[]).await
+    }
+
+    /// The same, with further writes that belong into the commit.
+    pub async fn command_beside(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        command: &Command,
+        beside: &[Write],
+    ) -> Result<StoredTask, CommandError> {
+        match self.stored_task(tenant, id).await? {
+            Some(state) => self.command_on(state, command, beside).await,
+            None => Err(CommandError::Rejected { rejection: Rejection::Absent, status: None }),
+        }
     }
 
     /// The same on a state in hand, with further writes that belong into the commit.
@@ -111,18 +133,14 @@ impl Core {
     ) -> Result<StoredTask, CommandError> {
         for _ in 0..CONFLICTS {
             let facts = self.facts();
-            let decided = match decide(Some((&state.value, state.version)), command, &facts) {
-                Ok(decided) => decided,
-                Err(rejection) => {
-                    return Err(CommandError::Rejected { rejection, task: Some(Box::new(state)) });
-                }
-            };
-            let write = TaskWrite {
-                decided: &decided,
-                before: Some(&state),
-                now: facts.now,
-                rules: &self.rules,
-            };
+            let StoredTask { value, version, unknown, due } = state;
+            let status = value.status;
+            let decided = decide_on(value, version, command, &facts).map_err(|rejection| {
+                CommandError::Rejected { rejection, status: Some(status) }
+            })?;
+            let before = Some(Before { version, unknown: unknown.as_deref(), due });
+            let write =
+                TaskWrite { decided: &decided, before, now: facts.now, rules: &self.rules };
             let mut writes = write.writes();
             let due = match &writes[0] {
                 Write::Put { item, .. } => item.due,
@@ -135,7 +153,7 @@ impl Core {
                     return Ok(StoredTask {
                         value: decided.task,
                         version: decided.version,
-                        unknown: state.unknown,
+                        unknown,
                         due,
                     });
                 }
@@ -222,8 +240,8 @@ impl CommandError {
             CommandError::Rejected { rejection: Rejection::Absent, .. } => {
                 ServiceError::NotFound { what: "task", id: id.to_string() }
             }
-            CommandError::Rejected { rejection, task } => {
-                let now = task.map(|t| format!("; it is {} now", t.value.status));
+            CommandError::Rejected { rejection, status } => {
+                let now = status.map(|status| format!("; it is {status} now"));
                 ServiceError::Conflict {
                     message: format!("task '{id}': {rejection}{}", now.unwrap_or_default()),
                 }

@@ -4,10 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::core::{Conflict, Core};
 use super::{Created, FullTask, Identity, NewTask, ServiceError};
-use crate::decide::{Draft, Facts, asked_gates, canonical_hash, decide, plan_hash};
-use crate::decide::{Command, Rejection};
+use crate::decide::{
+    Command, Draft, Facts, Gate, GateRules, Rejection, asked_gates, canonical_hash, decide,
+    plan_hash,
+};
 use crate::domain::{
-    Agent, Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType,
+    Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType,
     derived_uuid, parse_span,
 };
 use crate::ports::{Expect, Topic, Write};
@@ -35,9 +37,7 @@ impl Core {
         let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
         let facts = self.facts();
         let (payload, large) = split(&new.payload, INLINE_PAYLOAD, TaskLimits::PAYLOAD)?;
-        let gates =
-            asked_gates(new.task_type, new.priority, &new.payload, &new.metadata, &facts.rules.gates);
-        let reasons: Vec<String> = gates.iter().map(super::super::decide::Gate::reason).collect();
+        let reasons = self.gate_reasons(&new, &facts.rules.gates);
         let approval = (!reasons.is_empty()).then(|| ApprovalId::of(&id, 1));
         let draft = Draft {
             payload,
@@ -55,7 +55,7 @@ impl Core {
             writes.push(Write::Put { item, expect: Expect::Absent });
         }
         if let Some(approval) = &approval {
-            let approval = ask(&decided.task, &new, approval.clone(), reasons, &facts);
+            let approval = self.ask(&decided.task, &new, approval.clone(), reasons, &facts);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {
@@ -79,6 +79,52 @@ impl Core {
             }
             Some(conflict) => self.repeated(&new, &id, body_hash, conflict).await,
         }
+    }
+
+    /// The approval as it is shown. The plan is what the agent would do with exactly this
+    /// payload.
+    fn ask(
+        &self,
+        task: &Task,
+        new: &NewTask,
+        id: ApprovalId,
+        reasons: Vec<String>,
+        facts: &Facts<'_>,
+    ) -> Approval {
+        let plan = self.planner().plan(task.agent, new.task_type, &new.payload);
+        Approval {
+            id,
+            tenant: task.tenant.clone(),
+            task_id: task.id.clone(),
+            status: ApprovalStatus::Pending,
+            summary: format!("{} ({}, asked by {})", title(task, new), task.priority, task.created_by),
+            plan_hash: plan_hash(task.task_type, &new.payload, &plan),
+            plan,
+            reasons,
+            requested_by: task.created_by.clone(),
+            requested_at: facts.now,
+            decide_by: facts.now.plus(facts.rules.decide_within),
+            use_by: None,
+            decision: None,
+            keep_until: Some(
+                facts.now.plus(facts.rules.decide_within).plus(facts.rules.keep_approvals),
+            ),
+            trace_id: task.trace_id.clone(),
+        }
+    }
+
+    /// Why a person must be asked: for what the type says, and for what the text asks for.
+    fn gate_reasons(&self, new: &NewTask, rules: &GateRules) -> Vec<String> {
+        let asked = |task_type| {
+            asked_gates(task_type, new.priority, &new.payload, &new.metadata, rules)
+        };
+        let mut gates = asked(new.task_type);
+        let meant = self.planner().gated_as(new.task_type, &new.payload);
+        if meant != new.task_type {
+            let more = asked(meant);
+            gates.extend(more.into_iter().filter(|gate| !gates.contains(gate)).collect::<Vec<_>>());
+        }
+        gates.iter().map(Gate::reason).collect()
     }
 
     fn task_id(&self, new: &NewTask) -> TaskId {
@@ -236,52 +282,9 @@ fn request_hash(new: &NewTask) -> String {
     ]))
 }
 
-/// The approval as it is shown. The plan is what the agent's playbook would do with exactly
-/// this payload.
-fn ask(
-    task: &Task,
-    new: &NewTask,
-    id: ApprovalId,
-    reasons: Vec<String>,
-    facts: &Facts<'_>,
-) -> Approval {
-    let plan = plan(task.agent, new);
-    Approval {
-        id,
-        tenant: task.tenant.clone(),
-        task_id: task.id.clone(),
-        status: ApprovalStatus::Pending,
-        summary: format!("{} ({}, asked by {})", title(task, new), task.priority, task.created_by),
-        plan_hash: plan_hash(task.task_type, &new.payload, &plan),
-        plan,
-        reasons,
-        requested_by: task.created_by.clone(),
-        requested_at: facts.now,
-        decide_by: facts.now.plus(facts.rules.decide_within),
-        use_by: None,
-        decision: None,
-        keep_until: Some(
-            facts.now.plus(facts.rules.decide_within).plus(facts.rules.keep_approvals),
-        ),
-        trace_id: task.trace_id.clone(),
-    }
-}
-
 /// The title, also where the payload does not stand in the header.
 fn title(task: &Task, new: &NewTask) -> String {
     let mut whole = task.clone();
     whole.payload = Body::In(new.payload.clone());
     whole.title()
-}
-
-fn plan(agent: Agent, new: &NewTask) -> Map<String, Value> {
-    let mut plan = Map::new();
-    plan.insert("agent".into(), json!(agent));
-    plan.insert("action".into(), json!(new.task_type));
-    for target in ["project", "environment", "service", "url", "repo", "branch", "target"] {
-        if let Some(value) = new.payload.get(target) {
-            plan.insert(target.to_owned(), value.clone());
-        }
-    }
-    plan
 }

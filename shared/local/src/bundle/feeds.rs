@@ -15,9 +15,9 @@ use super::position::Keeper;
 
 /// Changes taken at once.
 const ROUTE: usize = 1_024;
-const RECORD: usize = 4_096;
+const RECORD: usize = 1_024;
 /// Changes are recorded together if they come within this time: one batch for many.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How far the readers have come.
 #[derive(Default)]

@@ -28,6 +28,7 @@ use watchbill_adapters_local::lanes::LocalLanes;
 use watchbill_adapters_local::sqlite::{Feed, Options, SqliteStore};
 use watchbill_adapters_local::wake::LocalWake;
 use watchbill_agent::executor::Executor;
+use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_agent::run::TaskAgent;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Event, EventType, TenantId};
@@ -119,7 +120,7 @@ impl Bundle {
         let rules = Arc::new(settings.rules);
         // Twice the longest run: a message of a run that is still going never comes back.
         let visibility = rules.lease.run * 2 + rules.lease.margin;
-        let core = Core::new(ports, rules, store.epoch());
+        let core = Core::new(ports, rules, store.epoch()).planned_by(Arc::new(PlaybookPlanner));
         let lanes = LocalLanes::new(clock.clone(), visibility);
         let (stop, stopped) = watch::channel(false);
         let mut bundle = Self {

@@ -100,11 +100,13 @@ pub fn next_step(task: &Value) -> Option<String> {
     let id = text(task, "task_id");
     let approval = text(task, "approval_id");
     match (task["status"].as_str()?, approval.is_empty()) {
-        ("pending" | "blocked", false) => Some(format!(
+        ("pending", false) => Some(format!(
             "waiting for approval: watchbill approve {approval}, or watchbill reject {approval} \
              --reason '…'"
         )),
-        ("blocked", true) => Some(format!("waiting for an answer: watchbill answer {id} '…'")),
+        ("blocked", _) => Some(format!(
+            "blocked: watchbill answer {id} '…' runs it again, watchbill cancel {id} ends it"
+        )),
         _ => None,
     }
 }

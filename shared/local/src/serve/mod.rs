@@ -1,13 +1,15 @@
 //! `watchbill serve`: the bundle with its HTTP API, on this machine.
 
 mod config;
+#[cfg(test)]
+mod example;
 mod file;
 mod first;
 mod health;
 mod jwks;
 mod say;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +96,11 @@ async fn serve(
 fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| anyhow!("log '{}': {error}; use error, warn, info or debug", config.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(std::io::stderr);
     let started = match config.log_json {
         true => builder.json().try_init(),
         false => builder.with_target(false).try_init(),

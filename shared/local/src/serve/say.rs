@@ -4,8 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use watchbill_core::domain::Agent;
+
 use super::config::Config;
 use super::first::AdminKey;
+use crate::bundle::registry;
 
 /// One line: a word on the left, what about it on the right. A closed terminal is no fault.
 pub fn line(word: &str, text: &str) {
@@ -43,11 +46,29 @@ pub fn started(address: &SocketAddr, config: &Config, admin: &AdminKey, epoch: u
              -d '{{\"type\":\"monitor\",\"payload\":{{\"service\":\"system\"}}}}'"
         ),
     );
+    line("agents", &agents(config));
+}
+
+fn agents(config: &Config) -> String {
     if config.slots == 0 {
-        line("agents", "off: tasks are accepted and wait");
-    } else {
-        line("agents", "ops works; dev, faq and devops take their tasks and say what is missing");
+        return "off: tasks are accepted and wait".to_owned();
     }
+    let outside = &config.rules.external;
+    let named = |wanted: &dyn Fn(Agent) -> bool| {
+        let all = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].into_iter();
+        all.filter(|agent| wanted(*agent)).map(Agent::as_str).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    for (what, agents) in [
+        ("at work", named(&|a| !outside.contains(&a) && registry::works(a))),
+        ("left to workers outside", named(&|a| outside.contains(&a))),
+        ("say what is missing", named(&|a| !outside.contains(&a) && !registry::works(a))),
+    ] {
+        if !agents.is_empty() {
+            parts.push(format!("{agents} ({what})"));
+        }
+    }
+    parts.join("; ")
 }
 
 fn shown(path: &Path) -> String {
