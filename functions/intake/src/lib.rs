@@ -168,11 +168,7 @@ impl Intake {
 }
 
 /// What can never succeed is logged and left; what may is asked for again.
-fn logged(
-    event: &Event,
-    what: &str,
-    result: Result<(), ServiceError>,
-) -> Result<(), HandlerError> {
+fn logged(event: &Event, what: &str, result: Result<(), ServiceError>) -> Result<(), HandlerError> {
     match result.map_err(HandlerError::from) {
         Err(HandlerError::Reject { reason }) => {
             tracing::warn!(event = %event.event_id, "{what} on event {}: {reason}", event.event_id);

@@ -246,7 +246,9 @@ async fn what_cannot_be_done_is_said() {
     let agent = OpsAgent::new(ports());
     let deploy = json!({"project": "shop", "environment": "staging"});
     match agent.run(&run_of("t1", "deploy", json!({}), deploy)).await {
-        RunEnd::Blocked { reason, .. } => assert!(reason.contains("no deployer is configured"), "{reason}"),
+        RunEnd::Blocked { reason, .. } => {
+            assert!(reason.contains("no deployer is configured"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
     match agent.run(&run_of("t2", "investigate", json!({}), json!({}))).await {

@@ -8,8 +8,8 @@
 mod recent;
 mod tenant;
 
-use std::collections::{BTreeMap, HashMap};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -85,8 +85,9 @@ fn recordable(change: &Changed<'_>) -> Result<Option<(TenantId, Recorded)>, Hand
     let (item, first) = (change.item, change.first);
     let key = item.key.partition.clone();
     let read = match &*item.kind {
-        Task::KIND => LedgerPeek::of(item)
-            .map(|task| (task.tenant.clone(), Recorded::task(key, first, task))),
+        Task::KIND => {
+            LedgerPeek::of(item).map(|task| (task.tenant.clone(), Recorded::task(key, first, task)))
+        }
         PublishedEvent::KIND => decode::<PublishedEvent>(item)
             .map(|stored| (stored.value.tenant, Recorded::event(key, first, stored.value.event))),
         _ => return Ok(None),

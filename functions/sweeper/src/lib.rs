@@ -35,8 +35,8 @@ pub struct Swept {
 /// What a look at a due item came to.
 enum Looked {
     Changed,
-    /// Nothing is to be done before this moment.
-    NotYet(Timestamp),
+    /// Nothing was to be done yet; it is due later now.
+    Postponed,
     Nothing,
 }
 
@@ -84,7 +84,7 @@ impl Sweeper {
         };
         match done {
             Ok(Looked::Changed) => swept.changed += 1,
-            Ok(Looked::NotYet(due)) => self.push(&item, due).await?,
+            Ok(Looked::Postponed) => {}
             Ok(Looked::Nothing) => self.push(&item, now.plus(PUSH)).await?,
             Err(error) => {
                 swept.failed += 1;
@@ -99,10 +99,12 @@ impl Sweeper {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
         let now = self.core.clock().now();
-        if let Some(due) = next_due(&stored.value, now).filter(|due| *due > now) {
-            // The item was due earlier than the task, as an index entry that is early enough
-            // is not rewritten at every change.
-            return Ok(Looked::NotYet(due));
+        if next_due(&stored.value, now).is_some_and(|due| due > now) {
+            return match self.core.command_on(stored, &Command::Postpone, &[]).await {
+                // Rejected: someone has changed it meanwhile, and its due time with it.
+                Ok(_) | Err(CommandError::Rejected { .. }) => Ok(Looked::Postponed),
+                Err(error) => Err(error.into_service(&id)),
+            };
         }
         let backlog = self.lanes.backlog(stored.value.agent, stored.value.lane()).await;
         // Lanes that can't be asked are no proof of a lost pointer either.

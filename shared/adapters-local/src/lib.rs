@@ -4,11 +4,11 @@
 //! How to add an adapter: a module named after its technology, the port's conformance suite
 //! from `testkit` over it in `tests/`, and its wiring in `shared/local`.
 
-pub mod sqlite;
 pub mod bus;
 pub mod clock;
 pub mod entropy;
 pub mod lanes;
-pub mod wake;
 pub mod log_files;
+pub mod sqlite;
 pub mod system;
+pub mod wake;

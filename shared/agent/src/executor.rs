@@ -172,11 +172,18 @@ impl Executor {
         }
     }
 
-    fn succeeded(&self, task: &Task, result: Map<String, Value>, beside: &mut Vec<Write>) -> Ending {
+    fn succeeded(
+        &self,
+        task: &Task,
+        result: Map<String, Value>,
+        beside: &mut Vec<Write>,
+    ) -> Ending {
         match self.core.result_body(&task.tenant, &task.id, result, beside) {
             Ok(result) => Ending::Succeeded { result },
             // The work is done; running it again would only make the same again.
-            Err(error) => Ending::FailedForGood { error: format!("its result can't be kept: {error}") },
+            Err(error) => {
+                Ending::FailedForGood { error: format!("its result can't be kept: {error}") }
+            }
         }
     }
 }

@@ -49,7 +49,10 @@ mod tests {
         assert_eq!(gated_as(TaskType::Monitor, text), TaskType::Deploy);
         let text = json!({ "description": "Check how the api is doing", "service": "api" });
         assert_eq!(gated_as(TaskType::Monitor, text), TaskType::Monitor);
-        assert_eq!(gated_as(TaskType::Bugfix, json!({ "description": "Deploy" })), TaskType::Bugfix);
+        assert_eq!(
+            gated_as(TaskType::Bugfix, json!({ "description": "Deploy" })),
+            TaskType::Bugfix
+        );
     }
 
     #[test]

@@ -194,10 +194,7 @@ fn in_text(value: &Value) -> String {
 
 /// Fields whose value is nowhere in the event are left out.
 fn fill_object(template: &Map<String, Value>, event: &Value) -> Map<String, Value> {
-    template
-        .iter()
-        .filter_map(|(name, value)| Some((name.clone(), fill(value, event)?)))
-        .collect()
+    template.iter().filter_map(|(name, value)| Some((name.clone(), fill(value, event)?))).collect()
 }
 
 /// `"{{payload.x}}"` alone becomes the value itself, within a text its words.
@@ -295,7 +292,9 @@ mod tests {
         let wrong = |form: Value| reaction(form).unwrap_err().to_string();
         let task = json!({"type": "monitor"});
         assert!(wrong(json!({"name": "a", "on": "Deploy", "task": task})).contains("'Deploy'"));
-        assert!(wrong(json!({"name": "a", "on": "x.y", "task": {"type": "dance"}})).contains("dance"));
+        assert!(
+            wrong(json!({"name": "a", "on": "x.y", "task": {"type": "dance"}})).contains("dance")
+        );
         let window = json!({"name": "a", "on": "x.y", "window": "soon", "task": task});
         assert!(wrong(window).contains("soon"));
     }

@@ -18,8 +18,8 @@ use watchbill_adapters_local::clock::SystemClock;
 use watchbill_adapters_local::entropy::SystemEntropy;
 use watchbill_adapters_local::sqlite::{Options, SqliteStore};
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::decide::{GateRules, Rules};
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
+use watchbill_core::decide::{GateRules, Rules};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, TenantId, hash_key};
 use watchbill_core::ports::{Clock as _, Topic};
 use watchbill_core::repo::{RoutePeek, task_key};
@@ -102,11 +102,7 @@ async fn tasks(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Va
     Ok(report)
 }
 
-async fn submit_and_wait(
-    core: Core,
-    next: Arc<AtomicU64>,
-    tasks: u64,
-) -> anyhow::Result<Vec<u64>> {
+async fn submit_and_wait(core: Core, next: Arc<AtomicU64>, tasks: u64) -> anyhow::Result<Vec<u64>> {
     let mut waits = Vec::new();
     while next.fetch_add(1, Ordering::Relaxed) < tasks {
         let begun = core.clock().monotonic();

@@ -88,7 +88,8 @@ impl MemoryStore {
         let old = |item: &&Item| item.expires.is_some_and(|at| at <= now);
         let keys: Vec<Key> =
             inner.items.values().filter(old).take(limit).map(|item| item.key.clone()).collect();
-        let heads: BTreeSet<&str> = keys.iter().filter(|k| &*k.sort == HEAD).map(|k| &*k.partition).collect();
+        let heads: BTreeSet<&str> =
+            keys.iter().filter(|k| &*k.sort == HEAD).map(|k| &*k.partition).collect();
         let beside = inner.items.keys().filter(|key| heads.contains(&*key.partition));
         let gone: BTreeSet<Key> = beside.cloned().chain(keys.iter().cloned()).collect();
         for key in &gone {

@@ -120,7 +120,8 @@ impl LocalLanes {
                     return Some(delivery);
                 }
                 // One watches for all: it passes the bell on when it leaves.
-                let wait = state.next_ripe(now).filter(|_| state.timed == 0 || slot == Slot::OnlyP0);
+                let wait =
+                    state.next_ripe(now).filter(|_| state.timed == 0 || slot == Slot::OnlyP0);
                 state.timed += u32::from(wait.is_some());
                 wait
             };

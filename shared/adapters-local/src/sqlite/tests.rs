@@ -26,7 +26,11 @@ fn create(n: u32, size: usize) -> Commit {
 }
 
 /// A store whose writer's connection was tampered with.
-fn tampered(folder: &TempDir, options: Options, tamper: impl FnOnce(&mut Connection)) -> SqliteStore {
+fn tampered(
+    folder: &TempDir,
+    options: Options,
+    tamper: impl FnOnce(&mut Connection),
+) -> SqliteStore {
     let lock = lock::take(folder.path()).unwrap();
     let path = folder.path().join("watchbill.db");
     let mut conn = schema::open_writer(&path, schema::MIGRATIONS).unwrap();

@@ -6,11 +6,20 @@ use crate::domain::{Approval, ApprovalStatus, Decision, TaskType, Timestamp};
 #[derive(Clone, Debug)]
 pub enum ApprovalCommand {
     /// `own`: whether the approver submitted the task.
-    Approve { by: String, own: bool },
-    Reject { by: String, reason: Option<String> },
+    Approve {
+        by: String,
+        own: bool,
+    },
+    Reject {
+        by: String,
+        reason: Option<String>,
+    },
     Expire,
     /// Its task was cancelled.
-    Close { by: String, reason: Option<String> },
+    Close {
+        by: String,
+        reason: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +30,9 @@ pub enum ApprovalRejection {
     TooLate { at: Timestamp },
     #[error("the approval is open until {at}")]
     NotYet { at: Timestamp },
-    #[error("nobody approves what they submitted themselves; ask another approver, or set APPROVAL_SELF=allow where there is only one person")]
+    #[error(
+        "nobody approves what they submitted themselves; ask another approver, or set APPROVAL_SELF=allow where there is only one person"
+    )]
     Own,
 }
 

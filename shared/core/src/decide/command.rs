@@ -47,39 +47,89 @@ pub struct Draft {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
-    Succeeded { result: Body },
+    Succeeded {
+        result: Body,
+    },
     /// `retry`: whether trying again can help, and the least wait the provider asked for.
-    Failed { error: String, retry: Option<Duration> },
+    Failed {
+        error: String,
+        retry: Option<Duration>,
+    },
     /// Failed in a way that trying again can't mend.
-    FailedForGood { error: String },
-    Blocked { reason: String, question: Option<Question> },
-    Suspended { resume_at: Timestamp, note: String },
+    FailedForGood {
+        error: String,
+    },
+    Blocked {
+        reason: String,
+        question: Option<Question>,
+    },
+    Suspended {
+        resume_at: Timestamp,
+        note: String,
+    },
 }
 
 /// What can be asked of a task.
 #[derive(Clone, Debug)]
 pub enum Command {
     Create(Box<Draft>),
-    Approve { by: String, proof: String, use_by: Timestamp },
-    Reject { by: String, reason: Option<String> },
+    Approve {
+        by: String,
+        proof: String,
+        use_by: Timestamp,
+    },
+    Reject {
+        by: String,
+        reason: Option<String>,
+    },
     Expire,
     /// An agent takes the task that a lane message pointed at.
-    Claim { agent: Agent, owner: String, assignment: u32 },
+    Claim {
+        agent: Agent,
+        owner: String,
+        assignment: u32,
+    },
     /// A worker outside takes the task, or says that it is still at it.
-    ClaimOutside { owner: String },
+    ClaimOutside {
+        owner: String,
+    },
     /// The holder of this fence ends its run.
-    End { fence: u64, ending: Ending, events: Vec<LoggedEvent>, notes: Vec<Note>, outcome: Outcome },
+    End {
+        fence: u64,
+        ending: Ending,
+        events: Vec<LoggedEvent>,
+        notes: Vec<Note>,
+        outcome: Outcome,
+    },
     /// A worker outside ends a task: one it holds, or one still assigned, in one step.
-    EndOutside { owner: String, ending: Ending },
-    Cancel { by: String, reason: Option<String> },
-    Answer { by: String, answer: String },
+    EndOutside {
+        owner: String,
+        ending: Ending,
+    },
+    Cancel {
+        by: String,
+        reason: Option<String>,
+    },
+    Answer {
+        by: String,
+        answer: String,
+    },
     /// Try at once what waits for a person or for its next try.
-    RetryNow { by: String },
+    RetryNow {
+        by: String,
+    },
     /// The lane message reached `agent`, which is not the task's own.
-    Reroute { agent: Agent },
+    Reroute {
+        agent: Agent,
+    },
     /// It is due: someone looks. `lane_busy`: its lane still holds messages, so that not
     /// having been claimed is no sign of a lost pointer.
-    Tick { lane_busy: bool },
+    Tick {
+        lane_busy: bool,
+    },
+    /// It stood among what is due, and is not due yet: an index entry that is early enough is
+    /// not rewritten at every change. It is now, and as any new version that is logged.
+    Postpone,
 }
 
 /// Why a command changes nothing.

@@ -11,7 +11,9 @@ mod run;
 mod task;
 mod tick;
 
-pub use approval::{ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, plan_hash};
+pub use approval::{
+    ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, plan_hash,
+};
 pub use command::{Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};

@@ -61,6 +61,7 @@ pub(crate) fn decide_on(
         Command::RetryNow { by } => step.retry_now(by)?,
         Command::Reroute { agent } => step.reroute(*agent)?,
         Command::Tick { lane_busy } => tick::tick(&mut step, *lane_busy)?,
+        Command::Postpone => tick::postpone_look(&mut step)?,
     }
     Ok(step.finish())
 }

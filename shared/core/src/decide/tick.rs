@@ -41,6 +41,17 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
     Ok(())
 }
 
+/// Nothing changes but when it is looked at again.
+pub(super) fn postpone_look(step: &mut Step<'_>) -> Result<(), Rejection> {
+    match next_due(&step.task, step.facts.now) {
+        Some(due) if due > step.facts.now => {
+            step.says(What::Checked, "", None);
+            Ok(())
+        }
+        _ => Err(step.illegal("postponed")),
+    }
+}
+
 fn sla(step: &mut Step<'_>) {
     let now = step.facts.now;
     let (created_at, priority) = (step.task.created_at, step.task.priority);

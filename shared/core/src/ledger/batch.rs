@@ -96,7 +96,8 @@ impl Batch {
 
     /// Reads a batch and checks its own hash.
     pub fn read(item: &Item) -> Result<Self, BatchError> {
-        let wrong = |reason: String| BatchError::Unreadable { seq: item.key.sort.to_string(), reason };
+        let wrong =
+            |reason: String| BatchError::Unreadable { seq: item.key.sort.to_string(), reason };
         let end = item
             .body
             .iter()

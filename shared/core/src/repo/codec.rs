@@ -52,10 +52,8 @@ pub fn decode<E: Entity>(item: &Item) -> Result<Versioned<E>, StoreError> {
         let key = item.key.clone();
         return Err(StoreError::Newer { key, found: item.schema, known: E::SCHEMA });
     }
-    let corrupt = |e: serde_json::Error| StoreError::Corrupt {
-        key: item.key.clone(),
-        reason: e.to_string(),
-    };
+    let corrupt =
+        |e: serde_json::Error| StoreError::Corrupt { key: item.key.clone(), reason: e.to_string() };
     if *item.kind != *E::KIND {
         let reason = format!("it is a {}, not a {}", item.kind, E::KIND);
         return Err(StoreError::Corrupt { key: item.key.clone(), reason });

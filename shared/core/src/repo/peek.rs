@@ -7,8 +7,7 @@ use serde::Deserialize;
 
 use super::codec::Entity as _;
 use crate::domain::{
-    Agent, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId,
-    Timestamp, What,
+    Agent, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp, What,
 };
 use crate::ports::{Item, StoreError};
 
@@ -118,8 +117,6 @@ fn read<'a, P: Deserialize<'a>>(item: &'a Item) -> Result<P, StoreError> {
         let key = item.key.clone();
         return Err(StoreError::Newer { key, found: item.schema, known: Task::SCHEMA });
     }
-    serde_json::from_slice(&item.body).map_err(|error| StoreError::Corrupt {
-        key: item.key.clone(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(&item.body)
+        .map_err(|error| StoreError::Corrupt { key: item.key.clone(), reason: error.to_string() })
 }

@@ -142,8 +142,6 @@ pub fn body_item(
 }
 
 pub fn read_body(item: &Item) -> Result<Map<String, Value>, StoreError> {
-    serde_json::from_slice(&item.body).map_err(|e| StoreError::Corrupt {
-        key: item.key.clone(),
-        reason: e.to_string(),
-    })
+    serde_json::from_slice(&item.body)
+        .map_err(|e| StoreError::Corrupt { key: item.key.clone(), reason: e.to_string() })
 }

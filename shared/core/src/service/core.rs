@@ -5,7 +5,8 @@ use super::ServiceError;
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
 use crate::ports::{
-    Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic, Wake, Write,
+    Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic,
+    Wake, Write,
 };
 use crate::repo::{self, Before, StoredTask, TaskWrite, decode};
 
@@ -135,12 +136,10 @@ impl Core {
             let facts = self.facts();
             let StoredTask { value, version, unknown, due } = state;
             let status = value.status;
-            let decided = decide_on(value, version, command, &facts).map_err(|rejection| {
-                CommandError::Rejected { rejection, status: Some(status) }
-            })?;
+            let decided = decide_on(value, version, command, &facts)
+                .map_err(|rejection| CommandError::Rejected { rejection, status: Some(status) })?;
             let before = Some(Before { version, unknown: unknown.as_deref(), due });
-            let write =
-                TaskWrite { decided: &decided, before, now: facts.now, rules: &self.rules };
+            let write = TaskWrite { decided: &decided, before, now: facts.now, rules: &self.rules };
             let mut writes = write.writes();
             let due = match &writes[0] {
                 Write::Put { item, .. } => item.due,
@@ -225,7 +224,9 @@ impl From<StoreError> for ServiceError {
             StoreError::Newer { .. } => ServiceError::Busy { after: Duration::from_secs(5) },
             StoreError::BadCursor(cursor) => ServiceError::Invalid {
                 field: "cursor",
-                message: format!("'{cursor}' is no cursor of this list; leave it out to start anew"),
+                message: format!(
+                    "'{cursor}' is no cursor of this list; leave it out to start anew"
+                ),
             },
             other => ServiceError::Down { reason: other.to_string() },
         }

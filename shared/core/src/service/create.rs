@@ -9,8 +9,8 @@ use crate::decide::{
     plan_hash,
 };
 use crate::domain::{
-    Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType,
-    derived_uuid, parse_span,
+    Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType, derived_uuid,
+    parse_span,
 };
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, StoredTask, TaskWrite, body_item, decode, encode};
@@ -97,7 +97,12 @@ impl Core {
             tenant: task.tenant.clone(),
             task_id: task.id.clone(),
             status: ApprovalStatus::Pending,
-            summary: format!("{} ({}, asked by {})", title(task, new), task.priority, task.created_by),
+            summary: format!(
+                "{} ({}, asked by {})",
+                title(task, new),
+                task.priority,
+                task.created_by
+            ),
             plan_hash: plan_hash(task.task_type, &new.payload, &plan),
             plan,
             reasons,
@@ -115,9 +120,8 @@ impl Core {
 
     /// Why a person must be asked: for what the type says, and for what the text asks for.
     fn gate_reasons(&self, new: &NewTask, rules: &GateRules) -> Vec<String> {
-        let asked = |task_type| {
-            asked_gates(task_type, new.priority, &new.payload, &new.metadata, rules)
-        };
+        let asked =
+            |task_type| asked_gates(task_type, new.priority, &new.payload, &new.metadata, rules);
         let mut gates = asked(new.task_type);
         let meant = self.planner().gated_as(new.task_type, &new.payload);
         if meant != new.task_type {

@@ -16,9 +16,8 @@ impl Core {
             None => (StatsFold::default(), 0),
             Some(item) => {
                 let fold: Versioned<Fold> = decode(&item)?;
-                let state = serde_json::from_value(fold.value.state).map_err(|e| {
-                    ServiceError::Down { reason: format!("{}: {e}", item.key) }
-                })?;
+                let state = serde_json::from_value(fold.value.state)
+                    .map_err(|e| ServiceError::Down { reason: format!("{}: {e}", item.key) })?;
                 (state, fold.value.seq_applied)
             }
         };

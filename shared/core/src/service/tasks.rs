@@ -204,7 +204,8 @@ impl Core {
         let open = state.value.approval.as_ref().filter(|a| a.proof.is_none());
         let waits = matches!(state.value.status, Status::Pending | Status::Blocked);
         let (Some(open), true) = (open, waits) else { return Ok(Vec::new()) };
-        let Some(item) = self.store().get(&repo::approval_key(&state.value.tenant, &open.id)).await?
+        let Some(item) =
+            self.store().get(&repo::approval_key(&state.value.tenant, &open.id)).await?
         else {
             return Ok(Vec::new());
         };
@@ -276,7 +277,11 @@ fn not_found(id: &TaskId) -> ServiceError {
     ServiceError::NotFound { what: "task", id: id.to_string() }
 }
 
-fn whole(body: &Body, beside: Option<&Item>, key: &Key) -> Result<Map<String, Value>, ServiceError> {
+fn whole(
+    body: &Body,
+    beside: Option<&Item>,
+    key: &Key,
+) -> Result<Map<String, Value>, ServiceError> {
     match (body, beside) {
         (Body::In(map), _) => Ok(map.clone()),
         (Body::Item(_), Some(item)) => Ok(read_body(item)?),

@@ -56,6 +56,7 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
         },
         Command::Reroute { agent } => in_lane && *agent != task.agent,
         Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
+        Command::Postpone => next_due(task, facts.now).is_some_and(|due| due > facts.now),
         _ => return None,
     })
 }

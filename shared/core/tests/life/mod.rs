@@ -312,6 +312,7 @@ impl Life {
             27 if step.a == 0 => {
                 Command::Create(Box::new(Setup::random(&mut Dice::new(step.random)).draft()))
             }
+            27 if step.a == 1 => Command::Postpone,
             _ => Command::Tick { lane_busy: step.b < 4 },
         }
     }

@@ -105,6 +105,12 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (InProgress, Assigned, What::Returned),
             (InProgress, Failed, What::Failed),
         ],
+        Command::Postpone => &[
+            (Pending, Pending, What::Checked),
+            (Blocked, Blocked, What::Checked),
+            (Assigned, Assigned, What::Checked),
+            (InProgress, InProgress, What::Checked),
+        ],
     }
 }
 

@@ -219,7 +219,9 @@ impl Bundle {
         self.lanes.close();
         let running = futures_util::future::join_all(self.slots.drain(..));
         if tokio::time::timeout(patience, running).await.is_err() {
-            tracing::warn!("some runs did not end in time; they are taken up again at the next start");
+            tracing::warn!(
+                "some runs did not end in time; they are taken up again at the next start"
+            );
         }
         // The feeds read on until they have seen what was written until now.
         let _ = self.stop.send(true);

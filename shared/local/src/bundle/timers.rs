@@ -51,7 +51,11 @@ pub async fn keep(
 }
 
 /// False when the bundle stops.
-async fn wait(clock: &Arc<dyn Clock>, every: Duration, stopped: &mut watch::Receiver<bool>) -> bool {
+async fn wait(
+    clock: &Arc<dyn Clock>,
+    every: Duration,
+    stopped: &mut watch::Receiver<bool>,
+) -> bool {
     if *stopped.borrow() {
         return false;
     }

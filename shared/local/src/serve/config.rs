@@ -107,7 +107,8 @@ impl Config {
                 None => file.first_task.unwrap_or(true),
             },
             log: env.get("WATCHBILL_LOG").cloned().or(file.log).unwrap_or_else(|| "info".into()),
-            log_json: match env.get("WATCHBILL_LOG_FORMAT").cloned().or(file.log_format).as_deref() {
+            log_json: match env.get("WATCHBILL_LOG_FORMAT").cloned().or(file.log_format).as_deref()
+            {
                 None | Some("text") => false,
                 Some("json") => true,
                 Some(other) => bail!("log_format '{other}': use text or json"),

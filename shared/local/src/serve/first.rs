@@ -15,8 +15,13 @@ use super::say;
 /// Where the admin key is.
 pub enum AdminKey {
     /// Made just now: shown this once.
-    Made { key: String, file: PathBuf },
-    There { file: PathBuf },
+    Made {
+        key: String,
+        file: PathBuf,
+    },
+    There {
+        file: PathBuf,
+    },
     /// There are keys, but this file is gone.
     Elsewhere,
 }
@@ -124,10 +129,12 @@ fn clock_of(event: &Event) -> &'static str {
 }
 
 fn in_words(event: &Event) -> String {
-    let field = |name: &str| event.payload.get(name).map(|v| match v {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    });
+    let field = |name: &str| {
+        event.payload.get(name).map(|v| match v {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    };
     let at = event.timestamp.to_string();
     let more = match event.event_type.as_str() {
         "task.created" => format!("for {}", field("assigned_to").unwrap_or_default()),
@@ -148,7 +155,10 @@ async fn report(core: &Core, task: &Task) -> anyhow::Result<()> {
     }
     if let Some(health) = full.result.as_ref().and_then(|result| result.get("health")) {
         let status = health.get("status").and_then(Value::as_str).unwrap_or("unknown");
-        say::line("result", &format!("this machine is {status}; see it with: watchbill get {}", task.id));
+        say::line(
+            "result",
+            &format!("this machine is {status}; see it with: watchbill get {}", task.id),
+        );
     }
     Ok(())
 }

@@ -19,10 +19,8 @@ impl<F: Fn() -> LagReport + Send + Sync> EmbeddedHealth<F> {
 impl<F: Fn() -> LagReport + Send + Sync> HealthSource for EmbeddedHealth<F> {
     async fn report(&self) -> HealthReport {
         let lag = (self.lag)();
-        let more = [(
-            "feed_lag".to_owned(),
-            json!({ "router": lag.router, "recorder": lag.recorder }),
-        )];
+        let more =
+            [("feed_lag".to_owned(), json!({ "router": lag.router, "recorder": lag.recorder }))];
         HealthReport { redis: "disabled".to_owned(), more: more.into() }
     }
 }

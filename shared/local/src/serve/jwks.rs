@@ -40,7 +40,9 @@ impl JwksSource for UrlJwks {
     async fn fetch(&self) -> Result<String, String> {
         match self.get().await {
             Ok(text) if text.len() <= MOST => Ok(text),
-            Ok(text) => Err(format!("{} answers {} bytes, {MOST} are the most", self.url, text.len())),
+            Ok(text) => {
+                Err(format!("{} answers {} bytes, {MOST} are the most", self.url, text.len()))
+            }
             Err(error) => Err(error.to_string()),
         }
     }

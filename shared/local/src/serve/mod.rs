@@ -79,7 +79,8 @@ async fn serve(
         });
     let mut server = tokio::spawn(server.into_future());
     say::started(&address, &config, &admin, bundle.store.epoch());
-    let first = tokio::spawn(first::first_task(bundle.core.clone(), first::wanted(&config, &admin)));
+    let first =
+        tokio::spawn(first::first_task(bundle.core.clone(), first::wanted(&config, &admin)));
     let served = tokio::select! {
         ended = &mut server => ended.context("the server broke off")?.context("serving"),
         signal = wait_for_signal() => signal,
@@ -94,8 +95,9 @@ async fn serve(
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| anyhow!("log '{}': {error}; use error, warn, info or debug", config.log))?;
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        anyhow!("log '{}': {error}; use error, warn, info or debug", config.log)
+    })?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -126,10 +128,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-fn agents(
-    core: &Core,
-    config: &Config,
-) -> Vec<Arc<dyn watchbill_agent::run::TaskAgent>> {
+fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::TaskAgent>> {
     let probes = watchbill_adapters_net::probes::NetProbes::new(
         watchbill_adapters_net::probes::ProbePolicy {
             allow_private: config.probe_private,
@@ -192,8 +191,7 @@ async fn wait_for_signal() -> anyhow::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate =
-            signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
         tokio::select! {
             interrupted = interrupt => interrupted.context("listening for Ctrl-C")?,
             _ = terminate.recv() => {}
