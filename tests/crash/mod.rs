@@ -19,7 +19,7 @@ use load::{Dice, Submission, What};
 const ROUNDS: u64 = 6;
 const CONNECTIONS: u64 = 8;
 /// Milliseconds from the first request of a round to the kill.
-const KILL: std::ops::Range<u64> = 10..210;
+const KILL: std::ops::Range<u64> = 30..330;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

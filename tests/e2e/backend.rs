@@ -18,6 +18,8 @@ pub struct Settings {
     pub retry_wait: Option<&'static str>,
     /// How long a worker outside holds a task without a word.
     pub worker_lease: Option<&'static str>,
+    /// Percent of the time to the deadline after which a warning is given.
+    pub warn_at: Option<u8>,
     /// Tasks that are run at once.
     pub slots: Option<usize>,
 }

@@ -64,6 +64,7 @@ fn file(settings: &Settings) -> String {
     };
     set("gates", settings.gates_off.then(|| json!({"all": "off"})));
     set("external_agents", Some(json!(settings.external)));
+    set("sla", settings.warn_at.map(|percent| json!({"threshold": percent})));
     set("slots", settings.slots.map(Value::from));
     set("run_limit", settings.run_limit.map(Value::from));
     set("worker_lease", settings.worker_lease.map(Value::from));

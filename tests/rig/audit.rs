@@ -211,8 +211,8 @@ mod tests {
 
     fn with(fault: impl FnOnce(&mut Value, &mut Vec<Value>, &mut Vec<Value>)) -> Vec<String> {
         let mut books = sound();
-        let timeline = books.timelines.get_mut("t").unwrap();
-        fault(books.tasks.get_mut("t").unwrap(), timeline, &mut books.events);
+        let timeline = books.timelines.get_mut("t").expect("it is there");
+        fault(books.tasks.get_mut("t").expect("it is there"), timeline, &mut books.events);
         books.faults()
     }
 
