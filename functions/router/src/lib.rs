@@ -50,7 +50,10 @@ fn pointer_of(
     change: &Change,
     now: Timestamp,
 ) -> Result<Option<(LaneMessage, Duration)>, HandlerError> {
-    let Some(item) = &change.image else { return Ok(None) };
+    // Open means due: a task that has ended needs no look into it.
+    let Some(item) = change.image.as_ref().filter(|item| item.due.is_some()) else {
+        return Ok(None);
+    };
     let Some(task) = peek(item)? else { return Ok(None) };
     let wanted = match task.status {
         Status::Assigned => !task.external,

@@ -244,6 +244,7 @@ impl Lanes for LocalLanes {
     async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let now = self.clock.monotonic();
         let mut p0 = false;
+        let count = messages.len();
         {
             let mut state = self.state();
             for (message, delay) in messages {
@@ -255,7 +256,10 @@ impl Lanes for LocalLanes {
                 }
             }
         }
-        self.any.notify_one();
+        // A slot for each, at once: each waking the next would take them one by one.
+        for _ in 0..count {
+            self.any.notify_one();
+        }
         if p0 {
             self.p0.notify_one();
         }

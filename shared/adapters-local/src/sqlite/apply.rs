@@ -81,12 +81,13 @@ impl<'c> Applier<'c> {
     pub(super) fn purge(&mut self, now: Timestamp, limit: usize) -> Sql<usize> {
         let mut removed = 0;
         for key in self.statements.expired(now, limit)? {
-            let mut gone = vec![key.clone()];
-            if &*key.sort == HEAD {
-                gone.extend(self.statements.partition(&key.partition)?);
-            }
+            let gone = match &*key.sort {
+                HEAD => self.statements.partition(&key.partition)?,
+                _ => vec![key],
+            };
             for key in gone {
-                if self.load(&key)?.is_ok() {
+                // It may have gone with its head already.
+                if self.load(&key)?.is_ok() && self.slot(&key).is_some() {
                     self.delete(&key)?;
                     removed += 1;
                 }

@@ -32,7 +32,8 @@ const V1: &str = "
         shard INTEGER NOT NULL,
         expires INTEGER,
         counters TEXT,
-        body BLOB NOT NULL
+        body BLOB NOT NULL,
+        room BLOB
     ) STRICT;
     CREATE UNIQUE INDEX items_key ON items (key);
     CREATE INDEX items_list ON items (list, key) WHERE list IS NOT NULL;

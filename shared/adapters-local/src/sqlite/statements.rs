@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::blob::ZeroBlob;
 use rusqlite::{Connection, OptionalExtension, Statement};
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{Item, Key, ListEntry, StoreError, WriteId, due_shard};
@@ -39,7 +40,7 @@ impl Changed {
     }
 
     fn sql(self) -> String {
-        let mut sql = "UPDATE items SET v = ?, w = ?, body = ?".to_owned();
+        let mut sql = "UPDATE items SET v = ?, w = ?, body = ?, room = ?".to_owned();
         for (set, columns) in [
             (self.list, ", list = ?"),
             (self.list2, ", list2 = ?"),
@@ -78,6 +79,16 @@ fn millis(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::millis)
 }
 
+/// What a row is filled up to with room for its body to grow: rows that keep their size are
+/// overwritten where they stand, others push their neighbours off the page.
+const ROOMY: usize = 832;
+
+/// Room for the items that grow: those in lists, which are written again and again.
+fn room(item: &Item) -> Option<ZeroBlob> {
+    let missing = ROOMY.saturating_sub(item.body.len());
+    (item.list.is_some() && missing > 0).then_some(ZeroBlob(missing as u64))
+}
+
 fn mark(id: WriteId) -> [u8; 16] {
     id.0.to_be_bytes()
 }
@@ -91,8 +102,8 @@ impl<'c> Statements<'c> {
             find: conn.prepare(&format!("SELECT {ITEM_COLUMNS} FROM items WHERE key = ?"))?,
             insert: conn.prepare(
                 "INSERT INTO items
-                     (id, key, v, w, kind, schema, list, list2, due, shard, expires, body)
-                 VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                     (id, key, v, w, kind, schema, list, list2, due, shard, expires, body, room)
+                 VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
             )?,
             updates: Default::default(),
             count: conn
@@ -146,6 +157,7 @@ impl<'c> Statements<'c> {
             due_shard(&item.key.partition),
             millis(item.expires),
             &item.body[..],
+            room(item),
         ))?;
         Ok(made == 1)
     }
@@ -164,6 +176,7 @@ impl<'c> Statements<'c> {
         statement.raw_bind_parameter(next(), item.version.cast_signed())?;
         statement.raw_bind_parameter(next(), mark(item.write_id))?;
         statement.raw_bind_parameter(next(), &item.body[..])?;
+        statement.raw_bind_parameter(next(), room(item))?;
         if changed.list {
             statement.raw_bind_parameter(next(), list_bytes(&item.list, list))?;
         }

@@ -12,13 +12,18 @@ pub struct Sla {
     pub deadline: Timestamp,
     /// Percent of the time from creation to deadline after which to warn: 1 to 100.
     pub alert_threshold: u8,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub warned: bool,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub violated: bool,
     /// The violation moved it to the next higher lane.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub lifted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Sla {

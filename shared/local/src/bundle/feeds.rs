@@ -84,11 +84,14 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
     watch.lag.recorded.store(feed.position(), Ordering::Relaxed);
     until_done(&watch, "published", || recorder.catch_up()).await;
     while let Some(numbered) = watch.next(&mut feed, RECORD).await {
+        let full = numbered.len() == RECORD;
         let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
         until_done(&watch, "recorded", || recorder.record(&changes)).await;
         watch.lag.recorded.store(feed.position(), Ordering::Relaxed);
         keeper.reached(feed.position()).await;
-        watch.clock.sleep(GATHER).await;
+        if !full {
+            watch.clock.sleep(GATHER).await;
+        }
     }
     if let Err(error) = recorder.save().await {
         tracing::warn!("the folds are not kept: {error}");

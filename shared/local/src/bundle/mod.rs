@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use watchbill_adapters_local::bus::{LocalBus, Subscriber};
@@ -162,7 +163,12 @@ impl Bundle {
         let feed = Feed::open(self.store.clone(), from);
         let keeper = position::Keeper::new(self.core.clone(), self.store.clone());
         let watch = self.watch(stopped);
-        self.background.push(tokio::spawn(feeds::record(recorder, feed, keeper, watch)));
+        // On a thread of its own: it works in long pieces, and a task that happens to stand
+        // behind one in a worker's queue would wait for all of it.
+        let runtime = Handle::current();
+        self.background.push(tokio::task::spawn_blocking(move || {
+            runtime.block_on(feeds::record(recorder, feed, keeper, watch));
+        }));
         Ok(())
     }
 

@@ -58,13 +58,13 @@ pub enum Command {
     Watch(WatchArgs),
     /// Give leave to what waits for it
     Approve {
-        /// approval_<task id>, or the id of the task that waits
+        /// `approval_TASK-ID`, or the id of the task that waits
         #[arg(value_parser = id)]
         id: String,
     },
     /// Refuse leave; the task is cancelled
     Reject {
-        /// approval_<task id>, or the id of the task that waits
+        /// `approval_TASK-ID`, or the id of the task that waits
         #[arg(value_parser = id)]
         id: String,
         /// Why; kept with the approval
