@@ -1,5 +1,5 @@
 //! What every store promises, one function for each promise. An adapter runs them all with
-//! [`store_suite!`](crate::store_suite) and gives a maker of its own.
+//! [`store_suite!`](macro@crate::store_suite) and gives a maker of its own.
 
 pub mod commits;
 pub mod concurrency;
