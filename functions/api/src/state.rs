@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use watchbill_core::service::Core;
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub agents: Vec<AgentInfo>,
     pub version: String,
     pub streams: bool,
-    pub openapi: Bytes,
+    openapi: OnceLock<Bytes>,
     pub docs_policy: http::HeaderValue,
     open_streams: Arc<AtomicUsize>,
 }
@@ -34,8 +34,6 @@ pub(crate) struct Shared {
 impl ApiState {
     pub fn new(core: Core, config: ApiConfig) -> Result<Self, ConfigError> {
         let auth = Auth::new(&config)?;
-        let document = openapi::document(&config.version);
-        let openapi = serde_json::to_vec(&document).expect("a JSON value can be written");
         Ok(Self(Arc::new(Shared {
             core,
             auth,
@@ -45,7 +43,7 @@ impl ApiState {
             agents: config.agents,
             version: config.version,
             streams: config.streams,
-            openapi: openapi.into(),
+            openapi: OnceLock::new(),
             docs_policy: docs::policy(),
             open_streams: Arc::default(),
         })))
@@ -57,6 +55,15 @@ impl ApiState {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.0
+    }
+
+    /// The OpenAPI document, made when it is first asked for: few starts ever are.
+    pub(crate) fn openapi(&self) -> Bytes {
+        let made = self.0.openapi.get_or_init(|| {
+            let document = openapi::document(&self.0.version);
+            serde_json::to_vec(&document).expect("a JSON value can be written").into()
+        });
+        made.clone()
     }
 
     /// A place for one more event stream, until it is dropped.

@@ -141,7 +141,7 @@ async fn agents(req: Req) -> Answer {
 }
 
 async fn openapi(req: Req) -> Answer {
-    let document = req.state.shared().openapi.clone();
+    let document = req.state.openapi();
     Ok(raw(StatusCode::OK, "application/json", document))
 }
 
