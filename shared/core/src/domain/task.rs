@@ -200,7 +200,6 @@ pub struct Note {
 #[serde(rename_all = "snake_case")]
 pub enum What {
     Created,
-    ApprovalRequested,
     Approved,
     Rejected,
     Expired,
@@ -227,8 +226,6 @@ pub enum What {
     Rerouted,
     SlaWarning,
     SlaViolation,
-    /// A child task was linked.
-    Linked,
     /// Looked at when it was due; nothing was to be done.
     Checked,
 }
@@ -237,7 +234,6 @@ impl What {
     pub fn as_str(self) -> &'static str {
         match self {
             What::Created => "created",
-            What::ApprovalRequested => "approval_requested",
             What::Approved => "approved",
             What::Rejected => "rejected",
             What::Expired => "expired",
@@ -258,7 +254,6 @@ impl What {
             What::Rerouted => "rerouted",
             What::SlaWarning => "sla_warning",
             What::SlaViolation => "sla_violation",
-            What::Linked => "linked",
             What::Checked => "checked",
         }
     }

@@ -118,7 +118,6 @@ pub fn rows(command: &Command) -> &'static [Row] {
 pub fn events(what: What) -> &'static [&'static str] {
     match what {
         What::Created => &["task.created"],
-        What::ApprovalRequested => &["approval.requested"],
         What::Approved => &["approval.approved", "task.assigned"],
         What::Rejected => &["approval.rejected", "task.cancelled"],
         What::Expired => &["approval.expired", "task.cancelled"],
@@ -136,7 +135,6 @@ pub fn events(what: What) -> &'static [&'static str] {
         | What::Offered
         | What::SlaWarning
         | What::SlaViolation
-        | What::Linked
         | What::Checked => &[],
     }
 }

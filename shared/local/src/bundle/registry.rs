@@ -1,5 +1,5 @@
-//! Which functions the bundle has. A test holds this list, the folders of `functions/` and
-//! the deployment's template together.
+//! Which functions the bundle has. A test holds this list and the folders of `functions/`
+//! together.
 
 use std::sync::Arc;
 
