@@ -184,6 +184,22 @@ fn spans_as_people_write_them_and_the_core_reads_them() {
     }
 }
 
+/// What the schema lets through is not refused behind it: the longest of every unit.
+#[test]
+fn the_longest_spans_that_can_be_written_are_not_too_long() {
+    let units = [
+        "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h",
+        "hr", "hrs", "hour", "hours", "d", "day", "days",
+    ];
+    let counted = units.iter().flat_map(|unit| [format!("99999{unit}"), format!("99999 {unit}")]);
+    let plain = ["9999999", "99999h99999m", "99999h 99999m"].map(str::to_owned);
+    for text in counted.chain(plain) {
+        let task = create(with("sla_target", text.as_str().into())).unwrap();
+        let span = watchbill_core::domain::parse_span(&task.sla_target.unwrap());
+        assert!(span.is_ok_and(|span| span <= watchbill_core::domain::MOST_SPAN), "{text}");
+    }
+}
+
 #[test]
 fn a_status_comes_by_query_or_body() {
     let query = |text: &str| {

@@ -23,4 +23,4 @@ pub(crate) use task::hex;
 pub use task::{
     ApprovalRef, Lease, LogEntry, LoggedEvent, Note, Outcome, Question, Task, TaskLimits, What,
 };
-pub use time::{Timestamp, TimestampError, parse_span};
+pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};

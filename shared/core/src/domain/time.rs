@@ -75,6 +75,10 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// The longest span that a task may ask for: the longest that its forms can write, so that
+/// what fits the form is not refused behind it.
+pub const MOST_SPAN: Duration = Duration::from_secs(99_999 * 86_400);
+
 /// A span of time as people write it: a number of seconds, or `15m`, `8 hours`, `2d`.
 pub fn parse_span(text: &str) -> Result<Duration, TimestampError> {
     let text = text.trim();

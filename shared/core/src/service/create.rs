@@ -9,8 +9,8 @@ use crate::decide::{
     plan_hash,
 };
 use crate::domain::{
-    Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskLimits, TaskType, derived_uuid,
-    parse_span,
+    Approval, ApprovalId, ApprovalStatus, Body, MOST_SPAN, Task, TaskId, TaskLimits, TaskType,
+    derived_uuid, parse_span,
 };
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, StoredTask, TaskWrite, body_item, decode, encode};
@@ -158,8 +158,8 @@ impl Core {
             None => None,
             Some(text) => {
                 let span = parse_span(text).map_err(|e| invalid("sla_target", e.to_string()))?;
-                if span < Duration::from_secs(1) || span > Duration::from_secs(366 * 86_400) {
-                    let message = format!("'{text}' is not between one second and a year");
+                if !(Duration::from_secs(1)..=MOST_SPAN).contains(&span) {
+                    let message = format!("'{text}' is not between one second and 99999 days");
                     return Err(invalid("sla_target", message));
                 }
                 Some((text.clone(), span))
