@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use super::super::rig::{Books, Client, Keys, settled};
+use serde_json::{Map, Value, json};
+
+use super::super::rig::{Books, Client, Keys};
 
 /// What a scenario asks of an installation beyond the defaults, in any back end's terms.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +22,27 @@ pub struct Settings {
     pub worker_lease: Option<&'static str>,
     /// Percent of the time to the deadline after which a warning is given.
     pub warn_at: Option<u8>,
-    /// Tasks that are run at once.
-    pub slots: Option<usize>,
+    /// As few tasks as can be are run at once, so that the others have to wait.
+    pub crowded: bool,
+}
+
+impl Settings {
+    /// In the words of the rules, which are the same for every back end. Who may approve is
+    /// not among them: where others are about, a word more has to be said to loosen that.
+    pub fn rules(&self) -> Map<String, Value> {
+        let mut rules = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            rules.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        set("gates", self.gates_off.then(|| json!({"all": "off"})));
+        set("external_agents", Some(json!(self.external)));
+        set("sla", self.warn_at.map(|percent| json!({"threshold": percent})));
+        set("run_limit", self.run_limit.map(Value::from));
+        set("worker_lease", self.worker_lease.map(Value::from));
+        set("retries", self.retry_wait.map(|wait| json!({"base": wait, "cap": wait})));
+        set("approvals", self.decide_within.map(|span| json!({"decide_within": span})));
+        rules
+    }
 }
 
 /// An installation that scenarios run against. What can't be started fails the run.
@@ -35,9 +56,16 @@ pub trait Backend: Sized {
     /// How late a moment in time may be noticed.
     fn late(&self) -> Duration;
 
+    /// How many P3 make a crowd where one was asked for, and how many of them may be started
+    /// while a P0 waits. Its pointer takes a moment, in which what is in hand goes on.
+    fn crowd(&self) -> (usize, usize);
+
     async fn restart(&mut self);
 
     async fn stop(self);
+
+    /// Waits until nothing moves any more: all that is to run has run, and is recorded.
+    async fn settled(&self, anyone: &Client);
 
     /// What only this back end can see of leftovers, such as dead letters.
     async fn assert_nothing_left(&self);
@@ -55,11 +83,11 @@ pub struct World<B> {
 impl<B: Backend> World<B> {
     pub async fn start(settings: Settings) -> Self {
         let backend = B::start(&settings).await;
-        let (keys, admin) = (backend.keys(), Client::new(&backend.url(), backend.keys().admin));
+        let (keys, admin) = (backend.keys(), Client::new(&backend.url(), &backend.keys().admin));
         Self {
-            agent: admin.with_key(keys.agent),
-            approver: admin.with_key(keys.approver),
-            user: admin.with_key(keys.user),
+            agent: admin.with_key(&keys.agent),
+            approver: admin.with_key(&keys.approver),
+            user: admin.with_key(&keys.user),
             admin,
             backend,
         }
@@ -67,7 +95,7 @@ impl<B: Backend> World<B> {
 
     /// Nothing open, nothing unseen, and everything that is recorded fits together.
     pub async fn end(self) {
-        settled(&self.user).await;
+        self.backend.settled(&self.user).await;
         for status in ["pending", "assigned", "in_progress", "blocked"] {
             let open = self.user.all(&format!("/tasks?status={status}"), "tasks").await;
             assert!(open.is_empty(), "left over: {open:?}");

@@ -1,11 +1,14 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::rig::{KEYS, Keys, Launch, Server};
+use super::super::rig::{Client, KEYS, Keys, Launch, Server, settled};
 use super::{Backend, Settings};
+
+/// Tasks that are run at once where a scenario asks for a crowd.
+const SLOTS: usize = 2;
 
 /// `watchbill serve` in a process of its own, on a folder of its own.
 pub struct Embedded {
@@ -30,11 +33,15 @@ impl Backend for Embedded {
     }
 
     fn keys(&self) -> Keys {
-        KEYS
+        KEYS.owned()
     }
 
     fn late(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    fn crowd(&self) -> (usize, usize) {
+        (8 * SLOTS, 2 * SLOTS)
     }
 
     async fn restart(&mut self) {
@@ -50,6 +57,10 @@ impl Backend for Embedded {
         }
     }
 
+    async fn settled(&self, anyone: &Client) {
+        settled(anyone).await;
+    }
+
     async fn assert_nothing_left(&self) {
         let log = self.launch.said("stderr");
         assert!(!log.contains("ERROR"), "something is logged as a fault: {log}");
@@ -58,20 +69,10 @@ impl Backend for Embedded {
 
 /// The configuration file. JSON is YAML too.
 fn file(settings: &Settings) -> String {
-    let mut file = Map::new();
-    let mut set = |name: &str, value: Option<Value>| {
-        file.extend(value.map(|value| (name.to_owned(), value)));
-    };
-    set("gates", settings.gates_off.then(|| json!({"all": "off"})));
-    set("external_agents", Some(json!(settings.external)));
-    set("sla", settings.warn_at.map(|percent| json!({"threshold": percent})));
-    set("slots", settings.slots.map(Value::from));
-    set("run_limit", settings.run_limit.map(Value::from));
-    set("worker_lease", settings.worker_lease.map(Value::from));
-    set("retries", settings.retry_wait.map(|wait| json!({"base": wait, "cap": wait})));
-    let mut approvals = Map::from_iter([("own".to_owned(), json!(!settings.two_persons))]);
-    approvals.extend(settings.decide_within.map(|span| ("decide_within".to_owned(), json!(span))));
-    set("approvals", Some(Value::Object(approvals)));
+    let mut file = settings.rules();
+    let approvals = file.entry("approvals").or_insert_with(|| json!({}));
+    approvals["own"] = json!(!settings.two_persons);
+    file.extend(settings.crowded.then(|| ("slots".to_owned(), json!(SLOTS))));
     Value::Object(file).to_string()
 }
 

@@ -4,6 +4,7 @@
 //! To add a back end: implement `Backend`, and a module with `run_scenarios!(YourBackend)`.
 
 mod backend;
+mod deployed;
 mod embedded;
 mod process;
 mod scenarios;

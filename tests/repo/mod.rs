@@ -3,6 +3,7 @@
 mod arrows;
 mod registry;
 mod supply;
+mod template;
 mod tree;
 mod words;
 
@@ -27,7 +28,8 @@ fn files() -> Vec<PathBuf> {
             let path = entry.expect("an entry of the clone can be read").path();
             let name = path.file_name().unwrap_or_default();
             if path.is_dir() {
-                let foreign = [".git", "target", ".watchbill"].iter().any(|f| name == *f);
+                let foreign =
+                    [".git", "target", ".watchbill", ".aws-sam"].iter().any(|f| name == *f);
                 open.extend((!foreign).then_some(path));
             } else {
                 found.push(path.strip_prefix(&root).expect("it lies in the clone").to_owned());

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Client;
 
 /// How long nothing may move.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Timelines that are read at once.
 const READERS: usize = 8;
@@ -85,7 +85,7 @@ impl Books {
         assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
     }
 
-    fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let mut wrong = self.repeats();
         wrong.extend(self.stale_runs());
         let recorded = self.recorded();

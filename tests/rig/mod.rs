@@ -1,27 +1,42 @@
 //! What tests of the running bundle share.
 
 mod audit;
+mod bed;
 mod binary;
 mod client;
 mod server;
 mod stopwatch;
 
-pub use audit::{Books, changes, is_terminal, settled};
+pub use audit::{Books, PATIENCE, changes, is_terminal, settled};
+pub use bed::Bed;
 pub use client::Client;
 pub use server::{Launch, Server, free_port};
 pub use stopwatch::Stopwatch;
 
-/// The keys that every tested installation knows, one of each role.
-pub struct Keys {
-    pub admin: &'static str,
-    pub agent: &'static str,
-    pub approver: &'static str,
-    pub user: &'static str,
+/// The keys of a tested installation, one of each role.
+pub struct Keys<S = String> {
+    pub admin: S,
+    pub agent: S,
+    pub approver: S,
+    pub user: S,
 }
 
-pub const KEYS: Keys = Keys {
+/// Those of every installation that takes the keys it is given.
+pub const KEYS: Keys<&str> = Keys {
     admin: "key-of-the-tests-with-the-role-admin",
     agent: "key-of-the-tests-with-the-role-agent",
     approver: "key-of-the-tests-with-the-role-approver",
     user: "key-of-the-tests-with-the-role-user",
 };
+
+impl Keys<&str> {
+    pub fn owned(&self) -> Keys {
+        let Self { admin, agent, approver, user } = *self;
+        Keys {
+            admin: admin.to_owned(),
+            agent: agent.to_owned(),
+            approver: approver.to_owned(),
+            user: user.to_owned(),
+        }
+    }
+}

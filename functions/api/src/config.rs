@@ -36,6 +36,13 @@ pub struct HealthReport {
     pub more: BTreeMap<String, Value>,
 }
 
+/// Where the key stands that everything begins with, if it is kept by someone else.
+#[async_trait]
+pub trait FirstKey: Send + Sync {
+    /// The admin's key as it is now; an error says why it can't be told, for the log.
+    async fn fetch(&self) -> Result<Arc<str>, String>;
+}
+
 #[async_trait]
 pub trait HealthSource: Send + Sync {
     async fn report(&self) -> HealthReport;
@@ -47,6 +54,8 @@ pub struct ApiConfig {
     pub static_keys: Vec<StaticKey>,
     /// SHA-256 in hex of the operator's key, which creates tenants.
     pub operator_key_hash: Option<String>,
+    /// An admin's key that is asked for when a key is not known here.
+    pub first_key: Option<Arc<dyn FirstKey>>,
     pub jwt: JwtConfig,
     pub rate_limits: RateLimits,
     /// Origins of pages that may call; `*` for any.
@@ -65,6 +74,7 @@ impl Default for ApiConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             static_keys: Vec::new(),
             operator_key_hash: None,
+            first_key: None,
             jwt: JwtConfig::default(),
             rate_limits: RateLimits::default(),
             cors_origins: Vec::new(),

@@ -5,6 +5,7 @@
 //!   or inside knowledge gets out.
 //! - `auth`: keys and tokens. `limits`: calls per minute. `cors`: which pages may call.
 //! - `fault`: every error as `application/problem+json`.
+//! - `aws`: how it is set up and served on Lambda.
 //! - `openapi`, `docs`: the document made of the table, and the page that shows it.
 //!
 //! How to add a route: a handler and a [`Route`] in the table of its module under `routes`.
@@ -12,6 +13,8 @@
 //! rate limits, the OpenAPI document and the tests over all routes read them from there.
 
 mod auth;
+#[cfg(feature = "lambda")]
+mod aws;
 mod config;
 mod cors;
 mod docs;
@@ -25,7 +28,11 @@ mod serve;
 mod state;
 
 pub use auth::{JwksSource, JwtConfig, StaticJwks};
-pub use config::{AgentInfo, ApiConfig, ConfigError, HealthReport, HealthSource, StaticKey};
+#[cfg(feature = "lambda")]
+pub use aws::{api_config, serve_lambda};
+pub use config::{
+    AgentInfo, ApiConfig, ConfigError, FirstKey, HealthReport, HealthSource, StaticKey,
+};
 pub use fault::Fault;
 pub use limits::{RateLimits, RateLimitsError};
 pub use openapi::document as openapi_document;

@@ -261,6 +261,24 @@ async fn a_trace_comes_from_the_header_or_the_metadata() {
     assert_eq!(fresh["task"]["trace_id"].as_str().unwrap().len(), 32);
 }
 
+/// Beyond 100 KB a result is a blob; whoever reads the task does not see where it stands.
+#[tokio::test]
+async fn a_large_result_is_given_back_whole() {
+    let api = api();
+    let made = api.create(plain()).await;
+    let path = format!("/tasks/{}", made["task"]["task_id"].as_str().unwrap());
+    let result = json!({ "log": "x".repeat(150_000) });
+    let body = json!({ "status": "completed", "result": result });
+    let status = format!("{path}/status");
+    let got = ask("PATCH", &status).key(AGENT).json(&body).of(&api).await;
+    assert_eq!(got.status, 200, "{:?}", got.body);
+    assert_eq!(api.blobs.keys().len(), 1);
+    let read = ask("GET", &path).key(AGENT).of(&api).await.json();
+    assert_eq!(read["task"]["metadata"]["result"], result);
+    let list = ask("GET", "/tasks").key(AGENT).of(&api).await.json();
+    assert_eq!(list["tasks"][0]["metadata"]["result"]["left_out"]["bytes"], 150_010);
+}
+
 impl common::Api {
     fn clock_secs(&self) -> u64 {
         use watchbill_core::ports::Clock as _;

@@ -3,6 +3,9 @@
 //! The id of what is made is derived from the event (and the reaction), so an event that
 //! comes twice makes one task. How to add a reaction: in `reactions.yaml`, no code.
 
+mod envelope;
+mod file;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,9 @@ use watchbill_core::reactions::{Reacted, Reaction, is_published};
 use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
 use watchbill_core::service::{Core, Identity, NewTask, ServiceError};
 use watchbill_wire::CreateTask;
+
+pub use envelope::{Envelope, Sources, SourcesError, open};
+pub use file::{ReactionsError, read_reactions, shipped_reactions};
 
 pub struct Intake {
     core: Core,

@@ -15,7 +15,9 @@ use watchbill_core::reactions::Reaction;
 use watchbill_core::repo::{LedgerPeek, decode};
 use watchbill_core::service::{Core, Ports};
 use watchbill_intake::Intake;
-use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{
+    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
+};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -29,6 +31,7 @@ impl World {
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports = Ports {
             store: Arc::new(FlakyStore::new(store.clone(), seed, percent)),
+            blobs: Arc::new(MemoryBlobs::new()),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),

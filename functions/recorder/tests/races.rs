@@ -19,7 +19,9 @@ use watchbill_core::ports::{
 };
 use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
 use watchbill_recorder::Recorder;
-use watchbill_testkit::{FakeClock, FlakyStore, MemoryBus, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{
+    FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy,
+};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -48,6 +50,7 @@ impl World {
         };
         let ports = Ports {
             store: seen,
+            blobs: Arc::new(MemoryBlobs::new()),
             clock: clock.clone(),
             entropy: entropy.clone(),
             wake: Arc::new(MemoryWake::new()),

@@ -13,7 +13,9 @@ use watchbill_core::ports::{Change, Clock as _, LaneMessage};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
 use watchbill_router::{Router, refill};
-use watchbill_testkit::{FakeClock, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{
+    FakeClock, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
+};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -29,6 +31,7 @@ impl World {
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports = Ports {
             store: store.clone(),
+            blobs: Arc::new(MemoryBlobs::new()),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(1)),
             wake: Arc::new(MemoryWake::new()),
@@ -230,6 +233,7 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
     // The next process: a new epoch, in which no lease of the old one holds.
     let ports = Ports {
         store: world.store.clone(),
+        blobs: Arc::new(MemoryBlobs::new()),
         clock: world.clock.clone(),
         entropy: Arc::new(SeededEntropy::new(2)),
         wake: Arc::new(MemoryWake::new()),

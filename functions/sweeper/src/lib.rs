@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::decide::{Command, next_due};
-use watchbill_core::domain::{Approval, Task, Timestamp};
+use watchbill_core::domain::{Approval, Status, Task, Timestamp};
 use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
@@ -30,6 +30,9 @@ pub struct Swept {
     pub looked_at: usize,
     pub changed: usize,
     pub failed: usize,
+    /// How long the task that waits longest for its first claim has waited, of those that
+    /// were looked at.
+    pub oldest: Duration,
 }
 
 /// What a look at a due item came to.
@@ -78,7 +81,7 @@ impl Sweeper {
             return Ok(());
         }
         let done = match &*item.kind {
-            Task::KIND => self.task(&item).await,
+            Task::KIND => self.task(&item, swept).await,
             Approval::KIND => self.approval(&item).await,
             _ => Ok(Looked::Nothing),
         };
@@ -95,10 +98,14 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn task(&self, item: &Item) -> Result<Looked, ServiceError> {
+    async fn task(&self, item: &Item, swept: &mut Swept) -> Result<Looked, ServiceError> {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
         let now = self.core.clock().now();
+        if stored.value.status == Status::Assigned && !stored.value.external {
+            let since = stored.value.log.last().map_or(stored.value.created_at, |entry| entry.at);
+            swept.oldest = swept.oldest.max(now.since(since));
+        }
         if next_due(&stored.value, now).is_some_and(|due| due > now) {
             return match self.core.command_on(stored, &Command::Postpone, &[]).await {
                 // Rejected: someone has changed it meanwhile, and its due time with it.

@@ -21,7 +21,7 @@ use watchbill_core::service::{
 };
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
+    FakeClock, FlakyStore, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
 };
 
 struct World {
@@ -41,6 +41,7 @@ impl World {
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports = Ports {
             store: Arc::new(FlakyStore::new(store.clone(), seed, 0)),
+            blobs: Arc::new(MemoryBlobs::new()),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),

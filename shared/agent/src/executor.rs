@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use watchbill_core::decide::{Command, Ending, Rejection};
-use watchbill_core::domain::{Agent, Note, Outcome, Status, Task};
+use watchbill_core::domain::{Agent, Note, Outcome, Status, Task, Timestamp};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
@@ -128,7 +128,7 @@ impl Executor {
         let (tenant, id) = (task.tenant.clone(), task.id.clone());
         let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
         let mut beside: Vec<Write> = Vec::new();
-        let command = self.end_command(task, ended, &mut beside);
+        let command = self.end_command(task, ended, until, &mut beside).await?;
         let mut written = self.core.command_on(claimed, &command, &beside).await;
         loop {
             match written {
@@ -149,41 +149,70 @@ impl Executor {
         }
     }
 
-    fn end_command(&self, task: &Task, ended: Ended, beside: &mut Vec<Write>) -> Command {
+    async fn end_command(
+        &self,
+        task: &Task,
+        ended: Ended,
+        until: Timestamp,
+        beside: &mut Vec<Write>,
+    ) -> Result<Command, HandlerError> {
         let Ended { mut end, notes } = ended;
         let events = match &mut end {
             RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } => Vec::new(),
         };
-        let ending = self.ending(task, end, beside);
+        let ending = self.ending(task, end, until, beside).await?;
         let outcome = outcome(&ending);
-        Command::End { fence: task.fence, ending, events, notes, outcome }
+        Ok(Command::End { fence: task.fence, ending, events, notes, outcome })
     }
 
-    fn ending(&self, task: &Task, end: RunEnd, beside: &mut Vec<Write>) -> Ending {
-        match end {
-            RunEnd::Done { result, .. } => self.succeeded(task, result, beside),
+    async fn ending(
+        &self,
+        task: &Task,
+        end: RunEnd,
+        until: Timestamp,
+        beside: &mut Vec<Write>,
+    ) -> Result<Ending, HandlerError> {
+        Ok(match end {
+            RunEnd::Done { result, .. } => self.succeeded(task, &result, until, beside).await?,
             RunEnd::Failed { error, retry: Retry::No, .. } => Ending::FailedForGood { error },
             RunEnd::Failed { error, retry: Retry::Yes { after }, .. } => {
                 Ending::Failed { error, retry: after }
             }
             RunEnd::Blocked { reason, question } => Ending::Blocked { reason, question },
             RunEnd::Suspended { resume_at, note } => Ending::Suspended { resume_at, note },
-        }
+        })
     }
 
-    fn succeeded(
+    /// A large result goes to the blob store first, which is asked for as long as the store is.
+    async fn succeeded(
         &self,
         task: &Task,
-        result: Map<String, Value>,
+        result: &Map<String, Value>,
+        until: Timestamp,
         beside: &mut Vec<Write>,
-    ) -> Ending {
-        match self.core.result_body(&task.tenant, &task.id, result, beside) {
-            Ok(result) => Ending::Succeeded { result },
+    ) -> Result<Ending, HandlerError> {
+        let (tenant, id) = (&task.tenant, &task.id);
+        let placed = match self.core.place_result(tenant, id, result) {
+            Ok(placed) => placed,
             // The work is done; running it again would only make the same again.
             Err(error) => {
-                Ending::FailedForGood { error: format!("its result can't be kept: {error}") }
+                let error = format!("its result can't be kept: {error}");
+                return Ok(Ending::FailedForGood { error });
             }
+        };
+        loop {
+            match self.core.put_result(tenant, id, &placed).await {
+                Ok(write) => {
+                    beside.extend(write);
+                    return Ok(Ending::Succeeded { result: placed.body });
+                }
+                Err(error) if self.core.clock().now() >= until => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(task = %id, "result of task {id} not written yet: {error}");
+                }
+            }
+            self.core.clock().sleep(WRITE_AGAIN).await;
         }
     }
 }

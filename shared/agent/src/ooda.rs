@@ -120,11 +120,10 @@ impl Ooda {
 
     async fn recent_errors(&self, run: &Run, now: Timestamp) -> Result<Vec<TaskSummary>, String> {
         let history = self.ports.history.as_ref().ok_or("not available here")?;
-        let asked = history.recent_tasks(&run.task.tenant, now.minus(RECENT), now, 100);
+        let (tenant, failed) = (&run.task.tenant, Some(Status::Failed));
+        let asked = history.recent_tasks(tenant, now.minus(RECENT), now, failed, 100);
         let tasks = run.within(OBSERVE, asked).await.ok_or("it took too long")?;
-        let mut tasks = tasks.map_err(|error| error.to_string())?;
-        tasks.retain(|task| task.status == Status::Failed);
-        Ok(tasks)
+        tasks.map_err(|error| error.to_string())
     }
 
     fn orient(&self, run: &Run, observation: &Observation) -> (Orientation, String) {

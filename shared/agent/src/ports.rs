@@ -184,12 +184,14 @@ pub struct SkippedLog {
 /// What this bundle did lately.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// Tasks created or finished between the two, newest first.
+    /// Tasks created or finished between the two, newest first; those with a status only, if
+    /// one is asked for.
     async fn recent_tasks(
         &self,
         tenant: &TenantId,
         from: Timestamp,
         to: Timestamp,
+        status: Option<Status>,
         limit: usize,
     ) -> Result<Vec<TaskSummary>, PortError>;
 }

@@ -165,6 +165,7 @@ impl Steps {
             intended_at: now,
             settles_at: now.plus(effect.time_out() + SETTLING),
             outcome: None,
+            expires: Some(self.core.rules().keep_beside(None, now)),
         }
     }
 

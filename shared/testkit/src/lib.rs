@@ -6,9 +6,11 @@
 //! a suite: one function in it and its name in the suite's macro; every adapter that runs
 //! the suite is then held to it.
 
+pub mod blobs_suite;
 mod fake_clock;
 mod fake_entropy;
 mod flaky_store;
+mod memory_blobs;
 mod memory_store;
 mod peers;
 mod store_loop;
@@ -17,6 +19,7 @@ pub mod store_suite;
 pub use fake_clock::FakeClock;
 pub use fake_entropy::SeededEntropy;
 pub use flaky_store::FlakyStore;
+pub use memory_blobs::MemoryBlobs;
 pub use memory_store::{MemoryFeed, MemoryStore};
 pub use peers::{MemoryBus, MemoryLanes, MemoryWake};
 pub use store_loop::{LoopReport, store_loop};

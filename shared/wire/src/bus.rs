@@ -1,10 +1,26 @@
 use serde::{Deserialize, Serialize};
-use watchbill_core::domain::Event;
+use watchbill_core::domain::{Event, TenantId};
 
 use crate::{EventFormError, EventView};
 
 /// Before the agent's name in the bus's `source`.
 pub const SOURCE_PREFIX: &str = "watchbill.";
+
+/// Before the tenant's id among the `resources` of an event on our own bus.
+const TENANT: &str = "watchbill:tenant/";
+
+/// What names the tenant of an event on our own bus, beside the event.
+pub fn tenant_resource(tenant: &TenantId) -> String {
+    format!("{TENANT}{tenant}")
+}
+
+/// The tenant that an event on our own bus says it is of. Whoever acts on it proves it by
+/// the store: the right to put events there is no proof.
+pub fn tenant_of_resources(resources: &[String]) -> Option<TenantId> {
+    let mut named = resources.iter().filter_map(|text| text.strip_prefix(TENANT));
+    let only = named.next().filter(|_| named.next().is_none());
+    only.and_then(|text| TenantId::parse(text).ok())
+}
 
 /// An event as EventBridge carries it: the parts we set going out, and read coming in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //!   can't disagree.
 //! - `requests`: the bodies clients send, as tables and typed values.
 //! - `task`, `event`, `approval`, `answers`: what clients get, made `From` the domain.
+//! - `settings`: the rules of an installation as people write them.
 //! - `lane`, `bus`: what travels between functions, with a version tag.
 //!
 //! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
@@ -19,18 +20,21 @@ mod bus;
 mod event;
 pub mod form;
 mod lane;
+mod notice;
 mod problem;
 mod requests;
 pub mod rfc3339;
 mod schemas;
+pub mod settings;
 mod task;
 
 pub use answers::*;
 pub use approval::ApprovalView;
-pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX};
+pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX, tenant_of_resources, tenant_resource};
 pub use event::{EventFormError, EventView};
 pub use form::{BadForm, Field, FieldError, Form, Kind};
 pub use lane::{LaneForm, LaneFormError};
+pub use notice::{NoticeForm, NoticeFormError, webhook_body};
 pub use problem::Problem;
 pub use requests::*;
 pub use task::{SlaView, TaskView};

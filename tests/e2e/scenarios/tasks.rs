@@ -206,7 +206,7 @@ pub async fn what_cannot_be_done_fails_at_once<B: Backend>() {
 }
 
 pub async fn p0_overtakes<B: Backend>() {
-    let settings = Settings { gates_off: true, slots: Some(2), ..Settings::default() };
+    let settings = Settings { gates_off: true, crowded: true, ..Settings::default() };
     let world = World::<B>::start(settings).await;
     let submit = |priority: &'static str| {
         let (agent, mut body) = (world.agent.clone(), monitor());
@@ -214,7 +214,8 @@ pub async fn p0_overtakes<B: Backend>() {
         async move { id(&agent.submit(body).await) }
     };
     let mut backlog = tokio::task::JoinSet::new();
-    for _ in 0..16 {
+    let (crowd, most) = world.backend.crowd();
+    for _ in 0..crowd {
         backlog.spawn(submit("P3"));
     }
     let backlog = backlog.join_all().await;
@@ -226,10 +227,9 @@ pub async fn p0_overtakes<B: Backend>() {
         let started = task["started_at"].as_str();
         let overtook =
             urgent["created_at"].as_str() < started && started < urgent["started_at"].as_str();
-        between += u32::from(overtook);
+        between += usize::from(overtook);
     }
-    // Its pointer takes a moment, in which the two slots go on.
-    assert!(between <= 4, "{between} P3 were started while a P0 waited");
+    assert!(between <= most, "{between} P3 were started while a P0 waited");
     world.end().await;
 }
 

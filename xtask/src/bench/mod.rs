@@ -5,6 +5,8 @@
 //! which command, when and on which machine, so that no figure stands without its ground.
 
 mod disk;
+mod functions;
+mod handlers;
 mod load;
 mod machine;
 mod report;
@@ -77,6 +79,24 @@ pub const BENCHES: &[Bench] = &[
         why: "start to first answer, and memory when idle",
         runs: 9,
         run: server::start,
+    },
+    Bench {
+        name: "feed",
+        why: "changes a second that the router takes from one shard",
+        runs: 5,
+        run: handlers::feed,
+    },
+    Bench {
+        name: "handler",
+        why: "the API's own time for POST /tasks, over a store in memory",
+        runs: 5,
+        run: handlers::api,
+    },
+    Bench {
+        name: "functions",
+        why: "start of each Lambda function, its memory and its size (profile dist)",
+        runs: 21,
+        run: functions::run,
     },
 ];
 

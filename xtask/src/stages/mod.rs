@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`, in the order in which they run.
 
 mod deny;
+mod gates;
 mod http;
 mod licence;
 mod rust;
@@ -38,6 +39,11 @@ pub const STAGES: &[Stage] = &[
     },
     Stage { name: "doc", why: "the docs build, and their links lead somewhere", run: rust::doc },
     Stage { name: "http", why: "the server keeps to its own OpenAPI document", run: http::run },
+    Stage {
+        name: "gates",
+        why: "AWS's tools on template.yaml, and building from it",
+        run: gates::run,
+    },
 ];
 
 /// False when a stage failed. All are run, so that one run tells all there is to mend.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use super::Report;
 use crate::cmd;
 use crate::ctx::Ctx;
+use crate::tools::bed::Bed;
 use crate::tools::{rustup, which};
 
 pub fn fmt(ctx: &Ctx) -> Result<Report> {
@@ -39,6 +40,7 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
     // Built before and put aside: a build in the midst of the tests would exchange the
     // binary under those that start it.
     let binary = shipped(ctx)?;
+    let bed = Bed::up(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
         ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
     } else {
@@ -47,10 +49,11 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
         command.args(["--locked", "--no-fail-fast"]);
         command
     };
-    command.env("WATCHBILL_BIN", binary);
-    let result = cmd::watch(&mut command, |line| closing.read(line));
+    command.env("WATCHBILL_BIN", binary).env("WATCHBILL_BED", bed.url());
     // A failed stage is told by its error; its closing line has just been on the screen.
-    result.map(|()| closing.line().into_iter().collect())
+    cmd::watch(&mut command, |line| closing.read(line))?;
+    bed.end(ctx)?;
+    Ok(closing.line().into_iter().collect())
 }
 
 /// The binary that the tests of the whole bundle start, as `cargo build` makes it.

@@ -1,6 +1,7 @@
 //! What a stage needs beside the toolchain: installed where we may, else named.
 
 pub mod apt;
+pub mod bed;
 pub mod proc;
 pub mod rustup;
 pub mod venv;

@@ -26,7 +26,8 @@ pub struct Auth {
 impl Auth {
     pub fn new(config: &ApiConfig) -> Result<Self, ConfigError> {
         Ok(Self {
-            keys: Keys::new(&config.static_keys, config.operator_key_hash.as_deref())?,
+            keys: Keys::new(&config.static_keys, config.operator_key_hash.as_deref())?
+                .beginning_with(config.first_key.clone()),
             tokens: Tokens::new(&config.jwt)?,
         })
     }

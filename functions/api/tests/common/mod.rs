@@ -22,7 +22,7 @@ use watchbill_core::ledger::{Batch, Entry, LedgerReader, entries_of};
 use watchbill_core::ports::{Clock, Commit, Entropy, Expect, Store, Topic, Wake, Write};
 use watchbill_core::repo::{LedgerPeek, task_key};
 use watchbill_core::service::{Core, Ports};
-use watchbill_testkit::{FakeClock, MemoryStore, SeededEntropy};
+use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, SeededEntropy};
 
 pub const ADMIN: &str = "admin-key-0123456789";
 pub const AGENT: &str = "agent-key-0123456789";
@@ -60,6 +60,7 @@ pub struct Api {
     pub core: Core,
     pub clock: Arc<FakeClock>,
     pub store: Arc<MemoryStore>,
+    pub blobs: Arc<MemoryBlobs>,
 }
 
 pub fn static_key(name: &str, key: &str, role: Role, tenant: &str) -> StaticKey {
@@ -96,16 +97,18 @@ pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
     let start = watchbill_core::domain::Timestamp::from_millis(1_760_954_400_000);
     let clock = Arc::new(FakeClock::auto(start));
     let store = Arc::new(MemoryStore::new());
+    let blobs = Arc::new(MemoryBlobs::new());
     let wake = Arc::new(TestWake { clock: clock.clone(), marks: Mutex::default() });
     let ports = Ports {
         store: store.clone(),
+        blobs: blobs.clone(),
         clock: clock.clone(),
         entropy: Arc::new(SeededEntropy::default()),
         wake,
     };
     let core = Core::new(ports, Arc::new(rules), 1);
     let state = ApiState::new(core.clone(), config).unwrap();
-    Api { router: watchbill_api::router(state), core, clock, store }
+    Api { router: watchbill_api::router(state), core, clock, store, blobs }
 }
 
 /// An answer, read to its end.

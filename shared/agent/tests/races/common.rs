@@ -9,7 +9,7 @@ use watchbill_core::domain::{Agent, Priority, TaskId, TaskType, TenantId};
 use watchbill_core::ports::{Clock as _, LaneMessage, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{Core, Identity, NewTask, Ports};
-use watchbill_testkit::{FakeClock, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
 
 pub fn tenant() -> TenantId {
     TenantId::default()
@@ -28,6 +28,7 @@ pub fn rules() -> Rules {
 #[derive(Clone)]
 pub struct Machine {
     pub clock: Arc<FakeClock>,
+    pub blobs: Arc<MemoryBlobs>,
     pub core: Core,
 }
 
@@ -36,13 +37,15 @@ impl Machine {
     pub fn at(store: Arc<dyn Store>, seed: u64, auto: bool) -> Self {
         let start = FakeClock::default().now();
         let clock = Arc::new(if auto { FakeClock::auto(start) } else { FakeClock::at(start) });
+        let blobs = Arc::new(MemoryBlobs::new());
         let ports = Ports {
             store,
+            blobs: blobs.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };
-        Self { core: Core::new(ports, Arc::new(rules()), 1), clock }
+        Self { core: Core::new(ports, Arc::new(rules()), 1), clock, blobs }
     }
 
     pub async fn create(&self) -> TaskId {

@@ -401,3 +401,58 @@ async fn newer_schema_sends_the_message_back() {
     assert!(machine.core.command(&tenant(), &id, &command).await.is_err());
     assert_eq!(agent.runs.load(Ordering::Relaxed), 0);
 }
+
+fn large(bytes: usize) -> RunEnd {
+    let result = json!({ "log": "x".repeat(bytes) }).as_object().cloned().unwrap();
+    RunEnd::Done { result, events: Vec::new() }
+}
+
+/// A result of a megabyte, with a blob store that is busy at first: the run is not repeated.
+#[tokio::test]
+async fn a_result_of_a_megabyte_is_kept_though_the_blob_store_is_busy() {
+    let store = Arc::new(MemoryStore::new());
+    let machine = Machine::at(store.clone(), 1, true);
+    let agent = agent(|_| large(1 << 20));
+    let id = machine.create().await;
+    machine.blobs.refuse_next(3);
+    executor(&machine, &agent).handle(&machine.pointer(&id).await).await.unwrap();
+    let stored = machine.stored(&id).await;
+    assert_eq!(whats(&stored), ["created", "claimed", "completed"]);
+    let read = machine.core.task(&tenant(), &id).await.unwrap();
+    assert_eq!(read.result.unwrap()["log"].as_str().unwrap().len(), 1 << 20);
+    assert_eq!(agent.runs.load(Ordering::Relaxed), 1);
+    assert!(stored.value.log.len() == 3 && store.items().iter().all(|i| i.body.len() < 4_096));
+    assert_nothing_due(&store);
+}
+
+/// A blob store that stays away costs this run, not the task: the message comes back.
+#[tokio::test]
+async fn a_result_that_cannot_be_kept_in_time_leaves_the_task_to_the_next_run() {
+    let store = Arc::new(MemoryStore::new());
+    let machine = Machine::at(store.clone(), 1, true);
+    let agent = agent(|_| large(150_000));
+    let executor = executor(&machine, &agent);
+    let id = machine.create().await;
+    machine.blobs.refuse_next(usize::MAX);
+    let late = executor.handle(&machine.pointer(&id).await).await;
+    assert!(matches!(late, Err(HandlerError::Retry { .. })), "{late:?}");
+    assert_eq!(machine.stored(&id).await.value.status, Status::InProgress);
+    machine.blobs.refuse_next(0);
+    executor.handle(&machine.pointer(&id).await).await.unwrap();
+    assert_eq!(machine.stored(&id).await.value.status, Status::Completed);
+    assert_nothing_due(&store);
+}
+
+#[tokio::test]
+async fn a_result_beyond_the_limit_ends_the_task_with_its_size() {
+    let (store, machine) = memory();
+    let agent = agent(|_| large(4 << 20));
+    let id = machine.create().await;
+    executor(&machine, &agent).handle(&machine.pointer(&id).await).await.unwrap();
+    let task = machine.stored(&id).await.value;
+    let error = task.error.unwrap();
+    assert_eq!(task.status, Status::Failed);
+    assert!(error.contains("result has 4194314 bytes, 4194304 are the most"), "{error}");
+    assert_eq!(machine.blobs.keys(), []);
+    assert_nothing_due(&store);
+}

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::domain::{Agent, Priority, Sla, TaskType};
+use crate::domain::{Agent, Priority, Sla, TaskType, Timestamp};
 
 /// Everything about deciding that is configuration: data, with the contract's defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +74,6 @@ pub struct SlaRules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let day = Duration::from_secs(24 * 60 * 60);
         Self {
             routes: BTreeMap::new(),
             external: BTreeSet::new(),
@@ -94,12 +93,12 @@ impl Default for Rules {
                 threshold: 80,
                 lift: false,
             },
-            decide_within: day,
+            decide_within: DAY,
             use_within: Duration::from_secs(60 * 60),
             approve_own: false,
             offer_every: Duration::from_secs(15 * 60),
-            keep_tasks: 90 * day,
-            keep_approvals: 30 * day,
+            keep_tasks: 90 * DAY,
+            keep_approvals: 30 * DAY,
         }
     }
 }
@@ -114,7 +113,24 @@ impl Default for GateRules {
     }
 }
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is written beside a header before the end is known is kept as if the task ended
+/// this long after: nobody writes it again at the end, that would cost as much as before.
+const OPEN_MOST: Duration = DAY.saturating_mul(365);
+/// What stands beside a header outlives it by this much: a store that removes item by item
+/// (DynamoDB within a few days) must not leave a header without its result.
+const AFTER_HEADER: Duration = DAY.saturating_mul(7);
+
 impl Rules {
+    /// Until when an item beside a task's header is kept (ADR 14). `finished_at`: when the
+    /// task ended, if it has.
+    pub fn keep_beside(&self, finished_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        match finished_at {
+            Some(at) => at.plus(self.keep_tasks.saturating_add(AFTER_HEADER)),
+            None => now.plus(self.keep_tasks.saturating_add(OPEN_MOST)),
+        }
+    }
+
     /// Which agent a task goes to. `has_repo`: the payload names a repository.
     pub fn route(&self, task_type: TaskType, has_repo: bool) -> Agent {
         if let Some(agent) = self.routes.get(&task_type) {

@@ -123,6 +123,9 @@ impl TaskLimits {
     pub const LOG: usize = 16;
     /// Payload, bytes of JSON: 200 KB.
     pub const PAYLOAD: usize = 200 * 1024;
+    /// Result, bytes of JSON: 4 MB. A Lambda answers with 6 MB at most, and every quote in
+    /// the result is escaped once more there.
+    pub const RESULT: usize = 4 * 1024 * 1024;
     /// Longest way through reactions.
     pub const HOPS: u8 = 8;
     /// Claims in a row that may vanish before the task is given up.

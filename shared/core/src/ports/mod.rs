@@ -1,6 +1,7 @@
 //! What the core needs from outside, as small traits with plain nouns. Each has at least
 //! two implementations, held to one conformance suite in `testkit`.
 
+mod blobs;
 mod bus;
 mod clock;
 mod entropy;
@@ -8,8 +9,10 @@ mod lanes;
 mod planner;
 mod store;
 mod wake;
+mod webhook;
 
-pub use bus::{Bus, BusError};
+pub use blobs::{BlobError, BlobKey, Blobs};
+pub use bus::{Bus, BusError, Buses};
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
@@ -20,3 +23,4 @@ pub use store::{
     due_shard,
 };
 pub use wake::{Topic, Wake};
+pub use webhook::Webhook;

@@ -80,7 +80,7 @@ pub struct Child {
     pub parent: TaskId,
     pub child: TaskId,
     pub at: Timestamp,
-    /// Goes when the parent does.
+    /// The parent's end is not known yet, so this is long after it.
     pub expires: Option<Timestamp>,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{Agent, ApprovalId, EventId, Status, TaskId, TenantId, escape_key_part};
-use crate::ports::Key;
+use crate::ports::{BlobKey, Key};
 
 /// The sort of an item that is the only one, or the head, of its partition.
 pub const HEAD: &str = "0";
@@ -26,6 +26,12 @@ pub fn task_partition(tenant: &TenantId, id: &TaskId) -> Arc<str> {
 
 pub fn task_key(tenant: &TenantId, id: &TaskId) -> Key {
     Key::new(task_partition(tenant, id), HEAD)
+}
+
+/// The head of the task that a blob belongs to, where the blob's key says it.
+pub fn blob_task_key(blob: &BlobKey) -> Option<Key> {
+    let (tenant, task) = blob.task()?;
+    Some(Key::new(format!("T#{tenant}#task#{task}"), HEAD))
 }
 
 pub fn approval_key(tenant: &TenantId, id: &ApprovalId) -> Key {

@@ -25,6 +25,9 @@ pub struct Step {
     pub settles_at: Timestamp,
     #[serde(default)]
     pub outcome: Option<StepOutcome>,
+    /// The task's end is not known yet, so this is long after it.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,5 +58,9 @@ impl Entity for Step {
     fn key(&self) -> Key {
         let sort = format!("{}{}", keys::STEPS, escape_key_part(&self.key));
         Key::new(keys::task_partition(&self.tenant, &self.task), sort)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        self.expires
     }
 }

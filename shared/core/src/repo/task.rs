@@ -59,7 +59,6 @@ impl TaskWrite<'_> {
         let task = &self.decided.task;
         let unknown = self.before.and_then(|b| b.unknown);
         let item = task_item(task, unknown, self.before.and_then(|b| b.due), self.now, self.rules);
-        let expires = item.expires;
         let expect = match self.before {
             None => Expect::Absent,
             Some(before) => Expect::Version(before.version),
@@ -71,7 +70,7 @@ impl TaskWrite<'_> {
                 task: task.id.clone(),
                 last: last.version,
                 entries: self.decided.overflow.clone(),
-                expires,
+                expires: Some(self.rules.keep_beside(task.finished_at, self.now)),
             };
             writes.push(Write::Put { item: encode(&overflow, None), expect: Expect::Absent });
         }
@@ -127,7 +126,7 @@ pub fn body_item(
     id: &TaskId,
     sort: &str,
     json: Bytes,
-    expires: Option<Timestamp>,
+    expires: Timestamp,
 ) -> NewItem {
     NewItem {
         key: Key::new(keys::task_partition(tenant, id), sort),
@@ -137,7 +136,7 @@ pub fn body_item(
         list: None,
         list2: None,
         due: None,
-        expires,
+        expires: Some(expires),
     }
 }
 

@@ -5,7 +5,7 @@ use super::ServiceError;
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
 use crate::ports::{
-    Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic,
+    Blobs, Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic,
     Wake, Write,
 };
 use crate::repo::{self, Before, StoredTask, TaskWrite, decode};
@@ -19,6 +19,7 @@ const BUSY: u32 = 8;
 #[derive(Clone)]
 pub struct Ports {
     pub store: Arc<dyn Store>,
+    pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub wake: Arc<dyn Wake>,
@@ -60,6 +61,10 @@ impl Core {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.ports.store
+    }
+
+    pub fn blobs(&self) -> &Arc<dyn Blobs> {
+        &self.ports.blobs
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {

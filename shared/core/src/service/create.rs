@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use super::bodies;
 use super::core::{Conflict, Core};
 use super::{Created, FullTask, Identity, NewTask, ServiceError};
 use crate::decide::{
@@ -9,17 +10,11 @@ use crate::decide::{
     plan_hash,
 };
 use crate::domain::{
-    Approval, ApprovalId, ApprovalStatus, Body, MOST_SPAN, Task, TaskId, TaskLimits, TaskType,
-    derived_uuid, parse_span,
+    Approval, ApprovalId, ApprovalStatus, Body, MOST_SPAN, Task, TaskId, TaskType, derived_uuid,
+    parse_span,
 };
 use crate::ports::{Expect, Topic, Write};
-use crate::repo::{self, Child, StoredTask, TaskWrite, body_item, decode, encode};
-
-/// A payload up to this many bytes stands in the header; every change writes the header,
-/// so a larger one stands beside it.
-const INLINE_PAYLOAD: usize = 400;
-/// Results are written once, at the end, so they may be larger.
-pub(crate) const INLINE_RESULT: usize = 4 * 1024;
+use crate::repo::{self, Child, StoredTask, TaskWrite, decode, encode};
 
 impl Core {
     /// Accepts a task: durable when this returns.
@@ -36,11 +31,11 @@ impl Core {
         let id = self.task_id(&new);
         let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
         let facts = self.facts();
-        let (payload, large) = split(&new.payload, INLINE_PAYLOAD, TaskLimits::PAYLOAD)?;
+        let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
         let reasons = self.gate_reasons(&new, &facts.rules.gates);
         let approval = (!reasons.is_empty()).then(|| ApprovalId::of(&id, 1));
         let draft = Draft {
-            payload,
+            payload: placed.body.clone(),
             approval: approval.clone().map(|id| (id, reasons.join("; "))),
             ..self.draft(&new, id.clone(), body_hash.clone())?
         };
@@ -48,19 +43,17 @@ impl Core {
         let mut writes =
             TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
                 .writes();
-        if let Some(json) = large {
-            // In the same commit: of two requests with one key the header must never point
-            // at the other's payload.
-            let item = body_item(&new.tenant, &id, repo::PAYLOAD, json, None);
-            writes.push(Write::Put { item, expect: Expect::Absent });
-        }
         if let Some(approval) = &approval {
             let approval = self.ask(&decided.task, &new, approval.clone(), reasons, &facts);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {
-            writes.push(self.link(&new, parent, &id, facts.now).await?);
+            writes.push(self.link(&new, parent, &id, &facts).await?);
         }
+        // In the same commit, or under a name that depends on the content: of two requests
+        // with one key the header must never point at the other's payload.
+        let expires = facts.rules.keep_beside(None, facts.now);
+        writes.extend(self.put_beside(&new.tenant, &id, &placed, expires).await?);
         writes.extend(beside);
         match self.commit(writes).await? {
             None => {
@@ -202,7 +195,7 @@ impl Core {
         new: &NewTask,
         parent: &TaskId,
         child: &TaskId,
-        at: crate::domain::Timestamp,
+        facts: &Facts<'_>,
     ) -> Result<Write, ServiceError> {
         if self.stored_task(&new.tenant, parent).await?.is_none() {
             return Err(ServiceError::Invalid {
@@ -214,8 +207,8 @@ impl Core {
             tenant: new.tenant.clone(),
             parent: parent.clone(),
             child: child.clone(),
-            at,
-            expires: None,
+            at: facts.now,
+            expires: Some(facts.rules.keep_beside(None, facts.now)),
         };
         Ok(Write::Put { item: encode(&child, None), expect: Expect::Absent })
     }
@@ -253,23 +246,6 @@ impl Core {
 
 fn refused(rejection: Rejection) -> ServiceError {
     ServiceError::Conflict { message: rejection.to_string() }
-}
-
-/// A JSON object for the header if it is small, else the bytes for an item beside it.
-pub(crate) fn split(
-    object: &Map<String, Value>,
-    inline: usize,
-    most: usize,
-) -> Result<(Body, Option<bytes::Bytes>), ServiceError> {
-    let json = serde_json::to_vec(object).expect("a JSON object can be written");
-    let bytes = json.len();
-    if bytes > most {
-        return Err(ServiceError::TooLarge { what: "payload", bytes, most });
-    }
-    if bytes <= inline {
-        return Ok((Body::In(object.clone()), None));
-    }
-    Ok((Body::Item(bytes as u64), Some(json.into())))
 }
 
 /// What makes two requests the same.

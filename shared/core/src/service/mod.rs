@@ -1,6 +1,7 @@
 //! Load, decide, commit, and on a conflict load again: what handlers call.
 
 mod approvals;
+mod bodies;
 mod core;
 mod create;
 mod events;
@@ -10,6 +11,7 @@ mod tasks;
 mod timeline;
 mod types;
 
+pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;
 pub use timeline::older_log;

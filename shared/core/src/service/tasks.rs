@@ -1,54 +1,17 @@
 use futures_util::future::try_join_all;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::core::{CommandError, Core};
-use super::create::{INLINE_RESULT, split};
-use super::{FullTask, Identity, NewTask, ServiceError, StatusChange, TaskFilter};
-use crate::decide::{ApprovalCommand, Command, Ending, Rejection, decide_approval};
-use crate::domain::{Approval, Body, Caller, Status, Task, TaskId, TenantId};
-use crate::ports::{Expect, Item, Key, ListRange, Page, Query, WhichList, Write};
-use crate::repo::{self, Child, StoredTask, Versioned, decode, encode, read_body};
+use super::{FullTask, Identity, NewTask, Placed, ServiceError, StatusChange, TaskFilter};
+use crate::decide::{ApprovalCommand, Command, Ending, Rejection, decide_approval, decide_on};
+use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
+use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
+use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
-/// Results up to this size are kept in an item; the contract's limit for payloads holds
-/// for what comes from outside.
-const RESULT: usize = 300 * 1024;
 /// How many tasks a filtered list looks at for one page before it hands back a cursor.
 const LOOK_AT: usize = 2_000;
 
 impl Core {
-    pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
-        let items = self.store().collect(&repo::task_partition(tenant, id), "").await?;
-        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
-        let head = items.iter().find(|item| &*item.key.sort == repo::HEAD).ok_or_else(not_found)?;
-        let stored = decode::<Task>(head)?;
-        let body = |sort: &str| items.iter().find(|item| &*item.key.sort == sort);
-        let children = items
-            .iter()
-            .filter(|item| item.key.sort.starts_with(repo::CHILDREN))
-            .map(|item| decode::<Child>(item).map(|child| child.value.child))
-            .collect::<Result<_, _>>()?;
-        Ok(FullTask {
-            payload: whole(&stored.value.payload, body(repo::PAYLOAD), &head.key)?,
-            result: match &stored.value.result {
-                None => None,
-                Some(result) => Some(whole(result, body(repo::RESULT), &head.key)?),
-            },
-            children,
-            version: stored.version,
-            task: stored.value,
-        })
-    }
-
-    /// The payload of a task, wherever it stands.
-    pub async fn payload(&self, task: &Task) -> Result<Map<String, Value>, ServiceError> {
-        if let Body::In(map) = &task.payload {
-            return Ok(map.clone());
-        }
-        let key = Key::new(repo::task_partition(&task.tenant, &task.id), repo::PAYLOAD);
-        let item = self.store().get(&key).await?;
-        whole(&task.payload, item.as_ref(), &key)
-    }
-
     /// Newest first.
     pub async fn tasks(
         &self,
@@ -61,13 +24,14 @@ impl Core {
         let mut found: Vec<TaskId> = Vec::new();
         let mut next = cursor;
         let mut looked = 0;
+        let from = filter.created_from.map(|at| at.sortable().into());
         loop {
             // Never more keys than places left, so that the cursor stands right after the
             // last task handed out.
             let query = Query {
                 list,
                 partition: partition.clone(),
-                range: ListRange::default(),
+                range: ListRange { from: from.clone(), to: None },
                 descending: true,
                 limit: limit - found.len(),
                 cursor: next,
@@ -85,7 +49,7 @@ impl Core {
                 break;
             }
         }
-        let tasks = try_join_all(found.iter().map(|id| self.task(tenant, id))).await?;
+        let tasks = try_join_all(found.iter().map(|id| self.listed_task(tenant, id))).await?;
         Ok(Page { entries: tasks, next })
     }
 
@@ -115,14 +79,16 @@ impl Core {
     ) -> Result<FullTask, ServiceError> {
         let owner = outside_owner(caller);
         let reason = change.error.clone();
-        let mut beside = Vec::new();
+        let mut result = None;
         let command = match change.status {
             Status::Cancelled => return self.cancel_task(caller, id, reason).await,
             Status::InProgress => Command::ClaimOutside { owner },
             Status::Completed => {
                 let object = change.result.unwrap_or_default();
-                let result = self.result_body(&caller.tenant, id, object, &mut beside)?;
-                Command::EndOutside { owner, ending: Ending::Succeeded { result } }
+                let placed = self.place_result(&caller.tenant, id, &object)?;
+                let ending = Ending::Succeeded { result: placed.body.clone() };
+                result = Some(placed);
+                Command::EndOutside { owner, ending }
             }
             Status::Failed => {
                 let error = reason.unwrap_or_else(|| "failed, no reason given".to_owned());
@@ -140,7 +106,7 @@ impl Core {
                 return Err(ServiceError::Conflict { message });
             }
         };
-        self.outside(&caller.tenant, id, &command, beside).await
+        self.outside(&caller.tenant, id, &command, result).await
     }
 
     async fn outside(
@@ -148,28 +114,21 @@ impl Core {
         tenant: &TenantId,
         id: &TaskId,
         command: &Command,
-        beside: Vec<Write>,
+        result: Option<Placed>,
     ) -> Result<FullTask, ServiceError> {
         let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
+        let mut beside = Vec::new();
+        if let Some(result) = result {
+            // Decided once before, so that what is refused leaves no blob behind.
+            let task = state.value.clone();
+            let status = Some(task.status);
+            decide_on(task, state.version, command, &self.facts()).map_err(|rejection| {
+                CommandError::Rejected { rejection, status }.into_service(id)
+            })?;
+            beside.extend(self.put_result(tenant, id, &result).await?);
+        }
         self.command_on(state, command, &beside).await.map_err(|e| e.into_service(id))?;
         self.task(tenant, id).await
-    }
-
-    /// Where a result stands: in the header, or in an item that `beside` puts in the same
-    /// commit, so that no stale run can change what a finished task points at.
-    pub fn result_body(
-        &self,
-        tenant: &TenantId,
-        id: &TaskId,
-        object: Map<String, Value>,
-        beside: &mut Vec<Write>,
-    ) -> Result<Body, ServiceError> {
-        let (body, large) = split(&object, INLINE_RESULT, RESULT)?;
-        if let Some(json) = large {
-            let item = repo::body_item(tenant, id, repo::RESULT, json, None);
-            beside.push(Write::Put { item, expect: Expect::Absent });
-        }
-        Ok(body)
     }
 
     pub async fn cancel_task(
@@ -275,23 +234,6 @@ fn outside_owner(caller: &Caller) -> String {
 
 fn not_found(id: &TaskId) -> ServiceError {
     ServiceError::NotFound { what: "task", id: id.to_string() }
-}
-
-fn whole(
-    body: &Body,
-    beside: Option<&Item>,
-    key: &Key,
-) -> Result<Map<String, Value>, ServiceError> {
-    match (body, beside) {
-        (Body::In(map), _) => Ok(map.clone()),
-        (Body::Item(_), Some(item)) => Ok(read_body(item)?),
-        (Body::Item(bytes), None) => Err(ServiceError::Down {
-            reason: format!("{key} points at a body of {bytes} bytes that is not there"),
-        }),
-        (Body::Blob(blob, _), _) => {
-            Err(ServiceError::Down { reason: format!("{key} points at blob {blob}") })
-        }
-    }
 }
 
 fn fits(task: &Task, filter: &TaskFilter) -> bool {

@@ -69,6 +69,8 @@ pub struct TaskFilter {
     pub priority: Option<Priority>,
     pub source: Option<String>,
     pub parent: Option<TaskId>,
+    /// Created then or later: what is older is not even looked at.
+    pub created_from: Option<Timestamp>,
 }
 
 /// One line of a task's history.

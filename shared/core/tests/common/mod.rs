@@ -10,10 +10,13 @@ use watchbill_core::domain::{
 use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
-use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{
+    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
+};
 
 pub struct World {
     pub store: Arc<MemoryStore>,
+    pub blobs: Arc<MemoryBlobs>,
     pub clock: Arc<FakeClock>,
     pub wake: Arc<MemoryWake>,
     pub core: Core,
@@ -33,6 +36,7 @@ impl World {
     fn made(rules: Rules, seed: u64, percent: Option<u64>) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let blobs = Arc::new(MemoryBlobs::new());
         let wake = Arc::new(MemoryWake::new());
         let seen: Arc<dyn Store> = match percent {
             None => store.clone(),
@@ -40,12 +44,13 @@ impl World {
         };
         let ports = Ports {
             store: seen,
+            blobs: blobs.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: wake.clone(),
         };
         let core = Core::new(ports, Arc::new(rules), 1);
-        Self { store, clock, wake, core }
+        Self { store, blobs, clock, wake, core }
     }
 
     /// How many items of a kind stand in the store.

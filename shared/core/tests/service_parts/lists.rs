@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Priority, Role, Status, TaskId, TaskType, hash_key};
+use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{NewTask, ServiceError, TaskFilter};
 
 use crate::common::{World, caller, new_task, outside_rules, plain, succeeded, tenant};
@@ -45,6 +46,7 @@ async fn pages_of_a_list_hold_every_task_once_newest_first() {
             priority: Some(priority),
             source: Some(source.into()),
             parent: None,
+            created_from: None,
         };
         made.push((id, of));
     }
@@ -157,4 +159,20 @@ async fn revoking_a_name_revokes_every_key_of_it() {
             assert_eq!(open, None, "seed {seed}");
         }
     }
+}
+
+/// What is older is not among them, whatever else is asked for.
+#[tokio::test]
+async fn a_list_may_begin_at_a_time() {
+    let world = World::new(Rules::default());
+    let mut made = Vec::new();
+    for _ in 0..6 {
+        made.push((world.create(new_task(TaskType::Monitor, Priority::P2)).await, world.clock.now()));
+        world.clock.advance(Duration::from_secs(10));
+    }
+    let filter = TaskFilter { created_from: Some(made[3].1), ..TaskFilter::default() };
+    let page = world.core.tasks(&tenant(), &filter, 100, None).await.unwrap();
+    let found: Vec<_> = page.entries.into_iter().map(|full| full.task.id).collect();
+    let wanted: Vec<_> = made[3..].iter().rev().map(|(id, _)| id.clone()).collect();
+    assert_eq!(found, wanted);
 }

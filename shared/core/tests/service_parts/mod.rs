@@ -1,4 +1,5 @@
 mod approvals;
+mod bodies;
 mod events;
 mod identity;
 mod lists;

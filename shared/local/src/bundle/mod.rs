@@ -4,9 +4,11 @@
 //! - `feeds`: the change feed's two readers, `router` and `recorder`.
 //! - `slots`: takes from the lanes and hands to executors.
 //! - `timers`: the sweeper, and the keeping of what has expired.
+//! - `notices`: the notify lane and its delivery.
 //! - `registry`: which functions there are.
 
 mod feeds;
+pub mod notices;
 mod position;
 pub mod registry;
 mod slots;
@@ -22,9 +24,10 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use watchbill_adapters_host::clock::SystemClock;
+use watchbill_adapters_host::entropy::SystemEntropy;
+use watchbill_adapters_local::blobs::FolderBlobs;
 use watchbill_adapters_local::bus::{LocalBus, Subscriber};
-use watchbill_adapters_local::clock::SystemClock;
-use watchbill_adapters_local::entropy::SystemEntropy;
 use watchbill_adapters_local::lanes::LocalLanes;
 use watchbill_adapters_local::sqlite::{Feed, Options, SqliteStore};
 use watchbill_adapters_local::wake::LocalWake;
@@ -43,12 +46,15 @@ use watchbill_router::Router;
 use watchbill_sweeper::Sweeper;
 
 pub use feeds::LagReport;
+pub use notices::Notices;
 
 /// How the bundle is set up.
 #[derive(Clone)]
 pub struct Settings {
     pub rules: Rules,
     pub reactions: Vec<Reaction>,
+    /// Whom to tell of events, if anyone.
+    pub notices: Option<Notices>,
     /// Tasks run at once; one more is kept for P0. None: tasks are only accepted.
     pub slots: usize,
     /// Between two looks at what is due.
@@ -61,6 +67,7 @@ impl Default for Settings {
         Self {
             rules: Rules::default(),
             reactions: Vec::new(),
+            notices: None,
             slots: 32,
             sweep_every: Duration::from_millis(500),
             store: Options::default(),
@@ -112,8 +119,11 @@ impl Bundle {
             .await
             .context("opening the store")??;
         let store = Arc::new(store);
+        // After the store: its lock says that nobody else is in the folder.
+        let blobs = FolderBlobs::open(data).context("opening the blobs")?;
         let ports = Ports {
             store: store.clone(),
+            blobs: Arc::new(blobs.clone()),
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
             wake: Arc::new(LocalWake::new()),
@@ -133,15 +143,16 @@ impl Bundle {
             slots: Vec::new(),
             background: Vec::new(),
         };
-        bundle.start_feeds(settings.reactions, &stopped).await?;
+        bundle.start_feeds(settings.reactions, settings.notices, &stopped).await?;
         bundle.start_slots(settings.slots, agents(&core));
-        bundle.start_timers(settings.sweep_every, &stopped);
+        bundle.start_timers(settings.sweep_every, blobs, &stopped);
         Ok(bundle)
     }
 
     async fn start_feeds(
         &mut self,
         reactions: Vec<Reaction>,
+        notices: Option<Notices>,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let lanes: Arc<dyn Lanes> = self.lanes.clone();
@@ -157,7 +168,14 @@ impl Bundle {
         }));
         let intake: Arc<dyn Subscriber> =
             Arc::new(IntakeOnBus(Intake::new(self.core.clone(), reactions)));
-        let bus = Arc::new(LocalBus::new(vec![intake]));
+        let mut subscribers = vec![intake];
+        if let Some(notices) = notices {
+            let clock = self.core.clock().clone();
+            let (lane, delivering) = notices::open(notices, clock, stopped.clone());
+            subscribers.push(Arc::new(lane));
+            self.background.push(tokio::spawn(delivering));
+        }
+        let bus = Arc::new(LocalBus::new(subscribers));
         let recorder = Recorder::new(self.core.clone(), bus);
         let from = position::load(&self.store).await.context("reading the feed's position")?;
         let feed = Feed::open(self.store.clone(), from);
@@ -195,7 +213,12 @@ impl Bundle {
         self.slots = slots::start(&self.lanes, &Arc::new(executors), slots);
     }
 
-    fn start_timers(&mut self, sweep_every: Duration, stopped: &watch::Receiver<bool>) {
+    fn start_timers(
+        &mut self,
+        sweep_every: Duration,
+        blobs: FolderBlobs,
+        stopped: &watch::Receiver<bool>,
+    ) {
         let sweeper = Sweeper::new(self.core.clone(), self.lanes.clone());
         let clock = self.core.clock().clone();
         let stopped = stopped.clone();
@@ -205,7 +228,13 @@ impl Bundle {
             sweep_every,
             stopped.clone(),
         )));
-        self.background.push(tokio::spawn(timers::keep(self.store.clone(), clock, stopped)));
+        let keeper = timers::Keeper {
+            store: self.store.clone(),
+            blobs,
+            rules: self.core.rules().clone(),
+            clock,
+        };
+        self.background.push(tokio::spawn(keeper.keep(stopped)));
     }
 
     /// Changes that router and recorder have not seen yet.

@@ -9,8 +9,13 @@ use watchbill_dev_agent::DevAgent;
 use watchbill_devops_agent::DevopsAgent;
 use watchbill_faq_agent::FaqAgent;
 use watchbill_ops_agent::OpsAgent;
+use watchbill_ops_cycle::OpsCycle;
 
 use watchbill_agent::ooda::OpsPorts;
+
+/// Functions that only the deployed bundle has, and why.
+pub const ELSEWHERE: &[(&str, &str)] =
+    &[("redis-bridge", "there is no Redis connector yet; the function says so")];
 
 /// Every function of the bundle that this process wires, by its folder's name.
 pub const FUNCTIONS: &[&str] = &[
@@ -19,7 +24,9 @@ pub const FUNCTIONS: &[&str] = &[
     "devops-agent",
     "faq-agent",
     "intake",
+    "notifier",
     "ops-agent",
+    "ops-cycle",
     "recorder",
     "router",
     "sweeper",
@@ -37,5 +44,6 @@ pub fn agents(ops: OpsPorts) -> Vec<Arc<dyn TaskAgent>> {
         Arc::new(DevAgent),
         Arc::new(FaqAgent),
         Arc::new(DevopsAgent),
+        Arc::new(OpsCycle),
     ]
 }

@@ -1,22 +1,20 @@
 //! The configuration as the bundle uses it: the file, with the environment above it and the
 //! command line above both. Every fault names the setting and its value.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use watchbill_api::{JwtConfig, RateLimits, StaticKey};
-use watchbill_core::decide::{GateRules, Rules};
-use watchbill_core::domain::{Agent, Priority, Role, TaskType, TenantId, hash_key, parse_span};
-use watchbill_core::reactions::{Reaction, ReactionForm};
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{Role, TenantId, hash_key};
+use watchbill_core::reactions::Reaction;
+use watchbill_wire::settings::{Switch, allow, on_or_off, words};
 
-use super::file::{File, Switch, in_a_line, read};
+pub use watchbill_wire::settings::Env;
+
+use super::file::{File, read};
 use crate::cli::args::ServeArgs;
-
-/// The reactions that come with Watchbill.
-const SHIPPED_REACTIONS: &str = include_str!("../../reactions.yaml");
 
 pub struct Config {
     pub host: IpAddr,
@@ -35,19 +33,28 @@ pub struct Config {
     pub log_folders: Vec<PathBuf>,
     pub probe_private: bool,
     pub probe_hosts: Vec<String>,
+    pub notify: Option<Notify>,
     pub first_task: bool,
     pub log: String,
     pub log_json: bool,
 }
+
+/// Whom to tell of what.
+pub struct Notify {
+    pub url: String,
+    pub secret: Option<String>,
+    pub events: Vec<String>,
+}
+
+/// Events that are worth a notice, unless others are named.
+const WORTH_A_NOTICE: &[&str] =
+    &["approval.requested", "task.failed", "sla.violation", "alert.triggered"];
 
 /// What tokens are checked with.
 pub struct JwtSettings {
     pub config: JwtConfig,
     pub jwks_url: Option<String>,
 }
-
-/// The environment, as a map so that tests can bring their own.
-pub type Env = BTreeMap<String, String>;
 
 pub fn environment() -> Env {
     std::env::vars_os()
@@ -79,7 +86,7 @@ impl Config {
             port: args.port.or(file.port).unwrap_or(8000),
             data: args.data.clone().or(file.data.clone()).unwrap_or_else(|| ".watchbill".into()),
             slots: if agents_off { 0 } else { slots },
-            rules: rules(&file, env)?,
+            rules: file.rules_form().rules(env, true)?,
             reactions: reactions(&file, env)?,
             static_keys: static_keys(env)?,
             operator_key_hash: env.get("ORCHESTRATOR_OPERATOR_KEY").map(|key| hash_key(key)),
@@ -102,6 +109,7 @@ impl Config {
                 Some(list) => words(list),
                 None => file.probes.allow_hosts.clone(),
             },
+            notify: notify(&file, env),
             first_task: match env.get("WATCHBILL_FIRST_TASK") {
                 Some(text) => on_or_off("WATCHBILL_FIRST_TASK", text)?,
                 None => file.first_task.unwrap_or(true),
@@ -117,93 +125,24 @@ impl Config {
     }
 }
 
-fn rules(file: &File, env: &Env) -> anyhow::Result<Rules> {
-    let mut rules = Rules { approve_own: true, ..Rules::default() };
-    for (task_type, agent) in &file.routes {
-        let task_type = TaskType::parse(task_type).context("routes")?;
-        rules.routes.insert(task_type, Agent::parse(agent).context("routes")?);
-    }
-    let external = match env.get("EXTERNAL_AGENTS") {
-        Some(list) => words(list),
-        None => file.external_agents.clone(),
-    };
-    for agent in external {
-        rules.external.insert(Agent::parse(&agent).context("external_agents")?);
-    }
-    rules.gates = gates(file, env)?;
-    set_span(&mut rules.decide_within, "approvals.decide_within", &file.approvals.decide_within)?;
-    set_span(&mut rules.use_within, "approvals.use_within", &file.approvals.use_within)?;
-    rules.approve_own = match env.get("APPROVAL_SELF") {
-        Some(text) => allow("APPROVAL_SELF", text)?,
-        None => file.approvals.own.unwrap_or(true),
-    };
-    set_span(&mut rules.retry.base, "retries.base", &file.retries.base)?;
-    set_span(&mut rules.retry.cap, "retries.cap", &file.retries.cap)?;
-    rules.retry.max_retries = file.retries.most.unwrap_or(rules.retry.max_retries);
-    set_span(&mut rules.lease.run, "run_limit", &file.run_limit)?;
-    if rules.lease.run > Duration::from_secs(15 * 60) {
-        bail!("run_limit: 15 minutes are the most; longer work suspends and goes on");
-    }
-    set_span(&mut rules.lease.outside, "worker_lease", &file.worker_lease)?;
-    for (priority, target) in &file.sla.targets {
-        let priority = Priority::parse(priority).context("sla.targets")?;
-        let span = parse_span(target).context("sla.targets")?;
-        rules.sla.targets.insert(priority, span);
-    }
-    rules.sla.threshold = match file.sla.threshold.unwrap_or(rules.sla.threshold) {
-        percent @ 1..=100 => percent,
-        other => bail!("sla.threshold {other}: use 1 to 100 percent"),
-    };
-    rules.sla.lift = file.sla.lift.unwrap_or(false);
-    set_span(&mut rules.keep_tasks, "keep.tasks", &file.keep.tasks)?;
-    set_span(&mut rules.keep_approvals, "keep.approvals", &file.keep.approvals)?;
-    if rules.keep_approvals < Duration::from_secs(30 * 86_400) {
-        bail!("keep.approvals: the history of approvals is kept 30 days at least");
-    }
-    Ok(rules)
-}
-
-fn gates(file: &File, env: &Env) -> anyhow::Result<GateRules> {
-    let off = match env.get("WATCHBILL_GATES") {
-        Some(text) => !on_or_off("WATCHBILL_GATES", text)?,
-        None => file.gates.all == Some(Switch::Off),
-    };
-    if off {
-        return Ok(GateRules::off());
-    }
-    let mut gates = GateRules::default();
-    if let Some(list) = &file.gates.priorities {
-        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|p| Priority::parse(p)).collect();
-        gates.priorities = parsed.context("gates.priorities")?;
-    }
-    if let Some(list) = &file.gates.production {
-        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|t| TaskType::parse(t)).collect();
-        gates.production = parsed.context("gates.production")?;
-    }
-    gates.feature_flags = file.gates.feature_flags.unwrap_or(gates.feature_flags);
-    Ok(gates)
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReactionsFile {
-    reactions: Vec<ReactionForm>,
-}
-
 fn reactions(file: &File, env: &Env) -> anyhow::Result<Vec<Reaction>> {
     let path = env.get("WATCHBILL_REACTIONS").map(PathBuf::from).or(file.reactions.clone());
-    let (text, name) = match &path {
-        Some(path) => (read(path)?, path.display().to_string()),
-        None => (SHIPPED_REACTIONS.to_owned(), "the shipped reactions".to_owned()),
-    };
-    parse_reactions(&text).with_context(|| format!("{name} are not as they should be"))
+    match &path {
+        Some(path) => watchbill_intake::read_reactions(&read(path)?)
+            .with_context(|| format!("{} is not as it should be", path.display())),
+        None => Ok(watchbill_intake::shipped_reactions()),
+    }
 }
 
-fn parse_reactions(text: &str) -> anyhow::Result<Vec<Reaction>> {
-    match serde_saphyr::from_str::<ReactionsFile>(text) {
-        Ok(file) => Ok(Reaction::check_all(file.reactions)?),
-        Err(error) => bail!("{}", in_a_line(&error)),
-    }
+fn notify(file: &File, env: &Env) -> Option<Notify> {
+    let url = env.get("WATCHBILL_WEBHOOK_URL").cloned().or(file.notify.webhook.clone())?;
+    let events = match env.get("NOTIFY_EVENTS") {
+        Some(list) => Some(words(list)),
+        None => file.notify.events.clone(),
+    };
+    let worth = || WORTH_A_NOTICE.iter().map(|name| (*name).to_owned()).collect();
+    let secret = env.get("WATCHBILL_WEBHOOK_SECRET").cloned();
+    Some(Notify { url, secret, events: events.unwrap_or_else(worth) })
 }
 
 /// `ORCHESTRATOR_API_KEY_<NAME>=<key>:<role>`
@@ -254,39 +193,9 @@ fn rate_limits(file: &File, env: &Env) -> anyhow::Result<RateLimits> {
     }
 }
 
-fn words(list: &str) -> Vec<String> {
-    list.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
-}
-
-fn set_span(into: &mut Duration, name: &str, text: &Option<String>) -> anyhow::Result<()> {
-    if let Some(text) = text {
-        *into = parse_span(text).with_context(|| name.to_owned())?;
-        if into.is_zero() {
-            bail!("{name}: it can't be zero");
-        }
-    }
-    Ok(())
-}
-
 fn number(env: &Env, name: &str) -> anyhow::Result<Option<usize>> {
     let parse = |text: &String| {
         text.parse().with_context(|| format!("{name} '{text}' is not a whole number"))
     };
     env.get(name).map(parse).transpose()
-}
-
-fn on_or_off(name: &str, text: &str) -> anyhow::Result<bool> {
-    match text {
-        "on" | "true" | "1" => Ok(true),
-        "off" | "false" | "0" => Ok(false),
-        other => bail!("{name} '{other}': use on or off"),
-    }
-}
-
-fn allow(name: &str, text: &str) -> anyhow::Result<bool> {
-    match text {
-        "allow" | "on" | "true" | "1" => Ok(true),
-        "deny" | "off" | "false" | "0" => Ok(false),
-        other => bail!("{name} '{other}': use allow or deny"),
-    }
 }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+use watchbill_wire::settings::{
+    ApprovalsForm, GatesForm, KeepForm, RetriesForm, RulesForm, SlaForm, Switch,
+};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,23 +27,17 @@ pub struct File {
     pub rate_limits: Option<String>,
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
-    pub gates: Gates,
-    pub approvals: Approvals,
-    pub retries: Retries,
-    pub sla: Sla,
-    pub keep: Keep,
+    pub gates: GatesForm,
+    pub approvals: ApprovalsForm,
+    pub retries: RetriesForm,
+    pub sla: SlaForm,
+    pub keep: KeepForm,
     pub logs: Logs,
     pub probes: Probes,
     pub reactions: Option<PathBuf>,
+    pub notify: Notify,
     pub log: Option<String>,
     pub log_format: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Switch {
-    On,
-    Off,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -62,48 +59,6 @@ pub struct Cors {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Gates {
-    /// `off` switches all of them off.
-    pub all: Option<Switch>,
-    pub priorities: Option<Vec<String>>,
-    pub production: Option<Vec<String>>,
-    pub feature_flags: Option<bool>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Approvals {
-    pub decide_within: Option<String>,
-    pub use_within: Option<String>,
-    /// Whether one may approve what one submitted oneself.
-    pub own: Option<bool>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retries {
-    pub base: Option<String>,
-    pub cap: Option<String>,
-    pub most: Option<u32>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sla {
-    pub targets: BTreeMap<String, String>,
-    pub threshold: Option<u8>,
-    pub lift: Option<bool>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Keep {
-    pub tasks: Option<String>,
-    pub approvals: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub struct Logs {
     pub folders: Vec<PathBuf>,
 }
@@ -115,6 +70,13 @@ pub struct Probes {
     pub allow_hosts: Vec<String>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    pub webhook: Option<String>,
+    pub events: Option<Vec<String>>,
+}
+
 impl File {
     /// The file named, which must be there; or `watchbill.yaml` here, if there is one.
     pub fn load(named: Option<&Path>) -> anyhow::Result<Self> {
@@ -124,6 +86,21 @@ impl File {
         }
         let text = read(path)?;
         Self::parse(&text).with_context(|| format!("{} is not as it should be", path.display()))
+    }
+
+    /// The part that the rules are made of.
+    pub fn rules_form(&self) -> RulesForm {
+        RulesForm {
+            routes: self.routes.clone(),
+            external_agents: self.external_agents.clone(),
+            gates: self.gates.clone(),
+            approvals: self.approvals.clone(),
+            retries: self.retries.clone(),
+            sla: self.sla.clone(),
+            keep: self.keep.clone(),
+            run_limit: self.run_limit.clone(),
+            worker_lease: self.worker_lease.clone(),
+        }
     }
 
     pub fn parse(text: &str) -> anyhow::Result<Self> {

@@ -6,7 +6,6 @@ mod example;
 mod file;
 mod first;
 mod health;
-mod jwks;
 mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};
@@ -15,16 +14,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
 use tracing_subscriber::EnvFilter;
 use watchbill_adapters_local::log_files::LogFolders;
-use watchbill_adapters_local::system::LocalSystem;
+use watchbill_adapters_host::system::LocalSystem;
 use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
-use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwtConfig};
+use watchbill_adapters_host::clock::SystemClock;
+use watchbill_adapters_net::key_set::KeySetUrl;
+use watchbill_adapters_net::webhook::HttpWebhook;
+use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_core::domain::Agent;
 use watchbill_core::service::Core;
 
-use crate::bundle::{Bundle, Settings, registry};
+use crate::bundle::{Bundle, Notices, Settings, registry};
 use crate::cli::args::ServeArgs;
 use config::Config;
 
@@ -42,6 +45,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let settings = Settings {
         rules: config.rules.clone(),
         reactions: config.reactions.clone(),
+        notices: config.notify.as_ref().map(notices).transpose()?,
         slots: config.slots,
         ..Settings::default()
     };
@@ -147,15 +151,22 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::Tas
     })
 }
 
+fn notices(notify: &config::Notify) -> anyhow::Result<Notices> {
+    let clock = Arc::new(SystemClock::new());
+    let webhook = HttpWebhook::new(&notify.url, notify.secret.as_deref(), clock)?;
+    Ok(Notices { webhook: Arc::new(webhook), types: notify.events.clone() })
+}
+
 fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
     let mut jwt: JwtConfig = config.jwt.config.clone();
     if let Some(url) = &config.jwt.jwks_url {
-        jwt.jwks = Some(Arc::new(jwks::UrlJwks::new(url)?));
+        jwt.jwks = Some(Arc::new(UrlJwks(KeySetUrl::new(url)?)));
     }
     Ok(ApiConfig {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         static_keys: config.static_keys.clone(),
         operator_key_hash: config.operator_key_hash.clone(),
+        first_key: None,
         jwt,
         rate_limits: config.rate_limits.clone(),
         cors_origins: config.cors_origins.clone(),
@@ -184,6 +195,15 @@ fn agent_infos(config: &Config) -> Vec<AgentInfo> {
             status: status(agent).to_owned(),
         })
         .collect()
+}
+
+struct UrlJwks(KeySetUrl);
+
+#[async_trait]
+impl JwksSource for UrlJwks {
+    async fn fetch(&self) -> Result<String, String> {
+        self.0.fetch().await
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -73,6 +73,7 @@ impl TaskQuery {
         let agent = form.choice("assigned_to", Agent::parse);
         let parent = form.parsed("parent_task_id", TaskId::parse);
         let filter = TaskFilter {
+            created_from: None,
             status: form.choice("status", Status::parse),
             agent: form.choice("agent", Agent::parse).or(agent),
             task_type: form.choice("type", TaskType::parse),

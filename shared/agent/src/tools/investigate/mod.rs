@@ -112,7 +112,7 @@ async fn gather_tasks(run: &Run, history: Option<&dyn History>, facts: &mut Fact
     };
     let tenant = &run.task.tenant;
     let since = facts.from.minus(DEPLOY_WINDOW);
-    let asked = history.recent_tasks(tenant, since, facts.to, MOST_TASKS);
+    let asked = history.recent_tasks(tenant, since, facts.to, None, MOST_TASKS);
     match run.within(Duration::from_secs(10), asked).await {
         Some(Ok(tasks)) => {
             let others = tasks.into_iter().filter(|task| task.task_id != run.task.id);

@@ -1,0 +1,94 @@
+//! The API on Lambda: its configuration from the template, its calls from API Gateway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::ConnectInfo;
+use lambda_http::RequestExt as _;
+use lambda_http::request::RequestContext;
+use tower::ServiceExt as _;
+use watchbill_adapters_aws::config::Setup;
+use watchbill_adapters_aws::secrets::Secret;
+use watchbill_adapters_net::key_set::KeySetUrl;
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::Agent;
+
+use crate::{AgentInfo, ApiConfig, FirstKey, JwksSource, JwtConfig, RateLimits};
+
+/// The secret that the template makes, and the field in it.
+const FIRST_KEY: (&str, &str) = ("WATCHBILL_ADMIN_SECRET", "key");
+
+pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfig> {
+    let limits = setup.get("RATE_LIMITS");
+    if limits == Some("off") {
+        setup.must_be_forced("RATE_LIMITS=off")?;
+    }
+    let rate_limits = limits.map(RateLimits::parse).transpose().context("RATE_LIMITS")?;
+    let first_key = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
+    let jwks = setup.get("WATCHBILL_JWKS_URL").map(KeySetUrl::new).transpose()?;
+    Ok(ApiConfig {
+        first_key: first_key.map(|secret| Arc::new(KeptKey(secret)) as Arc<dyn FirstKey>),
+        jwt: JwtConfig {
+            hs_secret: setup.read_parameter("WATCHBILL_JWT_SECRET_PARAMETER").await?,
+            jwks: jwks.map(|url| Arc::new(UrlJwks(url)) as Arc<dyn JwksSource>),
+            issuer: setup.get("WATCHBILL_JWT_ISSUER").map(str::to_owned),
+            audience: setup.get("WATCHBILL_JWT_AUDIENCE").map(str::to_owned),
+        },
+        rate_limits: rate_limits.unwrap_or_default(),
+        cors_origins: setup.words("ORCHESTRATOR_CORS_ORIGINS"),
+        agents: agents(rules),
+        // API Gateway answers in one piece.
+        streams: false,
+        ..ApiConfig::default()
+    })
+}
+
+fn agents(rules: &Rules) -> Vec<AgentInfo> {
+    let info = |agent| AgentInfo {
+        agent,
+        built: agent == Agent::Ops,
+        status: if rules.external.contains(&agent) { "external" } else { "running" }.to_owned(),
+    };
+    [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].map(info).into()
+}
+
+struct KeptKey(Secret);
+
+#[async_trait]
+impl FirstKey for KeptKey {
+    async fn fetch(&self) -> Result<Arc<str>, String> {
+        self.0.get().await.map_err(|error| error.to_string())
+    }
+}
+
+struct UrlJwks(KeySetUrl);
+
+#[async_trait]
+impl JwksSource for UrlJwks {
+    async fn fetch(&self) -> Result<String, String> {
+        self.0.fetch().await
+    }
+}
+
+/// Serves the router for as long as Lambda hands over calls.
+pub async fn serve_lambda(router: Router) -> anyhow::Result<()> {
+    let service = lambda_http::service_fn(move |mut request: lambda_http::Request| {
+        if let Some(caller) = address(&request) {
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::new(caller, 0)));
+        }
+        router.clone().oneshot(request)
+    });
+    let served = lambda_http::run(service).await;
+    served.map_err(|error| anyhow::anyhow!("the Lambda runtime broke off: {error}"))
+}
+
+/// Where a call comes from, as the gateway saw it: callers without a key are counted by it.
+fn address(request: &lambda_http::Request) -> Option<IpAddr> {
+    match request.request_context_ref()? {
+        RequestContext::ApiGatewayV2(context) => context.http.source_ip.as_ref()?.parse().ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,70 @@
+//! The admin's key that everything begins with, where someone else keeps it.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use common::{ADMIN, Api, api_with, ask, config};
+use watchbill_api::{ApiConfig, FirstKey};
+use watchbill_core::decide::Rules;
+
+const FIRST: &str = "the-key-that-everything-begins-with";
+
+/// A vault that counts how often it is asked.
+#[derive(Default)]
+struct Vault {
+    key: Mutex<Option<Arc<str>>>,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl FirstKey for Vault {
+    async fn fetch(&self) -> Result<Arc<str>, String> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.key.lock().unwrap().clone().ok_or_else(|| "sealed".to_owned())
+    }
+}
+
+fn api(vault: &Arc<Vault>) -> Api {
+    let config = ApiConfig { first_key: Some(vault.clone()), ..config() };
+    api_with(config, Rules::default())
+}
+
+#[tokio::test]
+async fn it_makes_further_keys_and_nothing_else_is_it() {
+    let vault = Arc::new(Vault::default());
+    *vault.key.lock().unwrap() = Some(FIRST.into());
+    let api = api(&vault);
+    let body = serde_json::json!({"name": "ci", "role": "agent"});
+    let made = ask("POST", "/keys").key(FIRST).json(&body).of(&api).await.json();
+    let key = made["key"].as_str().unwrap().to_owned();
+    assert_eq!(ask("GET", "/tasks").key(&key).of(&api).await.status, 200);
+    ask("GET", "/tasks").key("not-the-key-that-everything-begins-with").of(&api).await.problem(401);
+}
+
+/// Keys that are known here ask nobody; the first key is remembered like any other.
+#[tokio::test]
+async fn who_keeps_it_is_asked_for_unknown_keys_only() {
+    let vault = Arc::new(Vault::default());
+    *vault.key.lock().unwrap() = Some(FIRST.into());
+    let api = api(&vault);
+    assert_eq!(ask("GET", "/tasks").key(ADMIN).of(&api).await.status, 200);
+    assert_eq!(vault.asked.load(Ordering::Relaxed), 0);
+    for _ in 0..3 {
+        assert_eq!(ask("GET", "/tasks").key(FIRST).of(&api).await.status, 200);
+    }
+    assert_eq!(vault.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_sealed_vault_lets_nobody_in() {
+    let vault = Arc::new(Vault::default());
+    let api = api(&vault);
+    let problem = ask("GET", "/tasks").key(FIRST).of(&api).await.problem(401);
+    assert!(!problem.to_string().contains("sealed"), "inside knowledge stays inside: {problem}");
+    assert_eq!(ask("GET", "/tasks").key(ADMIN).of(&api).await.status, 200);
+}

@@ -1,0 +1,134 @@
+//! Events as EventBridge hands them over: our own, whose tenant is proved by the store, and
+//! those of sources that the configuration gives to a tenant.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use watchbill_core::domain::{
+    Event, EventId, EventPriority, EventType, PublishedEvent, TenantId, Timestamp, derived_uuid,
+};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::reactions::is_published;
+use watchbill_core::repo;
+use watchbill_core::service::Core;
+use watchbill_wire::{BusEvent, EventView, SOURCE_PREFIX, tenant_of_resources};
+
+/// What EventBridge puts around an event.
+#[derive(Debug, Deserialize)]
+pub struct Envelope {
+    pub id: String,
+    pub source: String,
+    #[serde(rename = "detail-type")]
+    pub detail_type: String,
+    pub time: String,
+    #[serde(default)]
+    pub resources: Vec<String>,
+    pub detail: Value,
+}
+
+/// Whose the events of a source are. What stands in an event never decides that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources(BTreeMap<String, TenantId>);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("event source '{0}': write source=tenant, such as aws.cloudwatch=default")]
+pub struct SourcesError(String);
+
+impl Sources {
+    /// `aws.cloudwatch=default,ci.example=acme`
+    pub fn parse(text: &str) -> Result<Self, SourcesError> {
+        let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let parsed = pairs.map(|pair| {
+            let wrong = || SourcesError(pair.to_owned());
+            let (source, tenant) = pair.split_once('=').ok_or_else(wrong)?;
+            let (source, tenant) = (source.trim(), tenant.trim());
+            // Our own events say whose they are in another way.
+            if source.is_empty() || source.starts_with(SOURCE_PREFIX) {
+                return Err(wrong());
+            }
+            Ok((source.to_owned(), TenantId::parse(tenant).map_err(|_| wrong())?))
+        });
+        parsed.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The event of an envelope and whose it is. Rejected: it can't be acted on, ever.
+pub async fn open(
+    core: &Core,
+    sources: &Sources,
+    envelope: Envelope,
+) -> Result<(TenantId, Event), HandlerError> {
+    if envelope.source.starts_with(SOURCE_PREFIX) {
+        let (tenant, event) = own(&envelope)?;
+        let known = known(core, &tenant, event).await?;
+        let stranger = || rejected(&envelope, &format!("tenant '{tenant}' has no such event"));
+        return Ok((tenant.clone(), known.ok_or_else(stranger)?));
+    }
+    let Some(tenant) = sources.0.get(&envelope.source) else {
+        let why = format!("source '{}' is given to no tenant by EventSources", envelope.source);
+        return Err(rejected(&envelope, &why));
+    };
+    Ok((tenant.clone(), foreign(&envelope)?))
+}
+
+fn own(envelope: &Envelope) -> Result<(TenantId, Event), HandlerError> {
+    let tenant = tenant_of_resources(&envelope.resources)
+        .ok_or_else(|| rejected(envelope, "its resources name no tenant"))?;
+    let detail = EventView::deserialize(&envelope.detail)
+        .map_err(|error| rejected(envelope, &error.to_string()))?;
+    let event = BusEvent {
+        source: envelope.source.clone(),
+        detail_type: envelope.detail_type.clone(),
+        detail,
+    };
+    let event = Event::try_from(event).map_err(|error| rejected(envelope, &error.to_string()))?;
+    Ok((tenant, event))
+}
+
+/// What was published stands in the store, and that is what counts; a task's events are of a
+/// task that stands there.
+async fn known(
+    core: &Core,
+    tenant: &TenantId,
+    event: Event,
+) -> Result<Option<Event>, HandlerError> {
+    if is_published(&event) {
+        let item = core.store().get(&repo::event_key(tenant, &event.event_id)).await?;
+        let stored = item.as_ref().map(repo::decode::<PublishedEvent>).transpose()?;
+        return Ok(stored.map(|stored| stored.value.event));
+    }
+    let Some(task) = &event.task_id else { return Ok(None) };
+    let task = core.store().get(&repo::task_key(tenant, task)).await?;
+    Ok(task.map(|_| event))
+}
+
+/// Anyone's event: its type is the detail-type, its payload the detail.
+fn foreign(envelope: &Envelope) -> Result<Event, HandlerError> {
+    let wrong = |why: &dyn std::fmt::Display| rejected(envelope, &why.to_string());
+    let event_type = EventType::parse(&envelope.detail_type).map_err(|error| wrong(&error))?;
+    let Value::Object(payload) = envelope.detail.clone() else {
+        return Err(wrong(&"its detail is no JSON object"));
+    };
+    let timestamp = Timestamp::parse(&envelope.time).map_err(|error| wrong(&error))?;
+    let id = derived_uuid(&["eventbridge", &envelope.source, &envelope.id]);
+    let mut metadata = Map::new();
+    metadata.insert("published_by".into(), format!("eventbridge:{}", envelope.source).into());
+    Ok(Event {
+        event_id: EventId::from(id),
+        event_type,
+        priority: EventPriority::Medium,
+        source_agent: envelope.source.chars().take(64).collect(),
+        trace_id: id.simple().to_string(),
+        task_id: None,
+        payload,
+        timestamp,
+        metadata,
+        hops: 0,
+    })
+}
+
+fn rejected(envelope: &Envelope, why: &str) -> HandlerError {
+    let Envelope { id, source, detail_type, .. } = envelope;
+    HandlerError::Reject { reason: format!("event {id} ({detail_type} from {source}): {why}") }
+}

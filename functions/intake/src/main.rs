@@ -1,0 +1,26 @@
+//! Intake on Lambda: events from EventBridge into tasks.
+
+use std::sync::Arc;
+
+use watchbill_adapters_aws::config::Setup;
+use watchbill_adapters_aws::lambda::serve_events;
+use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_intake::{Envelope, Intake, Sources, open, read_reactions, shipped_reactions};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
+    let reactions = setup.get("WATCHBILL_REACTIONS").map(read_reactions);
+    let reactions = reactions.unwrap_or_else(|| Ok(shipped_reactions()))?;
+    let sources = Arc::new(Sources::parse(setup.get("EVENT_SOURCES").unwrap_or_default())?);
+    let core = setup.core()?;
+    let intake = Arc::new(Intake::new(core.clone(), reactions));
+    serve_events(move |envelope: Envelope| {
+        let (core, intake, sources) = (core.clone(), intake.clone(), sources.clone());
+        async move {
+            let (tenant, event) = open(&core, &sources, envelope).await?;
+            intake.handle(&tenant, &event).await
+        }
+    })
+    .await
+}

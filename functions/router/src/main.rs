@@ -1,0 +1,26 @@
+//! The router on Lambda: the table's stream into the lanes.
+
+use std::sync::Arc;
+
+use watchbill_adapters_aws::config::Setup;
+use watchbill_adapters_aws::lambda::{FeedHandler, serve_feed};
+use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::Change;
+use watchbill_router::Router;
+
+struct Routing(Router);
+
+#[async_trait::async_trait]
+impl FeedHandler for Routing {
+    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+        self.0.route(changes).await
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
+    let router = Router::new(Arc::new(setup.lanes()?), setup.clock.clone());
+    serve_feed(&setup, Routing(router)).await
+}

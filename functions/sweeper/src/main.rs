@@ -1,0 +1,25 @@
+//! The sweeper on Lambda, by the minute's schedule.
+
+use std::sync::Arc;
+
+use watchbill_adapters_aws::config::Setup;
+use watchbill_adapters_aws::lambda::{Found, serve_tick};
+use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_sweeper::Sweeper;
+
+/// Items looked at in one sweep: what its time allows.
+const SWEEP: usize = 2_000;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
+    let sweeper = Arc::new(Sweeper::new(setup.core()?, Arc::new(setup.lanes()?)));
+    serve_tick(&setup, move || {
+        let sweeper = sweeper.clone();
+        async move {
+            let swept = sweeper.sweep(SWEEP).await?;
+            Ok(Found { failed: swept.failed, oldest: swept.oldest })
+        }
+    })
+    .await
+}

@@ -1,0 +1,271 @@
+//! How a function is set up: by its environment, which the template writes. Every fault names
+//! the setting and its value; a function that is set up wrongly refuses to start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sqs::config::retry::RetryConfig;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{BehaviorVersion, Region};
+use aws_types::SdkConfig;
+use watchbill_core::decide::Rules;
+use watchbill_core::ports::{Buses, Clock, Entropy, Key};
+use watchbill_core::service::{Core, Ports};
+use watchbill_wire::settings::{Env, RulesForm, allow, on_or_off, words};
+
+use crate::blobs::{self, S3Blobs};
+use crate::bus::EventBridgeBus;
+use crate::dynamo::{self, DynamoStore};
+use crate::lambda::start_log;
+use crate::lanes::{Queues, SqsLanes};
+use crate::notices::SqsNotices;
+use crate::secrets::{Place, Secret};
+use crate::wake::PollWake;
+
+/// What a run leaves of its function's time for loading before and storing after it.
+const AROUND_RUN: Duration = Duration::from_secs(3);
+
+/// The environment of a function, and what is made of it.
+pub struct Setup {
+    pub env: Env,
+    pub sdk: SdkConfig,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    /// How long the function may take.
+    pub timeout: Duration,
+}
+
+impl Setup {
+    /// Reads the environment and starts the log.
+    pub fn new(clock: impl Clock + 'static, entropy: impl Entropy + 'static) -> anyhow::Result<Self> {
+        let env: Env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        start_log(said(&env, "WATCHBILL_LOG").unwrap_or("warn"))?;
+        let timeout = number(&env, "WATCHBILL_TIMEOUT")?.unwrap_or(30);
+        Ok(Self {
+            sdk: sdk_config(&env)?,
+            env,
+            clock: Arc::new(clock),
+            entropy: Arc::new(entropy),
+            timeout: Duration::from_secs(timeout),
+        })
+    }
+
+    /// A setting; an empty one is none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        said(&self.env, name)
+    }
+
+    pub fn need(&self, name: &str) -> anyhow::Result<&str> {
+        self.get(name).with_context(|| format!("{name} is not set; the template sets it"))
+    }
+
+    /// The stack's name, for metrics and for leases.
+    pub fn stack(&self) -> &str {
+        self.get("WATCHBILL_STACK").unwrap_or("watchbill")
+    }
+
+    /// What this process calls itself in leases.
+    pub fn owner(&self) -> String {
+        let stream = self.get("AWS_LAMBDA_LOG_STREAM_NAME").unwrap_or("lambda");
+        format!("{stream}-{:08x}", self.entropy.next_u64() as u32)
+    }
+
+    pub fn core(&self) -> anyhow::Result<Core> {
+        let table = self.need("WATCHBILL_TABLE")?;
+        let ports = Ports {
+            store: Arc::new(DynamoStore::new(dynamo::client(&self.sdk), table)),
+            blobs: Arc::new(S3Blobs::new(
+                blobs::client(&self.sdk),
+                self.need("WATCHBILL_BLOBS")?.to_owned(),
+            )),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            wake: Arc::new(PollWake::new(self.clock.clone())),
+        };
+        let epoch = number(&self.env, "WATCHBILL_EPOCH")?.unwrap_or(1);
+        Ok(Core::new(ports, Arc::new(self.rules()?), epoch))
+    }
+
+    /// Opens the connection to the table while the function is being made ready, when its
+    /// processor is not throttled yet, instead of in its first call. Off unless the setting
+    /// WATCHBILL_WARM is `on`.
+    pub async fn warm(&self, core: &Core) -> anyhow::Result<()> {
+        let on = self.get("WATCHBILL_WARM").map(|text| on_or_off("WATCHBILL_WARM", text));
+        if on.transpose()? == Some(true) {
+            let nobody = Key::new("SYS#warm", "0");
+            if let Err(error) = core.store().get(&nobody).await {
+                tracing::warn!("the table does not answer yet: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules of the template's parameter `Rules`. Nobody approves their own, unless that
+    /// is forced; and a run ends within its function's time.
+    pub fn rules(&self) -> anyhow::Result<Rules> {
+        let text = self.get("WATCHBILL_RULES").unwrap_or("{}");
+        let form: RulesForm =
+            serde_json::from_str(text).with_context(|| format!("WATCHBILL_RULES '{text}'"))?;
+        let mut rules = form.rules(&self.env, false).context("WATCHBILL_RULES")?;
+        if rules.approve_own {
+            self.must_be_forced("APPROVAL_SELF=allow")?;
+        }
+        let most = self.timeout.saturating_sub(AROUND_RUN).max(Duration::from_secs(1));
+        rules.lease.run = rules.lease.run.min(most);
+        Ok(rules)
+    }
+
+    /// Refuses what makes a public installation unsafe, unless it was asked for twice.
+    pub fn must_be_forced(&self, what: &str) -> anyhow::Result<()> {
+        if self.get("WATCHBILL_FORCE_UNSAFE") != Some("yes") {
+            bail!("{what} is refused on AWS; the parameter ForceUnsafe=yes lets it through");
+        }
+        Ok(())
+    }
+
+    pub fn queues(&self) -> anyhow::Result<Queues> {
+        Ok(Queues::new(self.need("WATCHBILL_QUEUES")?))
+    }
+
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.sdk)
+    }
+
+    pub fn lanes(&self) -> anyhow::Result<SqsLanes> {
+        Ok(SqsLanes::new(self.sqs(), self.queues()?))
+    }
+
+    pub fn bus(&self) -> anyhow::Result<EventBridgeBus> {
+        let client = aws_sdk_eventbridge::Client::new(&self.sdk);
+        Ok(EventBridgeBus::new(client, self.need("WATCHBILL_BUS")?))
+    }
+
+    /// Where recorded events go: the bus, and the notify lane with those worth a notice.
+    pub fn buses(&self) -> anyhow::Result<Buses> {
+        let url = self.queues()?.url("notify");
+        let notices = SqsNotices::new(self.sqs(), url, self.words("NOTIFY_EVENTS"));
+        Ok(Buses(vec![Arc::new(self.bus()?), Arc::new(notices)]))
+    }
+
+    /// The words of a list with commas.
+    pub fn words(&self, name: &str) -> Vec<String> {
+        self.get(name).map(words).unwrap_or_default()
+    }
+
+    /// A permission that is not given unless it is said.
+    pub fn allows(&self, name: &str) -> anyhow::Result<bool> {
+        Ok(self.get(name).map(|text| allow(name, text)).transpose()?.unwrap_or(false))
+    }
+
+    /// A field of a secret whose ARN stands in a setting.
+    pub fn managed_secret(&self, setting: &str, field: &'static str) -> Option<Secret> {
+        let place = Place::Manager { id: self.get(setting)?.to_owned(), field };
+        Some(Secret::new(&self.sdk, place, self.clock.clone()))
+    }
+
+    /// A SecureString whose name stands in a setting, as it is now; nothing if none is named.
+    pub async fn read_parameter(&self, setting: &str) -> anyhow::Result<Option<String>> {
+        let Some(name) = self.get(setting) else { return Ok(None) };
+        let place = Place::Parameter { name: name.to_owned() };
+        let secret = Secret::new(&self.sdk, place, self.clock.clone());
+        Ok(Some(secret.get().await.with_context(|| setting.to_owned())?.to_string()))
+    }
+}
+
+/// Region, credentials and endpoint as Lambda puts them into the environment, where they
+/// stand for as long as the process lives. All clients share one HTTP client's settings:
+/// short time-outs, because a function's time is short, and the SDK's own retries.
+pub fn sdk_config(env: &Env) -> anyhow::Result<SdkConfig> {
+    let need = |name: &str| {
+        said(env, name).map(str::to_owned).with_context(|| format!("{name} is not set; Lambda sets it"))
+    };
+    let credentials = Credentials::new(
+        need("AWS_ACCESS_KEY_ID")?,
+        need("AWS_SECRET_ACCESS_KEY")?,
+        said(env, "AWS_SESSION_TOKEN").map(str::to_owned),
+        None,
+        "environment",
+    );
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(4))
+        .operation_timeout(Duration::from_secs(12))
+        .build();
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(need("AWS_REGION")?))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(timeouts)
+        .build();
+    if let Some(endpoint) = said(env, "AWS_ENDPOINT_URL") {
+        config = config.into_builder().endpoint_url(endpoint).build();
+    }
+    Ok(config)
+}
+
+fn said<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
+    env.get(name).map(String::as_str).filter(|text| !text.is_empty())
+}
+
+fn number(env: &Env, name: &str) -> anyhow::Result<Option<u64>> {
+    let parse = |text: &str| text.parse().with_context(|| format!("{name} '{text}' is no number"));
+    said(env, name).map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use watchbill_testkit::{FakeClock, SeededEntropy};
+
+    use super::*;
+
+    fn setup(env: &[(&str, &str)]) -> Setup {
+        Setup {
+            env: env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            sdk: SdkConfig::builder().build(),
+            clock: Arc::new(FakeClock::default()),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn nobody_approves_their_own_unless_it_is_forced() {
+        assert!(!setup(&[]).rules().unwrap().approve_own);
+        let own = r#"{"approvals": {"own": true}}"#;
+        for allowed in [("APPROVAL_SELF", "allow"), ("WATCHBILL_RULES", own)] {
+            let said = setup(&[allowed]).rules().unwrap_err().to_string();
+            assert!(said.contains("APPROVAL_SELF=allow") && said.contains("ForceUnsafe"), "{said}");
+            let forced = setup(&[allowed, ("WATCHBILL_FORCE_UNSAFE", "yes")]).rules();
+            assert!(forced.unwrap().approve_own);
+        }
+    }
+
+    #[test]
+    fn a_run_ends_within_its_functions_time() {
+        assert_eq!(setup(&[]).rules().unwrap().lease.run, Duration::from_secs(57));
+        let short = setup(&[("WATCHBILL_RULES", r#"{"run_limit": "5s"}"#)]).rules().unwrap();
+        assert_eq!(short.lease.run, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (env, wanted) in [
+            (("WATCHBILL_RULES", "{"), "WATCHBILL_RULES '{'"),
+            (("WATCHBILL_RULES", r#"{"gatez": 1}"#), "gatez"),
+            (("APPROVAL_SELF", "perhaps"), "perhaps"),
+        ] {
+            let said = format!("{:#}", setup(&[env]).rules().unwrap_err());
+            assert!(said.contains(wanted), "{said}");
+        }
+        let said = setup(&[("WATCHBILL_TABLE", "")]).core().err().unwrap().to_string();
+        assert!(said.contains("WATCHBILL_TABLE"), "an empty setting is none: {said}");
+        let said = sdk_config(&Env::new()).unwrap_err().to_string();
+        assert!(said.contains("AWS_ACCESS_KEY_ID"), "{said}");
+    }
+}

@@ -1,0 +1,34 @@
+use serde_json::Value;
+use watchbill_core::handler::HandlerError;
+
+use super::serve;
+
+/// Serves events that come one at a time. What can never be handled is logged and done with;
+/// what may be is answered with an error, after which Lambda and then the target's dead
+/// letters have it.
+pub async fn serve_events<E, F, Fut>(handler: F) -> anyhow::Result<()>
+where
+    E: for<'de> serde::Deserialize<'de> + Send + 'static,
+    F: Fn(E) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    // Read in two steps, so that what can't be read is a line in the log and not a loop.
+    serve(move |event: Value, _context| {
+        let parsed = serde_json::from_value::<E>(event);
+        let handling = parsed.map(&handler);
+        async move {
+            let done = match handling {
+                Ok(handling) => handling.await,
+                Err(error) => Err(HandlerError::Reject { reason: error.to_string() }),
+            };
+            match done {
+                Err(HandlerError::Reject { reason }) => {
+                    tracing::error!("event rejected: {reason}");
+                    Ok(Value::Null)
+                }
+                other => Ok(other.map(|()| Value::Null)?),
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,144 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lambda_events::event::dynamodb::{Event, EventRecord};
+use lambda_runtime::Context;
+use serde::Serialize;
+use tracing::Instrument as _;
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Change, Clock};
+
+use super::{Metric, Unit, emit, serve, time_left};
+use crate::config::Setup;
+use crate::dynamo::read_change;
+
+/// Changes handled together.
+const CHUNK: usize = 250;
+/// A chunk is not begun with less time left.
+const LEAST: Duration = Duration::from_secs(5);
+/// A fault that should pass soon is waited for here: coming back by the stream takes longer
+/// and costs an invocation.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TRIES: u32 = 3;
+
+/// Which messages, or from which place in a stream on, Lambda should hand over again.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchAnswer {
+    pub batch_item_failures: Vec<ItemFailure>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemFailure {
+    pub item_identifier: String,
+}
+
+impl BatchAnswer {
+    pub fn failed(&mut self, item_identifier: String) {
+        self.batch_item_failures.push(ItemFailure { item_identifier });
+    }
+}
+
+/// Handles changes in their order. An error means: all of these again.
+#[async_trait]
+pub trait FeedHandler: Send + Sync + 'static {
+    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError>;
+}
+
+/// The loop over the table's stream.
+pub struct Feed<H> {
+    handler: H,
+    clock: Arc<dyn Clock>,
+    stack: String,
+}
+
+impl<H: FeedHandler> Feed<H> {
+    pub fn new(handler: H, clock: Arc<dyn Clock>, stack: impl Into<String>) -> Self {
+        Self { handler, clock, stack: stack.into() }
+    }
+
+    /// Chunk by chunk. At the first that can't be handled now the answer names its first
+    /// record: Lambda comes back with that one and all after it. What never can be handled is
+    /// parked, which is to say logged and counted, and the shard goes on.
+    pub async fn batch(&self, event: Event, context: &Context) -> BatchAnswer {
+        let mut answer = BatchAnswer::default();
+        for records in event.records.chunks(CHUNK) {
+            let enough = time_left(context, self.clock.now()) > LEAST;
+            if !enough || self.chunk(records, context).await.is_err() {
+                answer.failed(records[0].change.sequence_number.clone().unwrap_or_default());
+                break;
+            }
+        }
+        answer
+    }
+
+    async fn chunk(&self, records: &[EventRecord], context: &Context) -> Result<(), ()> {
+        let mut changes = Vec::with_capacity(records.len());
+        for record in records {
+            match read_change(record) {
+                Ok(change) => changes.push(change),
+                Err(error) => self.park(&error.to_string()),
+            }
+        }
+        // Halves of what was rejected, so that one change does not take its neighbours along.
+        let mut open = vec![&changes[..]];
+        while let Some(some) = open.pop() {
+            if some.is_empty() {
+                continue;
+            }
+            match self.patiently(some, context).await {
+                Ok(()) => {}
+                Err(HandlerError::Retry { reason, .. }) => {
+                    tracing::warn!("{} changes are to come again: {reason}", some.len());
+                    return Err(());
+                }
+                Err(HandlerError::Reject { reason }) if some.len() == 1 => {
+                    self.park(&format!("{} version {}: {reason}", some[0].key, some[0].version));
+                }
+                Err(HandlerError::Reject { .. }) => {
+                    let (first, second) = some.split_at(some.len() / 2);
+                    open.push(second);
+                    open.push(first);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn patiently(&self, changes: &[Change], context: &Context) -> Result<(), HandlerError> {
+        let mut tries = 1;
+        loop {
+            match self.handler.handle(changes).await {
+                Err(HandlerError::Retry { after, .. })
+                    if tries < TRIES
+                        && after <= PATIENCE
+                        && time_left(context, self.clock.now()) > LEAST + after =>
+                {
+                    tries += 1;
+                    self.clock.sleep(after).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The item itself stays in the table, and an open one is due: the sweeper looks at it.
+    fn park(&self, reason: &str) {
+        tracing::error!("a change is left out: {reason}");
+        let metric = Metric { name: "ParkedChanges", value: 1.0, unit: Unit::Count };
+        emit(&self.stack, self.clock.now(), &[metric]);
+    }
+}
+
+/// Serves the table's stream for as long as Lambda hands over batches of it.
+pub async fn serve_feed(setup: &Setup, handler: impl FeedHandler) -> anyhow::Result<()> {
+    let feed = Arc::new(Feed::new(handler, setup.clock.clone(), setup.stack()));
+    serve(move |event: Event, context: Context| {
+        let feed = feed.clone();
+        let span = tracing::info_span!("batch", request = context.request_id);
+        async move { Ok(feed.batch(event, &context).await) }.instrument(span)
+    })
+    .await
+}

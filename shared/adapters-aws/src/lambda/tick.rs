@@ -1,0 +1,78 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use watchbill_core::handler::HandlerError;
+
+use super::{Metric, Unit, emit, serve};
+use crate::config::Setup;
+use crate::lanes::depth;
+
+/// Where messages end that nobody can handle.
+const DEAD: &[&str] = &[
+    "ops-dead",
+    "dev-dead",
+    "faq-dead",
+    "devops-dead",
+    "cycle-dead",
+    "notify-dead",
+    "events-dead",
+];
+/// A task that waits longer than this for its first claim is told of.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a tick found: items that could not be dealt with, and for how long the task that
+/// waits longest has waited.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    pub failed: usize,
+    pub oldest: Duration,
+}
+
+/// Serves the schedule: the handler's work first, then the sums that alarms are set on. They
+/// are sent where they are not zero, and an alarm takes silence for health.
+pub async fn serve_tick<F, Fut>(setup: &Setup, work: F) -> anyhow::Result<()>
+where
+    F: Fn() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Found, HandlerError>> + Send + 'static,
+{
+    let (client, queues) = (setup.sqs(), setup.queues()?);
+    let (stack, clock) = (Arc::<str>::from(setup.stack()), setup.clock.clone());
+    serve(move |_tick: Value, _context| {
+        let (work, client, queues) = (work.clone(), client.clone(), queues.clone());
+        let (stack, clock) = (stack.clone(), clock.clone());
+        async move {
+            let found = work().await;
+            let depths = DEAD.iter().map(|name| {
+                let (client, url) = (&client, queues.url(name));
+                async move { depth(client, &url).await }
+            });
+            let mut dead = 0;
+            for depth in join_all(depths).await {
+                match depth {
+                    Ok(depth) => dead += depth,
+                    Err(reason) => tracing::warn!("dead letters can't be counted: {reason}"),
+                }
+            }
+            let (failed, oldest) = match &found {
+                Ok(found) => (found.failed, found.oldest),
+                Err(_) => (1, Duration::ZERO),
+            };
+            let oldest = if oldest > LONG { oldest } else { Duration::ZERO };
+            let count = |name, value| Metric { name, value, unit: Unit::Count };
+            let metrics = [
+                count("DeadLetters", dead as f64),
+                count("SweepFailures", failed as f64),
+                Metric {
+                    name: "OldestMessageAge",
+                    value: oldest.as_secs_f64(),
+                    unit: Unit::Seconds,
+                },
+            ];
+            emit(&stack, clock.now(), &metrics);
+            found.map_err(anyhow::Error::from).map(|_| Value::Null)
+        }
+    })
+    .await
+}

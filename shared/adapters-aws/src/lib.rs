@@ -1,0 +1,39 @@
+//! The ports on AWS, and what stands between Lambda and our handlers. Only the Lambda mains
+//! use it; the embedded bundle never knows of it.
+//!
+//! - `dynamo`: the store on one DynamoDB table, and its stream as the change feed.
+//! - `lanes`: the priority lanes on SQS. `bus`: events on EventBridge. `blobs`: large bodies
+//!   on S3. `secrets`: keys from Secrets Manager and SSM.
+//! - `notices`: what people are told of, on SQS.
+//! - `wake`: waiting for news by looking again.
+//! - `config`: how a function is set up by its environment.
+//! - `lambda`: batches of messages and of changes, metrics, the log.
+//!
+//! How to add an adapter: a module that implements one port of the core over one client made
+//! from [`config::sdk_config`], its wiring in `config`, and its rights in `template.yaml`.
+
+pub mod blobs;
+pub mod bus;
+pub mod config;
+pub mod dynamo;
+pub mod lambda;
+pub mod lanes;
+pub mod notices;
+pub mod secrets;
+pub mod wake;
+
+/// An SDK error with all that it says, its causes too: its own text is often only "service
+/// error".
+pub(crate) fn explained(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

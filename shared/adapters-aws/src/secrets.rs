@@ -1,0 +1,123 @@
+//! Secrets from Secrets Manager and SSM: read when first needed, kept, read anew now and then
+//! so that a rotated one is noticed without a deployment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use watchbill_core::ports::Clock;
+
+/// How long a secret that was read is used without another look.
+const FRESH: Duration = Duration::from_secs(300);
+/// After a failed look the old one is used on, and looked for again after this.
+const PAUSE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, thiserror::Error)]
+#[error("secret {name} can't be read: {reason}")]
+pub struct SecretError {
+    pub name: String,
+    pub reason: String,
+}
+
+/// Where a secret stands.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A field of a JSON secret in Secrets Manager, by its ARN or name.
+    Manager { id: String, field: &'static str },
+    /// A SecureString in SSM, by its name.
+    Parameter { name: String },
+}
+
+impl Place {
+    fn name(&self) -> &str {
+        match self {
+            Place::Manager { id, .. } => id,
+            Place::Parameter { name } => name,
+        }
+    }
+}
+
+/// One secret, as it is now.
+pub struct Secret {
+    config: aws_types::SdkConfig,
+    place: Place,
+    clock: Arc<dyn Clock>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    value: Option<Arc<str>>,
+    again_at: Duration,
+}
+
+impl Secret {
+    pub fn new(config: &aws_types::SdkConfig, place: Place, clock: Arc<dyn Clock>) -> Self {
+        Self { config: config.clone(), place, clock, known: Mutex::default() }
+    }
+
+    /// The secret; an error only while it was never read.
+    pub async fn get(&self) -> Result<Arc<str>, SecretError> {
+        let mut known = self.known.lock().await;
+        let now = self.clock.monotonic();
+        if let Some(value) = known.value.as_ref().filter(|_| now < known.again_at) {
+            return Ok(value.clone());
+        }
+        match self.read().await {
+            Ok(value) => {
+                let value: Arc<str> = value.into();
+                *known = Known { value: Some(value.clone()), again_at: now + FRESH };
+                Ok(value)
+            }
+            Err(reason) => {
+                known.again_at = now + PAUSE;
+                let name = self.place.name().to_owned();
+                let Some(value) = known.value.clone() else {
+                    return Err(SecretError { name, reason });
+                };
+                tracing::warn!("secret {name} can't be read anew, the old one is used on: {reason}");
+                Ok(value)
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<String, String> {
+        match &self.place {
+            Place::Manager { id, field } => {
+                let client = aws_sdk_secretsmanager::Client::new(&self.config);
+                let answer = client.get_secret_value().secret_id(id).send().await;
+                let answer = answer.map_err(|error| crate::explained(&error))?;
+                let text = answer.secret_string().ok_or("it holds no text")?;
+                field_of(text, field)
+            }
+            Place::Parameter { name } => {
+                let client = aws_sdk_ssm::Client::new(&self.config);
+                let call = client.get_parameter().name(name).with_decryption(true);
+                let answer = call.send().await.map_err(|error| crate::explained(&error))?;
+                let value = answer.parameter().and_then(|parameter| parameter.value());
+                value.map(str::to_owned).ok_or_else(|| "it has no value".to_owned())
+            }
+        }
+    }
+}
+
+fn field_of(text: &str, field: &str) -> Result<String, String> {
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|_| "it is no JSON object".to_owned())?;
+    let text = value[field].as_str().filter(|text| !text.is_empty());
+    text.map(str::to_owned).ok_or_else(|| format!("it has no field '{field}' with a text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_a_json_secret() {
+        assert_eq!(field_of(r#"{"key":"s3cr3t"}"#, "key"), Ok("s3cr3t".to_owned()));
+        for wrong in ["s3cr3t", "{}", r#"{"key":""}"#, r#"{"key":7}"#] {
+            let said = field_of(wrong, "key").unwrap_err();
+            assert!(!said.contains("s3cr3t"), "a fault must not tell the secret: {said}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Where payloads and results stand: in the header, in an item beside it, or in a blob.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::core::Core;
+use super::{FullTask, ServiceError};
+use crate::domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
+use crate::ports::{BlobError, BlobKey, Expect, Item, Key, Write};
+use crate::repo::{self, Child, body_item, decode, read_body};
+
+/// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
+/// ends it at 400 KB.
+const BLOB: usize = 100 * 1024;
+
+/// One of a task's bodies.
+pub(super) struct Place {
+    what: &'static str,
+    sort: &'static str,
+    /// Up to this many bytes it stands in the header.
+    inline: usize,
+    most: usize,
+}
+
+pub(super) const PAYLOAD: Place = Place {
+    what: "payload",
+    sort: repo::PAYLOAD,
+    // Every change writes the header anew.
+    inline: 400,
+    most: TaskLimits::PAYLOAD,
+};
+
+const RESULT: Place = Place {
+    what: "result",
+    sort: repo::RESULT,
+    // Written once, at the end.
+    inline: 4 * 1024,
+    most: TaskLimits::RESULT,
+};
+
+/// A body that has found its place, and what is to be written for it.
+pub struct Placed {
+    pub body: Body,
+    beside: Option<Beside>,
+}
+
+enum Beside {
+    Item(&'static str, Bytes),
+    Blob(BlobKey, Bytes),
+}
+
+impl Place {
+    pub fn put(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        object: &Map<String, Value>,
+    ) -> Result<Placed, ServiceError> {
+        let json = serde_json::to_vec(object).expect("a JSON object can be written");
+        let bytes = json.len();
+        if bytes > self.most {
+            return Err(ServiceError::TooLarge { what: self.what, bytes, most: self.most });
+        }
+        if bytes <= self.inline {
+            return Ok(Placed { body: Body::In(object.clone()), beside: None });
+        }
+        if bytes <= BLOB {
+            let beside = Some(Beside::Item(self.sort, json.into()));
+            return Ok(Placed { body: Body::Item(bytes as u64), beside });
+        }
+        let key = BlobKey::of(tenant, id, &json);
+        let body = Body::Blob(key.to_string(), bytes as u64);
+        Ok(Placed { body, beside: Some(Beside::Blob(key, json.into())) })
+    }
+}
+
+impl Core {
+    /// Writes the blob, where it is one; or gives the item for the commit, where it is that.
+    pub(super) async fn put_beside(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        placed: &Placed,
+        expires: Timestamp,
+    ) -> Result<Option<Write>, ServiceError> {
+        match &placed.beside {
+            None => Ok(None),
+            Some(Beside::Blob(key, json)) => {
+                self.blobs().put(key, json.clone()).await?;
+                Ok(None)
+            }
+            Some(Beside::Item(sort, json)) => {
+                let item = body_item(tenant, id, sort, json.clone(), expires);
+                Ok(Some(Write::Put { item, expect: Expect::Absent }))
+            }
+        }
+    }
+
+    /// Finds the place of a result; [`put_result`](Self::put_result) brings it there.
+    pub fn place_result(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        object: &Map<String, Value>,
+    ) -> Result<Placed, ServiceError> {
+        RESULT.put(tenant, id, object)
+    }
+
+    /// A result in an item belongs into the commit that ends the task, so that no stale run
+    /// can change what a finished task points at. One in a blob is durable when this returns
+    /// and bears the hash of its bytes.
+    pub async fn put_result(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        placed: &Placed,
+    ) -> Result<Option<Write>, ServiceError> {
+        let now = self.clock().now();
+        self.put_beside(tenant, id, placed, self.rules().keep_beside(Some(now), now)).await
+    }
+
+    /// A task with everything that stands beside its header.
+    pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(tenant, id).await?;
+        let task = &parts.full.task;
+        parts.full.payload = self.whole(&task.payload, parts.payload.as_ref(), task).await?;
+        parts.full.result = match &task.result {
+            None => None,
+            Some(result) => Some(self.whole(result, parts.result.as_ref(), task).await?),
+        };
+        Ok(parts.full)
+    }
+
+    /// The same for a list, which must not become as large as all its results together: in
+    /// the place of a result that is a blob stands how large it is and where it is read. The
+    /// same stands for a body that is lost, which must not take the others out of the list.
+    pub(super) async fn listed_task(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+    ) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(tenant, id).await?;
+        let task = &parts.full.task;
+        let payload = self.load(&task.payload, parts.payload.as_ref()).await?;
+        parts.full.payload = payload.unwrap_or_else(|_| left_out(&task.payload, id));
+        parts.full.result = match &task.result {
+            None => None,
+            Some(result @ Body::Blob(..)) => Some(left_out(result, id)),
+            Some(result) => {
+                let there = self.load(result, parts.result.as_ref()).await?;
+                Some(there.unwrap_or_else(|_| left_out(result, id)))
+            }
+        };
+        Ok(parts.full)
+    }
+
+    async fn parts(&self, tenant: &TenantId, id: &TaskId) -> Result<Parts, ServiceError> {
+        let items = self.store().collect(&repo::task_partition(tenant, id), "").await?;
+        let at = |sort: &str| items.iter().find(|item| &*item.key.sort == sort);
+        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
+        let stored = decode::<Task>(at(repo::HEAD).ok_or_else(not_found)?)?;
+        let children = items
+            .iter()
+            .filter(|item| item.key.sort.starts_with(repo::CHILDREN))
+            .map(|item| decode::<Child>(item).map(|child| child.value.child))
+            .collect::<Result<_, _>>()?;
+        let full = FullTask {
+            task: stored.value,
+            version: stored.version,
+            payload: Map::new(),
+            result: None,
+            children,
+        };
+        let (payload, result) = (at(repo::PAYLOAD).cloned(), at(repo::RESULT).cloned());
+        Ok(Parts { full, payload, result })
+    }
+
+    /// The payload of a task, wherever it stands.
+    pub async fn payload(&self, task: &Task) -> Result<Map<String, Value>, ServiceError> {
+        let item = match &task.payload {
+            Body::In(_) | Body::Blob(..) => None,
+            Body::Item(_) => {
+                let key = Key::new(repo::task_partition(&task.tenant, &task.id), repo::PAYLOAD);
+                self.store().get(&key).await?
+            }
+        };
+        self.whole(&task.payload, item.as_ref(), task).await
+    }
+
+    async fn whole(
+        &self,
+        body: &Body,
+        beside: Option<&Item>,
+        task: &Task,
+    ) -> Result<Map<String, Value>, ServiceError> {
+        self.load(body, beside).await?.map_err(|lost| ServiceError::Down {
+            reason: format!("task '{}' points at {lost}", task.id),
+        })
+    }
+
+    /// A body from where it stands, or what is wrong there for good.
+    async fn load(
+        &self,
+        body: &Body,
+        beside: Option<&Item>,
+    ) -> Result<Result<Map<String, Value>, String>, ServiceError> {
+        let (name, bytes) = match (body, beside) {
+            (Body::In(map), _) => return Ok(Ok(map.clone())),
+            (Body::Item(_), Some(item)) => return Ok(Ok(read_body(item)?)),
+            (Body::Item(bytes), None) => {
+                return Ok(Err(format!("an item of {bytes} bytes that is not there")));
+            }
+            (Body::Blob(name, bytes), _) => (name, bytes),
+        };
+        let lost = |what: &str| Ok(Err(format!("blob '{name}' of {bytes} bytes, {what}")));
+        let Some(key) = BlobKey::parse(name) else { return lost("which is no blob's name") };
+        let Some(json) = self.blobs().get(&key).await? else {
+            return lost("which is not there: restore it from a backup, or submit the task anew");
+        };
+        // What was approved is what runs, also where someone has been at the files.
+        if !key.is_of(&json) {
+            return lost("whose bytes are not those that were written");
+        }
+        match serde_json::from_slice(&json) {
+            Ok(map) => Ok(Ok(map)),
+            Err(error) => lost(&format!("which can't be read: {error}")),
+        }
+    }
+}
+
+/// A header, decoded, with the items of its bodies.
+struct Parts {
+    full: FullTask,
+    payload: Option<Item>,
+    result: Option<Item>,
+}
+
+fn left_out(body: &Body, id: &TaskId) -> Map<String, Value> {
+    let bytes = match body {
+        Body::In(_) => None,
+        Body::Item(bytes) | Body::Blob(_, bytes) => Some(bytes),
+    };
+    let left_out = json!({ "bytes": bytes, "read": format!("GET /tasks/{id}") });
+    Map::from_iter([("left_out".to_owned(), left_out)])
+}
+
+impl From<BlobError> for ServiceError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Busy { after } => {
+                ServiceError::Busy { after: after.max(Duration::from_millis(50)) }
+            }
+            BlobError::Down { .. } => ServiceError::Down { reason: error.to_string() },
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Tells someone outside of events: a lane in memory in front of the notifier, so that an
+//! endpoint that is slow or down holds up nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+use watchbill_adapters_local::bus::Subscriber;
+use watchbill_core::domain::{Event, EventType, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Clock, Webhook};
+use watchbill_notifier::Notifier;
+
+/// Notices that wait for their delivery; one more is logged and dropped.
+const MOST: usize = 1_000;
+/// How often a delivery is tried, with twice the wait before each: an hour in all.
+const TRIES: u32 = 12;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// Where notices go, and of which events.
+#[derive(Clone)]
+pub struct Notices {
+    pub webhook: Arc<dyn Webhook>,
+    pub types: Vec<String>,
+}
+
+type Notice = (TenantId, Event);
+
+/// The lane's sending side, as a subscriber of the bus.
+pub struct NoticeLane {
+    types: Vec<String>,
+    sender: mpsc::Sender<Notice>,
+}
+
+#[async_trait]
+impl Subscriber for NoticeLane {
+    fn name(&self) -> &'static str {
+        "notifier"
+    }
+
+    fn wants(&self, event_type: &EventType) -> bool {
+        self.types.iter().any(|wanted| wanted == event_type.as_str())
+    }
+
+    async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
+        if !self.wants(&event.event_type) {
+            return Ok(());
+        }
+        let notice = (tenant.clone(), event.clone());
+        self.sender.try_send(notice).map_err(|_| HandlerError::Reject {
+            reason: format!("{MOST} notices wait for the webhook already"),
+        })
+    }
+}
+
+/// The lane, and the work of delivering what it holds until the bundle stops.
+pub fn open(
+    notices: Notices,
+    clock: Arc<dyn Clock>,
+    mut stopped: watch::Receiver<bool>,
+) -> (NoticeLane, impl Future<Output = ()> + Send) {
+    let (sender, mut waiting) = mpsc::channel::<Notice>(MOST);
+    let notifier = Notifier::new(Some(notices.webhook));
+    let delivering = async move {
+        loop {
+            let notice = tokio::select! {
+                notice = waiting.recv() => notice,
+                _ = stopped.wait_for(|stop| *stop) => return,
+            };
+            let Some((tenant, event)) = notice else { return };
+            tokio::select! {
+                () = deliver(&notifier, &clock, &tenant, &event) => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+        }
+    };
+    (NoticeLane { types: notices.types, sender }, delivering)
+}
+
+async fn deliver(notifier: &Notifier, clock: &Arc<dyn Clock>, tenant: &TenantId, event: &Event) {
+    let mut wait = FIRST_WAIT;
+    for _ in 0..TRIES {
+        match notifier.deliver(tenant, event).await {
+            Ok(()) => return,
+            Err(HandlerError::Retry { reason, .. }) => {
+                tracing::debug!(event = %event.event_id, "notice again in {wait:?}: {reason}");
+                clock.sleep(wait).await;
+                wait *= 2;
+            }
+            Err(HandlerError::Reject { reason }) => {
+                tracing::warn!(event = %event.event_id, "notice of {} given up: {reason}", event.event_id);
+                return;
+            }
+        }
+    }
+    tracing::warn!(event = %event.event_id, "notice of {} given up after {TRIES} tries", event.event_id);
+}

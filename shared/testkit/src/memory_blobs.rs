@@ -1,0 +1,89 @@
+//! The blob store in memory.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use watchbill_core::ports::{BlobError, BlobKey, Blobs};
+
+/// Blobs that live as long as the test.
+#[derive(Default)]
+pub struct MemoryBlobs {
+    kept: Mutex<BTreeMap<BlobKey, Bytes>>,
+    refuse: AtomicUsize,
+}
+
+impl MemoryBlobs {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BlobKey, Bytes>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn keys(&self) -> Vec<BlobKey> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// The next `n` calls are answered `Busy`.
+    pub fn refuse_next(&self, n: usize) {
+        self.refuse.store(n, Ordering::Relaxed);
+    }
+
+    /// Puts other bytes under a key, as one does who has been at the files.
+    pub fn tamper(&self, key: &BlobKey, bytes: Bytes) {
+        self.lock().insert(key.clone(), bytes);
+    }
+
+    fn answers(&self) -> Result<(), BlobError> {
+        let refused = self
+            .refuse
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match refused {
+            Ok(_) => Err(BlobError::Busy { after: Duration::from_millis(10) }),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Blobs for MemoryBlobs {
+    async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError> {
+        self.answers()?;
+        self.lock().insert(key.clone(), bytes);
+        Ok(())
+    }
+
+    async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, BlobError> {
+        self.answers()?;
+        Ok(self.lock().get(key).cloned())
+    }
+
+    async fn delete(&self, key: &BlobKey) -> Result<(), BlobError> {
+        self.answers()?;
+        self.lock().remove(key);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::blobs_suite::BlobsUnderTest;
+
+    struct UnderTest(Arc<MemoryBlobs>);
+
+    impl BlobsUnderTest for UnderTest {
+        fn blobs(&self) -> Arc<dyn Blobs> {
+            self.0.clone()
+        }
+    }
+
+    crate::blobs_suite!(async { UnderTest(Arc::default()) });
+}

@@ -1,0 +1,270 @@
+//! The rules of an installation as people write them: a part of `watchbill.yaml`, and on AWS
+//! the template's parameter `Rules`. The same words in both; unknown keys are refused,
+//! because a setting that is misspelt is a setting that is not made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::Deserialize;
+use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::domain::{Agent, Priority, TaskType, parse_span};
+
+/// The environment, as a map so that tests can bring their own. It wins over files.
+pub type Env = BTreeMap<String, String>;
+
+/// Runs are short: longer work suspends and goes on.
+const LONGEST_RUN: Duration = Duration::from_secs(15 * 60);
+/// For how long at least the history of approvals is kept.
+const LEAST_APPROVALS: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{setting}: {fault}")]
+pub struct SettingError {
+    pub setting: String,
+    pub fault: String,
+}
+
+impl SettingError {
+    pub fn new(setting: &str, fault: impl Display) -> Self {
+        Self { setting: setting.to_owned(), fault: fault.to_string() }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesForm {
+    pub routes: BTreeMap<String, String>,
+    pub external_agents: Vec<String>,
+    pub gates: GatesForm,
+    pub approvals: ApprovalsForm,
+    pub retries: RetriesForm,
+    pub sla: SlaForm,
+    pub keep: KeepForm,
+    pub run_limit: Option<String>,
+    /// How long a worker outside holds a task without a word.
+    pub worker_lease: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatesForm {
+    /// `off` switches all of them off.
+    pub all: Option<Switch>,
+    pub priorities: Option<Vec<String>>,
+    pub production: Option<Vec<String>>,
+    pub feature_flags: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalsForm {
+    pub decide_within: Option<String>,
+    pub use_within: Option<String>,
+    /// Whether one may approve what one submitted oneself.
+    pub own: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetriesForm {
+    pub base: Option<String>,
+    pub cap: Option<String>,
+    pub most: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlaForm {
+    pub targets: BTreeMap<String, String>,
+    pub threshold: Option<u8>,
+    pub lift: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepForm {
+    pub tasks: Option<String>,
+    pub approvals: Option<String>,
+}
+
+impl RulesForm {
+    /// The rules, with the environment above the form. `approve_own`: what holds where
+    /// neither says whether people may approve what they submitted themselves.
+    pub fn rules(&self, env: &Env, approve_own: bool) -> Result<Rules, SettingError> {
+        let mut rules = Rules::default();
+        for (task_type, agent) in &self.routes {
+            let wrong = |fault: &dyn Display| SettingError::new("routes", fault);
+            let task_type = TaskType::parse(task_type).map_err(|e| wrong(&e))?;
+            rules.routes.insert(task_type, Agent::parse(agent).map_err(|e| wrong(&e))?);
+        }
+        let external = match env.get("EXTERNAL_AGENTS") {
+            Some(list) => words(list),
+            None => self.external_agents.clone(),
+        };
+        for agent in external {
+            let agent =
+                Agent::parse(&agent).map_err(|e| SettingError::new("external_agents", e))?;
+            rules.external.insert(agent);
+        }
+        rules.gates = self.gate_rules(env)?;
+        self.set_approvals(&mut rules, env, approve_own)?;
+        span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
+        span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
+        rules.retry.max_retries = self.retries.most.unwrap_or(rules.retry.max_retries);
+        span(&mut rules.lease.run, "run_limit", &self.run_limit)?;
+        if rules.lease.run > LONGEST_RUN {
+            let fault = "15 minutes are the most; longer work suspends and goes on";
+            return Err(SettingError::new("run_limit", fault));
+        }
+        span(&mut rules.lease.outside, "worker_lease", &self.worker_lease)?;
+        self.set_sla(&mut rules)?;
+        span(&mut rules.keep_tasks, "keep.tasks", &self.keep.tasks)?;
+        Ok(rules)
+    }
+
+    fn gate_rules(&self, env: &Env) -> Result<GateRules, SettingError> {
+        let off = match env.get("WATCHBILL_GATES") {
+            Some(text) => !on_or_off("WATCHBILL_GATES", text)?,
+            None => self.gates.all == Some(Switch::Off),
+        };
+        if off {
+            return Ok(GateRules::off());
+        }
+        let mut gates = GateRules::default();
+        if let Some(list) = &self.gates.priorities {
+            let parsed: Result<BTreeSet<_>, _> = list.iter().map(|p| Priority::parse(p)).collect();
+            gates.priorities = parsed.map_err(|e| SettingError::new("gates.priorities", e))?;
+        }
+        if let Some(list) = &self.gates.production {
+            let parsed: Result<BTreeSet<_>, _> = list.iter().map(|t| TaskType::parse(t)).collect();
+            gates.production = parsed.map_err(|e| SettingError::new("gates.production", e))?;
+        }
+        gates.feature_flags = self.gates.feature_flags.unwrap_or(gates.feature_flags);
+        Ok(gates)
+    }
+
+    fn set_approvals(
+        &self,
+        rules: &mut Rules,
+        env: &Env,
+        approve_own: bool,
+    ) -> Result<(), SettingError> {
+        let form = &self.approvals;
+        span(&mut rules.decide_within, "approvals.decide_within", &form.decide_within)?;
+        span(&mut rules.use_within, "approvals.use_within", &form.use_within)?;
+        rules.approve_own = match env.get("APPROVAL_SELF") {
+            Some(text) => allow("APPROVAL_SELF", text)?,
+            None => form.own.unwrap_or(approve_own),
+        };
+        span(&mut rules.keep_approvals, "keep.approvals", &self.keep.approvals)?;
+        if rules.keep_approvals < LEAST_APPROVALS {
+            let fault = "the history of approvals is kept 30 days at least";
+            return Err(SettingError::new("keep.approvals", fault));
+        }
+        Ok(())
+    }
+
+    fn set_sla(&self, rules: &mut Rules) -> Result<(), SettingError> {
+        for (priority, target) in &self.sla.targets {
+            let wrong = |fault: &dyn Display| SettingError::new("sla.targets", fault);
+            let priority = Priority::parse(priority).map_err(|e| wrong(&e))?;
+            rules.sla.targets.insert(priority, parse_span(target).map_err(|e| wrong(&e))?);
+        }
+        rules.sla.threshold = match self.sla.threshold.unwrap_or(rules.sla.threshold) {
+            percent @ 1..=100 => percent,
+            other => {
+                let fault = format!("{other} is not 1 to 100 percent");
+                return Err(SettingError::new("sla.threshold", fault));
+            }
+        };
+        rules.sla.lift = self.sla.lift.unwrap_or(false);
+        Ok(())
+    }
+}
+
+/// The words of a list with commas.
+pub fn words(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+}
+
+pub fn on_or_off(name: &str, text: &str) -> Result<bool, SettingError> {
+    match text {
+        "on" | "true" | "1" => Ok(true),
+        "off" | "false" | "0" => Ok(false),
+        other => Err(SettingError::new(name, format!("'{other}': use on or off"))),
+    }
+}
+
+pub fn allow(name: &str, text: &str) -> Result<bool, SettingError> {
+    match text {
+        "allow" | "on" | "true" | "1" => Ok(true),
+        "deny" | "off" | "false" | "0" => Ok(false),
+        other => Err(SettingError::new(name, format!("'{other}': use allow or deny"))),
+    }
+}
+
+fn span(into: &mut Duration, name: &str, text: &Option<String>) -> Result<(), SettingError> {
+    let Some(text) = text else { return Ok(()) };
+    *into = parse_span(text).map_err(|e| SettingError::new(name, e))?;
+    if into.is_zero() {
+        return Err(SettingError::new(name, "it can't be zero"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(json: &str) -> Result<Rules, String> {
+        let form: RulesForm = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        form.rules(&Env::new(), false).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        assert_eq!(rules("{}"), Ok(Rules::default()));
+    }
+
+    #[test]
+    fn a_fault_names_the_setting_and_its_value() {
+        for (json, wanted) in [
+            (r#"{"gatez": {}}"#, "gatez"),
+            (r#"{"sla": {"threshold": 200}}"#, "sla.threshold: 200"),
+            (r#"{"run_limit": "2h"}"#, "run_limit: 15 minutes"),
+            (r#"{"routes": {"deploy": "nobody"}}"#, "nobody"),
+            (r#"{"keep": {"approvals": "1d"}}"#, "keep.approvals"),
+            (r#"{"retries": {"base": "0"}}"#, "retries.base: it can't be zero"),
+        ] {
+            let said = rules(json).unwrap_err();
+            assert!(said.contains(wanted), "{json}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins() {
+        let form: RulesForm =
+            serde_json::from_str(r#"{"approvals": {"own": true}, "external_agents": ["dev"]}"#)
+                .unwrap();
+        let env = |pairs: &[(&str, &str)]| -> Env {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        let rules = form
+            .rules(&env(&[("APPROVAL_SELF", "deny"), ("EXTERNAL_AGENTS", "faq")]), true)
+            .unwrap();
+        assert!(!rules.approve_own);
+        assert_eq!(rules.external, [Agent::Faq].into());
+        assert_eq!(
+            form.rules(&env(&[("WATCHBILL_GATES", "off")]), false).unwrap().gates,
+            GateRules::off()
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! What each partition of the table and of its indexes is loaded with, at rates that no
+//! emulator reaches: the units of tasks that were really run, laid on the keys that as many
+//! tasks would have. Prints the table of docs/scale.md, and leaves it in the target folder as
+//! `heat.md`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use watchbill_core::domain::{TaskId, TenantId, Timestamp};
+use watchbill_core::ports::{Entropy as _, due_shard};
+use watchbill_core::repo;
+use watchbill_testkit::SeededEntropy;
+
+use super::bill::{Load, Place};
+use super::count::{Fill, Line};
+use super::peer::Idle;
+
+/// What DynamoDB gives one partition key in a second.
+const WRITES: f64 = 1_000.0;
+const READS: f64 = 3_000.0;
+
+const SAMPLE: usize = 200;
+/// Seconds that are simulated: what is spread by chance differs from one to the next.
+const SECONDS: u64 = 10;
+
+/// One rate to simulate.
+struct Rate {
+    tasks: u64,
+    tenants: u64,
+}
+
+const RATES: [Rate; 2] = [Rate { tasks: 1_000, tenants: 1 }, Rate { tasks: 10_000, tenants: 500 }];
+
+/// What a load of the sample becomes for another task.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Key {
+    /// The task's own partition.
+    Task,
+    /// A due shard, by the task's partition.
+    Due,
+    /// A partition of the tenant: its name, with `{}` for the tenant.
+    Tenant(Place, String),
+    /// One that all share.
+    Shared(Place, String),
+}
+
+impl Key {
+    fn of(load: &Load, tasks: &[TaskId], tenant: &TenantId) -> Self {
+        if load.place == Place::Due {
+            return Key::Due;
+        }
+        let own = |id: &TaskId| *repo::task_partition(tenant, id) == *load.partition;
+        if tasks.iter().any(own) {
+            return Key::Task;
+        }
+        let prefix = format!("T#{tenant}#");
+        match load.partition.strip_prefix(&prefix) {
+            Some(rest) => Key::Tenant(load.place, format!("T#{{}}#{rest}")),
+            None => Key::Shared(load.place, load.partition.clone()),
+        }
+    }
+}
+
+/// Write and read units.
+#[derive(Clone, Copy, Default)]
+struct Units {
+    writes: f64,
+    reads: f64,
+}
+
+/// Units of one task on each kind of key.
+async fn sample() -> BTreeMap<Key, Units> {
+    let mut line = Line::new(|_| Arc::new(Idle)).await;
+    line.pass(10, Fill::BUSY).await;
+    let counted = line.pass(SAMPLE, Fill::BUSY).await;
+    line.remove().await;
+    let mut units = BTreeMap::<Key, Units>::new();
+    for load in &counted.loads {
+        let key = Key::of(load, &counted.tasks, &TenantId::default());
+        let units = units.entry(key).or_default();
+        units.writes += load.writes;
+        units.reads += load.reads;
+    }
+    // Divided at the end: one write for each task is to be 1, and not a little more.
+    for units in units.values_mut() {
+        units.writes /= SAMPLE as f64;
+        units.reads /= SAMPLE as f64;
+    }
+    units
+}
+
+/// The units of the busiest second of each partition, by the kind of key.
+fn simulate(sample: &BTreeMap<Key, Units>, rate: &Rate) -> BTreeMap<Key, (String, Units)> {
+    let entropy = SeededEntropy::new(1);
+    let mut most = BTreeMap::<Key, (String, Units)>::new();
+    for second in 0..SECONDS {
+        let now = Timestamp::from_millis(1_800_000_000_000 + second as i64 * 1_000);
+        let mut loads = BTreeMap::<(Key, String), Units>::new();
+        for n in 0..rate.tasks {
+            let id: TaskId = entropy.uuid7(now).into();
+            // Each tenant in turn: chance would make some of them busier in one second only.
+            let tenant = TenantId::parse(&format!("tenant-{}", n % rate.tenants)).expect("proper");
+            let partition = repo::task_partition(&tenant, &id);
+            for (key, units) in sample {
+                let name = match key {
+                    Key::Task => partition.to_string(),
+                    Key::Due => format!("{:02}", due_shard(&partition)),
+                    Key::Tenant(_, name) => name.replace("{}", tenant.as_str()),
+                    Key::Shared(_, name) => name.clone(),
+                };
+                let load = loads.entry((key.clone(), name)).or_default();
+                load.writes += units.writes;
+                load.reads += units.reads;
+            }
+        }
+        for ((key, name), units) in loads {
+            let busiest = most.entry(key).or_default();
+            if units.writes + units.reads > busiest.1.writes + busiest.1.reads {
+                *busiest = (name, units);
+            }
+        }
+    }
+    most
+}
+
+#[tokio::test]
+async fn no_partition_is_loaded_beyond_what_dynamodb_gives_one_key() {
+    let sample = sample().await;
+    let mut text = String::from(
+        "| tasks/s | tenants | where | busiest partition | write units/s | read units/s |\n\
+         |--:|--:|---|---|--:|--:|\n",
+    );
+    let mut over = Vec::new();
+    for rate in &RATES {
+        for (key, (name, units)) in simulate(&sample, rate) {
+            let place = match &key {
+                Key::Task => Place::Table,
+                Key::Due => Place::Due,
+                Key::Tenant(place, _) | Key::Shared(place, _) => *place,
+            };
+            let name = if key == Key::Task { "of a task".to_owned() } else { format!("`{name}`") };
+            let Units { writes, reads } = units;
+            let row = format!(
+                "| {} | {} | {place:?} | {name} | {writes:.0} | {reads:.0} |",
+                rate.tasks, rate.tenants
+            );
+            let _ = writeln!(text, "{row}");
+            if writes > WRITES || reads > READS {
+                over.push(row);
+            }
+        }
+    }
+    println!("{text}");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("heat.md");
+    std::fs::write(&path, &text).expect("the target folder can be written");
+    assert!(over.is_empty(), "above the limit of one partition key:\n{}", over.join("\n"));
+}

@@ -1,0 +1,136 @@
+//! Lambda's part: handing over batches, again and again until they are done with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lambda_events::event::dynamodb::{Event, EventRecord};
+use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
+use serde_json::Value;
+use watchbill_adapters_aws::lambda::{AgentLane, BatchAnswer, Feed, FeedHandler, Lane};
+use watchbill_agent::run::TaskAgent;
+use watchbill_core::ports::Entropy as _;
+use watchbill_core::service::Core;
+use watchbill_testkit::SeededEntropy;
+
+use super::emulator::{Stack, Stream, text};
+use super::world::{World, context};
+
+/// Between two looks at a stream that has nothing new.
+const LOOK: Duration = Duration::from_millis(50);
+/// Records of one batch, as the template has it.
+const BATCH: usize = 1_000;
+/// Of a hundred invocations so many end in the middle, as a function does whose time is up or
+/// whose machine is taken away.
+const CRASHES: u64 = 3;
+
+/// An instance that may end in the middle of an invocation.
+async fn unless_it_ends<T>(dice: &SeededEntropy, work: impl Future<Output = T>) -> Option<T> {
+    if dice.next_u64() % 100 >= CRASHES {
+        return Some(work.await);
+    }
+    let at = Duration::from_millis(dice.next_u64() % 300);
+    tokio::time::timeout(at, work).await.ok()
+}
+
+/// The filter of the stream's mapping.
+pub fn is_of_kind(record: &Value, kinds: &[&str]) -> bool {
+    kinds.iter().any(|kind| record["dynamodb"]["NewImage"]["k"]["S"] == *kind)
+}
+
+pub fn as_event(records: &[Value]) -> Event {
+    let record = |record: &Value| -> EventRecord {
+        serde_json::from_value(record.clone()).expect("the stream's records have Lambda's form")
+    };
+    let mut event = Event::default();
+    event.records = records.iter().map(record).collect();
+    event
+}
+
+/// How many of the records are done with.
+pub fn done_with(answer: &BatchAnswer, records: &[Value]) -> usize {
+    let place = |record: &Value| {
+        let number = text(&record["dynamodb"]["SequenceNumber"]);
+        answer.batch_item_failures.iter().any(|failure| failure.item_identifier == number)
+    };
+    records.iter().position(place).unwrap_or(records.len())
+}
+
+/// Follows the stream without end. `make` starts an instance.
+pub async fn follow<H: FeedHandler>(
+    world: Arc<World>,
+    kinds: &'static [&'static str],
+    make: impl Fn(&World) -> Feed<H>,
+    seed: u64,
+) {
+    let dice = SeededEntropy::new(seed);
+    let mut stream = Stream::of(&world.stack);
+    let mut waiting: Vec<Value> = Vec::new();
+    let mut feed = make(&world);
+    loop {
+        let read = stream.read().await;
+        waiting.extend(read.into_iter().filter(|record| is_of_kind(record, kinds)));
+        if waiting.is_empty() {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        let batch = &waiting[..waiting.len().min(BATCH)];
+        let context = world.context();
+        let done = match unless_it_ends(&dice, feed.batch(as_event(batch), &context)).await {
+            Some(answer) => done_with(&answer, batch),
+            None => {
+                feed = make(&world);
+                0
+            }
+        };
+        waiting.drain(..done);
+    }
+}
+
+pub fn as_message(stack: &Stack, suffix: &str, message: &Value) -> SqsMessage {
+    let mut sqs = SqsMessage::default();
+    let part = |name: &str| Some(text(&message[name]).to_owned());
+    sqs.message_id = part("MessageId");
+    sqs.receipt_handle = part("ReceiptHandle");
+    sqs.body = part("Body");
+    sqs.event_source_arn = Some(stack.queue_arn(suffix));
+    sqs
+}
+
+/// Polls a lane without end, as one of Lambda's pollers does.
+pub async fn poll(
+    world: Arc<World>,
+    suffix: &'static str,
+    most: usize,
+    agent: Arc<dyn Fn(Core) -> Arc<dyn TaskAgent> + Send + Sync>,
+    seed: u64,
+) {
+    let dice = SeededEntropy::new(seed);
+    let start = || {
+        let core = world.core();
+        Arc::new(world.lane(core.clone(), agent(core)))
+    };
+    let mut lane: Arc<Lane<AgentLane>> = start();
+    loop {
+        let messages = world.stack.receive(suffix, most).await;
+        if messages.is_empty() {
+            continue;
+        }
+        let mut event = SqsEvent::default();
+        event.records = messages.iter().map(|m| as_message(&world.stack, suffix, m)).collect();
+        let context = context(&*world.setup.clock);
+        match unless_it_ends(&dice, lane.batch(event, &context)).await {
+            Some(answer) => world.stack.delete(suffix, &handled(&answer, &messages)).await,
+            None => lane = start(),
+        }
+    }
+}
+
+/// The receipts of the messages that the answer does not want back.
+pub fn handled(answer: &BatchAnswer, messages: &[Value]) -> Vec<String> {
+    let failed = |message: &&Value| {
+        let id = text(&message["MessageId"]);
+        answer.batch_item_failures.iter().any(|failure| failure.item_identifier == id)
+    };
+    let done = messages.iter().filter(|message| !failed(message));
+    done.map(|message| text(&message["ReceiptHandle"]).to_owned()).collect()
+}

@@ -1,0 +1,172 @@
+//! A peer outside that things are created at, and the agent that creates one for each task.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
+use watchbill_agent::steps::{Attempt, Effect, LookedUp, Steps, Taken};
+use watchbill_core::domain::Agent;
+use watchbill_core::ports::Entropy as _;
+use watchbill_core::service::Core;
+use watchbill_testkit::SeededEntropy;
+
+/// Keeps what was created, by the key under which the creator will look for it. It takes a
+/// repeat for another one: nothing but us keeps it from being made twice.
+pub struct Peer {
+    dice: SeededEntropy,
+    made: Mutex<BTreeMap<String, Vec<Thing>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Thing {
+    id: String,
+    removed: bool,
+}
+
+impl Peer {
+    pub fn new(seed: u64) -> Self {
+        Self { dice: SeededEntropy::new(seed), made: Mutex::default() }
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<Thing>>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of a key are there, and how many were removed again.
+    pub fn count(&self, key: &str) -> (usize, usize) {
+        let made = self.made();
+        let things = made.get(key).map_or(&[][..], Vec::as_slice);
+        let removed = things.iter().filter(|thing| thing.removed).count();
+        (things.len() - removed, removed)
+    }
+
+    pub fn keys(&self) -> usize {
+        self.made().len()
+    }
+
+    fn make(&self, key: &str) -> Map<String, Value> {
+        let mut made = self.made();
+        let things = made.entry(key.to_owned()).or_default();
+        let id = format!("{key}/{}", things.len());
+        things.push(Thing { id: id.clone(), removed: false });
+        Map::from_iter([("id".to_owned(), Value::from(id))])
+    }
+}
+
+struct Create {
+    peer: Arc<Peer>,
+    key: String,
+}
+
+#[async_trait]
+impl Effect for Create {
+    fn key(&self) -> String {
+        "create".to_owned()
+    }
+
+    fn what(&self) -> String {
+        "create a thing".to_owned()
+    }
+
+    fn target(&self) -> String {
+        self.key.clone()
+    }
+
+    fn provider_key(&self) -> String {
+        self.key.clone()
+    }
+
+    fn time_out(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    /// One in five does not go as it should, like all other calls.
+    async fn attempt(&self) -> Attempt {
+        let error = "the peer did not answer".to_owned();
+        match self.peer.dice.next_u64() % 20 {
+            0 => Attempt::Unknown { error },
+            1 | 2 => {
+                self.peer.make(&self.key);
+                Attempt::Unknown { error }
+            }
+            3 => Attempt::Refused { error: "the peer is busy".to_owned(), retry: true },
+            _ => Attempt::Done(self.peer.make(&self.key)),
+        }
+    }
+
+    async fn look_up(&self) -> LookedUp {
+        let made = self.peer.made();
+        let things = made.get(&self.key).map_or(&[][..], Vec::as_slice);
+        match things.iter().find(|thing| !thing.removed) {
+            Some(thing) => {
+                let id = ("id".to_owned(), Value::from(thing.id.clone()));
+                LookedUp::Happened(Map::from_iter([id]))
+            }
+            None => LookedUp::DidNot,
+        }
+    }
+
+    async fn undo(&self, result: &Map<String, Value>) {
+        let mut made = self.peer.made();
+        for thing in made.values_mut().flatten().filter(|thing| result["id"] == thing.id.as_str()) {
+            thing.removed = true;
+        }
+    }
+}
+
+/// Its runs are one effect each.
+pub struct Creator {
+    core: Core,
+    peer: Arc<Peer>,
+}
+
+impl Creator {
+    pub fn new(core: Core, peer: Arc<Peer>) -> Self {
+        Self { core, peer }
+    }
+}
+
+#[async_trait]
+impl TaskAgent for Creator {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        let create = Create { peer: self.peer.clone(), key: run.task.id.to_string() };
+        let steps = Steps::of_run(self.core.clone(), &run.task);
+        match steps.take(&create).await {
+            Ok(Taken::Done(result)) => RunEnd::Done { result, events: Vec::new() },
+            Ok(Taken::Refused { error, retry: true }) => RunEnd::retryable(error),
+            Ok(Taken::Refused { error, retry: false }) => RunEnd::terminal(error),
+            Ok(Taken::Unsettled { after, error }) => {
+                RunEnd::Suspended { resume_at: run.clock.now().plus(after), note: error }
+            }
+            Ok(Taken::Undecidable { error }) => RunEnd::Blocked { reason: error, question: None },
+            Ok(Taken::Stopped { reason }) => RunEnd::retryable(reason),
+            Err(error) => RunEnd::Failed {
+                error: error.to_string(),
+                retry: Retry::Yes { after: None },
+                events: Vec::new(),
+            },
+        }
+    }
+}
+
+/// Does nothing, as the agent of the benchmarks does: what is left is what the bundle costs.
+pub struct Idle;
+
+#[async_trait]
+impl TaskAgent for Idle {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, _run: &Run) -> RunEnd {
+        let result = Map::from_iter([("status".to_owned(), Value::from("healthy"))]);
+        RunEnd::Done { result, events: Vec::new() }
+    }
+}

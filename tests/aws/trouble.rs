@@ -1,0 +1,165 @@
+//! What can become of a call to AWS, and each service's own words for it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use watchbill_core::ports::Entropy as _;
+use watchbill_testkit::SeededEntropy;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Service {
+    DynamoDb,
+    Sqs,
+    EventBridge,
+    S3,
+}
+
+impl Service {
+    /// By the header X-Amz-Target; S3 has none.
+    pub fn of(target: &str) -> Self {
+        match target.split(['.', '_']).next() {
+            Some("DynamoDB") => Service::DynamoDb,
+            Some("AmazonSQS") => Service::Sqs,
+            Some("AWSEvents") => Service::EventBridge,
+            Some("") | None => Service::S3,
+            Some(other) => panic!("a call of {other}: say here what service that is"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Trouble {
+    /// 500, nothing was done.
+    Failed,
+    /// Throttled, nothing was done.
+    Throttled,
+    /// Of a batch its first entry was not taken.
+    Partly,
+    /// It was done, and the connection broke.
+    Broken,
+    /// It was done, and no answer came in time.
+    Silent,
+    /// It was done, and the answer is 500.
+    FailedAfter,
+    /// Later than usual, but in time.
+    Slow,
+}
+
+impl Trouble {
+    pub fn draw(dice: &SeededEntropy, takes_batches: bool) -> Self {
+        let all = [
+            Trouble::Failed,
+            Trouble::Throttled,
+            Trouble::Broken,
+            Trouble::FailedAfter,
+            Trouble::Slow,
+            Trouble::Silent,
+        ];
+        match dice.next_u64() % 7 {
+            6 if takes_batches => Trouble::Partly,
+            n => all[n as usize % all.len()],
+        }
+    }
+
+    /// How long the answer is kept back.
+    pub fn delay(self, dice: &SeededEntropy) -> Duration {
+        match self {
+            // Longer than any of our clients waits for one attempt.
+            Trouble::Silent => Duration::from_secs(6),
+            // Shorter than any of them does.
+            Trouble::Slow => Duration::from_millis(50 + dice.next_u64() % 1_000),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// An answer as it goes out.
+pub struct Words {
+    pub status: u16,
+    pub kind: &'static str,
+    pub body: String,
+}
+
+fn json_words(status: u16, code: &str, message: &str) -> Words {
+    let body = json!({ "__type": code, "message": message }).to_string();
+    Words { status, kind: "application/x-amz-json-1.0", body }
+}
+
+fn xml_words(status: u16, code: &str) -> Words {
+    let body = format!("<Error><Code>{code}</Code><Message>try later</Message></Error>");
+    Words { status, kind: "application/xml", body }
+}
+
+pub fn failure(service: Service) -> Words {
+    match service {
+        Service::DynamoDb => {
+            json_words(500, "com.amazonaws.dynamodb.v20120810#InternalServerError", "try later")
+        }
+        Service::Sqs => json_words(500, "com.amazonaws.sqs#InternalFailure", "try later"),
+        Service::EventBridge => json_words(500, "InternalException", "try later"),
+        Service::S3 => xml_words(500, "InternalError"),
+    }
+}
+
+pub fn throttle(service: Service, operation: &str, request: &Value, dice: &SeededEntropy) -> Words {
+    let rate = "the rate of requests is too high";
+    match (service, dice.next_u64() % 2) {
+        (Service::DynamoDb, 0) if operation == "TransactWriteItems" => cancelled(request),
+        (Service::DynamoDb, 0) => {
+            json_words(400, "com.amazon.coral.availability#ThrottlingException", rate)
+        }
+        (Service::DynamoDb, _) => {
+            let code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
+            json_words(400, code, rate)
+        }
+        (Service::Sqs, _) => json_words(400, "com.amazonaws.sqs#RequestThrottled", rate),
+        (Service::EventBridge, _) => json_words(400, "ThrottlingException", rate),
+        (Service::S3, _) => xml_words(503, "SlowDown"),
+    }
+}
+
+/// A transaction of which one item is throttled.
+fn cancelled(request: &Value) -> Words {
+    let items = request["TransactItems"].as_array().map_or(1, Vec::len);
+    let reason = |n| match n {
+        0 => json!({ "Code": "ThrottlingError", "Message": "throughput exceeded" }),
+        _ => json!({ "Code": "None" }),
+    };
+    let reasons: Vec<Value> = (0..items).map(reason).collect();
+    let body = json!({
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "Message": "Transaction cancelled, please refer cancellation reasons for specific reasons",
+        "CancellationReasons": reasons,
+    });
+    Words { status: 400, kind: "application/x-amz-json-1.0", body: body.to_string() }
+}
+
+/// Whether some of what it brings may be taken and some not.
+pub fn takes_batches(operation: &str) -> bool {
+    matches!(operation, "SendMessageBatch" | "PutEvents")
+}
+
+/// Takes the first entry out of a batch: the rest goes on, and the answer says so by
+/// [`put_back`].
+pub fn take_out(request: &mut Value) -> Option<Value> {
+    let entries = request["Entries"].as_array_mut()?;
+    (entries.len() > 1).then(|| entries.remove(0))
+}
+
+pub fn put_back(operation: &str, taken: &Value, answer: &mut Value) {
+    if operation == "PutEvents" {
+        let failed = json!({ "ErrorCode": "InternalFailure", "ErrorMessage": "try later" });
+        if let Some(entries) = answer["Entries"].as_array_mut() {
+            entries.insert(0, failed);
+        }
+        answer["FailedEntryCount"] = json!(answer["FailedEntryCount"].as_u64().unwrap_or(0) + 1);
+        return;
+    }
+    let failed = json!({
+        "Id": taken["Id"], "Code": "InternalError", "Message": "try later", "SenderFault": false,
+    });
+    match answer["Failed"].as_array_mut() {
+        Some(others) => others.push(failed),
+        None => answer["Failed"] = json!([failed]),
+    }
+}

@@ -1,0 +1,90 @@
+"""The test bed: an emulated AWS in which the deployable artefacts run, and stacks of them.
+
+    bed.py --template template.yaml --binaries FOLDER --folder FOLDER --port PORT
+
+Everything is one process, so that whoever starts it has one to end. Tests talk to it in
+JSON over HTTP on PORT; see `Control`. What goes on beyond these words, they see as any
+client of AWS does.
+"""
+
+import argparse
+import json
+import pathlib
+import socket
+import threading
+import traceback
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import emulator
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Control(BaseHTTPRequestHandler):
+    """POST <path> with a JSON object, answered with one; GET /health once all is up.
+
+    /deploy    {"parameters": {…}} → what a client needs to know of the new stack
+    /delete    {"stack": name}
+    /sweep     {"stack": name}: the minute's tick, now
+    /restart   {"stack": name}: every function starts cold at its next call
+    /left      {"stack": name} → messages that are left, and faults in the logs
+    /subscribe {"stack": name, "pattern": {…}} → {"queue": …}, fed by a rule on the bus
+    /received  {"queue": …} → {"bodies": […]}, waits a moment for the first
+    """
+
+    protocol_version = "HTTP/1.1"
+    bed = None
+    ready = threading.Event()
+
+    def do_GET(self):
+        # Whoever waits for it goes as soon as they have the status.
+        self.close_connection = True
+        self.answer(200 if self.ready.is_set() else 503, {})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            made = getattr(self.bed, "on_" + self.path.strip("/"))(**json.loads(body or b"{}"))
+            self.answer(200, made or {})
+        except Exception:
+            self.answer(500, {"error": traceback.format_exc()})
+
+    def answer(self, status, body):
+        body = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def main():
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--template", required=True, type=pathlib.Path)
+    asked.add_argument("--binaries", required=True, type=pathlib.Path)
+    asked.add_argument("--folder", required=True, type=pathlib.Path)
+    asked.add_argument("--port", required=True, type=int)
+    asked = asked.parse_args()
+    port = free_port()
+    emulator.prepare(asked.folder, port)
+
+    def up():
+        # Once the environment is set: the AWS client reads it too.
+        import stacks
+        Control.bed = stacks.Bed(asked, f"http://127.0.0.1:{port}")
+        Control.ready.set()
+
+    server = ThreadingHTTPServer(("127.0.0.1", asked.port), Control)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=up, daemon=True).start()
+    emulator.serve()
+
+
+if __name__ == "__main__":
+    main()

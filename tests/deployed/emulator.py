@@ -1,0 +1,81 @@
+"""ministack, started as the tests need it.
+
+It is patched from outside in three places, each as small as it can be:
+
+- Nagle's algorithm is off where functions speak to it; a warm call waited 40 ms for it.
+- What functions log goes to a file each. As shipped, it is collected for 50 ms after each
+  call, and what comes later is lost.
+- Whatever its authorisation decides is written down, as it has no record of its own.
+"""
+
+import json
+import os
+import socketserver
+import sys
+import threading
+
+
+def prepare(folder, port):
+    """Before anything of it is imported: it reads its settings then."""
+    os.environ.update({
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        # Roles are enforced, always.
+        "AUTH": "true",
+        "LOG_LEVEL": "WARNING",
+        "TMPDIR": str(folder),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    })
+    socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+    keep_logs(folder / "logs")
+    keep_decisions(folder / "calls")
+
+
+def keep_logs(folder):
+    from ministack.core.lambda_runtime import ProvidedWorker, Worker
+
+    folder.mkdir(parents=True)
+
+    def pump(self, stream, _):
+        with stream, open(folder / self.func_name, "ab", buffering=0) as file:
+            for line in iter(stream.readline, b""):
+                file.write(line)
+
+    ProvidedWorker._pump_output = pump
+    Worker._drain_stderr_bounded = lambda self, **_: ""
+
+
+def keep_decisions(path):
+    """A line for each call of a role: role, function, action, resource, allowed."""
+    from ministack.core import iam_evaluator
+
+    decide = iam_evaluator.enforce
+    lock, seen = threading.Lock(), set()
+
+    def enforce(access_key_id, iam_action, service, region, resource_arn="*", service_context=None):
+        denied = decide(access_key_id, iam_action, service, region, resource_arn, service_context)
+        caller = iam_evaluator.caller_arn() or ""
+        if ":assumed-role/" in caller:
+            role = caller.split("/")[1]
+            call = (role, iam_action, resource_arn, denied is None)
+            with lock:
+                if call not in seen:
+                    seen.add(call)
+                    with open(path, "a") as file:
+                        file.write(json.dumps(call) + "\n")
+        return denied
+
+    iam_evaluator.enforce = enforce
+
+
+def serve():
+    """Until the process ends."""
+    from ministack import app
+
+    del sys.argv[1:]  # It would read them as its own.
+    app.main()

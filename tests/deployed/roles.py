@@ -1,0 +1,76 @@
+"""Whether the roles of the template are what the functions need: no less, and no more.
+
+    roles.py FOLDER, the bed's, once the scenarios have run
+
+Less: a call that a function's role does not allow. More: an action in a role that no
+scenario made any function use, unless EXCUSED says why.
+"""
+
+import fnmatch
+import json
+import pathlib
+import sys
+
+# Role's function, or * for any; action, with * for any part of it; why nobody is seen using it.
+EXCUSED = [
+    ("*", "logs:*", "Lambda writes a function's log on behalf of its role; the emulator's does not ask"),
+    ("*", "xray:*", "as with logs"),
+    ("*", "sqs:ReceiveMessage", "the event source mapping takes messages on behalf of the role; the emulator's does not ask"),
+    ("*", "sqs:DeleteMessage", "as sqs:ReceiveMessage"),
+    ("*", "dynamodb:GetRecords", "the event source mapping reads the stream on behalf of the role; the emulator's does not ask"),
+    ("*", "dynamodb:GetShardIterator", "as dynamodb:GetRecords"),
+    ("*", "dynamodb:DescribeStream", "as dynamodb:GetRecords"),
+    ("*", "dynamodb:ListStreams", "as dynamodb:GetRecords"),
+]
+
+
+def remember(folder, granted):
+    """Writes down what a stack's roles allow: role, function, and a statement."""
+    with open(folder / "granted", "a") as file:
+        file.writelines(json.dumps(one) + "\n" for one in granted)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def faults(granted, calls):
+    functions = {role: function for role, function, _ in granted}
+    wrong, made = set(), {}
+    for role, action, resource, allowed in calls:
+        if role in functions:
+            made.setdefault(role, set()).add((action, resource))
+            if not allowed:
+                wrong.add(f"{functions[role]} may not {action} on {resource}")
+    # A record that is no longer kept must not pass for good behaviour.
+    wrong.update(f"no call of {name} was seen" for name in ("ApiFunction", "RecorderFunction")
+                 if name not in {functions[role] for role in made})
+    # By name, as there are many stacks, in which everything has other names.
+    seen, unseen = set(), set()
+    for role, function, statement in granted:
+        for action in listed(statement["Action"]):
+            used = any(fnmatch.fnmatchcase(done, action) and fnmatch.fnmatchcase(where, resource)
+                       for done, where in made.get(role, ()) for resource in listed(statement["Resource"]))
+            (seen if used else unseen).add((function, statement.get("Sid"), action))
+    excuses = set()
+    for function, sid, action in unseen - seen:
+        found = [excuse for excuse in EXCUSED
+                 if fnmatch.fnmatchcase(function, excuse[0]) and fnmatch.fnmatchcase(action, excuse[1])]
+        excuses.update(found)
+        if not found:
+            wrong.add(f"{function} was never seen to use {action} of its statement {sid}: "
+                      "take it away, or excuse it in roles.py")
+    wrong.update(f"roles.py excuses {function} {action} for nothing"
+                 for function, action, _ in set(EXCUSED) - excuses)
+    return sorted(wrong)
+
+
+if __name__ == "__main__":
+    folder = pathlib.Path(sys.argv[1])
+    found = faults(lines(folder / "granted"), lines(folder / "calls"))
+    print("\n".join(found))
+    sys.exit(bool(found))

@@ -1,0 +1,74 @@
+"""The bed's own judgement: `python -m unittest` in this folder."""
+
+import unittest
+
+import expand
+import roles
+
+
+def calls(*more):
+    usual = [["r-api", "dynamodb:PutItem", "table/one", True], ["r-rec", "dynamodb:PutItem", "table/one", True]]
+    return usual + list(more)
+
+
+def granted(actions, resource="table/*"):
+    return [
+        ["r-api", "ApiFunction", {"Sid": "Table", "Action": actions, "Resource": resource}],
+        ["r-rec", "RecorderFunction", {"Sid": "Table", "Action": "dynamodb:PutItem", "Resource": "table/*"}],
+    ]
+
+
+class Roles(unittest.TestCase):
+    def setUp(self):
+        self.excused, roles.EXCUSED = roles.EXCUSED, []
+
+    def tearDown(self):
+        roles.EXCUSED = self.excused
+
+    def test_what_is_used_passes(self):
+        self.assertEqual(roles.faults(granted(["dynamodb:PutItem"]), calls()), [])
+
+    def test_a_refused_call_is_told(self):
+        refused = calls(["r-api", "sqs:SendMessage", "queue", False])
+        found = roles.faults(granted(["dynamodb:PutItem"]), refused)
+        self.assertEqual(found, ["ApiFunction may not sqs:SendMessage on queue"])
+
+    def test_an_unused_permission_is_told_and_can_be_excused(self):
+        more = granted(["dynamodb:PutItem", "dynamodb:DeleteItem"])
+        self.assertIn("dynamodb:DeleteItem", roles.faults(more, calls())[0])
+        roles.EXCUSED = [("Api*", "dynamodb:Del*", "a reason")]
+        self.assertEqual(roles.faults(more, calls()), [])
+        self.assertIn("for nothing", roles.faults(granted(["dynamodb:PutItem"]), calls())[0])
+
+    def test_use_elsewhere_is_no_use(self):
+        self.assertEqual(len(roles.faults(granted("dynamodb:PutItem", "other/*"), calls())), 1)
+
+    def test_a_record_that_stopped_is_told(self):
+        self.assertEqual(len(roles.faults(granted("dynamodb:PutItem"), [])), 4)
+
+
+class Expand(unittest.TestCase):
+    def test_routes_are_written_out(self):
+        target = {"type": "aws_proxy", "uri": "u", "httpMethod": "POST", "payloadFormatVersion": "2.0"}
+        body = {"paths": {
+            "/a": {"get": {"x-amazon-apigateway-integration": dict(target)}},
+            "$default": {expand.ANY: {"x-amazon-apigateway-integration": target, "isDefaultRoute": True}},
+        }}
+        made = expand.routes("Api", body)
+        keys = [one["Properties"].get("RouteKey") for one in made.values() if one["Type"].endswith("Route")]
+        self.assertEqual(keys, ["GET /a", "$default"])
+
+    def test_what_it_does_not_know_is_refused(self):
+        target = {"x-amazon-apigateway-integration": {"type": "aws_proxy"}, "security": []}
+        with self.assertRaisesRegex(ValueError, "security"):
+            expand.routes("Api", {"paths": {"/a": {"get": target}}})
+
+    def test_only_what_is_listed_is_dropped(self):
+        alarm, math = ({"Type": "AWS::CloudWatch::Alarm", "Properties": {name: []}} for name in ("Metric", "Metrics"))
+        resources = {"A": alarm, "B": math, "C": {"Type": "AWS::SQS::Queue"}}
+        expand.drop(resources)
+        self.assertEqual(sorted(resources), ["A", "C"])
+
+
+if __name__ == "__main__":
+    unittest.main()

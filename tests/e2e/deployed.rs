@@ -1,0 +1,171 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::super::rig::{Bed, Books, Client, Keys, PATIENCE};
+use super::{Backend, Settings, World};
+
+/// Between two ticks. On AWS they come by the minute, which no test can wait for.
+const TICK: Duration = Duration::from_millis(500);
+/// Between two looks at whether all has come to rest.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// template.yaml as a stack of its own in an emulated AWS, with the functions' binaries.
+pub struct Deployed {
+    bed: Bed,
+    stack: String,
+    url: String,
+    keys: Keys,
+    ticks: JoinHandle<()>,
+}
+
+impl Backend for Deployed {
+    async fn start(settings: &Settings) -> Self {
+        let bed = Bed::find();
+        let made = bed.call("deploy", json!({"parameters": parameters(settings)})).await;
+        let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
+        let (stack, url, admin) = (text("stack"), text("url"), text("admin_key"));
+        let keys = keys(&url, admin).await;
+        let ticks = tokio::spawn(tick(bed.clone(), stack.clone()));
+        Self { bed, stack, url, keys, ticks }
+    }
+
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn keys(&self) -> Keys {
+        let Keys { admin, agent, approver, user } = &self.keys;
+        Keys {
+            admin: admin.clone(),
+            agent: agent.clone(),
+            approver: approver.clone(),
+            user: user.clone(),
+        }
+    }
+
+    fn late(&self) -> Duration {
+        2 * TICK
+    }
+
+    /// One agent's P3 has five calls of ten messages in hand.
+    fn crowd(&self) -> (usize, usize) {
+        (100, 50)
+    }
+
+    /// As after an update: each function starts cold at its next call.
+    async fn restart(&mut self) {
+        self.bed.ask("restart", &self.stack).await;
+    }
+
+    async fn stop(self) {
+        self.ticks.abort();
+        self.bed.ask("delete", &self.stack).await;
+    }
+
+    async fn settled(&self, anyone: &Client) {
+        let mut left = Vec::new();
+        let rest = tokio::time::timeout(PATIENCE, async {
+            loop {
+                left = self.moving(anyone).await;
+                if left.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        let came = rest.await.is_ok();
+        assert!(came, "it does not come to rest:\n{}", left.join("\n"));
+    }
+
+    async fn assert_nothing_left(&self) {
+        let left = self.bed.ask("left", &self.stack).await;
+        assert_eq!(left["messages"], json!({}), "lanes and dead letters are empty");
+        assert_eq!(left["faults"], json!([]), "nothing is logged as a fault");
+    }
+}
+
+impl Deployed {
+    /// What has not come to rest. Nobody there can say how far the stream has been read, so
+    /// that what is recorded has to fit.
+    async fn moving(&self, anyone: &Client) -> Vec<String> {
+        let queues = self.bed.ask("left", &self.stack).await;
+        let open = anyone.get("/health").await.ok()["queue_stats"]["total_tasks"].take();
+        if open != 0 || queues["messages"] != json!({}) {
+            return vec![format!("open tasks: {open}, messages: {}", queues["messages"])];
+        }
+        Books::read(anyone).await.faults()
+    }
+}
+
+/// The template's. Without limits, and alone where two persons are not asked for.
+fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
+    let approval = if settings.two_persons { "deny" } else { "allow" };
+    let parameters = [
+        ("Rules", Value::Object(settings.rules()).to_string()),
+        ("ApprovalSelf", approval.to_owned()),
+        ("RateLimits", "off".to_owned()),
+        ("ForceUnsafe", "yes".to_owned()),
+        ("DeletionProtection", "false".to_owned()),
+    ];
+    BTreeMap::from(parameters)
+}
+
+/// The template makes one key, and that one makes the others.
+async fn keys(url: &str, admin: String) -> Keys {
+    let first = Client::new(url, &admin);
+    let make = async |role: &str| {
+        let made = first.post("/keys", json!({"name": role, "role": role})).await.ok();
+        made["key"].as_str().expect("a new key is shown").to_owned()
+    };
+    let (agent, approver) = (make("agent").await, make("approver").await);
+    let user = make("user").await;
+    Keys { admin, agent, approver, user }
+}
+
+/// Until the scenario is over.
+async fn tick(bed: Bed, stack: String) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        bed.ask("sweep", &stack).await;
+    }
+}
+
+super::scenarios::run_scenarios!(super::Deployed);
+
+/// A rule on the bus and a queue behind it are all that a listener needs.
+#[tokio::test]
+async fn events_reach_a_subscribed_queue() {
+    let world = World::<Deployed>::start(Settings::default()).await;
+    let Deployed { bed, stack, .. } = &world.backend;
+    let pattern = json!({"detail-type": ["task.created", "task.completed"]});
+    let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
+    let body = json!({"type": "monitor", "payload": {"service": "system"}});
+    let task = world.agent.submit(body).await;
+    let received = tokio::time::timeout(PATIENCE, async {
+        let mut received = Vec::new();
+        while received.len() < 2 {
+            let got = bed.call("received", subscribed.clone()).await;
+            let bodies = got["bodies"].as_array().expect("a list").iter();
+            received.extend(bodies.map(|body| {
+                let body = body.as_str().expect("a message has a body");
+                serde_json::from_str::<Value>(body).expect("an event is JSON")
+            }));
+        }
+        received
+    });
+    let received = received.await.expect("both events arrive");
+    let recorded = world.user.all("/events?", "events").await;
+    for event in &received {
+        assert!(event["source"].as_str().is_some_and(|s| s.starts_with("watchbill.")), "{event}");
+        assert_eq!(event["detail"]["task_id"], task["task_id"]);
+        let same = |one: &&Value| one["event_id"] == event["detail"]["event_id"];
+        let same = recorded.iter().find(same).expect("what is published is recorded");
+        assert_eq!(same["event_type"], event["detail-type"]);
+    }
+    let types: Vec<_> = received.iter().map(|event| &event["detail-type"]).collect();
+    assert!(types.contains(&&json!("task.completed")), "no other than was asked for: {types:?}");
+    world.end().await;
+}

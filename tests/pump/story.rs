@@ -1,0 +1,219 @@
+use std::time::Duration;
+
+use aws_lambda_events::event::dynamodb::EventRecord;
+use watchbill_core::domain::{Agent, Priority, Status};
+use watchbill_core::ports::{Change, Entropy as _, LaneMessage};
+use watchbill_sweeper::Sweeper;
+use watchbill_testkit::SeededEntropy;
+
+use super::record::{poison, record};
+use super::shard::Shard;
+use super::world::{World, history};
+
+fn records<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Vec<EventRecord> {
+    changes.into_iter().enumerate().map(|(seq, change)| record(change, seq + 1)).collect()
+}
+
+fn pointers(world: &World) -> Vec<LaneMessage> {
+    world.lanes.take_all().into_iter().map(|(message, _)| message).collect()
+}
+
+/// Pumps a shard dry through a router; each crash is followed by a new one.
+async fn route(world: &World, shard: &mut Shard) {
+    let mut router = world.router();
+    while !shard.is_empty() {
+        if !shard.hand_over(&router, &*world.clock, &world.calls).await {
+            router = world.router();
+        }
+    }
+}
+
+async fn take_down(world: &World, shard: &mut Shard) {
+    let mut recorder = world.recorder();
+    while !shard.is_empty() {
+        if !shard.hand_over(&recorder, &*world.clock, &world.calls).await {
+            recorder = world.recorder();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_router_may_end_between_any_two_calls() {
+    let world = history(1).await;
+    let stream = records(&world.stream());
+    for point in 1.. {
+        let mut shard = Shard::new(stream.clone(), 10);
+        world.calls.end_at(point);
+        route(&world, &mut shard).await;
+        world.assert_all_pointed_at(&pointers(&world));
+        if shard.invoked == stream.len().div_ceil(10) {
+            assert!(point > 10, "no call was counted");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_may_end_between_any_two_calls() {
+    for point in 1.. {
+        let world = history(2).await;
+        let stream = records(&world.stream());
+        let mut shard = Shard::new(stream.clone(), 16);
+        world.calls.end_at(point);
+        take_down(&world, &mut shard).await;
+        world.assert_recorded().await;
+        if shard.invoked == stream.len().div_ceil(16) {
+            assert!(point > 10, "no call was counted");
+            return;
+        }
+    }
+}
+
+/// Several shards with a function each, in any order, which go back to what they had now and
+/// then, as after an error or when a mapping is made anew.
+#[tokio::test]
+async fn repeats_and_other_orders_change_nothing() {
+    for seed in 0..20 {
+        let world = history(seed).await;
+        let random = SeededEntropy::new(seed);
+        let any = |below: usize| (random.next_u64() % below as u64) as usize;
+        let mut shards = shards(&world.stream(), 4);
+        let (mut routers, mut recorders) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            routers.push(world.router());
+            recorders.push(world.recorder());
+        }
+        let mut again = shards.iter().map(|s| Shard::new(s.clone(), 7)).collect::<Vec<_>>();
+        let mut shards: Vec<_> = shards.drain(..).map(|s| Shard::new(s, 5)).collect();
+        while shards.iter().chain(&again).any(|shard| !shard.is_empty()) {
+            let n = any(4);
+            shards[n].hand_over(&routers[n], &*world.clock, &world.calls).await;
+            again[n].hand_over(&recorders[n], &*world.clock, &world.calls).await;
+            if any(6) == 0 && shards[n].invoked < 200 {
+                shards[n].back(any(20));
+                again[n].back(any(20));
+            }
+        }
+        world.assert_all_pointed_at(&pointers(&world));
+        world.assert_recorded().await;
+    }
+}
+
+/// A key's changes stay in one shard, which keeps their order; other keys' do not wait.
+fn shards(changes: &[Change], number: usize) -> Vec<Vec<EventRecord>> {
+    let mut shards = vec![Vec::new(); number];
+    for (seq, change) in changes.iter().enumerate() {
+        let of_key: usize = change.key.partition.bytes().map(usize::from).sum();
+        shards[of_key % number].push(record(change, seq + 1));
+    }
+    shards
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_does_not_hold_the_shard() {
+    let world = history(3).await;
+    let mut stream = records(&world.stream());
+    for place in [0, 7, 8, stream.len() / 2, stream.len()] {
+        stream.insert(place, poison(10_000 + place));
+    }
+    let mut shard = Shard::new(stream.clone(), 10);
+    route(&world, &mut shard).await;
+    world.assert_all_pointed_at(&pointers(&world));
+    assert_eq!(shard.invoked, stream.len().div_ceil(10), "no batch had to come again");
+    let mut shard = Shard::new(stream, 10);
+    take_down(&world, &mut shard).await;
+    world.assert_recorded().await;
+}
+
+#[tokio::test]
+async fn lanes_and_bus_that_fail_get_it_again() {
+    let world = history(4).await;
+    let stream = records(&world.stream());
+    let mut shard = Shard::new(stream.clone(), 10);
+    world.lanes.refuse_next(9);
+    route(&world, &mut shard).await;
+    world.lanes.lose_answers(5);
+    let mut again = Shard::new(stream.clone(), 10);
+    route(&world, &mut again).await;
+    world.assert_all_pointed_at(&pointers(&world));
+    assert!(shard.invoked > stream.len().div_ceil(10), "some batches had to come again");
+    world.bus.refuse_next(7);
+    world.store.refuse_next(5);
+    world.store.lose_answers(5);
+    take_down(&world, &mut Shard::new(stream, 10)).await;
+    world.assert_recorded().await;
+}
+
+/// Of one batch the most urgent go out first, whatever the order of the stream.
+#[tokio::test]
+async fn p0_goes_first_in_a_batch() {
+    let world = World::new(5);
+    for n in 0..40 {
+        world.create(Priority::ALL[3 - n % 4], false).await;
+    }
+    let mut shard = Shard::new(records(&world.stream()), 1_000);
+    route(&world, &mut shard).await;
+    let lanes: Vec<Priority> = pointers(&world).iter().map(|message| message.priority).collect();
+    assert_eq!(lanes.len(), 40);
+    assert!(lanes.is_sorted(), "{lanes:?}");
+}
+
+/// A mapping made anew reads the stream from its beginning, a day back.
+#[tokio::test]
+async fn a_day_read_again_changes_nothing() {
+    let world = history(6).await;
+    let stream = records(&world.stream());
+    route(&world, &mut Shard::new(stream.clone(), 100)).await;
+    take_down(&world, &mut Shard::new(stream.clone(), 100)).await;
+    world.assert_recorded().await;
+    assert!(world.tasks().iter().all(|task| task.status == Status::Completed), "all ended");
+    pointers(&world);
+    let (before, sent) = (world.stored(), world.bus.events().len());
+    world.clock.advance(Duration::from_secs(23 * 3600));
+
+    route(&world, &mut Shard::new(stream.clone(), 100)).await;
+    for message in pointers(&world) {
+        assert!(world.work(&message).await, "a pointer at what has ended is done with");
+    }
+    take_down(&world, &mut Shard::new(stream, 100)).await;
+    assert_eq!(world.stored(), before, "nothing is written");
+    let again = world.bus.events().len() - sent;
+    assert!(again <= sent, "only what an earlier recorder may not have sent goes out again");
+    world.assert_recorded().await;
+}
+
+/// The stream loses every third record; what is open is due, so someone looks at it again.
+#[tokio::test]
+async fn a_task_whose_records_are_lost_still_ends() {
+    let world = World::new(7);
+    for n in 0..30 {
+        world.create(Priority::ALL[n % 4], n % 5 == 0).await;
+    }
+    let (mut seen, mut written) = (0, 0);
+    for _ in 0..40 {
+        let stream = world.stream();
+        let kept: Vec<Change> = stream[seen..]
+            .iter()
+            .filter(|_| {
+                written += 1;
+                written % 3 != 0
+            })
+            .cloned()
+            .collect();
+        seen = stream.len();
+        route(&world, &mut Shard::new(records(&kept), 10)).await;
+        for (message, delay) in world.lanes.take_all() {
+            world.clock.advance(delay);
+            world.work(&message).await;
+        }
+        world.clock.advance(Duration::from_secs(15 * 60 + 1));
+        Sweeper::new(world.core.clone(), world.lanes.clone()).sweep(1_000).await.expect("it sweeps");
+        world.note_images();
+        if world.tasks().iter().all(|task| task.status == Status::Completed) {
+            assert!(world.tasks().iter().all(|task| task.agent == Agent::Ops));
+            return;
+        }
+    }
+    let open: Vec<_> = world.tasks().into_iter().filter(|t| t.status.is_open()).collect();
+    panic!("still open: {open:?}");
+}

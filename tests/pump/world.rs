@@ -1,0 +1,275 @@
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, json};
+use watchbill_adapters_aws::lambda::{Feed, FeedHandler};
+use watchbill_agent::executor::Executor;
+use watchbill_agent::run::{Run, RunEnd, TaskAgent};
+use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TaskType, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ledger::{Entry, LedgerReader, verify};
+use watchbill_core::ports::{Bus, Change, Item, LaneMessage, Lanes, Store};
+use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_recorder::Recorder;
+use watchbill_router::Router;
+use watchbill_testkit::{
+    FakeClock, MemoryBlobs, MemoryBus, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
+};
+
+use super::calls::{Calls, Counted};
+
+pub struct Routing(Router);
+
+#[async_trait]
+impl FeedHandler for Routing {
+    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+        self.0.route(changes).await
+    }
+}
+
+pub struct Recording(Recorder);
+
+#[async_trait]
+impl FeedHandler for Recording {
+    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+        self.0.record(changes).await
+    }
+}
+
+/// Does the work of a task, the first time of some of them without success.
+struct Worker;
+
+#[async_trait]
+impl TaskAgent for Worker {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        if run.payload["fails"] == true && run.task.retries == 0 {
+            return RunEnd::retryable("the first time never works");
+        }
+        RunEnd::Done { result: Map::new(), events: Vec::new() }
+    }
+}
+
+/// Tasks with a history over stores and lanes in memory, and every image that they had.
+pub struct World {
+    pub store: Arc<MemoryStore>,
+    pub lanes: Arc<MemoryLanes>,
+    pub bus: Arc<MemoryBus>,
+    pub clock: Arc<FakeClock>,
+    pub calls: Arc<Calls>,
+    pub core: Core,
+    ports: Ports,
+    executor: Executor,
+    images: Mutex<(u64, Vec<Change>)>,
+}
+
+pub fn tenant() -> TenantId {
+    TenantId::default()
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let (store, clock) = (Arc::new(MemoryStore::new()), FakeClock::default());
+        let clock = Arc::new(FakeClock::auto(watchbill_core::ports::Clock::now(&clock)));
+        let ports = Ports {
+            store: store.clone(),
+            blobs: Arc::new(MemoryBlobs::new()),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let rules = Rules { gates: GateRules::off(), ..Rules::default() };
+        let core = Core::new(ports.clone(), Arc::new(rules), 1);
+        let executor = Executor::new(core.clone(), Arc::new(Worker), "one");
+        Self {
+            store,
+            lanes: Arc::default(),
+            bus: Arc::default(),
+            clock,
+            calls: Arc::default(),
+            core,
+            ports,
+            executor,
+            images: Mutex::default(),
+        }
+    }
+
+    /// A router as it starts: it remembers nothing.
+    pub fn router(&self) -> Feed<Routing> {
+        let inner: Arc<dyn Lanes> = self.lanes.clone();
+        let lanes = Counted { inner, calls: self.calls.clone() };
+        let router = Router::new(Arc::new(lanes), self.clock.clone());
+        Feed::new(Routing(router), self.clock.clone(), "test")
+    }
+
+    pub fn recorder(&self) -> Feed<Recording> {
+        let (inner, calls) = (self.store.clone() as Arc<dyn Store>, self.calls.clone());
+        let store = Arc::new(Counted { inner, calls: calls.clone() });
+        let ports = Ports { store, ..self.ports.clone() };
+        let core = Core::new(ports, self.core.rules().clone(), 1);
+        let inner: Arc<dyn Bus> = self.bus.clone();
+        let recorder = Recorder::new(core, Arc::new(Counted { inner, calls }));
+        Feed::new(Recording(recorder), self.clock.clone(), "test")
+    }
+
+    pub async fn create(&self, priority: Priority, fails: bool) -> TaskId {
+        let new = NewTask {
+            tenant: tenant(),
+            task_type: TaskType::Monitor,
+            priority,
+            source: "user".into(),
+            payload: json!({"service": "system", "fails": fails}).as_object().cloned().unwrap(),
+            metadata: Map::new(),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: "alex".into(),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        let id = self.core.create_task(new).await.unwrap().task.task.id;
+        self.note_images();
+        id
+    }
+
+    pub async fn publish(&self, n: usize) {
+        let new = NewEvent {
+            tenant: tenant(),
+            event_type: "deploy.failed".into(),
+            source_agent: "ci".into(),
+            payload: Map::new(),
+            task_id: None,
+            trace_id: None,
+            priority: None,
+            published_by: "ci".into(),
+            event_id: Some(format!("e-{n}")),
+            hops: 0,
+        };
+        self.core.publish_event(new).await.unwrap();
+        self.note_images();
+    }
+
+    /// A message as a queue hands it over; false if it is to come back.
+    pub async fn work(&self, message: &LaneMessage) -> bool {
+        let done = self.executor.handle(message).await.is_ok();
+        self.note_images();
+        done
+    }
+
+    /// A pointer at each task that waits for a run, as a router that misses nothing sends.
+    pub async fn run_all(&self) {
+        for _ in 0..4 {
+            for task in self.tasks() {
+                if task.status == Status::Assigned || task.resume_at.is_some() {
+                    let wait = task.resume_at.unwrap_or_default();
+                    self.clock.advance(wait.since(watchbill_core::ports::Clock::now(&*self.clock)));
+                    assert!(self.work(&pointer_at(&task)).await);
+                }
+            }
+        }
+    }
+
+    /// The stream has an image of every version, so they are taken as they are written.
+    pub fn note_images(&self) {
+        let mut images = self.images.lock().unwrap();
+        for (seq, change) in self.store.changes(images.0, usize::MAX) {
+            images.0 = seq;
+            images.1.push(change);
+        }
+    }
+
+    /// Everything that was written, oldest first.
+    pub fn stream(&self) -> Vec<Change> {
+        self.images.lock().unwrap().1.clone()
+    }
+
+    pub fn tasks(&self) -> Vec<Task> {
+        let items = self.store.items();
+        let tasks = items.iter().filter(|item| *item.kind == *Task::KIND);
+        tasks.map(|item| decode::<Task>(item).unwrap().value).collect()
+    }
+
+    /// All that is stored but the folds, which only say how far someone has read.
+    pub fn stored(&self) -> Vec<Item> {
+        let items = self.store.items().into_iter();
+        items.filter(|item| &*item.kind != "fold").collect()
+    }
+
+    /// Each assignment was pointed at.
+    pub fn assert_all_pointed_at(&self, pointers: &[LaneMessage]) {
+        let pointed: BTreeSet<_> = pointers.iter().map(|m| (&m.task_id, m.assignment)).collect();
+        for change in self.stream() {
+            let Some(item) = change.image.filter(|item| *item.kind == *Task::KIND) else { continue };
+            let task = decode::<Task>(&item).unwrap().value;
+            if task.status == Status::Assigned {
+                let wanted = (&task.id, task.assignment);
+                assert!(pointed.contains(&wanted), "no pointer at {wanted:?}");
+            }
+        }
+    }
+
+    /// Each change stands in the ledger once and in order, the chain holds, and each event
+    /// went out, a repeat under the same id.
+    pub async fn assert_recorded(&self) {
+        verify(self.store.clone(), &tenant()).await.unwrap();
+        let ledger = LedgerReader::new(self.store.clone(), tenant());
+        let (mut versions, mut events) = (BTreeMap::<TaskId, Vec<u64>>::new(), BTreeSet::new());
+        let mut seq = 1;
+        while let Some(batch) = ledger.batch(seq).await.unwrap() {
+            for entry in &batch.entries {
+                events.extend(entry.events_where(|_| true).into_iter().map(|e| e.event_id));
+                if let Entry::Task(entry) = entry {
+                    versions.entry(entry.task.clone()).or_default().push(entry.change.version);
+                }
+            }
+            seq += 1;
+        }
+        for task in self.tasks() {
+            let wanted: Vec<u64> = task.log.iter().map(|entry| entry.version).collect();
+            assert_eq!(versions.get(&task.id), Some(&wanted), "{}", task.id);
+        }
+        let sent: BTreeSet<EventId> =
+            self.bus.events().into_iter().map(|(_, event)| event.event_id).collect();
+        assert_eq!(sent, events, "what is recorded is what went out");
+    }
+}
+
+fn pointer_at(task: &Task) -> LaneMessage {
+    LaneMessage {
+        tenant: task.tenant.clone(),
+        task_id: task.id.clone(),
+        assignment: task.assignment,
+        agent: task.agent,
+        priority: task.lane(),
+        trace_id: task.trace_id.clone(),
+    }
+}
+
+/// Some of everything: two dozen tasks of all priorities, some of them tried twice, and
+/// events between them.
+pub async fn history(seed: u64) -> World {
+    let world = World::new(seed);
+    for n in 0..24 {
+        world.create(Priority::ALL[n % 4], n % 5 == 0).await;
+        if n % 3 == 0 {
+            world.publish(n).await;
+        }
+        if n % 7 == 6 {
+            world.run_all().await;
+        }
+        world.clock.advance(Duration::from_secs(7));
+    }
+    world.run_all().await;
+    world
+}

@@ -1,0 +1,323 @@
+//! template.yaml, functions/ and the docs agree, and what is deployed idle costs what the docs
+//! say.
+//!
+//! The template is read by its lines: a resource is what stands under its name, two blanks in.
+//! A YAML parser would need every tag of CloudFormation taught first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{assert_none, files, text};
+
+const TEMPLATE: &str = "template.yaml";
+const GUIDE: &str = "docs/aws.md";
+
+/// Of SQS messages in flight, between a function's time-out and the message's return.
+const MARGIN: u32 = 15;
+
+struct Resource {
+    name: String,
+    lines: Vec<String>,
+}
+
+impl Resource {
+    /// The value behind the first such key, at whatever depth, without its comment.
+    fn value(&self, key: &str) -> Option<&str> {
+        values(&self.lines, key).next()
+    }
+
+    fn number(&self, key: &str) -> u32 {
+        let value = self.value(key).unwrap_or_else(|| panic!("{} has no {key}", self.name));
+        value.parse().unwrap_or_else(|_| panic!("{key} of {} is {value}", self.name))
+    }
+
+    fn is(&self, kind: &str) -> bool {
+        self.value("Type") == Some(kind)
+    }
+
+    /// The parts of a function's `Events`, as far as they are mappings of a queue.
+    fn queues(&self) -> Vec<Mapping<'_>> {
+        let starts = self.lines.iter().enumerate().filter(|(_, line)| line.trim() == "Type: SQS");
+        let mapping = |(start, line): (usize, &String)| {
+            let depth = indent(line);
+            let body = &self.lines[start..];
+            let end = body.iter().position(|line| indent(line) < depth).unwrap_or(body.len());
+            Mapping { lines: &body[..end] }
+        };
+        // A dead-letter destination has that type too, but no queue to take from.
+        starts.map(mapping).filter(|mapping| mapping.value("Queue").is_some()).collect()
+    }
+}
+
+struct Mapping<'a> {
+    lines: &'a [String],
+}
+
+impl Mapping<'_> {
+    fn value(&self, key: &str) -> Option<&str> {
+        values(self.lines, key).next()
+    }
+
+    fn queue(&self) -> &str {
+        let queue = self.value("Queue").expect("a mapping names its queue");
+        queue.trim_start_matches("!GetAtt ").trim_end_matches(".Arn")
+    }
+
+    fn bounded(&self) -> bool {
+        self.value("MaximumConcurrency").is_some()
+    }
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+fn values<'a>(lines: &'a [String], key: &str) -> impl Iterator<Item = &'a str> {
+    lines.iter().filter_map(move |line| {
+        let value = line.trim().trim_start_matches("- ").strip_prefix(key)?.strip_prefix(':')?;
+        let value = value.split_once(" #").map_or(value, |(value, _)| value);
+        Some(value.trim().trim_matches('"'))
+    })
+}
+
+/// What stands under one of the template's headings, by name.
+fn section(heading: &str) -> Vec<Resource> {
+    let source = text(Path::new(TEMPLATE));
+    let lines = source.lines().skip_while(|line| *line != heading).skip(1);
+    let mut found: Vec<Resource> = Vec::new();
+    for line in lines.take_while(|line| line.is_empty() || line.starts_with(' ')) {
+        if let Some(name) = line.strip_prefix("  ").and_then(|name| name.strip_suffix(':'))
+            && name.chars().all(char::is_alphanumeric)
+        {
+            found.push(Resource { name: name.to_owned(), lines: Vec::new() });
+        } else if let Some(resource) = found.last_mut()
+            && indent(line) > 2
+        {
+            resource.lines.push(line.to_owned());
+        }
+    }
+    assert!(found.len() > 10, "{TEMPLATE} has next to nothing under {heading}");
+    found
+}
+
+fn resources() -> Vec<Resource> {
+    section("Resources:")
+}
+
+fn functions(all: &[Resource]) -> impl Iterator<Item = &Resource> {
+    all.iter().filter(|resource| resource.is("AWS::Serverless::Function"))
+}
+
+fn named<'a>(all: &'a [Resource], name: &str) -> &'a Resource {
+    all.iter().find(|resource| resource.name == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// ops-agent → OpsAgent.
+fn camel(name: &str) -> String {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    name.split('-').map(capital).collect()
+}
+
+#[test]
+fn every_function_is_deployed_under_its_name() {
+    let all = resources();
+    let in_template = |function: &Resource| {
+        let code = function.value("CodeUri").expect("a function has code");
+        let folder = code.trim_start_matches("functions/").trim_end_matches('/').to_owned();
+        assert_eq!(function.name, camel(&folder) + "Function", "the name of {folder}");
+        assert_eq!(function.value("Binary"), Some(folder.as_str()), "the binary of {folder}");
+        assert_eq!(function.value("BuildMethod"), Some("rust-cargolambda"), "{folder}");
+        let named = format!("!Sub ${{AWS::StackName}}-{folder}");
+        assert_eq!(function.value("FunctionName"), Some(named.as_str()), "{folder}");
+        folder
+    };
+    let deployed: BTreeSet<String> = functions(&all).map(in_template).collect();
+    let manifests = files()
+        .into_iter()
+        .filter(|path| path.starts_with("functions") && path.ends_with("Cargo.toml"));
+    let folders: BTreeSet<String> = manifests
+        .filter_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()))
+        .collect();
+    assert_eq!(deployed, folders, "the functions of {TEMPLATE} and the folders of functions/");
+}
+
+#[test]
+fn every_function_has_its_own_role_and_log() {
+    let all = resources();
+    for function in functions(&all) {
+        let own = function.name.trim_end_matches("Function");
+        let role = format!("!GetAtt {own}Role.Arn");
+        assert_eq!(function.value("Role"), Some(role.as_str()), "the role of {own}");
+        let logs = format!("!Ref {own}Logs");
+        assert_eq!(function.value("LogGroup"), Some(logs.as_str()), "the log group of {own}");
+        assert!(named(&all, &format!("{own}Logs")).value("RetentionInDays").is_some(), "{own}");
+    }
+}
+
+/// Suffix of each lane's queue, and the function that takes from it.
+fn lanes() -> BTreeMap<String, &'static str> {
+    let mut lanes = BTreeMap::new();
+    for (agent, function) in [
+        ("ops", "OpsAgentFunction"),
+        ("dev", "DevAgentFunction"),
+        ("faq", "FaqAgentFunction"),
+        ("devops", "DevopsAgentFunction"),
+    ] {
+        lanes.extend((0..4).map(|priority| (format!("{agent}-p{priority}"), function)));
+    }
+    lanes.insert("cycle".to_owned(), "OpsCycleFunction");
+    lanes.insert("notify".to_owned(), "NotifierFunction");
+    lanes
+}
+
+#[test]
+fn every_lane_is_taken_from_by_one_function() {
+    let all = resources();
+    let mut taken = BTreeMap::new();
+    for function in functions(&all) {
+        for mapping in function.queues() {
+            let queue = named(&all, mapping.queue());
+            let name = queue.value("QueueName").expect("a queue has a name");
+            let suffix = name.trim_start_matches("!Sub ${AWS::StackName}-").to_owned();
+            let partial = mapping.value("FunctionResponseTypes");
+            assert_eq!(partial, Some("[ReportBatchItemFailures]"), "{suffix}");
+            // P0 has no bound and waits for nobody; the others may not take all there is.
+            if suffix.ends_with("-p0") {
+                assert!(!mapping.bounded(), "{suffix} is bounded");
+                assert_eq!(mapping.value("BatchSize"), Some("1"), "{suffix}");
+            } else if suffix.contains("-p") {
+                assert!(mapping.bounded(), "{suffix} has no bound");
+            }
+            assert_eq!(taken.insert(suffix.clone(), function.name.as_str()), None, "{suffix}");
+        }
+    }
+    let taken: BTreeMap<String, &str> = taken.into_iter().collect();
+    assert_eq!(taken, lanes());
+}
+
+#[test]
+fn a_message_outlives_a_run_and_a_dead_one_its_queue() {
+    let all = resources();
+    let queues = functions(&all).flat_map(|function| {
+        function.queues().into_iter().map(move |mapping| (function, mapping.queue().to_owned()))
+    });
+    let mut seen = 0;
+    for (function, queue) in queues {
+        let queue = named(&all, &queue);
+        let visible = queue.number("VisibilityTimeout");
+        let least = function.number("Timeout") + MARGIN;
+        assert!(visible >= least, "{}: visibility {visible} s, not {least} s", queue.name);
+        let dead = queue.value("deadLetterTargetArn").expect("a lane has a dead-letter queue");
+        let dead = named(&all, dead.trim_start_matches("!GetAtt ").trim_end_matches(".Arn"));
+        let (kept, longer) =
+            (queue.number("MessageRetentionPeriod"), dead.number("MessageRetentionPeriod"));
+        assert!(kept < longer, "{}: {kept} s, but {} only {longer} s", queue.name, dead.name);
+        seen += 1;
+    }
+    assert_eq!(seen, lanes().len());
+}
+
+#[test]
+fn a_function_is_told_its_own_time() {
+    // Of all functions, unless one says otherwise.
+    let shared = text(Path::new(TEMPLATE));
+    let shared = shared.lines().map(str::to_owned).collect::<Vec<_>>();
+    let shared = values(&shared, "WATCHBILL_TIMEOUT").next().expect("the shared time-out");
+    for function in functions(&resources()) {
+        let told = function.value("WATCHBILL_TIMEOUT").unwrap_or(shared);
+        assert_eq!(Some(told), function.value("Timeout"), "{}", function.name);
+    }
+}
+
+#[test]
+fn roles_name_what_they_may_touch() {
+    let all = resources();
+    let roles: Vec<_> = all.iter().filter(|resource| resource.is("AWS::IAM::Role")).collect();
+    assert_eq!(roles.len(), functions(&all).count() + 1, "one for each function, one to tick");
+    // Parts of a resource that has to be ours: its objects, its streams.
+    let partly = ["${BlobsBucket.Arn}/*", "${FailuresBucket.Arn}/*", "${Table.Arn}/stream/*"];
+    let wide = |line: &&String| {
+        line.contains('*') && !partly.iter().any(|part| line.trim().ends_with(part))
+    };
+    let found = roles.iter().flat_map(|role| {
+        role.lines.iter().filter(wide).map(|line| format!("{}: {}", role.name, line.trim()))
+    });
+    assert_none("a role names its actions and resources", &found.collect::<Vec<_>>());
+    assert!(roles.iter().all(|role| role.value("ManagedPolicyArns").is_none()));
+}
+
+#[test]
+fn the_shipped_reactions_get_their_events() {
+    let parameters = section("Parameters:");
+    let parameter = parameters.iter().find(|parameter| parameter.name == "ReactionEvents");
+    let listed = parameter.and_then(|parameter| parameter.value("Default")).expect("a default");
+    let listed: BTreeSet<&str> = listed.split(',').collect();
+    let reactions = text(Path::new("functions/intake/reactions.yaml"));
+    let triggers = reactions.lines().filter_map(|line| line.trim().strip_prefix("on: "));
+    let mut wanted: BTreeSet<&str> = triggers.collect();
+    assert!(wanted.len() > 1, "no triggers in reactions.yaml");
+    // Intake makes a task of this one without a reaction.
+    wanted.insert("task.requested");
+    assert_eq!(listed, wanted);
+}
+
+#[test]
+fn a_restored_table_is_the_same_table() {
+    let keys = |path: &str| {
+        let source = text(Path::new(path));
+        let lines = source.lines().skip_while(|line| line.trim() != "AttributeDefinitions:");
+        let keys = lines.take_while(|line| indent(line) > 6 || KEYS.contains(&line.trim()));
+        keys.map(str::to_owned).collect::<Vec<_>>()
+    };
+    const KEYS: &[&str] = &["AttributeDefinitions:", "KeySchema:", "GlobalSecondaryIndexes:"];
+    let deployed = keys(TEMPLATE);
+    assert!(deployed.iter().any(|line| line.trim() == "- IndexName: due"), "{deployed:?}");
+    assert_eq!(deployed, keys("infra/restore.yaml"));
+}
+
+/// cargo-lambda has releases abort on a panic where the profile does not say otherwise; then one
+/// message would take the others of its batch along.
+#[test]
+fn a_panic_costs_one_message_on_lambda_too() {
+    let manifest = text(Path::new("Cargo.toml"));
+    let release = manifest.lines().skip_while(|line| *line != "[profile.release]").skip(1);
+    let mut release = release.take_while(|line| !line.starts_with('['));
+    assert!(release.any(|line| line.trim() == "panic = \"unwind\""), "[profile.release] panic");
+}
+
+#[test]
+fn the_guide_names_every_parameter() {
+    let guide = text(Path::new(GUIDE));
+    let parameters = section("Parameters:").into_iter().map(|parameter| parameter.name);
+    let missing = parameters.filter(|name| !guide.contains(&format!("| `{name}` |")));
+    assert_none("docs/aws.md has a table of the parameters", &missing.collect::<Vec<_>>());
+}
+
+/// Cents a month of 30 days, idle, at the list prices of docs/aws.md.
+#[test]
+fn idle_costs_at_most_six_dollars() {
+    const MINUTES: f64 = 30.0 * 24.0 * 60.0;
+    const REQUEST: f64 = 40.0 / 1e6;
+    let all = resources();
+    let mappings: Vec<_> = functions(&all).flat_map(Resource::queues).collect();
+    // Three calls a minute of 20 s each; without a bound Lambda goes down to two pollers.
+    let pollers: u32 = mappings.iter().map(|m| if m.bounded() { 5 } else { 2 }).sum();
+    let polls = f64::from(pollers) * 3.0 * MINUTES * REQUEST;
+    // The sweeper asks the dead-letter queues for their lengths, every minute.
+    let dead = all.iter().filter(|r| r.is("AWS::SQS::Queue") && r.name.ends_with("DeadQueue"));
+    let lengths = dead.count() as f64 * MINUTES * REQUEST;
+    let secrets = all.iter().filter(|r| r.is("AWS::SecretsManager::Secret")).count() as f64 * 40.0;
+    let alarms = all.iter().filter(|r| r.is("AWS::CloudWatch::Alarm"));
+    let metrics: usize = alarms.map(|alarm| values(&alarm.lines, "MetricName").count()).sum();
+    let alarms = metrics as f64 * 10.0;
+    // 32 reads of half a unit; a run of at most 0.3 s with 256 MB; a tick; the table's key
+    // unlocked every five minutes.
+    let (reads, runs) = (16.0 * 12.5 / 1e6, 20.0 / 1e6 + 0.3 * 0.25 * 0.001_333_34);
+    let sweeps = MINUTES * (reads + runs + 100.0 / 1e6 + 3.0 / 1e4 / 5.0);
+    let sum = polls + lengths + secrets + alarms + sweeps;
+    assert!(sum <= 600.0, "{sum:.0} cents: {polls} {lengths} {secrets} {alarms} {sweeps}");
+    let told = format!("| **sum** | | **{:.2}** |", sum / 100.0);
+    assert!(text(Path::new(GUIDE)).contains(&told), "{GUIDE} should say {told}");
+    let told = format!("Idle it costs {:.2} USD a month", sum / 100.0);
+    assert!(text(Path::new("README.md")).contains(&told), "README.md should say {told}");
+}

@@ -1,0 +1,128 @@
+//! How fast the Lambda functions start: from exec to the first call of `/invocation/next`,
+//! against a Runtime API server of our own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Figure;
+use crate::cmd;
+use crate::ctx::Ctx;
+use crate::stopwatch::Stopwatch;
+
+/// A function that has not asked for work by then never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at the server: what a figure may be too high by.
+const LOOK: Duration = Duration::from_micros(50);
+const NEXT: &str = "GET /2018-06-01/runtime/invocation/next ";
+
+pub fn run(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let names = names(ctx)?;
+    let mut build = ctx.cargo(&["build", "--profile", "dist", "--locked", "--bins"]);
+    for name in &names {
+        build.args(["-p", &format!("watchbill-{name}")]);
+    }
+    cmd::run(&mut build)?;
+    let mut figures = Vec::new();
+    for name in &names {
+        let binary = ctx.target.join("dist").join(name);
+        let (took, peak) = start(&binary).with_context(|| format!("starting {name}"))?;
+        let size = binary.metadata().with_context(|| format!("no {}", binary.display()))?.len();
+        for (what, value, unit) in [
+            ("exec to its first call for work", took, "ms"),
+            ("peak memory until then", peak, "MB"),
+            ("binary", size as f64 / 1e6, "MB"),
+        ] {
+            // The names of figures live as long as this tool does.
+            figures.push(Figure::new(format!("{name}: {what}").leak(), value, unit));
+        }
+    }
+    Ok(figures)
+}
+
+/// The folders of `functions/`.
+fn names(ctx: &Ctx) -> Result<Vec<String>> {
+    let folder: PathBuf = ctx.root.join("functions");
+    let entries = fs::read_dir(&folder).with_context(|| format!("no {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Milliseconds to the first call for work, and megabytes of memory at most until then.
+fn start(binary: &Path) -> Result<(f64, f64)> {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    let address = server.local_addr()?;
+    let mut command = Command::new(binary);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command.envs(environment()).env("AWS_LAMBDA_RUNTIME_API", address.to_string());
+    let watch = Stopwatch::start();
+    let mut child = command.spawn().context("it does not start")?;
+    let asked = first_call(&server, &mut child);
+    let took = watch.elapsed();
+    let peak = peak_mb(child.id());
+    child.kill().ok();
+    child.wait()?;
+    asked?;
+    Ok((took.as_secs_f64() * 1e3, peak?))
+}
+
+/// Waits for the call; its connection is closed unanswered.
+fn first_call(server: &TcpListener, child: &mut Child) -> Result<()> {
+    server.set_nonblocking(true)?;
+    let stream = loop {
+        match server.accept() {
+            Ok((stream, _)) => break stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if let Some(status) = child.try_wait()? {
+                    bail!("it ended with {status}");
+                }
+                std::thread::sleep(LOOK);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if !line.starts_with(NEXT) {
+        bail!("its first call is '{}'", line.trim());
+    }
+    Ok(())
+}
+
+/// What Lambda and the template put into a function's environment; nothing of it is real.
+fn environment() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "none"),
+        ("AWS_SECRET_ACCESS_KEY", "none"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "bench"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "1"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+        ("AWS_LAMBDA_LOG_STREAM_NAME", "bench"),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", "bench"),
+        ("WATCHBILL_TABLE", "bench"),
+        ("WATCHBILL_QUEUES", "http://127.0.0.1:9/0/bench-"),
+        ("WATCHBILL_BUS", "bench"),
+        ("WATCHBILL_BLOBS", "bench"),
+        ("WATCHBILL_STACK", "bench"),
+        ("WATCHBILL_TIMEOUT", "60"),
+    ]
+}
+
+fn peak_mb(process: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
+    let kilobytes = line.split_whitespace().nth(1).context("no figure")?;
+    Ok(kilobytes.parse::<f64>()? / 1024.0)
+}

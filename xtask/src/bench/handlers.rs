@@ -1,0 +1,37 @@
+//! Handlers in a process of their own, without what they stand on.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::Figure;
+use crate::cmd;
+use crate::ctx::Ctx;
+
+/// The router's changes a second from one shard.
+pub fn feed(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let figures = example(ctx, "watchbill-router", "feed")?;
+    let rate = number(&figures, "changes_per_s")?;
+    Ok(vec![Figure::new("changes routed, one shard", rate, "1/s")])
+}
+
+/// The API's time for one accepted task.
+pub fn api(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let figures = example(ctx, "watchbill-api", "handler")?;
+    Ok(vec![
+        Figure::new("POST /tasks, median", number(&figures, "p50_us")?, "µs"),
+        Figure::new("POST /tasks, 99 of 100", number(&figures, "p99_us")?, "µs"),
+    ])
+}
+
+/// What an example prints as JSON on its last line.
+fn example(ctx: &Ctx, package: &str, name: &str) -> Result<Value> {
+    let mut command = ctx.cargo(&["run", "--release", "--locked", "--quiet"]);
+    command.args(["-p", package, "--example", name]);
+    let text = cmd::output(&mut command)?;
+    let last = text.lines().last().context("the example printed nothing")?;
+    serde_json::from_str(last).with_context(|| format!("'{last}' is no JSON"))
+}
+
+fn number(figures: &Value, name: &str) -> Result<f64> {
+    figures[name].as_f64().with_context(|| format!("no figure '{name}' in {figures}"))
+}

@@ -1,0 +1,109 @@
+//! The emulated AWS in which the functions run as deployed: `tests/deployed/bed.py`.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::proc::{self, Server};
+use super::{apt, venv};
+use crate::cmd;
+use crate::ctx::Ctx;
+
+/// Many times what it takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Bed {
+    server: Server,
+    python: PathBuf,
+    folder: PathBuf,
+}
+
+impl Bed {
+    /// Builds the functions and starts an AWS that has their archives, and no stack yet.
+    pub fn up(ctx: &Ctx) -> Result<Self> {
+        // Before the build: what is missing on this machine should be told at once.
+        let python = venv::need(ctx, "ministack")?.with_file_name("python");
+        // Whoever judges is judged first.
+        let mut judged = ctx.command(&python);
+        judged.args(["-B", "-m", "unittest", "discover", "--quiet", "tests/deployed"]);
+        cmd::run(&mut judged)?;
+        let binaries = functions(ctx)?;
+        let folder = ctx.fresh_folder("bed")?;
+        let port = proc::free_port()?;
+        let mut command = ctx.command(&python);
+        command.args(["-B", "tests/deployed/bed.py", "--template", "template.yaml", "--binaries"]);
+        command.arg(&binaries).arg("--folder").arg(&folder).args(["--port", &port.to_string()]);
+        // Functions inherit its environment, and must not find ours in it.
+        command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        let server = Server::start(ctx, "bed", command, port, "/health", PATIENCE)?;
+        Ok(Self { server, python, folder })
+    }
+
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// Ends it, and judges the roles by all that was called since it was started.
+    pub fn end(self, ctx: &Ctx) -> Result<()> {
+        self.server.terminate(PATIENCE)?;
+        let mut command = ctx.command(&self.python);
+        cmd::run(command.args(["-B", "tests/deployed/roles.py"]).arg(&self.folder))
+            .context("the roles of template.yaml are not what the functions need")
+    }
+}
+
+/// The functions' binaries in a folder of their own. With the profile of the tests: that one
+/// has the SDK built already, and checks arithmetic too.
+fn functions(ctx: &Ctx) -> Result<PathBuf> {
+    let strip = apt::need("strip", "binutils")?;
+    let names = names(&ctx.root.join("functions"))?;
+    // All of the workspace, with its tests: other choices have cargo build the SDK once more,
+    // with other features.
+    cmd::run(&mut ctx.cargo(&["build", "--locked", "--workspace", "--bins", "--tests"]))?;
+    let folder = ctx.fresh_folder("functions")?;
+    for name in names {
+        // What is for debuggers is ten times what runs, and AWS takes 250 MB of both.
+        let mut command = Command::new(&strip);
+        command.args(["--strip-debug", "-o"]).arg(folder.join(&name));
+        cmd::run(command.arg(ctx.target.join("debug").join(&name)))?;
+    }
+    Ok(folder)
+}
+
+/// The folders of `functions/`, which name what is built of them.
+fn names(functions: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(functions).context("can't read the folder functions")? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").exists() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    if names.is_empty() {
+        bail!("{} has no function", functions.display());
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_by_their_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(names(folder.path()).is_err());
+        for name in ["ops-agent", "api", "notes"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for name in ["ops-agent", "api"] {
+            fs::write(folder.path().join(name).join("Cargo.toml"), "").unwrap();
+        }
+        assert_eq!(names(folder.path()).unwrap(), ["api", "ops-agent"]);
+    }
+}
