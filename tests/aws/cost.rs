@@ -42,16 +42,19 @@ struct Price {
     usd: f64,
 }
 
-const WRITES: Price = Price { what: "DynamoDB write units, on demand", usd: 0.625 };
-const READS: Price = Price { what: "DynamoDB read units, on demand", usd: 0.125 };
+/// On demand.
+const WRITES: Price = Price { what: "DynamoDB write units", usd: 0.625 };
+const READS: Price = Price { what: "DynamoDB read units", usd: 0.125 };
 /// 0.25 for a GB and month, and 0.20 for its point-in-time recovery.
-const STORED: Price = Price { what: "KB kept in DynamoDB for 30 days, with recovery", usd: 0.45 };
+const STORED: Price = Price { what: "KB kept there 30 days", usd: 0.45 };
 /// 0.40 for standard queues, and 0.10 as their messages have a group.
-const SQS: Price = Price { what: "SQS requests, fair queues", usd: 0.50 };
-const EVENTS: Price = Price { what: "EventBridge events put", usd: 1.00 };
+const SQS: Price = Price { what: "SQS requests", usd: 0.50 };
+const EVENTS: Price = Price { what: "EventBridge events", usd: 1.00 };
 const RUNS: Price = Price { what: "Lambda invocations", usd: 0.20 };
-const RUNNING: Price = Price { what: "Lambda GB-seconds, arm64", usd: 13.3334 };
-const LOGGED: Price = Price { what: "KB of logs at warn", usd: 0.50 };
+/// On arm64.
+const RUNNING: Price = Price { what: "Lambda GB-seconds", usd: 13.3334 };
+/// At `warn`, as the template has it.
+const LOGGED: Price = Price { what: "KB of logs", usd: 0.50 };
 
 struct Row {
     price: &'static Price,
@@ -158,6 +161,11 @@ async fn a_plain_task_costs_seven_write_units_and_ten_dollars_a_million_at_most(
     let busy = rows(&plain, log.take());
     let singly = line.pass(TOGETHER, Fill { lane: 1, ..Fill::BUSY }).await;
     let singly = rows(&singly, log.take());
+    let tenants = Fill { tenants: 100, ..Fill::BUSY };
+    line.pass(tenants.tenants, tenants).await;
+    log.take();
+    let many = line.pass(TOGETHER, tenants).await;
+    let many = rows(&many, log.take());
     let alone = line.one_by_one(ALONE).await;
     let alone = rows(&alone, log.take());
     line.remove().await;
@@ -169,13 +177,14 @@ async fn a_plain_task_costs_seven_write_units_and_ten_dollars_a_million_at_most(
     let monitor = rows(&monitors, log.take());
     line.remove().await;
 
-    let columns = [
+    let lines = [
         ("plain, 100/s", &busy),
-        ("plain, 100/s, each message in a batch of its own", &singly),
-        ("plain, alone", &alone),
+        ("plain, 100/s, each message alone in its batch", &singly),
+        ("plain, 100/s of 100 tenants", &many),
+        ("plain, one now and then", &alone),
         ("monitor, 100/s", &monitor),
     ];
-    let text = table(&columns) + &writes_of(&plain, &monitors) + &functions(&plain);
+    let text = table(&lines) + &writes_of(&plain, &monitors) + &functions(&plain);
     println!("{text}");
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cost.md");
     std::fs::write(&path, &text).expect("the target folder can be written");
@@ -195,29 +204,28 @@ fn ops_agent(core: &Core) -> Arc<dyn TaskAgent> {
     }))
 }
 
-/// In each cell the number of one task, and USD of a million tasks.
-fn table(columns: &[(&str, &Vec<Row>)]) -> String {
-    let mut text = String::from("| | USD a million ");
-    for (name, _) in columns {
-        let _ = write!(text, "| {name} | USD ");
+/// What each kind of task is billed for, and what a million of them come to.
+fn table(lines: &[(&str, &Vec<Row>)]) -> String {
+    let mut text = String::from("| a task |");
+    for row in lines[0].1 {
+        let _ = write!(text, " {} |", row.price.what);
     }
-    text += "|\n|---|--:";
-    text += &"|--:|--:".repeat(columns.len());
-    text += "|\n";
-    for (n, Row { price, .. }) in columns[0].1.iter().enumerate() {
-        let _ = write!(text, "| {} | {} ", price.what, price.usd);
-        for (_, rows) in columns {
-            let Row { number, .. } = rows[n];
-            let digits = if number < 0.1 { 4 } else { 2 };
-            let _ = write!(text, "| {number:.digits$} | {:.2} ", rows[n].usd());
+    text += " USD a million tasks |\n|---|";
+    text += &"--:|".repeat(lines[0].1.len() + 1);
+    text += "\n| *USD a million of it* |";
+    for row in lines[0].1 {
+        let _ = write!(text, " *{}* |", row.price.usd);
+    }
+    text += " |\n";
+    for (name, rows) in lines {
+        let _ = write!(text, "| {name} |");
+        for Row { number, .. } in *rows {
+            let digits = if *number < 0.1 { 4 } else { 2 };
+            let _ = write!(text, " {number:.digits$} |");
         }
-        text += "|\n";
+        let _ = writeln!(text, " **{:.2}** |", sum(rows));
     }
-    text += "| **a million tasks** | ";
-    for (_, rows) in columns {
-        let _ = write!(text, "| | **{:.2}** ", sum(rows));
-    }
-    text + "|\n"
+    text
 }
 
 /// Where the write units of a task go.

@@ -26,14 +26,16 @@ pub struct Fill {
     pub router: usize,
     pub recorder: usize,
     pub lane: usize,
+    /// Each tenant has a ledger of its own, and so a batch of it for each of the recorder's.
+    pub tenants: usize,
 }
 
 impl Fill {
     /// At 100 tasks/s there are 300 changes. Lambda reads a shard four times a second for the
     /// router; the recorder's mapping collects for a second.
-    pub const BUSY: Self = Self { router: 75, recorder: 300, lane: 10 };
+    pub const BUSY: Self = Self { router: 75, recorder: 300, lane: 10, tenants: 1 };
     /// One task on its own: its claim and its end follow each other at once, and come together.
-    pub const ALONE: Self = Self { router: 2, recorder: 2, lane: 1 };
+    pub const ALONE: Self = Self { router: 2, recorder: 2, lane: 1, tenants: 1 };
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,7 +129,8 @@ impl Line {
         for _ in 0..tasks {
             self.submitted += 1;
             let key = format!("key-{}", self.submitted);
-            let new = new_task(&TenantId::default(), Priority::P2, key);
+            let tenant = tenant(self.submitted % fill.tenants);
+            let new = new_task(&tenant, Priority::P2, key);
             let watch = Stopwatch::start();
             let created = self.core.create_task(new).await.expect("it is accepted");
             counted.invocations.push((Function::Api, watch.elapsed()));
@@ -232,4 +235,8 @@ impl Line {
         counted.sqs += bill::sqs_requests(&calls);
         counted.events = bill::events(&calls);
     }
+}
+
+pub fn tenant(n: usize) -> TenantId {
+    TenantId::parse(&format!("tenant-{n}")).expect("a proper id")
 }

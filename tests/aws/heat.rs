@@ -3,7 +3,7 @@
 //! tasks would have. Prints the table of docs/scale.md, and leaves it in the target folder as
 //! `heat.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use watchbill_core::repo;
 use watchbill_testkit::SeededEntropy;
 
 use super::bill::{Load, Place};
-use super::count::{Fill, Line};
+use super::count::{Fill, Line, tenant};
 use super::peer::Idle;
 
 /// What DynamoDB gives one partition key in a second.
@@ -22,6 +22,8 @@ const WRITES: f64 = 1_000.0;
 const READS: f64 = 3_000.0;
 
 const SAMPLE: usize = 200;
+/// Changes of a plain task, each a record of the stream.
+const CHANGES: u64 = 3;
 /// Seconds that are simulated: what is spread by chance differs from one to the next.
 const SECONDS: u64 = 10;
 
@@ -42,6 +44,9 @@ enum Key {
     Due,
     /// A partition of the tenant: its name, with `{}` for the tenant.
     Tenant(Place, String),
+    /// Of its ledger: written once by each of the recorder's batches that holds any change of
+    /// the tenant, or oftener where there is more than fits.
+    Ledger(Place, String),
     /// One that all share.
     Shared(Place, String),
 }
@@ -57,6 +62,9 @@ impl Key {
         }
         let prefix = format!("T#{tenant}#");
         match load.partition.strip_prefix(&prefix) {
+            Some(rest) if rest.starts_with("led") => {
+                Key::Ledger(load.place, format!("T#{{}}#{rest}"))
+            }
             Some(rest) => Key::Tenant(load.place, format!("T#{{}}#{rest}")),
             None => Key::Shared(load.place, load.partition.clone()),
         }
@@ -78,7 +86,7 @@ async fn sample() -> BTreeMap<Key, Units> {
     line.remove().await;
     let mut units = BTreeMap::<Key, Units>::new();
     for load in &counted.loads {
-        let key = Key::of(load, &counted.tasks, &TenantId::default());
+        let key = Key::of(load, &counted.tasks, &tenant(0));
         let units = units.entry(key).or_default();
         units.writes += load.writes;
         units.reads += load.reads;
@@ -94,28 +102,41 @@ async fn sample() -> BTreeMap<Key, Units> {
 /// The units of the busiest second of each partition, by the kind of key.
 fn simulate(sample: &BTreeMap<Key, Units>, rate: &Rate) -> BTreeMap<Key, (String, Units)> {
     let entropy = SeededEntropy::new(1);
+    // The table splits where it is written to, and the stream with it.
+    let shards = (rate.tasks * CHANGES).div_ceil(WRITES as u64);
     let mut most = BTreeMap::<Key, (String, Units)>::new();
     for second in 0..SECONDS {
         let now = Timestamp::from_millis(1_800_000_000_000 + second as i64 * 1_000);
         let mut loads = BTreeMap::<(Key, String), Units>::new();
+        let mut batches = BTreeMap::<String, BTreeSet<u64>>::new();
         for n in 0..rate.tasks {
             let id: TaskId = entropy.uuid7(now).into();
             // Each tenant in turn: chance would make some of them busier in one second only.
-            let tenant = TenantId::parse(&format!("tenant-{}", n % rate.tenants)).expect("proper");
+            let tenant = tenant((n % rate.tenants) as usize);
             let partition = repo::task_partition(&tenant, &id);
             for (key, units) in sample {
                 let name = match key {
                     Key::Task => partition.to_string(),
                     Key::Due => format!("{:02}", due_shard(&partition)),
-                    Key::Tenant(_, name) => name.replace("{}", tenant.as_str()),
+                    Key::Tenant(_, name) | Key::Ledger(_, name) => {
+                        name.replace("{}", tenant.as_str())
+                    }
                     Key::Shared(_, name) => name.clone(),
                 };
+                if matches!(key, Key::Ledger(..)) {
+                    // The task's place in the table is as good as random.
+                    let shard = entropy.next_u64() % shards;
+                    batches.entry(name.clone()).or_default().insert(shard);
+                }
                 let load = loads.entry((key.clone(), name)).or_default();
                 load.writes += units.writes;
                 load.reads += units.reads;
             }
         }
-        for ((key, name), units) in loads {
+        for ((key, name), mut units) in loads {
+            if let Some(batches) = batches.get(&name) {
+                units.writes = units.writes.max(batches.len() as f64);
+            }
             let busiest = most.entry(key).or_default();
             if units.writes + units.reads > busiest.1.writes + busiest.1.reads {
                 *busiest = (name, units);
@@ -138,7 +159,7 @@ async fn no_partition_is_loaded_beyond_what_dynamodb_gives_one_key() {
             let place = match &key {
                 Key::Task => Place::Table,
                 Key::Due => Place::Due,
-                Key::Tenant(place, _) | Key::Shared(place, _) => *place,
+                Key::Tenant(place, _) | Key::Ledger(place, _) | Key::Shared(place, _) => *place,
             };
             let name = if key == Key::Task { "of a task".to_owned() } else { format!("`{name}`") };
             let Units { writes, reads } = units;

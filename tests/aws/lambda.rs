@@ -20,15 +20,20 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Records of one batch, as the template has it.
 const BATCH: usize = 1_000;
 /// Of a hundred invocations so many end in the middle, as a function does whose time is up or
-/// whose machine is taken away.
-const CRASHES: u64 = 3;
+/// whose machine is taken away. A lane's fewer: what it had comes back half a minute later.
+const FEED_CRASHES: u64 = 20;
+const LANE_CRASHES: u64 = 3;
 
 /// An instance that may end in the middle of an invocation.
-async fn unless_it_ends<T>(dice: &SeededEntropy, work: impl Future<Output = T>) -> Option<T> {
-    if dice.next_u64() % 100 >= CRASHES {
+async fn unless_it_ends<T>(
+    dice: &SeededEntropy,
+    crashes: u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    if dice.next_u64() % 100 >= crashes {
         return Some(work.await);
     }
-    let at = Duration::from_millis(dice.next_u64() % 300);
+    let at = Duration::from_millis(dice.next_u64() % 150);
     tokio::time::timeout(at, work).await.ok()
 }
 
@@ -75,7 +80,8 @@ pub async fn follow<H: FeedHandler>(
         }
         let batch = &waiting[..waiting.len().min(BATCH)];
         let context = world.context();
-        let done = match unless_it_ends(&dice, feed.batch(as_event(batch), &context)).await {
+        let answer = feed.batch(as_event(batch), &context);
+        let done = match unless_it_ends(&dice, FEED_CRASHES, answer).await {
             Some(answer) => done_with(&answer, batch),
             None => {
                 feed = make(&world);
@@ -118,7 +124,7 @@ pub async fn poll(
         let mut event = SqsEvent::default();
         event.records = messages.iter().map(|m| as_message(&world.stack, suffix, m)).collect();
         let context = context(&*world.setup.clock);
-        match unless_it_ends(&dice, lane.batch(event, &context)).await {
+        match unless_it_ends(&dice, LANE_CRASHES, lane.batch(event, &context)).await {
             Some(answer) => world.stack.delete(suffix, &handled(&answer, &messages)).await,
             None => lane = start(),
         }

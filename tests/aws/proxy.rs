@@ -48,6 +48,7 @@ struct Shared {
     /// Of a hundred calls so many go wrong.
     percent: AtomicU64,
     calls: Mutex<Vec<Call>>,
+    seen: AtomicU64,
     troubles: Mutex<BTreeMap<(Service, Trouble), u64>>,
 }
 
@@ -61,6 +62,7 @@ impl Proxy {
             dice: SeededEntropy::new(seed),
             percent: AtomicU64::new(0),
             calls: Mutex::default(),
+            seen: AtomicU64::new(0),
             troubles: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -80,6 +82,11 @@ impl Proxy {
     /// The calls since this was asked last.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut lock(&self.shared.calls))
+    }
+
+    /// How many calls there were, also those that were not passed on.
+    pub fn seen(&self) -> u64 {
+        self.shared.seen.load(Ordering::Relaxed)
     }
 
     /// How many calls went wrong, and how.
@@ -148,6 +155,7 @@ impl Shared {
     }
 
     fn draw(&self, service: Service, operation: &str) -> Option<Trouble> {
+        self.seen.fetch_add(1, Ordering::Relaxed);
         if self.dice.next_u64() % 100 >= self.percent.load(Ordering::Relaxed) {
             return None;
         }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::rig::{Bed, Books, Client, Keys, PATIENCE};
@@ -18,6 +19,8 @@ pub struct Deployed {
     stack: String,
     url: String,
     keys: Keys,
+    /// Dropped, it ends the ticks.
+    going: watch::Sender<()>,
     ticks: JoinHandle<()>,
 }
 
@@ -28,8 +31,9 @@ impl Backend for Deployed {
         let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
         let (stack, url, admin) = (text("stack"), text("url"), text("admin_key"));
         let keys = keys(&url, admin).await;
-        let ticks = tokio::spawn(tick(bed.clone(), stack.clone()));
-        Self { bed, stack, url, keys, ticks }
+        let (going, ended) = watch::channel(());
+        let ticks = tokio::spawn(tick(bed.clone(), stack.clone(), ended));
+        Self { bed, stack, url, keys, going, ticks }
     }
 
     fn url(&self) -> String {
@@ -47,7 +51,8 @@ impl Backend for Deployed {
     }
 
     fn late(&self) -> Duration {
-        2 * TICK
+        // A tick takes its time too, where many stacks share two cores.
+        8 * TICK
     }
 
     /// One agent's P3 has five calls of ten messages in hand.
@@ -61,7 +66,9 @@ impl Backend for Deployed {
     }
 
     async fn stop(self) {
-        self.ticks.abort();
+        // Its role goes with the stack: a tick under way would be refused what it may.
+        drop(self.going);
+        self.ticks.await.expect("the ticks end by themselves");
         self.bed.ask("delete", &self.stack).await;
     }
 
@@ -126,9 +133,8 @@ async fn keys(url: &str, admin: String) -> Keys {
 }
 
 /// Until the scenario is over.
-async fn tick(bed: Bed, stack: String) {
-    loop {
-        tokio::time::sleep(TICK).await;
+async fn tick(bed: Bed, stack: String, mut ended: watch::Receiver<()>) {
+    while tokio::time::timeout(TICK, ended.changed()).await.is_err() {
         bed.ask("sweep", &stack).await;
     }
 }

@@ -207,7 +207,10 @@ async fn a_task_whose_records_are_lost_still_ends() {
             world.work(&message).await;
         }
         world.clock.advance(Duration::from_secs(15 * 60 + 1));
-        Sweeper::new(world.core.clone(), world.lanes.clone()).sweep(1_000).await.expect("it sweeps");
+        Sweeper::new(world.core.clone(), world.lanes.clone())
+            .sweep(1_000)
+            .await
+            .expect("it sweeps");
         world.note_images();
         if world.tasks().iter().all(|task| task.status == Status::Completed) {
             assert!(world.tasks().iter().all(|task| task.agent == Agent::Ops));

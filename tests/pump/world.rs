@@ -210,7 +210,9 @@ impl World {
     pub fn assert_all_pointed_at(&self, pointers: &[LaneMessage]) {
         let pointed: BTreeSet<_> = pointers.iter().map(|m| (&m.task_id, m.assignment)).collect();
         for change in self.stream() {
-            let Some(item) = change.image.filter(|item| *item.kind == *Task::KIND) else { continue };
+            let Some(item) = change.image.filter(|item| *item.kind == *Task::KIND) else {
+                continue;
+            };
             let task = decode::<Task>(&item).unwrap().value;
             if task.status == Status::Assigned {
                 let wanted = (&task.id, task.assignment);

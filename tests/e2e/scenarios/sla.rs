@@ -20,12 +20,19 @@ fn millis(text: &Value) -> i64 {
     seconds * 1_000 + number(20, 23)
 }
 
-/// Both marks of a task that nobody works on, in time. They are further apart than two looks
-/// at what is due, as of two marks that have passed only the later one is told.
+/// Seconds until the deadline. The two marks must be further apart than it may take to notice
+/// one, as of two marks that have passed only the later one is told.
+fn target<B: Backend>(world: &World<B>) -> u64 {
+    2 * world.backend.late().as_secs()
+}
+
+/// Both marks of a task that nobody works on, in time.
 async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     let task = world.agent.submit(body).await;
     let (created, deadline) = (millis(&task["created_at"]), millis(&task["sla"]["deadline"]));
-    assert_eq!(deadline - created, 2_000);
+    let span = 1_000 * i64::try_from(target(world)).expect("a short span");
+    let warning = span * 3 / 10;
+    assert_eq!(deadline - created, span);
     let events = world.user.events_until(&id(&task), "sla.violation").await;
     let at = |event_type: &str| -> i64 {
         let found: Vec<_> = events.iter().filter(|e| e["event_type"] == event_type).collect();
@@ -34,8 +41,8 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     };
     let late = i64::try_from(world.backend.late().as_millis()).expect("a short span");
     let (warned, violated) = (at("sla.warning") - created, at("sla.violation") - created);
-    assert!((600..=600 + late).contains(&warned), "warned after {warned} ms of 2000");
-    assert!((2_000..=2_000 + late).contains(&violated), "violated after {violated} ms of 2000");
+    assert!((warning..=warning + late).contains(&warned), "warned after {warned} ms of {span}");
+    assert!((span..=span + late).contains(&violated), "violated after {violated} ms of {span}");
     assert_eq!(world.user.task(&id(&task)).await["status"], status, "it only tells");
 
     // A violation raises an alert, which is a task of its own.
@@ -49,7 +56,9 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
 pub async fn marks_are_noticed_while_it_waits_for_approval<B: Backend>() {
     let world = World::<B>::start(Settings { warn_at: Some(30), ..Settings::default() }).await;
     let payload = json!({"service": "system"});
-    let body = json!({"type": "monitor", "payload": payload, "priority": "P1", "sla_target": "2s"});
+    let target = format!("{}s", target(&world));
+    let body =
+        json!({"type": "monitor", "payload": payload, "priority": "P1", "sla_target": target});
     marks(&world, body, "pending").await;
     world.end().await;
 }
@@ -63,7 +72,7 @@ pub async fn marks_are_noticed_while_nobody_works_on_it<B: Backend>() {
     })
     .await;
     let payload = json!({"description": "x"});
-    let body = json!({"type": "bugfix", "payload": payload, "sla_target": 2});
+    let body = json!({"type": "bugfix", "payload": payload, "sla_target": target(&world)});
     marks(&world, body, "assigned").await;
     world.end().await;
 }

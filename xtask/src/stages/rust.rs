@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::Report;
 use crate::cmd;
 use crate::ctx::Ctx;
-use crate::tools::bed::Bed;
+use crate::tools::bed::{self, Bed};
 use crate::tools::{rustup, which};
 
 pub fn fmt(ctx: &Ctx) -> Result<Report> {
@@ -41,6 +41,7 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
     // binary under those that start it.
     let binary = shipped(ctx)?;
     let bed = Bed::up(ctx)?;
+    let emulator = bed::plain(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
         ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
     } else {
@@ -50,6 +51,7 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
         command
     };
     command.env("WATCHBILL_BIN", binary).env("WATCHBILL_BED", bed.url());
+    command.env("WATCHBILL_AWS_ENDPOINT", emulator.url());
     // A failed stage is told by its error; its closing line has just been on the screen.
     cmd::watch(&mut command, |line| closing.read(line))?;
     bed.end(ctx)?;

@@ -56,6 +56,24 @@ impl Bed {
     }
 }
 
+/// An emulated AWS with nothing in it, for tests of the adapters: as it is shipped, without
+/// rights, so that each test may be an account of its own.
+pub fn plain(ctx: &Ctx) -> Result<Server> {
+    let program = venv::need(ctx, "ministack")?;
+    let port = proc::free_port()?;
+    let mut command = ctx.command(program);
+    command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+    command.envs([
+        ("GATEWAY_PORT", port.to_string().as_str()),
+        ("BIND_HOST", "127.0.0.1"),
+        ("IOT_MTLS_ENABLED", "0"),
+        ("SFTP_ENABLED", "0"),
+        ("LOG_LEVEL", "WARNING"),
+    ]);
+    command.env("TMPDIR", ctx.fresh_folder("emulator")?);
+    Server::start(ctx, "emulator", command, port, "/_ministack/health", PATIENCE)
+}
+
 /// The functions' binaries in a folder of their own. With the profile of the tests: that one
 /// has the SDK built already, and checks arithmetic too.
 fn functions(ctx: &Ctx) -> Result<PathBuf> {
