@@ -26,6 +26,7 @@ logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)
 # Resource type, the property that makes it too much or None for any; why tests can do without.
 DROPPED = [
     ("AWS::Events::Archive", None, "it has no archives; nothing reads them but people"),
+    ("AWS::S3::BucketPolicy", None, "it speaks no TLS, and the policies let nobody in without"),
     ("AWS::CloudWatch::Alarm", "Metrics", "it knows no metric math; cfn-lint reads the alarm"),
 ]
 

@@ -24,6 +24,8 @@ pub struct Settings {
     pub warn_at: Option<u8>,
     /// As few tasks as can be are run at once, so that the others have to wait.
     pub crowded: bool,
+    /// Who is to be told of failures and the like.
+    pub webhook: Option<String>,
 }
 
 impl Settings {

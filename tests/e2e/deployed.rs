@@ -116,6 +116,7 @@ fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("RateLimits", "off".to_owned()),
         ("ForceUnsafe", "yes".to_owned()),
         ("DeletionProtection", "false".to_owned()),
+        ("WebhookUrl", settings.webhook.clone().unwrap_or_default()),
     ];
     BTreeMap::from(parameters)
 }

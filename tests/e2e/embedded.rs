@@ -73,6 +73,9 @@ fn file(settings: &Settings) -> String {
     let approvals = file.entry("approvals").or_insert_with(|| json!({}));
     approvals["own"] = json!(!settings.two_persons);
     file.extend(settings.crowded.then(|| ("slots".to_owned(), json!(SLOTS))));
+    file.extend(
+        settings.webhook.as_ref().map(|url| ("notify".to_owned(), json!({"webhook": url}))),
+    );
     Value::Object(file).to_string()
 }
 

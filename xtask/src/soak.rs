@@ -8,6 +8,7 @@ use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
 use crate::summary::{self, Row};
+use crate::tools::bed;
 
 /// Many times what a round takes, with its build; what hangs must not hang the night.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -29,6 +30,11 @@ pub const SOAKS: &[Soak] = &[
         name: "crash",
         why: "the release build killed 200 times under load, and what it accepted audited",
         round: crash,
+    },
+    Soak {
+        name: "faults",
+        why: "1,000 tasks over the AWS adapters while one call in five goes wrong",
+        round: faults,
     },
     Soak {
         name: "decide",
@@ -68,6 +74,16 @@ fn crash(ctx: &Ctx, _round: u32) -> Result<()> {
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
     command.args(["--", "crash::", "--nocapture"]).env("WATCHBILL_ROUNDS", "200");
+    cmd::run_within(&mut command, LIMIT)
+}
+
+/// With a new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+fn faults(ctx: &Ctx, _round: u32) -> Result<()> {
+    let emulator = bed::plain(ctx)?;
+    let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
+    let mut command = ctx.cargo(&args);
+    command.args(["--", "aws::faults", "--nocapture"]).env("WATCHBILL_TASKS", "1000");
+    command.env("WATCHBILL_AWS_ENDPOINT", emulator.url());
     cmd::run_within(&mut command, LIMIT)
 }
 

@@ -40,7 +40,10 @@ pub struct Setup {
 
 impl Setup {
     /// Reads the environment and starts the log.
-    pub fn new(clock: impl Clock + 'static, entropy: impl Entropy + 'static) -> anyhow::Result<Self> {
+    pub fn new(
+        clock: impl Clock + 'static,
+        entropy: impl Entropy + 'static,
+    ) -> anyhow::Result<Self> {
         let env: Env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -182,7 +185,9 @@ impl Setup {
 /// short time-outs, because a function's time is short, and the SDK's own retries.
 pub fn sdk_config(env: &Env) -> anyhow::Result<SdkConfig> {
     let need = |name: &str| {
-        said(env, name).map(str::to_owned).with_context(|| format!("{name} is not set; Lambda sets it"))
+        said(env, name)
+            .map(str::to_owned)
+            .with_context(|| format!("{name} is not set; Lambda sets it"))
     };
     let credentials = Credentials::new(
         need("AWS_ACCESS_KEY_ID")?,

@@ -215,9 +215,16 @@ mod tests {
         messages.push(message(Agent::Dev, Priority::P2, 24));
         let batches = batches(messages);
         let shape: Vec<_> = batches.iter().map(|(name, b)| (name.as_str(), b.len())).collect();
-        assert_eq!(shape, [("ops-p0", 1), ("ops-p2", 10), ("ops-p2", 10), ("ops-p2", 3), ("dev-p2", 1)]);
+        assert_eq!(
+            shape,
+            [("ops-p0", 1), ("ops-p2", 10), ("ops-p2", 10), ("ops-p2", 3), ("dev-p2", 1)]
+        );
         assert_eq!(batches[0].1[0].delay_seconds(), None);
-        assert_eq!(batches[1].1[0].delay_seconds(), Some(1), "delays are whole seconds, rounded up");
+        assert_eq!(
+            batches[1].1[0].delay_seconds(),
+            Some(1),
+            "delays are whole seconds, rounded up"
+        );
         assert_eq!(batches[1].1[0].message_group_id(), Some("acme"));
         let ids: Vec<_> = batches[1].1.iter().map(|entry| entry.id()).collect();
         assert_eq!(ids.len(), 10);

@@ -75,7 +75,9 @@ impl Secret {
                 let Some(value) = known.value.clone() else {
                     return Err(SecretError { name, reason });
                 };
-                tracing::warn!("secret {name} can't be read anew, the old one is used on: {reason}");
+                tracing::warn!(
+                    "secret {name} can't be read anew, the old one is used on: {reason}"
+                );
                 Ok(value)
             }
         }

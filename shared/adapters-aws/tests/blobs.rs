@@ -1,8 +1,6 @@
 //! Blobs on S3 held to the port's suite, against an emulator whose address stands in
 //! `WATCHBILL_AWS_ENDPOINT`.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 
 use aws_credential_types::Credentials;

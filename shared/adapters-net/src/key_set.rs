@@ -23,10 +23,8 @@ pub struct KeySetUrl {
 
 impl KeySetUrl {
     pub fn new(url: &str) -> Result<Self, KeySetError> {
-        let parsed = reqwest::Url::parse(url).map_err(|error| KeySetError::Url {
-            url: url.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let parsed = reqwest::Url::parse(url)
+            .map_err(|error| KeySetError::Url { url: url.to_owned(), reason: error.to_string() })?;
         let local = matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
         if parsed.scheme() != "https" && !local {
             return Err(KeySetError::Plain { url: url.to_owned() });
@@ -44,9 +42,8 @@ impl KeySetUrl {
     }
 
     async fn get(&self) -> Result<String, reqwest::Error> {
-        let build = || async {
-            reqwest::Client::builder().timeout(Duration::from_secs(10)).build()
-        };
+        let build =
+            || async { reqwest::Client::builder().timeout(Duration::from_secs(10)).build() };
         let client = self.client.get_or_try_init(build).await?;
         client.get(&self.url).send().await?.error_for_status()?.text().await
     }

@@ -30,8 +30,7 @@ pub enum NoticeFormError {
 
 impl NoticeForm {
     pub fn write(tenant: &TenantId, event: &Event) -> String {
-        let form =
-            NoticeForm::V1(NoticeV1 { tenant: tenant.clone(), event: event.clone().into() });
+        let form = NoticeForm::V1(NoticeV1 { tenant: tenant.clone(), event: event.clone().into() });
         serde_json::to_string(&form).expect("an event can be written")
     }
 

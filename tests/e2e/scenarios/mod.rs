@@ -3,6 +3,7 @@
 pub mod access;
 pub mod approvals;
 pub mod events;
+pub mod notices;
 pub mod sla;
 pub mod tasks;
 pub mod workers;
@@ -20,6 +21,7 @@ macro_rules! run_scenarios {
                 an_agent_without_its_work_says_so
                 retries_have_an_end
                 what_cannot_be_done_fails_at_once
+                an_investigation_looks_at_recent_tasks
                 p0_overtakes
                 work_survives_a_restart
             ]
@@ -36,12 +38,16 @@ macro_rules! run_scenarios {
                 a_silent_worker_loses_the_task
                 a_worker_that_reports_keeps_the_task
                 a_question_is_answered
+                a_large_result_is_kept
             ]
             events [
                 a_requested_task_is_made
                 an_alert_makes_one_task_in_its_window
                 a_follower_misses_nothing
                 odd_events_are_refused
+            ]
+            notices [
+                a_failure_is_told
             ]
             sla [
                 marks_are_noticed_while_it_waits_for_approval

@@ -261,3 +261,17 @@ pub async fn work_survives_a_restart<B: Backend>() {
     world.agent.patch(&status, json!({"status": "completed"})).await.ok();
     world.end().await;
 }
+
+/// What it looks at is what this installation has: here, a task that failed a moment before.
+pub async fn an_investigation_looks_at_recent_tasks<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let failing = json!({"type": "monitor", "payload": {"service": "shop", "url": "no url"}});
+    let failed = id(&world.agent.submit(failing).await);
+    world.user.until(&failed, "failed").await;
+    let body = json!({"type": "investigate", "payload": {"description": "why is the shop slow?"}});
+    let task = id(&world.agent.submit(body).await);
+    let done = world.user.until(&task, "completed").await;
+    let findings = done["metadata"]["result"]["findings"].to_string();
+    assert!(findings.contains("Monitor shop") && findings.contains("no url"), "{findings}");
+    world.end().await;
+}

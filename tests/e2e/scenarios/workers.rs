@@ -131,3 +131,18 @@ pub async fn a_question_is_answered<B: Backend>() {
     world.agent.patch(&path, json!({"status": "completed"})).await.ok();
     world.end().await;
 }
+
+/// Too large for the header and for an item beside it; a worker hands it in, and it is given
+/// back whole.
+pub async fn a_large_result_is_kept<B: Backend>() {
+    let world = World::<B>::start(outside()).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let result = json!({"log": "line of a build\n".repeat(9_000)});
+    let done = json!({"status": "completed", "result": result});
+    world.agent.patch(&format!("/tasks/{task}/status"), done).await.ok();
+    assert_eq!(world.user.task(&task).await["metadata"]["result"], result);
+    let listed = world.user.all("/tasks?", "tasks").await;
+    let shown = &listed[0]["metadata"]["result"];
+    assert!(shown["left_out"]["bytes"].as_u64() > Some(100_000), "a list leaves it out: {shown}");
+    world.end().await;
+}

@@ -7,8 +7,9 @@ use watchbill_core::domain::Timestamp;
 /// JSON lines on standard output, which Lambda hands to CloudWatch: with the spans' fields,
 /// so that request, task and trace can be searched for.
 pub fn start_log(filter: &str) -> anyhow::Result<()> {
-    let parsed = EnvFilter::try_new(filter)
-        .map_err(|error| anyhow::anyhow!("WATCHBILL_LOG '{filter}': {error}; use error, warn, info or debug"))?;
+    let parsed = EnvFilter::try_new(filter).map_err(|error| {
+        anyhow::anyhow!("WATCHBILL_LOG '{filter}': {error}; use error, warn, info or debug")
+    })?;
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

@@ -36,11 +36,8 @@ impl History for TaskHistory {
     ) -> Result<Vec<TaskSummary>, PortError> {
         // By status there is a list of its own, mostly a short one; and what was made long
         // before is not read at all, because reading costs money where the store is rented.
-        let filter = TaskFilter {
-            status,
-            created_from: Some(from.minus(LONGEST)),
-            ..TaskFilter::default()
-        };
+        let filter =
+            TaskFilter { status, created_from: Some(from.minus(LONGEST)), ..TaskFilter::default() };
         let mut found = Vec::new();
         let mut cursor = None;
         for _ in 0..LOOK_AT / 100 {

@@ -5,8 +5,8 @@ use super::ServiceError;
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
 use crate::ports::{
-    Blobs, Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError, Topic,
-    Wake, Write,
+    Blobs, Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError,
+    Topic, Wake, Write,
 };
 use crate::repo::{self, Before, StoredTask, TaskWrite, decode};
 

@@ -167,7 +167,10 @@ async fn a_list_may_begin_at_a_time() {
     let world = World::new(Rules::default());
     let mut made = Vec::new();
     for _ in 0..6 {
-        made.push((world.create(new_task(TaskType::Monitor, Priority::P2)).await, world.clock.now()));
+        made.push((
+            world.create(new_task(TaskType::Monitor, Priority::P2)).await,
+            world.clock.now(),
+        ));
         world.clock.advance(Duration::from_secs(10));
     }
     let filter = TaskFilter { created_from: Some(made[3].1), ..TaskFilter::default() };

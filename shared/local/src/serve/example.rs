@@ -8,7 +8,8 @@ use super::file::File;
 use crate::cli::args::ServeArgs;
 
 /// Settings without a default: their values in the example are no more than examples.
-const NO_DEFAULT: &[&str] = &["jwt_secret", "jwks_url", "jwks_file", "issuer", "audience", "webhook"];
+const NO_DEFAULT: &[&str] =
+    &["jwt_secret", "jwks_url", "jwks_file", "issuer", "audience", "webhook"];
 
 fn example() -> String {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -74,8 +75,19 @@ fn every_value_in_the_example_is_the_default() {
 fn no_setting_is_missing_in_the_example() {
     let text = switched_on(&[]);
     File::parse(&text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    let groups =
-        ["", "auth", "cors", "gates", "approvals", "retries", "sla", "keep", "logs", "probes", "notify"];
+    let groups = [
+        "",
+        "auth",
+        "cors",
+        "gates",
+        "approvals",
+        "retries",
+        "sla",
+        "keep",
+        "logs",
+        "probes",
+        "notify",
+    ];
     for group in groups {
         let odd =
             if group.is_empty() { "odd: 1".to_owned() } else { format!("{group}: {{odd: 1}}") };
