@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::rig::{Bed, Books, Client, Keys, PATIENCE};
+use super::super::rig::{Bed, Books, Client, Keys, PATIENCE, watchbill};
 use super::{Backend, Settings, World};
 
 /// Between two ticks. On AWS they come by the minute, which no test can wait for.
@@ -174,5 +174,31 @@ async fn events_reach_a_subscribed_queue() {
     }
     let types: Vec<_> = received.iter().map(|event| &event["detail-type"]).collect();
     assert!(types.contains(&&json!("task.completed")), "no other than was asked for: {types:?}");
+    world.end().await;
+}
+
+/// With nothing but another address and key, as its users type it.
+#[tokio::test]
+async fn the_command_line_works_there_too() {
+    let world = World::<Deployed>::start(Settings::default()).await;
+    let run = async |key: &str, words: &[&str]| -> Value {
+        let mut command = tokio::process::Command::new(watchbill());
+        command.env_clear().env("WATCHBILL_URL", world.backend.url()).env("WATCHBILL_KEY", key);
+        let output = command.args(words).arg("--json").output().await.expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?} ends with {}: {said}", output.status);
+        let last = output.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+        let whole = serde_json::from_slice(&output.stdout);
+        whole.unwrap_or_else(|_| serde_json::from_slice(last.unwrap_or(b"")).expect("it is JSON"))
+    };
+    let admin = world.backend.keys().admin;
+    let made = run(&admin, &["keys", "create", "--name", "ci", "--role", "agent"]).await;
+    let key = made["key"].as_str().expect("a new key is shown").to_owned();
+    let done = run(&key, &["submit", "monitor", "--set", "service=system", "--wait"]).await;
+    let text = done.to_string();
+    assert!(text.contains("completed"), "{text}");
+    let listed = run(&key, &["list"]).await;
+    assert_eq!(world.user.all("/tasks?", "tasks").await.len(), 1);
+    assert!(listed.to_string().contains("monitor"), "{listed}");
     world.end().await;
 }

@@ -9,6 +9,7 @@ mod stopwatch;
 
 pub use audit::{Books, PATIENCE, changes, is_terminal, settled};
 pub use bed::Bed;
+pub use binary::watchbill;
 pub use client::Client;
 pub use server::{Launch, Server, free_port};
 pub use stopwatch::Stopwatch;

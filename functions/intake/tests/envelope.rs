@@ -1,0 +1,162 @@
+//! Events as EventBridge hands them over: whose they are, and what is taken for true.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{Event, Priority, TaskType, TenantId};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_intake::{Sources, open};
+use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+
+fn core() -> Core {
+    let ports = Ports {
+        store: Arc::new(MemoryStore::new()),
+        blobs: Arc::new(MemoryBlobs::new()),
+        clock: Arc::new(FakeClock::default()),
+        entropy: Arc::new(SeededEntropy::new(1)),
+        wake: Arc::new(MemoryWake::new()),
+    };
+    Core::new(ports, Arc::new(Rules::default()), 1)
+}
+
+fn acme() -> TenantId {
+    TenantId::parse("acme").unwrap()
+}
+
+async fn opened(core: &Core, envelope: &Value) -> Result<(TenantId, Event), String> {
+    let sources = Sources::parse("aws.health=acme, ci.example = default").unwrap();
+    let envelope = serde_json::from_value(envelope.clone()).unwrap();
+    open(core, &sources, envelope).await.map_err(|error| match error {
+        HandlerError::Reject { reason } => reason,
+        HandlerError::Retry { reason, .. } => panic!("not for good: {reason}"),
+    })
+}
+
+/// An event that someone published, and the envelope in which it comes back.
+async fn published(core: &Core) -> Value {
+    let new = NewEvent {
+        tenant: acme(),
+        event_type: "deploy.started".into(),
+        source_agent: "ci".into(),
+        payload: json!({"project": "shop"}).as_object().cloned().unwrap(),
+        task_id: None,
+        trace_id: None,
+        priority: None,
+        published_by: "ci".into(),
+        event_id: Some("e-1".into()),
+        hops: 0,
+    };
+    let event = core.publish_event(new).await.unwrap();
+    let detail = watchbill_wire::EventView::from(event);
+    json!({
+        "id": "7bf73129-1428-4cd3-a780-95db273d1602",
+        "source": "watchbill.ci",
+        "detail-type": "deploy.started",
+        "time": "2026-01-01T00:00:00Z",
+        "resources": ["watchbill:tenant/acme"],
+        "detail": detail,
+    })
+}
+
+#[tokio::test]
+async fn what_was_published_is_taken_from_the_store() {
+    let core = core();
+    let envelope = published(&core).await;
+    let (tenant, event) = opened(&core, &envelope).await.unwrap();
+    assert_eq!((tenant, &event.payload["project"]), (acme(), &json!("shop")));
+    let mut forged = envelope.clone();
+    forged["detail"]["payload"]["project"] = json!("bank");
+    let (_, event) = opened(&core, &forged).await.unwrap();
+    assert_eq!(event.payload["project"], json!("shop"), "what stands in the store counts");
+}
+
+#[tokio::test]
+async fn what_nobody_published_is_refused() {
+    let core = core();
+    let envelope = published(&core).await;
+    let change = |path: &str, value: Value| {
+        let mut changed = envelope.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        changed
+    };
+    for (forged, word) in [
+        (change("/resources", json!(["watchbill:tenant/other"])), "no such event"),
+        (change("/resources", json!([])), "no tenant"),
+        (change("/resources", json!(["watchbill:tenant/a", "watchbill:tenant/b"])), "no tenant"),
+        (change("/detail/event_id", json!("e-2")), "no such event"),
+        (change("/detail-type", json!("deploy.failed")), "deploy.failed"),
+        (change("/detail", json!({"event_id": "e-1"})), "missing field"),
+        (change("/source", json!("aws.ec2")), "EventSources"),
+    ] {
+        let said = opened(&core, &forged).await.unwrap_err();
+        assert!(said.contains(word), "{word}: {said}");
+        assert!(said.contains("7bf73129"), "it is named: {said}");
+    }
+}
+
+/// Our own events are not published by anyone; the task they are of has to be there.
+#[tokio::test]
+async fn an_event_of_a_task_counts_where_the_task_is() {
+    let core = core();
+    let new = NewTask {
+        tenant: acme(),
+        task_type: TaskType::Monitor,
+        priority: Priority::P2,
+        source: "user".into(),
+        payload: Map::new(),
+        metadata: Map::new(),
+        sla_target: None,
+        sla_deadline: None,
+        parent: None,
+        trace_id: None,
+        max_retries: None,
+        created_by: "alex".into(),
+        identity: Identity::Fresh,
+        hops: 0,
+    };
+    let task = core.create_task(new).await.unwrap().task.task.id;
+    let mut envelope = published(&core).await;
+    envelope["source"] = json!("watchbill.ops");
+    envelope["detail-type"] = json!("task.failed");
+    envelope["detail"]["event_type"] = json!("task.failed");
+    envelope["detail"]["metadata"] = json!({});
+    envelope["detail"]["task_id"] = json!(task.as_str());
+    opened(&core, &envelope).await.unwrap();
+    envelope["detail"]["task_id"] = json!("another");
+    opened(&core, &envelope).await.unwrap_err();
+    envelope["detail"]["task_id"] = Value::Null;
+    opened(&core, &envelope).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_source_belongs_to_the_tenant_that_the_configuration_names() {
+    let core = core();
+    let mut envelope = json!({
+        "id": "1", "source": "aws.health", "detail-type": "health.degraded",
+        "time": "2026-01-01T00:00:00Z", "resources": ["watchbill:tenant/other"],
+        "detail": {"service": "shop", "metadata": {"tenant": "other"}},
+    });
+    let (tenant, event) = opened(&core, &envelope).await.unwrap();
+    assert_eq!((tenant, event.event_type.as_str()), (acme(), "health.degraded"));
+    assert_eq!(event.metadata["published_by"], json!("eventbridge:aws.health"));
+    let (_, again) = opened(&core, &envelope).await.unwrap();
+    assert_eq!(again.event_id, event.event_id, "a repeat is recognisable");
+    envelope["detail-type"] = json!("EC2 Instance State-change Notification");
+    assert!(opened(&core, &envelope).await.unwrap_err().contains("EC2 Instance"));
+    envelope["detail-type"] = json!("health.degraded");
+    envelope["detail"] = json!("text");
+    assert!(opened(&core, &envelope).await.unwrap_err().contains("no JSON object"));
+}
+
+#[test]
+fn sources_that_can_not_be_are_named() {
+    assert!(Sources::parse("").is_ok());
+    for wrong in ["aws.health", "=acme", "aws.health=", "watchbill.ops=acme", "a=b c"] {
+        let said = Sources::parse(&format!("x=acme,{wrong}")).unwrap_err().to_string();
+        assert!(said.contains(wrong), "{said}");
+    }
+}
