@@ -90,7 +90,7 @@ pub fn context(clock: &dyn Clock) -> Context {
 }
 
 fn setup_core(setup: &Setup) -> Core {
-    setup.core().expect("table and bucket are set")
+    setup.core_with_blobs().expect("table and bucket are set")
 }
 
 /// What the template would put into the environment.

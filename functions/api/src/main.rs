@@ -10,7 +10,7 @@ use watchbill_api::{ApiState, api_config, router, serve_lambda};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    let core = setup.core()?.planned_by(Arc::new(PlaybookPlanner));
+    let core = setup.core_with_blobs()?.planned_by(Arc::new(PlaybookPlanner));
     setup.warm(&core).await?;
     let config = api_config(&setup, core.rules()).await?;
     serve_lambda(router(ApiState::new(core, config)?)).await

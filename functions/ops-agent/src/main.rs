@@ -13,7 +13,7 @@ use watchbill_ops_agent::OpsAgent;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    let core = setup.core()?;
+    let core = setup.core_with_blobs()?;
     let policy = ProbePolicy {
         allow_private: setup.allows("PROBE_ALLOW_PRIVATE")?,
         allow_hosts: setup.words("PROBE_ALLOW_HOSTS"),

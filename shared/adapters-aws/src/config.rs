@@ -12,11 +12,11 @@ use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
 use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Buses, Clock, Entropy, Key};
+use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key};
 use watchbill_core::service::{Core, Ports};
 use watchbill_wire::settings::{Env, RulesForm, allow, on_or_off, words};
 
-use crate::blobs::{self, S3Blobs};
+use crate::blobs::{self, NoBlobs, S3Blobs};
 use crate::bus::EventBridgeBus;
 use crate::dynamo::{self, DynamoStore};
 use crate::lambda::start_log;
@@ -78,14 +78,22 @@ impl Setup {
         format!("{stream}-{:08x}", self.entropy.next_u64() as u32)
     }
 
+    /// The core of a function that has nothing to do with large bodies.
     pub fn core(&self) -> anyhow::Result<Core> {
+        self.core_with(Arc::new(NoBlobs))
+    }
+
+    /// The core of a function that writes or reads large bodies too.
+    pub fn core_with_blobs(&self) -> anyhow::Result<Core> {
+        let bucket = self.need("WATCHBILL_BLOBS")?.to_owned();
+        self.core_with(Arc::new(S3Blobs::new(blobs::client(&self.sdk), bucket)))
+    }
+
+    fn core_with(&self, blobs: Arc<dyn Blobs>) -> anyhow::Result<Core> {
         let table = self.need("WATCHBILL_TABLE")?;
         let ports = Ports {
             store: Arc::new(DynamoStore::new(dynamo::client(&self.sdk), table)),
-            blobs: Arc::new(S3Blobs::new(
-                blobs::client(&self.sdk),
-                self.need("WATCHBILL_BLOBS")?.to_owned(),
-            )),
+            blobs,
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             wake: Arc::new(PollWake::new(self.clock.clone())),

@@ -23,14 +23,14 @@ const NEXT: &str = "GET /2018-06-01/runtime/invocation/next ";
 
 pub fn run(ctx: &Ctx) -> Result<Vec<Figure>> {
     let names = names(ctx)?;
-    let mut build = ctx.cargo(&["build", "--profile", "dist", "--locked", "--bins"]);
+    let mut build = ctx.cargo(&["build", "--profile", "function", "--locked", "--bins"]);
     for name in &names {
         build.args(["-p", &format!("watchbill-{name}")]);
     }
     cmd::run(&mut build)?;
     let mut figures = Vec::new();
     for name in &names {
-        let binary = ctx.target.join("dist").join(name);
+        let binary = ctx.target.join("function").join(name);
         let (took, peak) = start(&binary).with_context(|| format!("starting {name}"))?;
         let size = binary.metadata().with_context(|| format!("no {}", binary.display()))?.len();
         for (what, value, unit) in [

@@ -94,7 +94,7 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "functions",
-        why: "start of each Lambda function, its memory and its size (profile dist)",
+        why: "start of each Lambda function, its memory and its size",
         runs: 21,
         run: functions::run,
     },

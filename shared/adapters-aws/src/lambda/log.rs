@@ -1,24 +1,30 @@
 use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use watchbill_core::domain::Timestamp;
 
 /// JSON lines on standard output, which Lambda hands to CloudWatch: with the spans' fields,
 /// so that request, task and trace can be searched for.
 pub fn start_log(filter: &str) -> anyhow::Result<()> {
-    let parsed = EnvFilter::try_new(filter).map_err(|error| {
+    // Levels by target are all that is wanted; the richer filter would bring regular
+    // expressions into every function.
+    let parsed: Targets = filter.parse().map_err(|error| {
         anyhow::anyhow!("WATCHBILL_LOG '{filter}': {error}; use error, warn, info or debug")
     })?;
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
         // CloudWatch notes the time of each line itself.
         .without_time()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stdout)
+        .with_writer(std::io::stdout);
+    tracing_subscriber::registry()
+        .with(parsed)
+        .with(lines)
         .try_init()
         .map_err(|error| anyhow::anyhow!("the log can't be started: {error}"))
 }
