@@ -14,8 +14,9 @@ use watchbill_core::service::Core;
 use super::bill::{self, Images, Load};
 use super::emulator::{Stream, text};
 use super::lambda::{as_event, as_message, done_with, handled, is_of_kind};
-use super::world::{Recording, Routing, World, new_task};
+use super::world::{World, new_task};
 use crate::rig::Stopwatch;
+use crate::rig::{Recording, Routing};
 
 const LANE: &str = "ops-p2";
 

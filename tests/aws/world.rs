@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use lambda_runtime::Context;
 use serde_json::{Map, Value};
 use watchbill_adapters_aws::config::{Setup, sdk_config};
-use watchbill_adapters_aws::lambda::{AgentLane, Feed, FeedHandler, Lane};
+use watchbill_adapters_aws::lambda::{AgentLane, Feed, Lane};
 use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_agent::executor::Executor;
 use watchbill_agent::run::TaskAgent;
 use watchbill_core::domain::{Priority, TaskType, TenantId};
-use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock};
+use watchbill_core::ports::Clock;
 use watchbill_core::service::{Core, Identity, NewTask};
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
@@ -22,6 +20,7 @@ use watchbill_wire::settings::Env;
 
 use super::emulator::Stack;
 use super::proxy::Proxy;
+use crate::rig::{Recording, Routing};
 
 /// Shorter than as shipped, in the same order: a run of 15 s, its lease of 20, the visibility
 /// of its message. What is lost on the way comes back the sooner.
@@ -114,24 +113,6 @@ fn setup(stack: &Stack, endpoint: &str) -> Setup {
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(SystemEntropy),
         timeout: TIMEOUT,
-    }
-}
-
-pub struct Routing(Router);
-
-#[async_trait]
-impl FeedHandler for Routing {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.route(changes).await
-    }
-}
-
-pub struct Recording(Recorder);
-
-#[async_trait]
-impl FeedHandler for Recording {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record(changes).await
     }
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_adapters_aws::lambda::{Feed, FeedHandler};
+use watchbill_adapters_aws::lambda::Feed;
 use watchbill_agent::executor::Executor;
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
 use watchbill_core::decide::{GateRules, Rules};
 use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TaskType, TenantId};
-use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, verify};
 use watchbill_core::ports::{Bus, Change, Item, LaneMessage, Lanes, Store};
 use watchbill_core::repo::{Entity as _, decode};
@@ -23,24 +22,7 @@ use watchbill_testkit::{
 };
 
 use super::calls::{Calls, Counted};
-
-pub struct Routing(Router);
-
-#[async_trait]
-impl FeedHandler for Routing {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.route(changes).await
-    }
-}
-
-pub struct Recording(Recorder);
-
-#[async_trait]
-impl FeedHandler for Recording {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record(changes).await
-    }
-}
+use crate::rig::{Recording, Routing};
 
 /// Does the work of a task, the first time of some of them without success.
 struct Worker;

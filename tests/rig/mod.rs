@@ -4,6 +4,7 @@ mod audit;
 mod bed;
 mod binary;
 mod client;
+mod feeds;
 mod server;
 mod stopwatch;
 
@@ -11,6 +12,7 @@ pub use audit::{Books, PATIENCE, changes, is_terminal, settled};
 pub use bed::Bed;
 pub use binary::watchbill;
 pub use client::Client;
+pub use feeds::{Recording, Routing};
 pub use server::{Launch, Server, free_port};
 pub use stopwatch::Stopwatch;
 
