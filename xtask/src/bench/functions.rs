@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -77,12 +77,13 @@ fn start(binary: &Path) -> Result<(f64, f64)> {
     let peak = peak_mb(child.id());
     child.kill().ok();
     child.wait()?;
+    // Held until here: a function whose call breaks off ends.
     asked?;
     Ok((took.as_secs_f64() * 1e3, peak?))
 }
 
-/// Waits for the call; its connection is closed unanswered.
-fn first_call(server: &TcpListener, child: &mut Child) -> Result<()> {
+/// Waits for the call; its connection, which is never answered.
+fn first_call(server: &TcpListener, child: &mut Child) -> Result<BufReader<TcpStream>> {
     server.set_nonblocking(true)?;
     let stream = loop {
         match server.accept() {
@@ -98,12 +99,12 @@ fn first_call(server: &TcpListener, child: &mut Child) -> Result<()> {
     };
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    let (mut stream, mut line) = (BufReader::new(stream), String::new());
+    stream.read_line(&mut line)?;
     if !line.starts_with(NEXT) {
         bail!("its first call is '{}'", line.trim());
     }
-    Ok(())
+    Ok(stream)
 }
 
 /// What Lambda and the template put into a function's environment; nothing of it is real.
