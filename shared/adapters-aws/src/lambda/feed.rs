@@ -137,7 +137,7 @@ pub async fn serve_feed(setup: &Setup, handler: impl FeedHandler) -> anyhow::Res
     let feed = Arc::new(Feed::new(handler, setup.clock.clone(), setup.stack()));
     serve(move |event: Event, context: Context| {
         let feed = feed.clone();
-        let span = tracing::info_span!("batch", request = context.request_id);
+        let span = tracing::error_span!("batch", request = context.request_id);
         async move { Ok(feed.batch(event, &context).await) }.instrument(span)
     })
     .await

@@ -41,7 +41,7 @@ pub struct Lane<H> {
     client: aws_sdk_sqs::Client,
     queues: Queues,
     clock: Arc<dyn Clock>,
-    /// Name of the queue for what can't be read.
+    /// Name of the queue for what can never be handled.
     dead: &'static str,
     /// A message is not begun with less time left.
     needs: Duration,
@@ -51,7 +51,7 @@ pub struct Lane<H> {
 enum Fate {
     Done,
     /// It comes back after this; by itself, if that can't be said to the queue.
-    Back(Option<Duration>),
+    Back(Duration),
     Dead(String),
 }
 
@@ -80,9 +80,9 @@ impl<H: LaneHandler> Lane<H> {
             messages.push((message, None));
         }
         while let Some(ended) = running.join_next().await {
-            // A panic was logged by whoever looks for it below: its place stays empty.
-            if let Ok((place, fate)) = ended {
-                messages[place].1 = Some(fate);
+            match ended {
+                Ok((place, fate)) => messages[place].1 = Some(fate),
+                Err(error) => tracing::error!("handling a message broke off: {error}"),
             }
         }
         let mut answer = BatchAnswer::default();
@@ -99,15 +99,16 @@ impl<H: LaneHandler> Lane<H> {
         match fate {
             Some(Fate::Done) => true,
             Some(Fate::Back(after)) => {
-                if let Some(after) = after {
-                    self.come_back(message, after).await;
-                }
+                self.come_back(message, after).await;
                 false
             }
             Some(Fate::Dead(reason)) => {
                 let body = message.body.as_deref().unwrap_or_default();
                 let id = message.message_id.as_deref().unwrap_or("without an id");
-                tracing::error!("message {id} can't be read and goes to {}: {reason}", self.dead);
+                tracing::error!(
+                    "message {id} can't be handled and goes to {}: {reason}",
+                    self.dead
+                );
                 let url = self.queues.url(self.dead);
                 // If it can't be put there it comes back, and is not lost.
                 self.client.send_message().queue_url(url).message_body(body).send().await.is_ok()
@@ -146,7 +147,8 @@ fn handled<H: LaneHandler>(
 ) -> impl Future<Output = Fate> + Send + use<H> {
     let parsed = handler.parse(message.body.as_deref().unwrap_or_default());
     let (task, trace) = parsed.as_ref().map_or(("", ""), |m| (m.task.as_str(), m.trace.as_str()));
-    let span = tracing::info_span!("message", request, task, trace);
+    // Of the highest level, so that what is logged below it has these fields at any.
+    let span = tracing::error_span!("message", request, task, trace);
     let handling = async move {
         let form = match parsed {
             Ok(message) => message.form,
@@ -156,13 +158,10 @@ fn handled<H: LaneHandler>(
             Ok(()) => Fate::Done,
             Err(HandlerError::Retry { after, reason }) => {
                 tracing::info!("message comes back in {after:?}: {reason}");
-                Fate::Back(Some(after))
+                Fate::Back(after)
             }
-            // The store says what is to be done; a pointer that it refuses is only a pointer.
-            Err(HandlerError::Reject { reason }) => {
-                tracing::error!("message rejected: {reason}");
-                Fate::Done
-            }
+            // Nothing is thrown away that someone may want to look at.
+            Err(HandlerError::Reject { reason }) => Fate::Dead(reason),
         }
     };
     handling.instrument(span)
