@@ -9,11 +9,13 @@ use serde_json::{Map, json};
 use watchbill_adapters_aws::lambda::Feed;
 use watchbill_agent::executor::Executor;
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
 use watchbill_core::ledger::{Entry, LedgerReader, verify};
 use watchbill_core::ports::{Bus, Change, Item, LaneMessage, Lanes, Store};
 use watchbill_core::repo::{Entity as _, decode};
+use watchbill_core::service::Governance;
 use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
@@ -69,8 +71,8 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };
-        let rules = Rules { gates: GateRules::off(), ..Rules::default() };
-        let core = Core::new(ports.clone(), Arc::new(rules), 1);
+        let core = Core::new(ports.clone(), Arc::new(Rules::default()), 1)
+            .governed_by(Governance::fixed(Policy::without_gates()));
         let executor = Executor::new(core.clone(), Arc::new(Worker), "one");
         Self {
             store,
@@ -97,7 +99,8 @@ impl World {
         let (inner, calls) = (self.store.clone() as Arc<dyn Store>, self.calls.clone());
         let store = Arc::new(Counted { inner, calls: calls.clone() });
         let ports = Ports { store, ..self.ports.clone() };
-        let core = Core::new(ports, self.core.rules().clone(), 1);
+        let core = Core::new(ports, self.core.rules().clone(), 1)
+            .governed_by(self.core.governance().clone());
         let inner: Arc<dyn Bus> = self.bus.clone();
         let recorder = Recorder::new(core, Arc::new(Counted { inner, calls }));
         Feed::new(Recording(recorder), self.clock.clone(), "test")

@@ -18,6 +18,10 @@ impl TaskAgent for DevAgent {
         Agent::Dev
     }
 
+    fn acts(&self) -> bool {
+        false
+    }
+
     async fn run(&self, run: &Run) -> RunEnd {
         let task_type = run.task.task_type;
         let reason = format!(

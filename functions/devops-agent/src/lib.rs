@@ -18,6 +18,10 @@ impl TaskAgent for DevopsAgent {
         Agent::Devops
     }
 
+    fn acts(&self) -> bool {
+        false
+    }
+
     async fn run(&self, run: &Run) -> RunEnd {
         let task_type = run.task.task_type;
         let reason = format!(

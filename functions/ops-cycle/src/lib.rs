@@ -18,6 +18,10 @@ impl TaskAgent for OpsCycle {
         Agent::Cycle
     }
 
+    fn acts(&self) -> bool {
+        false
+    }
+
     async fn run(&self, run: &Run) -> RunEnd {
         run.notes.add("decide", 0, "skipped: not built");
         let mut result = Map::new();

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{
     Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
 };
+use watchbill_core::govern::{Earned, ReputationEvent};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
 use watchbill_core::ports::{
@@ -84,16 +86,20 @@ impl World {
     }
 
     async fn claim(&self, id: &TaskId) -> u64 {
-        let task = self.core.stored_task(&tenant(), id).await.unwrap().unwrap().value;
+        let stored = self.core.stored_task(&tenant(), id).await.unwrap().unwrap();
+        let (task, proof) = (stored.value, Proof::granted(stored.version));
         let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
         self.clock.advance(wait);
-        let command =
-            Command::Claim { agent: task.agent, owner: "one".into(), assignment: task.assignment };
+        let (agent, owner, assignment) = (task.agent, "one".into(), task.assignment);
+        let command = Command::Claim { agent, owner, assignment, proof };
         self.core.command(&tenant(), id, &command).await.unwrap().value.fence
     }
 
     async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
-        let outcome = Outcome { reputation: Some("task_success".into()), ..Outcome::default() };
+        let outcome = Outcome {
+            reputation: vec![Earned(ReputationEvent::TaskSuccess, 2)],
+            ..Outcome::default()
+        };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.core.command(&tenant(), id, &command).await.unwrap();

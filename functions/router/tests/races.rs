@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Map;
+use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rejection, Rules};
 use watchbill_core::domain::{Body, Outcome, Priority, Status, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage};
 use watchbill_core::repo::StoredTask;
+use watchbill_core::service::Governance;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
 use watchbill_router::{Router, refill};
 use watchbill_testkit::{
@@ -23,6 +26,11 @@ struct World {
     lanes: Arc<MemoryLanes>,
     core: Core,
     router: Router,
+}
+
+/// Without gates.
+fn open(core: Core) -> Core {
+    core.governed_by(Governance::fixed(Policy::without_gates()))
 }
 
 impl World {
@@ -38,7 +46,7 @@ impl World {
         };
         let lanes = Arc::new(MemoryLanes::new());
         let router = Router::new(lanes.clone(), clock.clone());
-        Self { store, clock, lanes, core: Core::new(ports, Arc::new(rules), 1), router }
+        Self { store, clock, lanes, core: open(Core::new(ports, Arc::new(rules), 1)), router }
     }
 
     async fn create(&self, priority: Priority) -> TaskId {
@@ -62,7 +70,9 @@ impl World {
     }
 
     async fn claim(&self, message: &LaneMessage) -> Result<StoredTask, CommandError> {
+        let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
         let command = Command::Claim {
+            proof: Proof::granted(stored.map_or(0, |stored| stored.version)),
             agent: message.agent,
             owner: "one".into(),
             assignment: message.assignment,
@@ -94,14 +104,9 @@ impl World {
     }
 }
 
-fn no_gates() -> Rules {
-    let gates = watchbill_core::decide::GateRules::off();
-    Rules { gates, ..Rules::default() }
-}
-
 #[tokio::test]
 async fn feed_repeated_and_replayed_runs_each_task_once() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     for n in 0..20 {
         world.create(Priority::ALL[n % 4]).await;
     }
@@ -127,7 +132,7 @@ async fn feed_repeated_and_replayed_runs_each_task_once() {
 
 #[tokio::test]
 async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     let id = world.create(Priority::P2).await;
     world.lanes.lose_answers(1);
     let answer = world.router.route(&world.changes()).await;
@@ -155,7 +160,7 @@ async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
 
 #[tokio::test]
 async fn a_pointer_of_an_older_assignment_claims_nothing() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     let id = world.create(Priority::P2).await;
     world.router.route(&world.changes()).await.unwrap();
     let old = world.lanes.take_all().remove(0).0;
@@ -179,7 +184,7 @@ async fn a_pointer_of_an_older_assignment_claims_nothing() {
 
 #[tokio::test]
 async fn lanes_that_take_nothing_lose_nothing() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     world.create(Priority::P2).await;
     world.lanes.refuse_next(1);
     let answer = world.router.route(&world.changes()).await;
@@ -201,7 +206,7 @@ async fn what_waits_for_a_person_or_a_worker_outside_gets_no_pointer() {
 
 #[tokio::test]
 async fn newer_schema_is_tried_again() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     world.create(Priority::P2).await;
     let mut changes = world.changes();
     changes[0].image.as_mut().unwrap().schema = 9;
@@ -217,7 +222,7 @@ async fn newer_schema_is_tried_again() {
 /// process at once.
 #[tokio::test]
 async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
-    let world = World::new(no_gates());
+    let world = World::new(Rules::default());
     let assigned = world.create(Priority::P2).await;
     let running = world.create(Priority::P1).await;
     let done = world.create(Priority::P3).await;
@@ -238,7 +243,7 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
         entropy: Arc::new(SeededEntropy::new(2)),
         wake: Arc::new(MemoryWake::new()),
     };
-    let core = Core::new(ports, Arc::new(no_gates()), 2);
+    let core = open(Core::new(ports, Arc::new(Rules::default()), 2));
     let offered = refill(core.clone(), world.lanes.clone()).await.unwrap();
     let mut found: Vec<TaskId> =
         world.lanes.take_all().into_iter().map(|(message, _)| message.task_id).collect();
@@ -247,7 +252,9 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
     wanted.sort();
     assert_eq!((offered, found), (2, wanted));
     let task = core.stored_task(&TenantId::default(), &running).await.unwrap().unwrap().value;
-    let claim = Command::Claim { agent: task.agent, owner: "two".into(), assignment: 1 };
+    let version = core.stored_task(&TenantId::default(), &running).await.unwrap().unwrap().version;
+    let (agent, proof) = (task.agent, Proof::granted(version));
+    let claim = Command::Claim { agent, owner: "two".into(), assignment: 1, proof };
     let taken = core.command(&TenantId::default(), &running, &claim).await.unwrap();
     assert_eq!(taken.value.fence, 2, "the dead process's lease is void at once");
 }

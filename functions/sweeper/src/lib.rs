@@ -125,7 +125,7 @@ impl Sweeper {
 
     async fn approval(&self, item: &Item) -> Result<Looked, ServiceError> {
         let approval = decode::<Approval>(item)?.value;
-        let expired = self.core.expire_approval(&approval.tenant, &approval.id).await?;
+        let expired = self.core.approval_due(&approval.tenant, &approval.id).await?;
         Ok(if expired { Looked::Changed } else { Looked::Nothing })
     }
 

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use watchbill_core::decide::{Command, Ending, GateRules, Rules, next_due};
+use watchbill_core::decide::Proof;
+use watchbill_core::decide::{Command, Ending, Rules, next_due};
 use watchbill_core::domain::{
     Agent, ApprovalId, ApprovalStatus, Body, Caller, Outcome, Priority, Role, Status, TaskId,
     TaskType, TenantId, Timestamp,
 };
+use watchbill_core::govern::Policy;
 use watchbill_core::ports::{
     Clock as _, Commit, Expect, Key, LaneMessage, Lanes as _, NewItem, Store as _, Write, WriteId,
 };
 use watchbill_core::repo::StoredTask;
+use watchbill_core::service::Governance;
 use watchbill_core::service::{
     CommandError, Core, Identity, NewTask, Ports, ServiceError, StatusChange,
 };
@@ -46,7 +49,8 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };
-        let core = Core::new(ports, Arc::new(rules), 1);
+        let core = Core::new(ports, Arc::new(rules), 1)
+            .governed_by(Governance::fixed(Policy::without_gates()));
         Self { store, clock, lanes: Arc::new(MemoryLanes::new()), core }
     }
 
@@ -84,7 +88,10 @@ impl World {
 
     async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
         let assignment = self.stored(id).await.value.assignment;
-        let command = Command::Claim { agent: Agent::Ops, owner: "one".into(), assignment };
+        let stored = self.core.stored_task(&tenant(), id).await?;
+        let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
+        let (agent, owner) = (Agent::Ops, "one".into());
+        let command = Command::Claim { agent, owner, assignment, proof };
         self.core.command(&tenant(), id, &command).await
     }
 
@@ -115,10 +122,6 @@ impl World {
     }
 }
 
-fn no_gates() -> Rules {
-    Rules { gates: GateRules::off(), ..Rules::default() }
-}
-
 fn done() -> Ending {
     Ending::Succeeded { result: Body::default() }
 }
@@ -126,7 +129,7 @@ fn done() -> Ending {
 #[tokio::test]
 async fn two_sweepers_do_what_one_does() {
     for seed in 0..12 {
-        let world = World::new(no_gates(), seed);
+        let world = World::new(Rules::default(), seed);
         let mut tasks = Vec::new();
         for n in 0..12 {
             tasks.push(world.create(Priority::ALL[n % 4]).await);
@@ -153,7 +156,7 @@ async fn two_sweepers_do_what_one_does() {
 #[tokio::test]
 async fn sweeper_against_executor_neither_is_lost() {
     for seed in 0..40 {
-        let world = World::new(no_gates(), seed);
+        let world = World::new(Rules::default(), seed);
         let id = world.create(Priority::P0).await;
         let fence = world.claim(&id).await.unwrap().value.fence;
         world.clock.advance(Duration::from_secs(13 * 60));
@@ -172,7 +175,7 @@ async fn sweeper_against_executor_neither_is_lost() {
 async fn a_claim_against_the_last_offer_has_one_winner() {
     let mut claimed = 0;
     for seed in 0..40 {
-        let world = World::new(no_gates(), seed);
+        let world = World::new(Rules::default(), seed);
         let id = world.create(Priority::P3).await;
         for _ in 0..5 {
             world.to_next_due();
@@ -200,7 +203,7 @@ async fn a_claim_against_the_last_offer_has_one_winner() {
 
 #[tokio::test]
 async fn five_offers_without_a_claim_are_the_end() {
-    let world = World::new(no_gates(), 1);
+    let world = World::new(Rules::default(), 1);
     let id = world.create(Priority::P3).await;
     let mut looks = 0;
     while world.stored(&id).await.value.status == Status::Assigned {
@@ -218,7 +221,7 @@ async fn five_offers_without_a_claim_are_the_end() {
 
 #[tokio::test]
 async fn a_lane_with_a_backlog_is_no_lost_pointer() {
-    let world = World::new(no_gates(), 1);
+    let world = World::new(Rules::default(), 1);
     let id = world.create(Priority::P3).await;
     let other = LaneMessage {
         tenant: tenant(),
@@ -245,7 +248,7 @@ async fn a_lane_with_a_backlog_is_no_lost_pointer() {
 
 /// A world whose ops tasks are left to workers outside, and one of these.
 async fn outside() -> (World, TaskId, Caller) {
-    let world = World::new(Rules { external: [Agent::Ops].into(), ..no_gates() }, 1);
+    let world = World::new(Rules { external: [Agent::Ops].into(), ..Rules::default() }, 1);
     let id = world.create(Priority::P3).await;
     (world, id, Caller { name: "w".into(), role: Role::Agent, tenant: tenant() })
 }
@@ -311,7 +314,7 @@ async fn an_approval_nobody_decides_on_expires_with_its_task() {
 /// not put an SLA mark off.
 #[tokio::test]
 async fn a_look_that_comes_early_puts_nothing_off() {
-    let world = World::new(no_gates(), 1);
+    let world = World::new(Rules::default(), 1);
     let id = world.create(Priority::P1).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
     let retry = Some(Duration::from_secs(40 * 60));
@@ -339,7 +342,7 @@ async fn a_look_that_comes_early_puts_nothing_off() {
 
 #[tokio::test]
 async fn an_item_that_fails_fills_no_page() {
-    let world = World::new(no_gates(), 1);
+    let world = World::new(Rules::default(), 1);
     for n in 0..150u32 {
         let item = NewItem {
             key: Key::new(format!("T#default#task#bad{n}"), "0"),
@@ -365,7 +368,7 @@ async fn an_item_that_fails_fills_no_page() {
 
 #[tokio::test]
 async fn a_resume_whose_message_was_lost_is_offered_again() {
-    let world = World::new(no_gates(), 1);
+    let world = World::new(Rules::default(), 1);
     let id = world.create(Priority::P3).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
     let resume_at = world.clock.now().plus(Duration::from_secs(600));

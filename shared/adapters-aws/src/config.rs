@@ -12,9 +12,10 @@ use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
 use watchbill_core::decide::Rules;
+use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key};
-use watchbill_core::service::{Core, Ports};
-use watchbill_wire::settings::{Env, RulesForm, allow, on_or_off, words};
+use watchbill_core::service::{Core, Governance, Ports};
+use watchbill_wire::settings::{Env, GatesForm, RulesForm, allow, gate_rules, on_or_off, words};
 
 use crate::blobs::{self, NoBlobs, S3Blobs};
 use crate::bus::EventBridgeBus;
@@ -99,7 +100,8 @@ impl Setup {
             wake: Arc::new(PollWake::new(self.clock.clone())),
         };
         let epoch = number(&self.env, "WATCHBILL_EPOCH")?.unwrap_or(1);
-        Ok(Core::new(ports, Arc::new(self.rules()?), epoch))
+        let core = Core::new(ports, Arc::new(self.rules()?), epoch);
+        Ok(core.governed_by(self.governance()?))
     }
 
     /// Opens the connection to the table while the function is being made ready, when its
@@ -129,6 +131,12 @@ impl Setup {
         let most = self.timeout.saturating_sub(AROUND_RUN).max(Duration::from_secs(1));
         rules.lease.run = rules.lease.run.min(most);
         Ok(rules)
+    }
+
+    /// What holds before anything runs.
+    fn governance(&self) -> anyhow::Result<Governance> {
+        let gates = gate_rules(&GatesForm::default(), &self.env)?;
+        Ok(Governance::fixed(Policy { gates, ..Policy::default() }))
     }
 
     /// Refuses what makes a public installation unsafe, unless it was asked for twice.

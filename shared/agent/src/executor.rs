@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
-use watchbill_core::decide::{Command, Ending, Rejection};
+use watchbill_core::decide::{Command, Ending, Proof, Rejection};
 use watchbill_core::domain::{Agent, Note, Outcome, Status, Task, Timestamp};
+use watchbill_core::govern::{Earned, ReputationEvent, ReputationRules};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{CommandError, Core, ServiceError};
+use watchbill_core::service::{CommandError, Core, Runner, ServiceError, Verdict};
 
 use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent};
 
 /// Between two tries to write an ending that the store would not take.
 const WRITE_AGAIN: Duration = Duration::from_millis(200);
+/// How often a task is judged again because it changed meanwhile.
+const LOOKS: u32 = 4;
 
 /// Runs tasks of one agent.
 #[derive(Clone)]
@@ -39,31 +42,66 @@ impl Executor {
 
     /// `Ok`: the message is done with, whatever became of it.
     pub async fn handle(&self, message: &LaneMessage) -> Result<(), HandlerError> {
-        let Some(claimed) = self.claim(message).await? else { return Ok(()) };
+        let Some((claimed, payload)) = self.claim(message).await? else { return Ok(()) };
         if claimed.value.status != Status::InProgress {
-            // The claim found one lost run too many and ended it.
+            // Governance holds it up, or the claim found one lost run too many and ended it.
             return Ok(());
         }
-        let (claimed, ended) = self.work(claimed).await?;
+        let (claimed, ended) = self.work(claimed, payload).await;
         self.end(claimed, ended).await
     }
 
-    /// Nothing: this message needs no run.
-    async fn claim(&self, message: &LaneMessage) -> Result<Option<StoredTask>, HandlerError> {
-        let command = Command::Claim {
-            agent: self.agent.agent(),
-            owner: self.owner.to_string(),
-            assignment: message.assignment,
-        };
-        let (rejection, status) =
-            match self.core.command(&message.tenant, &message.task_id, &command).await {
-                Ok(claimed) => return Ok(Some(claimed)),
-                Err(CommandError::Service(ServiceError::Conflict { .. })) => {
-                    return Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"));
-                }
-                Err(CommandError::Service(error)) => return Err(error.into()),
-                Err(CommandError::Rejected { rejection, status }) => (rejection, status),
+    /// Claims the task if governance lets it run. Nothing: this message needs no run.
+    async fn claim(
+        &self,
+        message: &LaneMessage,
+    ) -> Result<Option<(StoredTask, Map<String, Value>)>, HandlerError> {
+        for _ in 0..LOOKS {
+            let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
+            let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message))
+            else {
+                tracing::debug!(task = %message.task_id, "pointer is void");
+                return Ok(None);
             };
+            let payload = self.core.payload(&stored.value).await?;
+            let verdict = self.judge(&stored, &payload).await?;
+            let command = Command::Claim {
+                agent: self.agent.agent(),
+                owner: self.owner.to_string(),
+                assignment: message.assignment,
+                proof: verdict.proof,
+            };
+            match self.core.command_on(stored, &command, &verdict.beside).await {
+                Ok(claimed) => return Ok(Some((claimed, payload))),
+                Err(CommandError::Rejected { rejection: Rejection::Changed { .. }, .. }) => {}
+                Err(CommandError::Service(ServiceError::Conflict { .. })) => break,
+                Err(CommandError::Service(error)) => return Err(error.into()),
+                Err(CommandError::Rejected { rejection, status }) => {
+                    self.unclaimed(message, rejection, status).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"))
+    }
+
+    async fn judge(
+        &self,
+        stored: &StoredTask,
+        payload: &Map<String, Value>,
+    ) -> Result<Verdict, ServiceError> {
+        if self.agent.acts() && stored.value.agent == self.agent.agent() {
+            return self.core.judge(stored, payload, Runner::Own).await;
+        }
+        Ok(Verdict { proof: Proof::granted(stored.version), beside: Vec::new() })
+    }
+
+    async fn unclaimed(
+        &self,
+        message: &LaneMessage,
+        rejection: Rejection,
+        status: Option<Status>,
+    ) -> Result<(), HandlerError> {
         let now = self.core.clock().now();
         match rejection {
             Rejection::Held { until, .. } => {
@@ -73,13 +111,10 @@ impl Executor {
             Rejection::NotYet { at } => {
                 Err(HandlerError::retry(at.since(now), "it waits for its next try"))
             }
-            Rejection::WrongAgent { agent } => {
-                self.reroute(message, agent).await?;
-                Ok(None)
-            }
+            Rejection::WrongAgent { agent } => self.reroute(message, agent).await,
             other => {
                 tracing::debug!(task = %message.task_id, ?status, "pointer is void: {other}");
-                Ok(None)
+                Ok(())
             }
         }
     }
@@ -96,12 +131,12 @@ impl Executor {
     }
 
     /// Does the work, within its time; a panic is this task's failure and nobody else's.
-    async fn work(&self, claimed: StoredTask) -> Result<(StoredTask, Ended), HandlerError> {
+    async fn work(&self, claimed: StoredTask, payload: Map<String, Value>) -> (StoredTask, Ended) {
         let clock = self.core.clock().clone();
         let limit = self.core.rules().lease.run;
         let StoredTask { value, version, unknown, due } = claimed;
         let run = Run {
-            payload: self.core.payload(&value).await?,
+            payload,
             task: value,
             deadline: clock.monotonic() + limit,
             notes: Notes::new(clock.clone()),
@@ -118,7 +153,7 @@ impl Executor {
             None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
         };
         let ended = Ended { end, notes: run.notes.list() };
-        Ok((StoredTask { value: run.task, version, unknown, due }, ended))
+        (StoredTask { value: run.task, version, unknown, due }, ended)
     }
 
     /// Writes how it ended. What was done must not be lost to a store that is busy: tried
@@ -162,7 +197,7 @@ impl Executor {
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } => Vec::new(),
         };
         let ending = self.ending(task, end, until, beside).await?;
-        let outcome = outcome(&ending);
+        let outcome = outcome(&ending, &self.core.rules().reputation);
         Ok(Command::End { fence: task.fence, ending, events, notes, outcome })
     }
 
@@ -223,15 +258,24 @@ struct Ended {
     notes: Vec<Note>,
 }
 
+/// Whether a pointer can still mean this task, before anything else is read for it.
+fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
+    matches!(task.status, Status::Assigned | Status::InProgress)
+        && message.assignment >= task.assignment
+}
+
 /// What the ending does to the agent's reputation. Tasks that ended for want of something
-/// a person must give are neither success nor failure.
-fn outcome(ending: &Ending) -> Outcome {
-    let reputation = match ending {
-        Ending::Succeeded { .. } => Some("task_success"),
-        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some("task_failure"),
-        Ending::Blocked { .. } | Ending::Suspended { .. } => None,
+/// a person must give are neither success nor failure; one that had to ask what to do is
+/// an escalation.
+fn outcome(ending: &Ending, rules: &ReputationRules) -> Outcome {
+    let event = match ending {
+        Ending::Succeeded { .. } => Some(ReputationEvent::TaskSuccess),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some(ReputationEvent::TaskFailure),
+        Ending::Blocked { question: Some(_), .. } => Some(ReputationEvent::HumanEscalation),
+        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
     };
-    Outcome { tokens: 0, micro_usd: 0, reputation: reputation.map(str::to_owned) }
+    let reputation: Vec<Earned> = event.map(|event| rules.earned(event)).into_iter().collect();
+    Outcome { reputation, ..Outcome::default() }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -21,4 +21,4 @@ pub mod run;
 pub mod steps;
 pub mod tools;
 
-pub use tools::redact;
+pub use watchbill_core::redact;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::{Agent, TaskType};
+use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::{PlainPlanner, Planner};
 
 use crate::ooda::effective_type;
@@ -32,6 +33,19 @@ impl Planner for PlaybookPlanner {
             plan.insert("reason".into(), json!(planned.reason));
         }
         plan
+    }
+
+    fn call(
+        &self,
+        agent: Agent,
+        task_type: TaskType,
+        payload: &Map<String, Value>,
+    ) -> Option<ToolCall> {
+        if agent != Agent::Ops {
+            return None;
+        }
+        let plan = playbook::plan(task_type, payload).ok()?;
+        Some(plan.call())
     }
 }
 

@@ -73,6 +73,11 @@ impl RunEnd {
 pub trait TaskAgent: Send + Sync {
     fn agent(&self) -> Agent;
 
+    /// False for one that only says that it is not built: governance has nothing to hold up.
+    fn acts(&self) -> bool {
+        true
+    }
+
     async fn run(&self, run: &Run) -> RunEnd;
 }
 

@@ -3,7 +3,9 @@
 //!
 //! - `domain`: tasks, approvals, events and their parts, as types that can't hold nonsense.
 //! - `decide`: `(state, command, facts) → change | rejection`, pure. The only place with rules.
+//! - `govern`: budget, permission, reputation, policy: what must hold before anything runs.
 //! - `ports`: what the outside must provide (store, lanes, bus, clock, entropy …).
+//! - `redact`: takes secrets out of whatever is shown, sent or recorded.
 //! - `repo`: entities on the store: keys, lists, due times, codecs.
 //! - `service`: load, decide, commit, and on a conflict again; what handlers call.
 //!
@@ -14,9 +16,11 @@
 
 pub mod decide;
 pub mod domain;
+pub mod govern;
 pub mod handler;
 pub mod ledger;
 pub mod ports;
 pub mod reactions;
+pub mod redact;
 pub mod repo;
 pub mod service;

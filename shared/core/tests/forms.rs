@@ -7,11 +7,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use watchbill_core::decide::{
-    ApprovalCommand, ApprovalRejection, Rules, canonical_hash, decide_approval, plan_hash,
+    ApprovalCommand, ApprovalRejection, Rules, canonical_hash, decide_approval,
 };
 use watchbill_core::domain::{
     Approval, ApprovalId, ApprovalStatus, TaskId, TaskType, TenantId, Timestamp,
 };
+use watchbill_core::govern::shown;
 use watchbill_core::ports::{Item, StoreError, WriteId};
 use watchbill_core::repo::{Entity, Versioned, decode, encode};
 
@@ -111,9 +112,13 @@ fn what_looks_alike_is_told_apart() {
     assert_eq!(hashes.len(), apart.len());
     let payload = object("shop");
     let plan = object("other");
-    let shown = plan_hash(TaskType::Deploy, &payload, &plan);
-    assert_ne!(shown, plan_hash(TaskType::Feature, &payload, &plan));
-    assert_ne!(shown, plan_hash(TaskType::Deploy, &plan, &payload));
+    let shown = hash_of(TaskType::Deploy, &payload, &plan);
+    assert_ne!(shown, hash_of(TaskType::Feature, &payload, &plan));
+    assert_ne!(shown, hash_of(TaskType::Deploy, &plan, &payload));
+}
+
+fn hash_of(task_type: TaskType, payload: &Map<String, Value>, plan: &Map<String, Value>) -> String {
+    shown(task_type, payload, plan).hash
 }
 
 fn object(project: &str) -> Map<String, Value> {
@@ -135,6 +140,10 @@ fn approval() -> Approval {
         requested_at: Timestamp::from_millis(0),
         decide_by: Timestamp::from_millis(1_000),
         use_by: None,
+        shown: Map::new(),
+        quorum: 1,
+        votes: Vec::new(),
+        escalated_at: None,
         decision: None,
         keep_until: None,
         trace_id: "trace".into(),

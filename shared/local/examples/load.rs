@@ -19,10 +19,11 @@ use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_adapters_local::sqlite::{Options, SqliteStore};
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
-use watchbill_core::decide::{GateRules, Rules};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, TenantId, hash_key};
+use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock as _, Topic};
 use watchbill_core::repo::task_key;
+use watchbill_core::service::Governance;
 use watchbill_core::service::{Core, Identity, NewTask};
 use watchbill_testkit::store_loop;
 
@@ -76,8 +77,8 @@ async fn store(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Va
 }
 
 async fn tasks(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Value> {
-    let rules = Rules { gates: GateRules::off(), ..Rules::default() };
-    let settings = Settings { rules, slots: in_flight, ..Settings::default() };
+    let governance = Governance::fixed(Policy::without_gates());
+    let settings = Settings { governance, slots: in_flight, ..Settings::default() };
     let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
     let clock = SystemClock::new();
     let next = Arc::new(AtomicU64::new(0));
@@ -126,8 +127,8 @@ async fn submit_and_wait(core: Core, next: Arc<AtomicU64>, tasks: u64) -> anyhow
 /// POST, then wait for the task by GET, on one connection.
 async fn one(folder: &Path, tasks: u64) -> anyhow::Result<Value> {
     const KEY: &str = "bench-key";
-    let rules = Rules { gates: GateRules::off(), ..Rules::default() };
-    let settings = Settings { rules, ..Settings::default() };
+    let governance = Governance::fixed(Policy::without_gates());
+    let settings = Settings { governance, ..Settings::default() };
     let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
     let key = StaticKey {
         name: "bench".to_owned(),

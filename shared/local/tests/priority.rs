@@ -15,9 +15,10 @@ use async_trait::async_trait;
 use serde_json::Map;
 use watchbill::bundle::{Bundle, Settings};
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::decide::{GateRules, Rules};
 use watchbill_core::domain::{Agent, Priority, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
 use watchbill_core::ports::Lanes as _;
+use watchbill_core::service::Governance;
 use watchbill_core::service::{Core, Identity, NewTask};
 
 const BACKLOG: u64 = 5_000;
@@ -52,10 +53,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 async fn bundle(folder: &Path, slots: usize) -> (Bundle, Starts) {
-    let rules = Rules { gates: GateRules::off(), ..Rules::default() };
+    let governance = Governance::fixed(Policy::without_gates());
     let starts = Starts::default();
     let clerk = Clerk(starts.clone());
-    let settings = Settings { rules, slots, ..Settings::default() };
+    let settings = Settings { governance, slots, ..Settings::default() };
     let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(clerk)]).await.unwrap();
     (bundle, starts)
 }

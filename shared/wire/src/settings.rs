@@ -36,7 +36,6 @@ impl SettingError {
 pub struct RulesForm {
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
-    pub gates: GatesForm,
     pub approvals: ApprovalsForm,
     pub retries: RetriesForm,
     pub sla: SlaForm,
@@ -114,7 +113,6 @@ impl RulesForm {
                 Agent::parse(&agent).map_err(|e| SettingError::new("external_agents", e))?;
             rules.external.insert(agent);
         }
-        rules.gates = self.gate_rules(env)?;
         self.set_approvals(&mut rules, env, approve_own)?;
         span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
         span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
@@ -128,27 +126,6 @@ impl RulesForm {
         self.set_sla(&mut rules)?;
         span(&mut rules.keep_tasks, "keep.tasks", &self.keep.tasks)?;
         Ok(rules)
-    }
-
-    fn gate_rules(&self, env: &Env) -> Result<GateRules, SettingError> {
-        let off = match env.get("WATCHBILL_GATES") {
-            Some(text) => !on_or_off("WATCHBILL_GATES", text)?,
-            None => self.gates.all == Some(Switch::Off),
-        };
-        if off {
-            return Ok(GateRules::off());
-        }
-        let mut gates = GateRules::default();
-        if let Some(list) = &self.gates.priorities {
-            let parsed: Result<BTreeSet<_>, _> = list.iter().map(|p| Priority::parse(p)).collect();
-            gates.priorities = parsed.map_err(|e| SettingError::new("gates.priorities", e))?;
-        }
-        if let Some(list) = &self.gates.production {
-            let parsed: Result<BTreeSet<_>, _> = list.iter().map(|t| TaskType::parse(t)).collect();
-            gates.production = parsed.map_err(|e| SettingError::new("gates.production", e))?;
-        }
-        gates.feature_flags = self.gates.feature_flags.unwrap_or(gates.feature_flags);
-        Ok(gates)
     }
 
     fn set_approvals(
@@ -188,6 +165,28 @@ impl RulesForm {
         rules.sla.lift = self.sla.lift.unwrap_or(false);
         Ok(())
     }
+}
+
+/// The standing gates, with the environment above the form.
+pub fn gate_rules(form: &GatesForm, env: &Env) -> Result<GateRules, SettingError> {
+    let off = match env.get("WATCHBILL_GATES") {
+        Some(text) => !on_or_off("WATCHBILL_GATES", text)?,
+        None => form.all == Some(Switch::Off),
+    };
+    if off {
+        return Ok(GateRules::off());
+    }
+    let mut gates = GateRules::default();
+    if let Some(list) = &form.priorities {
+        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|p| Priority::parse(p)).collect();
+        gates.priorities = parsed.map_err(|e| SettingError::new("gates.priorities", e))?;
+    }
+    if let Some(list) = &form.production {
+        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|t| TaskType::parse(t)).collect();
+        gates.production = parsed.map_err(|e| SettingError::new("gates.production", e))?;
+    }
+    gates.feature_flags = form.feature_flags.unwrap_or(gates.feature_flags);
+    Ok(gates)
 }
 
 /// The words of a list with commas.
@@ -262,9 +261,7 @@ mod tests {
             .unwrap();
         assert!(!rules.approve_own);
         assert_eq!(rules.external, [Agent::Faq].into());
-        assert_eq!(
-            form.rules(&env(&[("WATCHBILL_GATES", "off")]), false).unwrap().gates,
-            GateRules::off()
-        );
+        let gates = gate_rules(&GatesForm::default(), &env(&[("WATCHBILL_GATES", "off")]));
+        assert_eq!(gates, Ok(GateRules::off()));
     }
 }

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Map;
 use watchbill_core::domain::{
     Agent, Approval, ApprovalId, ApprovalStatus, Decision, Event, Priority, TaskId, Timestamp,
 };
@@ -94,6 +95,10 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
         requested_at: time("2025-10-20T10:00:00Z"),
         decide_by: time("2025-10-21T10:00:00Z"),
         use_by: Some(time("2025-10-20T11:00:30Z")),
+        shown: Map::new(),
+        quorum: 1,
+        votes: Vec::new(),
+        escalated_at: None,
         decision: Some(Decision {
             by: "alice".into(),
             at: time("2025-10-20T10:00:30Z"),

@@ -10,6 +10,7 @@ mod words;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use watchbill_core::govern::ToolCall;
 
 pub use classify::{Class, Classification, classify};
 pub use plan::plan;
@@ -38,6 +39,14 @@ impl Action {
             Action::Investigate => "investigate",
         }
     }
+
+    /// Whether anything but Watchbill's own books can change by it.
+    pub fn mutates(self) -> bool {
+        match self {
+            Action::Deploy => true,
+            Action::Monitor | Action::Alert | Action::Investigate => false,
+        }
+    }
 }
 
 /// What will be done, on what, and why: the same for every decider, so that approval,
@@ -47,6 +56,17 @@ pub struct Plan {
     pub action: Action,
     pub parameters: Map<String, Value>,
     pub reason: String,
+}
+
+impl Plan {
+    /// As policy sees it.
+    pub fn call(&self) -> ToolCall {
+        ToolCall {
+            tool: self.action.as_str().to_owned(),
+            arguments: self.parameters.clone(),
+            mutating: self.action.mutates(),
+        }
+    }
 }
 
 /// The decider that needs no key and no network.

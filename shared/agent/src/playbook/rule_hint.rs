@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::tools::redact;
+use crate::redact;
 
 /// A rule as it could be stored; nothing watches it until somebody does so.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use watchbill_core::domain::{EventType, LoggedEvent};
 
 use super::fields::{Fields, Refusal};
-use super::redact;
 use crate::ports::{Alert, AlertBook, AlertMark, AlertStatus, PortError, RaiseAlert, Severity};
+use crate::redact;
 use crate::run::{Retry, Run, RunEnd};
 
 /// Alerts told in one result.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use watchbill_core::domain::{Timestamp, parse_span};
 
-use super::redact;
+use crate::redact;
 
 /// Why a task can't be planned or a plan can't be run as it is: for the person who made it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,4 +7,3 @@ pub mod investigate;
 pub mod judge;
 pub mod logs;
 pub mod monitor;
-pub mod redact;

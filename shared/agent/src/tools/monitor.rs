@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, Refusal};
 use super::judge::{Health, Issue, Thresholds, system_issues};
-use super::redact;
 use crate::ports::{Probe, ProbeFailureKind, ProbeOutcome, Probes, SystemSample};
+use crate::redact;
 use crate::run::{Run, RunEnd};
 
 /// Services of one task.

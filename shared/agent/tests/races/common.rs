@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Map;
-use watchbill_core::decide::{Command, GateRules, LeaseRules, Rules};
+use watchbill_core::decide::Proof;
+use watchbill_core::decide::{Command, LeaseRules, Rules};
 use watchbill_core::domain::{Agent, Priority, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock as _, LaneMessage, Store};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{Core, Identity, NewTask, Ports};
+use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
 use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
 
 pub fn tenant() -> TenantId {
@@ -18,7 +20,6 @@ pub fn tenant() -> TenantId {
 /// A run takes at most five minutes, its lease five seconds more.
 pub fn rules() -> Rules {
     Rules {
-        gates: GateRules::off(),
         lease: LeaseRules { run: Duration::from_secs(300), ..Rules::default().lease },
         ..Rules::default()
     }
@@ -45,7 +46,12 @@ impl Machine {
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };
-        Self { core: Core::new(ports, Arc::new(rules()), 1), clock, blobs }
+        Self {
+            core: Core::new(ports, Arc::new(rules()), 1)
+                .governed_by(Governance::fixed(Policy::without_gates())),
+            clock,
+            blobs,
+        }
     }
 
     pub async fn create(&self) -> TaskId {
@@ -74,7 +80,9 @@ impl Machine {
 
     pub async fn claim(&self, id: &TaskId) -> StoredTask {
         let assignment = self.stored(id).await.value.assignment;
-        let command = Command::Claim { agent: Agent::Ops, owner: "one".into(), assignment };
+        let version = self.core.stored_task(&tenant(), id).await.unwrap().unwrap().version;
+        let (agent, proof) = (Agent::Ops, Proof::granted(version));
+        let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
         self.core.command(&tenant(), id, &command).await.unwrap()
     }
 

@@ -1,7 +1,7 @@
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Approval, ApprovalStatus, Decision, TaskType, Timestamp};
+use crate::domain::{Approval, ApprovalStatus, Decision, Timestamp, Vote};
 
 #[derive(Clone, Debug)]
 pub enum ApprovalCommand {
@@ -15,6 +15,8 @@ pub enum ApprovalCommand {
         reason: Option<String>,
     },
     Expire,
+    /// Half of the time is gone.
+    Escalate,
     /// Its task was cancelled.
     Close {
         by: String,
@@ -28,6 +30,8 @@ pub enum ApprovalRejection {
     Decided { status: ApprovalStatus, by: Option<String> },
     #[error("the approval ran out at {at}; submit the task again")]
     TooLate { at: Timestamp },
+    #[error("{by} has approved already; another approver must")]
+    VotedAlready { by: String },
     #[error("the approval is open until {at}")]
     NotYet { at: Timestamp },
     #[error(
@@ -55,7 +59,27 @@ pub fn decide_approval(
         ApprovalCommand::Approve { own: true, .. } if !rules.approve_own => {
             return Err(ApprovalRejection::Own);
         }
-        ApprovalCommand::Approve { by, .. } => (ApprovalStatus::Approved, by.clone(), None),
+        ApprovalCommand::Approve { by, .. } => {
+            if approval.votes.iter().any(|vote| vote.by == *by) {
+                return Err(ApprovalRejection::VotedAlready { by: by.clone() });
+            }
+            let mut next = approval.clone();
+            next.votes.push(Vote { by: by.clone(), at: now });
+            if next.votes.len() >= usize::from(next.quorum) {
+                next.status = ApprovalStatus::Approved;
+                next.use_by = Some(now.plus(rules.use_within));
+                let by = next.votes.iter().map(|v| v.by.as_str()).collect::<Vec<_>>().join(", ");
+                next.decision = Some(Decision { by, at: now, reason: None });
+            }
+            return Ok(next);
+        }
+        ApprovalCommand::Escalate => {
+            let at = escalates_at(approval);
+            if approval.escalated_at.is_some() || now < at {
+                return Err(ApprovalRejection::NotYet { at: approval.decide_by });
+            }
+            return Ok(Approval { escalated_at: Some(now), ..approval.clone() });
+        }
         ApprovalCommand::Reject { by, reason } => {
             (ApprovalStatus::Rejected, by.clone(), reason.clone())
         }
@@ -69,20 +93,13 @@ pub fn decide_approval(
     };
     let mut next = approval.clone();
     next.status = status;
-    next.use_by = (status == ApprovalStatus::Approved).then(|| now.plus(rules.use_within));
     next.decision = Some(Decision { by, at: now, reason });
     Ok(next)
 }
 
-/// Binds an approval to what was shown: SHA-256, hex, over type, payload, target and plan
-/// in canonical JSON (keys sorted, no white space).
-pub fn plan_hash(
-    task_type: TaskType,
-    payload: &Map<String, Value>,
-    plan: &Map<String, Value>,
-) -> String {
-    let shown = serde_json::json!({ "type": task_type, "payload": payload, "plan": plan });
-    canonical_hash(&shown)
+/// When half of the time for a decision is gone.
+pub fn escalates_at(approval: &Approval) -> Timestamp {
+    approval.requested_at.plus(approval.decide_by.since(approval.requested_at) / 2)
 }
 
 /// SHA-256, hex, of a value with its keys sorted: equal content, equal hash, whatever the

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Rules;
+use super::{Asked, Proof, Rules};
 use crate::domain::{
-    Agent, ApprovalId, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId,
-    TaskType, TenantId, Timestamp,
+    Agent, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId, TaskType,
+    TenantId, Timestamp,
 };
 
 /// What a decision may know besides state and command.
@@ -40,8 +40,8 @@ pub struct Draft {
     pub created_by: String,
     pub body_hash: Option<String>,
     pub max_retries: Option<u32>,
-    /// The approval it waits for, where a gate asks, and why.
-    pub approval: Option<(ApprovalId, String)>,
+    /// The approval it waits for, where a person is asked first.
+    pub approval: Option<Asked>,
 }
 
 /// How a run ended.
@@ -63,6 +63,8 @@ pub enum Ending {
         reason: String,
         question: Option<Question>,
     },
+    /// The run needs a person's leave to go on.
+    Asks(Asked),
     Suspended {
         resume_at: Timestamp,
         note: String,
@@ -82,16 +84,34 @@ pub enum Command {
         by: String,
         reason: Option<String>,
     },
+    /// One of several approvers has said yes.
+    Vote {
+        by: String,
+        have: usize,
+        need: u8,
+    },
     Expire,
+    /// Half of the time for its approval is gone.
+    Escalate {
+        decide_by: Timestamp,
+    },
+    /// A person lets it pass a freeze.
+    Override {
+        freeze: String,
+        by: String,
+        reason: String,
+    },
     /// An agent takes the task that a lane message pointed at.
     Claim {
         agent: Agent,
         owner: String,
         assignment: u32,
+        proof: Proof,
     },
     /// A worker outside takes the task, or says that it is still at it.
     ClaimOutside {
         owner: String,
+        proof: Proof,
     },
     /// The holder of this fence ends its run.
     End {
@@ -105,6 +125,7 @@ pub enum Command {
     EndOutside {
         owner: String,
         ending: Ending,
+        proof: Proof,
     },
     Cancel {
         by: String,
@@ -151,6 +172,9 @@ pub enum Rejection {
     Held { owner: String, until: Timestamp },
     #[error("not to be run before {at}")]
     NotYet { at: Timestamp },
+    /// It was changed since governance looked at it.
+    #[error("governance looked at version {of}, the task is at {current}")]
+    Changed { of: u64, current: u64 },
     #[error("it belongs to {agent}")]
     WrongAgent { agent: Agent },
     #[error("{hops} hops through reactions, {most} are the most")]

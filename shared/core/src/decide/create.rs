@@ -15,7 +15,8 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
             step.says(What::Created, &draft.created_by, None);
             step.plain_event("task.created");
         }
-        Some((approval, reason)) => {
+        Some(asked) => {
+            let (approval, reason) = (&asked.approval, &asked.reason);
             step.says(What::Created, &draft.created_by, Some(reason));
             step.event("task.created", json!({ "approval_id": approval }));
             step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
@@ -57,13 +58,16 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         payload: draft.payload.clone(),
         result: None,
         error: None,
-        approval: draft.approval.as_ref().map(|(id, _)| ApprovalRef {
-            id: id.clone(),
-            n: 1,
+        approval: draft.approval.as_ref().map(|asked| ApprovalRef {
+            id: asked.approval.clone(),
+            n: asked.n,
             proof: None,
             approved_by: None,
             use_by: None,
+            asked: asked.asked.clone(),
         }),
+        reservation: None,
+        overrides: Vec::new(),
         question: None,
         created_by: draft.created_by.clone(),
         body_hash: draft.body_hash.clone(),

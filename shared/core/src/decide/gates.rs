@@ -2,6 +2,7 @@ use serde_json::{Map, Value};
 
 use super::GateRules;
 use crate::domain::{Priority, TaskType};
+use crate::govern::{EnvironmentKind, Environments};
 
 /// A reason to ask a person first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +30,15 @@ pub fn asked_gates(
     payload: &Map<String, Value>,
     metadata: &Map<String, Value>,
     rules: &GateRules,
+    environments: &Environments,
 ) -> Vec<Gate> {
     let mut gates = Vec::new();
     if rules.priorities.contains(&priority) {
         gates.push(Gate::Priority(priority));
     }
-    if rules.production.contains(&task_type) && is_production(payload) {
+    let production =
+        || environments.kind(payload.get("environment")) == EnvironmentKind::Production;
+    if rules.production.contains(&task_type) && production() {
         gates.push(Gate::Production(task_type));
     }
     let changes_flag = metadata.get("feature_flag_change").is_some_and(is_truthy);
@@ -42,18 +46,6 @@ pub fn asked_gates(
         gates.push(Gate::FeatureFlag);
     }
     gates
-}
-
-/// An environment that is not said, or not a text, counts as production: the gate errs on
-/// the safe side.
-fn is_production(payload: &Map<String, Value>) -> bool {
-    match payload.get("environment") {
-        Some(Value::String(name)) => {
-            let name = name.trim().to_ascii_lowercase();
-            name.is_empty() || name == "production" || name == "prod"
-        }
-        _ => true,
-    }
 }
 
 fn is_truthy(value: &Value) -> bool {
@@ -71,7 +63,14 @@ mod tests {
 
     fn gates(task_type: TaskType, priority: Priority, payload: Value) -> Vec<Gate> {
         let payload = payload.as_object().unwrap().clone();
-        asked_gates(task_type, priority, &payload, &Map::new(), &GateRules::default())
+        asked_gates(
+            task_type,
+            priority,
+            &payload,
+            &Map::new(),
+            &GateRules::default(),
+            &Environments::default(),
+        )
     }
 
     #[test]
@@ -93,6 +92,7 @@ mod tests {
             &Map::new(),
             metadata.as_object().unwrap(),
             &GateRules::default(),
+            &Environments::default(),
         );
         assert_eq!(asked.len(), 3);
         let off = asked_gates(
@@ -101,6 +101,7 @@ mod tests {
             &Map::new(),
             metadata.as_object().unwrap(),
             &GateRules::off(),
+            &Environments::default(),
         );
         assert_eq!(off, []);
     }

@@ -6,16 +6,18 @@ mod approval;
 mod command;
 mod create;
 mod gates;
+mod leave;
 mod rules;
 mod run;
 mod task;
 mod tick;
 
 pub use approval::{
-    ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, plan_hash,
+    ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, escalates_at,
 };
 pub use command::{Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
+pub use leave::{Asked, Leave, Proof};
 pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};

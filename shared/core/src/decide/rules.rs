@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::{Agent, Priority, Sla, TaskType, Timestamp};
+use crate::govern::ReputationRules;
 
 /// Everything about deciding that is configuration: data, with the contract's defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,7 +11,6 @@ pub struct Rules {
     pub routes: BTreeMap<TaskType, Agent>,
     /// Agents whose tasks are left to workers outside.
     pub external: BTreeSet<Agent>,
-    pub gates: GateRules,
     pub retry: RetryRules,
     pub lease: LeaseRules,
     pub sla: SlaRules,
@@ -26,6 +26,7 @@ pub struct Rules {
     pub keep_tasks: Duration,
     /// How long closed approvals are kept: 30 days at least.
     pub keep_approvals: Duration,
+    pub reputation: ReputationRules,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +78,6 @@ impl Default for Rules {
         Self {
             routes: BTreeMap::new(),
             external: BTreeSet::new(),
-            gates: GateRules::default(),
             retry: RetryRules {
                 base: Duration::from_secs(2),
                 cap: Duration::from_secs(300),
@@ -99,6 +99,7 @@ impl Default for Rules {
             offer_every: Duration::from_secs(15 * 60),
             keep_tasks: 90 * DAY,
             keep_approvals: 30 * DAY,
+            reputation: ReputationRules::default(),
         }
     }
 }

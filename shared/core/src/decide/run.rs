@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::leave::{admit, ask};
 use super::task::{Step, clip};
-use super::{Ending, Rejection};
+use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
 
 pub(super) fn claim(
@@ -13,6 +14,7 @@ pub(super) fn claim(
     agent: Agent,
     owner: &str,
     assignment: u32,
+    proof: &Proof,
 ) -> Result<(), Rejection> {
     let now = step.facts.now;
     if step.task.status.is_terminal() {
@@ -40,10 +42,13 @@ pub(super) fn claim(
     if what == What::Reclaimed && !count_lost_run(step) {
         return Ok(());
     }
+    if !admit(step, proof)? {
+        return Ok(());
+    }
     let lease = &step.facts.rules.lease;
     let until = now.plus(lease.run + lease.margin);
     hold(step, owner, step.facts.epoch, until);
-    step.says(what, owner, None);
+    step.says(what, owner, note_of(proof));
     if what != What::Resumed {
         step.run = Some(step.task.fence);
         step.plain_event("task.started");
@@ -63,6 +68,13 @@ pub(super) fn count_lost_run(step: &mut Step<'_>) -> bool {
     false
 }
 
+fn note_of(proof: &Proof) -> Option<&str> {
+    match &proof.leave {
+        Leave::Granted { note } => note.as_deref(),
+        _ => None,
+    }
+}
+
 fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Timestamp) {
     let task = &mut step.task;
     task.status = Status::InProgress;
@@ -72,7 +84,11 @@ fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Time
     task.lease = Some(Lease { owner: owner.to_owned(), epoch, until });
 }
 
-pub(super) fn claim_outside(step: &mut Step<'_>, owner: &str) -> Result<(), Rejection> {
+pub(super) fn claim_outside(
+    step: &mut Step<'_>,
+    owner: &str,
+    proof: &Proof,
+) -> Result<(), Rejection> {
     let now = step.facts.now;
     let until = now.plus(step.facts.rules.lease.outside);
     match (step.task.status, &step.task.lease) {
@@ -80,8 +96,11 @@ pub(super) fn claim_outside(step: &mut Step<'_>, owner: &str) -> Result<(), Reje
             if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
                 return Err(Rejection::NotYet { at });
             }
+            if !admit(step, proof)? {
+                return Ok(());
+            }
             hold(step, owner, Lease::OUTSIDE, until);
-            step.says(What::Claimed, owner, None);
+            step.says(What::Claimed, owner, note_of(proof));
             step.run = Some(step.task.fence);
             step.event("task.started", json!({ "worker": owner }));
         }
@@ -135,6 +154,7 @@ pub(super) fn end_outside(
     step: &mut Step<'_>,
     owner: &str,
     ending: &Ending,
+    proof: &Proof,
 ) -> Result<(), Rejection> {
     if let Ending::Suspended { .. } = ending {
         // Nothing would wake a worker outside: it keeps its lease, or gives the task up.
@@ -142,6 +162,9 @@ pub(super) fn end_outside(
     }
     match (step.task.status, &step.task.lease) {
         (Status::Assigned, _) => {
+            if !admit(step, proof)? {
+                return Ok(());
+            }
             step.task.fence += 1;
             step.task.started_at.get_or_insert(step.facts.now);
             step.run = Some(step.task.fence);
@@ -186,6 +209,7 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.says(What::Blocked, owner, Some(reason));
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }
+        Ending::Asks(asked) => ask(step, owner, asked),
         Ending::Suspended { resume_at, note } => {
             step.task.lease = None;
             step.task.resume_at = Some((*resume_at).max(step.facts.now));

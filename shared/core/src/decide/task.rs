@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Command, Facts, Rejection, create, run, tick};
 use crate::domain::{
-    EventType, LogEntry, LoggedEvent, Outcome, Sla, Status, Task, TaskLimits, Timestamp, What,
+    EventType, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp,
+    What,
 };
 
 /// A resume is looked after this long after its moment, should its message be lost.
@@ -47,15 +48,20 @@ pub(crate) fn decide_on(
         Command::Create(_) => return Err(Rejection::Exists),
         Command::Approve { by, proof, use_by } => step.approve(by, proof, *use_by)?,
         Command::Reject { by, reason } => step.reject(by, reason.as_deref())?,
+        Command::Vote { by, have, need } => step.vote(by, *have, *need)?,
         Command::Expire => step.expire()?,
-        Command::Claim { agent, owner, assignment } => {
-            run::claim(&mut step, *agent, owner, *assignment)?;
+        Command::Escalate { decide_by } => step.escalate(*decide_by)?,
+        Command::Override { freeze, by, reason } => step.pass_freeze(freeze, by, reason)?,
+        Command::Claim { agent, owner, assignment, proof } => {
+            run::claim(&mut step, *agent, owner, *assignment, proof)?;
         }
-        Command::ClaimOutside { owner } => run::claim_outside(&mut step, owner)?,
+        Command::ClaimOutside { owner, proof } => run::claim_outside(&mut step, owner, proof)?,
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
-        Command::EndOutside { owner, ending } => run::end_outside(&mut step, owner, ending)?,
+        Command::EndOutside { owner, ending, proof } => {
+            run::end_outside(&mut step, owner, ending, proof)?;
+        }
         Command::Cancel { by, reason } => step.cancel(by, reason.as_deref())?,
         Command::Answer { by, answer } => step.answer(by, answer)?,
         Command::RetryNow { by } => step.retry_now(by)?,
@@ -125,6 +131,11 @@ impl<'a> Step<'a> {
             outcome: None,
             run: None,
         }
+    }
+
+    /// The version that is decided on.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
@@ -231,6 +242,44 @@ impl<'a> Step<'a> {
         self.says(What::Approved, by, None);
         self.event("approval.approved", json!({ "approval_id": id, "approved_by": by }));
         self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        Ok(())
+    }
+
+    fn vote(&mut self, by: &str, have: usize, need: u8) -> Result<(), Rejection> {
+        self.demand(&[Status::Pending, Status::Blocked], "voted on")?;
+        self.says(What::Voted, by, Some(&format!("{have} of {need} have approved")));
+        Ok(())
+    }
+
+    fn escalate(&mut self, decide_by: Timestamp) -> Result<(), Rejection> {
+        self.demand(&[Status::Pending, Status::Blocked], "escalated")?;
+        let id = self.task.approval.as_ref().map(|a| a.id.clone());
+        self.says(What::Escalated, "", Some("nobody has decided on its approval yet"));
+        let payload = json!({ "approval_id": id, "decide_by": decide_by.to_string() });
+        self.event("approval.escalated", payload);
+        Ok(())
+    }
+
+    fn pass_freeze(&mut self, freeze: &str, by: &str, reason: &str) -> Result<(), Rejection> {
+        if self.task.status.is_terminal() {
+            return Err(self.illegal("let through a freeze"));
+        }
+        self.task.overrides.retain(|there| there.freeze != freeze);
+        self.task.overrides.push(Override {
+            freeze: freeze.to_owned(),
+            by: by.to_owned(),
+            at: self.facts.now,
+            reason: clip(reason, 500),
+        });
+        match self.task.status {
+            Status::Assigned if self.task.resume_at.is_some() => self.assign(None),
+            Status::InProgress if self.task.lease.is_none() => {
+                self.task.resume_at = Some(self.facts.now);
+                self.task.assignment += 1;
+            }
+            _ => {}
+        }
+        self.says(What::Overridden, by, Some(&format!("freeze '{freeze}': {reason}")));
         Ok(())
     }
 

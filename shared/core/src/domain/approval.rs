@@ -43,8 +43,12 @@ pub struct Approval {
     /// Which gates asked, in words.
     pub reasons: Vec<String>,
     pub summary: String,
+    /// What the approver is shown, and what the hash is over: type, target, payload without
+    /// secrets, the whole payload's SHA-256, and the plan.
+    #[serde(default)]
+    pub shown: Map<String, Value>,
     pub plan: Map<String, Value>,
-    /// SHA-256, hex, over type, payload, target and plan.
+    /// SHA-256, hex, over `shown` in canonical JSON.
     pub plan_hash: String,
     pub requested_by: String,
     pub requested_at: Timestamp,
@@ -53,8 +57,28 @@ pub struct Approval {
     /// Until when an approval given may be used.
     pub use_by: Option<Timestamp>,
     pub decision: Option<Decision>,
+    /// How many people must say yes.
+    #[serde(default = "one")]
+    pub quorum: u8,
+    /// Who has said yes so far, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
+    /// When it was pointed out again that it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalated_at: Option<Timestamp>,
     /// When the store may forget it.
     #[serde(default)]
     pub keep_until: Option<Timestamp>,
     pub trace_id: String,
+}
+
+/// One yes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vote {
+    pub by: String,
+    pub at: Timestamp,
+}
+
+fn one() -> u8 {
+    1
 }

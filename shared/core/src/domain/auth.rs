@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use super::{TenantId, Timestamp, UnknownName};
 
 /// What a caller may do: admin ⊃ agent, approver ⊃ user.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Admin,

@@ -10,17 +10,19 @@ mod sla;
 mod task;
 mod time;
 
-pub use approval::{Approval, ApprovalStatus, Decision};
+pub use approval::{Approval, ApprovalStatus, Decision, Vote};
 pub use auth::{ApiKey, Caller, Role, hash_key};
 pub use body::Body;
 pub use event::{Event, EventPriority, EventType, PublishedEvent, RESERVED_EVENT_GROUPS};
 pub use ids::{
     ApprovalId, EventId, IdError, TaskId, TenantId, derived_uuid, escape_key_part, timed_uuid,
 };
+pub(crate) use names::names;
 pub use names::{Agent, Priority, Status, TaskType, UnknownName};
 pub use sla::Sla;
 pub(crate) use task::hex;
 pub use task::{
-    ApprovalRef, Lease, LogEntry, LoggedEvent, Note, Outcome, Question, Task, TaskLimits, What,
+    ApprovalRef, Lease, LogEntry, LoggedEvent, Note, Outcome, Override, Question, Task, TaskLimits,
+    What,
 };
 pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};

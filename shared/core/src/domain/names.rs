@@ -48,6 +48,8 @@ macro_rules! names {
     };
 }
 
+pub(crate) use names;
+
 names!(
     /// What kind of work a task is.
     TaskType, "type", [

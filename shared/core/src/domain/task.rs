@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
 use super::{TenantId, Timestamp};
+use crate::govern::{Earned, Reservation};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -96,6 +97,12 @@ pub struct Task {
     pub error: Option<String>,
     #[serde(rename = "ap", default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalRef>,
+    /// What is set aside of the budget for a model's call that is under way.
+    #[serde(rename = "rv", default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Reservation>,
+    /// Freezes that a person has let it pass.
+    #[serde(rename = "ov", default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
     /// What a blocked task asks, and what was answered.
     #[serde(rename = "qu", default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Question>,
@@ -160,6 +167,19 @@ pub struct ApprovalRef {
     pub approved_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_by: Option<Timestamp>,
+    /// Hash of what the policy asked for when it was put up, see
+    /// [`asked_hash`](crate::govern::asked_hash).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub asked: String,
+}
+
+/// A freeze that a person let a task pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Override {
+    pub freeze: String,
+    pub by: String,
+    pub at: Timestamp,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,9 +203,9 @@ pub struct Outcome {
     /// Cost in millionths of a US dollar.
     #[serde(rename = "us", default, skip_serializing_if = "is_default")]
     pub micro_usd: u64,
-    /// Reputation event, such as `task_success`.
-    #[serde(rename = "rp", default, skip_serializing_if = "Option::is_none")]
-    pub reputation: Option<String>,
+    /// What it does to the agent's score, with the figures as they were then.
+    #[serde(rename = "rp", default, skip_serializing_if = "Vec::is_empty")]
+    pub reputation: Vec<Earned>,
 }
 
 /// One recorded step of the loop.
@@ -204,8 +224,12 @@ pub struct Note {
 pub enum What {
     Created,
     Approved,
+    /// One of several approvers has said yes.
+    Voted,
     Rejected,
     Expired,
+    /// Half of the time for its approval is gone.
+    Escalated,
     Claimed,
     /// Claimed after an earlier executor vanished.
     Reclaimed,
@@ -227,6 +251,14 @@ pub enum What {
     /// Given back to its queue because its holder vanished.
     Returned,
     Rerouted,
+    /// Put off by a freeze, or because governance can't be reached.
+    Held,
+    /// A person let it pass a freeze.
+    Overridden,
+    /// Part of the budget was set aside for a model's call.
+    Reserved,
+    /// What a model's call used was told, or what was set aside came back.
+    Settled,
     SlaWarning,
     SlaViolation,
     /// Looked at when it was due; nothing was to be done.
@@ -238,8 +270,10 @@ impl What {
         match self {
             What::Created => "created",
             What::Approved => "approved",
+            What::Voted => "voted",
             What::Rejected => "rejected",
             What::Expired => "expired",
+            What::Escalated => "escalated",
             What::Claimed => "claimed",
             What::Reclaimed => "reclaimed",
             What::Resumed => "resumed",
@@ -255,6 +289,10 @@ impl What {
             What::Offered => "offered",
             What::Returned => "returned",
             What::Rerouted => "rerouted",
+            What::Held => "held",
+            What::Overridden => "overridden",
+            What::Reserved => "reserved",
+            What::Settled => "settled",
             What::SlaWarning => "sla_warning",
             What::SlaViolation => "sla_violation",
             What::Checked => "checked",

@@ -1,6 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{Agent, TaskType};
+use crate::govern::ToolCall;
 
 /// Says before a task is accepted what its agent would do: gates are decided on it, and it
 /// is what an approver is shown. A pure function of the task.
@@ -17,6 +18,17 @@ pub trait Planner: Send + Sync {
         task_type: TaskType,
         payload: &Map<String, Value>,
     ) -> Map<String, Value>;
+
+    /// The tool that this plan would call, where that is known beforehand.
+    fn call(
+        &self,
+        agent: Agent,
+        task_type: TaskType,
+        payload: &Map<String, Value>,
+    ) -> Option<ToolCall> {
+        let _ = (agent, task_type, payload);
+        None
+    }
 }
 
 /// Shows the type and what it is aimed at, where nobody knows more.

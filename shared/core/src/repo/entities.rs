@@ -35,8 +35,10 @@ impl Entity for Approval {
     }
 
     fn due(&self) -> Option<Timestamp> {
-        (self.status == ApprovalStatus::Pending)
-            .then(|| Timestamp::from_millis(self.decide_by.millis() + 1))
+        (self.status == ApprovalStatus::Pending).then(|| match self.escalated_at {
+            None => crate::decide::escalates_at(self),
+            Some(_) => Timestamp::from_millis(self.decide_by.millis() + 1),
+        })
     }
 
     fn expires(&self) -> Option<Timestamp> {

@@ -103,15 +103,17 @@ impl Core {
         self.decide_on(stored, &command).await
     }
 
-    /// Closes an approval that nobody has decided on in time, and its task with it. True if
-    /// it was this call that did.
-    pub async fn expire_approval(
+    /// Looks at an approval that is due: points it out again at half of its time, and closes
+    /// it, and its task with it, when its time is over. True if it was this call that did.
+    pub async fn approval_due(
         &self,
         tenant: &TenantId,
         id: &ApprovalId,
     ) -> Result<bool, ServiceError> {
         let stored = self.stored_approval(tenant, id).await?;
-        match self.decide_on(stored, &ApprovalCommand::Expire).await {
+        let over = self.clock().now() > stored.value.decide_by;
+        let command = if over { ApprovalCommand::Expire } else { ApprovalCommand::Escalate };
+        match self.decide_on(stored, &command).await {
             Ok(_) => Ok(true),
             Err(ServiceError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -129,6 +131,11 @@ impl Core {
             .map_err(refused)?;
         let task_id = next.task_id.clone();
         let task_command = match command {
+            ApprovalCommand::Approve { by, .. } if next.status == ApprovalStatus::Pending => {
+                let (have, need) = (next.votes.len(), next.quorum);
+                Command::Vote { by: by.clone(), have, need }
+            }
+            ApprovalCommand::Escalate => Command::Escalate { decide_by: next.decide_by },
             ApprovalCommand::Approve { by, .. } => Command::Approve {
                 by: by.clone(),
                 proof: next.plan_hash.clone(),

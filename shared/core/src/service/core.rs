@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ServiceError;
+use super::{Governance, ServiceError};
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
 use crate::ports::{
@@ -32,6 +32,7 @@ pub struct Core {
     rules: Arc<Rules>,
     epoch: u64,
     planner: Arc<dyn Planner>,
+    governance: Governance,
 }
 
 /// Why a command on a task was not carried out.
@@ -46,13 +47,29 @@ pub enum CommandError {
 impl Core {
     /// `epoch`: the store's present one; leases of earlier epochs are void.
     pub fn new(ports: Ports, rules: Arc<Rules>, epoch: u64) -> Self {
-        Self { ports, rules, epoch, planner: Arc::new(PlainPlanner) }
+        Self {
+            ports,
+            rules,
+            epoch,
+            planner: Arc::new(PlainPlanner),
+            governance: Governance::default(),
+        }
     }
 
     /// The same, with someone who knows what agents would do.
     #[must_use]
     pub fn planned_by(self, planner: Arc<dyn Planner>) -> Self {
         Self { planner, ..self }
+    }
+
+    /// The same, under this policy instead of the built-in one.
+    #[must_use]
+    pub fn governed_by(self, governance: Governance) -> Self {
+        Self { governance, ..self }
+    }
+
+    pub fn governance(&self) -> &Governance {
+        &self.governance
     }
 
     pub(crate) fn planner(&self) -> &dyn Planner {

@@ -1,18 +1,14 @@
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
+use super::asking::Asking;
 use super::bodies;
 use super::core::{Conflict, Core};
 use super::{Created, FullTask, Identity, NewTask, ServiceError};
-use crate::decide::{
-    Command, Draft, Facts, Gate, GateRules, Rejection, asked_gates, canonical_hash, decide,
-    plan_hash,
-};
-use crate::domain::{
-    Approval, ApprovalId, ApprovalStatus, Body, MOST_SPAN, Task, TaskId, TaskType, derived_uuid,
-    parse_span,
-};
+use crate::decide::{Command, Draft, Facts, Rejection, canonical_hash, decide};
+use crate::domain::{Body, MOST_SPAN, TaskId, TaskType, derived_uuid, parse_span};
+use crate::govern::{Ask, Judgement, Subject};
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, StoredTask, TaskWrite, decode, encode};
 
@@ -32,19 +28,29 @@ impl Core {
         let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
         let facts = self.facts();
         let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
-        let reasons = self.gate_reasons(&new, &facts.rules.gates);
-        let approval = (!reasons.is_empty()).then(|| ApprovalId::of(&id, 1));
-        let draft = Draft {
+        let asks = self.asked_at_creation(&new).await;
+        let mut draft = Draft {
             payload: placed.body.clone(),
-            approval: approval.clone().map(|id| (id, reasons.join("; "))),
             ..self.draft(&new, id.clone(), body_hash.clone())?
         };
+        if !asks.is_empty() {
+            let asked = Asking::before(&id, &asks);
+            draft.approval = Some(asked);
+        }
         let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
         let mut writes =
             TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
                 .writes();
-        if let Some(approval) = &approval {
-            let approval = self.ask(&decided.task, &new, approval.clone(), reasons, &facts);
+        if !asks.is_empty() {
+            let asking = Asking {
+                task: &decided.task,
+                payload: &new.payload,
+                asks: &asks,
+                also: None,
+                n: 1,
+            };
+            let (plan, shown) = self.shown(decided.task.agent, new.task_type, &new.payload);
+            let approval = asking.approval(plan, shown, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {
@@ -74,54 +80,29 @@ impl Core {
         }
     }
 
-    /// The approval as it is shown. The plan is what the agent would do with exactly this
-    /// payload.
-    fn ask(
-        &self,
-        task: &Task,
-        new: &NewTask,
-        id: ApprovalId,
-        reasons: Vec<String>,
-        facts: &Facts<'_>,
-    ) -> Approval {
-        let plan = self.planner().plan(task.agent, new.task_type, &new.payload);
-        Approval {
-            id,
-            tenant: task.tenant.clone(),
-            task_id: task.id.clone(),
-            status: ApprovalStatus::Pending,
-            summary: format!(
-                "{} ({}, asked by {})",
-                title(task, new),
-                task.priority,
-                task.created_by
-            ),
-            plan_hash: plan_hash(task.task_type, &new.payload, &plan),
-            plan,
-            reasons,
-            requested_by: task.created_by.clone(),
-            requested_at: facts.now,
-            decide_by: facts.now.plus(facts.rules.decide_within),
-            use_by: None,
-            decision: None,
-            keep_until: Some(
-                facts.now.plus(facts.rules.decide_within).plus(facts.rules.keep_approvals),
-            ),
-            trace_id: task.trace_id.clone(),
+    /// What a person is asked before the task is assigned: by gates, and by rules on the tool
+    /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
+    async fn asked_at_creation(&self, new: &NewTask) -> Vec<Ask> {
+        let policy = self.policy_for_gates().await;
+        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
+        let subject = Subject {
+            task_type: new.task_type,
+            priority: new.priority,
+            agent,
+            source: &new.source,
+            created_by: &new.created_by,
+            payload: &new.payload,
+            metadata: &new.metadata,
+            gated_as: self.planner().gated_as(new.task_type, &new.payload),
+        };
+        let mut asks = policy.gates(&subject);
+        if !self.rules().external.contains(&agent)
+            && let Some(call) = self.planner().call(agent, new.task_type, &new.payload)
+            && let Judgement::Ask(more) = policy.judge(&subject, &call)
+        {
+            asks.extend(more);
         }
-    }
-
-    /// Why a person must be asked: for what the type says, and for what the text asks for.
-    fn gate_reasons(&self, new: &NewTask, rules: &GateRules) -> Vec<String> {
-        let asked =
-            |task_type| asked_gates(task_type, new.priority, &new.payload, &new.metadata, rules);
-        let mut gates = asked(new.task_type);
-        let meant = self.planner().gated_as(new.task_type, &new.payload);
-        if meant != new.task_type {
-            let more = asked(meant);
-            gates.extend(more.into_iter().filter(|gate| !gates.contains(gate)).collect::<Vec<_>>());
-        }
-        gates.iter().map(Gate::reason).collect()
+        asks
     }
 
     fn task_id(&self, new: &NewTask) -> TaskId {
@@ -176,7 +157,7 @@ impl Core {
             priority: new.priority,
             source: new.source.clone(),
             payload: Body::default(),
-            has_repo: new.payload.get("repo").is_some_and(|repo| !repo.is_null()),
+            has_repo: has_repo(&new.payload),
             metadata: new.metadata.clone(),
             trace_id,
             sla_target,
@@ -244,6 +225,10 @@ impl Core {
     }
 }
 
+fn has_repo(payload: &Map<String, Value>) -> bool {
+    payload.get("repo").is_some_and(|repo| !repo.is_null())
+}
+
 fn refused(rejection: Rejection) -> ServiceError {
     ServiceError::Conflict { message: rejection.to_string() }
 }
@@ -260,11 +245,4 @@ fn request_hash(new: &NewTask) -> String {
         new.sla_deadline,
         new.parent,
     ]))
-}
-
-/// The title, also where the payload does not stand in the header.
-fn title(task: &Task, new: &NewTask) -> String {
-    let mut whole = task.clone();
-    whole.payload = Body::In(new.payload.clone());
-    whole.title()
 }

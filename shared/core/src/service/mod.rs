@@ -1,12 +1,16 @@
 //! Load, decide, commit, and on a conflict load again: what handlers call.
 
 mod approvals;
+mod asking;
 mod bodies;
 mod core;
 mod create;
 mod events;
 mod figures;
+mod governance;
 mod keys;
+mod leave;
+mod standing;
 mod tasks;
 mod timeline;
 mod types;
@@ -14,5 +18,7 @@ mod types;
 pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;
+pub use governance::{Governance, OnFailure};
+pub use leave::{Runner, Verdict};
 pub use timeline::older_log;
 pub use types::*;

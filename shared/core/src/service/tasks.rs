@@ -2,14 +2,19 @@ use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::core::{CommandError, Core};
-use super::{FullTask, Identity, NewTask, Placed, ServiceError, StatusChange, TaskFilter};
-use crate::decide::{ApprovalCommand, Command, Ending, Rejection, decide_approval, decide_on};
+use super::{FullTask, Identity, NewTask, Placed, Runner, ServiceError, StatusChange};
+use super::{TaskFilter, Verdict};
+use crate::decide::{
+    ApprovalCommand, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
+};
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
 use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
 use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
 /// How many tasks a filtered list looks at for one page before it hands back a cursor.
 const LOOK_AT: usize = 2_000;
+/// How often a call is judged again because the task changed meanwhile.
+const LOOKS: u32 = 4;
 
 impl Core {
     /// Newest first.
@@ -77,27 +82,25 @@ impl Core {
         id: &TaskId,
         change: StatusChange,
     ) -> Result<FullTask, ServiceError> {
-        let owner = outside_owner(caller);
         let reason = change.error.clone();
         let mut result = None;
-        let command = match change.status {
+        let ending = match change.status {
             Status::Cancelled => return self.cancel_task(caller, id, reason).await,
-            Status::InProgress => Command::ClaimOutside { owner },
+            Status::InProgress => None,
             Status::Completed => {
                 let object = change.result.unwrap_or_default();
                 let placed = self.place_result(&caller.tenant, id, &object)?;
                 let ending = Ending::Succeeded { result: placed.body.clone() };
                 result = Some(placed);
-                Command::EndOutside { owner, ending }
+                Some(ending)
             }
             Status::Failed => {
                 let error = reason.unwrap_or_else(|| "failed, no reason given".to_owned());
-                Command::EndOutside { owner, ending: Ending::FailedForGood { error } }
+                Some(Ending::FailedForGood { error })
             }
             Status::Blocked => {
                 let reason = reason.unwrap_or_else(|| "blocked, no reason given".to_owned());
-                let ending = Ending::Blocked { reason, question: None };
-                Command::EndOutside { owner, ending }
+                Some(Ending::Blocked { reason, question: None })
             }
             status @ (Status::Pending | Status::Assigned) => {
                 let message = format!(
@@ -106,29 +109,63 @@ impl Core {
                 return Err(ServiceError::Conflict { message });
             }
         };
-        self.outside(&caller.tenant, id, &command, result).await
+        for _ in 0..LOOKS {
+            match self.outside(caller, id, ending.as_ref(), result.as_ref()).await {
+                Err(CommandError::Rejected { rejection: Rejection::Changed { .. }, .. }) => {}
+                Err(error) => return Err(error.into_service(id)),
+                Ok(()) => return self.task(&caller.tenant, id).await,
+            }
+        }
+        Err(ServiceError::Busy { after: std::time::Duration::from_millis(50) })
     }
 
+    /// Claims or ends a task for a worker outside, if governance lets it.
     async fn outside(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         id: &TaskId,
-        command: &Command,
-        result: Option<Placed>,
-    ) -> Result<FullTask, ServiceError> {
+        ending: Option<&Ending>,
+        result: Option<&Placed>,
+    ) -> Result<(), CommandError> {
+        let (tenant, owner) = (&caller.tenant, outside_owner(caller));
         let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
-        let mut beside = Vec::new();
-        if let Some(result) = result {
+        let mut verdict = match state.value.status {
+            Status::Assigned => {
+                let payload = self.payload(&state.value).await?;
+                self.judge(&state, &payload, Runner::Outside).await?
+            }
+            // It has begun, with leave; or it can't, whatever governance says.
+            _ => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+        };
+        let proof = verdict.proof.clone();
+        let granted = proof.leave.is_granted();
+        let refused = match &proof.leave {
+            Leave::Granted { .. } => None,
+            Leave::Ask(asked) => {
+                Some(format!("it waits for approval {}: {}", asked.approval, asked.reason))
+            }
+            Leave::Refused { error, .. } => Some(error.clone()),
+            Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
+        };
+        let command = match ending {
+            None => Command::ClaimOutside { owner, proof },
+            Some(ending) => Command::EndOutside { owner, ending: ending.clone(), proof },
+        };
+        if let (Some(result), true) = (result, granted) {
             // Decided once before, so that what is refused leaves no blob behind.
             let task = state.value.clone();
             let status = Some(task.status);
-            decide_on(task, state.version, command, &self.facts()).map_err(|rejection| {
-                CommandError::Rejected { rejection, status }.into_service(id)
-            })?;
-            beside.extend(self.put_result(tenant, id, &result).await?);
+            decide_on(task, state.version, &command, &self.facts())
+                .map_err(|rejection| CommandError::Rejected { rejection, status })?;
+            verdict.beside.extend(self.put_result(tenant, id, result).await?);
         }
-        self.command_on(state, command, &beside).await.map_err(|e| e.into_service(id))?;
-        self.task(tenant, id).await
+        self.command_on(state, &command, &verdict.beside).await?;
+        match refused {
+            None => Ok(()),
+            Some(why) => {
+                Err(ServiceError::Conflict { message: format!("task '{id}': {why}") }.into())
+            }
+        }
     }
 
     pub async fn cancel_task(

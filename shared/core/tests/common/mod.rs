@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{
     Agent, Body, Caller, Outcome, Priority, Role, Status, TaskId, TaskType, TenantId,
 };
+use watchbill_core::govern::{Earned, ReputationEvent};
 use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
@@ -69,7 +71,9 @@ impl World {
     pub async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
         let stored = self.stored(id).await.value;
         let (agent, assignment) = (stored.agent, stored.assignment);
-        let command = Command::Claim { agent, owner: "lambda:1".into(), assignment };
+        let stored = self.core.stored_task(&tenant(), id).await?;
+        let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
+        let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
         self.core.command(&tenant(), id, &command).await
     }
 
@@ -126,7 +130,8 @@ pub fn plain() -> NewTask {
 }
 
 pub fn end(fence: u64, ending: Ending) -> Command {
-    let outcome = Outcome { reputation: Some("task_success".into()), ..Outcome::default() };
+    let outcome =
+        Outcome { reputation: vec![Earned(ReputationEvent::TaskSuccess, 2)], ..Outcome::default() };
     Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome }
 }
 

@@ -40,7 +40,7 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
                 && *assignment >= task.assignment
                 && !early
         }
-        Command::ClaimOutside { owner } => in_lane && !early || holds(owner),
+        Command::ClaimOutside { owner, .. } => in_lane && !early || holds(owner),
         Command::End { fence, .. } => {
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))

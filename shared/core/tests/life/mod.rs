@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, json};
+use watchbill_core::decide::{Asked, Proof};
 use watchbill_core::decide::{
     Command, Decided, Draft, Ending, Facts, Rejection, Rules, decide, next_due,
 };
@@ -15,6 +16,7 @@ use watchbill_core::domain::{
     Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
     Task, TaskId, TaskLimits, TaskType, TenantId, Timestamp,
 };
+use watchbill_core::govern::{Earned, ReputationEvent};
 
 pub use rows::EVERY_WHAT;
 
@@ -116,7 +118,12 @@ impl Setup {
             created_by: "alex".into(),
             body_hash: None,
             max_retries: self.max_retries,
-            approval: self.gate.then(|| (ApprovalId::of(&id, 1), "a gate".into())),
+            approval: self.gate.then(|| Asked {
+                approval: ApprovalId::of(&id, 1),
+                n: 1,
+                reason: "a gate".into(),
+                asked: String::new(),
+            }),
             id,
         }
     }
@@ -280,13 +287,14 @@ impl Life {
             3..=9 => Command::Claim {
                 agent: if step.a == 0 { other(task.agent) } else { task.agent },
                 owner: "lambda:1".into(),
+                proof: self.proof(),
                 assignment: match step.b {
                     0 | 1 => task.assignment.saturating_sub(1),
                     2 => task.assignment + 1,
                     _ => task.assignment,
                 },
             },
-            10..=12 => Command::ClaimOutside { owner },
+            10..=12 => Command::ClaimOutside { owner, proof: self.proof() },
             13..=19 => Command::End {
                 fence: match step.b {
                     0 => task.fence.saturating_sub(1),
@@ -299,10 +307,15 @@ impl Life {
                 outcome: Outcome {
                     tokens: step.c,
                     micro_usd: 0,
-                    reputation: (step.c > 3).then(|| "task_success".into()),
+                    reputation: (step.c > 3)
+                        .then_some(Earned(ReputationEvent::TaskSuccess, 2))
+                        .into_iter()
+                        .collect(),
                 },
             },
-            20 | 21 => Command::EndOutside { owner, ending: self.ending(step) },
+            20 | 21 => {
+                Command::EndOutside { owner, ending: self.ending(step), proof: self.proof() }
+            }
             22 if step.a < 3 => Command::Cancel { by: "alex".into(), reason: Some("no".into()) },
             22..=24 => Command::Answer { by: "kim".into(), answer: "yes".into() },
             25 => Command::RetryNow { by: "kim".into() },
@@ -315,6 +328,10 @@ impl Life {
             27 if step.a == 1 => Command::Postpone,
             _ => Command::Tick { lane_busy: step.b < 4 },
         }
+    }
+
+    fn proof(&self) -> Proof {
+        Proof::granted(self.version)
     }
 
     fn ending(&self, step: &Move) -> Ending {

@@ -105,6 +105,16 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (InProgress, Assigned, What::Returned),
             (InProgress, Failed, What::Failed),
         ],
+        Command::Vote { .. } => &[(Pending, Pending, What::Voted), (Blocked, Blocked, What::Voted)],
+        Command::Escalate { .. } => {
+            &[(Pending, Pending, What::Escalated), (Blocked, Blocked, What::Escalated)]
+        }
+        Command::Override { .. } => &[
+            (Pending, Pending, What::Overridden),
+            (Blocked, Blocked, What::Overridden),
+            (Assigned, Assigned, What::Overridden),
+            (InProgress, InProgress, What::Overridden),
+        ],
         Command::Postpone => &[
             (Pending, Pending, What::Checked),
             (Blocked, Blocked, What::Checked),
@@ -129,9 +139,15 @@ pub fn events(what: What) -> &'static [&'static str] {
         What::Retrying | What::Answered | What::Retried | What::Returned | What::Rerouted => {
             &["task.assigned"]
         }
+        What::Held => &["task.assigned"],
+        What::Escalated => &["approval.escalated"],
         What::Resumed
         | What::Renewed
         | What::Suspended
+        | What::Voted
+        | What::Overridden
+        | What::Reserved
+        | What::Settled
         | What::Offered
         | What::SlaWarning
         | What::SlaViolation

@@ -27,7 +27,7 @@ async fn act(world: &World, act: Act, id: &ApprovalId, pause: u64) -> Result<(),
         Act::Reject => world.core.reject(&caller("sam"), id, None).await.map(drop),
         Act::Cancel => world.core.cancel_task(&caller("alex"), &task, None).await.map(drop),
         Act::Expire => {
-            let expired = world.core.expire_approval(&tenant(), id).await?;
+            let expired = world.core.approval_due(&tenant(), id).await?;
             let message = "not by this call".to_owned();
             if expired { Ok(()) } else { Err(ServiceError::Conflict { message }) }
         }

@@ -39,7 +39,7 @@ use watchbill_core::domain::{Agent, Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Lanes};
 use watchbill_core::reactions::Reaction;
-use watchbill_core::service::{Core, Ports};
+use watchbill_core::service::{Core, Governance, Ports};
 use watchbill_intake::Intake;
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
@@ -52,6 +52,7 @@ pub use notices::Notices;
 #[derive(Clone)]
 pub struct Settings {
     pub rules: Rules,
+    pub governance: Governance,
     pub reactions: Vec<Reaction>,
     /// Whom to tell of events, if anyone.
     pub notices: Option<Notices>,
@@ -66,6 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             rules: Rules::default(),
+            governance: Governance::default(),
             reactions: Vec::new(),
             notices: None,
             slots: 32,
@@ -131,7 +133,9 @@ impl Bundle {
         let rules = Arc::new(settings.rules);
         // Twice the longest run: a message of a run that is still going never comes back.
         let visibility = rules.lease.run * 2 + rules.lease.margin;
-        let core = Core::new(ports, rules, store.epoch()).planned_by(Arc::new(PlaybookPlanner));
+        let core = Core::new(ports, rules, store.epoch())
+            .planned_by(Arc::new(PlaybookPlanner))
+            .governed_by(settings.governance);
         let lanes = LocalLanes::new(clock.clone(), visibility);
         let (stop, stopped) = watch::channel(false);
         let mut bundle = Self {

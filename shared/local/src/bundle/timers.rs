@@ -108,9 +108,10 @@ mod tests {
     use tempfile::TempDir;
     use watchbill_adapters_local::sqlite::Options;
     use watchbill_adapters_local::wake::LocalWake;
-    use watchbill_core::decide::GateRules;
     use watchbill_core::domain::{Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
+    use watchbill_core::govern::Policy;
     use watchbill_core::ports::{BlobKey, Blobs as _};
+    use watchbill_core::service::Governance;
     use watchbill_core::service::{Core, Identity, NewTask, Ports, StatusChange};
     use watchbill_testkit::{FakeClock, SeededEntropy};
 
@@ -131,7 +132,7 @@ mod tests {
             let clock = Arc::new(FakeClock::default());
             let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap());
             let blobs = FolderBlobs::open(folder.path()).unwrap();
-            let rules = Arc::new(Rules { gates: GateRules::off(), ..Rules::default() });
+            let rules = Arc::new(Rules::default());
             let ports = Ports {
                 store: store.clone(),
                 blobs: Arc::new(blobs.clone()),
@@ -139,7 +140,8 @@ mod tests {
                 entropy: Arc::new(SeededEntropy::new(1)),
                 wake: Arc::new(LocalWake::new()),
             };
-            let core = Core::new(ports, rules.clone(), 1);
+            let core = Core::new(ports, rules.clone(), 1)
+                .governed_by(Governance::fixed(Policy::without_gates()));
             let keeper = Keeper { store, blobs, rules, clock: clock.clone() };
             Self { folder, clock, core, keeper }
         }

@@ -8,8 +8,10 @@ use anyhow::{Context as _, bail};
 use watchbill_api::{JwtConfig, RateLimits, StaticKey};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Role, TenantId, hash_key};
+use watchbill_core::govern::Policy;
 use watchbill_core::reactions::Reaction;
-use watchbill_wire::settings::{Switch, allow, on_or_off, words};
+use watchbill_core::service::Governance;
+use watchbill_wire::settings::{Switch, allow, gate_rules, on_or_off, words};
 
 pub use watchbill_wire::settings::Env;
 
@@ -23,6 +25,7 @@ pub struct Config {
     /// None at all: tasks are only accepted.
     pub slots: usize,
     pub rules: Rules,
+    pub governance: Governance,
     pub reactions: Vec<Reaction>,
     pub static_keys: Vec<StaticKey>,
     pub operator_key_hash: Option<String>,
@@ -87,6 +90,10 @@ impl Config {
             data: args.data.clone().or(file.data.clone()).unwrap_or_else(|| ".watchbill".into()),
             slots: if agents_off { 0 } else { slots },
             rules: file.rules_form().rules(env, true)?,
+            governance: Governance::fixed(Policy {
+                gates: gate_rules(&file.gates, env)?,
+                ..Policy::default()
+            }),
             reactions: reactions(&file, env)?,
             static_keys: static_keys(env)?,
             operator_key_hash: env.get("ORCHESTRATOR_OPERATOR_KEY").map(|key| hash_key(key)),

@@ -93,7 +93,6 @@ impl File {
         RulesForm {
             routes: self.routes.clone(),
             external_agents: self.external_agents.clone(),
-            gates: self.gates.clone(),
             approvals: self.approvals.clone(),
             retries: self.retries.clone(),
             sla: self.sla.clone(),

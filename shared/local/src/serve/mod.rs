@@ -44,6 +44,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("reading the address listened on")?;
     let settings = Settings {
         rules: config.rules.clone(),
+        governance: config.governance.clone(),
         reactions: config.reactions.clone(),
         notices: config.notify.as_ref().map(notices).transpose()?,
         slots: config.slots,

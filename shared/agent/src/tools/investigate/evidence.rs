@@ -7,8 +7,8 @@ use watchbill_core::domain::Timestamp;
 use super::before;
 use super::frame::frame;
 use crate::ports::LogScan;
+use crate::redact;
 use crate::tools::logs::{Entry, Level, TimeContext, entries, template};
-use crate::tools::redact;
 
 /// Templates told apart; what comes beyond is counted as one.
 const MOST_GROUPS: usize = 5_000;

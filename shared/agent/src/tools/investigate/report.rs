@@ -11,8 +11,8 @@ use super::evidence::{Group, LogFacts, Trend};
 use super::rules::{RULES, Resource, matching};
 use super::{DEPLOY_WINDOW, InvestigateParameters};
 use crate::ports::{Alert, SystemSample, TaskSummary};
+use crate::redact;
 use crate::tools::judge::{Health, Thresholds, system_issues};
-use crate::tools::redact;
 
 /// A deployment that ended so shortly before the trouble is a suspect.
 const SUSPECT: Duration = Duration::from_secs(30 * 60);

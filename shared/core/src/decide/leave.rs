@@ -1,0 +1,124 @@
+use serde_json::json;
+
+use super::Rejection;
+use super::task::Step;
+use crate::domain::{ApprovalId, ApprovalRef, Status, TaskType, Timestamp, What};
+use crate::govern::{Earned, ReputationEvent};
+
+/// What governance says of a task, and of which version of it that was worked out: on any
+/// other it is worked out anew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proof {
+    pub version: u64,
+    pub leave: Leave,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Leave {
+    /// It may run. The note says by what, where that is worth recording.
+    Granted { note: Option<String> },
+    /// A person is asked first.
+    Ask(Asked),
+    /// It must not run at all.
+    Refused { error: String, earned: Option<Earned> },
+    /// Not now.
+    Hold { until: Timestamp, why: String },
+}
+
+/// An approval that is put up in the same commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    pub approval: ApprovalId,
+    /// How many approvals the task has had, this one included.
+    pub n: u32,
+    pub reason: String,
+    /// See [`asked_hash`](crate::govern::asked_hash).
+    pub asked: String,
+}
+
+impl Proof {
+    pub fn granted(version: u64) -> Self {
+        Self { version, leave: Leave::Granted { note: None } }
+    }
+}
+
+impl Leave {
+    pub fn is_granted(&self) -> bool {
+        matches!(self, Leave::Granted { .. })
+    }
+}
+
+/// Acts on what governance says. True: the run may begin.
+pub(super) fn admit(step: &mut Step<'_>, proof: &Proof) -> Result<bool, Rejection> {
+    if proof.version != step.version() {
+        return Err(Rejection::Changed { of: proof.version, current: step.version() });
+    }
+    match &proof.leave {
+        Leave::Granted { .. } => return Ok(true),
+        Leave::Ask(asked) => ask(step, "", asked),
+        Leave::Refused { error, earned } => refuse(step, error, *earned),
+        Leave::Hold { until, why } => hold(step, *until, why),
+    }
+    Ok(false)
+}
+
+/// The task waits for a person's leave.
+pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
+    let task = &mut step.task;
+    task.status = Status::Blocked;
+    task.lease = None;
+    task.resume_at = None;
+    task.offer_at = None;
+    task.question = None;
+    task.error = Some(format!("waits for approval {}: {}", asked.approval, asked.reason));
+    task.approval = Some(ApprovalRef {
+        id: asked.approval.clone(),
+        n: asked.n,
+        proof: None,
+        approved_by: None,
+        use_by: None,
+        asked: asked.asked.clone(),
+    });
+    step.says(What::Blocked, by, Some(&asked.reason));
+    let payload = json!({ "approval_id": asked.approval, "reason": asked.reason });
+    step.event("approval.requested", payload.clone());
+    step.event("task.blocked", payload);
+}
+
+fn refuse(step: &mut Step<'_>, error: &str, earned: Option<Earned>) {
+    step.fail("", error);
+    let agent = step.task.agent.long_name();
+    let event = earned.map(|Earned(event, _)| event);
+    let outcome = step.outcome.get_or_insert_default();
+    outcome.reputation.extend(earned);
+    step.task.outcome.clone_from(&step.outcome);
+    let (event_type, alert_type) = match event {
+        Some(ReputationEvent::BudgetExceeded) => ("budget.exceeded", "budget_exceeded"),
+        Some(ReputationEvent::ViolationDetected) => ("permission.denied", "violation_detected"),
+        _ => ("permission.denied", "permission_denied"),
+    };
+    step.event(event_type, json!({ "agent": agent, "reason": error, "kind": alert_type }));
+    if step.task.task_type != TaskType::Alert {
+        step.event(
+            "alert.triggered",
+            json!({
+                "alert_type": alert_type, "severity": "high", "target": step.task.id,
+                "message": format!("{agent}: {error}"),
+            }),
+        );
+    }
+}
+
+fn hold(step: &mut Step<'_>, until: Timestamp, why: &str) {
+    if step.task.status == Status::InProgress {
+        step.task.lease = None;
+        step.task.resume_at = Some(until);
+    } else {
+        step.assign(Some(until));
+        let payload = json!({
+            "assigned_to": step.task.agent, "resume_at": until.to_string(), "reason": why,
+        });
+        step.event("task.assigned", payload);
+    }
+    step.says(What::Held, "", Some(why));
+}

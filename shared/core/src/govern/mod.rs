@@ -1,0 +1,36 @@
+//! Governance: what must hold before anything runs, and what follows from how it went.
+//!
+//! - `operation`: what a task amounts to, and from which level an agent may do it.
+//! - `reputation`: events, score and level, as a fold over the ledger.
+//! - `budget`: amounts, periods, reservations.
+//! - `policy`: gates, rules on tools, environments, inventory, freezes. Data; expressions
+//!   come in through [`Condition`].
+//! - `shown`: what an approver sees, and the hash that binds an approval to it.
+//! - `records`: what the audit holds besides changes of tasks.
+//!
+//! How to add an operation: a variant in `operation`, its level in `Operation::needs`. How to
+//! add a kind of rule: its form in the crate `policy`, its data and its evaluation here.
+
+mod budget;
+mod freeze;
+mod operation;
+mod policy;
+mod records;
+mod reputation;
+mod shown;
+mod violations;
+
+pub use budget::{
+    Amount, BudgetLimits, BudgetState, Period, PeriodState, Price, Prices, Reservation, Usage,
+};
+pub use freeze::{Freeze, FreezeWhen};
+pub use operation::{Level, Operation};
+pub use policy::{
+    Ask, Condition, EnvironmentKind, Environments, FixedPolicy, GateRule, Inventory, Judgement,
+    Policies, Policy, PolicyUnavailable, Say, Subject, ToolCall, ToolRule, asked_hash,
+};
+pub use records::{Record, RecordKind};
+pub use reputation::{
+    Earned, ReputationEvent, ReputationFold, ReputationRules, Standing, StandingChange,
+};
+pub use shown::{Shown, shown};

@@ -1,0 +1,106 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::EnvironmentKind;
+use crate::domain::{TaskType, UnknownName, names};
+use std::fmt;
+
+names!(
+    /// How far an agent is trusted. Levels add up: each includes the ones before.
+    Level, "level", [
+        SandboxOnly = "sandbox_only",
+        StagingAccess = "staging_access",
+        ProdLowRisk = "prod_low_risk",
+        ProdFullAccess = "prod_full_access",
+    ]
+);
+
+names!(
+    /// What a piece of work amounts to, for the permission check.
+    Operation, "operation", [
+        DeploySandbox = "deploy_sandbox",
+        MonitorSystem = "monitor_system",
+        ManageAlerts = "manage_alerts",
+        InvestigateIssues = "investigate_issues",
+        RunTests = "run_tests",
+        AnswerQuestion = "answer_question",
+        CreatePr = "create_pr",
+        DeployStaging = "deploy_staging",
+        ExecuteTask = "execute_task",
+        Restart = "restart",
+        Scale = "scale",
+        Update = "update",
+        DeployProdLowRisk = "deploy_prod_low_risk",
+        RestartProd = "restart_prod",
+        TriggerBackup = "trigger_backup",
+        DeployProd = "deploy_prod",
+        ScaleProd = "scale_prod",
+        UpdateProd = "update_prod",
+        RollbackProd = "rollback_prod",
+    ]
+);
+
+impl Operation {
+    /// From which level on an agent may do it.
+    pub fn needs(self) -> Level {
+        use Operation::*;
+        match self {
+            DeploySandbox | MonitorSystem | ManageAlerts | InvestigateIssues | RunTests
+            | AnswerQuestion | CreatePr => Level::SandboxOnly,
+            DeployStaging | ExecuteTask | Restart | Scale | Update => Level::StagingAccess,
+            DeployProdLowRisk | RestartProd | TriggerBackup => Level::ProdLowRisk,
+            DeployProd | ScaleProd | UpdateProd | RollbackProd => Level::ProdFullAccess,
+        }
+    }
+
+    /// Whether anything but Watchbill's own books can change by it.
+    pub fn mutates(self) -> bool {
+        use Operation::*;
+        !matches!(
+            self,
+            MonitorSystem | ManageAlerts | InvestigateIssues | RunTests | AnswerQuestion
+        )
+    }
+
+    /// What a task of this type amounts to. `environment` is where it is aimed at.
+    pub fn of_task(
+        task_type: TaskType,
+        payload: &Map<String, Value>,
+        environment: EnvironmentKind,
+    ) -> Self {
+        match task_type {
+            TaskType::Deploy => match environment {
+                EnvironmentKind::Production if is_low_risk(payload) => Self::DeployProdLowRisk,
+                EnvironmentKind::Production => Self::DeployProd,
+                EnvironmentKind::Staging => Self::DeployStaging,
+                EnvironmentKind::Sandbox => Self::DeploySandbox,
+            },
+            TaskType::Monitor => Self::MonitorSystem,
+            TaskType::Alert => Self::ManageAlerts,
+            TaskType::Investigate => Self::InvestigateIssues,
+            TaskType::Faq => Self::AnswerQuestion,
+            TaskType::Bugfix
+            | TaskType::Refactor
+            | TaskType::Feature
+            | TaskType::KbUpdate
+            | TaskType::Devops
+            | TaskType::OpsCycle => Self::ExecuteTask,
+        }
+    }
+}
+
+/// Documentation and user interface alone.
+fn is_low_risk(payload: &Map<String, Value>) -> bool {
+    matches!(payload.get("change").and_then(Value::as_str), Some("docs" | "ui"))
+}
+
+impl Level {
+    /// The operations that it brings with those of the levels below.
+    pub fn operations(self) -> impl Iterator<Item = Operation> {
+        Operation::ALL.iter().copied().filter(move |operation| operation.needs() <= self)
+    }
+
+    pub fn next(self) -> Option<Self> {
+        Self::ALL.iter().copied().find(|level| *level > self)
+    }
+}

@@ -1,0 +1,348 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+
+use super::{BudgetLimits, Freeze, Prices};
+use crate::decide::{GateRules, asked_gates, canonical_hash};
+use crate::domain::{Agent, Priority, TaskType, Timestamp};
+
+/// An expression of a policy, compiled.
+pub trait Condition: Send + Sync + fmt::Debug {
+    /// Whether it holds of what is judged, see [`Subject::as_json`]. `Err`: it can't be told,
+    /// for instance because a field that it names is not there.
+    fn holds(&self, subject: &Value) -> Result<bool, String>;
+}
+
+/// Where a policy comes from. Answers from memory for up to 30 s.
+#[async_trait]
+pub trait Policies: Send + Sync {
+    async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable>;
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the policy can't be read: {0}")]
+pub struct PolicyUnavailable(pub String);
+
+/// One policy for as long as the process lives.
+#[derive(Clone, Debug)]
+pub struct FixedPolicy(pub Arc<Policy>);
+
+#[async_trait]
+impl Policies for FixedPolicy {
+    async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable> {
+        Ok(self.0.clone())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum EnvironmentKind {
+    Production,
+    Staging,
+    Sandbox,
+}
+
+impl EnvironmentKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EnvironmentKind::Production => "production",
+            EnvironmentKind::Staging => "staging",
+            EnvironmentKind::Sandbox => "sandbox",
+        }
+    }
+}
+
+/// Which names of environments are of which kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environments {
+    pub production: BTreeSet<String>,
+    pub staging: BTreeSet<String>,
+}
+
+impl Default for Environments {
+    fn default() -> Self {
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect();
+        Self {
+            production: words(&["production", "prod", "live"]),
+            staging: words(&["staging", "stage", "preprod"]),
+        }
+    }
+}
+
+impl Environments {
+    /// Not said, or not a text: production, so that an omission never lowers the guard. A name
+    /// that has a word of production's in it (`eu-prod-2`) counts as that too.
+    pub fn kind(&self, environment: Option<&Value>) -> EnvironmentKind {
+        let Some(name) = environment.and_then(Value::as_str) else {
+            return EnvironmentKind::Production;
+        };
+        let name = name.trim().to_ascii_lowercase();
+        let words = || name.split(|c: char| !c.is_alphanumeric());
+        if name.is_empty() || self.production.contains(&name) {
+            EnvironmentKind::Production
+        } else if self.staging.contains(&name) {
+            EnvironmentKind::Staging
+        } else if words().any(|word| self.production.contains(word))
+            && !words().any(|word| word == "non" || word == "pre")
+        {
+            EnvironmentKind::Production
+        } else if words().any(|word| self.staging.contains(word)) {
+            EnvironmentKind::Staging
+        } else {
+            EnvironmentKind::Sandbox
+        }
+    }
+}
+
+/// A gate beyond the standing ones.
+#[derive(Clone, Debug)]
+pub struct GateRule {
+    pub name: String,
+    pub reason: String,
+    pub types: BTreeSet<TaskType>,
+    pub when: Option<Arc<dyn Condition>>,
+    pub quorum: u8,
+}
+
+/// What a rule on tools says. Of several that match the strictest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Say {
+    Allow,
+    Ask,
+    Deny,
+}
+
+/// A rule on calls of tools; what it leaves open matches all.
+#[derive(Clone, Debug)]
+pub struct ToolRule {
+    pub name: String,
+    pub reason: String,
+    pub agents: BTreeSet<Agent>,
+    pub tools: BTreeSet<String>,
+    pub environments: BTreeSet<EnvironmentKind>,
+    pub when: Option<Arc<dyn Condition>>,
+    pub say: Say,
+    pub quorum: u8,
+}
+
+/// Targets that mutating calls may be aimed at; a kind that lists none is not checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    pub projects: BTreeSet<String>,
+    pub services: BTreeSet<String>,
+    pub repositories: BTreeSet<String>,
+    pub hosts: BTreeSet<String>,
+}
+
+/// One call of a tool, before it is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    pub tool: String,
+    pub arguments: Map<String, Value>,
+    /// Whether anything but Watchbill's own books can change by it.
+    pub mutating: bool,
+}
+
+/// What rules are asked about.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub task_type: TaskType,
+    pub priority: Priority,
+    pub agent: Agent,
+    pub source: &'a str,
+    pub created_by: &'a str,
+    pub payload: &'a Map<String, Value>,
+    pub metadata: &'a Map<String, Value>,
+    /// As the gates see it: a text may ask for more than the type says.
+    pub gated_as: TaskType,
+}
+
+/// A reason to ask a person, and how many must say yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub reason: String,
+    pub quorum: u8,
+}
+
+/// What the policy says of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    Allow,
+    Ask(Vec<Ask>),
+    Deny {
+        rule: String,
+        reason: String,
+    },
+    /// A dangerous command, or a target that is not in the inventory.
+    Violation {
+        what: String,
+    },
+}
+
+/// What an installation lets its agents do.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// SHA-256, hex, of the text it was read from; empty for the built-in one.
+    pub fingerprint: String,
+    pub gates: GateRules,
+    pub gate_rules: Vec<GateRule>,
+    /// How many must say yes where no rule says otherwise.
+    pub quorum: u8,
+    pub environments: Environments,
+    pub tools: Vec<ToolRule>,
+    pub inventory: Inventory,
+    pub freezes: Vec<Freeze>,
+    pub limits: BudgetLimits,
+    pub prices: Prices,
+}
+
+impl Default for Policy {
+    /// What holds without a file: the same as the commented file that comes with Watchbill.
+    fn default() -> Self {
+        let below_production = ToolRule {
+            name: "deploy-below-production".to_owned(),
+            reason: "the agent's level decides on deployments outside production".to_owned(),
+            agents: BTreeSet::new(),
+            tools: ["deploy".to_owned()].into(),
+            environments: [EnvironmentKind::Staging, EnvironmentKind::Sandbox].into(),
+            when: None,
+            say: Say::Allow,
+            quorum: 1,
+        };
+        Self {
+            fingerprint: String::new(),
+            gates: GateRules::default(),
+            gate_rules: Vec::new(),
+            quorum: 1,
+            environments: Environments::default(),
+            tools: vec![below_production],
+            inventory: Inventory::default(),
+            freezes: Vec::new(),
+            limits: BudgetLimits::default(),
+            prices: Prices::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// Without gates; what tools may do is asked all the same.
+    pub fn without_gates() -> Self {
+        Self { gates: GateRules::off(), ..Self::default() }
+    }
+
+    /// Which gates ask before such a task is assigned.
+    pub fn gates(&self, subject: &Subject<'_>) -> Vec<Ask> {
+        let asked = |task_type| {
+            asked_gates(
+                task_type,
+                subject.priority,
+                subject.payload,
+                subject.metadata,
+                &self.gates,
+                &self.environments,
+            )
+        };
+        let mut gates = asked(subject.task_type);
+        if subject.gated_as != subject.task_type {
+            let more = asked(subject.gated_as);
+            gates.extend(more.into_iter().filter(|gate| !gates.contains(gate)).collect::<Vec<_>>());
+        }
+        let standing = gates.iter().map(|g| Ask { reason: g.reason(), quorum: self.quorum });
+        let mut asks: Vec<Ask> = standing.collect();
+        if !self.gate_rules.is_empty() {
+            let json = subject.as_json(None, self);
+            let matching = |rule: &&GateRule| {
+                (rule.types.is_empty()
+                    || rule.types.contains(&subject.task_type)
+                    || rule.types.contains(&subject.gated_as))
+                    // What can't be told is asked about.
+                    && rule.when.as_ref().is_none_or(|when| when.holds(&json).unwrap_or(true))
+            };
+            let more = self.gate_rules.iter().filter(matching);
+            asks.extend(more.map(|r| Ask { reason: r.reason.clone(), quorum: r.quorum }));
+        }
+        asks
+    }
+
+    /// What the rules say of a call of a tool.
+    pub fn judge(&self, subject: &Subject<'_>, call: &ToolCall) -> Judgement {
+        if call.mutating
+            && let Some(what) = super::violations::find(call, &self.inventory)
+        {
+            return Judgement::Violation { what };
+        }
+        let environment = self.environments.kind(call.arguments.get("environment"));
+        let json = subject.as_json(Some(call), self);
+        let mut strictest: Option<Say> = None;
+        let mut asks = Vec::new();
+        for rule in &self.tools {
+            let fits = (rule.agents.is_empty() || rule.agents.contains(&subject.agent))
+                && (rule.tools.is_empty() || rule.tools.contains(&call.tool))
+                && (rule.environments.is_empty() || rule.environments.contains(&environment));
+            // What can't be told counts against the call: it is asked or denied, not allowed.
+            let holds = || match &rule.when {
+                None => true,
+                Some(when) => when.holds(&json).unwrap_or(rule.say != Say::Allow),
+            };
+            if !fits || !holds() {
+                continue;
+            }
+            match rule.say {
+                Say::Deny => {
+                    let (rule, reason) = (rule.name.clone(), rule.reason.clone());
+                    return Judgement::Deny { rule, reason };
+                }
+                Say::Ask => {
+                    asks.push(Ask { reason: rule.reason.clone(), quorum: rule.quorum });
+                }
+                Say::Allow => {}
+            }
+            strictest = strictest.max(Some(rule.say));
+        }
+        match strictest {
+            None if call.mutating => Judgement::Ask(vec![Ask {
+                reason: format!("{} changes something, and no rule allows it", call.tool),
+                quorum: self.quorum,
+            }]),
+            None | Some(Say::Allow) => Judgement::Allow,
+            Some(_) => Judgement::Ask(asks),
+        }
+    }
+
+    /// The freezes that hold up a mutating call now, and until when.
+    pub fn frozen(&self, call: &ToolCall, now: Timestamp) -> Vec<(&Freeze, Timestamp)> {
+        let environment = self.environments.kind(call.arguments.get("environment"));
+        self.freezes
+            .iter()
+            .filter(|f| f.environments.is_empty() || f.environments.contains(&environment))
+            .filter_map(|freeze| Some((freeze, freeze.holds_until(now)?)))
+            .collect()
+    }
+}
+
+impl Subject<'_> {
+    /// As expressions see it: `task`, `tool`, `args`, `environment`.
+    pub fn as_json(&self, call: Option<&ToolCall>, policy: &Policy) -> Value {
+        let arguments = call.map_or(self.payload, |call| &call.arguments);
+        json!({
+            "task": {
+                "type": self.task_type, "priority": self.priority, "agent": self.agent,
+                "source": self.source, "created_by": self.created_by,
+                "payload": self.payload, "metadata": self.metadata,
+            },
+            "tool": call.map(|call| call.tool.as_str()),
+            "args": arguments,
+            "environment": policy.environments.kind(arguments.get("environment")).as_str(),
+        })
+    }
+}
+
+/// What a policy asked for, as a short hash: compared at dispatch with what it asks for then.
+pub fn asked_hash(asks: &[Ask]) -> String {
+    let asks: Vec<Value> = asks.iter().map(|ask| json!([ask.reason, ask.quorum])).collect();
+    let mut hash = canonical_hash(&Value::from(asks));
+    hash.truncate(16);
+    hash
+}

@@ -1,0 +1,55 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::domain::{LoggedEvent, TaskId, TenantId, Timestamp, UnknownName, derived_uuid, names};
+use std::fmt;
+
+names!(
+    /// What a record of the audit is about.
+    RecordKind, "record kind", [
+        KeyCreated = "key_created",
+        KeyRevoked = "key_revoked",
+        TenantCreated = "tenant_created",
+        TokenIssued = "token_issued",
+        PolicyChanged = "policy_changed",
+        LimitsChanged = "limits_changed",
+        BudgetMark = "budget_mark",
+        StandingChanged = "standing_changed",
+        Sealed = "sealed",
+    ]
+);
+
+/// Something for the audit that is no change of a task. Written as an item in the commit that
+/// it is about; the recorder puts it into the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Derived from what it is about, so that a repeat is one record.
+    pub id: String,
+    pub tenant: TenantId,
+    pub at: Timestamp,
+    pub kind: RecordKind,
+    pub by: String,
+    /// What it is about: a key's name, a period, an agent.
+    pub subject: String,
+    /// For people; free of secrets.
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<LoggedEvent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// When the item may go: it is in the ledger long before.
+    pub expires: Timestamp,
+}
+
+impl Record {
+    /// An id for a record of a tenant that is one however often it is made.
+    pub fn id_of(tenant: &TenantId, kind: RecordKind, parts: &[&str]) -> String {
+        let mut all = vec!["record", tenant.as_str(), kind.as_str()];
+        all.extend(parts);
+        derived_uuid(&all).to_string()
+    }
+}

@@ -1,0 +1,98 @@
+//! Putting up approvals.
+
+use serde_json::{Map, Value};
+
+use super::core::Core;
+use crate::decide::{Asked, Rules};
+use crate::domain::{
+    Agent, Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskType, Timestamp,
+};
+use crate::govern::{Ask, Shown, asked_hash, shown};
+use crate::redact;
+
+/// Everything that an approval is made of.
+pub(super) struct Asking<'a> {
+    pub task: &'a Task,
+    pub payload: &'a Map<String, Value>,
+    pub asks: &'a [Ask],
+    /// Reasons beyond the policy's, such as a level that the agent lacks.
+    pub also: Option<String>,
+    pub n: u32,
+}
+
+impl Core {
+    /// What an approver would be shown of a task now.
+    pub(super) fn shown(
+        &self,
+        agent: Agent,
+        task_type: TaskType,
+        payload: &Map<String, Value>,
+    ) -> (Map<String, Value>, Shown) {
+        let plan = self.planner().plan(agent, task_type, payload);
+        let shown = shown(task_type, payload, &plan);
+        (plan, shown)
+    }
+}
+
+impl Asking<'_> {
+    /// The first approval of a task that is yet to be made.
+    pub fn before(id: &TaskId, asks: &[Ask]) -> Asked {
+        asked(id, 1, asks, None)
+    }
+
+    pub fn asked(&self) -> Asked {
+        asked(&self.task.id, self.n, self.asks, self.also.as_deref())
+    }
+
+    pub fn approval(
+        &self,
+        plan: Map<String, Value>,
+        shown: Shown,
+        now: Timestamp,
+        rules: &Rules,
+    ) -> Approval {
+        let task = self.task;
+        let mut plan = plan;
+        redact::object(&mut plan);
+        let mut reasons: Vec<String> = self.asks.iter().map(|ask| ask.reason.clone()).collect();
+        reasons.extend(self.also.clone());
+        Approval {
+            id: ApprovalId::of(&task.id, self.n),
+            tenant: task.tenant.clone(),
+            task_id: task.id.clone(),
+            status: ApprovalStatus::Pending,
+            summary: redact::shortened(
+                &format!("{} ({}, asked by {})", self.title(), task.priority, task.created_by),
+                400,
+            ),
+            shown: shown.document,
+            plan_hash: shown.hash,
+            plan,
+            reasons,
+            requested_by: task.created_by.clone(),
+            requested_at: now,
+            decide_by: now.plus(rules.decide_within),
+            use_by: None,
+            decision: None,
+            quorum: self.asks.iter().map(|ask| ask.quorum).max().unwrap_or(1).max(1),
+            votes: Vec::new(),
+            escalated_at: None,
+            keep_until: Some(now.plus(rules.decide_within).plus(rules.keep_approvals)),
+            trace_id: task.trace_id.clone(),
+        }
+    }
+
+    /// The title, also where the payload does not stand in the header.
+    fn title(&self) -> String {
+        let mut whole = self.task.clone();
+        whole.payload = Body::In(self.payload.clone());
+        whole.title()
+    }
+}
+
+fn asked(id: &TaskId, n: u32, asks: &[Ask], also: Option<&str>) -> Asked {
+    let mut reasons: Vec<&str> = asks.iter().map(|ask| ask.reason.as_str()).collect();
+    reasons.extend(also);
+    let approval = ApprovalId::of(id, n);
+    Asked { approval, n, reason: reasons.join("; "), asked: asked_hash(asks) }
+}

@@ -1,0 +1,258 @@
+//! What governance says before a run, and before each mutating call within it. Order: budget,
+//! permission (rules on tools, level), approval, freeze.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::asking::Asking;
+use super::core::Core;
+use super::{OnFailure, ServiceError};
+use crate::decide::{Leave, Proof};
+use crate::domain::{Agent, Task, Timestamp};
+use crate::govern::{
+    Ask, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash,
+};
+use crate::ports::{Expect, Write};
+use crate::repo::{StoredTask, encode};
+
+/// A freeze is looked at again after this long: it may have been lifted.
+const FROZEN_LOOK: Duration = Duration::from_secs(60 * 60);
+/// Work that waits because governance can't be reached is tried again after this long.
+const UNREACHED_LOOK: Duration = Duration::from_secs(60);
+
+/// Who would run it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Runner {
+    /// One of our own agents: rules on its tools and its level hold.
+    Own,
+    /// A worker outside, which acts with rights of its own: gates, approvals and freezes hold.
+    Outside,
+}
+
+/// What governance says, and what is to be written beside the change that follows.
+pub struct Verdict {
+    pub proof: Proof,
+    pub beside: Vec<Write>,
+}
+
+impl Core {
+    /// What governance says of running a task as it stands now.
+    pub async fn judge(
+        &self,
+        state: &StoredTask,
+        payload: &Map<String, Value>,
+        runner: Runner,
+    ) -> Result<Verdict, ServiceError> {
+        let task = &state.value;
+        let call = match runner {
+            Runner::Own => self.planner().call(task.agent, task.task_type, payload),
+            Runner::Outside => None,
+        };
+        self.judge_call(state, payload, runner, call.as_ref()).await
+    }
+
+    /// The same of one call of a tool within a run.
+    pub async fn judge_call(
+        &self,
+        state: &StoredTask,
+        payload: &Map<String, Value>,
+        runner: Runner,
+        call: Option<&ToolCall>,
+    ) -> Result<Verdict, ServiceError> {
+        let judging = Judging { core: self, state, payload, runner, call };
+        judging.verdict().await
+    }
+}
+
+struct Judging<'a> {
+    core: &'a Core,
+    state: &'a StoredTask,
+    payload: &'a Map<String, Value>,
+    runner: Runner,
+    call: Option<&'a ToolCall>,
+}
+
+impl Judging<'_> {
+    fn task(&self) -> &Task {
+        &self.state.value
+    }
+
+    fn says(&self, leave: Leave) -> Verdict {
+        let proof = Proof { version: self.state.version, leave };
+        Verdict { proof, beside: Vec::new() }
+    }
+
+    fn mutates(&self) -> bool {
+        match (self.call, self.runner) {
+            (Some(call), _) => call.mutating,
+            // What a worker outside does nobody here sees.
+            (None, Runner::Outside) => true,
+            (None, Runner::Own) => false,
+        }
+    }
+
+    async fn verdict(&self) -> Result<Verdict, ServiceError> {
+        let policy = match self.core.governance().policies().current().await {
+            Ok(policy) => policy,
+            Err(error) => return Ok(self.without(&error.to_string())),
+        };
+        self.core.governance().set_degraded(false);
+        let asks = match self.asks(&policy) {
+            Ok(asks) => asks,
+            Err(refused) => return Ok(self.says(refused)),
+        };
+        let lacking = match self.lacking(&policy).await {
+            Ok(lacking) => lacking,
+            Err(error) if self.mutates() => return Ok(self.without(&error.to_string())),
+            Err(_) => None,
+        };
+        if asks.is_empty() && lacking.is_none() {
+            return Ok(self.says(self.unless_frozen(&policy, None)));
+        }
+        let (plan, shown) = self.core.shown(self.task().agent, self.task().task_type, self.payload);
+        let now = self.core.clock().now();
+        if self.is_approved(&shown.hash, &asks, now) {
+            let note = lacking.map(|lacking| format!("{lacking}; let through by approval"));
+            return Ok(self.says(self.unless_frozen(&policy, note)));
+        }
+        let asking = Asking {
+            task: self.task(),
+            payload: self.payload,
+            asks: &asks,
+            also: lacking,
+            n: self.task().approval.as_ref().map_or(0, |approval| approval.n) + 1,
+        };
+        let approval = asking.approval(plan, shown, now, self.core.rules());
+        let item = encode(&approval, None);
+        let mut verdict = self.says(Leave::Ask(asking.asked()));
+        verdict.beside.push(Write::Put { item, expect: Expect::Absent });
+        Ok(verdict)
+    }
+
+    /// What the policy asks a person for; or that it refuses.
+    fn asks(&self, policy: &Arc<Policy>) -> Result<Vec<Ask>, Leave> {
+        let task = self.task();
+        let subject = Subject {
+            task_type: task.task_type,
+            priority: task.priority,
+            agent: task.agent,
+            source: &task.source,
+            created_by: &task.created_by,
+            payload: self.payload,
+            metadata: &task.metadata,
+            gated_as: self.core.planner().gated_as(task.task_type, self.payload),
+        };
+        let mut asks = policy.gates(&subject);
+        let Some(call) = self.call else { return Ok(asks) };
+        let rules = &self.core.rules().reputation;
+        match policy.judge(&subject, call) {
+            Judgement::Allow => {}
+            Judgement::Ask(more) => asks.extend(more),
+            Judgement::Deny { rule, reason } => {
+                return Err(Leave::Refused {
+                    error: format!("Permission denied: {reason} (rule '{rule}')"),
+                    earned: Some(rules.earned(ReputationEvent::PermissionDenied)),
+                });
+            }
+            Judgement::Violation { what } => {
+                return Err(Leave::Refused {
+                    error: format!("Permission denied: violation: {what}"),
+                    earned: Some(rules.earned(ReputationEvent::ViolationDetected)),
+                });
+            }
+        }
+        Ok(asks)
+    }
+
+    /// The level that the agent lacks for this, in words.
+    async fn lacking(&self, policy: &Policy) -> Result<Option<String>, ServiceError> {
+        let Some(call) = self.call.filter(|call| call.mutating) else { return Ok(None) };
+        let task = self.task();
+        let environment = policy.environments.kind(call.arguments.get("environment"));
+        let task_type = self.core.planner().gated_as(task.task_type, self.payload);
+        let operation = Operation::of_task(task_type, self.payload, environment);
+        let needed = operation.needs();
+        // Everyone has the lowest level, so nothing need be read for it.
+        if needed == crate::govern::Level::SandboxOnly {
+            return Ok(None);
+        }
+        let standing = self.core.standing(&task.tenant, task.agent).await?;
+        if standing.level >= needed {
+            return Ok(None);
+        }
+        let agent: Agent = task.agent;
+        Ok(Some(format!(
+            "{operation} needs level {needed}, {} has {} (score {})",
+            agent.long_name(),
+            standing.level,
+            standing.score()
+        )))
+    }
+
+    /// Whether a person has given leave for exactly this, and it is still good.
+    fn is_approved(&self, hash: &str, asks: &[Ask], now: Timestamp) -> bool {
+        let Some(approval) = &self.task().approval else { return false };
+        let matches = approval.proof.as_deref() == Some(hash);
+        let live = approval.use_by.is_some_and(|until| now < until);
+        matches && live && (asks.is_empty() || approval.asked == asked_hash(asks))
+    }
+
+    fn unless_frozen(&self, policy: &Policy, note: Option<String>) -> Leave {
+        let outside;
+        let call = match self.call {
+            Some(call) => call,
+            None if self.runner == Runner::Outside => {
+                outside = ToolCall {
+                    tool: self.task().task_type.to_string(),
+                    arguments: self.payload.clone(),
+                    mutating: true,
+                };
+                &outside
+            }
+            None => return Leave::Granted { note },
+        };
+        if !call.mutating {
+            return Leave::Granted { note };
+        }
+        let now = self.core.clock().now();
+        let passed = |name: &str| self.task().overrides.iter().any(|o| o.freeze == name);
+        let frozen = policy
+            .frozen(call, now)
+            .into_iter()
+            .filter(|(freeze, _)| !passed(&freeze.name))
+            .max_by_key(|(_, until)| *until);
+        match frozen {
+            None => Leave::Granted { note },
+            Some((freeze, until)) => Leave::Hold {
+                until: until.min(now.plus(FROZEN_LOOK)),
+                why: format!("freeze '{}' until {until}: {}", freeze.name, freeze.reason),
+            },
+        }
+    }
+
+    /// Governance can't be reached.
+    fn without(&self, reason: &str) -> Verdict {
+        let governance = self.core.governance();
+        governance.set_degraded(true);
+        let id = &self.task().id;
+        let granted = |note: Option<String>| self.says(Leave::Granted { note });
+        if !self.mutates() && self.task().approval.is_none() {
+            return granted(None);
+        }
+        let why = format!("governance can't be reached: {reason}");
+        match governance.on_failure() {
+            OnFailure::Allow => {
+                tracing::warn!(task = %id, "task {id} runs without governance: {reason}");
+                granted(Some(format!("without governance: {reason}")))
+            }
+            OnFailure::Restrict => {
+                let until = self.core.clock().now().plus(UNREACHED_LOOK);
+                self.says(Leave::Hold { until, why })
+            }
+            OnFailure::Deny => self
+                .says(Leave::Refused { error: format!("Permission denied: {why}"), earned: None }),
+        }
+    }
+}
