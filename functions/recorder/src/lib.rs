@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use watchbill_core::domain::{PublishedEvent, Task, TenantId};
+use watchbill_core::govern::Record;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, Change, Item, Key, StoreError};
 use watchbill_core::repo::{Entity as _, LedgerPeek, decode};
@@ -90,6 +91,9 @@ fn recordable(change: &Changed<'_>) -> Result<Option<(TenantId, Recorded)>, Hand
         }
         PublishedEvent::KIND => decode::<PublishedEvent>(item)
             .map(|stored| (stored.value.tenant, Recorded::event(key, first, stored.value.event))),
+        Record::KIND => decode::<Record>(item).map(|stored| {
+            (stored.value.tenant.clone(), Recorded::record(key, first, stored.value))
+        }),
         _ => return Ok(None),
     };
     match read {

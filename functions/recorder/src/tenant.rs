@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::domain::{Event, EventType, LogEntry, TenantId, Timestamp};
+use watchbill_core::govern::Record;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{
     Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, StatsFold, entries_of,
@@ -33,6 +34,7 @@ pub struct Recorded {
 enum Subject {
     Task(Box<LedgerPeek>),
     Event(Box<Event>),
+    Record(Box<Record>),
 }
 
 impl Recorded {
@@ -44,10 +46,14 @@ impl Recorded {
         Self { key, version, what: Subject::Event(Box::new(event)) }
     }
 
+    pub fn record(key: Arc<str>, version: u64, record: Record) -> Self {
+        Self { key, version, what: Subject::Record(Box::new(record)) }
+    }
+
     /// The last version that it is about.
     fn last(&self) -> u64 {
         match &self.what {
-            Subject::Event(_) => self.version,
+            Subject::Event(_) | Subject::Record(_) => self.version,
             Subject::Task(task) => task.log.last().map_or(self.version, |entry| entry.version),
         }
     }
@@ -56,6 +62,7 @@ impl Recorded {
     fn at(&self) -> Timestamp {
         match &self.what {
             Subject::Event(event) => event.timestamp,
+            Subject::Record(record) => record.at,
             Subject::Task(task) => {
                 let of_version = |entry: &&LogEntry| entry.version <= self.version;
                 task.log.iter().rev().find(of_version).map_or(task.created_at, |entry| entry.at)
@@ -181,6 +188,7 @@ impl TenantRecorder {
             Entry::Published(event) => {
                 (repo::event_key(&self.tenant, &event.event_id).partition, 1)
             }
+            Entry::Record(record) => (repo::record_key(&self.tenant, &record.id).partition, 1),
         }
     }
 
@@ -201,6 +209,7 @@ impl TenantRecorder {
         }
         let entries = match change.what {
             Subject::Event(event) => vec![Entry::Published(*event)],
+            Subject::Record(record) => vec![Entry::Record(record)],
             Subject::Task(task) => {
                 let older = self.older(core, &task, recorded).await?;
                 entries_of(*task, older, recorded)
@@ -322,6 +331,7 @@ impl TenantRecorder {
 fn at_of(entry: &Entry) -> Timestamp {
     match entry {
         Entry::Published(event) => event.timestamp,
+        Entry::Record(record) => record.at,
         Entry::Task(entry) => entry.change.at,
     }
 }
@@ -331,6 +341,9 @@ fn weight(entry: &Entry) -> usize {
     match entry {
         Entry::Published(event) => {
             ENTRY_BYTES + serde_json::to_vec(&event.payload).map_or(0, |json| json.len())
+        }
+        Entry::Record(record) => {
+            ENTRY_BYTES + serde_json::to_vec(record).map_or(0, |json| json.len())
         }
         Entry::Task(entry) => {
             let note = entry.change.note.as_ref().map_or(0, String::len);

@@ -192,6 +192,7 @@ impl World {
                     versions.entry(entry.task.clone()).or_default().push(entry.change.version);
                 }
                 Entry::Published(event) => published.push(event.event_id.clone()),
+                Entry::Record(_) => {}
             }
         }
         let mut tasks = 0;
@@ -455,7 +456,7 @@ async fn a_version_without_a_change_is_no_entry() {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Task(entry) => Some(entry.change.version),
-                Entry::Published(_) => None,
+                Entry::Published(_) | Entry::Record(_) => None,
             })
             .collect();
         assert_eq!(versions, [1, 3, 5]);

@@ -1,7 +1,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::domain::{LoggedEvent, TaskId, TenantId, Timestamp, UnknownName, derived_uuid, names};
+use crate::domain::{
+    Event, EventPriority, EventType, LoggedEvent, TaskId, TenantId, Timestamp, UnknownName,
+    derived_uuid, names, timed_uuid,
+};
 use std::fmt;
 
 names!(
@@ -51,5 +54,23 @@ impl Record {
         let mut all = vec!["record", tenant.as_str(), kind.as_str()];
         all.extend(parts);
         derived_uuid(&all).to_string()
+    }
+
+    /// The events that this record stands for.
+    pub fn events_where(&self, wanted: impl Fn(&EventType) -> bool) -> Vec<Event> {
+        let event = |(place, logged): (usize, &LoggedEvent)| Event {
+            event_id: timed_uuid(self.at, &["record", &self.id, &place.to_string()]).into(),
+            event_type: logged.event_type.clone(),
+            priority: EventPriority::High,
+            source_agent: "governance".to_owned(),
+            trace_id: self.trace_id.clone().unwrap_or_else(|| self.id.clone()),
+            task_id: self.task.clone(),
+            payload: logged.payload.clone(),
+            timestamp: self.at,
+            metadata: Map::new(),
+            hops: 0,
+        };
+        let events = self.events.iter().enumerate();
+        events.filter(|(_, logged)| wanted(&logged.event_type)).map(event).collect()
     }
 }

@@ -5,6 +5,7 @@ use crate::domain::{
     Agent, Event, EventId, EventPriority, EventType, LogEntry, Priority, TaskId, TaskType,
     Timestamp, What, timed_uuid,
 };
+use crate::govern::Record;
 use crate::repo::LedgerPeek;
 
 /// One line of the ledger.
@@ -14,6 +15,8 @@ pub enum Entry {
     Task(TaskEntry),
     /// An event that a caller published: nothing but the event.
     Published(Event),
+    /// What the audit holds besides changes of tasks.
+    Record(Box<Record>),
 }
 
 /// One change of a task, with what its events need.
@@ -76,6 +79,7 @@ impl Entry {
         match self {
             Entry::Published(event) if wanted(&event.event_type) => vec![event.clone()],
             Entry::Published(_) => Vec::new(),
+            Entry::Record(record) => record.events_where(wanted),
             Entry::Task(entry) => (0..entry.change.events.len())
                 .filter(|place| wanted(&entry.change.events[*place].event_type))
                 .map(|place| entry.event(place))

@@ -8,6 +8,7 @@ use super::keys;
 use crate::domain::{
     ApiKey, Approval, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId, Timestamp,
 };
+use crate::govern::Record;
 use crate::ports::{Key, ListEntry};
 
 fn entry(partition: std::sync::Arc<str>, at: Timestamp) -> Option<ListEntry> {
@@ -51,6 +52,18 @@ impl Entity for PublishedEvent {
 
     fn key(&self) -> Key {
         keys::event_key(&self.tenant, &self.event.event_id)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires)
+    }
+}
+
+impl Entity for Record {
+    const KIND: &'static str = "record";
+
+    fn key(&self) -> Key {
+        keys::record_key(&self.tenant, &self.id)
     }
 
     fn expires(&self) -> Option<Timestamp> {

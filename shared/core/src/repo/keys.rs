@@ -42,6 +42,11 @@ pub fn event_key(tenant: &TenantId, id: &EventId) -> Key {
     Key::new(part(tenant, format_args!("evt#{}", escape_key_part(id.as_str()))), HEAD)
 }
 
+/// Something for the audit, until it is recorded.
+pub fn record_key(tenant: &TenantId, id: &str) -> Key {
+    Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)
+}
+
 /// The tenant's ledger; sorts are batch numbers.
 pub fn ledger_partition(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("led#0"))

@@ -3,6 +3,7 @@
 mod approvals;
 mod asking;
 mod bodies;
+mod budgets;
 mod core;
 mod create;
 mod events;
