@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Mutex;
-use watchbill_core::ports::Clock;
+use watchbill_core::ports::{Clock, SecretSource};
 
 /// How long a secret that was read is used without another look.
 const FRESH: Duration = Duration::from_secs(300);
@@ -107,6 +108,13 @@ pub(crate) async fn read_parameter(
     let answer = call.send().await.map_err(|error| crate::explained(&error))?;
     let value = answer.parameter().and_then(|parameter| parameter.value());
     value.map(str::to_owned).ok_or_else(|| "it has no value".to_owned())
+}
+
+#[async_trait]
+impl SecretSource for Secret {
+    async fn fetch(&self) -> Result<Arc<str>, String> {
+        self.get().await.map_err(|error| error.to_string())
+    }
 }
 
 fn field_of(text: &str, field: &str) -> Result<String, String> {
