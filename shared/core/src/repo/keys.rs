@@ -74,6 +74,11 @@ pub fn api_key(hash: &str) -> Key {
     Key::new(format!("K#{hash}"), HEAD)
 }
 
+/// The policy that someone last saw holding, for all tenants.
+pub fn policy_key() -> Key {
+    Key::new("SYS#policy", HEAD)
+}
+
 /// List of all tasks of a tenant, by creation.
 pub fn tasks_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("tasks#0"))

@@ -11,6 +11,7 @@ mod figures;
 mod governance;
 mod keys;
 mod leave;
+mod records;
 mod standing;
 mod tasks;
 mod timeline;
