@@ -15,7 +15,7 @@ use crate::repo::{self, PolicyMark, Versioned, decode, encode};
 /// How long the item of a record is kept; the ledger has it within seconds.
 const KEEP_RECORD: Duration = Duration::from_secs(7 * 86_400);
 /// Who did what nobody asked for.
-const SYSTEM: &str = "watchbill";
+pub(super) const SYSTEM: &str = "watchbill";
 
 /// What a record says; who, where and when come besides.
 pub(crate) struct Said<'a> {
