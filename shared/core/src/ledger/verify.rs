@@ -121,6 +121,11 @@ impl Verifier {
         self.verified.batches + 1
     }
 
+    /// The hash of the newest batch that it was given; empty before the first.
+    pub fn head(&self) -> &str {
+        &self.verified.head
+    }
+
     pub fn push(&mut self, found: Found) -> Result<(), Broken> {
         let seq = self.next();
         let broken = |reason: String| Broken { seq, entry: None, reason };

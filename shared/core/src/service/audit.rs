@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::core::Core;
 use super::{AuditBatches, AuditEntry, AuditFilter, AuditPage, ServiceError};
 use crate::domain::{TenantId, What};
-use crate::govern::{Record, RecordKind};
+use crate::govern::Record;
 use crate::ledger::{Batch, Entry, Found, LedgerReader, TaskEntry};
 use crate::repo;
 
@@ -273,6 +273,7 @@ fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::govern::RecordKind;
 
     #[test]
     fn every_kind_can_be_asked_for() {
