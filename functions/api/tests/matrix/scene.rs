@@ -45,7 +45,8 @@ impl Scene {
         ] {
             config.static_keys.push(static_key(name, key, role, "other"));
         }
-        let config = ApiConfig { link_secret: Some(Arc::new(FixedSecret(LINK_SECRET.into()))), ..config };
+        let config =
+            ApiConfig { link_secret: Some(Arc::new(FixedSecret(LINK_SECRET.into()))), ..config };
         let api = api_with(config, Rules::default());
         let task = create(&api, AGENT, "monitor", "P2").await;
         let gated = create(&api, AGENT, "deploy", "P2").await;
