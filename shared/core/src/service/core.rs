@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::standing::Standings;
 use super::{Governance, ServiceError};
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
@@ -33,6 +34,7 @@ pub struct Core {
     epoch: u64,
     planner: Arc<dyn Planner>,
     governance: Governance,
+    standings: Standings,
 }
 
 /// Why a command on a task was not carried out.
@@ -53,6 +55,7 @@ impl Core {
             epoch,
             planner: Arc::new(PlainPlanner),
             governance: Governance::default(),
+            standings: Standings::default(),
         }
     }
 
@@ -70,6 +73,10 @@ impl Core {
 
     pub fn governance(&self) -> &Governance {
         &self.governance
+    }
+
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     pub(crate) fn planner(&self) -> &dyn Planner {
