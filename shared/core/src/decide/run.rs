@@ -8,6 +8,7 @@ use super::leave::{admit, ask};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
+use crate::govern::ReputationEvent;
 
 pub(super) fn claim(
     step: &mut Step<'_>,
@@ -176,9 +177,18 @@ pub(super) fn end_outside(
         }
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
-    // The run before may have left its own.
-    step.task.outcome = None;
     apply(step, owner, ending);
+    // What it used nobody here saw; whether it came off is the agent's.
+    let event = match ending {
+        Ending::Succeeded { .. } => Some(ReputationEvent::TaskSuccess),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some(ReputationEvent::TaskFailure),
+        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
+    };
+    let rules = &step.facts.rules.reputation;
+    step.outcome =
+        event.map(|event| Outcome { reputation: vec![rules.earned(event)], ..Outcome::default() });
+    // The run before may have left its own.
+    step.task.outcome.clone_from(&step.outcome);
     Ok(())
 }
 
