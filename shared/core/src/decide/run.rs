@@ -144,7 +144,10 @@ pub(super) fn end(
     apply(step, &owner, ending);
     step.outcome = match ending {
         Ending::Suspended { .. } => None,
-        _ => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
+        _ => Some(outcome)
+            .filter(|outcome| !outcome.reputation.is_empty())
+            // What it used stands in the header, from its own settlements.
+            .map(|o| Outcome { reputation: o.reputation.clone(), ..Outcome::default() }),
     };
     step.task.outcome.clone_from(&step.outcome);
     step.events(events);

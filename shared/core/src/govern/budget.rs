@@ -85,9 +85,9 @@ pub struct Usage {
 /// What a task has set aside for a model's call that is under way; stands in its header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// Counts up within the task.
+    /// The version of the task that it came with: tells it from others of the task.
     #[serde(rename = "n")]
-    pub n: u32,
+    pub n: u64,
     /// The most that the call can cost.
     #[serde(rename = "a")]
     pub amount: Amount,
@@ -114,6 +114,13 @@ pub struct PeriodState {
 pub struct BudgetState {
     pub day: PeriodState,
     pub hour: PeriodState,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (money, tokens) = (Resource::Money, Resource::Tokens);
+        write!(f, "{}, {}", money.show(self.micro_usd), tokens.show(self.tokens))
+    }
 }
 
 /// How near a period is to its limit.
