@@ -70,6 +70,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         reservation: None,
         spent: Amount::NONE,
         run_spent: Amount::NONE,
+        grants: Vec::new(),
         overrides: Vec::new(),
         question: None,
         created_by: draft.created_by.clone(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::leave::{admit, ask};
+use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
@@ -182,14 +182,16 @@ pub(super) fn end_outside(
     }
     apply(step, owner, ending);
     // What it used nobody here saw; whether it came off is the agent's.
-    let event = match ending {
-        Ending::Succeeded { .. } => Some(ReputationEvent::TaskSuccess),
-        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some(ReputationEvent::TaskFailure),
+    let rules = &step.facts.rules.reputation;
+    let earned = match ending {
+        Ending::Succeeded { .. } => Some(rules.earned(ReputationEvent::TaskSuccess)),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => {
+            Some(rules.earned(ReputationEvent::TaskFailure))
+        }
+        Ending::Refused { earned, .. } => *earned,
         Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
     };
-    let rules = &step.facts.rules.reputation;
-    step.outcome =
-        event.map(|event| Outcome { reputation: vec![rules.earned(event)], ..Outcome::default() });
+    step.outcome = earned.map(|earned| Outcome { reputation: vec![earned], ..Outcome::default() });
     // The run before may have left its own.
     step.task.outcome.clone_from(&step.outcome);
     Ok(())
@@ -223,6 +225,7 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }
         Ending::Asks(asked) => ask(step, owner, asked),
+        Ending::Refused { error, earned } => refuse(step, owner, error, *earned),
         Ending::Suspended { resume_at, note } => {
             step.task.lease = None;
             step.task.resume_at = Some((*resume_at).max(step.facts.now));

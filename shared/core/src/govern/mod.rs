@@ -26,7 +26,7 @@ pub use budget::{
     NoPrices, Period, PeriodState, Price, Prices, Reservation, Resource, Usage,
 };
 pub use freeze::{Freeze, FreezeWhen};
-pub use operation::{Level, Operation};
+pub use operation::{Level, Operation, is_low_risk};
 pub use policy::{
     Ask, Condition, EnvironmentKind, Environments, FixedPolicy, GateRule, Inventory, Judgement,
     Policies, Policy, PolicyUnavailable, Say, Subject, ToolCall, ToolRule, asked_hash,
