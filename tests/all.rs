@@ -7,6 +7,7 @@
 //!   template.yaml needs what stands in `deployed/`, in Python, as the emulator does.
 //! - `crash`: the shipped binary, killed under load again and again.
 //! - `pump`: router and recorder behind a stream that does all that streams may do.
+//! - `tenants`: two tenants in one store, and everything that is stored looked at.
 //! - `rig`: what those two share: the binary, a client, the audit of what was recorded.
 
 mod aws;
@@ -15,3 +16,4 @@ mod e2e;
 mod pump;
 mod repo;
 mod rig;
+mod tenants;
