@@ -11,12 +11,12 @@ use lambda_http::RequestExt as _;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt as _;
 use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::secrets::Secret;
 use watchbill_adapters_net::key_set::KeySetUrl;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Agent;
+use watchbill_core::ports::SecretSource;
 
-use crate::{AgentInfo, ApiConfig, FirstKey, JwksSource, JwtConfig, RateLimits};
+use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits};
 
 /// The secret that the template makes, and the field in it.
 const FIRST_KEY: (&str, &str) = ("WATCHBILL_ADMIN_SECRET", "key");
@@ -28,9 +28,12 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
     }
     let rate_limits = limits.map(RateLimits::parse).transpose().context("RATE_LIMITS")?;
     let first_key = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
+    // Whoever holds the admin's key may decide anyway, so links need no secret of their own.
+    let link_secret = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
     let jwks = setup.get("WATCHBILL_JWKS_URL").map(KeySetUrl::new).transpose()?;
     Ok(ApiConfig {
-        first_key: first_key.map(|secret| Arc::new(KeptKey(secret)) as Arc<dyn FirstKey>),
+        first_key: first_key.map(|secret| Arc::new(secret) as Arc<dyn SecretSource>),
+        link_secret: link_secret.map(|secret| Arc::new(secret) as Arc<dyn SecretSource>),
         jwt: JwtConfig {
             hs_secret: setup.read_parameter("WATCHBILL_JWT_SECRET_PARAMETER").await?,
             jwks: jwks.map(|url| Arc::new(UrlJwks(url)) as Arc<dyn JwksSource>),
@@ -53,15 +56,6 @@ fn agents(rules: &Rules) -> Vec<AgentInfo> {
         status: if rules.external.contains(&agent) { "external" } else { "running" }.to_owned(),
     };
     [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].map(info).into()
-}
-
-struct KeptKey(Secret);
-
-#[async_trait]
-impl FirstKey for KeptKey {
-    async fn fetch(&self) -> Result<Arc<str>, String> {
-        self.0.get().await.map_err(|error| error.to_string())
-    }
 }
 
 struct UrlJwks(KeySetUrl);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use watchbill_core::domain::{Agent, Role, TenantId};
+use watchbill_core::ports::SecretSource;
 
 use crate::auth::JwtConfig;
 use crate::limits::RateLimits;
@@ -36,13 +37,6 @@ pub struct HealthReport {
     pub more: BTreeMap<String, Value>,
 }
 
-/// Where the key stands that everything begins with, if it is kept by someone else.
-#[async_trait]
-pub trait FirstKey: Send + Sync {
-    /// The admin's key as it is now; an error says why it can't be told, for the log.
-    async fn fetch(&self) -> Result<Arc<str>, String>;
-}
-
 #[async_trait]
 pub trait HealthSource: Send + Sync {
     async fn report(&self) -> HealthReport;
@@ -55,7 +49,9 @@ pub struct ApiConfig {
     /// SHA-256 in hex of the operator's key, which creates tenants.
     pub operator_key_hash: Option<String>,
     /// An admin's key that is asked for when a key is not known here.
-    pub first_key: Option<Arc<dyn FirstKey>>,
+    pub first_key: Option<Arc<dyn SecretSource>>,
+    /// What approval links are signed with; without it there are none.
+    pub link_secret: Option<Arc<dyn SecretSource>>,
     pub jwt: JwtConfig,
     pub rate_limits: RateLimits,
     /// Origins of pages that may call; `*` for any.
@@ -75,6 +71,7 @@ impl Default for ApiConfig {
             static_keys: Vec::new(),
             operator_key_hash: None,
             first_key: None,
+            link_secret: None,
             jwt: JwtConfig::default(),
             rate_limits: RateLimits::default(),
             cors_origins: Vec::new(),

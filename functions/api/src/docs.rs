@@ -10,15 +10,16 @@ pub fn policy() -> HeaderValue {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; \
          img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash_of("script"),
-        hash_of("style"),
+        hash_of(PAGE, "script"),
+        hash_of(PAGE, "style"),
     );
     HeaderValue::from_str(&policy).expect("a policy is ASCII")
 }
 
-fn hash_of(tag: &str) -> String {
+/// The hash of what stands in the page's one element of this name, as policies write it.
+pub fn hash_of(page: &str, tag: &str) -> String {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
-    let inside = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
+    let inside = page.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
     let inside = inside.map_or("", |(inside, _)| inside);
     format!("sha256-{}", base64(&Sha256::digest(inside.as_bytes())))
 }

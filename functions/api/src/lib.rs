@@ -30,9 +30,7 @@ mod state;
 pub use auth::{JwksSource, JwtConfig, StaticJwks};
 #[cfg(feature = "lambda")]
 pub use aws::{api_config, serve_lambda};
-pub use config::{
-    AgentInfo, ApiConfig, ConfigError, FirstKey, HealthReport, HealthSource, StaticKey,
-};
+pub use config::{AgentInfo, ApiConfig, ConfigError, HealthReport, HealthSource, StaticKey};
 pub use fault::Fault;
 pub use limits::{RateLimits, RateLimitsError};
 pub use openapi::document as openapi_document;

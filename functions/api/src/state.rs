@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
 
 use crate::auth::Auth;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub limiter: Limiter,
     pub cors: Cors,
     pub health: Option<Arc<dyn HealthSource>>,
+    pub link_secret: Option<Arc<dyn SecretSource>>,
     pub agents: Vec<AgentInfo>,
     pub version: String,
     pub streams: bool,
@@ -40,6 +42,7 @@ impl ApiState {
             limiter: Limiter::new(&config.rate_limits, &routes::all())?,
             cors: Cors::new(&config.cors_origins, config.cors_credentials)?,
             health: config.health,
+            link_secret: config.link_secret,
             agents: config.agents,
             version: config.version,
             streams: config.streams,

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use common::{ADMIN, Api, api_with, ask, config};
-use watchbill_api::{ApiConfig, FirstKey};
+use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
+use watchbill_core::ports::SecretSource;
 
 const FIRST: &str = "the-key-that-everything-begins-with";
 
@@ -22,7 +23,7 @@ struct Vault {
 }
 
 #[async_trait]
-impl FirstKey for Vault {
+impl SecretSource for Vault {
     async fn fetch(&self) -> Result<Arc<str>, String> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.key.lock().unwrap().clone().ok_or_else(|| "sealed".to_owned())

@@ -1,23 +1,48 @@
 //! Delivers what the notify lane holds to a webhook, and does nothing else: what is worth
-//! telling was decided before.
+//! telling was decided before. A notice of an approval shows what the approver is to decide
+//! on, with a link by which they can.
 //!
 //! How to add a channel: another port beside `Webhook`, and its delivery here.
 
-use std::sync::Arc;
+#[cfg(feature = "lambda")]
+pub mod aws;
 
-use watchbill_core::domain::{Event, TenantId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use watchbill_core::domain::{ApprovalId, ApprovalStatus, Event, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::Webhook;
-use watchbill_wire::webhook_body;
+use watchbill_core::ports::{SecretSource, Webhook};
+use watchbill_core::service::{Core, FullApproval, ServiceError};
+use watchbill_wire::{ApprovalLink, LinkKey, tell_approval, webhook_body};
+
+/// By what people decide from a notice.
+pub struct Links {
+    /// What links are signed with; the API reads them with the same.
+    pub secret: Arc<dyn SecretSource>,
+    /// Where people reach the API: `https://watchbill.example.com`.
+    pub base: String,
+    /// Whoever reads the notices: it is they who decide by a link.
+    pub to: String,
+    /// How long a link is good.
+    pub lifetime: Duration,
+}
 
 pub struct Notifier {
     webhook: Option<Arc<dyn Webhook>>,
+    core: Core,
+    links: Option<Links>,
 }
 
 impl Notifier {
     /// Without a webhook every notice is logged and dropped, which is said in the log.
-    pub fn new(webhook: Option<Arc<dyn Webhook>>) -> Self {
-        Self { webhook }
+    pub fn new(webhook: Option<Arc<dyn Webhook>>, core: Core) -> Self {
+        Self { webhook, core, links: None }
+    }
+
+    /// The same, with links in notices of approvals.
+    pub fn linking(self, links: Option<Links>) -> Self {
+        Self { links, ..self }
     }
 
     /// The event's id goes along, so that the other side can tell a repeat.
@@ -29,7 +54,51 @@ impl Notifier {
             );
             return Err(HandlerError::Reject { reason });
         };
-        let body = serde_json::to_vec(&webhook_body(tenant, event)).expect("plain JSON");
+        let mut body = webhook_body(tenant, event);
+        if let Some(approval) = self.open_approval(tenant, event).await? {
+            let url = self.link(tenant, &approval).await?;
+            tell_approval(&mut body, approval.into(), url.as_deref());
+        }
+        let body = serde_json::to_vec(&body).expect("plain JSON");
         webhook.post(event.event_id.as_str(), &body).await
+    }
+
+    /// The approval that the event asks someone to decide on, while it is open.
+    async fn open_approval(
+        &self,
+        tenant: &TenantId,
+        event: &Event,
+    ) -> Result<Option<FullApproval>, HandlerError> {
+        let asks = matches!(event.event_type.as_str(), "approval.requested" | "approval.escalated");
+        let id = event.payload.get("approval_id").and_then(|id| id.as_str());
+        let (true, Some(Ok(id))) = (asks, id.map(ApprovalId::parse)) else { return Ok(None) };
+        match self.core.approval(tenant, &id).await {
+            Ok(full) => Ok(Some(full).filter(|f| f.approval.status == ApprovalStatus::Pending)),
+            Err(ServiceError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn link(
+        &self,
+        tenant: &TenantId,
+        full: &FullApproval,
+    ) -> Result<Option<String>, HandlerError> {
+        let Some(links) = &self.links else { return Ok(None) };
+        let again = |reason: String| HandlerError::retry(Duration::from_secs(15), reason);
+        let secret = links.secret.fetch().await.map_err(again)?;
+        let key = LinkKey::new(secret.as_bytes())
+            .ok_or_else(|| again("the secret of approval links has fewer than 16 bytes".into()))?;
+        let approval = &full.approval;
+        let link = ApprovalLink {
+            tenant: tenant.clone(),
+            approval: approval.id.clone(),
+            plan_hash: approval.plan_hash.clone(),
+            to: links.to.clone(),
+            nonce: format!("{:032x}", self.core.entropy().write_id().0),
+            expires: approval.decide_by.min(self.core.clock().now().plus(links.lifetime)),
+        };
+        let base = links.base.trim_end_matches('/');
+        Ok(Some(format!("{base}/links/{}", key.sign(&link))))
     }
 }

@@ -296,8 +296,14 @@ async fn a_task_that_every_worker_outside_drops_is_given_up() {
 async fn an_approval_nobody_decides_on_expires_with_its_task() {
     let world = World::new(Rules::default(), 1);
     let id = world.create(Priority::P1).await;
-    world.clock.advance(world.core.rules().decide_within);
-    world.sweep().await;
+    let half = world.core.rules().decide_within / 2;
+    for _ in 0..2 {
+        world.clock.advance(half);
+        let (one, other) = (world.sweeper(), world.sweeper());
+        let (one, other) = tokio::join!(one.sweep(1_000), other.sweep(1_000));
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(world.times(&id, "approval.escalated").await, 1, "pointed out again, once");
+    }
     assert_eq!(world.stored(&id).await.value.status, Status::Pending, "its last moment counts");
     world.clock.advance(Duration::from_millis(1));
     let (one, other) = (world.sweeper(), world.sweeper());

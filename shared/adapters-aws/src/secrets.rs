@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Mutex;
-use watchbill_core::ports::Clock;
+use watchbill_core::ports::{Clock, SecretSource};
 
 /// How long a secret that was read is used without another look.
 const FRESH: Duration = Duration::from_secs(300);
@@ -100,6 +101,13 @@ impl Secret {
                 value.map(str::to_owned).ok_or_else(|| "it has no value".to_owned())
             }
         }
+    }
+}
+
+#[async_trait]
+impl SecretSource for Secret {
+    async fn fetch(&self) -> Result<Arc<str>, String> {
+        self.get().await.map_err(|error| error.to_string())
     }
 }
 

@@ -220,7 +220,17 @@ fn the_last_millisecond_is_in_time_and_the_next_is_not() {
     assert!(decide_approval(&approval(), &expire, late, &rules).is_ok());
     assert!(decide_approval(&approval(), &close, late, &rules).is_ok());
     // The due time of the item is the first moment at which expiring succeeds.
-    assert_eq!(approval().due(), Some(late));
+    let escalated = Approval { escalated_at: Some(last), ..approval() };
+    assert_eq!(escalated.due(), Some(late));
+    // Before that it is due when half of the time is gone.
+    let half = approval().due().unwrap();
+    let escalate = ApprovalCommand::Escalate;
+    let given = decide_approval(&approval(), &escalate, half, &rules).unwrap();
+    assert_eq!((given.status, given.escalated_at), (ApprovalStatus::Pending, Some(half)));
+    for (state, at) in [(&given, half), (&approval(), Timestamp::from_millis(half.millis() - 1))] {
+        let refused = decide_approval(state, &escalate, at, &rules);
+        assert!(matches!(refused, Err(ApprovalRejection::NotYet { .. })));
+    }
 }
 
 #[test]
@@ -232,4 +242,19 @@ fn ones_own_is_for_another_to_approve_unless_the_rules_say_so() {
     let rules = Rules { approve_own: true, use_within: Duration::from_secs(5), ..Rules::default() };
     let given = decide_approval(&approval(), &own, now, &rules).unwrap();
     assert_eq!(given.use_by, Some(Timestamp::from_millis(5_000)));
+}
+
+#[test]
+fn a_quorum_counts_each_approver_once() {
+    let (rules, now) = (Rules::default(), Timestamp::from_millis(0));
+    let by = |name: &str| ApprovalCommand::Approve { by: name.into(), own: false };
+    let two = Approval { quorum: 2, ..approval() };
+    let one = decide_approval(&two, &by("kim"), now, &rules).unwrap();
+    assert_eq!((one.status, one.use_by), (ApprovalStatus::Pending, None));
+    let again = decide_approval(&one, &by("kim"), now, &rules);
+    assert_eq!(again, Err(ApprovalRejection::VotedAlready { by: "kim".into() }));
+    let both = decide_approval(&one, &by("sam"), now, &rules).unwrap();
+    assert_eq!(both.status, ApprovalStatus::Approved);
+    assert_eq!(both.decision.unwrap().by, "kim, sam");
+    assert!(both.use_by.is_some());
 }

@@ -7,6 +7,7 @@
 //! - `requests`: the bodies clients send, as tables and typed values.
 //! - `task`, `event`, `approval`, `answers`: what clients get, made `From` the domain.
 //! - `settings`: the rules of an installation as people write them.
+//! - `link`: signed links by which a person decides from a notification.
 //! - `lane`, `bus`: what travels between functions, with a version tag.
 //!
 //! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
@@ -20,8 +21,10 @@ mod bus;
 mod event;
 pub mod form;
 mod lane;
+mod link;
 mod notice;
 mod problem;
+mod render;
 mod requests;
 pub mod rfc3339;
 mod schemas;
@@ -34,7 +37,9 @@ pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX, tenant_of_resources, tenan
 pub use event::{EventFormError, EventView};
 pub use form::{BadForm, Field, FieldError, Form, Kind};
 pub use lane::{LaneForm, LaneFormError};
-pub use notice::{NoticeForm, NoticeFormError, webhook_body};
+pub use link::{ApprovalLink, LinkError, LinkKey};
+pub use notice::{NoticeForm, NoticeFormError, tell_approval, webhook_body};
 pub use problem::Problem;
+pub use render::render_approval;
 pub use requests::*;
 pub use task::{SlaView, TaskView};

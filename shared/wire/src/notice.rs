@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use watchbill_core::domain::{Event, EventPriority, IdError, TenantId};
 
-use crate::{EventFormError, EventView};
+use crate::{ApprovalView, EventFormError, EventView, render_approval};
 
 /// What the notify lane carries. The tag says which form it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,4 +58,18 @@ pub fn webhook_body(tenant: &TenantId, event: &Event) -> Value {
         "tenant": tenant.as_str(),
         "data": EventView::from(event.clone()),
     })
+}
+
+/// Adds to a webhook's body what an approver needs to decide: the approval, its text for
+/// people, and where they decide.
+pub fn tell_approval(body: &mut Value, approval: ApprovalView, url: Option<&str>) {
+    let reasons = approval.reasons.join("; ");
+    body["message"] = Value::from(format!("{}: {reasons}", approval.summary));
+    body["approval"] = json!({
+        "approval_id": approval.approval_id,
+        "text": render_approval(&approval),
+        "plan_hash": approval.plan_hash,
+        "expires_at": approval.expires_at.to_string(),
+        "url": url,
+    });
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
+use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
 
-use crate::config::{ConfigError, FirstKey, StaticKey};
+use crate::config::{ConfigError, StaticKey};
 use crate::fault::Fault;
 
 /// How long a key that was found in the store is good without another look: a revoked key
@@ -26,7 +27,7 @@ struct Cached {
 
 pub struct Keys {
     fixed: Vec<(Hash, Caller)>,
-    first: Option<Arc<dyn FirstKey>>,
+    first: Option<Arc<dyn SecretSource>>,
     cache: Mutex<HashMap<Hash, Cached>>,
 }
 
@@ -57,7 +58,7 @@ impl Keys {
     }
 
     /// The same, with an admin's key that someone else keeps.
-    pub fn beginning_with(self, first: Option<Arc<dyn FirstKey>>) -> Self {
+    pub fn beginning_with(self, first: Option<Arc<dyn SecretSource>>) -> Self {
         Self { first, ..self }
     }
 

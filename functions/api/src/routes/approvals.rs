@@ -1,4 +1,4 @@
-use watchbill_core::domain::{ApprovalId, Role};
+use watchbill_core::domain::{ApprovalId, ApprovalStatus, Role};
 use watchbill_core::ports::Page;
 use watchbill_core::service::FullApproval;
 use watchbill_wire::{
@@ -137,8 +137,16 @@ async fn get(req: Req) -> Answer {
 
 async fn approve(req: Req) -> Answer {
     let id = req.param("id", ApprovalId::parse)?;
-    req.core().approve(req.caller(), &id).await?;
-    let message = format!("Approved by {}", req.caller().name);
+    let given = req.core().approve(req.caller(), &id).await?.approval;
+    let message = match given.status {
+        ApprovalStatus::Pending => format!(
+            "Approved by {}; {} of {} have, and others must",
+            req.caller().name,
+            given.votes.len(),
+            given.quorum
+        ),
+        _ => format!("Approved by {}", req.caller().name),
+    };
     json(&ApprovalDecided { success: true, approval_id: id, message })
 }
 

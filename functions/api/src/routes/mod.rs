@@ -4,6 +4,7 @@ mod access;
 mod approvals;
 mod events;
 mod follow;
+mod links;
 mod service;
 mod tasks;
 
@@ -12,8 +13,14 @@ use watchbill_wire::{Field, Kind};
 use crate::route::Route;
 
 /// Every route there is.
-pub const ROUTES: &[&[Route]] =
-    &[service::ROUTES, tasks::ROUTES, events::ROUTES, approvals::ROUTES, access::ROUTES];
+pub const ROUTES: &[&[Route]] = &[
+    service::ROUTES,
+    tasks::ROUTES,
+    events::ROUTES,
+    approvals::ROUTES,
+    links::ROUTES,
+    access::ROUTES,
+];
 
 pub fn all() -> Vec<&'static Route> {
     ROUTES.iter().flat_map(|group| group.iter()).collect()

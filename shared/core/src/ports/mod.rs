@@ -7,6 +7,7 @@ mod clock;
 mod entropy;
 mod lanes;
 mod planner;
+mod secret;
 mod store;
 mod wake;
 mod webhook;
@@ -17,6 +18,7 @@ pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
 pub use planner::{PlainPlanner, Planner};
+pub use secret::{FixedSecret, SecretSource};
 pub use store::{
     Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,
     ListRange, MAX_WRITES, NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId,

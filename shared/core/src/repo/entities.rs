@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::codec::Entity;
 use super::keys;
 use crate::domain::{
-    ApiKey, Approval, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId, Timestamp,
+    ApiKey, Approval, ApprovalId, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId,
+    Timestamp,
 };
 use crate::govern::Record;
 use crate::ports::{Key, ListEntry};
@@ -64,6 +65,30 @@ impl Entity for Record {
 
     fn key(&self) -> Key {
         keys::record_key(&self.tenant, &self.id)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        Some(self.expires)
+    }
+}
+
+/// An approval link that a decision has used up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsedLink {
+    pub tenant: TenantId,
+    pub nonce: String,
+    pub approval: ApprovalId,
+    pub by: String,
+    pub at: Timestamp,
+    /// After the link itself has run out.
+    pub expires: Timestamp,
+}
+
+impl Entity for UsedLink {
+    const KIND: &'static str = "used_link";
+
+    fn key(&self) -> Key {
+        keys::link_key(&self.tenant, &self.nonce)
     }
 
     fn expires(&self) -> Option<Timestamp> {

@@ -42,6 +42,11 @@ pub fn event_key(tenant: &TenantId, id: &EventId) -> Key {
     Key::new(part(tenant, format_args!("evt#{}", escape_key_part(id.as_str()))), HEAD)
 }
 
+/// A link that was used up.
+pub fn link_key(tenant: &TenantId, nonce: &str) -> Key {
+    Key::new(part(tenant, format_args!("link#{}", escape_key_part(nonce))), HEAD)
+}
+
 /// Something for the audit, until it is recorded.
 pub fn record_key(tenant: &TenantId, id: &str) -> Key {
     Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)

@@ -1,9 +1,30 @@
+use std::time::Duration;
+
 use super::core::Core;
 use super::{FullApproval, ServiceError};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
-use crate::domain::{Approval, ApprovalId, ApprovalStatus, Caller, TenantId};
+use crate::domain::{Approval, ApprovalId, ApprovalStatus, Caller, TenantId, Timestamp};
 use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
-use crate::repo::{self, Versioned, decode, encode};
+use crate::repo::{self, UsedLink, Versioned, decode, encode};
+
+/// How long a used link is remembered after it has run out: clocks may differ.
+const KEEP_USED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A link that someone decides by, proved by whoever took it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkUse {
+    pub nonce: String,
+    pub plan_hash: String,
+    /// To whom it was given: this is who decides.
+    pub to: String,
+    pub expires: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkDecision {
+    Approve,
+    Reject { reason: Option<String> },
+}
 
 impl Core {
     async fn stored_approval(
@@ -89,7 +110,7 @@ impl Core {
         let stored = self.stored_approval(&caller.tenant, id).await?;
         let own = stored.value.requested_by == caller.name;
         let command = ApprovalCommand::Approve { by: caller.name.clone(), own };
-        self.decide_on(stored, &command).await
+        self.decide_on(stored, &command, Vec::new()).await
     }
 
     pub async fn reject(
@@ -100,7 +121,55 @@ impl Core {
     ) -> Result<FullApproval, ServiceError> {
         let stored = self.stored_approval(&caller.tenant, id).await?;
         let command = ApprovalCommand::Reject { by: caller.name.clone(), reason };
-        self.decide_on(stored, &command).await
+        self.decide_on(stored, &command, Vec::new()).await
+    }
+
+    /// Decides by a link from a notification, which is used up by it: its mark stands in the
+    /// commit of the decision, so that a second click finds it, however the first one went on.
+    pub async fn decide_by_link(
+        &self,
+        tenant: &TenantId,
+        id: &ApprovalId,
+        link: &LinkUse,
+        decision: LinkDecision,
+    ) -> Result<FullApproval, ServiceError> {
+        let stored = self.stored_approval(tenant, id).await?;
+        if let Some(used) = self.store().get(&repo::link_key(tenant, &link.nonce)).await? {
+            let used: UsedLink = decode(&used)?.value;
+            let message = format!(
+                "this link was used already, at {}; the approval is {}",
+                used.at,
+                stored.value.status.as_str()
+            );
+            return Err(ServiceError::Conflict { message });
+        }
+        if stored.value.plan_hash != link.plan_hash {
+            let message = "this link is for another plan; wait for the next notice".to_owned();
+            return Err(ServiceError::Conflict { message });
+        }
+        let by = link.to.clone();
+        let command = match decision {
+            LinkDecision::Approve => {
+                let own = stored.value.requested_by == by;
+                ApprovalCommand::Approve { by, own }
+            }
+            LinkDecision::Reject { reason } => ApprovalCommand::Reject { by, reason },
+        };
+        let used = UsedLink {
+            tenant: tenant.clone(),
+            nonce: link.nonce.clone(),
+            approval: id.clone(),
+            by: link.to.clone(),
+            at: self.clock().now(),
+            expires: link.expires.plus(KEEP_USED),
+        };
+        let item = encode(&used, None);
+        self.decide_on(stored, &command, vec![Write::Put { item, expect: Expect::Absent }]).await
+    }
+
+    /// Whether a decision has used a link up.
+    pub async fn is_link_used(&self, tenant: &TenantId, nonce: &str) -> Result<bool, ServiceError> {
+        Ok(self.store().get(&repo::link_key(tenant, nonce)).await?.is_some())
     }
 
     /// Looks at an approval that is due: points it out again at half of its time, and closes
@@ -113,7 +182,7 @@ impl Core {
         let stored = self.stored_approval(tenant, id).await?;
         let over = self.clock().now() > stored.value.decide_by;
         let command = if over { ApprovalCommand::Expire } else { ApprovalCommand::Escalate };
-        match self.decide_on(stored, &command).await {
+        match self.decide_on(stored, &command, Vec::new()).await {
             Ok(_) => Ok(true),
             Err(ServiceError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -126,6 +195,7 @@ impl Core {
         &self,
         stored: Versioned<Approval>,
         command: &ApprovalCommand,
+        mut beside: Vec<Write>,
     ) -> Result<FullApproval, ServiceError> {
         let next = decide_approval(&stored.value, command, self.clock().now(), self.rules())
             .map_err(refused)?;
@@ -154,7 +224,7 @@ impl Core {
             .await?
             .ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
         let item = encode(&next, stored.unknown.as_deref());
-        let beside = [Write::Put { item, expect: Expect::Version(stored.version) }];
+        beside.push(Write::Put { item, expect: Expect::Version(stored.version) });
         self.command_on(task, &task_command, &beside)
             .await
             .map_err(|error| error.into_service(&task_id))?;

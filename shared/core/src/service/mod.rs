@@ -16,6 +16,7 @@ mod tasks;
 mod timeline;
 mod types;
 
+pub use approvals::{LinkDecision, LinkUse};
 pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;

@@ -46,7 +46,7 @@ use watchbill_router::Router;
 use watchbill_sweeper::Sweeper;
 
 pub use feeds::LagReport;
-pub use notices::Notices;
+pub use notices::{LinkSettings, Notices};
 
 /// How the bundle is set up.
 #[derive(Clone)]
@@ -174,8 +174,7 @@ impl Bundle {
             Arc::new(IntakeOnBus(Intake::new(self.core.clone(), reactions)));
         let mut subscribers = vec![intake];
         if let Some(notices) = notices {
-            let clock = self.core.clock().clone();
-            let (lane, delivering) = notices::open(notices, clock, stopped.clone());
+            let (lane, delivering) = notices::open(notices, self.core.clone(), stopped.clone());
             subscribers.push(Arc::new(lane));
             self.background.push(tokio::spawn(delivering));
         }

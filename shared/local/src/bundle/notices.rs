@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, watch};
 use watchbill_adapters_local::bus::Subscriber;
 use watchbill_core::domain::{Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Clock, Webhook};
-use watchbill_notifier::Notifier;
+use watchbill_core::ports::{Clock, FixedSecret, Webhook};
+use watchbill_core::service::Core;
+use watchbill_notifier::{Links, Notifier};
 
 /// Notices that wait for their delivery; one more is logged and dropped.
 const MOST: usize = 1_000;
@@ -23,6 +24,17 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 pub struct Notices {
     pub webhook: Arc<dyn Webhook>,
     pub types: Vec<String>,
+    /// By what people decide from a notice.
+    pub links: Option<LinkSettings>,
+}
+
+#[derive(Clone)]
+pub struct LinkSettings {
+    pub secret: Arc<str>,
+    /// Where people reach this server.
+    pub base: String,
+    pub to: String,
+    pub lifetime: Duration,
 }
 
 type Notice = (TenantId, Event);
@@ -57,11 +69,18 @@ impl Subscriber for NoticeLane {
 /// The lane, and the work of delivering what it holds until the bundle stops.
 pub fn open(
     notices: Notices,
-    clock: Arc<dyn Clock>,
+    core: Core,
     mut stopped: watch::Receiver<bool>,
 ) -> (NoticeLane, impl Future<Output = ()> + Send) {
     let (sender, mut waiting) = mpsc::channel::<Notice>(MOST);
-    let notifier = Notifier::new(Some(notices.webhook));
+    let clock = core.clock().clone();
+    let links = notices.links.map(|links| Links {
+        secret: Arc::new(FixedSecret(links.secret)),
+        base: links.base,
+        to: links.to,
+        lifetime: links.lifetime,
+    });
+    let notifier = Notifier::new(Some(notices.webhook), core).linking(links);
     let delivering = async move {
         loop {
             let notice = tokio::select! {

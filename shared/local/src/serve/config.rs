@@ -3,11 +3,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use watchbill_api::{JwtConfig, RateLimits, StaticKey};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Role, TenantId, hash_key};
+use watchbill_core::domain::{Role, TenantId, hash_key, parse_span};
 use watchbill_core::govern::Policy;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::service::Governance;
@@ -47,11 +48,24 @@ pub struct Notify {
     pub url: String,
     pub secret: Option<String>,
     pub events: Vec<String>,
+    /// Where people reach this server, for links; its own address where nothing is said.
+    pub public_url: Option<String>,
+    /// Who reads the notices and decides by their links.
+    pub approver: String,
+    pub link_for: Duration,
 }
 
 /// Events that are worth a notice, unless others are named.
-const WORTH_A_NOTICE: &[&str] =
-    &["approval.requested", "task.failed", "sla.violation", "alert.triggered"];
+const WORTH_A_NOTICE: &[&str] = &[
+    "approval.requested",
+    "approval.escalated",
+    "task.failed",
+    "sla.violation",
+    "alert.triggered",
+];
+
+/// How long a link in a notice is good, unless another time is set.
+const LINK_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What tokens are checked with.
 pub struct JwtSettings {
@@ -116,7 +130,7 @@ impl Config {
                 Some(list) => words(list),
                 None => file.probes.allow_hosts.clone(),
             },
-            notify: notify(&file, env),
+            notify: notify(&file, env)?,
             first_task: match env.get("WATCHBILL_FIRST_TASK") {
                 Some(text) => on_or_off("WATCHBILL_FIRST_TASK", text)?,
                 None => file.first_task.unwrap_or(true),
@@ -141,15 +155,29 @@ fn reactions(file: &File, env: &Env) -> anyhow::Result<Vec<Reaction>> {
     }
 }
 
-fn notify(file: &File, env: &Env) -> Option<Notify> {
-    let url = env.get("WATCHBILL_WEBHOOK_URL").cloned().or(file.notify.webhook.clone())?;
+fn notify(file: &File, env: &Env) -> anyhow::Result<Option<Notify>> {
+    let url = env.get("WATCHBILL_WEBHOOK_URL").cloned().or(file.notify.webhook.clone());
+    let Some(url) = url else { return Ok(None) };
+    let said = |name: &str, of_file: &Option<String>| env.get(name).or(of_file.as_ref()).cloned();
+    let link_for = match said("WATCHBILL_LINK_FOR", &file.notify.link_for) {
+        Some(text) => parse_span(&text).context("notify.link_for")?,
+        None => LINK_FOR,
+    };
     let events = match env.get("NOTIFY_EVENTS") {
         Some(list) => Some(words(list)),
         None => file.notify.events.clone(),
     };
     let worth = || WORTH_A_NOTICE.iter().map(|name| (*name).to_owned()).collect();
     let secret = env.get("WATCHBILL_WEBHOOK_SECRET").cloned();
-    Some(Notify { url, secret, events: events.unwrap_or_else(worth) })
+    Ok(Some(Notify {
+        url,
+        secret,
+        events: events.unwrap_or_else(worth),
+        public_url: said("WATCHBILL_PUBLIC_URL", &file.notify.public_url),
+        approver: said("WATCHBILL_APPROVER", &file.notify.approver)
+            .unwrap_or_else(|| "on-call".to_owned()),
+        link_for,
+    }))
 }
 
 /// `ORCHESTRATOR_API_KEY_<NAME>=<key>:<role>`

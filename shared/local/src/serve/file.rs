@@ -75,6 +75,9 @@ pub struct Probes {
 pub struct Notify {
     pub webhook: Option<String>,
     pub events: Option<Vec<String>>,
+    pub public_url: Option<String>,
+    pub approver: Option<String>,
+    pub link_for: Option<String>,
 }
 
 impl File {

@@ -2,11 +2,14 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Map, Value};
+use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_core::domain::{Caller, Event, Priority, Role, Task, TaskType, TenantId};
+use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::{Core, EventFilter, Identity, NewTask, TimelineKind};
 
 use super::config::Config;
@@ -39,6 +42,26 @@ pub async fn admin_key(core: &Core, config: &Config) -> anyhow::Result<AdminKey>
         core.create_key(&by, &tenant, "admin", Role::Admin).await.context("making an admin key")?;
     write_private(&file, &key)?;
     Ok(AdminKey::Made { key, file })
+}
+
+/// What approval links are signed with: made at the first start, kept beside the store.
+pub fn link_secret(data: &Path) -> anyhow::Result<Arc<str>> {
+    let file = data.join("link.key");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => return Ok(text.trim().into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("{} can't be read", file.display()));
+        }
+    }
+    std::fs::create_dir_all(data).with_context(|| format!("{} can't be made", data.display()))?;
+    let secret = format!("{:032x}{:032x}", random(), random());
+    write_private(&file, &secret)?;
+    Ok(secret.into())
+}
+
+fn random() -> u128 {
+    SystemEntropy.write_id().0
 }
 
 fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {

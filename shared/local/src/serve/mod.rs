@@ -10,6 +10,7 @@ mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +26,10 @@ use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_core::domain::Agent;
+use watchbill_core::ports::FixedSecret;
 use watchbill_core::service::Core;
 
-use crate::bundle::{Bundle, Notices, Settings, registry};
+use crate::bundle::{Bundle, LinkSettings, Notices, Settings, registry};
 use crate::cli::args::ServeArgs;
 use config::Config;
 
@@ -46,7 +48,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         rules: config.rules.clone(),
         governance: config.governance.clone(),
         reactions: config.reactions.clone(),
-        notices: config.notify.as_ref().map(notices).transpose()?,
+        notices: match &config.notify {
+            Some(notify) => Some(notices(notify, address, &config.data)?),
+            None => None,
+        },
         slots: config.slots,
         ..Settings::default()
     };
@@ -152,10 +157,16 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::Tas
     })
 }
 
-fn notices(notify: &config::Notify) -> anyhow::Result<Notices> {
+fn notices(notify: &config::Notify, address: SocketAddr, data: &Path) -> anyhow::Result<Notices> {
     let clock = Arc::new(SystemClock::new());
     let webhook = HttpWebhook::new(&notify.url, notify.secret.as_deref(), clock)?;
-    Ok(Notices { webhook: Arc::new(webhook), types: notify.events.clone() })
+    let links = LinkSettings {
+        secret: first::link_secret(data)?,
+        base: notify.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+        to: notify.approver.clone(),
+        lifetime: notify.link_for,
+    };
+    Ok(Notices { webhook: Arc::new(webhook), types: notify.events.clone(), links: Some(links) })
 }
 
 fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
@@ -168,6 +179,10 @@ fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
         static_keys: config.static_keys.clone(),
         operator_key_hash: config.operator_key_hash.clone(),
         first_key: None,
+        link_secret: match config.notify {
+            Some(_) => Some(Arc::new(FixedSecret(first::link_secret(&config.data)?))),
+            None => None,
+        },
         jwt,
         rate_limits: config.rate_limits.clone(),
         cors_origins: config.cors_origins.clone(),

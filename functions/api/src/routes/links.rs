@@ -1,0 +1,211 @@
+//! Deciding by a link from a notification: looking shows, only the form's button decides, so
+//! that programs that follow links to preview them decide nothing.
+
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use watchbill_core::domain::ApprovalStatus;
+use watchbill_core::service::{LinkDecision, LinkUse};
+use watchbill_wire::{
+    ApprovalLink, ApprovalView, Field, Kind, LinkError, LinkKey, render_approval,
+};
+
+use crate::docs;
+use crate::fault::Fault;
+use crate::req::Req;
+use crate::route::{Access, Answer, Doc, Route, Success, Verb, raw};
+use crate::state::ApiState;
+
+const PAGE: &str = include_str!("../link.html");
+const TOKEN: &[Field] = &[Field::needed(
+    "token",
+    Kind::Text { most: 2_048, lines: false },
+    "The token of the link, as it was sent.",
+)];
+/// Characters of a reason.
+const REASON: usize = 2_000;
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/links/{token}",
+        access: Access::Public,
+        handler: |req| Box::pin(show(req)),
+        doc: Doc {
+            text: "A page for people, from a notification: shows what is asked, with a form that \
+                   decides. Looking at it changes nothing.",
+            path: TOKEN,
+            errors: &[403, 404, 409, 410, 503],
+            ..Doc::new(
+                "Approvals",
+                "show_link",
+                "Show what a link is for",
+                Success::Text("text/html"),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/links/{token}",
+        access: Access::Public,
+        handler: |req| Box::pin(decide(req)),
+        doc: Doc {
+            text: "What the page's form sends: `decision` is `approve` or `reject`, with a \
+                   `reason` if one is given, as application/x-www-form-urlencoded. The link is \
+                   used up by it.",
+            path: TOKEN,
+            errors: &[400, 403, 404, 409, 410, 413, 415, 503],
+            ..Doc::new(
+                "Approvals",
+                "decide_by_link",
+                "Decide by a link",
+                Success::Text("text/html"),
+            )
+        },
+    },
+];
+
+async fn show(req: Req) -> Answer {
+    let token = token(&req)?;
+    page(open_and_show(&req.state, &token).await)
+}
+
+async fn decide(mut req: Req) -> Answer {
+    let token = token(&req)?;
+    let decided = async {
+        let form = req.form_body().await?;
+        open_and_decide(&req.state, &token, &form).await
+    };
+    page(decided.await)
+}
+
+/// What the page says, or the fault it tells of.
+struct Said {
+    title: String,
+    text: String,
+    /// The form is shown.
+    open: bool,
+}
+
+async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
+    let link = link(state, token).await?;
+    let core = state.core();
+    let full = core.approval(&link.tenant, &link.approval).await?;
+    let open = full.approval.status == ApprovalStatus::Pending
+        && full.approval.plan_hash == link.plan_hash
+        && !core.is_link_used(&link.tenant, &link.nonce).await?;
+    let view = ApprovalView::from(full);
+    let title = match (view.status, open) {
+        (ApprovalStatus::Pending, true) => format!("{} asks for leave", view.requested_by),
+        (ApprovalStatus::Pending, false) => "This link was used already".to_owned(),
+        (status, _) => format!("This is {} already", status.as_str()),
+    };
+    Ok(Said { title, text: render_approval(&view), open })
+}
+
+async fn open_and_decide(
+    state: &ApiState,
+    token: &str,
+    form: &[(String, String)],
+) -> Result<Said, Fault> {
+    let link = link(state, token).await?;
+    let field = |name: &str| form.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let reason = field("reason").map(str::trim).filter(|reason| !reason.is_empty());
+    if reason.is_some_and(|reason| reason.chars().count() > REASON) {
+        let fault = format!("the reason has more than {REASON} characters, the most taken");
+        return Err(Fault::field("reason", fault));
+    }
+    let decision = match field("decision") {
+        Some("approve") => LinkDecision::Approve,
+        Some("reject") => LinkDecision::Reject { reason: reason.map(str::to_owned) },
+        other => {
+            let shown: String = other.unwrap_or_default().chars().take(32).collect();
+            let fault = format!("decision is '{shown}': send approve or reject");
+            return Err(Fault::field("decision", fault));
+        }
+    };
+    let used = LinkUse {
+        nonce: link.nonce.clone(),
+        plan_hash: link.plan_hash.clone(),
+        to: link.to.clone(),
+        expires: link.expires,
+    };
+    let full = state.core().decide_by_link(&link.tenant, &link.approval, &used, decision).await?;
+    let title = match full.approval.status {
+        ApprovalStatus::Approved => format!("Approved by {}", link.to),
+        ApprovalStatus::Rejected => format!("Rejected by {}", link.to),
+        _ => {
+            let (have, need) = (full.approval.votes.len(), full.approval.quorum);
+            format!("Your yes is counted: {have} of {need}")
+        }
+    };
+    Ok(Said { title, text: render_approval(&ApprovalView::from(full)), open: false })
+}
+
+fn token(req: &Req) -> Result<String, Fault> {
+    req.param("token", |token| Ok::<_, std::convert::Infallible>(token.to_owned()))
+}
+
+async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, Fault> {
+    let Some(source) = &state.shared().link_secret else {
+        let detail = "there are no approval links here; decide with `watchbill approvals`";
+        return Err(Fault::new(StatusCode::NOT_FOUND, detail));
+    };
+    let secret = source.fetch().await.map_err(|reason| {
+        tracing::error!("the secret of approval links can't be told: {reason}");
+        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "links can't be read now; try again later")
+    })?;
+    let key = LinkKey::new(secret.as_bytes()).ok_or_else(|| {
+        tracing::error!("the secret of approval links has fewer than 16 bytes");
+        Fault::internal()
+    })?;
+    key.open(token, state.core().clock().now()).map_err(|error| match error {
+        LinkError::Forged => Fault::new(StatusCode::FORBIDDEN, error.to_string()),
+        LinkError::Expired(_) => Fault::new(StatusCode::GONE, error.to_string()),
+    })
+}
+
+/// A page for whatever became of it: people look at it, so faults are pages too.
+fn page(said: Result<Said, Fault>) -> Answer {
+    let (status, said) = match said {
+        Ok(said) => (StatusCode::OK, said),
+        Err(fault) => {
+            let title = fault.status.canonical_reason().unwrap_or("That did not work");
+            let said = Said { title: title.to_owned(), text: fault.detail, open: false };
+            (fault.status, said)
+        }
+    };
+    let form = if said.open { "" } else { " hidden" };
+    let page = PAGE
+        .replace("{{form}}", form)
+        .replace("{{title}}", &escape(&said.title))
+        .replace("{{text}}", &escape(&said.text));
+    Ok(with_policy(raw(status, "text/html; charset=utf-8", page.into())))
+}
+
+fn with_policy(mut response: Response) -> Response {
+    let policy = format!(
+        "default-src 'none'; style-src '{}'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
+        docs::hash_of(PAGE, "style")
+    );
+    let policy = HeaderValue::from_str(&policy).expect("a policy is ASCII");
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Braces are the page's own marks.
+            '{' => out.push_str("&#123;"),
+            c => out.push(c),
+        }
+    }
+    out
+}

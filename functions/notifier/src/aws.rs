@@ -1,0 +1,51 @@
+//! The notifier on Lambda: its webhook and its links from the template.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use watchbill_adapters_aws::config::Setup;
+use watchbill_adapters_aws::lambda::NoticeHandler;
+use watchbill_adapters_net::webhook::HttpWebhook;
+use watchbill_core::domain::{Event, TenantId, parse_span};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::Webhook;
+
+use crate::{Links, Notifier};
+
+/// How long a link in a notice is good, unless another time is set.
+const LINK_FOR: Duration = Duration::from_secs(60 * 60);
+
+pub async fn notifier(setup: &Setup) -> anyhow::Result<Notifier> {
+    let secret = setup.read_parameter("WATCHBILL_WEBHOOK_SECRET_PARAMETER").await?;
+    let url = setup.get("WATCHBILL_WEBHOOK_URL");
+    let webhook = url.map(|url| HttpWebhook::new(url, secret.as_deref(), setup.clock.clone()));
+    let webhook = webhook.transpose()?.map(|webhook| Arc::new(webhook) as Arc<dyn Webhook>);
+    Ok(Notifier::new(webhook, setup.core()?).linking(links(setup)?))
+}
+
+/// Signed with what is made of the admin's key: whoever holds that may decide anyway.
+fn links(setup: &Setup) -> anyhow::Result<Option<Links>> {
+    let secret = setup.managed_secret("WATCHBILL_ADMIN_SECRET", "key");
+    let (Some(secret), Some(base)) = (secret, setup.get("WATCHBILL_PUBLIC_URL")) else {
+        return Ok(None);
+    };
+    let lifetime = match setup.get("WATCHBILL_LINK_FOR") {
+        Some(text) => parse_span(text).context("WATCHBILL_LINK_FOR")?,
+        None => LINK_FOR,
+    };
+    Ok(Some(Links {
+        secret: Arc::new(secret),
+        base: base.to_owned(),
+        to: setup.get("WATCHBILL_APPROVER").unwrap_or("on-call").to_owned(),
+        lifetime,
+    }))
+}
+
+#[async_trait]
+impl NoticeHandler for Notifier {
+    async fn deliver(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
+        Notifier::deliver(self, tenant, event).await
+    }
+}
