@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 pub use json::json;
-pub use writer::CleanWriter;
+pub use writer::{CleanWriter, clean_panics};
 
 /// What stands where a secret stood.
 pub const HIDDEN: &str = "***";

@@ -1,6 +1,6 @@
 //! Names that tell a secret: `password`, `API_KEY`, `clientSecret`.
 
-use super::HIDDEN;
+use super::{HIDDEN, filter};
 
 /// One of these stands in each such name; see [`PARTS`].
 pub(super) const WORDS: &[&str] = &[
@@ -139,6 +139,9 @@ enum Sort {
 }
 
 fn sort(name: &str) -> Sort {
+    if name.len() > 3 && !filter::any(name.as_bytes()) {
+        return Sort::Plain;
+    }
     // The longest of our own is 32 bytes long; nobody's secret has a name of kilobytes.
     let name: String = name
         .chars()

@@ -32,6 +32,14 @@ impl<W: Write> Write for CleanWriter<W> {
     }
 }
 
+/// Has panics told on standard error without secrets: their texts may quote anything.
+pub fn clean_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // Nobody reads it if this fails.
+        let _ = writeln!(io::stderr(), "{}", text(&panic.to_string()));
+    }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
