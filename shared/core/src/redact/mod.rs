@@ -135,6 +135,35 @@ mod tests {
             ("mysql --password hunter2 -h db", "mysql --password *** -h db"),
             ("the password is hunter2", "the password is ***"),
             ("AccountKey=abc==;Endpoint=x", "AccountKey=***;Endpoint=x"),
+            ("Object {\"password\": String(\"a b\")}", "Object {\"password\": ***)}"),
+            ("said \"{\\\"token\\\":\\\"a b\\\"}\" once", "said \"{\\\"token\\\":***}\" once"),
+            ("tokens: 123 of 4000 used", "tokens: 123 of 4000 used"),
+            (
+                "send X-API-Key: <key> or Authorization: Bearer <token>",
+                "send X-API-Key: <key> or Authorization: Bearer <token>",
+            ),
+            (
+                "clone https://x0123456789abcdef@host/r and git@host:r",
+                "clone https://***@host/r and git@host:r",
+            ),
+            (
+                "basic monitoring and bearer authentication",
+                "basic monitoring and bearer authentication",
+            ),
+            ("wb_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "***"),
+            ("wb_01234567 is a prefix", "wb_01234567 is a prefix"),
+            (
+                "GET /o?X-Amz-Credential=AKIA/x&X-Amz-Signature=ab12&n=1",
+                "GET /o?X-Amz-Credential=***&X-Amz-Signature=***&n=1",
+            ),
+            (
+                "plan_hash=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "plan_hash=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            ),
+            (
+                "disk-usage-of-the-machine and task_id=019a00c8-9480-7000",
+                "disk-usage-of-the-machine and task_id=019a00c8-9480-7000",
+            ),
             ("t=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln end", "t=*** end"),
         ] {
             assert_eq!(text(line), expected, "{line}");

@@ -42,7 +42,7 @@ pub(super) const ASSIGNED: &str = concat!(
     r#"password|passwd|passphrase|pwd|[_.-]pass|secret|token|api[_-]?key|access[_-]?key"#,
     r#"|account[_-]?key|private[_-]?key|signing[_-]?key|credential|session[_-]?id|signature"#,
     r#")[A-Za-z0-9_.-]*(?:\\*["'])?(?:\x1b\[[0-9;]*m)*\s*(?:=>|[:=])\s*(?:\x1b\[[0-9;]*m)*)"#,
-    r#"("(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"#,
+    r#"((?:[A-Za-z]{1,16}\()?"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"#,
     r#"|\\"(?:[^"\\]|\\\\(?:\\["\\]|[^"\\]))*(?:\\")?|\\+["'][^"']*["']?"#,
     r#"|[^\s,;&}\])"']+)"#,
 );

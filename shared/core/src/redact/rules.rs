@@ -114,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
         starts: true,
         ..rule(
             &["sk-", "sk_", "rk_", "pk_live_", "pk_test_", "whsec_", "gsk_"],
-            r"((?:^|[^A-Za-z0-9]|\\[nrtbf]|\\u[0-9a-fA-F]{4})(?:sk|rk|pk|gsk|whsec)[_-](?:live_|test_|proj-|ant-|svcacct-)?)([A-Za-z0-9_+/=-]{16,})",
+            r"((?:^|[^A-Za-z0-9]|\\[nrtbf]|\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2})(?:sk|rk|pk|gsk|whsec)[_-](?:live_|test_|proj-|ant-|svcacct-)?)([A-Za-z0-9_+/=-]{16,})",
             With::Unless(is_word),
         )
     },

@@ -155,11 +155,7 @@ fn requestable(text: &str) -> Result<TaskType, UnknownName> {
             .filter(|one| **one != TaskType::OpsCycle)
             .map(|one| one.as_str())
             .collect();
-        UnknownName {
-            what: "type",
-            value: text.chars().take(64).collect(),
-            known: known.join(", "),
-        }
+        UnknownName { what: "type", value: redact::shortened(text, 64), known: known.join(", ") }
     };
     match TaskType::parse(text) {
         // Made only by the schedule.
