@@ -5,6 +5,7 @@
 //! - `repo`: what holds for the repository.
 //! - `e2e`: scenarios over HTTP, the same for every back end. The one that deploys
 //!   template.yaml needs what stands in `deployed/`, in Python, as the emulator does.
+//! - `leave`: no effect without leave, in any order of events.
 //! - `crash`: the shipped binary, killed under load again and again.
 //! - `pump`: router and recorder behind a stream that does all that streams may do.
 //! - `rig`: what those two share: the binary, a client, the audit of what was recorded.
@@ -12,6 +13,7 @@
 mod aws;
 mod crash;
 mod e2e;
+mod leave;
 mod pump;
 mod repo;
 mod rig;

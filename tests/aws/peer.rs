@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Steps, Taken};
 use watchbill_core::domain::Agent;
+use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
 use watchbill_testkit::SeededEntropy;
@@ -83,6 +84,12 @@ impl Effect for Create {
         Duration::from_secs(2)
     }
 
+    fn call(&self) -> ToolCall {
+        let arguments = json!({"environment": "sandbox", "project": self.key});
+        let arguments = arguments.as_object().cloned().expect("it is an object");
+        ToolCall { tool: "deploy".to_owned(), arguments, mutating: true }
+    }
+
     /// One in five does not go as it should, like all other calls.
     async fn attempt(&self) -> Attempt {
         let error = "the peer did not answer".to_owned();
@@ -146,6 +153,7 @@ impl TaskAgent for Creator {
                 RunEnd::Suspended { resume_at: run.clock.now().plus(after), note: error }
             }
             Ok(Taken::Undecidable { error }) => RunEnd::Blocked { reason: error, question: None },
+            Ok(Taken::Withheld(withheld)) => RunEnd::Withheld(withheld),
             Ok(Taken::Stopped { reason }) => RunEnd::retryable(reason),
             Err(error) => RunEnd::Failed {
                 error: error.to_string(),

@@ -14,6 +14,7 @@ use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api, ask};
 use serde_json::{Map, Value, json};
 use watchbill_api::{Access, ROUTES, Route, Success};
 use watchbill_core::domain::{PublishedEvent, Role, TenantId};
+use watchbill_core::govern::Record;
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
 use watchbill_core::redact::CleanWriter;
 use watchbill_core::repo::{LedgerPeek, decode};
@@ -299,6 +300,7 @@ async fn recorded(api: &Api) {
             "event" => {
                 vec![Entry::Published(decode::<PublishedEvent>(&item).unwrap().value.event)]
             }
+            "record" => vec![Entry::Record(Box::new(decode::<Record>(&item).unwrap().value.clean()))],
             _ => continue,
         };
         api.append(&tenant, entries).await;

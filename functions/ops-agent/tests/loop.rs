@@ -141,7 +141,7 @@ fn run_of(id: &str, task_type: &str, metadata: Value, payload: Value) -> Run {
     .unwrap();
     let payload = payload.as_object().unwrap().clone();
     let deadline = Duration::from_secs(60);
-    Run { task, payload, deadline, notes: Notes::new(clock.clone()), clock }
+    Run { task, payload, deadline, notes: Notes::new(clock.clone()), clock, steps: None }
 }
 
 fn ports() -> OpsPorts {

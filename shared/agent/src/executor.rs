@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
-use watchbill_core::decide::{Command, Ending, Proof, Rejection};
+use watchbill_core::decide::{Command, Ending, Leave, Proof, Rejection};
 use watchbill_core::domain::{Agent, Note, Outcome, Status, Task, Timestamp};
 use watchbill_core::govern::{Earned, ReputationEvent, ReputationRules};
 use watchbill_core::handler::HandlerError;
@@ -15,7 +15,8 @@ use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Runner, ServiceError, Verdict};
 
-use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent};
+use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent, Withheld};
+use crate::steps::Steps;
 
 /// Between two tries to write an ending that the store would not take.
 const WRITE_AGAIN: Duration = Duration::from_millis(200);
@@ -137,6 +138,7 @@ impl Executor {
         let StoredTask { value, version, unknown, due } = claimed;
         let run = Run {
             payload,
+            steps: Some(Steps::of_run(self.core.clone(), &value)),
             task: value,
             deadline: clock.monotonic() + limit,
             notes: Notes::new(clock.clone()),
@@ -194,7 +196,7 @@ impl Executor {
         let Ended { mut end, notes } = ended;
         let events = match &mut end {
             RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
-            RunEnd::Blocked { .. } | RunEnd::Suspended { .. } => Vec::new(),
+            RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
         let ending = self.ending(task, end, until, beside).await?;
         let outcome = outcome(&ending, &self.core.rules().reputation);
@@ -216,6 +218,10 @@ impl Executor {
             }
             RunEnd::Blocked { reason, question } => Ending::Blocked { reason, question },
             RunEnd::Suspended { resume_at, note } => Ending::Suspended { resume_at, note },
+            RunEnd::Withheld(Withheld { leave, beside: writes }) => {
+                beside.extend(writes);
+                withheld(leave)
+            }
         })
     }
 
@@ -272,10 +278,28 @@ fn outcome(ending: &Ending, rules: &ReputationRules) -> Outcome {
         Ending::Succeeded { .. } => Some(ReputationEvent::TaskSuccess),
         Ending::Failed { .. } | Ending::FailedForGood { .. } => Some(ReputationEvent::TaskFailure),
         Ending::Blocked { question: Some(_), .. } => Some(ReputationEvent::HumanEscalation),
-        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
+        Ending::Blocked { .. }
+        | Ending::Asks(_)
+        | Ending::Refused { .. }
+        | Ending::Suspended { .. } => None,
     };
-    let reputation: Vec<Earned> = event.map(|event| rules.earned(event)).into_iter().collect();
+    let mut reputation: Vec<Earned> = event.map(|event| rules.earned(event)).into_iter().collect();
+    if let Ending::Refused { earned, .. } = ending {
+        reputation.extend(*earned);
+    }
     Outcome { reputation, ..Outcome::default() }
+}
+
+/// How a run ends that governance did not let go on.
+fn withheld(leave: Leave) -> Ending {
+    match leave {
+        Leave::Ask(asked) => Ending::Asks(asked),
+        Leave::Refused { error, earned } => Ending::Refused { error, earned },
+        Leave::Hold { until, why } => Ending::Suspended { resume_at: until, note: why },
+        Leave::Granted { .. } => Ending::FailedForGood {
+            error: "the run stopped for want of leave, though it has leave".to_owned(),
+        },
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

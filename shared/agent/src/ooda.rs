@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
+use watchbill_core::decide::Leave;
 use watchbill_core::domain::{Status, TaskType, Timestamp};
 
 use crate::playbook::{Action, Class, Classification, Plan, Refusal, classify};
@@ -253,6 +254,12 @@ fn in_short(ended: &RunEnd) -> String {
         RunEnd::Failed { error, .. } => format!("failed: {error}"),
         RunEnd::Blocked { reason, .. } => format!("blocked: {reason}"),
         RunEnd::Suspended { resume_at, note } => format!("waits until {resume_at}: {note}"),
+        RunEnd::Withheld(withheld) => match &withheld.leave {
+            Leave::Ask(asked) => format!("asks for leave: {}", asked.reason),
+            Leave::Refused { error, .. } => format!("refused: {error}"),
+            Leave::Hold { until, why } => format!("waits until {until}: {why}"),
+            Leave::Granted { .. } => "has leave".to_owned(),
+        },
     }
 }
 
@@ -269,6 +276,8 @@ fn clean(mut ended: RunEnd) -> RunEnd {
         }
         RunEnd::Blocked { reason, .. } => *reason = redact::shortened(reason, 4_000),
         RunEnd::Suspended { note, .. } => *note = redact::shortened(note, 500),
+        // What is asked and refused is worded by governance, which hides secrets itself.
+        RunEnd::Withheld(_) => {}
     }
     ended
 }

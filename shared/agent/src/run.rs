@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
+use watchbill_core::decide::Leave;
 use watchbill_core::domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp};
-use watchbill_core::ports::Clock;
+use watchbill_core::ports::{Clock, Write};
 
 use crate::redact;
+use crate::steps::Steps;
 
 /// What an agent gets to run one task.
 pub struct Run {
@@ -21,6 +23,8 @@ pub struct Run {
     pub deadline: Duration,
     pub clock: Arc<dyn Clock>,
     pub notes: Notes,
+    /// By which mutating tools act; nothing where a run only reads.
+    pub steps: Option<Steps>,
 }
 
 impl Run {
@@ -50,10 +54,32 @@ pub enum Retry {
 /// How a run ended. Events go out with the change that it causes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunEnd {
-    Done { result: Map<String, Value>, events: Vec<LoggedEvent> },
-    Failed { error: String, retry: Retry, events: Vec<LoggedEvent> },
-    Blocked { reason: String, question: Option<Question> },
-    Suspended { resume_at: Timestamp, note: String },
+    Done {
+        result: Map<String, Value>,
+        events: Vec<LoggedEvent>,
+    },
+    Failed {
+        error: String,
+        retry: Retry,
+        events: Vec<LoggedEvent>,
+    },
+    Blocked {
+        reason: String,
+        question: Option<Question>,
+    },
+    Suspended {
+        resume_at: Timestamp,
+        note: String,
+    },
+    /// Governance did not let it go on.
+    Withheld(Withheld),
+}
+
+/// What governance said instead of leave, and what is to be written with the end of the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Withheld {
+    pub leave: Leave,
+    pub beside: Vec<Write>,
 }
 
 impl RunEnd {

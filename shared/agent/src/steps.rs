@@ -7,9 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use watchbill_core::domain::{Status, Task, TaskId, TenantId};
+use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::{Commit, CommitError, Expect, Key, Write};
+use watchbill_core::repo::StoredTask;
 use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, decode, encode};
-use watchbill_core::service::{Core, ServiceError};
+use watchbill_core::service::{Core, Runner, ServiceError, Verdict};
+
+use crate::run::Withheld;
 
 /// What a provider may still do after its time-out has passed on our side.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -28,6 +32,8 @@ pub trait Effect: Send + Sync {
     fn provider_key(&self) -> String;
     /// The longest that one attempt takes.
     fn time_out(&self) -> Duration;
+    /// As policy sees it.
+    fn call(&self) -> ToolCall;
 
     async fn attempt(&self) -> Attempt;
 
@@ -80,6 +86,10 @@ pub enum Taken {
     Undecidable {
         error: String,
     },
+    /// Governance does not let it: the run ends with this, see [`RunEnd::Withheld`].
+    ///
+    /// [`RunEnd::Withheld`]: crate::run::RunEnd::Withheld
+    Withheld(Withheld),
     /// This run may not act (any more): it was cancelled, or another holds the task, or too
     /// little of the lease is left for the effect's time-out.
     Stopped {
@@ -106,9 +116,10 @@ impl Steps {
     pub async fn take(&self, effect: &dyn Effect) -> Result<Taken, ServiceError> {
         for _ in 0..TRIES {
             let held = match self.may_act(effect.time_out()).await? {
-                Ok(version) => version,
+                Ok(held) => held,
                 Err(reason) => return Ok(Taken::Stopped { reason }),
             };
+            let version = held.version;
             let known = self.stored(&effect.key()).await?;
             let (intent, before) = match known {
                 Some(step) if step.value.outcome.is_some() => return Ok(recorded(&step.value)),
@@ -118,7 +129,11 @@ impl Steps {
                 },
                 None => (self.intent(effect), Expect::Absent),
             };
-            if !self.write_intent(&intent, before, held).await? {
+            // At the last moment: whatever changes the task from here on fails the intent.
+            if let Some(withheld) = self.leave(&held, &effect.call()).await? {
+                return Ok(Taken::Withheld(withheld));
+            }
+            if !self.write_intent(&intent, before, version).await? {
                 continue;
             }
             return self.attempt(effect, intent).await;
@@ -126,8 +141,23 @@ impl Steps {
         Err(ServiceError::Busy { after: Duration::from_millis(100) })
     }
 
-    /// The header's version if this run still holds the task, with time for the effect.
-    async fn may_act(&self, time_out: Duration) -> Result<Result<u64, String>, ServiceError> {
+    /// What governance has against this call, if anything.
+    async fn leave(
+        &self,
+        held: &StoredTask,
+        call: &ToolCall,
+    ) -> Result<Option<Withheld>, ServiceError> {
+        let payload = self.core.payload(&held.value).await?;
+        let verdict = self.core.judge_call(held, &payload, Runner::Own, Some(call)).await?;
+        let Verdict { proof, beside } = verdict;
+        Ok((!proof.leave.is_granted()).then_some(Withheld { leave: proof.leave, beside }))
+    }
+
+    /// The task if this run still holds it, with time for the effect.
+    async fn may_act(
+        &self,
+        time_out: Duration,
+    ) -> Result<Result<StoredTask, String>, ServiceError> {
         let Some(stored) = self.core.stored_task(&self.tenant, &self.task).await? else {
             return Ok(Err("the task is gone".to_owned()));
         };
@@ -140,7 +170,7 @@ impl Steps {
         }
         let now = self.core.clock().now();
         match &task.lease {
-            Some(lease) if lease.until > now.plus(time_out) => Ok(Ok(stored.version)),
+            Some(lease) if lease.until > now.plus(time_out) => Ok(Ok(stored)),
             _ => Ok(Err(format!("less than {} s of the lease are left", time_out.as_secs()))),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Steps, Taken};
 use watchbill_core::domain::{Caller, Role, Status, TaskId};
+use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::{Step, decode};
 use watchbill_testkit::{FlakyStore, MemoryStore};
@@ -97,6 +98,12 @@ impl Effect for Deploy {
     }
     fn time_out(&self) -> Duration {
         TIME_OUT
+    }
+
+    fn call(&self) -> ToolCall {
+        let arguments = json!({"environment": "sandbox", "project": "shop"});
+        let arguments = arguments.as_object().cloned().expect("it is an object");
+        ToolCall { tool: "deploy".to_owned(), arguments, mutating: true }
     }
 
     async fn attempt(&self) -> Attempt {

@@ -7,6 +7,7 @@ use crate::domain::{
     Agent, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId, TaskType,
     TenantId, Timestamp,
 };
+use crate::govern::Earned;
 
 /// What a decision may know besides state and command.
 #[derive(Clone, Copy)]
@@ -65,6 +66,11 @@ pub enum Ending {
     },
     /// The run needs a person's leave to go on.
     Asks(Asked),
+    /// Governance does not let it go on.
+    Refused {
+        error: String,
+        earned: Option<Earned>,
+    },
     Suspended {
         resume_at: Timestamp,
         note: String,

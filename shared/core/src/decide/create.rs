@@ -67,6 +67,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
             asked: asked.asked.clone(),
         }),
         reservation: None,
+        grants: Vec::new(),
         overrides: Vec::new(),
         question: None,
         created_by: draft.created_by.clone(),

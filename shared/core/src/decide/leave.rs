@@ -56,7 +56,7 @@ pub(super) fn admit(step: &mut Step<'_>, proof: &Proof) -> Result<bool, Rejectio
     match &proof.leave {
         Leave::Granted { .. } => return Ok(true),
         Leave::Ask(asked) => ask(step, "", asked),
-        Leave::Refused { error, earned } => refuse(step, error, *earned),
+        Leave::Refused { error, earned } => refuse(step, "", error, *earned),
         Leave::Hold { until, why } => hold(step, *until, why),
     }
     Ok(false)
@@ -86,8 +86,9 @@ pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
     step.event("task.blocked", payload);
 }
 
-fn refuse(step: &mut Step<'_>, error: &str, earned: Option<Earned>) {
-    step.fail("", error);
+/// Fails the task for want of leave, with what follows for its agent.
+pub(super) fn refuse(step: &mut Step<'_>, by: &str, error: &str, earned: Option<Earned>) {
+    step.fail(by, error);
     let agent = step.task.agent.long_name();
     let event = earned.map(|Earned(event, _)| event);
     let outcome = step.outcome.get_or_insert_default();

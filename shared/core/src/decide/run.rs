@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::leave::{admit, ask};
+use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
@@ -216,6 +216,7 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }
         Ending::Asks(asked) => ask(step, owner, asked),
+        Ending::Refused { error, earned } => refuse(step, owner, error, *earned),
         Ending::Suspended { resume_at, note } => {
             step.task.lease = None;
             step.task.resume_at = Some((*resume_at).max(step.facts.now));

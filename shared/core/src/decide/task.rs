@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Command, Facts, Rejection, create, run, tick};
 use crate::domain::{
-    EventType, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp,
-    What,
+    EventType, Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits,
+    Timestamp, What,
 };
 use crate::redact;
 
@@ -242,6 +242,13 @@ impl<'a> Step<'a> {
         approval.approved_by = Some(by.to_owned());
         approval.use_by = Some(use_by);
         let id = approval.id.clone();
+        let (hash, asked) = (proof.to_owned(), approval.asked.clone());
+        let now = self.facts.now;
+        let grants = &mut self.task.grants;
+        grants.retain(|grant| grant.use_by > now && grant.hash != hash);
+        grants.push(Grant { hash, asked, use_by });
+        let most = TaskLimits::GRANTS;
+        grants.drain(..grants.len().saturating_sub(most));
         self.assign(None);
         self.says(What::Approved, by, None);
         self.event("approval.approved", json!({ "approval_id": id, "approved_by": by }));

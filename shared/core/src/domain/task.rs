@@ -100,6 +100,9 @@ pub struct Task {
     /// What is set aside of the budget for a model's call that is under way.
     #[serde(rename = "rv", default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
+    /// What people have given leave for, newest last.
+    #[serde(rename = "gr", default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<Grant>,
     /// Freezes that a person has let it pass.
     #[serde(rename = "ov", default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
@@ -135,6 +138,8 @@ impl TaskLimits {
     pub const RESULT: usize = 4 * 1024 * 1024;
     /// Longest way through reactions.
     pub const HOPS: u8 = 8;
+    /// Leaves given that are kept: runs with more mutating calls ask again.
+    pub const GRANTS: usize = 8;
     /// Claims in a row that may vanish before the task is given up.
     pub const LOST_RUNS: u32 = 5;
     /// Offers without a claim before the task is given up as undeliverable.
@@ -171,6 +176,17 @@ pub struct ApprovalRef {
     /// [`asked_hash`](crate::govern::asked_hash).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub asked: String,
+}
+
+/// Leave that was given: for what, under which demands of the policy, until when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    #[serde(rename = "h")]
+    pub hash: String,
+    #[serde(rename = "a")]
+    pub asked: String,
+    #[serde(rename = "u")]
+    pub use_by: Timestamp,
 }
 
 /// A freeze that a person let a task pass.

@@ -24,7 +24,7 @@ pub use budget::{
     Amount, BudgetLimits, BudgetState, Period, PeriodState, Price, Prices, Reservation, Usage,
 };
 pub use freeze::{Freeze, FreezeWhen};
-pub use operation::{Level, Operation};
+pub use operation::{Level, Operation, is_low_risk};
 pub use policy::{
     Ask, Condition, EnvironmentKind, Environments, FixedPolicy, GateRule, Inventory, Judgement,
     Policies, Policy, PolicyUnavailable, Say, Subject, ToolCall, ToolRule, asked_hash,

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::EnvironmentKind;
-use crate::domain::{TaskType, UnknownName, names};
+use crate::domain::{UnknownName, names};
 use std::fmt;
 
 names!(
@@ -62,35 +62,36 @@ impl Operation {
         )
     }
 
-    /// What a task of this type amounts to. `environment` is where it is aimed at.
-    pub fn of_task(
-        task_type: TaskType,
-        payload: &Map<String, Value>,
-        environment: EnvironmentKind,
-    ) -> Self {
-        match task_type {
-            TaskType::Deploy => match environment {
-                EnvironmentKind::Production if is_low_risk(payload) => Self::DeployProdLowRisk,
-                EnvironmentKind::Production => Self::DeployProd,
-                EnvironmentKind::Staging => Self::DeployStaging,
-                EnvironmentKind::Sandbox => Self::DeploySandbox,
-            },
-            TaskType::Monitor => Self::MonitorSystem,
-            TaskType::Alert => Self::ManageAlerts,
-            TaskType::Investigate => Self::InvestigateIssues,
-            TaskType::Faq => Self::AnswerQuestion,
-            TaskType::Bugfix
-            | TaskType::Refactor
-            | TaskType::Feature
-            | TaskType::KbUpdate
-            | TaskType::Devops
-            | TaskType::OpsCycle => Self::ExecuteTask,
+    /// What a call of a tool amounts to. The tool of a task's plan is named like its type.
+    /// `low_risk`: it changes documentation or user interface alone.
+    pub fn of_call(tool: &str, environment: EnvironmentKind, low_risk: bool) -> Self {
+        use EnvironmentKind::{Production, Sandbox, Staging};
+        match (tool, environment) {
+            ("deploy", Production) if low_risk => Self::DeployProdLowRisk,
+            ("deploy", Production) => Self::DeployProd,
+            ("deploy", Staging) => Self::DeployStaging,
+            ("deploy", Sandbox) => Self::DeploySandbox,
+            ("monitor", _) => Self::MonitorSystem,
+            ("alert", _) => Self::ManageAlerts,
+            ("investigate", _) => Self::InvestigateIssues,
+            ("faq", _) => Self::AnswerQuestion,
+            ("run_tests", _) => Self::RunTests,
+            ("create_pr", _) => Self::CreatePr,
+            ("backup", _) => Self::TriggerBackup,
+            ("rollback", Production) => Self::RollbackProd,
+            ("restart", Production) => Self::RestartProd,
+            ("scale", Production) => Self::ScaleProd,
+            ("update", Production) => Self::UpdateProd,
+            ("restart", _) => Self::Restart,
+            ("scale", _) => Self::Scale,
+            ("update" | "rollback", _) => Self::Update,
+            _ => Self::ExecuteTask,
         }
     }
 }
 
-/// Documentation and user interface alone.
-fn is_low_risk(payload: &Map<String, Value>) -> bool {
+/// Whether a task says of itself that it changes documentation or user interface alone.
+pub fn is_low_risk(payload: &Map<String, Value>) -> bool {
     matches!(payload.get("change").and_then(Value::as_str), Some("docs" | "ui"))
 }
 

@@ -9,7 +9,7 @@ mod step;
 mod task;
 
 pub use codec::{Entity, Versioned, decode, encode};
-pub use entities::{Child, Fold, KeyRecord, UsedLink, Window};
+pub use entities::{Child, Fold, KeyRecord, PolicyMark, UsedLink, Window};
 pub use keys::*;
 pub use peek::{LedgerPeek, RoutePeek};
 pub use step::{Step, StepOutcome};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::asking::Asking;
 use super::core::Core;
@@ -12,7 +12,8 @@ use super::{OnFailure, ServiceError};
 use crate::decide::{Leave, Proof};
 use crate::domain::{Agent, Task, Timestamp};
 use crate::govern::{
-    Ask, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash,
+    Ask, Judgement, Operation, Policy, ReputationEvent, Shown, Subject, ToolCall, asked_hash,
+    is_low_risk, shown,
 };
 use crate::ports::{Expect, Write};
 use crate::repo::{StoredTask, encode};
@@ -111,7 +112,7 @@ impl Judging<'_> {
         if asks.is_empty() && lacking.is_none() {
             return Ok(self.says(self.unless_frozen(&policy, None)));
         }
-        let (plan, shown) = self.core.shown(self.task().agent, self.task().task_type, self.payload);
+        let (plan, shown) = self.shown();
         let now = self.core.clock().now();
         if self.is_approved(&shown.hash, &asks, now) {
             let note = lacking.map(|lacking| format!("{lacking}; let through by approval"));
@@ -171,8 +172,7 @@ impl Judging<'_> {
         let Some(call) = self.call.filter(|call| call.mutating) else { return Ok(None) };
         let task = self.task();
         let environment = policy.environments.kind(call.arguments.get("environment"));
-        let task_type = self.core.planner().gated_as(task.task_type, self.payload);
-        let operation = Operation::of_task(task_type, self.payload, environment);
+        let operation = Operation::of_call(&call.tool, environment, is_low_risk(self.payload));
         let needed = operation.needs();
         // Everyone has the lowest level, so nothing need be read for it.
         if needed == crate::govern::Level::SandboxOnly {
@@ -193,10 +193,30 @@ impl Judging<'_> {
 
     /// Whether a person has given leave for exactly this, and it is still good.
     fn is_approved(&self, hash: &str, asks: &[Ask], now: Timestamp) -> bool {
-        let Some(approval) = &self.task().approval else { return false };
-        let matches = approval.proof.as_deref() == Some(hash);
-        let live = approval.use_by.is_some_and(|until| now < until);
-        matches && live && (asks.is_empty() || approval.asked == asked_hash(asks))
+        let asked = (!asks.is_empty()).then(|| asked_hash(asks));
+        self.task().grants.iter().any(|grant| {
+            grant.hash == hash
+                && now < grant.use_by
+                && asked.as_ref().is_none_or(|asked| grant.asked == *asked)
+        })
+    }
+
+    /// What an approver is shown: the task's plan, or the call itself where it is another one
+    /// than the plan's.
+    fn shown(&self) -> (Map<String, Value>, Shown) {
+        let task = self.task();
+        let planned = self.core.planner().call(task.agent, task.task_type, self.payload);
+        match self.call {
+            Some(call) if planned.as_ref() != Some(call) => {
+                let mut plan = Map::new();
+                plan.insert("agent".into(), json!(task.agent));
+                plan.insert("action".into(), json!(call.tool));
+                plan.insert("parameters".into(), Value::Object(call.arguments.clone()));
+                let shown = shown(task.task_type, self.payload, &plan);
+                (plan, shown)
+            }
+            _ => self.core.shown(task.agent, task.task_type, self.payload),
+        }
     }
 
     fn unless_frozen(&self, policy: &Policy, note: Option<String>) -> Leave {

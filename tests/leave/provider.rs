@@ -1,0 +1,200 @@
+//! The other side: notes of each effect what was true at the moment that it was let through.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use watchbill_agent::planner::PlaybookPlanner;
+use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
+use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
+use watchbill_core::domain::{Agent, Approval, ApprovalStatus, TaskType, Timestamp};
+use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
+use watchbill_core::ports::{Clock as _, Planner as _};
+use watchbill_core::repo::decode;
+use watchbill_testkit::{FakeClock, MemoryStore};
+
+use super::world::Shelf;
+
+/// What stood in the store when an effect went out.
+struct Witness {
+    project: String,
+    payload: Map<String, Value>,
+    /// When leave was asked for.
+    at: Timestamp,
+    approvals: Vec<Approval>,
+    /// The policies that were in force from then until it went out.
+    policies: Vec<Arc<Policy>>,
+}
+
+pub struct Provider {
+    store: Arc<MemoryStore>,
+    clock: Arc<FakeClock>,
+    shelf: Arc<Shelf>,
+    witnesses: Mutex<Vec<Witness>>,
+}
+
+impl Provider {
+    pub fn new(store: Arc<MemoryStore>, clock: Arc<FakeClock>, shelf: Arc<Shelf>) -> Self {
+        Self { store, clock, shelf, witnesses: Mutex::default() }
+    }
+
+    pub fn made(&self) -> usize {
+        self.witnesses.lock().expect("nobody panics here").len()
+    }
+
+    pub fn assert_all_had_leave(&self, seed: u64) {
+        for witness in self.witnesses.lock().expect("nobody panics here").iter() {
+            let had = witness.policies.iter().any(|policy| had_leave(witness, policy));
+            assert!(
+                had,
+                "seed {seed}: {} was deployed at {} without leave; the approvals then: {:#?}",
+                witness.project, witness.at, witness.approvals
+            );
+        }
+    }
+}
+
+/// Said from the contract alone: live, matching, unexpired, by enough people, and the policy
+/// does not refuse it.
+fn had_leave(witness: &Witness, policy: &Policy) -> bool {
+    let (payload, task_type) = (&witness.payload, TaskType::Deploy);
+    let plan = PlaybookPlanner.plan(Agent::Ops, task_type, payload);
+    let hash = shown(task_type, payload, &plan).hash;
+    let empty = Map::new();
+    let subject = Subject {
+        task_type,
+        priority: watchbill_core::domain::Priority::P2,
+        agent: Agent::Ops,
+        source: "user",
+        created_by: "alex",
+        payload,
+        metadata: &empty,
+        gated_as: task_type,
+    };
+    let Some(call) = PlaybookPlanner.call(Agent::Ops, task_type, payload) else { return false };
+    let mut quorum = policy.gates(&subject).iter().map(|ask| ask.quorum).max().unwrap_or(1);
+    match policy.judge(&subject, &call) {
+        Judgement::Allow => {}
+        Judgement::Ask(asks) => quorum = asks.iter().map(|a| a.quorum).fold(quorum, u8::max),
+        Judgement::Deny { .. } | Judgement::Violation { .. } => return false,
+    }
+    if !policy.frozen(&call, witness.at).is_empty() {
+        return false;
+    }
+    witness.approvals.iter().any(|approval| {
+        approval.status == ApprovalStatus::Approved
+            && approval.plan_hash == hash
+            && approval.use_by.is_some_and(|until| witness.at < until)
+            && approval.votes.len() >= usize::from(quorum)
+    })
+}
+
+/// Deploys what its payload says, as one effect.
+pub struct Deployer(pub Arc<Provider>);
+
+#[async_trait]
+impl TaskAgent for Deployer {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        let steps = run.steps.as_ref().expect("the executor gives steps");
+        let effect = Deployment {
+            provider: self.0.clone(),
+            payload: run.payload.clone(),
+            begun: Mutex::default(),
+        };
+        match steps.take(&effect).await {
+            Ok(Taken::Done(result)) => RunEnd::Done { result, events: Vec::new() },
+            Ok(Taken::Withheld(withheld)) => RunEnd::Withheld(withheld),
+            Ok(Taken::Unsettled { after, error }) => {
+                RunEnd::Suspended { resume_at: run.clock.now().plus(after), note: error }
+            }
+            Ok(other) => RunEnd::retryable(format!("{other:?}")),
+            Err(error) => RunEnd::Failed {
+                error: error.to_string(),
+                retry: Retry::Yes { after: None },
+                events: Vec::new(),
+            },
+        }
+    }
+}
+
+struct Deployment {
+    provider: Arc<Provider>,
+    payload: Map<String, Value>,
+    /// When leave was asked for, and how many policies had been handed out by then.
+    begun: Mutex<(Timestamp, usize)>,
+}
+
+impl Deployment {
+    fn project(&self) -> String {
+        self.payload["project"].as_str().expect("it names a project").to_owned()
+    }
+}
+
+#[async_trait]
+impl Effect for Deployment {
+    fn key(&self) -> String {
+        "deploy".to_owned()
+    }
+
+    fn what(&self) -> String {
+        "create deployment".to_owned()
+    }
+
+    fn target(&self) -> String {
+        self.project()
+    }
+
+    fn provider_key(&self) -> String {
+        self.project()
+    }
+
+    fn time_out(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    fn call(&self) -> ToolCall {
+        let now = (self.provider.clock.now(), self.provider.shelf.handed());
+        *self.begun.lock().expect("nobody panics here") = now;
+        PlaybookPlanner
+            .call(Agent::Ops, TaskType::Deploy, &self.payload)
+            .expect("a deployment that names its project can be planned")
+    }
+
+    async fn attempt(&self) -> Attempt {
+        let (at, from) = *self.begun.lock().expect("nobody panics here");
+        let items = self.provider.store.items();
+        let approvals = items.iter().filter(|item| &*item.kind == "approval");
+        let approvals =
+            approvals.map(|item| decode::<Approval>(item).expect("it can be read").value);
+        let witness = Witness {
+            project: self.project(),
+            payload: self.payload.clone(),
+            at,
+            approvals: approvals.collect(),
+            policies: self.provider.shelf.handed_from(from),
+        };
+        self.provider.witnesses.lock().expect("nobody panics here").push(witness);
+        let mut result = Map::new();
+        result.insert("project".into(), Value::from(self.project()));
+        Attempt::Done(result)
+    }
+
+    async fn look_up(&self) -> LookedUp {
+        let made = self.provider.witnesses.lock().expect("nobody panics here");
+        match made.first() {
+            Some(made) => {
+                let mut result = Map::new();
+                result.insert("project".into(), Value::from(made.project.as_str()));
+                LookedUp::Happened(result)
+            }
+            None => LookedUp::DidNot,
+        }
+    }
+
+    async fn undo(&self, _result: &Map<String, Value>) {}
+}
