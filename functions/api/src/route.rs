@@ -129,8 +129,9 @@ pub fn json<T: Serialize>(answer: &T) -> Answer {
     Ok(raw(StatusCode::OK, "application/json", clean(written(answer)?)))
 }
 
-/// The same for the few answers that give a secret away on purpose.
-pub fn json_with_secret<T: Serialize>(answer: &T) -> Answer {
+/// The same for the few answers that give a secret away on purpose, or that must be just what
+/// was recorded.
+pub fn json_as_is<T: Serialize>(answer: &T) -> Answer {
     Ok(raw(StatusCode::OK, "application/json", written(answer)?.into()))
 }
 
