@@ -300,7 +300,9 @@ async fn recorded(api: &Api) {
             "event" => {
                 vec![Entry::Published(decode::<PublishedEvent>(&item).unwrap().value.event)]
             }
-            "record" => vec![Entry::Record(Box::new(decode::<Record>(&item).unwrap().value.clean()))],
+            "record" => {
+                vec![Entry::Record(Box::new(decode::<Record>(&item).unwrap().value.clean()))]
+            }
             _ => continue,
         };
         api.append(&tenant, entries).await;

@@ -169,9 +169,7 @@ async fn tenant(mut req: Req) -> Answer {
         return Err(taken());
     }
     match req.core().create_tenant(req.caller(), &tenant, &name).await {
-        Ok((key, about)) => {
-            json_as_is(&KeyCreated { success: true, key, about: about.into() })
-        }
+        Ok((key, about)) => json_as_is(&KeyCreated { success: true, key, about: about.into() }),
         Err(ServiceError::Conflict { .. }) => Err(taken()),
         Err(error) => Err(error.into()),
     }

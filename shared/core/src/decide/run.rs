@@ -8,6 +8,7 @@ use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
+use crate::govern::ReputationEvent;
 use crate::redact;
 
 pub(super) fn claim(
@@ -145,7 +146,10 @@ pub(super) fn end(
     apply(step, &owner, ending);
     step.outcome = match ending {
         Ending::Suspended { .. } => None,
-        _ => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
+        _ => Some(outcome)
+            .filter(|outcome| !outcome.reputation.is_empty())
+            // What it used stands in the header, from its own settlements.
+            .map(|o| Outcome { reputation: o.reputation.clone(), ..Outcome::default() }),
     };
     step.task.outcome.clone_from(&step.outcome);
     step.events(events);
@@ -178,9 +182,20 @@ pub(super) fn end_outside(
         }
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
-    // The run before may have left its own.
-    step.task.outcome = None;
     apply(step, owner, ending);
+    // What it used nobody here saw; whether it came off is the agent's.
+    let rules = &step.facts.rules.reputation;
+    let earned = match ending {
+        Ending::Succeeded { .. } => Some(rules.earned(ReputationEvent::TaskSuccess)),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => {
+            Some(rules.earned(ReputationEvent::TaskFailure))
+        }
+        Ending::Refused { earned, .. } => *earned,
+        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
+    };
+    step.outcome = earned.map(|earned| Outcome { reputation: vec![earned], ..Outcome::default() });
+    // The run before may have left its own.
+    step.task.outcome.clone_from(&step.outcome);
     Ok(())
 }
 

@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Command, Facts, Rejection, create, run, tick};
+use super::{Command, Facts, Rejection, budget, create, run, tick};
 use crate::domain::{
     EventType, Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits,
     Timestamp, What,
 };
+use crate::govern::BudgetMove;
 use crate::redact;
 
 /// A resume is looked after this long after its moment, should its message be lost.
@@ -22,6 +23,8 @@ pub struct Decided {
     pub version: u64,
     /// Changes that no longer fit in the header's log, to be kept in an item beside it.
     pub overflow: Vec<LogEntry>,
+    /// What it sets aside of the tenant's budget or gives back: written in the same commit.
+    pub budget: Option<BudgetMove>,
 }
 
 /// The one place that knows what may happen to a task.
@@ -60,6 +63,12 @@ pub(crate) fn decide_on(
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
+        Command::Reserve { fence, amount, limits } => {
+            budget::reserve(&mut step, *fence, *amount, limits)?;
+        }
+        Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
+        Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,
+        Command::Release { fence, n } => budget::release(&mut step, *fence, *n)?,
         Command::EndOutside { owner, ending, proof } => {
             run::end_outside(&mut step, owner, ending, proof)?;
         }
@@ -90,7 +99,9 @@ pub fn next_due(task: &Task, now: Timestamp) -> Option<Timestamp> {
         (_, Some(_)) => None,
         _ => task.offer_at,
     };
-    [sla, resume, outside, offer].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
+    // A run that vanished in a call may have left part of the budget set aside.
+    let leaked = task.reservation.as_ref().and(task.lease.as_ref()).map(|lease| lease.until);
+    [sla, resume, outside, offer, leaked].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
 }
 
 fn sla_mark(sla: &Sla, created_at: Timestamp) -> Option<Timestamp> {
@@ -115,6 +126,7 @@ pub(super) struct Step<'a> {
     pub outcome: Option<Outcome>,
     /// Which run begins.
     pub run: Option<u64>,
+    pub budget: Option<BudgetMove>,
 }
 
 impl<'a> Step<'a> {
@@ -131,6 +143,7 @@ impl<'a> Step<'a> {
             events: Vec::new(),
             outcome: None,
             run: None,
+            budget: None,
         }
     }
 
@@ -167,6 +180,9 @@ impl<'a> Step<'a> {
     }
 
     pub fn finish(mut self) -> Decided {
+        budget::take_back_if_over(&mut self);
+        let what = self.what;
+        budget::report_usage(&mut self, what);
         let version = self.version + 1;
         let status = self.task.status;
         self.task.log.push(LogEntry {
@@ -186,7 +202,7 @@ impl<'a> Step<'a> {
             // Half at a time, so that a long life costs one more item every eight changes.
             overflow = self.task.log.drain(..TaskLimits::LOG / 2).collect();
         }
-        Decided { task: self.task, version, overflow }
+        Decided { task: self.task, version, overflow, budget: self.budget }
     }
 
     pub fn illegal(&self, what: &'static str) -> Rejection {

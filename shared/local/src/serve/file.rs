@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use watchbill_wire::settings::{
-    ApprovalsForm, GatesForm, KeepForm, RetriesForm, RulesForm, SlaForm, Switch,
+    ApprovalsForm, GatesForm, KeepForm, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,6 +32,7 @@ pub struct File {
     pub retries: RetriesForm,
     pub sla: SlaForm,
     pub keep: KeepForm,
+    pub reputation: ReputationForm,
     pub logs: Logs,
     pub probes: Probes,
     pub reactions: Option<PathBuf>,
@@ -102,6 +103,7 @@ impl File {
             keep: self.keep.clone(),
             run_limit: self.run_limit.clone(),
             worker_lease: self.worker_lease.clone(),
+            reputation: self.reputation.clone(),
         }
     }
 
