@@ -107,3 +107,25 @@ fn check(world: &World, seed: u64) {
     }
     assert!(world.provider.made() <= 1, "seed {seed}: the effect happened twice");
 }
+
+/// What the stories above are about does happen when everything is as it should be.
+#[tokio::test]
+async fn with_leave_it_happens_once() {
+    let world = World::new(7).await;
+    assert!(world.act(Act::Approve("alex"), 0).await, "nobody approves their own");
+    for _ in 0..4 {
+        if !world.act(Act::Approve("kim"), 0).await {
+            break;
+        }
+    }
+    for _ in 0..6 {
+        world.act(Act::Dispatch, 0).await;
+        world.act(Act::Wait(2), 0).await;
+    }
+    let log = world.log().await;
+    assert_eq!(world.provider.made(), 1, "{log:#?}");
+    world.provider.assert_all_had_leave(7);
+    let claimed = log.iter().find(|entry| entry.what == What::Claimed).expect("it was claimed");
+    let note = claimed.note.as_deref().unwrap_or_default();
+    assert!(note.contains("let through by approval"), "the audit says what let it pass: {note}");
+}

@@ -21,7 +21,7 @@ use watchbill_core::govern::{
     EnvironmentKind, Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, Say, ToolRule,
 };
 use watchbill_core::ports::{
-    Clock as _, Commit, Entropy as _, Expect, FixedSecret, LaneMessage, Store as _, Write,
+    Clock, Commit, Entropy as _, Expect, FixedSecret, LaneMessage, Store as _, Write,
 };
 use watchbill_core::repo::{decode, encode, task_key};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, Ports, older_log};
@@ -78,6 +78,27 @@ fn n(dice: &SeededEntropy, of: u64) -> usize {
     (dice.next_u64() % of) as usize
 }
 
+/// Waits of a moment are over at once; longer ones last until the story moves the clock.
+struct Brisk(Arc<FakeClock>);
+
+#[async_trait]
+impl Clock for Brisk {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        match span < Duration::from_secs(5) {
+            true => tokio::task::yield_now().await,
+            false => self.0.sleep(span).await,
+        }
+    }
+}
+
 /// The policy in force, and all that were ever handed out.
 pub struct Shelf {
     now: Mutex<Option<Arc<Policy>>>,
@@ -117,14 +138,14 @@ pub struct World {
 impl World {
     pub async fn new(seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
-        let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let clock = Arc::new(FakeClock::at(FakeClock::default().now()));
         let handed = Mutex::default();
         let shelf = Shelf { now: Mutex::new(Some(Arc::default())), handed };
         let shelf = Arc::new(shelf);
         let ports = Ports {
             store: Arc::new(FlakyStore::new(store.clone(), seed, 5)),
             blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
+            clock: Arc::new(Brisk(clock.clone())),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };

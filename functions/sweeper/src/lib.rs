@@ -1,9 +1,12 @@
 //! Looks at what is due: SLA marks, approvals nobody decided on, pointers nobody claimed,
-//! leases of workers that went silent, resumes whose message was lost.
+//! leases of workers that went silent, resumes whose message was lost. Beside it: that another
+//! policy holds is recorded, and each day the heads of the ledgers are sealed.
 //!
 //! It reads each item by key, decides and commits conditionally, so that two sweepers, or a
 //! sweeper and an executor, may meet without harm. An item that fails is pushed forward, so
 //! that it can't fill a page.
+
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +17,8 @@ use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, New
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
 
+use watch::Watch;
+
 /// Items of one shard that are read at once.
 const PAGE: usize = 100;
 /// How far an item that can't be dealt with is pushed forward.
@@ -22,6 +27,7 @@ const PUSH: Duration = Duration::from_secs(300);
 pub struct Sweeper {
     core: Core,
     lanes: Arc<dyn Lanes>,
+    watch: Watch,
 }
 
 /// What one sweep did.
@@ -45,7 +51,7 @@ enum Looked {
 
 impl Sweeper {
     pub fn new(core: Core, lanes: Arc<dyn Lanes>) -> Self {
-        Self { core, lanes }
+        Self { core, lanes, watch: Watch::default() }
     }
 
     /// Sweeps all shards until nothing is due any more, or `at_most` items were looked at.
@@ -65,6 +71,7 @@ impl Sweeper {
                 }
             }
         }
+        swept.failed += self.watch.look(&self.core).await;
         Ok(swept)
     }
 

@@ -367,7 +367,7 @@ async fn an_item_that_fails_fills_no_page() {
     assert_eq!((swept.failed, swept.changed), (150, 0));
     let again = world.sweeper().sweep(1_000).await.unwrap();
     assert_eq!(again.looked_at, 0, "they were pushed forward");
-    for item in world.store.items() {
+    for item in world.store.items().iter().filter(|item| *item.kind == *"task") {
         assert!(item.body.starts_with(b"{\"n\":") && [1, 9].contains(&item.schema), "{item:?}");
     }
 }

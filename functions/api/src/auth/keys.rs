@@ -2,12 +2,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
 
+use super::hash::KeyHash;
 use crate::config::{ConfigError, StaticKey};
 use crate::fault::Fault;
 
@@ -18,27 +17,25 @@ const MOST_CACHED: usize = 4_096;
 /// Longer ones are nobody's.
 const MOST_BYTES: usize = 512;
 
-type Hash = [u8; 32];
-
 struct Cached {
     caller: Caller,
     until: Duration,
 }
 
 pub struct Keys {
-    fixed: Vec<(Hash, Caller)>,
+    fixed: Vec<(KeyHash, Caller)>,
     first: Option<Arc<dyn SecretSource>>,
-    cache: Mutex<HashMap<Hash, Cached>>,
+    cache: Mutex<HashMap<KeyHash, Cached>>,
 }
 
 impl Keys {
     pub fn new(fixed: &[StaticKey], operator: Option<&str>) -> Result<Self, ConfigError> {
         let mut keys = Vec::with_capacity(fixed.len() + 1);
         let mut add = |name: &str, hash: &str, role, tenant: &TenantId| {
-            let hash =
-                parse_hash(hash).ok_or_else(|| ConfigError::BadHash { name: name.to_owned() })?;
+            let hash = KeyHash::parse(hash)
+                .ok_or_else(|| ConfigError::BadHash { name: name.to_owned() })?;
             let caller = Caller { name: name.to_owned(), role, tenant: tenant.clone() };
-            if let Some((_, other)) = keys.iter().find(|(h, _): &&(Hash, Caller)| *h == hash) {
+            if let Some((_, other)) = keys.iter().find(|(h, _): &&(KeyHash, Caller)| *h == hash) {
                 let first = other.name.clone();
                 return Err(ConfigError::SameKey { first, second: name.to_owned() });
             }
@@ -73,7 +70,7 @@ impl Keys {
         if text.is_empty() || text.len() > MOST_BYTES {
             return Err(unknown());
         }
-        let hash: Hash = Sha256::digest(key).into();
+        let hash = KeyHash::of(key);
         if let Some(caller) = self.fixed(&hash) {
             return Ok(caller);
         }
@@ -90,7 +87,7 @@ impl Keys {
     }
 
     /// The admin, if this is the key that everything begins with.
-    async fn first(&self, hash: &Hash) -> Option<Caller> {
+    async fn first(&self, hash: &KeyHash) -> Option<Caller> {
         let key = match self.first.as_ref()?.fetch().await {
             Ok(key) => key,
             Err(reason) => {
@@ -98,29 +95,29 @@ impl Keys {
                 return None;
             }
         };
-        let known: Hash = Sha256::digest(key.as_bytes()).into();
+        let known = KeyHash::of(key.as_bytes());
         let caller =
             || Caller { name: "admin".into(), role: Role::Admin, tenant: TenantId::default() };
-        bool::from(known.ct_eq(hash)).then(caller)
+        (known == *hash).then(caller)
     }
 
     /// Looks at every key, so that the time taken says nothing of which one it was.
-    fn fixed(&self, hash: &Hash) -> Option<Caller> {
+    fn fixed(&self, hash: &KeyHash) -> Option<Caller> {
         let mut found = None;
         for (known, caller) in &self.fixed {
-            if bool::from(known.ct_eq(hash)) {
+            if known == hash {
                 found = Some(caller);
             }
         }
         found.cloned()
     }
 
-    fn cached(&self, hash: &Hash, now: Duration) -> Option<Caller> {
+    fn cached(&self, hash: &KeyHash, now: Duration) -> Option<Caller> {
         let cache = self.cache.lock().expect("nothing under this lock panics");
         cache.get(hash).filter(|key| now < key.until).map(|key| key.caller.clone())
     }
 
-    fn keep(&self, hash: Hash, caller: Caller, now: Duration) {
+    fn keep(&self, hash: KeyHash, caller: Caller, now: Duration) {
         let mut cache = self.cache.lock().expect("nothing under this lock panics");
         if cache.len() >= MOST_CACHED {
             cache.retain(|_, key| now < key.until);
@@ -135,15 +132,4 @@ impl Keys {
         let mut cache = self.cache.lock().expect("nothing under this lock panics");
         cache.retain(|_, key| key.caller.tenant != *tenant || key.caller.name != name);
     }
-}
-
-fn parse_hash(text: &str) -> Option<Hash> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
 }

@@ -1,5 +1,6 @@
 //! Who calls: keys and tokens.
 
+mod hash;
 mod jwks;
 mod jwt;
 mod keys;

@@ -28,7 +28,7 @@ pub const ROUTES: &[Route] = &[
                 one_of: false,
                 example: r#"{"sub":"dashboard","role":"user","expires_in":3600}"#,
             }),
-            errors: &[400, 409, 413, 415],
+            errors: &[400, 409, 413, 415, 503],
             ..Doc::new(
                 "Access",
                 "mint_token",
@@ -122,6 +122,7 @@ async fn token(mut req: Req) -> Answer {
     let (tenant, now) = (req.caller().tenant.clone(), req.core().clock().now());
     let tokens = req.state.shared().auth.tokens();
     let access_token = tokens.mint(&tenant, &sub, role, now, lifetime)?;
+    req.core().token_issued(req.caller(), &sub, role, lifetime).await?;
     json(&TokenIssued {
         success: true,
         access_token,
@@ -167,7 +168,7 @@ async fn tenant(mut req: Req) -> Answer {
     {
         return Err(taken());
     }
-    match req.core().create_key(req.caller(), &tenant, &name, Role::Admin).await {
+    match req.core().create_tenant(req.caller(), &tenant, &name).await {
         Ok((key, about)) => json(&KeyCreated { success: true, key, about: about.into() }),
         Err(ServiceError::Conflict { .. }) => Err(taken()),
         Err(error) => Err(error.into()),

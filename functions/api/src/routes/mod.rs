@@ -2,6 +2,7 @@
 
 mod access;
 mod approvals;
+mod audit;
 mod events;
 mod follow;
 mod links;
@@ -20,6 +21,7 @@ pub const ROUTES: &[&[Route]] = &[
     approvals::ROUTES,
     links::ROUTES,
     access::ROUTES,
+    audit::ROUTES,
 ];
 
 pub fn all() -> Vec<&'static Route> {

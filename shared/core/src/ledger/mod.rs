@@ -3,12 +3,14 @@
 
 mod batch;
 mod entry;
+mod raw;
 mod read;
 mod stats;
 mod verify;
 
 pub use batch::{Batch, BatchError, MAX_BATCH_BYTES};
 pub use entry::{Entry, TaskEntry, entries_of};
+pub use raw::RawBatch;
 pub use read::{Head, LedgerReader};
 pub use stats::StatsFold;
-pub use verify::{Verified, VerifyError, verify};
+pub use verify::{Broken, BrokenEntry, Found, Tampering, Verified, Verifier, VerifyError, verify};

@@ -17,8 +17,8 @@ pub struct Head {
 /// Reads a tenant's ledger.
 #[derive(Clone)]
 pub struct LedgerReader {
-    store: Arc<dyn Store>,
-    tenant: TenantId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenant: TenantId,
 }
 
 impl LedgerReader {

@@ -113,6 +113,22 @@ impl Entity for KeyRecord {
     }
 }
 
+/// The policy that someone last saw holding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyMark {
+    /// See [`Policy`](crate::govern::Policy).
+    pub fingerprint: String,
+    pub at: Timestamp,
+}
+
+impl Entity for PolicyMark {
+    const KIND: &'static str = "policy_mark";
+
+    fn key(&self) -> Key {
+        keys::policy_key()
+    }
+}
+
 /// A child in its parent's partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Child {

@@ -22,6 +22,12 @@ fn part(tenant: &TenantId, rest: std::fmt::Arguments<'_>) -> Arc<str> {
     format!("T#{tenant}#{rest}").into()
 }
 
+/// Whose a key is; none for those of the whole installation.
+pub fn tenant_of(key: &Key) -> Option<TenantId> {
+    let (tenant, _) = key.partition.strip_prefix("T#")?.split_once('#')?;
+    TenantId::parse(tenant).ok()
+}
+
 pub fn task_partition(tenant: &TenantId, id: &TaskId) -> Arc<str> {
     part(tenant, format_args!("task#{}", escape_key_part(id.as_str())))
 }
@@ -89,6 +95,11 @@ pub fn window_key(tenant: &TenantId, reaction: &str, subject: &str) -> Key {
 
 pub fn api_key(hash: &str) -> Key {
     Key::new(format!("K#{hash}"), HEAD)
+}
+
+/// The policy that someone last saw holding, for all tenants.
+pub fn policy_key() -> Key {
+    Key::new("SYS#policy", HEAD)
 }
 
 /// List of all tasks of a tenant, by creation.

@@ -11,7 +11,7 @@ mod task;
 
 pub use budget::{COUNTED, MOST_AMOUNT, TenantLimits, budget_write, period_state, refused_by};
 pub use codec::{Entity, Versioned, decode, encode};
-pub use entities::{Child, Fold, KeyRecord, UsedLink, Window};
+pub use entities::{Child, Fold, KeyRecord, PolicyMark, UsedLink, Window};
 pub use keys::*;
 pub use peek::{LedgerPeek, RoutePeek};
 pub use step::{Step, StepOutcome};

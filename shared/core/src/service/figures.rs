@@ -51,8 +51,13 @@ impl Core {
             cursor: None,
         };
         let page = self.store().query(query).await?;
-        let items = self.store().get_many(&page.entries).await?;
-        let folds = items.iter().flatten().map(decode::<Fold>);
-        Ok(folds.map(|fold| fold.map(|f| f.value.tenant)).collect::<Result<_, _>>()?)
+        page.entries
+            .iter()
+            .map(|key| {
+                repo::tenant_of(key).ok_or_else(|| ServiceError::Down {
+                    reason: format!("{key} stands in the list of tenants and names none"),
+                })
+            })
+            .collect()
     }
 }

@@ -2,7 +2,9 @@ use serde_json::json;
 
 use super::ServiceError;
 use super::core::Core;
+use super::records::{Said, about_key, record_write};
 use crate::domain::{ApiKey, Caller, Role, TenantId, hash_key};
+use crate::govern::RecordKind;
 use crate::ports::{Expect, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
 
@@ -17,6 +19,37 @@ impl Core {
         tenant: &TenantId,
         name: &str,
         role: Role,
+    ) -> Result<(String, ApiKey), ServiceError> {
+        self.make_key(caller, tenant, name, role, Vec::new()).await
+    }
+
+    /// Makes a tenant by making its first key, with the role admin.
+    pub async fn create_tenant(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<(String, ApiKey), ServiceError> {
+        let unique = self.entropy().uuid7(self.clock().now()).to_string();
+        let said = Said {
+            kind: RecordKind::TenantCreated,
+            of: &[&unique],
+            subject: tenant.as_str(),
+            text: format!("tenant {tenant} made, with the admin's key {name}"),
+            details: json!({ "admin": name }),
+        };
+        let record = record_write(&self.record(tenant, &caller.name, said));
+        self.make_key(caller, tenant, name, Role::Admin, vec![record]).await
+    }
+
+    /// `beside`: what else belongs into the key's commit.
+    async fn make_key(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        name: &str,
+        role: Role,
+        beside: Vec<Write>,
     ) -> Result<(String, ApiKey), ServiceError> {
         check_name(name)?;
         let there = self.keys(tenant).await?;
@@ -41,10 +74,27 @@ impl Core {
             revoked_at: None,
         };
         let item = encode(&KeyRecord(record.clone()), None);
-        match self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+        let mut writes = vec![Write::Put { item, expect: Expect::Absent }];
+        writes.extend(beside);
+        writes.push(self.about(caller, &record, RecordKind::KeyCreated));
+        match self.commit(writes).await? {
             None => Ok((key, record)),
             Some(conflict) => Err(conflict.gone()),
         }
+    }
+
+    /// The record of what was done to a key. Each is done to it once.
+    fn about(&self, caller: &Caller, key: &ApiKey, kind: RecordKind) -> Write {
+        let what = if kind == RecordKind::KeyRevoked { "revoked" } else { "made" };
+        let (name, role) = (&key.name, key.role.as_str());
+        let said = Said {
+            kind,
+            of: &[&key.hash],
+            subject: name,
+            text: format!("key {name} with role {role} {what}"),
+            details: about_key(key),
+        };
+        record_write(&self.record(&key.tenant, &caller.name, said))
     }
 
     /// `wb_` and 256 random bits in hex.
@@ -86,7 +136,8 @@ impl Core {
             stored.value.0.revoked_at = Some(self.clock().now());
             let item = encode(&stored.value, stored.unknown.as_deref());
             let write = Write::Put { item, expect: Expect::Version(stored.version) };
-            if let Some(conflict) = self.commit(vec![write]).await? {
+            let record = self.about(caller, &stored.value.0, RecordKind::KeyRevoked);
+            if let Some(conflict) = self.commit(vec![write, record]).await? {
                 return Err(conflict.gone());
             }
             revoked = Some(stored.value.0);

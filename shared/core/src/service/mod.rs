@@ -2,6 +2,7 @@
 
 mod approvals;
 mod asking;
+mod audit;
 mod bodies;
 mod budgets;
 mod core;
@@ -11,12 +12,14 @@ mod figures;
 mod governance;
 mod keys;
 mod leave;
+mod records;
 mod standing;
 mod tasks;
 mod timeline;
 mod types;
 
 pub use approvals::{LinkDecision, LinkUse};
+pub use audit::AUDIT_KINDS;
 pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;

@@ -9,6 +9,7 @@ use crate::domain::{
     UnknownName,
 };
 use crate::govern::ReputationEvent;
+use crate::ledger::Found;
 
 /// A request for a task, parsed and bounded, whoever it came from.
 #[derive(Clone, Debug)]
@@ -135,6 +136,53 @@ pub struct EventFilter {
 pub struct EventPage {
     pub events: Vec<Event>,
     pub next_cursor: Option<String>,
+}
+
+/// Which entries of the audit are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    pub kind: Option<String>,
+    pub task: Option<TaskId>,
+    pub actor: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// One line of the audit: a change of a task that is of note, or a record.
+#[derive(Clone, Debug)]
+pub struct AuditEntry {
+    /// The ledger's batch it stands in, and its place there, from 1.
+    pub seq: u64,
+    pub place: usize,
+    pub at: Timestamp,
+    pub kind: String,
+    pub actor: String,
+    pub subject: String,
+    pub text: String,
+    pub task_id: Option<TaskId>,
+    /// The task's, after the change.
+    pub version: Option<u64>,
+    pub details: Map<String, Value>,
+    pub trace_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct AuditPage {
+    pub entries: Vec<AuditEntry>,
+    pub next_cursor: Option<String>,
+    /// What happened later may not be recorded yet.
+    pub recorded_until: Option<Timestamp>,
+    /// The newest batch; 0 where there is none.
+    pub batch: u64,
+}
+
+/// Batches as they stand, each with its number.
+#[derive(Clone, Debug)]
+pub struct AuditBatches {
+    pub batches: Vec<(u64, Found)>,
+    /// The newest that the list of batches or the statistics know of.
+    pub seen: u64,
+    pub next: Option<u64>,
 }
 
 /// An event as a caller publishes it.

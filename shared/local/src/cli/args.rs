@@ -119,6 +119,11 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Who did what, and whether the record of it was changed
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Print the server's OpenAPI document
     Openapi,
     /// Print a completion script, for example: watchbill completions bash
@@ -277,6 +282,59 @@ pub enum KeysCommand {
         #[arg(value_parser = id)]
         name: String,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AuditCommand {
+    /// Who did what, newest first
+    List {
+        #[command(flatten)]
+        filter: AuditFilterArgs,
+        /// How many
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Check here, batch by batch, that nothing in the ledger was changed, added or taken away;
+    /// names the first entry that was
+    Verify {
+        /// The hash of a batch that you kept elsewhere, from an audit.sealed event or an earlier
+        /// verify: only with it a ledger that was written anew as a whole is found out
+        #[arg(long, value_name = "HASH", value_parser = hash)]
+        head: Option<String>,
+    },
+    /// All of it, newest first, as NDJSON: one entry a line
+    Export {
+        #[command(flatten)]
+        filter: AuditFilterArgs,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct AuditFilterArgs {
+    /// approved, key_created, policy_changed …
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only what is about this task
+    #[arg(long, value_name = "ID")]
+    pub task: Option<String>,
+    /// Only what this one did
+    #[arg(long, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// From then on: 2026-01-31T08:00:00Z, 2026-01-31, or 24h for a day ago
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Up to then
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
+}
+
+/// SHA-256 in hex.
+fn hash(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(text);
+    }
+    Err("it is no SHA-256 in hex, 64 characters of 0-9 and a-f".to_owned())
 }
 
 /// A word that becomes one segment of a path. `.` and `..` would name another resource.

@@ -12,6 +12,7 @@ pub enum Exit {
     Invalid = 7,
     StillWaiting = 8,
     Server = 9,
+    Broken = 10,
     /// 128 + SIGINT, as shells have it.
     Interrupted = 130,
 }
@@ -28,6 +29,7 @@ pub const EXIT_CODES: &[(Exit, &str)] = &[
     (Exit::Invalid, "invalid input (400, 413, 415)"),
     (Exit::StillWaiting, "still waiting: blocked, waiting for approval, or --wait timed out"),
     (Exit::Server, "server error, or rate limited after retries (5xx, 429)"),
+    (Exit::Broken, "the audit's chain does not hold (audit verify)"),
     (Exit::Interrupted, "interrupted by Ctrl-C; the task goes on"),
 ];
 

@@ -27,6 +27,9 @@ pub enum Failure {
     Nonsense(String, String),
     #[error("{0}")]
     Local(String),
+    /// What was verified does not hold.
+    #[error("{0}")]
+    Broken(String),
     #[error("could not write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -43,6 +46,7 @@ impl Failure {
             Failure::StillWaiting(_) => Exit::StillWaiting,
             Failure::Interrupted(_) => Exit::Interrupted,
             Failure::Nonsense(..) => Exit::Server,
+            Failure::Broken(_) => Exit::Broken,
             Failure::Local(_) | Failure::Output(_) => Exit::Usage,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `admin`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `admin`, `audit`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -11,6 +11,7 @@
 
 mod admin;
 pub mod args;
+mod audit;
 mod card;
 mod client;
 pub mod exit;
@@ -150,6 +151,7 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Agents => admin::agents(s).await,
         Command::Health => admin::health(s).await,
         Command::Keys { command } => admin::keys(s, command).await,
+        Command::Audit { command } => audit::audit(s, command).await,
         Command::Openapi => admin::openapi(s).await,
         Command::Completions { shell } => completions(shell, s.out),
         Command::Serve(_) => Err(Failure::Usage("serve is no client command".to_owned())),

@@ -24,7 +24,7 @@ fn each_refusal_has_its_exit_code() {
         assert_eq!(peer.lines(), ["GET /tasks/t1"], "a refusal is not asked again");
     }
     let codes: Vec<u8> = EXIT_CODES.iter().map(|(exit, _)| *exit as u8).collect();
-    assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130], "scripts rely on these");
+    assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130], "scripts rely on these");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! How to add a case: script a `Peer` with the answers in order, `run` a command line, look
 //! at the requests and at what was printed. What needs a real process stands in `process`.
 
+mod audit;
 mod codes;
 mod lists;
 mod peer;

@@ -1,11 +1,13 @@
 //! What clients send.
 
 mod admin;
+mod audit;
 mod events;
 mod queries;
 mod tasks;
 
 pub use admin::{CreateKey, CreateTenant, TokenRequest};
+pub use audit::{AuditQuery, BatchQuery};
 pub use events::{EVENT_PAYLOAD_LIMIT, PublishEvent};
 pub use queries::{EventQuery, PageQuery, TaskQuery, WatchQuery};
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};

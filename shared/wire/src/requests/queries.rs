@@ -6,12 +6,12 @@ use watchbill_core::service::{EventFilter, TaskFilter};
 use super::{ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
-const LIMIT: Field = Field::maybe(
+pub(super) const LIMIT: Field = Field::maybe(
     "limit",
     Kind::Int { least: 1, most: 200 },
     "Most entries of a page; 50 if left out.",
 );
-const CURSOR: Field =
+pub(super) const CURSOR: Field =
     Field::maybe("cursor", line(1024), "`next_cursor` of the page before, for the next one.");
 const WAIT: Field = Field::maybe(
     "wait",
@@ -21,7 +21,7 @@ const WAIT: Field = Field::maybe(
 
 const DEFAULT_LIMIT: usize = 50;
 
-fn limit(form: &mut Form) -> usize {
+pub(super) fn limit(form: &mut Form) -> usize {
     form.int("limit").map_or(DEFAULT_LIMIT, |n| n as usize)
 }
 

@@ -1,0 +1,284 @@
+//! The audit as people and their tools read it. Nothing here is believed: who wants proof
+//! reads the batches and verifies the chain.
+
+use serde_json::{Map, Value, json};
+
+use super::core::Core;
+use super::{AuditBatches, AuditEntry, AuditFilter, AuditPage, ServiceError};
+use crate::domain::{TenantId, What};
+use crate::govern::Record;
+use crate::ledger::{Batch, Entry, Found, LedgerReader, TaskEntry};
+use crate::repo;
+
+/// Ledger batches that one page looks at before it hands back a cursor.
+const LOOK_AT: u64 = 256;
+/// Bytes of lines after which a page of batches ends: a Lambda answers with 6 MB at most, and
+/// every quote is escaped.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Who did what nobody asked for.
+const NOBODY: &str = super::records::SYSTEM;
+/// The kind of an entry that stands for a batch which can't be believed.
+const BROKEN: &str = "ledger_broken";
+
+/// Changes of tasks that the audit shows; claims only where they bear a note.
+const OF_NOTE: &[What] = &[
+    What::Created,
+    What::Approved,
+    What::Voted,
+    What::Rejected,
+    What::Expired,
+    What::Escalated,
+    What::Claimed,
+    What::Reclaimed,
+    What::Resumed,
+    What::Overridden,
+    What::Held,
+    What::Blocked,
+    What::Answered,
+    What::Retried,
+    What::Completed,
+    What::Failed,
+    What::Cancelled,
+];
+
+/// Every kind of entry that the audit can hold.
+pub const AUDIT_KINDS: &[&str] = &[
+    "created",
+    "approved",
+    "voted",
+    "rejected",
+    "expired",
+    "escalated",
+    "claimed",
+    "reclaimed",
+    "resumed",
+    "overridden",
+    "held",
+    "blocked",
+    "answered",
+    "retried",
+    "completed",
+    "failed",
+    "cancelled",
+    "key_created",
+    "key_revoked",
+    "tenant_created",
+    "token_issued",
+    "policy_changed",
+    "limits_changed",
+    "budget_mark",
+    "standing_changed",
+    "sealed",
+    BROKEN,
+];
+
+impl Core {
+    /// Newest first, as it is recorded. The cursor is `<batch>.<place>`: what comes next is
+    /// before it.
+    pub async fn audit(
+        &self,
+        tenant: &TenantId,
+        filter: &AuditFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<AuditPage, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let newest = ledger.listed_head().await?;
+        let mut page = AuditPage { batch: newest, ..AuditPage::default() };
+        if let Some(item) = self.store().get(&repo::ledger_key(tenant, newest)).await?
+            && let Found::Batch(batch) = Found::from(&item)
+        {
+            page.recorded_until = Some(batch.recorded_at);
+        }
+        // What happened since then was recorded since then.
+        let first = match filter.since {
+            Some(since) => ledger.first_since(since).await?.unwrap_or(newest + 1),
+            None => 1,
+        };
+        let (mut seq, mut before) = match cursor {
+            None => (newest, usize::MAX),
+            Some(cursor) => parse_cursor(&cursor)?,
+        };
+        let lowest = seq.saturating_sub(LOOK_AT).max(first - 1);
+        while seq > lowest {
+            for entry in self.audit_of(tenant, seq).await?.into_iter().rev() {
+                if entry.place >= before || !fits(&entry, filter) {
+                    continue;
+                }
+                let place = entry.place;
+                page.entries.push(entry);
+                if page.entries.len() == limit {
+                    page.next_cursor = Some(format!("{seq}.{place}"));
+                    return Ok(page);
+                }
+            }
+            before = usize::MAX;
+            seq -= 1;
+        }
+        page.next_cursor = (seq >= first).then(|| format!("{seq}.{}", usize::MAX));
+        Ok(page)
+    }
+
+    /// The entries of one batch; one that says so where the batch can't be believed, so that
+    /// it does not hide the others.
+    async fn audit_of(&self, tenant: &TenantId, seq: u64) -> Result<Vec<AuditEntry>, ServiceError> {
+        let item = self.store().get(&repo::ledger_key(tenant, seq)).await?;
+        let batch = match item.as_ref().map(Batch::read) {
+            Some(Ok(batch)) => batch,
+            Some(Err(error)) => return Ok(vec![broken(seq, &error.to_string())]),
+            None => return Ok(vec![broken(seq, &format!("ledger batch {seq} is missing"))]),
+        };
+        let entries = batch.entries.into_iter().enumerate();
+        let entries = entries.filter_map(|(place, entry)| match entry {
+            Entry::Task(entry) => of_task(seq, place + 1, entry),
+            Entry::Record(record) => Some(of_record(seq, place + 1, *record)),
+            Entry::Published(_) => None,
+        });
+        Ok(entries.collect())
+    }
+
+    /// The ledger's batches as they stand, from a number on, for who verifies the chain.
+    pub async fn audit_batches(
+        &self,
+        tenant: &TenantId,
+        from: u64,
+        limit: u64,
+    ) -> Result<AuditBatches, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let seen = ledger.seen().await?;
+        let mut page = AuditBatches { seen, batches: Vec::new(), next: None };
+        let mut bytes = 0;
+        for seq in from..from.saturating_add(limit) {
+            if bytes >= PAGE_BYTES {
+                page.next = Some(seq);
+                return Ok(page);
+            }
+            let found = match self.store().get(&repo::ledger_key(tenant, seq)).await? {
+                Some(item) => Found::from(&item),
+                None if seq <= seen => Found::Missing,
+                None => return Ok(page),
+            };
+            if let Found::Batch(batch) = &found {
+                bytes += batch.lines.len();
+            }
+            page.batches.push((seq, found));
+        }
+        page.next = Some(from.saturating_add(limit));
+        Ok(page)
+    }
+}
+
+fn of_task(seq: u64, place: usize, entry: TaskEntry) -> Option<AuditEntry> {
+    let change = entry.change;
+    let begins = matches!(change.what, What::Claimed | What::Reclaimed | What::Resumed);
+    if !OF_NOTE.contains(&change.what) || (begins && change.note.is_none()) {
+        return None;
+    }
+    let mut text = match change.before {
+        Some(before) => format!("{before} → {}", change.status),
+        None => change.status.to_string(),
+    };
+    if let Some(note) = &change.note {
+        text = format!("{text}: {note}");
+    }
+    let details = json!({
+        "status": change.status,
+        "type": entry.task_type,
+        "priority": entry.priority,
+        "agent": entry.agent,
+    });
+    let mut details = object(details);
+    if let Some(before) = change.before {
+        details.insert("before".into(), json!(before));
+    }
+    if let Some(run) = change.run {
+        details.insert("run".into(), json!(run));
+    }
+    Some(AuditEntry {
+        seq,
+        place,
+        at: change.at,
+        kind: change.what.as_str().to_owned(),
+        actor: if change.by.is_empty() { NOBODY.to_owned() } else { change.by },
+        subject: format!("{} task", entry.task_type),
+        text,
+        task_id: Some(entry.task),
+        version: Some(change.version),
+        details,
+        trace_id: Some(entry.trace_id),
+    })
+}
+
+fn of_record(seq: u64, place: usize, record: Record) -> AuditEntry {
+    AuditEntry {
+        seq,
+        place,
+        at: record.at,
+        kind: record.kind.as_str().to_owned(),
+        actor: record.by,
+        subject: record.subject,
+        text: record.text,
+        task_id: record.task,
+        version: None,
+        details: record.details,
+        trace_id: record.trace_id,
+    }
+}
+
+fn broken(seq: u64, why: &str) -> AuditEntry {
+    AuditEntry {
+        seq,
+        place: 1,
+        at: Default::default(),
+        kind: BROKEN.to_owned(),
+        actor: NOBODY.to_owned(),
+        subject: "ledger".to_owned(),
+        text: format!("{why}; 'watchbill audit verify' tells more"),
+        task_id: None,
+        version: None,
+        details: Map::new(),
+        trace_id: None,
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn fits(entry: &AuditEntry, filter: &AuditFilter) -> bool {
+    let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
+    // When a broken batch's entries happened nobody can say.
+    let in_time = entry.kind == BROKEN
+        || (filter.since.is_none_or(|since| entry.at >= since)
+            && filter.until.is_none_or(|until| entry.at <= until));
+    is(&filter.kind, &entry.kind)
+        && is(&filter.actor, &entry.actor)
+        && filter.task.as_ref().is_none_or(|task| entry.task_id.as_ref() == Some(task))
+        && in_time
+}
+
+fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
+    let parsed = cursor
+        .split_once('.')
+        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
+    parsed.ok_or_else(|| ServiceError::Invalid {
+        field: "cursor",
+        message: format!("'{cursor}' is no cursor of /audit; leave it out to start anew"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::govern::RecordKind;
+
+    #[test]
+    fn every_kind_can_be_asked_for() {
+        let records = RecordKind::ALL.iter().map(|kind| kind.as_str());
+        let kinds = OF_NOTE.iter().map(|what| what.as_str()).chain(records).chain([BROKEN]);
+        assert_eq!(kinds.collect::<Vec<_>>(), AUDIT_KINDS);
+    }
+}

@@ -1,0 +1,184 @@
+//! What the audit holds besides changes of tasks.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::ServiceError;
+use super::core::Core;
+use crate::domain::{ApiKey, Caller, EventType, LoggedEvent, Role, TenantId, Timestamp};
+use crate::govern::{Record, RecordKind};
+use crate::ledger::{Entry, LedgerReader};
+use crate::ports::{Expect, Write};
+use crate::repo::{self, PolicyMark, Versioned, decode, encode};
+
+/// How long the item of a record is kept; the ledger has it within seconds.
+const KEEP_RECORD: Duration = Duration::from_secs(7 * 86_400);
+/// Who did what nobody asked for.
+pub(super) const SYSTEM: &str = "watchbill";
+
+/// What a record says; who, where and when come besides.
+pub(crate) struct Said<'a> {
+    pub kind: RecordKind,
+    /// What makes it this record and no other: see [`Record::id_of`].
+    pub of: &'a [&'a str],
+    pub subject: &'a str,
+    pub text: String,
+    /// A JSON object.
+    pub details: Value,
+}
+
+impl Core {
+    /// A record, to be written in the commit of what it is about.
+    pub(crate) fn record(&self, tenant: &TenantId, by: &str, said: Said<'_>) -> Record {
+        let now = self.clock().now();
+        let details = match said.details {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Record {
+            id: Record::id_of(tenant, said.kind, said.of),
+            tenant: tenant.clone(),
+            at: now,
+            kind: said.kind,
+            by: by.to_owned(),
+            subject: said.subject.to_owned(),
+            text: said.text,
+            task: None,
+            details,
+            events: Vec::new(),
+            trace_id: None,
+            expires: now.plus(KEEP_RECORD),
+        }
+    }
+
+    /// Records that a token was made. It stands before the token is handed out.
+    pub async fn token_issued(
+        &self,
+        caller: &Caller,
+        sub: &str,
+        role: Role,
+        lifetime: Duration,
+    ) -> Result<(), ServiceError> {
+        let now = self.clock().now();
+        let unique = self.entropy().uuid7(now).to_string();
+        let seconds = lifetime.as_secs();
+        let said = Said {
+            kind: RecordKind::TokenIssued,
+            of: &[&unique],
+            subject: sub,
+            text: format!("token for {sub} with role {}, good for {seconds} s", role.as_str()),
+            details: json!({ "sub": sub, "role": role.as_str(), "expires_in": seconds }),
+        };
+        self.put_record(&self.record(&caller.tenant, &caller.name, said)).await.map(|_| ())
+    }
+
+    /// Writes a record that is one however often it is made. Says whether it is new.
+    async fn put_record(&self, record: &Record) -> Result<bool, ServiceError> {
+        Ok(self.commit(vec![record_write(record)]).await?.is_none())
+    }
+
+    /// Records for each tenant that another policy holds than when someone last looked. Two
+    /// who look at once make one record of it: its id is that of the mark's next version.
+    pub async fn note_policy(&self) -> Result<bool, ServiceError> {
+        let Ok(policy) = self.governance().policies().current().await else {
+            // Said where it is needed; what could not be read has not changed.
+            return Ok(false);
+        };
+        let item = self.store().get(&repo::policy_key()).await?;
+        let mark: Option<Versioned<PolicyMark>> = item.as_ref().map(decode).transpose()?;
+        let before = mark.as_ref().map(|mark| mark.value.fingerprint.clone());
+        if before.as_deref() == Some(&policy.fingerprint) {
+            return Ok(false);
+        }
+        let next = mark.as_ref().map_or(1, |mark| mark.version + 1).to_string();
+        for tenant in self.tenants().await? {
+            let said = Said {
+                kind: RecordKind::PolicyChanged,
+                of: &[&next, &policy.fingerprint],
+                subject: shown(&policy.fingerprint),
+                text: match &before {
+                    Some(before) => format!(
+                        "policy {} holds, before it was {}",
+                        shown(&policy.fingerprint),
+                        shown(before)
+                    ),
+                    None => format!("policy {} holds", shown(&policy.fingerprint)),
+                },
+                details: json!({ "policy": policy.fingerprint, "before": before }),
+            };
+            self.put_record(&self.record(&tenant, SYSTEM, said)).await?;
+        }
+        let fingerprint = policy.fingerprint.clone();
+        let now = PolicyMark { fingerprint, at: self.clock().now() };
+        let expect = mark.as_ref().map_or(Expect::Absent, |mark| Expect::Version(mark.version));
+        let unknown = mark.as_ref().and_then(|mark| mark.unknown.as_deref());
+        let item = encode(&now, unknown);
+        // Who was first has recorded the same.
+        Ok(self.commit(vec![Write::Put { item, expect }]).await?.is_none())
+    }
+
+    /// Seals the ledger of each tenant that grew since its last seal, once in a day (UTC).
+    /// Answers how many.
+    pub async fn seal_ledgers(&self) -> Result<usize, ServiceError> {
+        let now = self.clock().now();
+        let mut sealed = 0;
+        for tenant in self.tenants().await? {
+            sealed += usize::from(self.seal(&tenant, now).await?);
+        }
+        Ok(sealed)
+    }
+
+    /// Puts the ledger's head into a record and an event: whoever keeps that event elsewhere
+    /// can show later that the chain was not written anew.
+    async fn seal(&self, tenant: &TenantId, now: Timestamp) -> Result<bool, ServiceError> {
+        let day = now.day();
+        let id = Record::id_of(tenant, RecordKind::Sealed, &[&day]);
+        if self.store().get(&repo::record_key(tenant, &id)).await?.is_some() {
+            return Ok(false);
+        }
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let head = ledger.head().await?;
+        let Some(newest) = ledger.batch(head.seq).await? else { return Ok(false) };
+        // A seal is recorded too: that alone is no growth.
+        if newest.entries.iter().all(is_seal) {
+            return Ok(false);
+        }
+        let details = json!({ "seq": head.seq, "hash": head.hash });
+        let said = Said {
+            kind: RecordKind::Sealed,
+            of: &[&day],
+            subject: "ledger",
+            text: format!("the ledger's head is batch {} with hash {}", head.seq, head.hash),
+            details,
+        };
+        let mut record = self.record(tenant, SYSTEM, said);
+        record.events = vec![LoggedEvent {
+            event_type: EventType::parse("audit.sealed").expect("our own types are well formed"),
+            payload: record.details.clone(),
+        }];
+        self.put_record(&record).await
+    }
+}
+
+pub(crate) fn record_write(record: &Record) -> Write {
+    Write::Put { item: encode(record, None), expect: Expect::Absent }
+}
+
+/// What the audit says of a key: never the key.
+pub(crate) fn about_key(key: &ApiKey) -> Value {
+    json!({ "name": key.name, "role": key.role.as_str(), "prefix": key.prefix })
+}
+
+fn is_seal(entry: &Entry) -> bool {
+    matches!(entry, Entry::Record(record) if record.kind == RecordKind::Sealed)
+}
+
+/// The first characters of a policy's fingerprint; the one that is built in has none.
+fn shown(fingerprint: &str) -> &str {
+    match fingerprint.get(..12) {
+        Some(short) => short,
+        None if fingerprint.is_empty() => "built-in",
+        None => fingerprint,
+    }
+}
