@@ -7,6 +7,7 @@ mod audit;
 mod codes;
 mod lists;
 mod peer;
+mod policy;
 mod process;
 mod submit;
 mod wait;
