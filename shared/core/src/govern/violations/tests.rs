@@ -440,6 +440,59 @@ fn targets_outside_the_inventory_are_refused() {
     assert_eq!(find(&call(json!({ "project": "any" })), &hosts_alone), None);
 }
 
+/// Texts that would take a naive reader's stack, or its day.
+#[test]
+fn hostile_texts_are_read_to_their_end() {
+    const LONG: usize = 20_000;
+    for part in [
+        "$(",
+        "`",
+        "\"$(",
+        "(",
+        "{",
+        "{a,b}",
+        "'",
+        "\"",
+        "\\",
+        "<(",
+        "${",
+        "$((",
+        "sudo ",
+        "eval ",
+        "sh -c ",
+        "a|",
+        "a=b;",
+        "x(){",
+        "DELETE FROM a WHERE b=1 ",
+        "/*",
+        "/*!",
+        "*",
+        "<<<",
+        "$'",
+        "for a in b;",
+        "[",
+        "xargs ",
+        "find / ",
+        "-",
+        "docker run ",
+        "echo a | ",
+    ] {
+        let _ = violation(json!({ "command": part.repeat(LONG / part.len()) }));
+        let _ = violation(json!({ "args": vec![part; 500] }));
+    }
+    let hidden = format!("{}rm -rf /", "true; ".repeat(LONG));
+    assert!(violation(json!({ "command": hidden })).is_some());
+    let nested = format!("{}rm -rf /", "sudo ".repeat(LONG));
+    assert!(violation(json!({ "command": nested })).is_some());
+    let nested = format!("{}rm -rf /{}", "$(".repeat(LONG), ")".repeat(LONG));
+    assert!(violation(json!({ "command": nested })).is_some());
+    let mut deep = json!("rm -rf /");
+    for _ in 0..500 {
+        deep = json!({ "run": deep });
+    }
+    assert!(violation(json!({ "run": deep })).is_some());
+}
+
 proptest! {
     #[test]
     fn nothing_breaks_it(text in ".{0,200}", name in "(command|args|url|x)") {
