@@ -141,7 +141,15 @@ fn run_of(id: &str, task_type: &str, metadata: Value, payload: Value) -> Run {
     .unwrap();
     let payload = payload.as_object().unwrap().clone();
     let deadline = Duration::from_secs(60);
-    Run { task, payload, deadline, notes: Notes::new(clock.clone()), clock, steps: None }
+    Run {
+        task,
+        payload,
+        deadline,
+        notes: Notes::new(clock.clone()),
+        clock,
+        steps: None,
+        spending: None,
+    }
 }
 
 fn ports() -> OpsPorts {

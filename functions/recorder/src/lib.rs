@@ -4,8 +4,15 @@
 //! A change may come twice, also a day later: what is recorded already is found in the
 //! ledger's suffix since the change's own time. Dying between appending and publishing is
 //! made good by the next run, which publishes again under the same event ids.
+//!
+//! - `recorded`: a change that the ledger is to hold. `recent`: what it holds already.
+//! - `tenant`: appends and publishes, for one tenant. `folds`: what is derived from its ledger.
+//!
+//! How to add a fold: its state and its kept item in `folds`, with what it brings in `Ahead`.
 
+mod folds;
 mod recent;
+mod recorded;
 mod tenant;
 
 use std::collections::btree_map::Entry;
@@ -20,7 +27,8 @@ use watchbill_core::ports::{Bus, Change, Item, Key, StoreError};
 use watchbill_core::repo::{Entity as _, LedgerPeek, decode};
 use watchbill_core::service::Core;
 
-use tenant::{Recorded, TenantRecorder};
+use recorded::Recorded;
+use tenant::TenantRecorder;
 
 pub struct Recorder {
     core: Core,

@@ -4,81 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::domain::{Event, EventType, LogEntry, TenantId, Timestamp};
-use watchbill_core::govern::Record;
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ledger::{
-    Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, StatsFold, entries_of,
-};
+use watchbill_core::ledger::{Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, entries_of};
 use watchbill_core::ports::{Bus, Commit, CommitError, Expect, Topic, Write};
-use watchbill_core::repo::{self, Fold, LedgerPeek, Versioned, decode, encode};
-use watchbill_core::service::{Core, STATS_FOLD, older_log};
+use watchbill_core::repo::{self, LedgerPeek};
+use watchbill_core::service::{Core, older_log};
 
+use crate::folds::{Ahead, Folds};
 use crate::recent::Recent;
+use crate::recorded::{Recorded, Subject};
 
 /// Clocks of two machines may differ by this much.
 const SKEW: Duration = Duration::from_secs(5);
-/// The folds are kept after this many batches.
-const SAVE_EVERY: u64 = 64;
 /// About what one entry weighs in JSON, for cutting batches.
 const ENTRY_BYTES: usize = 400;
 const TRIES: u32 = 64;
-
-/// A change that the ledger is to hold.
-pub struct Recorded {
-    key: Arc<str>,
-    /// The first version that it is about; the log may hold later ones.
-    version: u64,
-    what: Subject,
-}
-
-enum Subject {
-    Task(Box<LedgerPeek>),
-    Event(Box<Event>),
-    Record(Box<Record>),
-}
-
-impl Recorded {
-    pub fn task(key: Arc<str>, version: u64, task: LedgerPeek) -> Self {
-        Self { key, version, what: Subject::Task(Box::new(task)) }
-    }
-
-    pub fn event(key: Arc<str>, version: u64, event: Event) -> Self {
-        Self { key, version, what: Subject::Event(Box::new(event)) }
-    }
-
-    pub fn record(key: Arc<str>, version: u64, record: Record) -> Self {
-        Self { key, version, what: Subject::Record(Box::new(record)) }
-    }
-
-    /// The last version that it is about.
-    fn last(&self) -> u64 {
-        match &self.what {
-            Subject::Event(_) | Subject::Record(_) => self.version,
-            Subject::Task(task) => task.log.last().map_or(self.version, |entry| entry.version),
-        }
-    }
-
-    /// When the change happened, or a moment before it where the header no longer says.
-    fn at(&self) -> Timestamp {
-        match &self.what {
-            Subject::Event(event) => event.timestamp,
-            Subject::Record(record) => record.at,
-            Subject::Task(task) => {
-                let of_version = |entry: &&LogEntry| entry.version <= self.version;
-                task.log.iter().rev().find(of_version).map_or(task.created_at, |entry| entry.at)
-            }
-        }
-    }
-}
 
 pub struct TenantRecorder {
     tenant: TenantId,
     ledger: LedgerReader,
     head: Head,
     recent: Recent,
-    stats: StatsFold,
-    /// Version of the fold's item, and up to which batch it goes.
-    saved: (Option<u64>, u64),
+    folds: Folds,
 }
 
 impl TenantRecorder {
@@ -91,29 +38,14 @@ impl TenantRecorder {
     ) -> Result<Self, HandlerError> {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
-        let kept = core.store().get(&repo::fold_key(&tenant, STATS_FOLD)).await?;
-        let kept: Option<Versioned<Fold>> = kept.as_ref().map(decode).transpose()?;
-        let mut stats = StatsFold::default();
-        let mut applied = 0;
-        if let Some(kept) = &kept
-            && let Ok(state) = serde_json::from_value(kept.value.state.clone())
-        {
-            stats = state;
-            applied = kept.value.seq_applied;
-        }
-        for seq in applied + 1..=head.seq {
-            if let Some(batch) = ledger.batch(seq).await? {
-                stats.apply(&batch);
-            }
-        }
+        let folds = Folds::open(core, &ledger, tenant.clone(), head.seq).await?;
         let recorder = Self {
             // Nothing is known yet, so the first change has the ledger read back to its time.
             recent: Recent::since(core.clock().now().max(head.recorded_at).plus(2 * SKEW)),
-            saved: (kept.as_ref().map(|kept| kept.version), applied),
             tenant,
             ledger,
             head,
-            stats,
+            folds,
         };
         for seq in recorder.head.published + 1..=recorder.head.seq {
             if let Some(batch) = recorder.ledger.batch(seq).await? {
@@ -135,26 +67,15 @@ impl TenantRecorder {
         for change in changes {
             entries.extend(self.entries(core, change, now).await?);
         }
-        let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            while let Some(next) = entries.peek() {
-                let weight = weight(next);
-                if !batch.is_empty() && (batch.len() >= chunk || bytes + weight > MAX_BATCH_BYTES) {
-                    break;
-                }
-                bytes += weight;
-                batch.extend(entries.next());
-            }
+            let mut ahead = self.folds.ahead(&core.rules().reputation);
+            let batch = batch_of(&mut entries, &mut ahead);
             let batch = self.append(core, batch).await?;
+            self.folds.appended(&batch, ahead);
             self.publish(core, bus, &batch).await?;
             self.head.published = batch.seq;
-            self.stats.apply(&batch);
-            if batch.seq >= self.saved.1 + SAVE_EVERY || self.saved.0.is_none() {
-                self.save(core).await?;
-            }
+            self.folds.save_if_due(core, batch.seq).await?;
         }
         Ok(())
     }
@@ -296,36 +217,31 @@ impl TenantRecorder {
             .map_err(|error| HandlerError::retry(Duration::from_secs(1), error.to_string()))
     }
 
-    /// Keeps the fold with the batch it goes up to.
+    /// Keeps the folds with the batch they go up to.
     pub async fn save(&mut self, core: &Core) -> Result<(), HandlerError> {
-        if self.saved.1 == self.head.seq && self.saved.0.is_some() {
-            return Ok(());
-        }
-        let fold = Fold {
-            tenant: self.tenant.clone(),
-            name: STATS_FOLD.to_owned(),
-            seq_applied: self.head.seq,
-            state: serde_json::to_value(&self.stats).expect("counts are plain JSON"),
-        };
-        let expect = self.saved.0.map_or(Expect::Absent, Expect::Version);
-        let writes = vec![Write::Put { item: encode(&fold, None), expect }];
-        let id = core.entropy().write_id();
-        match core.store().commit(Commit { id, writes }).await {
-            Ok(()) => {
-                self.saved = (Some(self.saved.0.unwrap_or(0) + 1), self.head.seq);
-                Ok(())
-            }
-            // Kept later: the ledger has it all.
-            Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(()),
-            Err(CommitError::Store(error)) => Err(error.into()),
-            Err(CommitError::Conflict { .. }) => {
-                Err(HandlerError::retry(Duration::from_millis(50), "another recorder is at work"))
-            }
-            Err(CommitError::Illegal { reason }) => {
-                Err(HandlerError::retry(Duration::from_secs(5), reason))
-            }
-        }
+        self.folds.save(core, self.head.seq).await
     }
+}
+
+/// As many of the entries as one batch holds, each with the records that it brings.
+fn batch_of(
+    entries: &mut std::iter::Peekable<impl Iterator<Item = Entry>>,
+    ahead: &mut Ahead,
+) -> Vec<Entry> {
+    let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = entries.peek() {
+        let weighs = weight(next);
+        if !batch.is_empty() && (batch.len() >= chunk || bytes + weighs > MAX_BATCH_BYTES) {
+            break;
+        }
+        let records = ahead.records(next);
+        bytes += weighs + records.iter().map(weight).sum::<usize>();
+        batch.extend(entries.next());
+        batch.extend(records);
+    }
+    batch
 }
 
 fn at_of(entry: &Entry) -> Timestamp {

@@ -11,15 +11,16 @@ use serde_json::{Map, json};
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{
-    Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
+    Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
 };
-use watchbill_core::govern::{Earned, ReputationEvent};
+use watchbill_core::govern::{ReputationEvent, ReputationFold};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
 use watchbill_core::ports::{
     Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
 };
-use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_core::repo::Fold;
+use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports, REPUTATION_FOLD};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy,
@@ -96,10 +97,12 @@ impl World {
     }
 
     async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
-        let outcome = Outcome {
-            reputation: vec![Earned(ReputationEvent::TaskSuccess, 2)],
-            ..Outcome::default()
+        let event = match ending {
+            Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
+            _ => ReputationEvent::TaskFailure,
         };
+        let reputation = vec![self.core.rules().reputation.earned(event)];
+        let outcome = Outcome { reputation, ..Outcome::default() };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.core.command(&tenant(), id, &command).await.unwrap();
@@ -212,6 +215,39 @@ impl World {
             self.bus.events().into_iter().map(|(_, event)| event.event_id).collect();
         assert_eq!(sent, wanted, "events that went out, and those of the ledger");
         self.assert_counts().await;
+        self.assert_standings(&entries).await;
+    }
+
+    /// Scores as a reader has them are those of a rebuild; each change of a level stands in
+    /// the ledger once, right after what brought it.
+    async fn assert_standings(&self, entries: &[Entry]) {
+        let rules = &self.core.rules().reputation;
+        let mut fold = ReputationFold::default();
+        let mut wanted = Vec::new();
+        for entry in entries {
+            if let Entry::Record(_) = entry {
+                continue;
+            }
+            wanted.push(entry.clone());
+            if let Entry::Task(entry) = entry {
+                let changes = fold.apply_entry(entry, rules);
+                let records = changes.iter().map(|change| change.record(&tenant(), rules));
+                wanted.extend(records.map(|record| Entry::Record(Box::new(record))));
+            }
+        }
+        assert_eq!(entries, wanted, "records, and the changes that bring them");
+        let rebuilt = self.core.rebuild_standings(&tenant()).await.unwrap();
+        assert_eq!(rebuilt, fold);
+        self.clock.advance(Duration::from_secs(1));
+        let now = self.clock.now();
+        let live = self.core.standing(&tenant(), Agent::Ops).await.unwrap();
+        assert_eq!(live, rebuilt.standing(Agent::Ops, now, rules));
+        let key = watchbill_core::repo::fold_key(&tenant(), REPUTATION_FOLD);
+        let item = self.store.get(&key).await.unwrap().expect("levels have changed");
+        let kept = watchbill_core::repo::decode::<Fold>(&item).unwrap().value;
+        let kept: ReputationFold = serde_json::from_value(kept.state).unwrap();
+        let level = |fold: &ReputationFold| fold.standing(Agent::Ops, now, rules).level;
+        assert_eq!(level(&kept), level(&rebuilt), "a changed level is kept at once");
     }
 
     async fn assert_counts(&self) {
@@ -431,7 +467,10 @@ async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
         .entries()
         .await
         .iter()
-        .map(|entry| matches!(entry, Entry::Task(entry) if entry.change.outcome.is_some()))
+        .filter_map(|entry| match entry {
+            Entry::Task(entry) => Some(entry.change.outcome.is_some()),
+            Entry::Published(_) | Entry::Record(_) => None,
+        })
         .collect();
     assert_eq!(outcomes, [false, false, true, false, true, false, true]);
 }

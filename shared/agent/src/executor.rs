@@ -16,6 +16,7 @@ use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Runner, ServiceError, Verdict};
 
 use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent, Withheld};
+use crate::spending::Spending;
 use crate::steps::Steps;
 
 /// Between two tries to write an ending that the store would not take.
@@ -139,6 +140,7 @@ impl Executor {
         let run = Run {
             payload,
             steps: Some(Steps::of_run(self.core.clone(), &value)),
+            spending: Some(Spending::of_run(self.core.clone(), &value)),
             task: value,
             deadline: clock.monotonic() + limit,
             notes: Notes::new(clock.clone()),

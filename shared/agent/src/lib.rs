@@ -4,6 +4,7 @@
 //!
 //! - `run`: what an agent is given, and how its run may end.
 //! - `ooda`: the loop; `playbook`: deciding by rules, as a pure function of the task.
+//! - `spending`: the budget, around each call of a model.
 //! - `tools`: monitor, investigate, alert, deploy; `redact`: no secret in what is reported.
 //!
 //! How to add a tool: a module in `tools` with typed parameters (`parse` from the plan's
@@ -18,6 +19,7 @@ pub mod playbook;
 pub mod ports;
 pub mod records;
 pub mod run;
+pub mod spending;
 pub mod steps;
 pub mod tools;
 

@@ -11,6 +11,7 @@ use watchbill_core::domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp
 use watchbill_core::ports::{Clock, Write};
 
 use crate::redact;
+use crate::spending::Spending;
 use crate::steps::Steps;
 
 /// What an agent gets to run one task.
@@ -25,6 +26,8 @@ pub struct Run {
     pub notes: Notes,
     /// By which mutating tools act; nothing where a run only reads.
     pub steps: Option<Steps>,
+    /// By which models are called; nothing where a run calls none.
+    pub spending: Option<Spending>,
 }
 
 impl Run {

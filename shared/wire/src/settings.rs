@@ -11,6 +11,10 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Priority, TaskType, parse_span};
 use watchbill_core::service::OnFailure;
 
+mod reputation;
+
+pub use reputation::{DecayForm, ReputationForm};
+
 /// The environment, as a map so that tests can bring their own. It wins over files.
 pub type Env = BTreeMap<String, String>;
 
@@ -45,6 +49,7 @@ pub struct RulesForm {
     /// How long a worker outside holds a task without a word.
     pub worker_lease: Option<String>,
     pub gates: Moved,
+    pub reputation: ReputationForm,
 }
 
 /// A setting that stands in the policy now: said instead of being called unknown.
@@ -129,6 +134,7 @@ impl RulesForm {
         span(&mut rules.lease.outside, "worker_lease", &self.worker_lease)?;
         self.set_sla(&mut rules)?;
         span(&mut rules.keep_tasks, "keep.tasks", &self.keep.tasks)?;
+        self.reputation.set(&mut rules.reputation)?;
         Ok(rules)
     }
 
@@ -224,6 +230,8 @@ fn span(into: &mut Duration, name: &str, text: &Option<String>) -> Result<(), Se
 
 #[cfg(test)]
 mod tests {
+    use watchbill_core::govern::{Level, ReputationEvent};
+
     use super::*;
 
     fn rules(json: &str) -> Result<Rules, String> {
@@ -246,10 +254,45 @@ mod tests {
             (r#"{"routes": {"deploy": "nobody"}}"#, "nobody"),
             (r#"{"keep": {"approvals": "1d"}}"#, "keep.approvals"),
             (r#"{"retries": {"base": "0"}}"#, "retries.base: it can't be zero"),
+            (
+                r#"{"reputation": {"deltas": {"luck": 1}}}"#,
+                "reputation.deltas: unknown reputation event 'luck'",
+            ),
+            (
+                r#"{"reputation": {"levels": {"root": 1}}}"#,
+                "reputation.levels: unknown level 'root'",
+            ),
+            (
+                r#"{"reputation": {"levels": {"prod_low_risk": 80}}}"#,
+                "reputation.levels.prod_low_risk: 80 is below 90",
+            ),
+            (
+                r#"{"reputation": {"levels": {"sandbox_only": 5}}}"#,
+                "reputation.levels.sandbox_only: 5",
+            ),
+            (r#"{"reputation": {"start": 300}}"#, "reputation.start: 300 is above"),
+            (
+                r#"{"reputation": {"most": 150}}"#,
+                "reputation.levels.prod_full_access: 160 is above the highest score, 150",
+            ),
+            (r#"{"reputation": {"decay": {"percent": 101}}}"#, "reputation.decay.percent: 101"),
+            (r#"{"reputation": {"decay": {"every": "soon"}}}"#, "reputation.decay.every: 'soon'"),
         ] {
             let said = rules(json).unwrap_err();
             assert!(said.contains(wanted), "{json}: {said}");
         }
+    }
+
+    #[test]
+    fn figures_of_reputation_that_are_not_named_stay() {
+        let json = r#"{"reputation": {"most": 999, "deltas": {"task_success": 5},
+            "levels": {"prod_full_access": 300}, "decay": {"every": "1d"}}}"#;
+        let mut wanted = Rules::default();
+        wanted.reputation.most = 999;
+        wanted.reputation.deltas.insert(ReputationEvent::TaskSuccess, 5);
+        wanted.reputation.levels.insert(Level::ProdFullAccess, 300);
+        wanted.reputation.decay_every = Duration::from_secs(86_400);
+        assert_eq!(rules(json), Ok(wanted));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::domain::{
     Agent, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId, TaskType,
     TenantId, Timestamp,
 };
-use crate::govern::Earned;
+use crate::govern::{Amount, BudgetExceeded, BudgetLimits, Earned};
 
 /// What a decision may know besides state and command.
 #[derive(Clone, Copy)]
@@ -127,6 +127,28 @@ pub enum Command {
         notes: Vec<Note>,
         outcome: Outcome,
     },
+    /// The run sets aside the most that a model's call can cost. `limits`: those of its tenant.
+    Reserve {
+        fence: u64,
+        amount: Amount,
+        limits: BudgetLimits,
+    },
+    /// The call for which reservation `n` was made may go out from now on.
+    Sent {
+        fence: u64,
+        n: u64,
+    },
+    /// The call used this, which may be more than was set aside.
+    Settle {
+        fence: u64,
+        n: u64,
+        used: Amount,
+    },
+    /// The call is not made.
+    Release {
+        fence: u64,
+        n: u64,
+    },
     /// A worker outside ends a task: one it holds, or one still assigned, in one step.
     EndOutside {
         owner: String,
@@ -185,6 +207,11 @@ pub enum Rejection {
     WrongAgent { agent: Agent },
     #[error("{hops} hops through reactions, {most} are the most")]
     TooManyHops { hops: u8, most: u8 },
+    /// A limit has no room for the call.
+    #[error("{0}")]
+    OverBudget(BudgetExceeded),
+    #[error("nothing is set aside for this call any more; what it may have used is charged")]
+    NothingReserved,
     #[error("nothing is due")]
     NothingDue,
 }

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::task::Step;
 use super::{Decided, Draft, Facts, Rejection};
 use crate::domain::{ApprovalRef, Sla, Status, Task, TaskLimits, What};
+use crate::govern::Amount;
 
 pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
     if draft.hops > TaskLimits::HOPS {
@@ -67,6 +68,8 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
             asked: asked.asked.clone(),
         }),
         reservation: None,
+        spent: Amount::NONE,
+        run_spent: Amount::NONE,
         grants: Vec::new(),
         overrides: Vec::new(),
         question: None,

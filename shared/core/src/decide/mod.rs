@@ -3,6 +3,7 @@
 //! what is there now.
 
 mod approval;
+mod budget;
 mod command;
 mod create;
 mod gates;

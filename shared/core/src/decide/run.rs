@@ -8,6 +8,8 @@ use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
+use crate::govern::ReputationEvent;
+use crate::redact;
 
 pub(super) fn claim(
     step: &mut Step<'_>,
@@ -140,10 +142,14 @@ pub(super) fn end(
     }
     let owner = lease.owner.clone();
     step.task.notes = notes.to_vec();
+    step.task.notes.iter_mut().for_each(|note| redact::string(&mut note.text));
     apply(step, &owner, ending);
     step.outcome = match ending {
         Ending::Suspended { .. } => None,
-        _ => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
+        _ => Some(outcome)
+            .filter(|outcome| !outcome.reputation.is_empty())
+            // What it used stands in the header, from its own settlements.
+            .map(|o| Outcome { reputation: o.reputation.clone(), ..Outcome::default() }),
     };
     step.task.outcome.clone_from(&step.outcome);
     step.events(events);
@@ -176,9 +182,20 @@ pub(super) fn end_outside(
         }
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
-    // The run before may have left its own.
-    step.task.outcome = None;
     apply(step, owner, ending);
+    // What it used nobody here saw; whether it came off is the agent's.
+    let rules = &step.facts.rules.reputation;
+    let earned = match ending {
+        Ending::Succeeded { .. } => Some(rules.earned(ReputationEvent::TaskSuccess)),
+        Ending::Failed { .. } | Ending::FailedForGood { .. } => {
+            Some(rules.earned(ReputationEvent::TaskFailure))
+        }
+        Ending::Refused { earned, .. } => *earned,
+        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
+    };
+    step.outcome = earned.map(|earned| Outcome { reputation: vec![earned], ..Outcome::default() });
+    // The run before may have left its own.
+    step.task.outcome.clone_from(&step.outcome);
     Ok(())
 }
 
@@ -206,6 +223,10 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.task.offer_at = None;
             step.task.error = Some(clip(reason, TaskLimits::ERROR));
             step.task.question = question.clone();
+            if let Some(question) = &mut step.task.question {
+                redact::string(&mut question.text);
+                question.choices.iter_mut().for_each(redact::string);
+            }
             step.says(What::Blocked, owner, Some(reason));
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }

@@ -2,11 +2,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Command, Facts, Rejection, create, run, tick};
+use super::{Command, Facts, Rejection, budget, create, run, tick};
 use crate::domain::{
     EventType, Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits,
     Timestamp, What,
 };
+use crate::govern::BudgetMove;
+use crate::redact;
 
 /// A resume is looked after this long after its moment, should its message be lost.
 const RESUME_GRACE: Duration = Duration::from_secs(120);
@@ -21,6 +23,8 @@ pub struct Decided {
     pub version: u64,
     /// Changes that no longer fit in the header's log, to be kept in an item beside it.
     pub overflow: Vec<LogEntry>,
+    /// What it sets aside of the tenant's budget or gives back: written in the same commit.
+    pub budget: Option<BudgetMove>,
 }
 
 /// The one place that knows what may happen to a task.
@@ -59,6 +63,12 @@ pub(crate) fn decide_on(
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
+        Command::Reserve { fence, amount, limits } => {
+            budget::reserve(&mut step, *fence, *amount, limits)?;
+        }
+        Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
+        Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,
+        Command::Release { fence, n } => budget::release(&mut step, *fence, *n)?,
         Command::EndOutside { owner, ending, proof } => {
             run::end_outside(&mut step, owner, ending, proof)?;
         }
@@ -89,7 +99,9 @@ pub fn next_due(task: &Task, now: Timestamp) -> Option<Timestamp> {
         (_, Some(_)) => None,
         _ => task.offer_at,
     };
-    [sla, resume, outside, offer].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
+    // A run that vanished in a call may have left part of the budget set aside.
+    let leaked = task.reservation.as_ref().and(task.lease.as_ref()).map(|lease| lease.until);
+    [sla, resume, outside, offer, leaked].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
 }
 
 fn sla_mark(sla: &Sla, created_at: Timestamp) -> Option<Timestamp> {
@@ -114,6 +126,7 @@ pub(super) struct Step<'a> {
     pub outcome: Option<Outcome>,
     /// Which run begins.
     pub run: Option<u64>,
+    pub budget: Option<BudgetMove>,
 }
 
 impl<'a> Step<'a> {
@@ -130,6 +143,7 @@ impl<'a> Step<'a> {
             events: Vec::new(),
             outcome: None,
             run: None,
+            budget: None,
         }
     }
 
@@ -140,15 +154,16 @@ impl<'a> Step<'a> {
 
     pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
         self.what = what;
-        by.clone_into(&mut self.by);
+        self.by = redact::text(by).into_owned();
         self.note = note.map(|n| clip(n, 200));
     }
 
     pub fn event(&mut self, event_type: &str, payload: Value) {
-        let payload = match payload {
+        let mut payload = match payload {
             Value::Object(map) => map,
             _ => Map::new(),
         };
+        redact::object(&mut payload);
         let event_type = EventType::parse(event_type).expect("our own event types are well formed");
         self.events.push(LoggedEvent { event_type, payload });
     }
@@ -159,10 +174,15 @@ impl<'a> Step<'a> {
     }
 
     pub fn events(&mut self, more: &[LoggedEvent]) {
+        let given = self.events.len();
         self.events.extend_from_slice(more);
+        self.events[given..].iter_mut().for_each(|event| redact::object(&mut event.payload));
     }
 
     pub fn finish(mut self) -> Decided {
+        budget::take_back_if_over(&mut self);
+        let what = self.what;
+        budget::report_usage(&mut self, what);
         let version = self.version + 1;
         let status = self.task.status;
         self.task.log.push(LogEntry {
@@ -182,7 +202,7 @@ impl<'a> Step<'a> {
             // Half at a time, so that a long life costs one more item every eight changes.
             overflow = self.task.log.drain(..TaskLimits::LOG / 2).collect();
         }
-        Decided { task: self.task, version, overflow }
+        Decided { task: self.task, version, overflow, budget: self.budget }
     }
 
     pub fn illegal(&self, what: &'static str) -> Rejection {
@@ -336,7 +356,8 @@ impl<'a> Step<'a> {
             return Err(self.illegal("answered: it waits for an approval"));
         }
         if let Some(question) = &mut self.task.question {
-            question.answer = Some(clip(answer, TaskLimits::ERROR));
+            // As it was said: the run that goes on with it may need just that.
+            question.answer = Some(cut(answer, TaskLimits::ERROR));
             question.answered_by = Some(by.to_owned());
         }
         self.task.lost_runs = 0;
@@ -386,8 +407,14 @@ impl<'a> Step<'a> {
     }
 }
 
-/// The first `most` bytes, cut at a character, with a mark where something is missing.
+/// A text for the log: without secrets, then [`cut`], which could halve one out of
+/// recognition.
 pub(super) fn clip(text: &str, most: usize) -> String {
+    cut(&redact::text(text), most)
+}
+
+/// The first `most` bytes, cut at a character, with a mark where something is missing.
+fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }

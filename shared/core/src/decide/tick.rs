@@ -21,6 +21,9 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
     sla(step);
     let lease_over =
         step.task.lease.as_ref().is_some_and(|lease| !lease.is_live(now, step.facts.epoch));
+    if lease_over {
+        super::budget::take_back(step);
+    }
     let outside = step.task.lease.as_ref().is_some_and(|lease| lease.epoch == Lease::OUTSIDE);
     match step.task.status {
         Status::InProgress if lease_over && outside => give_back(step),

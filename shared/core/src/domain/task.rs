@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
 use super::{TenantId, Timestamp};
-use crate::govern::{Earned, Reservation};
+use crate::govern::{Amount, Earned, Reservation};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -100,6 +100,12 @@ pub struct Task {
     /// What is set aside of the budget for a model's call that is under way.
     #[serde(rename = "rv", default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
+    /// What its models' calls have used so far, all runs together.
+    #[serde(rename = "sp", default, skip_serializing_if = "is_default")]
+    pub spent: Amount,
+    /// What of it no outcome has told yet: that of the run that is under way.
+    #[serde(rename = "rs", default, skip_serializing_if = "is_default")]
+    pub run_spent: Amount,
     /// What people have given leave for, newest last.
     #[serde(rename = "gr", default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<Grant>,
@@ -273,6 +279,8 @@ pub enum What {
     Overridden,
     /// Part of the budget was set aside for a model's call.
     Reserved,
+    /// The call may have gone out.
+    Sent,
     /// What a model's call used was told, or what was set aside came back.
     Settled,
     SlaWarning,
@@ -308,6 +316,7 @@ impl What {
             What::Held => "held",
             What::Overridden => "overridden",
             What::Reserved => "reserved",
+            What::Sent => "sent",
             What::Settled => "settled",
             What::SlaWarning => "sla_warning",
             What::SlaViolation => "sla_violation",

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,33 @@ pub struct Price {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Prices(pub BTreeMap<String, Price>);
 
+/// No model may be called before someone has said what models cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no model has a price, so what a call costs can't be told; set 'prices' in the policy, for each model its price for a million tokens in and out"
+)]
+pub struct NoPrices;
+
+impl Prices {
+    /// What a call costs, in money rounded up, and in tokens.
+    pub fn cost(&self, model: &str, usage: Usage) -> Result<Amount, NoPrices> {
+        let micro_usd = match self.0.get(model) {
+            Some(price) => price.of(usage),
+            None => self.0.values().map(|price| price.of(usage)).max().ok_or(NoPrices)?,
+        };
+        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        Ok(Amount { micro_usd, tokens })
+    }
+}
+
+impl Price {
+    fn of(self, usage: Usage) -> u64 {
+        let part = |price: u64, tokens: u64| u128::from(price) * u128::from(tokens);
+        let sum = part(self.input, usage.input_tokens) + part(self.output, usage.output_tokens);
+        u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+}
+
 /// What a model's call used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -57,9 +85,9 @@ pub struct Usage {
 /// What a task has set aside for a model's call that is under way; stands in its header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// Counts up within the task.
+    /// The version of the task that it came with: tells it from others of the task.
     #[serde(rename = "n")]
-    pub n: u32,
+    pub n: u64,
     /// The most that the call can cost.
     #[serde(rename = "a")]
     pub amount: Amount,
@@ -86,4 +114,164 @@ pub struct PeriodState {
 pub struct BudgetState {
     pub day: PeriodState,
     pub hour: PeriodState,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (money, tokens) = (Resource::Money, Resource::Tokens);
+        write!(f, "{}, {}", money.show(self.micro_usd), tokens.show(self.tokens))
+    }
+}
+
+/// How near a period is to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BudgetMark {
+    Ok,
+    /// 80 % and more.
+    Warning,
+    /// 95 % and more.
+    Critical,
+}
+
+impl BudgetMark {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BudgetMark::Ok => "ok",
+            BudgetMark::Warning => "warning",
+            BudgetMark::Critical => "critical",
+        }
+    }
+}
+
+impl PeriodState {
+    /// Used and reserved of the limit, of money or of tokens, whichever is the more. Of a
+    /// limit of nothing, all is gone once anything is used.
+    pub fn percent(&self) -> u64 {
+        let of = |used: u64, reserved: u64, limit: u64| {
+            let sum = u128::from(used) + u128::from(reserved);
+            match (sum, limit) {
+                (0, _) => 0,
+                (_, 0) => 100,
+                _ => u64::try_from(sum * 100 / u128::from(limit)).unwrap_or(u64::MAX),
+            }
+        };
+        let money = of(self.used.micro_usd, self.reserved.micro_usd, self.limit.micro_usd);
+        money.max(of(self.used.tokens, self.reserved.tokens, self.limit.tokens))
+    }
+
+    pub fn mark(&self) -> BudgetMark {
+        match self.percent() {
+            0..80 => BudgetMark::Ok,
+            80..95 => BudgetMark::Warning,
+            _ => BudgetMark::Critical,
+        }
+    }
+}
+
+impl Amount {
+    pub const NONE: Amount = Amount { micro_usd: 0, tokens: 0 };
+
+    #[must_use]
+    pub fn plus(self, other: Amount) -> Self {
+        Self {
+            micro_usd: self.micro_usd.saturating_add(other.micro_usd),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+
+    pub fn of(self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Money => self.micro_usd,
+            Resource::Tokens => self.tokens,
+        }
+    }
+}
+
+/// What a budget is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Money,
+    Tokens,
+}
+
+impl Resource {
+    pub const ALL: [Resource; 2] = [Resource::Money, Resource::Tokens];
+
+    fn show(self, n: u64) -> String {
+        match self {
+            // Whole cents where there are no parts of them.
+            Resource::Money if n.is_multiple_of(10_000) => format!("${:.2}", n as f64 / 1e6),
+            Resource::Money => format!("${:.6}", n as f64 / 1e6),
+            Resource::Tokens => format!("{n} tokens"),
+        }
+    }
+}
+
+impl Period {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Period::Day => "day",
+            Period::Hour => "hour",
+            Period::Task => "task",
+        }
+    }
+}
+
+/// A call that a budget has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetExceeded {
+    pub period: Period,
+    pub resource: Resource,
+    pub limit: u64,
+    /// What is used or set aside.
+    pub used: u64,
+    /// The most that the call could have cost.
+    pub asked: u64,
+}
+
+impl BudgetExceeded {
+    /// The first of money and tokens for which there is no room.
+    pub fn found(period: Period, limit: Amount, used: Amount, asked: Amount) -> Option<Self> {
+        let exceeds = |resource: Resource| {
+            let (limit, used, asked) = (limit.of(resource), used.of(resource), asked.of(resource));
+            let over = asked > 0 && used.saturating_add(asked) > limit;
+            over.then_some(Self { period, resource, limit, used, asked })
+        };
+        Resource::ALL.into_iter().find_map(exceeds)
+    }
+}
+
+impl fmt::Display for BudgetExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |n| self.resource.show(n);
+        let (limit, used, asked) = (show(self.limit), show(self.used), show(self.asked));
+        write!(f, "Budget exceeded: of the limit of {limit} ")?;
+        match self.period {
+            Period::Day => write!(f, "a day (UTC) {used} is used or set aside")?,
+            Period::Hour => write!(f, "an hour {used} is used or set aside")?,
+            Period::Task => write!(f, "a task {used} is used")?,
+        }
+        write!(f, ", the call could cost {asked}; ")?;
+        match self.period {
+            Period::Day => f.write_str("wait for tomorrow, or have an admin raise the limit"),
+            Period::Hour => f.write_str("wait for the next hour, or have an admin raise the limit"),
+            Period::Task => f.write_str("make the task smaller, or have an admin raise the limit"),
+        }
+    }
+}
+
+/// A change of what a tenant has used and set aside, written beside the task that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetMove {
+    /// When the reservation was made: the day and the hour that it counts in.
+    pub at: Timestamp,
+    pub kind: BudgetMoveKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetMoveKind {
+    /// Sets aside, if the limits have room for it.
+    Reserve { amount: Amount, limits: BudgetLimits },
+    /// What was set aside has become what is used, which may be more.
+    Settle { reserved: Amount, used: Amount },
 }

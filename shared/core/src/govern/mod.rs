@@ -18,10 +18,12 @@ mod policy;
 mod records;
 mod reputation;
 mod shown;
+mod standing_record;
 mod violations;
 
 pub use budget::{
-    Amount, BudgetLimits, BudgetState, Period, PeriodState, Price, Prices, Reservation, Usage,
+    Amount, BudgetExceeded, BudgetLimits, BudgetMark, BudgetMove, BudgetMoveKind, BudgetState,
+    NoPrices, Period, PeriodState, Price, Prices, Reservation, Resource, Usage,
 };
 pub use freeze::{Freeze, FreezeWhen};
 pub use operation::{Level, Operation, is_low_risk};

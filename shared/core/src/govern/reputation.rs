@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Level;
-use crate::domain::{Agent, Timestamp, UnknownName, names};
-use crate::ledger::Batch;
+use crate::domain::{Agent, TaskId, Timestamp, UnknownName, names};
+use crate::ledger::{Batch, Entry, TaskEntry};
 
 names!(
     /// Something that changes an agent's score.
@@ -89,6 +89,47 @@ impl ReputationRules {
     pub fn earned(&self, event: ReputationEvent) -> Earned {
         Earned(event, self.deltas.get(&event).copied().unwrap_or_default())
     }
+
+    /// The level that a score is good for. `milli`: thousandths of a point.
+    pub fn level_of(&self, milli: u32) -> Level {
+        let reached = self.levels.iter().filter(|(_, from)| u32::from(**from) * 1000 <= milli);
+        reached.map(|(level, _)| *level).max().unwrap_or(Level::SandboxOnly)
+    }
+
+    /// The level after the present one, and how many points of score are missing to it. None
+    /// are where the score is good for it already: the next success brings it.
+    pub fn next(&self, standing: &Standing) -> Option<(Level, f64)> {
+        let next = standing.level.next()?;
+        let from = u32::from(*self.levels.get(&next)?) * 1000;
+        Some((next, f64::from(from.saturating_sub(standing.milli)) / 1000.0))
+    }
+
+    /// How an agent stands before its first event.
+    fn newcomer(&self) -> Standing {
+        let milli = u32::from(self.start.min(self.most)) * 1000;
+        Standing { milli, level: Level::SandboxOnly, last: None, events: 0 }
+    }
+
+    /// What inactivity leaves of a score. One that is at or below the floor stays.
+    fn decayed(&self, milli: u32, idle: Duration) -> u32 {
+        let floor = u32::from(self.decay_floor) * 1000;
+        let every = self.decay_every.as_millis();
+        let periods = if every == 0 { 0 } else { idle.as_millis() / every };
+        let kept = 100 - u64::from(self.decay_percent.min(100));
+        let mut milli = milli;
+        for _ in 0..periods {
+            if milli <= floor {
+                break;
+            }
+            let next = u64::from(milli) * kept / 100;
+            let next = u32::try_from(next).expect("a part of it is no more than it").max(floor);
+            if next == milli {
+                break;
+            }
+            milli = next;
+        }
+        milli
+    }
 }
 
 /// Where an agent stands.
@@ -102,6 +143,36 @@ pub struct Standing {
     pub events: u64,
 }
 
+impl Standing {
+    pub fn score(&self) -> f64 {
+        f64::from(self.milli) / 1000.0
+    }
+
+    /// With what inactivity has taken until a moment. It may lower the level, never raise it.
+    fn at(&self, now: Timestamp, rules: &ReputationRules) -> Self {
+        let idle = self.last.map_or(Duration::ZERO, |last| now.since(last));
+        let milli = rules.decayed(self.milli, idle);
+        Self { milli, level: self.level.min(rules.level_of(milli)), ..*self }
+    }
+
+    /// After one more event. Its level is worked out anew: a good one may raise it.
+    fn after(&self, earned: Earned, at: Timestamp, rules: &ReputationRules) -> Self {
+        let Earned(_, delta) = earned;
+        let idle = self.at(at, rules);
+        let most = i64::from(rules.most) * 1000;
+        let milli = (i64::from(idle.milli) + i64::from(delta) * 1000).clamp(0, most);
+        let milli = u32::try_from(milli).expect("it is within 0 and 65,535,000");
+        let worth = rules.level_of(milli);
+        Self {
+            milli,
+            level: if delta > 0 { worth } else { idle.level.min(worth) },
+            // Entries of different tasks may stand in the ledger against their times.
+            last: Some(self.last.map_or(at, |last| last.max(at))),
+            events: self.events + 1,
+        }
+    }
+}
+
 /// A level that changed, or a score that fell below the line for alerts, by one event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StandingChange {
@@ -110,6 +181,11 @@ pub struct StandingChange {
     pub after: Standing,
     pub earned: Earned,
     pub at: Timestamp,
+    /// The change of a task that brought it: task, version, place among its events.
+    pub task: TaskId,
+    pub version: u64,
+    pub place: usize,
+    pub trace_id: String,
     /// It is below the line now and was not before.
     pub alert: bool,
 }
@@ -122,18 +198,50 @@ pub struct ReputationFold {
 
 impl ReputationFold {
     pub fn apply(&mut self, batch: &Batch, rules: &ReputationRules) {
-        let _ = (batch, rules);
+        for entry in &batch.entries {
+            if let Entry::Task(entry) = entry {
+                self.apply_entry(entry, rules);
+            }
+        }
+    }
+
+    /// Takes one change of a task in, and says what of it is worth telling.
+    pub fn apply_entry(
+        &mut self,
+        entry: &TaskEntry,
+        rules: &ReputationRules,
+    ) -> Vec<StandingChange> {
+        let Some(outcome) = &entry.change.outcome else { return Vec::new() };
+        let mut changes = Vec::new();
+        for (place, earned) in outcome.reputation.iter().enumerate() {
+            let before = self.agents.remove(&entry.agent).unwrap_or_else(|| rules.newcomer());
+            let after = before.after(*earned, entry.change.at, rules);
+            let line = u32::from(rules.alert_below) * 1000;
+            let alert = after.milli < line && before.milli >= line;
+            self.agents.insert(entry.agent, after.clone());
+            if alert || after.level != before.level {
+                changes.push(StandingChange {
+                    agent: entry.agent,
+                    before,
+                    after,
+                    earned: *earned,
+                    at: entry.change.at,
+                    task: entry.task.clone(),
+                    version: entry.change.version,
+                    place,
+                    trace_id: entry.trace_id.clone(),
+                    alert,
+                });
+            }
+        }
+        changes
     }
 
     /// As it stands at a moment, with what inactivity has taken since its last event.
     pub fn standing(&self, agent: Agent, now: Timestamp, rules: &ReputationRules) -> Standing {
-        let _ = (agent, now, rules);
-        Standing { milli: 0, level: Level::SandboxOnly, last: None, events: 0 }
-    }
-}
-
-impl Standing {
-    pub fn score(&self) -> f64 {
-        f64::from(self.milli) / 1000.0
+        match self.agents.get(&agent) {
+            Some(standing) => standing.at(now, rules),
+            None => rules.newcomer(),
+        }
     }
 }

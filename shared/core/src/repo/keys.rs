@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Agent, ApprovalId, EventId, Status, TaskId, TenantId, escape_key_part};
+use crate::domain::{
+    Agent, ApprovalId, EventId, Status, TaskId, TenantId, Timestamp, escape_key_part,
+};
 use crate::ports::{BlobKey, Key};
 
 /// The sort of an item that is the only one, or the head, of its partition.
@@ -69,6 +71,16 @@ pub fn ledger_key(tenant: &TenantId, seq: u64) -> Key {
 
 pub fn fold_key(tenant: &TenantId, name: &str) -> Key {
     Key::new(part(tenant, format_args!("fold#{name}")), HEAD)
+}
+
+/// What a tenant uses and sets aside on the day of a moment, UTC.
+pub fn budget_key(tenant: &TenantId, at: Timestamp) -> Key {
+    Key::new(part(tenant, format_args!("budget#{}", at.day())), HEAD)
+}
+
+/// A tenant's own limits of its budget.
+pub fn limits_key(tenant: &TenantId) -> Key {
+    Key::new(part(tenant, format_args!("limits")), HEAD)
 }
 
 pub fn alert_key(tenant: &TenantId, id: &str) -> Key {

@@ -1,6 +1,7 @@
 //! Typed repositories on the store: which entity stands under which key, in which lists,
 //! when it is due. Adapters never see an entity.
 
+mod budget;
 mod codec;
 mod entities;
 mod keys;
@@ -8,6 +9,7 @@ mod peek;
 mod step;
 mod task;
 
+pub use budget::{COUNTED, MOST_AMOUNT, TenantLimits, budget_write, period_state, refused_by};
 pub use codec::{Entity, Versioned, decode, encode};
 pub use entities::{Child, Fold, KeyRecord, PolicyMark, UsedLink, Window};
 pub use keys::*;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::budget::budget_write;
 use super::codec::{Entity, Versioned, encode};
 use super::keys;
 use crate::decide::{Decided, Rules, next_due};
@@ -54,7 +55,8 @@ pub struct TaskWrite<'a> {
 }
 
 impl TaskWrite<'_> {
-    /// The writes of one commit: the header, and the log's overflow where there is any.
+    /// The writes of one commit: the header, the log's overflow where there is any, and what
+    /// it does to the tenant's budget.
     pub fn writes(&self) -> Vec<Write> {
         let task = &self.decided.task;
         let unknown = self.before.and_then(|b| b.unknown);
@@ -74,6 +76,9 @@ impl TaskWrite<'_> {
             };
             writes.push(Write::Put { item: encode(&overflow, None), expect: Expect::Absent });
         }
+        writes.extend(
+            self.decided.budget.as_ref().and_then(|moved| budget_write(&task.tenant, moved)),
+        );
         writes
     }
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::budgets::Budgets;
+use super::standing::Standings;
 use super::{Governance, ServiceError};
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
@@ -8,7 +10,7 @@ use crate::ports::{
     Blobs, Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError,
     Topic, Wake, Write,
 };
-use crate::repo::{self, Before, StoredTask, TaskWrite, decode};
+use crate::repo::{self, Before, StoredTask, TaskWrite, budget_key, decode, refused_by};
 
 /// How often a decision is taken again after a conflict before the caller is told to.
 const CONFLICTS: u32 = 16;
@@ -33,6 +35,8 @@ pub struct Core {
     epoch: u64,
     planner: Arc<dyn Planner>,
     governance: Governance,
+    standings: Standings,
+    budgets: Budgets,
 }
 
 /// Why a command on a task was not carried out.
@@ -53,6 +57,8 @@ impl Core {
             epoch,
             planner: Arc::new(PlainPlanner),
             governance: Governance::default(),
+            standings: Standings::default(),
+            budgets: Budgets::default(),
         }
     }
 
@@ -70,6 +76,14 @@ impl Core {
 
     pub fn governance(&self) -> &Governance {
         &self.governance
+    }
+
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
+    pub(super) fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     pub(crate) fn planner(&self) -> &dyn Planner {
@@ -171,6 +185,9 @@ impl Core {
             match self.commit(writes).await? {
                 None => {
                     self.wake_task(&decided.task.tenant, &decided.task.id);
+                    if let Some(moved) = &decided.budget {
+                        self.tell_marks(&decided.task, moved).await;
+                    }
                     return Ok(StoredTask {
                         value: decided.task,
                         version: decided.version,
@@ -181,7 +198,21 @@ impl Core {
                 Some(Conflict { item: Some(item), .. }) if *item.kind == *"task" => {
                     state = decode(&item).map_err(ServiceError::from)?;
                 }
-                Some(conflict) => return Err(conflict.gone().into()),
+                Some(Conflict { key, item }) => {
+                    let (tenant, id) = (&decided.task.tenant, &decided.task.id);
+                    let Some(moved) = decided.budget.filter(|m| key == budget_key(tenant, m.at))
+                    else {
+                        return Err(Conflict { key, item }.gone().into());
+                    };
+                    if let Some(exceeded) = refused_by(item.as_deref(), &moved) {
+                        let rejection = Rejection::OverBudget(exceeded);
+                        return Err(CommandError::Rejected { rejection, status: Some(status) });
+                    }
+                    // There was room again before we looked.
+                    let gone =
+                        CommandError::Rejected { rejection: Rejection::Absent, status: None };
+                    state = self.stored_task(tenant, id).await?.ok_or(gone)?;
+                }
             }
         }
         Err(ServiceError::Busy { after: Duration::from_millis(50) }.into())

@@ -25,5 +25,6 @@ pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;
 pub use governance::{Governance, OnFailure};
 pub use leave::{Runner, Verdict};
+pub use standing::REPUTATION_FOLD;
 pub use timeline::older_log;
 pub use types::*;

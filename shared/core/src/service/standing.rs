@@ -1,7 +1,51 @@
-use super::ServiceError;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::lock::Mutex;
+
 use super::core::Core;
+use super::{ReputationLine, ReputationPage, ServiceError};
 use crate::domain::{Agent, TenantId};
-use crate::govern::{ReputationFold, Standing};
+use crate::govern::{Earned, ReputationFold, Standing};
+use crate::ledger::{Batch, Entry, LedgerReader};
+use crate::repo::{self, Fold, Versioned, decode};
+
+/// Name of the fold that keeps scores and levels.
+pub const REPUTATION_FOLD: &str = "reputation";
+
+/// A reader looks for new batches after this long, so that what was recorded counts within it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A reader that is so many batches behind asks the kept fold first. The recorder keeps it
+/// every 64 batches.
+const FAR_BEHIND: u64 = 128;
+/// Tenants that are followed at once; beyond, all are forgotten and found again.
+const TENANTS: usize = 4_096;
+/// Ledger batches that one page looks at before it hands back a cursor.
+const LOOK_AT: u64 = 256;
+
+/// How far this process has read each tenant's ledger. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Standings(Arc<std::sync::Mutex<HashMap<TenantId, Arc<Mutex<Followed>>>>>);
+
+#[derive(Default)]
+struct Followed {
+    fold: ReputationFold,
+    /// The last batch that is in it.
+    seq: u64,
+    /// When it was last looked for more, on the monotonic clock.
+    looked: Option<Duration>,
+}
+
+impl Standings {
+    fn of(&self, tenant: &TenantId) -> Arc<Mutex<Followed>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= TENANTS && !all.contains_key(tenant) {
+            all.clear();
+        }
+        all.entry(tenant.clone()).or_default().clone()
+    }
+}
 
 impl Core {
     /// Where an agent stands now; at most a second old.
@@ -10,8 +54,138 @@ impl Core {
         tenant: &TenantId,
         agent: Agent,
     ) -> Result<Standing, ServiceError> {
-        let _ = tenant;
+        let followed = self.standings().of(tenant);
+        // Whoever comes while another looks waits for what it finds.
+        let mut followed = followed.lock().await;
+        let at = self.clock().monotonic();
+        if followed.looked.is_none_or(|looked| at.saturating_sub(looked) >= LOOK_EVERY) {
+            self.read_on(tenant, &mut followed).await?;
+            followed.looked = Some(at);
+        }
         let now = self.clock().now();
-        Ok(ReputationFold::default().standing(agent, now, &self.rules().reputation))
+        Ok(followed.fold.standing(agent, now, &self.rules().reputation))
     }
+
+    /// Score and level of every agent, worked out from the first batch of the ledger on.
+    pub async fn rebuild_standings(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<ReputationFold, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let mut fold = ReputationFold::default();
+        for seq in 1.. {
+            let Some(batch) = ledger.batch(seq).await? else { break };
+            fold.apply(&batch, &self.rules().reputation);
+        }
+        Ok(fold)
+    }
+
+    async fn read_on(
+        &self,
+        tenant: &TenantId,
+        followed: &mut Followed,
+    ) -> Result<(), ServiceError> {
+        if followed.looked.is_none() {
+            self.start_from_kept(tenant, followed).await?;
+        }
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let began = followed.seq;
+        let mut asked = false;
+        while let Some(batch) = ledger.batch(followed.seq + 1).await? {
+            // Both at once: a call that is given up in between leaves a whole fold behind.
+            followed.fold.apply(&batch, &self.rules().reputation);
+            followed.seq += 1;
+            if !asked && followed.seq - began >= FAR_BEHIND {
+                self.start_from_kept(tenant, followed).await?;
+                asked = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on from what the recorder kept, where that is further.
+    async fn start_from_kept(
+        &self,
+        tenant: &TenantId,
+        followed: &mut Followed,
+    ) -> Result<(), ServiceError> {
+        let key = repo::fold_key(tenant, REPUTATION_FOLD);
+        let Some(item) = self.store().get(&key).await? else { return Ok(()) };
+        let kept: Versioned<Fold> = decode(&item)?;
+        if kept.value.seq_applied > followed.seq {
+            // What can't be read is worked out anew.
+            if let Ok(fold) = serde_json::from_value(kept.value.state) {
+                followed.fold = fold;
+                followed.seq = kept.value.seq_applied;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an agent earned, newest first. The cursor is `<batch>.<place>`: what comes next is
+    /// before it.
+    pub async fn reputation_events(
+        &self,
+        tenant: &TenantId,
+        agent: Agent,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<ReputationPage, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let (mut seq, mut before) = match cursor {
+            None => (ledger.listed_head().await?, usize::MAX),
+            Some(cursor) => parse_cursor(&cursor)?,
+        };
+        let lowest = seq.saturating_sub(LOOK_AT);
+        let mut events = Vec::new();
+        while seq > lowest {
+            let Some(batch) = ledger.batch(seq).await? else { break };
+            for (place, line) in lines_of(&batch, agent).into_iter().enumerate().rev() {
+                if place >= before {
+                    continue;
+                }
+                events.push(line);
+                if events.len() == limit {
+                    let next_cursor = (seq > 1 || place > 0).then(|| format!("{seq}.{place}"));
+                    return Ok(ReputationPage { events, next_cursor });
+                }
+            }
+            before = usize::MAX;
+            seq -= 1;
+        }
+        let next_cursor = (seq > 0 && seq == lowest).then(|| format!("{seq}.{}", usize::MAX));
+        Ok(ReputationPage { events, next_cursor })
+    }
+}
+
+fn lines_of(batch: &Batch, agent: Agent) -> Vec<ReputationLine> {
+    let mut lines = Vec::new();
+    for entry in &batch.entries {
+        let Entry::Task(entry) = entry else { continue };
+        let Some(outcome) = entry.change.outcome.as_ref().filter(|_| entry.agent == agent) else {
+            continue;
+        };
+        for Earned(event, delta) in &outcome.reputation {
+            lines.push(ReputationLine {
+                agent,
+                event: *event,
+                delta: *delta,
+                reason: entry.change.note.clone(),
+                trace_id: entry.trace_id.clone(),
+                task: entry.task.clone(),
+                at: entry.change.at,
+            });
+        }
+    }
+    lines
+}
+
+fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
+    let parsed = cursor
+        .split_once('.')
+        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
+    parsed.ok_or_else(|| ServiceError::Invalid {
+        field: "cursor",
+        message: format!("'{cursor}' is no cursor of this list; leave it out to start anew"),
+    })
 }

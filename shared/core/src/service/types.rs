@@ -8,6 +8,7 @@ use crate::domain::{
     Agent, Approval, Event, IdError, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp,
     UnknownName,
 };
+use crate::govern::ReputationEvent;
 use crate::ledger::Found;
 
 /// A request for a task, parsed and bounded, whoever it came from.
@@ -226,6 +227,26 @@ pub struct StatsRow {
     pub count: u64,
 }
 
+/// Something that an agent earned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReputationLine {
+    pub agent: Agent,
+    pub event: ReputationEvent,
+    /// Points of score, before the bounds of the score.
+    pub delta: i16,
+    /// What was noted of the change that brought it, such as an error.
+    pub reason: Option<String>,
+    pub trace_id: String,
+    pub task: TaskId,
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub struct ReputationPage {
+    pub events: Vec<ReputationLine>,
+    pub next_cursor: Option<String>,
+}
+
 /// Why a call to the service was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -244,6 +265,14 @@ pub enum ServiceError {
     Busy { after: Duration },
     #[error("{reason}")]
     Down { reason: String },
+}
+
+impl ServiceError {
+    /// Something that names things may not look like a secret, because names are shown.
+    pub(crate) fn secret(field: &'static str) -> Self {
+        let message = format!("'{field}' looks like a secret, and names are shown: choose another");
+        ServiceError::Invalid { field, message }
+    }
 }
 
 impl From<UnknownName> for ServiceError {

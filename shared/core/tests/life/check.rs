@@ -1,9 +1,9 @@
 //! What must hold of every change.
 
 use watchbill_core::decide::{Command, Decided, Ending, Facts, Rules, next_due};
-use watchbill_core::domain::{Lease, LogEntry, Outcome, Status, Task, TaskLimits, TaskType, What};
+use watchbill_core::domain::{Lease, LogEntry, Status, Task, TaskLimits, TaskType, What};
 
-use super::rows;
+use super::{budget, rows};
 
 pub struct Before<'a> {
     pub task: &'a Task,
@@ -54,6 +54,10 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
             Status::InProgress => task.lease.is_none() && task.resume_at.is_some(),
             _ => false,
         },
+        Command::Reserve { .. }
+        | Command::Sent { .. }
+        | Command::Settle { .. }
+        | Command::Release { .. } => budget::wanted(task, command, facts),
         Command::Reroute { agent } => in_lane && *agent != task.agent,
         Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
         Command::Postpone => next_due(task, facts.now).is_some_and(|due| due > facts.now),
@@ -107,13 +111,7 @@ pub fn change(
         let due = next_due(new, facts.now);
         hold!(due.is_none_or(|at| at > facts.now), "still due at {due:?} after the look");
     }
-    let outcome = match command {
-        Command::End { ending: Ending::Suspended { .. }, .. } => None,
-        Command::End { outcome, .. } => Some(outcome.clone()).filter(|o| *o != Outcome::default()),
-        _ => None,
-    };
-    hold!(entry.outcome == outcome, "outcome {:?} instead of {outcome:?}", entry.outcome);
-    Ok(())
+    budget::change(old, command, decided, facts)
 }
 
 /// What holds of a task whatever happened.

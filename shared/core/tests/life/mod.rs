@@ -1,6 +1,7 @@
 //! A task's life as a test leads it: moves that are made of numbers, so that a sequence can
 //! be cut down, and a clock that goes forward.
 
+mod budget;
 mod check;
 mod rows;
 
@@ -16,7 +17,7 @@ use watchbill_core::domain::{
     Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
     Task, TaskId, TaskLimits, TaskType, TenantId, Timestamp,
 };
-use watchbill_core::govern::{Earned, ReputationEvent};
+use watchbill_core::govern::{Amount, BudgetLimits, Earned, ReputationEvent};
 
 pub use rows::EVERY_WHAT;
 
@@ -144,7 +145,7 @@ pub struct Move {
 impl Move {
     pub fn random(dice: &mut Dice) -> Self {
         Self {
-            command: dice.below(32),
+            command: dice.below(42),
             wait: dice.below(16),
             a: dice.below(16),
             b: dice.below(16),
@@ -305,6 +306,7 @@ impl Life {
                 events: extra_events(step.c),
                 notes: Vec::new(),
                 outcome: Outcome {
+                    // Nobody believes it: what was used stands in the header.
                     tokens: step.c,
                     micro_usd: 0,
                     reputation: (step.c > 3)
@@ -326,7 +328,21 @@ impl Life {
                 Command::Create(Box::new(Setup::random(&mut Dice::new(step.random)).draft()))
             }
             27 if step.a == 1 => Command::Postpone,
+            32..=41 => self.spending(step),
             _ => Command::Tick { lane_busy: step.b < 4 },
+        }
+    }
+
+    fn spending(&self, step: &Move) -> Command {
+        let fence = if step.b == 0 { self.task.fence + 1 } else { self.task.fence };
+        let open = self.task.reservation.as_ref().map_or(0, |open| open.n);
+        let n = if step.b == 1 { open + 1 } else { open };
+        let amount = Amount { micro_usd: step.c * 15_000, tokens: step.a * 300 };
+        match step.command {
+            32..=35 => Command::Reserve { fence, amount, limits: BudgetLimits::default() },
+            36..=38 => Command::Sent { fence, n },
+            39 | 40 => Command::Settle { fence, n, used: amount },
+            _ => Command::Release { fence, n },
         }
     }
 

@@ -31,6 +31,9 @@ pub const EVERY_WHAT: &[&str] = &[
     "sla_warning",
     "sla_violation",
     "checked",
+    "reserved",
+    "sent",
+    "settled",
     "a log that outgrew the header twice",
 ];
 
@@ -115,6 +118,11 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (Assigned, Assigned, What::Overridden),
             (InProgress, InProgress, What::Overridden),
         ],
+        Command::Reserve { .. } => &[(InProgress, InProgress, What::Reserved)],
+        Command::Sent { .. } => &[(InProgress, InProgress, What::Sent)],
+        Command::Settle { .. } | Command::Release { .. } => {
+            &[(InProgress, InProgress, What::Settled)]
+        }
         Command::Postpone => &[
             (Pending, Pending, What::Checked),
             (Blocked, Blocked, What::Checked),
@@ -147,6 +155,7 @@ pub fn events(what: What) -> &'static [&'static str] {
         | What::Voted
         | What::Overridden
         | What::Reserved
+        | What::Sent
         | What::Settled
         | What::Offered
         | What::SlaWarning

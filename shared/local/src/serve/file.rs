@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use watchbill_wire::settings::{
-    ApprovalsForm, KeepForm, Moved, RetriesForm, RulesForm, SlaForm, Switch,
+    ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,6 +34,7 @@ pub struct File {
     pub retries: RetriesForm,
     pub sla: SlaForm,
     pub keep: KeepForm,
+    pub reputation: ReputationForm,
     pub logs: Logs,
     pub probes: Probes,
     pub reactions: Option<PathBuf>,
@@ -105,6 +106,7 @@ impl File {
             run_limit: self.run_limit.clone(),
             worker_lease: self.worker_lease.clone(),
             gates: Moved,
+            reputation: self.reputation.clone(),
         }
     }
 

@@ -1,0 +1,191 @@
+//! What is derived from one tenant's ledger, and where it is kept.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use watchbill_core::domain::TenantId;
+use watchbill_core::govern::{ReputationFold, ReputationRules};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
+use watchbill_core::ports::{Commit, CommitError, Expect, Write};
+use watchbill_core::repo::{self, Fold, Versioned, decode, encode};
+use watchbill_core::service::{Core, REPUTATION_FOLD, STATS_FOLD};
+
+/// The folds are kept after this many batches.
+const SAVE_EVERY: u64 = 64;
+
+pub struct Folds {
+    tenant: TenantId,
+    stats: StatsFold,
+    reputation: ReputationFold,
+    kept_stats: Kept,
+    kept_reputation: Kept,
+    /// A level has changed since reputation was kept.
+    urgent: bool,
+}
+
+/// The item of a fold as it was last written.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    version: Option<u64>,
+    /// Up to which batch it goes.
+    seq: u64,
+}
+
+impl Folds {
+    /// Reads what was kept and brings it up to a batch.
+    pub async fn open(
+        core: &Core,
+        ledger: &LedgerReader,
+        tenant: TenantId,
+        head: u64,
+    ) -> Result<Self, HandlerError> {
+        let (stats, kept_stats) = read(core, &tenant, STATS_FOLD).await?;
+        let (reputation, kept_reputation) = read(core, &tenant, REPUTATION_FOLD).await?;
+        let mut folds =
+            Self { tenant, stats, reputation, kept_stats, kept_reputation, urgent: false };
+        let rules = &core.rules().reputation;
+        for seq in kept_stats.seq.min(kept_reputation.seq) + 1..=head {
+            let Some(batch) = ledger.batch(seq).await? else { continue };
+            if seq > kept_stats.seq {
+                folds.stats.apply(&batch);
+            }
+            if seq > kept_reputation.seq {
+                folds.reputation.apply(&batch, rules);
+            }
+        }
+        Ok(folds)
+    }
+
+    /// Reputation as it would be, for a batch in the making.
+    pub fn ahead(&self, rules: &ReputationRules) -> Ahead {
+        Ahead {
+            tenant: self.tenant.clone(),
+            fold: self.reputation.clone(),
+            rules: rules.clone(),
+            changed: false,
+        }
+    }
+
+    /// Takes in a batch that has been appended. `ahead` is what it was made with.
+    pub fn appended(&mut self, batch: &Batch, ahead: Ahead) {
+        self.stats.apply(batch);
+        self.reputation = ahead.fold;
+        self.urgent |= ahead.changed;
+    }
+
+    /// Keeps what should be kept by now: all of it now and then, a changed level at once.
+    pub async fn save_if_due(&mut self, core: &Core, head: u64) -> Result<(), HandlerError> {
+        if head >= self.kept_stats.seq + SAVE_EVERY || self.kept_stats.version.is_none() {
+            return self.save(core, head).await;
+        }
+        if self.urgent {
+            let (item, next) = self.reputation_item(head);
+            if commit(core, vec![item]).await? {
+                (self.kept_reputation, self.urgent) = (next, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the folds with the batch they go up to.
+    pub async fn save(&mut self, core: &Core, head: u64) -> Result<(), HandlerError> {
+        let current = |kept: Kept| kept.seq == head && kept.version.is_some();
+        let mut writes = Vec::new();
+        let mut stats = None;
+        if !current(self.kept_stats) {
+            let (item, next) = item(&self.tenant, STATS_FOLD, &self.stats, self.kept_stats, head);
+            writes.push(item);
+            stats = Some(next);
+        }
+        let mut reputation = None;
+        if !current(self.kept_reputation) {
+            let (item, next) = self.reputation_item(head);
+            writes.push(item);
+            reputation = Some(next);
+        }
+        if !writes.is_empty() && commit(core, writes).await? {
+            self.kept_stats = stats.unwrap_or(self.kept_stats);
+            self.kept_reputation = reputation.unwrap_or(self.kept_reputation);
+            self.urgent = false;
+        }
+        Ok(())
+    }
+
+    fn reputation_item(&self, head: u64) -> (Write, Kept) {
+        item(&self.tenant, REPUTATION_FOLD, &self.reputation, self.kept_reputation, head)
+    }
+}
+
+/// Reputation with the entries of a batch that is not appended yet: what comes of a batch
+/// stands in that very batch, so that dying in between leaves neither out.
+pub struct Ahead {
+    tenant: TenantId,
+    fold: ReputationFold,
+    rules: ReputationRules,
+    changed: bool,
+}
+
+impl Ahead {
+    /// The records that an entry brings, to stand right after it.
+    pub fn records(&mut self, entry: &Entry) -> Vec<Entry> {
+        let Entry::Task(entry) = entry else { return Vec::new() };
+        let changes = self.fold.apply_entry(entry, &self.rules);
+        self.changed |= changes.iter().any(|change| change.before.level != change.after.level);
+        let record = |change: &watchbill_core::govern::StandingChange| {
+            Entry::Record(Box::new(change.record(&self.tenant, &self.rules)))
+        };
+        changes.iter().map(record).collect()
+    }
+}
+
+/// What can't be read is worked out anew.
+async fn read<F: Default + DeserializeOwned>(
+    core: &Core,
+    tenant: &TenantId,
+    name: &str,
+) -> Result<(F, Kept), HandlerError> {
+    let item = core.store().get(&repo::fold_key(tenant, name)).await?;
+    let stored: Option<Versioned<Fold>> = item.as_ref().map(decode).transpose()?;
+    let Some(stored) = stored else { return Ok((F::default(), Kept::default())) };
+    let version = Some(stored.version);
+    Ok(match serde_json::from_value(stored.value.state) {
+        Ok(fold) => (fold, Kept { version, seq: stored.value.seq_applied }),
+        Err(_) => (F::default(), Kept { version, seq: 0 }),
+    })
+}
+
+fn item(
+    tenant: &TenantId,
+    name: &str,
+    fold: &impl Serialize,
+    kept: Kept,
+    seq: u64,
+) -> (Write, Kept) {
+    let fold = Fold {
+        tenant: tenant.clone(),
+        name: name.to_owned(),
+        seq_applied: seq,
+        state: serde_json::to_value(fold).expect("folds are plain JSON"),
+    };
+    let expect = kept.version.map_or(Expect::Absent, Expect::Version);
+    let next = Kept { version: Some(kept.version.unwrap_or(0) + 1), seq };
+    (Write::Put { item: encode(&fold, None), expect }, next)
+}
+
+/// False: not kept this time, and nothing is lost by it, because the ledger has it all.
+async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, HandlerError> {
+    let id = core.entropy().write_id();
+    match core.store().commit(Commit { id, writes }).await {
+        Ok(()) => Ok(true),
+        Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(false),
+        Err(CommitError::Store(error)) => Err(error.into()),
+        Err(CommitError::Conflict { .. }) => {
+            Err(HandlerError::retry(Duration::from_millis(50), "another recorder is at work"))
+        }
+        Err(CommitError::Illegal { reason }) => {
+            Err(HandlerError::retry(Duration::from_secs(5), reason))
+        }
+    }
+}
