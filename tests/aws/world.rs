@@ -27,7 +27,7 @@ use crate::rig::{Recording, Routing};
 const TIMEOUT: Duration = Duration::from_secs(18);
 const VISIBILITY: u64 = 21;
 /// Retries come soon, for the same reason.
-const RULES: &str = r#"{"gates":{"all":"off"},"retries":{"base":"1s","cap":"2s","most":20}}"#;
+const RULES: &str = r#"{"retries":{"base":"1s","cap":"2s","most":20}}"#;
 
 pub struct World {
     pub stack: Stack,
@@ -104,6 +104,7 @@ fn setup(stack: &Stack, endpoint: &str) -> Setup {
         ("WATCHBILL_BUS", &stack.name),
         ("WATCHBILL_BLOBS", &stack.name),
         ("WATCHBILL_RULES", RULES),
+        ("WATCHBILL_GATES", "off"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();

@@ -26,7 +26,7 @@ def free_port():
 class Control(BaseHTTPRequestHandler):
     """POST <path> with a JSON object, answered with one; GET /health once all is up.
 
-    /deploy    {"parameters": {…}} → what a client needs to know of the new stack
+    /deploy    {"parameters": {…}, "policy": text of a policy.yaml} → what a client needs to know of the new stack
     /delete    {"stack": name}
     /sweep     {"stack": name}: the minute's tick, now
     /restart   {"stack": name}: every function starts cold at its next call

@@ -23,7 +23,7 @@ class Bed:
         config = botocore.config.Config(
             parameter_validation=False, retries={"max_attempts": 1}, max_pool_connections=16)
         session = boto3.Session()
-        services = ["cloudformation", "s3", "sqs", "lambda", "secretsmanager", "events", "iam"]
+        services = ["cloudformation", "s3", "sqs", "lambda", "secretsmanager", "events", "iam", "ssm"]
         self.aws = {
             name: session.client(name, endpoint_url=endpoint, config=config) for name in services}
         self.template = expand.read(asked.template.read_text())
@@ -59,8 +59,11 @@ class Bed:
             file.writestr(about, binary.read_bytes())
         self.aws["s3"].put_object(Bucket=BUCKET, Key=binary.name, Body=archive.read_bytes())
 
-    def on_deploy(self, parameters):
+    def on_deploy(self, parameters, policy):
         stack = f"wb{next(self.numbers)}"
+        # Outside the stack, as whoever deploys it keeps it.
+        parameters["PolicyParameter"] = f"/{stack}/policy"
+        self.aws["ssm"].put_parameter(Name=parameters["PolicyParameter"], Value=policy, Type="String")
         plain = expand.expand(self.template, parameters, self.code)
         key = f"{stack}.json"
         # A template in the call itself may have 51,200 bytes.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::rig::{Books, Client, Keys};
+use super::super::rig::{Books, Client, Keys, assert_chain_holds};
 
 /// What a scenario asks of an installation beyond the defaults, in any back end's terms.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,6 @@ impl Settings {
         let mut set = |name: &str, value: Option<Value>| {
             rules.extend(value.map(|value| (name.to_owned(), value)));
         };
-        set("gates", self.gates_off.then(|| json!({"all": "off"})));
         set("external_agents", Some(json!(self.external)));
         set("sla", self.warn_at.map(|percent| json!({"threshold": percent})));
         set("run_limit", self.run_limit.map(Value::from));
@@ -44,6 +43,11 @@ impl Settings {
         set("retries", self.retry_wait.map(|wait| json!({"base": wait, "cap": wait})));
         set("approvals", self.decide_within.map(|span| json!({"decide_within": span})));
         rules
+    }
+
+    /// The policy file.
+    pub fn policy(&self) -> String {
+        json!({"gates": {"all": if self.gates_off { "off" } else { "on" }}}).to_string()
     }
 }
 
@@ -105,6 +109,7 @@ impl<B: Backend> World<B> {
         let asked = self.user.all("/approvals/pending?", "approvals").await;
         assert!(asked.is_empty(), "left over: {asked:?}");
         Books::read(&self.user).await.check();
+        assert_chain_holds(&self.admin).await;
         self.backend.assert_nothing_left().await;
         self.backend.stop().await;
     }

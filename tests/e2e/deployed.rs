@@ -27,7 +27,8 @@ pub struct Deployed {
 impl Backend for Deployed {
     async fn start(settings: &Settings) -> Self {
         let bed = Bed::find();
-        let made = bed.call("deploy", json!({"parameters": parameters(settings)})).await;
+        let asked = json!({"parameters": parameters(settings), "policy": settings.policy()});
+        let made = bed.call("deploy", asked).await;
         let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
         let (stack, url, admin) = (text("stack"), text("url"), text("admin_key"));
         let keys = keys(&url, admin).await;

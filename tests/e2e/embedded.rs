@@ -22,6 +22,7 @@ impl Backend for Embedded {
     async fn start(settings: &Settings) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         fs::write(folder.path().join("watchbill.yaml"), file(settings)).expect("it is ours");
+        fs::write(folder.path().join("policy.yaml"), settings.policy()).expect("it is ours");
         // Probes reach what a scenario itself serves.
         let launch = Launch::quiet(folder.path()).env("PROBE_ALLOW_PRIVATE", "on");
         let server = Some(launch.start().await);

@@ -63,6 +63,9 @@ async fn a_wrong_setting_is_named_with_its_value() {
         ("approvals: {decide_within: soon}", &["approvals.decide_within", "soon"]),
         ("routes: {deploy: nobody}", &["routes", "nobody"]),
         ("host: everywhere", &["host", "everywhere"]),
+        ("gates: {all: off}", &["watchbill.yaml", "line 1", "gates", "policy.yaml"]),
+        ("governance_on_failure: stop", &["governance_on_failure", "stop", "restrict"]),
+        ("policy: elsewhere.yaml", &["elsewhere.yaml", "can't be read"]),
     ];
     for (text, words) in cases {
         let folder = folder();

@@ -31,7 +31,7 @@ fn ring(folder: &str) -> u8 {
     match folder {
         "shared/core" => 0,
         "shared/wire" => 1,
-        "shared/agent" => 2,
+        "shared/agent" | "shared/policy" => 2,
         "shared/testkit" => 3,
         "shared/local" | "xtask" => 4,
         "tests" => 5,

@@ -1,16 +1,13 @@
 //! The HTTP API on Lambda, behind an HTTP API of API Gateway.
 
-use std::sync::Arc;
-
 use watchbill_adapters_aws::config::Setup;
 use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_api::{ApiState, api_config, router, serve_lambda};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    let core = setup.core_with_blobs()?.planned_by(Arc::new(PlaybookPlanner));
+    let core = setup.core_with_blobs()?;
     setup.warm(&core).await?;
     let config = api_config(&setup, core.rules()).await?;
     serve_lambda(router(ApiState::new(core, config)?)).await

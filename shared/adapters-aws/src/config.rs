@@ -11,11 +11,13 @@ use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
-use watchbill_core::decide::Rules;
-use watchbill_core::govern::Policy;
+use watchbill_agent::planner::PlaybookPlanner;
+use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::govern::{FixedPolicy, Policies, Policy};
 use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key};
-use watchbill_core::service::{Core, Governance, Ports};
-use watchbill_wire::settings::{Env, GatesForm, RulesForm, allow, gate_rules, on_or_off, words};
+use watchbill_core::service::{Core, Governance, OnFailure, Ports};
+use watchbill_policy::TextPolicies;
+use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
 
 use crate::blobs::{self, NoBlobs, S3Blobs};
 use crate::bus::EventBridgeBus;
@@ -23,6 +25,7 @@ use crate::dynamo::{self, DynamoStore};
 use crate::lambda::start_log;
 use crate::lanes::{Queues, SqsLanes};
 use crate::notices::SqsNotices;
+use crate::policy::ParameterText;
 use crate::secrets::{Place, Secret};
 use crate::wake::PollWake;
 
@@ -101,7 +104,9 @@ impl Setup {
         };
         let epoch = number(&self.env, "WATCHBILL_EPOCH")?.unwrap_or(1);
         let core = Core::new(ports, Arc::new(self.rules()?), epoch);
-        Ok(core.governed_by(self.governance()?))
+        // Each function plans alike: an approval is bound to the hash of what one of them
+        // showed, and proved by another.
+        Ok(core.planned_by(Arc::new(PlaybookPlanner)).governed_by(self.governance()?))
     }
 
     /// Opens the connection to the table while the function is being made ready, when its
@@ -133,10 +138,28 @@ impl Setup {
         Ok(rules)
     }
 
-    /// What holds before anything runs.
-    fn governance(&self) -> anyhow::Result<Governance> {
-        let gates = gate_rules(&GatesForm::default(), &self.env)?;
-        Ok(Governance::fixed(Policy { gates, ..Policy::default() }))
+    /// What holds before anything runs: the policy of the parameter that is named, read when
+    /// it is first asked for, else the built-in one.
+    pub fn governance(&self) -> anyhow::Result<Governance> {
+        let on_failure = on_failure(&self.env, None)?;
+        if on_failure == OnFailure::Allow {
+            self.must_be_forced("GOVERNANCE_ON_FAILURE=allow")?;
+        }
+        let gates_off = gates_off(&self.env)?;
+        let policies: Arc<dyn Policies> = match self.get("WATCHBILL_POLICY_PARAMETER") {
+            Some(name) => {
+                let text = ParameterText::new(&self.sdk, name);
+                Arc::new(TextPolicies::new(text, self.clock.clone(), gates_off))
+            }
+            None => {
+                let mut policy = Policy::default();
+                if gates_off {
+                    policy.gates = GateRules::off();
+                }
+                Arc::new(FixedPolicy(Arc::new(policy)))
+            }
+        };
+        Ok(Governance::new(policies, on_failure))
     }
 
     /// Refuses what makes a public installation unsafe, unless it was asked for twice.
@@ -267,6 +290,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn work_without_governance_must_be_forced() {
+        assert_eq!(setup(&[]).governance().unwrap().on_failure(), OnFailure::Restrict);
+        let allow = ("GOVERNANCE_ON_FAILURE", "allow");
+        let said = setup(&[allow]).governance().err().unwrap().to_string();
+        assert!(said.contains("GOVERNANCE_ON_FAILURE=allow is refused on AWS"), "{said}");
+        let forced = setup(&[allow, ("WATCHBILL_FORCE_UNSAFE", "yes")]).governance().unwrap();
+        assert_eq!(forced.on_failure(), OnFailure::Allow);
+        let off = setup(&[("WATCHBILL_GATES", "off")]).governance().unwrap();
+        assert_eq!(off.policies().current().await.unwrap().gates, GateRules::off());
+    }
+
     #[test]
     fn a_run_ends_within_its_functions_time() {
         assert_eq!(setup(&[]).rules().unwrap().lease.run, Duration::from_secs(57));
@@ -279,6 +314,7 @@ mod tests {
         for (env, wanted) in [
             (("WATCHBILL_RULES", "{"), "WATCHBILL_RULES '{'"),
             (("WATCHBILL_RULES", r#"{"gatez": 1}"#), "gatez"),
+            (("WATCHBILL_RULES", r#"{"gates": {"all": "off"}}"#), "policy.yaml"),
             (("APPROVAL_SELF", "perhaps"), "perhaps"),
         ] {
             let said = format!("{:#}", setup(&[env]).rules().unwrap_err());

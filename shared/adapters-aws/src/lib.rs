@@ -19,6 +19,7 @@ pub mod dynamo;
 pub mod lambda;
 pub mod lanes;
 pub mod notices;
+mod policy;
 pub mod secrets;
 pub mod wake;
 

@@ -93,15 +93,21 @@ impl Secret {
                 let text = answer.secret_string().ok_or("it holds no text")?;
                 field_of(text, field)
             }
-            Place::Parameter { name } => {
-                let client = aws_sdk_ssm::Client::new(&self.config);
-                let call = client.get_parameter().name(name).with_decryption(true);
-                let answer = call.send().await.map_err(|error| crate::explained(&error))?;
-                let value = answer.parameter().and_then(|parameter| parameter.value());
-                value.map(str::to_owned).ok_or_else(|| "it has no value".to_owned())
-            }
+            Place::Parameter { name } => read_parameter(&self.config, name).await,
         }
     }
+}
+
+/// A parameter of SSM as it is now, deciphered if it is a SecureString.
+pub(crate) async fn read_parameter(
+    config: &aws_types::SdkConfig,
+    name: &str,
+) -> Result<String, String> {
+    let client = aws_sdk_ssm::Client::new(config);
+    let call = client.get_parameter().name(name).with_decryption(true);
+    let answer = call.send().await.map_err(|error| crate::explained(&error))?;
+    let value = answer.parameter().and_then(|parameter| parameter.value());
+    value.map(str::to_owned).ok_or_else(|| "it has no value".to_owned())
 }
 
 #[async_trait]

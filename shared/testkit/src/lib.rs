@@ -10,6 +10,7 @@ pub mod blobs_suite;
 mod fake_clock;
 mod fake_entropy;
 mod flaky_store;
+pub mod governance_suite;
 mod memory_blobs;
 mod memory_store;
 mod peers;

@@ -2,13 +2,14 @@
 //! the template's parameter `Rules`. The same words in both; unknown keys are refused,
 //! because a setting that is misspelt is a setting that is not made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Deserialize;
-use watchbill_core::decide::{GateRules, Rules};
+use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Priority, TaskType, parse_span};
+use watchbill_core::service::OnFailure;
 
 mod reputation;
 
@@ -47,7 +48,20 @@ pub struct RulesForm {
     pub run_limit: Option<String>,
     /// How long a worker outside holds a task without a word.
     pub worker_lease: Option<String>,
+    pub gates: Moved,
     pub reputation: ReputationForm,
+}
+
+/// A setting that stands in the policy now: said instead of being called unknown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved;
+
+impl<'de> Deserialize<'de> for Moved {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(from)?;
+        let fault = "gates have moved to policy.yaml, as they stand; see docs/policy.md";
+        Err(serde::de::Error::custom(fault))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -55,16 +69,6 @@ pub struct RulesForm {
 pub enum Switch {
     On,
     Off,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GatesForm {
-    /// `off` switches all of them off.
-    pub all: Option<Switch>,
-    pub priorities: Option<Vec<String>>,
-    pub production: Option<Vec<String>>,
-    pub feature_flags: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -173,26 +177,25 @@ impl RulesForm {
     }
 }
 
-/// The standing gates, with the environment above the form.
-pub fn gate_rules(form: &GatesForm, env: &Env) -> Result<GateRules, SettingError> {
-    let off = match env.get("WATCHBILL_GATES") {
-        Some(text) => !on_or_off("WATCHBILL_GATES", text)?,
-        None => form.all == Some(Switch::Off),
+/// Whether the environment switches the standing gates off, whatever the policy says.
+pub fn gates_off(env: &Env) -> Result<bool, SettingError> {
+    match env.get("WATCHBILL_GATES").filter(|text| !text.is_empty()) {
+        Some(text) => Ok(!on_or_off("WATCHBILL_GATES", text)?),
+        None => Ok(false),
+    }
+}
+
+/// What happens to mutating work while governance can't be reached: the environment's word,
+/// else the file's.
+pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingError> {
+    let said = env.get("GOVERNANCE_ON_FAILURE").map(String::as_str).filter(|t| !t.is_empty());
+    let (name, text) = match (said, file) {
+        (Some(text), _) => ("GOVERNANCE_ON_FAILURE", text),
+        (None, Some(text)) => ("governance_on_failure", text),
+        (None, None) => return Ok(OnFailure::default()),
     };
-    if off {
-        return Ok(GateRules::off());
-    }
-    let mut gates = GateRules::default();
-    if let Some(list) = &form.priorities {
-        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|p| Priority::parse(p)).collect();
-        gates.priorities = parsed.map_err(|e| SettingError::new("gates.priorities", e))?;
-    }
-    if let Some(list) = &form.production {
-        let parsed: Result<BTreeSet<_>, _> = list.iter().map(|t| TaskType::parse(t)).collect();
-        gates.production = parsed.map_err(|e| SettingError::new("gates.production", e))?;
-    }
-    gates.feature_flags = form.feature_flags.unwrap_or(gates.feature_flags);
-    Ok(gates)
+    let fault = || SettingError::new(name, format!("'{text}': use restrict, deny or allow"));
+    OnFailure::parse(text).ok_or_else(fault)
 }
 
 /// The words of a list with commas.
@@ -245,6 +248,7 @@ mod tests {
     fn a_fault_names_the_setting_and_its_value() {
         for (json, wanted) in [
             (r#"{"gatez": {}}"#, "gatez"),
+            (r#"{"gates": {"all": "off"}}"#, "moved to policy.yaml"),
             (r#"{"sla": {"threshold": 200}}"#, "sla.threshold: 200"),
             (r#"{"run_limit": "2h"}"#, "run_limit: 15 minutes"),
             (r#"{"routes": {"deploy": "nobody"}}"#, "nobody"),
@@ -304,7 +308,13 @@ mod tests {
             .unwrap();
         assert!(!rules.approve_own);
         assert_eq!(rules.external, [Agent::Faq].into());
-        let gates = gate_rules(&GatesForm::default(), &env(&[("WATCHBILL_GATES", "off")]));
-        assert_eq!(gates, Ok(GateRules::off()));
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "off")])), Ok(true));
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "on")])), Ok(false));
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "")])), Ok(false));
+        let deny = env(&[("GOVERNANCE_ON_FAILURE", "deny")]);
+        assert_eq!(on_failure(&deny, Some("allow")), Ok(OnFailure::Deny));
+        assert_eq!(on_failure(&Env::new(), Some("allow")), Ok(OnFailure::Allow));
+        let said = on_failure(&Env::new(), Some("stop")).unwrap_err().to_string();
+        assert!(said.contains("governance_on_failure: 'stop'"), "{said}");
     }
 }

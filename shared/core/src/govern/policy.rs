@@ -14,6 +14,15 @@ pub trait Condition: Send + Sync + fmt::Debug {
     /// Whether it holds of what is judged, see [`Subject::as_json`]. `Err`: it can't be told,
     /// for instance because a field that it names is not there.
     fn holds(&self, subject: &Value) -> Result<bool, String>;
+
+    /// The expression as it was written: two with the same text are the same.
+    fn text(&self) -> &str;
+}
+
+impl PartialEq for dyn Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
 }
 
 /// Where a policy comes from. Answers from memory for up to 30 s.
@@ -97,7 +106,7 @@ impl Environments {
 }
 
 /// A gate beyond the standing ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GateRule {
     pub name: String,
     pub reason: String,
@@ -115,7 +124,7 @@ pub enum Say {
 }
 
 /// A rule on calls of tools; what it leaves open matches all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ToolRule {
     pub name: String,
     pub reason: String,
@@ -182,7 +191,7 @@ pub enum Judgement {
 }
 
 /// What an installation lets its agents do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// SHA-256, hex, of the text it was read from; empty for the built-in one.
     pub fingerprint: String,

@@ -1,7 +1,9 @@
 mod approvals;
 mod bodies;
+mod budget;
 mod events;
 mod identity;
 mod lists;
 mod lost_answers;
 mod runs;
+mod standing;

@@ -9,14 +9,14 @@ use anyhow::{Context as _, bail};
 use watchbill_api::{JwtConfig, RateLimits, StaticKey};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Role, TenantId, hash_key, parse_span};
-use watchbill_core::govern::Policy;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::service::Governance;
-use watchbill_wire::settings::{Switch, allow, gate_rules, on_or_off, words};
+use watchbill_wire::settings::{Switch, allow, on_or_off, words};
 
 pub use watchbill_wire::settings::Env;
 
 use super::file::{File, read};
+use super::policy;
 use crate::cli::args::ServeArgs;
 
 pub struct Config {
@@ -27,6 +27,8 @@ pub struct Config {
     pub slots: usize,
     pub rules: Rules,
     pub governance: Governance,
+    /// The file of the policy; none where it is the built-in one.
+    pub policy: Option<PathBuf>,
     pub reactions: Vec<Reaction>,
     pub static_keys: Vec<StaticKey>,
     pub operator_key_hash: Option<String>,
@@ -98,16 +100,15 @@ impl Config {
             slots if slots > 4096 => bail!("slots {slots}: 4096 are the most"),
             slots => slots,
         };
+        let (governance, policy) = policy::governance(&file, env)?;
         Ok(Self {
             host,
             port: args.port.or(file.port).unwrap_or(8000),
             data: args.data.clone().or(file.data.clone()).unwrap_or_else(|| ".watchbill".into()),
             slots: if agents_off { 0 } else { slots },
             rules: file.rules_form().rules(env, true)?,
-            governance: Governance::fixed(Policy {
-                gates: gate_rules(&file.gates, env)?,
-                ..Policy::default()
-            }),
+            governance,
+            policy,
             reactions: reactions(&file, env)?,
             static_keys: static_keys(env)?,
             operator_key_hash: env.get("ORCHESTRATOR_OPERATOR_KEY").map(|key| hash_key(key)),

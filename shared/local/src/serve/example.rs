@@ -54,7 +54,7 @@ fn the_example_as_it_is_changes_nothing() {
 fn every_value_in_the_example_is_the_default() {
     let mut without = NO_DEFAULT.to_vec();
     // What is shipped is built in; a file of that name need not be here.
-    without.push("reactions");
+    without.extend(["reactions", "policy"]);
     let (example, plain) = (load(&switched_on(&without)), load(""));
     assert_eq!(example.rules, plain.rules);
     assert_eq!((example.host, example.port), (plain.host, plain.port));
@@ -68,6 +68,7 @@ fn every_value_in_the_example_is_the_default() {
     assert_eq!(example.probe_hosts, plain.probe_hosts);
     assert_eq!((&example.log, example.log_json), (&plain.log, plain.log_json));
     assert_eq!(example.first_task, plain.first_task);
+    assert_eq!(example.governance.on_failure(), plain.governance.on_failure());
 }
 
 /// The parser names what it knows when it is asked for what it does not know.
@@ -75,19 +76,8 @@ fn every_value_in_the_example_is_the_default() {
 fn no_setting_is_missing_in_the_example() {
     let text = switched_on(&[]);
     File::parse(&text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    let groups = [
-        "",
-        "auth",
-        "cors",
-        "gates",
-        "approvals",
-        "retries",
-        "sla",
-        "keep",
-        "logs",
-        "probes",
-        "notify",
-    ];
+    let groups =
+        ["", "auth", "cors", "approvals", "retries", "sla", "keep", "logs", "probes", "notify"];
     for group in groups {
         let odd =
             if group.is_empty() { "odd: 1".to_owned() } else { format!("{group}: {{odd: 1}}") };
@@ -96,6 +86,8 @@ fn no_setting_is_missing_in_the_example() {
         let known = known.trim_start_matches("one of ").replace(" or ", ", ");
         let names =
             known.split(',').map(|name| name.trim().trim_matches('`')).filter(|n| !n.is_empty());
+        // It is known only so as to say where it has moved.
+        let names = names.filter(|name| *name != "gates");
         for name in names {
             let stands = example().lines().any(|line| setting(line) == Some(name));
             assert!(stands, "'{name}' of '{group}' is not in watchbill.example.yaml");

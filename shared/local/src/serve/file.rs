@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use watchbill_wire::settings::{
-    ApprovalsForm, GatesForm, KeepForm, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
+    ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -27,7 +27,9 @@ pub struct File {
     pub rate_limits: Option<String>,
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
-    pub gates: GatesForm,
+    pub gates: Moved,
+    pub policy: Option<PathBuf>,
+    pub governance_on_failure: Option<String>,
     pub approvals: ApprovalsForm,
     pub retries: RetriesForm,
     pub sla: SlaForm,
@@ -103,6 +105,7 @@ impl File {
             keep: self.keep.clone(),
             run_limit: self.run_limit.clone(),
             worker_lease: self.worker_lease.clone(),
+            gates: Moved,
             reputation: self.reputation.clone(),
         }
     }

@@ -6,6 +6,7 @@ mod example;
 mod file;
 mod first;
 mod health;
+pub mod policy;
 mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};

@@ -47,6 +47,9 @@ pub fn started(address: &SocketAddr, config: &Config, admin: &AdminKey, epoch: u
         ),
     );
     line("agents", &agents(config));
+    if let Some(path) = &config.policy {
+        line("policy", &shown(path));
+    }
 }
 
 fn agents(config: &Config) -> String {

@@ -1,0 +1,27 @@
+//! `policy.yaml`: what an installation lets its agents do, as people write it.
+//!
+//! - `form`: the file's form, exactly; unknown keys are refused.
+//! - `read`: from the form to [`Policy`], with the line of every fault.
+//! - `kept`: a policy whose text stands elsewhere and may change.
+//! - `condition`: expressions in CEL, compiled once.
+//!
+//! How to add a kind of rule: its data and its evaluation in `watchbill_core::govern`, its
+//! form in `form`, its reading in `read`, its words in `policy.yaml` and `docs/policy.md`.
+
+mod condition;
+mod form;
+mod kept;
+mod read;
+
+pub use condition::CelCondition;
+pub use kept::{PolicyText, TextPolicies};
+pub use read::{PolicyFileError, read_policy};
+use watchbill_core::govern::Policy;
+
+/// The policy that comes with Watchbill, commented; it says what holds without a file.
+pub const SHIPPED: &str = include_str!("../policy.yaml");
+
+/// The shipped policy as it is read.
+pub fn shipped_policy() -> Policy {
+    read_policy(SHIPPED).expect("a test reads the shipped policy")
+}
