@@ -321,25 +321,3 @@ pub struct TokenIssued {
     #[schemars(schema_with = "schemas::id")]
     pub tenant_id: TenantId,
 }
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct AgentList {
-    pub success: bool,
-    pub count: usize,
-    pub agents: Vec<AgentView>,
-}
-
-/// An agent of this installation.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Agent")]
-pub struct AgentView {
-    /// As in `assigned_to`.
-    pub agent: String,
-    /// As in governance: `ops_agent` and so on.
-    pub name: String,
-    /// Whether this installation runs it itself.
-    pub built: bool,
-    pub status: String,
-    /// Tasks by status.
-    pub tasks: BTreeMap<String, u64>,
-}

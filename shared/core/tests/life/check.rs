@@ -16,10 +16,11 @@ macro_rules! hold {
 
 /// Whether the command must be taken (`Some(true)`), must be refused (`Some(false)`), or is
 /// left to the rules of detail. Said from the contract alone.
-pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool> {
+pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -> Option<bool> {
     if task.status.is_terminal() {
         return Some(false);
     }
+    let fresh = |proof: &Proof| proof.version == version;
     let held = task.lease.as_ref().is_some_and(|lease| {
         lease.until > facts.now && (lease.epoch == Lease::OUTSIDE || lease.epoch >= facts.epoch)
     });
@@ -34,19 +35,24 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
         Command::Approve { .. } => asks && matches!(task.status, Status::Pending | Status::Blocked),
         Command::Reject { .. } | Command::Expire if task.status == Status::Pending => true,
         Command::Reject { .. } | Command::Expire if in_lane || running => false,
-        Command::Claim { agent, assignment, .. } => {
+        Command::Claim { agent, assignment, proof, .. } => {
+            // Given up before governance is looked at.
+            if running && task.lease.is_some() && task.lost_runs == TaskLimits::LOST_RUNS {
+                return None;
+            }
             (in_lane || running && !held)
+                && fresh(proof)
                 && *agent == task.agent
                 && *assignment >= task.assignment
                 && !early
         }
-        Command::ClaimOutside { owner, .. } => in_lane && !early || holds(owner),
+        Command::ClaimOutside { owner, proof } => in_lane && !early && fresh(proof) || holds(owner),
         Command::End { fence, .. } => {
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))
         }
         Command::EndOutside { ending: Ending::Suspended { .. }, .. } => false,
-        Command::EndOutside { owner, .. } => in_lane || holds(owner),
+        Command::EndOutside { owner, proof, .. } => in_lane && fresh(proof) || holds(owner),
         Command::Answer { .. } => task.status == Status::Blocked && !asks,
         Command::RetryNow { .. } => match task.status {
             Status::Blocked => !asks,
@@ -59,10 +65,34 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
         | Command::Settle { .. }
         | Command::Release { .. } => budget::wanted(task, command, facts),
         Command::Reroute { agent } => in_lane && *agent != task.agent,
+        Command::Override { .. } => true,
+        Command::Vote { .. } | Command::Escalate { .. } => {
+            matches!(task.status, Status::Pending | Status::Blocked)
+        }
         Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
         Command::Postpone => next_due(task, facts.now).is_some_and(|due| due > facts.now),
         _ => return None,
     })
+}
+
+/// What governance said instead of leave.
+pub fn withheld(command: &Command) -> Option<&Leave> {
+    match command {
+        Command::Claim { proof, .. }
+        | Command::ClaimOutside { proof, .. }
+        | Command::EndOutside { proof, .. } => {
+            Some(&proof.leave).filter(|leave| !leave.is_granted())
+        }
+        _ => None,
+    }
+}
+
+/// The same, where this command came so far as to be held up by it.
+fn held_up<'a>(old: &Task, new: &Task, command: &'a Command) -> Option<&'a Leave> {
+    let taken = new.fence != old.fence;
+    let asked = old.status == Status::Assigned || matches!(command, Command::Claim { .. });
+    let lost = new.lost_runs > TaskLimits::LOST_RUNS;
+    withheld(command).filter(|_| asked && !taken && !lost)
 }
 
 pub fn created(decided: &Decided, wanted: Status, facts: &Facts<'_>) -> Result<(), String> {

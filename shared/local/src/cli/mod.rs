@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `admin`, `audit`, `policy`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `admin`, `audit`, `policy`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -16,6 +16,7 @@ mod card;
 mod client;
 pub mod exit;
 mod failure;
+mod governance;
 pub mod out;
 mod payload;
 mod policy;
@@ -34,7 +35,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, Global, ServeArgs};
+use args::{ApprovalsCommand, Cli, Command, Global, ServeArgs};
 use client::{Client, is_local, parse_url};
 use exit::Exit;
 use failure::Failure;
@@ -142,15 +143,22 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Watch(args) => watch::follow(s.client, s.out, &args).await,
         Command::Approve { id } => tasks::approve(s, &id).await,
         Command::Reject { id, reason } => tasks::reject(s, &id, &reason).await,
+        Command::Approvals { command: Some(ApprovalsCommand::Show { id }), .. } => {
+            governance::approval(s, &id).await
+        }
         Command::Approvals { history: false, .. } => tasks::approvals(s).await,
-        Command::Approvals { history: true, limit } => tasks::decisions(s, limit).await,
+        Command::Approvals { history: true, limit, .. } => tasks::decisions(s, limit).await,
         Command::Answer { id, text, choice } => tasks::answer(s, &id, &text, choice).await,
         Command::Cancel { id, reason } => tasks::change(s, &id, "cancel", reason.as_deref()).await,
         Command::Retry { id } => tasks::change(s, &id, "retry", None).await,
         Command::Timeline { id } => tasks::timeline(s, &id).await,
         Command::Publish(args) => submit::publish(s, args).await,
         Command::Stats => admin::stats(s).await,
-        Command::Agents => admin::agents(s).await,
+        Command::Agents { command } => governance::agents(s, command).await,
+        Command::Budget { command } => governance::budget(s, command).await,
+        Command::Override { id, freeze, reason } => {
+            governance::override_freeze(s, &id, &freeze, &reason).await
+        }
         Command::Health => admin::health(s).await,
         Command::Keys { command } => admin::keys(s, command).await,
         Command::Audit { command } => audit::audit(s, command).await,

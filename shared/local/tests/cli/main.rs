@@ -5,6 +5,7 @@
 
 mod audit;
 mod codes;
+mod governance;
 mod lists;
 mod peer;
 mod policy;

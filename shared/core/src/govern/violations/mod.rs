@@ -136,7 +136,7 @@ fn together(fields: &Map<String, Value>) -> Vec<String> {
         let found = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(part));
         for (_, value) in found {
             match value {
-                Value::String(text) => match shlex::split(text) {
+                Value::String(text) => match shell_words::split(text).ok() {
                     Some(split) => words.extend(split),
                     None => words.push(text.clone()),
                 },

@@ -250,7 +250,7 @@ impl Scan<'_> {
                 c => text.push(c),
             }
         }
-        self.buffer.push_str(&shlex::try_quote(&text).unwrap_or_default());
+        self.buffer.push_str(&shell_words::quote(&text));
     }
 
     fn braced(&self, inside: &str, quoted: bool) -> String {
@@ -328,7 +328,7 @@ impl Scan<'_> {
     fn end_command(&mut self) {
         let text = std::mem::take(&mut self.buffer);
         let mut command = Command { inner: std::mem::take(&mut self.inner), ..Command::default() };
-        let split = shlex::split(&text).unwrap_or_else(|| {
+        let split = shell_words::split(&text).unwrap_or_else(|_| {
             text.split_whitespace().map(|word| word.replace(['\'', '"', '\\'], "")).collect()
         });
         let mut words = split.into_iter().flat_map(unbraced);
