@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderValue, StatusCode, header};
-use watchbill_wire::{Health, ServiceInfo, StatsView};
+use watchbill_wire::{GovernanceHealth, Health, ServiceInfo, StatsView};
 
 use crate::config::HealthReport;
 use crate::docs;
@@ -89,10 +89,16 @@ async fn health(req: Req) -> Answer {
         Some(source) => source.report().await,
         None => HealthReport { redis: "disabled".into(), more: BTreeMap::new() },
     };
+    let governance = req.core().governance();
+    let degraded = !governance.is_reached().await;
     json(&Health {
         status: "healthy".into(),
         redis: report.redis,
         queue_stats: req.core().queue_stats().await?.into(),
+        governance: Some(GovernanceHealth {
+            mode: governance.on_failure().as_str().to_owned(),
+            state: if degraded { "degraded" } else { "ok" }.to_owned(),
+        }),
         more: report.more,
     })
 }

@@ -146,6 +146,11 @@ pub enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// The policy file: what agents may do. Read here, no server is asked
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Print the server's OpenAPI document
     Openapi,
     /// Print a completion script, for example: watchbill completions bash
@@ -359,6 +364,22 @@ pub enum KeysCommand {
     Revoke {
         #[arg(value_parser = id)]
         name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum PolicyCommand {
+    /// Say what a policy file lets happen, or which line of it is wrong
+    Check {
+        /// [default: what 'watchbill serve' would take here]
+        #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print the policy that holds here: the file, or the built-in one
+    Show {
+        /// [default: what 'watchbill serve' would take here]
+        #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
     },
 }
 

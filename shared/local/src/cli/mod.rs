@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `admin`, `audit`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -19,6 +19,7 @@ mod failure;
 mod governance;
 pub mod out;
 mod payload;
+mod policy;
 mod submit;
 mod table;
 mod tasks;
@@ -109,12 +110,13 @@ fn no_runtime(error: &std::io::Error) -> u8 {
 pub async fn run(cli: Cli, mut world: World) -> Exit {
     let stdin = std::mem::replace(&mut world.stdin, Box::new(std::io::empty()));
     let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
-    let (data, interrupt) = (world.data.clone(), world.interrupt);
+    let (data, interrupt, now) = (world.data.clone(), world.interrupt, clock.now());
     let mut out = world.into_out(cli.global.json, cli.global.no_color);
     let client = connect(&cli.global, &data, &mut out)
         .and_then(|(url, key)| Client::new(url, key, clock, entropy));
     let outcome = match (cli.command, client) {
         (Some(Command::Completions { shell }), _) => completions(shell, &mut out),
+        (Some(Command::Policy { command }), _) => policy::policy(command, now, &mut out),
         (_, Err(failure)) => Err(failure),
         (Some(command), Ok(client)) => {
             dispatch(command, Session { client: &client, out: &mut out, stdin, interrupt }).await
@@ -162,6 +164,7 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Audit { command } => audit::audit(s, command).await,
         Command::Openapi => admin::openapi(s).await,
         Command::Completions { shell } => completions(shell, s.out),
+        Command::Policy { command } => policy::policy(command, s.now(), s.out),
         Command::Serve(_) => Err(Failure::Usage("serve is no client command".to_owned())),
     }
 }

@@ -8,6 +8,7 @@ mod codes;
 mod governance;
 mod lists;
 mod peer;
+mod policy;
 mod process;
 mod submit;
 mod wait;
