@@ -8,6 +8,7 @@
 //! - `leave`: no effect without leave, in any order of events.
 //! - `crash`: the shipped binary, killed under load again and again.
 //! - `pump`: router and recorder behind a stream that does all that streams may do.
+//! - `tenants`: two tenants in one store, and everything that is stored looked at.
 //! - `rig`: what those two share: the binary, a client, the audit of what was recorded.
 
 mod aws;
@@ -17,3 +18,4 @@ mod leave;
 mod pump;
 mod repo;
 mod rig;
+mod tenants;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::rig::{Books, Client, Keys};
+use super::super::rig::{Books, Client, Keys, assert_chain_holds};
 
 /// What a scenario asks of an installation beyond the defaults, in any back end's terms.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +109,7 @@ impl<B: Backend> World<B> {
         let asked = self.user.all("/approvals/pending?", "approvals").await;
         assert!(asked.is_empty(), "left over: {asked:?}");
         Books::read(&self.user).await.check();
+        assert_chain_holds(&self.admin).await;
         self.backend.assert_nothing_left().await;
         self.backend.stop().await;
     }

@@ -44,6 +44,12 @@ fn rust_files() -> impl Iterator<Item = PathBuf> {
     files().into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
 }
 
+/// The texts of all Rust files that lie in a folder of this name.
+pub fn text_of_rust_files(folder: &'static str) -> impl Iterator<Item = String> {
+    let inside = move |path: &PathBuf| path.components().any(|part| part.as_os_str() == folder);
+    rust_files().filter(inside).map(|path| text(&path))
+}
+
 /// The text of a file, or nothing if it is no text.
 fn text(path: &Path) -> String {
     let bytes = fs::read(root().join(path)).expect("a file of the clone can be read");

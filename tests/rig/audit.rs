@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use watchbill_core::ledger::{Found, Verifier};
+use watchbill_wire::BatchList;
+
 use super::Client;
 
 /// How long nothing may move.
@@ -40,6 +43,26 @@ pub async fn settled(anyone: &Client) {
             Err(_) => panic!("work or changes are left over and nothing moves: {health}"),
         }
     }
+}
+
+/// Verifies the tenant's ledger from its first batch, as `watchbill audit verify` does.
+pub async fn assert_chain_holds(admin: &Client) {
+    let (mut from, mut verifier) = (1, None::<Verifier>);
+    loop {
+        let page = admin.get(&format!("/audit/batches?from={from}")).await.ok();
+        let page: BatchList = serde_json::from_value(page).expect("a page of batches");
+        let verifier = verifier.get_or_insert_with(|| Verifier::new(page.tenant_id));
+        for place in page.batches {
+            let seq = place.seq;
+            verifier.push(Found::from(place)).unwrap_or_else(|broken| panic!("{seq}: {broken}"));
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => break assert!(verifier.next() > page.seen, "its end is missing"),
+        }
+    }
+    let verified = verifier.expect("there was a page").finish();
+    verified.unwrap_or_else(|broken| panic!("{broken}"));
 }
 
 /// Everything an installation knows of its tasks.

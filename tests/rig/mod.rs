@@ -8,7 +8,7 @@ mod feeds;
 mod server;
 mod stopwatch;
 
-pub use audit::{Books, PATIENCE, changes, is_terminal, settled};
+pub use audit::{Books, PATIENCE, assert_chain_holds, changes, is_terminal, settled};
 pub use bed::Bed;
 pub use binary::watchbill;
 pub use client::Client;

@@ -5,6 +5,8 @@ use http::{HeaderValue, StatusCode, header};
 use watchbill_core::service::ServiceError;
 use watchbill_wire::{BadForm, FieldError, Problem};
 
+use crate::route::clean;
+
 /// An error on its way out: what the caller may know of it, and nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
@@ -62,8 +64,9 @@ impl Fault {
             detail: self.detail,
             errors: self.errors,
         };
-        let body = serde_json::to_vec(&problem).expect("a problem is texts and a number");
-        let mut response = Response::new(body.into());
+        let body = serde_json::to_string(&problem).expect("a problem is texts and a number");
+        // It may quote what the caller sent.
+        let mut response = Response::new(clean(body).into());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

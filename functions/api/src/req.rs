@@ -3,6 +3,7 @@ use futures_util::StreamExt as _;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use watchbill_core::domain::Caller;
+use watchbill_core::redact;
 use watchbill_core::service::{Core, Identity};
 use watchbill_wire::{Field, Form, Kind};
 
@@ -81,7 +82,7 @@ impl Req {
         if let Some(kind) = self.parts.headers.get(header::CONTENT_TYPE) {
             let kind = kind.to_str().unwrap_or_default();
             if !is_json(kind) {
-                let shown: String = kind.chars().take(64).collect();
+                let shown = redact::shortened(kind, 64);
                 return Err(Fault::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
                     format!("content type '{shown}' is not taken: send application/json"),
@@ -97,7 +98,7 @@ impl Req {
         let kind = self.parts.headers.get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
-            let shown: String = kind.chars().take(64).collect();
+            let shown = redact::shortened(kind, 64);
             return Err(Fault::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 format!("content type '{shown}' is not taken: send {FORM}"),

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -7,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use watchbill_core::domain::Role;
+use watchbill_core::redact;
 use watchbill_wire::Field;
 
 use crate::fault::Fault;
@@ -122,14 +124,33 @@ pub enum Success {
     JsonOrStream(fn(&mut SchemaGenerator) -> Schema),
 }
 
-/// `200` with a JSON body, written once.
+/// `200` with a JSON body, written once and without secrets.
 pub fn json<T: Serialize>(answer: &T) -> Answer {
+    Ok(raw(StatusCode::OK, "application/json", clean(written(answer)?)))
+}
+
+/// The same for the few answers that give a secret away on purpose, or that must be just what
+/// was recorded.
+pub fn json_as_is<T: Serialize>(answer: &T) -> Answer {
+    Ok(raw(StatusCode::OK, "application/json", written(answer)?.into()))
+}
+
+fn written<T: Serialize>(answer: &T) -> Result<String, Fault> {
     let mut body = Vec::with_capacity(1024);
     serde_json::to_writer(&mut body, answer).map_err(|error| {
         tracing::error!(%error, "an answer could not be written as JSON");
         Fault::internal()
     })?;
-    Ok(raw(StatusCode::OK, "application/json", body.into()))
+    Ok(String::from_utf8(body).expect("serde_json writes UTF-8"))
+}
+
+/// JSON without secrets; untouched where there are none.
+pub fn clean(json: String) -> Bytes {
+    let changed = match redact::json(&json) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(clean) => Some(clean),
+    };
+    changed.unwrap_or(json).into()
 }
 
 pub fn raw(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use watchbill_core::domain::{Caller, Role};
+use watchbill_core::redact;
 
 use crate::fault::{Fault, seconds_up};
 use crate::limits::Taken;
@@ -52,7 +53,7 @@ async fn wrong_method(state: ApiState, request: Request) -> Response {
         harden(response.headers_mut());
         return response;
     }
-    let shown: String = request.method().as_str().chars().take(32).collect();
+    let shown = redact::shortened(request.method().as_str(), 32);
     let (parts, _) = request.into_parts();
     let fault = Fault::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -154,11 +155,32 @@ fn too_many(taken: &Taken) -> Fault {
 }
 
 fn no_route(parts: &Parts) -> Fault {
-    let shown: String = parts.uri.path().chars().take(128).collect();
+    let path = parts.uri.path();
+    let decoded = decoded(path);
+    // As it was sent, unless there is a secret in it, which its escapes would hide from us.
+    let path = if redact::holds_secret(&decoded) { &decoded } else { path };
+    let shown = redact::shortened(path, 128);
     Fault::new(
         StatusCode::NOT_FOUND,
         format!("path '{shown}' not found; /docs lists what there is"),
     )
+}
+
+/// Without `%` escapes.
+fn decoded(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = (*first == b'%').then(|| path_byte(after)).flatten();
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn path_byte(hex: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*hex.get(at)?).to_digit(16);
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
 fn finish(

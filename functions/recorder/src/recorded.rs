@@ -28,7 +28,7 @@ impl Recorded {
     }
 
     pub fn record(key: Arc<str>, version: u64, record: Record) -> Self {
-        Self { key, version, what: Subject::Record(Box::new(record)) }
+        Self { key, version, what: Subject::Record(Box::new(record.clean())) }
     }
 
     /// The last version that it is about.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use watchbill_core::domain::{Timestamp, UnknownName};
+use watchbill_core::redact;
 
 mod schema;
 
@@ -341,9 +342,11 @@ struct Brief<'a>(&'a str);
 
 impl std::fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars().take(64) {
+        // Cut only after, so that no half of a secret is left.
+        let clean = redact::text(self.0);
+        for c in clean.chars().take(64) {
             if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
-        if self.0.chars().nth(64).is_some() { f.write_str("…") } else { Ok(()) }
+        if clean.chars().nth(64).is_some() { f.write_str("…") } else { Ok(()) }
     }
 }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use watchbill_core::domain::{Event, EventPriority, IdError, TenantId};
+use watchbill_core::redact;
 
 use crate::{ApprovalView, EventFormError, EventView, render_approval};
 
@@ -31,7 +32,8 @@ pub enum NoticeFormError {
 impl NoticeForm {
     pub fn write(tenant: &TenantId, event: &Event) -> String {
         let form = NoticeForm::V1(NoticeV1 { tenant: tenant.clone(), event: event.clone().into() });
-        serde_json::to_string(&form).expect("an event can be written")
+        let written = serde_json::to_string(&form).expect("an event can be written");
+        redact::json(&written).into_owned()
     }
 
     pub fn read(text: &str) -> Result<(TenantId, Event), NoticeFormError> {
@@ -50,26 +52,30 @@ pub fn webhook_body(tenant: &TenantId, event: &Event) -> Value {
         EventPriority::Medium => "medium",
         EventPriority::Low => "low",
     };
-    json!({
+    let mut body = json!({
         "type": event.event_type.as_str(),
         "timestamp": event.timestamp.to_string(),
         "severity": severity,
         "message": format!("{}{subject} from {}", event.event_type, event.source_agent),
         "tenant": tenant.as_str(),
         "data": EventView::from(event.clone()),
-    })
+    });
+    redact::value(&mut body);
+    body
 }
 
 /// Adds to a webhook's body what an approver needs to decide: the approval, its text for
 /// people, and where they decide.
 pub fn tell_approval(body: &mut Value, approval: ApprovalView, url: Option<&str>) {
     let reasons = approval.reasons.join("; ");
-    body["message"] = Value::from(format!("{}: {reasons}", approval.summary));
+    let message = format!("{}: {reasons}", approval.summary);
+    body["message"] = Value::from(redact::text(&message));
     body["approval"] = json!({
         "approval_id": approval.approval_id,
-        "text": render_approval(&approval),
+        "text": redact::text(&render_approval(&approval)),
         "plan_hash": approval.plan_hash,
         "expires_at": approval.expires_at.to_string(),
+        // The one secret that a notice is to carry.
         "url": url,
     });
 }

@@ -48,8 +48,8 @@ pub struct RulesForm {
     pub run_limit: Option<String>,
     /// How long a worker outside holds a task without a word.
     pub worker_lease: Option<String>,
-    pub reputation: ReputationForm,
     pub gates: Moved,
+    pub reputation: ReputationForm,
 }
 
 /// A setting that stands in the policy now: said instead of being called unknown.

@@ -61,6 +61,36 @@ pub async fn roles_are_kept<B: Backend>() {
     world.end().await;
 }
 
+pub async fn the_audit_says_who_did_what<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let made = world.admin.post("/keys", json!({"name": "audited", "role": "user"})).await.ok();
+    world.admin.delete("/keys/audited").await.ok();
+    let body = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
+    let task = id(&world.agent.submit(body).await);
+    world.approver.post(&format!("/approvals/approval_{task}/approve"), json!({})).await.ok();
+    world.user.until(&task, "completed").await;
+    world.backend.settled(&world.user).await;
+    let audit = world.admin.all("/audit?", "entries").await;
+    let of = |kind: &str| audit.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<_>>();
+    for kind in ["key_created", "key_revoked"] {
+        let found = of(kind).into_iter().find(|entry| entry["subject"] == "audited");
+        assert!(found.is_some_and(|entry| entry["actor"] != ""), "{kind} is not in {audit:?}");
+    }
+    for kind in ["created", "approved", "completed"] {
+        let found = of(kind).into_iter().find(|entry| entry["task_id"] == *task);
+        assert!(found.is_some(), "{kind} is not in {audit:?}");
+    }
+    let said = serde_json::to_string(&audit).expect("JSON");
+    assert!(!said.contains(made["key"].as_str().expect("it is shown once")), "{said}");
+    let only = world.admin.all(&format!("/audit?task={task}&kind=approved"), "entries").await;
+    assert_eq!(only.len(), 1, "{only:?}");
+    for caller in [&world.user, &world.agent, &world.approver] {
+        caller.get("/audit").await.refused(403);
+        caller.get("/audit/batches").await.refused(403);
+    }
+    world.end().await;
+}
+
 pub async fn errors_say_what_was_wrong<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let unknown = json!({"type": "make_coffee", "payload": {}});

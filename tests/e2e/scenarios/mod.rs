@@ -56,6 +56,7 @@ macro_rules! run_scenarios {
             access [
                 a_key_lives_until_it_is_revoked
                 roles_are_kept
+                the_audit_says_who_did_what
                 errors_say_what_was_wrong
             ]
         }

@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use watchbill_core::domain::{Caller, Role, TenantId, Timestamp};
 use watchbill_core::ports::Clock;
+use watchbill_core::redact;
 
 use super::jwks::{Jwks, JwksSource};
 use crate::config::ConfigError;
@@ -189,6 +190,9 @@ fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, Fault> {
     let sub = claims.sub;
     if sub.is_empty() || sub.chars().count() > 128 || sub.contains(char::is_control) {
         return Err(refused("its sub must be 1 to 128 characters"));
+    }
+    if redact::holds_secret(&sub) {
+        return Err(refused("its sub looks like a secret, and names are shown"));
     }
     let role = Role::parse(&claims.role).map_err(|error| refused(&error.to_string()))?;
     let tenant = match claims.tenant {

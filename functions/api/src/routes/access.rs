@@ -9,7 +9,7 @@ use watchbill_wire::{
 
 use crate::Fault;
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_as_is};
 
 const KEY_NAME: &[Field] =
     &[Field::needed("name", Kind::Text { most: 64, lines: false }, "The key's name.")];
@@ -123,7 +123,7 @@ async fn token(mut req: Req) -> Answer {
     let tokens = req.state.shared().auth.tokens();
     let access_token = tokens.mint(&tenant, &sub, role, now, lifetime)?;
     req.core().token_issued(req.caller(), &sub, role, lifetime).await?;
-    json(&TokenIssued {
+    json_as_is(&TokenIssued {
         success: true,
         access_token,
         token_type: "bearer".into(),
@@ -139,7 +139,7 @@ async fn create(mut req: Req) -> Answer {
     let CreateKey { name, role } = CreateKey::read(&body)?;
     let (caller, core) = (req.caller(), req.core());
     let (key, about) = core.create_key(caller, &caller.tenant, &name, role).await?;
-    json(&KeyCreated { success: true, key, about: about.into() })
+    json_as_is(&KeyCreated { success: true, key, about: about.into() })
 }
 
 async fn list(req: Req) -> Answer {
@@ -169,7 +169,7 @@ async fn tenant(mut req: Req) -> Answer {
         return Err(taken());
     }
     match req.core().create_tenant(req.caller(), &tenant, &name).await {
-        Ok((key, about)) => json(&KeyCreated { success: true, key, about: about.into() }),
+        Ok((key, about)) => json_as_is(&KeyCreated { success: true, key, about: about.into() }),
         Err(ServiceError::Conflict { .. }) => Err(taken()),
         Err(error) => Err(error.into()),
     }

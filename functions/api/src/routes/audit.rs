@@ -4,7 +4,7 @@ use watchbill_core::domain::Role;
 use watchbill_wire::{AuditList, AuditQuery, BatchList, BatchQuery};
 
 use crate::req::Req;
-use crate::route::{Access, Answer, Doc, Route, Success, Verb, json};
+use crate::route::{Access, Answer, Doc, Route, Success, Verb, json, json_as_is};
 
 pub const ROUTES: &[Route] = &[
     Route {
@@ -58,5 +58,6 @@ async fn batches(req: Req) -> Answer {
     let query = BatchQuery::read(req.query(BatchQuery::FIELDS))?;
     let tenant = &req.caller().tenant;
     let page = req.core().audit_batches(tenant, query.from, query.limit).await?;
-    json(&BatchList::new(tenant.clone(), page))
+    // What was recorded was clean, and with another word in it the hashes would not fit.
+    json_as_is(&BatchList::new(tenant.clone(), page))
 }

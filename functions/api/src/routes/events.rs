@@ -7,6 +7,7 @@ use futures_util::stream;
 use http::{HeaderValue, header};
 use watchbill_core::domain::{Event, EventId, Role, TenantId};
 use watchbill_core::ports::Topic;
+use watchbill_core::redact;
 use watchbill_core::service::{EventFilter, ServiceError};
 use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
 
@@ -226,5 +227,7 @@ fn frame(event: Event) -> Bytes {
     // An id from a peer may hold anything but control characters, so one line holds it.
     let (id, event_type) = (event.event_id.clone(), event.event_type.clone());
     let data = serde_json::to_string(&EventView::from(event)).expect("an event can be written");
+    let data = redact::json(&data);
+    let id = redact::text(id.as_str());
     format!("id: {id}\nevent: {event_type}\ndata: {data}\n\n").into()
 }

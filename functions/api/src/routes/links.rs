@@ -4,6 +4,7 @@
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use watchbill_core::domain::ApprovalStatus;
+use watchbill_core::redact;
 use watchbill_core::service::{LinkDecision, LinkUse};
 use watchbill_wire::{
     ApprovalLink, ApprovalView, Field, Kind, LinkError, LinkKey, render_approval,
@@ -177,8 +178,8 @@ fn page(said: Result<Said, Fault>) -> Answer {
     let form = if said.open { "" } else { " hidden" };
     let page = PAGE
         .replace("{{form}}", form)
-        .replace("{{title}}", &escape(&said.title))
-        .replace("{{text}}", &escape(&said.text));
+        .replace("{{title}}", &escape(&redact::text(&said.title)))
+        .replace("{{text}}", &escape(&redact::text(&said.text)));
     Ok(with_policy(raw(status, "text/html; charset=utf-8", page.into())))
 }
 

@@ -5,9 +5,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use watchbill_core::domain::Timestamp;
+use watchbill_core::redact::{self, CleanWriter};
 
 /// JSON lines on standard output, which Lambda hands to CloudWatch: with the spans' fields,
-/// so that request, task and trace can be searched for.
+/// so that request, task and trace can be searched for, and without secrets.
 pub fn start_log(filter: &str) -> anyhow::Result<()> {
     // Levels by target are all that is wanted; the richer filter would bring regular
     // expressions into every function.
@@ -21,7 +22,8 @@ pub fn start_log(filter: &str) -> anyhow::Result<()> {
         .with_span_list(false)
         // CloudWatch notes the time of each line itself.
         .without_time()
-        .with_writer(std::io::stdout);
+        .with_writer(|| CleanWriter::new(std::io::stdout()));
+    redact::clean_panics();
     tracing_subscriber::registry()
         .with(parsed)
         .with(lines)

@@ -1,8 +1,8 @@
 use serde_json::json;
 
 use super::Rejection;
-use super::task::Step;
-use crate::domain::{ApprovalId, ApprovalRef, Status, TaskType, Timestamp, What};
+use super::task::{Step, clip};
+use crate::domain::{ApprovalId, ApprovalRef, Status, TaskLimits, TaskType, Timestamp, What};
 use crate::govern::{Earned, ReputationEvent};
 
 /// What governance says of a task, and of which version of it that was worked out: on any
@@ -70,7 +70,8 @@ pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
     task.resume_at = None;
     task.offer_at = None;
     task.question = None;
-    task.error = Some(format!("waits for approval {}: {}", asked.approval, asked.reason));
+    let why = format!("waits for approval {}: {}", asked.approval, asked.reason);
+    task.error = Some(clip(&why, TaskLimits::ERROR));
     task.approval = Some(ApprovalRef {
         id: asked.approval.clone(),
         n: asked.n,

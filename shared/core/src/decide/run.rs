@@ -9,6 +9,7 @@ use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
 use crate::govern::ReputationEvent;
+use crate::redact;
 
 pub(super) fn claim(
     step: &mut Step<'_>,
@@ -141,6 +142,7 @@ pub(super) fn end(
     }
     let owner = lease.owner.clone();
     step.task.notes = notes.to_vec();
+    step.task.notes.iter_mut().for_each(|note| redact::string(&mut note.text));
     apply(step, &owner, ending);
     step.outcome = match ending {
         Ending::Suspended { .. } => None,
@@ -221,6 +223,10 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             step.task.offer_at = None;
             step.task.error = Some(clip(reason, TaskLimits::ERROR));
             step.task.question = question.clone();
+            if let Some(question) = &mut step.task.question {
+                redact::string(&mut question.text);
+                question.choices.iter_mut().for_each(redact::string);
+            }
             step.says(What::Blocked, owner, Some(reason));
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }

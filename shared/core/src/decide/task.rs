@@ -8,6 +8,7 @@ use crate::domain::{
     Timestamp, What,
 };
 use crate::govern::BudgetMove;
+use crate::redact;
 
 /// A resume is looked after this long after its moment, should its message be lost.
 const RESUME_GRACE: Duration = Duration::from_secs(120);
@@ -153,15 +154,16 @@ impl<'a> Step<'a> {
 
     pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
         self.what = what;
-        by.clone_into(&mut self.by);
+        self.by = redact::text(by).into_owned();
         self.note = note.map(|n| clip(n, 200));
     }
 
     pub fn event(&mut self, event_type: &str, payload: Value) {
-        let payload = match payload {
+        let mut payload = match payload {
             Value::Object(map) => map,
             _ => Map::new(),
         };
+        redact::object(&mut payload);
         let event_type = EventType::parse(event_type).expect("our own event types are well formed");
         self.events.push(LoggedEvent { event_type, payload });
     }
@@ -172,7 +174,9 @@ impl<'a> Step<'a> {
     }
 
     pub fn events(&mut self, more: &[LoggedEvent]) {
+        let given = self.events.len();
         self.events.extend_from_slice(more);
+        self.events[given..].iter_mut().for_each(|event| redact::object(&mut event.payload));
     }
 
     pub fn finish(mut self) -> Decided {
@@ -352,7 +356,8 @@ impl<'a> Step<'a> {
             return Err(self.illegal("answered: it waits for an approval"));
         }
         if let Some(question) = &mut self.task.question {
-            question.answer = Some(clip(answer, TaskLimits::ERROR));
+            // As it was said: the run that goes on with it may need just that.
+            question.answer = Some(cut(answer, TaskLimits::ERROR));
             question.answered_by = Some(by.to_owned());
         }
         self.task.lost_runs = 0;
@@ -402,8 +407,14 @@ impl<'a> Step<'a> {
     }
 }
 
-/// The first `most` bytes, cut at a character, with a mark where something is missing.
+/// A text for the log: without secrets, then [`cut`], which could halve one out of
+/// recognition.
 pub(super) fn clip(text: &str, most: usize) -> String {
+    cut(&redact::text(text), most)
+}
+
+/// The first `most` bytes, cut at a character, with a mark where something is missing.
+fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }

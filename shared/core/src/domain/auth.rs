@@ -35,7 +35,7 @@ impl Role {
             "user" => Ok(Role::User),
             _ => Err(UnknownName {
                 what: "role",
-                value: text.chars().take(64).collect(),
+                value: crate::redact::shortened(text, 64),
                 known: "admin, agent, approver, user".to_owned(),
             }),
         }

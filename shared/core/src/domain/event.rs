@@ -53,7 +53,7 @@ impl EventType {
             }
             _ => Err(UnknownName {
                 what: "event_type",
-                value: text.chars().take(64).collect(),
+                value: crate::redact::shortened(text, 64),
                 known: "the form noun.verb in lower case, such as deploy.started".to_owned(),
             }),
         }

@@ -33,7 +33,7 @@ macro_rules! names {
                     $($text $(| $alias)* => Ok($name::$variant),)+
                     _ => Err(UnknownName {
                         what: $what,
-                        value: text.chars().take(64).collect(),
+                        value: $crate::redact::shortened(text, 64),
                         known: [$($text),+].join(", "),
                     }),
                 }

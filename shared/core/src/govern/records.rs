@@ -5,6 +5,7 @@ use crate::domain::{
     Event, EventPriority, EventType, LoggedEvent, TaskId, TenantId, Timestamp, UnknownName,
     derived_uuid, names, timed_uuid,
 };
+use crate::redact;
 use std::fmt;
 
 names!(
@@ -54,6 +55,15 @@ impl Record {
         let mut all = vec!["record", tenant.as_str(), kind.as_str()];
         all.extend(parts);
         derived_uuid(&all).to_string()
+    }
+
+    /// The same without secrets: the ledger keeps it for good.
+    #[must_use]
+    pub fn clean(mut self) -> Self {
+        [&mut self.by, &mut self.subject, &mut self.text].into_iter().for_each(redact::string);
+        redact::object(&mut self.details);
+        self.events.iter_mut().for_each(|event| redact::object(&mut event.payload));
+        self
     }
 
     /// The events that this record stands for.

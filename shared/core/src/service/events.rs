@@ -5,10 +5,12 @@ use serde_json::Value;
 use super::core::Core;
 use super::{EventFilter, EventPage, NewEvent, ServiceError};
 use crate::domain::{
-    Event, EventId, EventPriority, EventType, PublishedEvent, TaskLimits, TenantId, Timestamp,
+    Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
+    Timestamp,
 };
 use crate::ledger::{Batch, LedgerReader};
 use crate::ports::{Expect, Topic, Write};
+use crate::redact;
 use crate::repo::{decode, encode};
 
 /// A published event's payload, bytes of JSON.
@@ -38,6 +40,7 @@ impl Core {
             let message = format!("{} hops, {} are the most", new.hops, TaskLimits::HOPS);
             return Err(ServiceError::Conflict { message });
         }
+        refuse_secrets(&new)?;
         let now = self.clock().now();
         let event = self.event(&new, event_type, now)?;
         let published =
@@ -75,15 +78,18 @@ impl Core {
             None => self.entropy().uuid7(now).simple().to_string(),
         };
         let mut metadata = serde_json::Map::new();
-        metadata.insert("published_by".into(), Value::from(new.published_by.clone()));
+        metadata.insert("published_by".into(), Value::from(redact::text(&new.published_by)));
+        // It goes to whoever listens, and into the ledger for good.
+        let mut payload = new.payload.clone();
+        redact::object(&mut payload);
         Ok(Event {
             event_id,
             event_type,
             priority,
-            source_agent: new.source_agent.clone(),
+            source_agent: redact::text(&new.source_agent).into_owned(),
             trace_id,
             task_id: new.task_id.clone(),
-            payload: new.payload.clone(),
+            payload,
             timestamp: now,
             metadata,
             hops: new.hops,
@@ -184,6 +190,21 @@ impl Core {
             seq += 1;
         }
         Err(not_found())
+    }
+}
+
+/// An id can't be cleaned, as it would then be another's: one that looks like a secret is
+/// not taken.
+fn refuse_secrets(new: &NewEvent) -> Result<(), ServiceError> {
+    let ids = [
+        ("event_type", Some(new.event_type.as_str())),
+        ("event_id", new.event_id.as_deref()),
+        ("task_id", new.task_id.as_ref().map(TaskId::as_str)),
+        ("trace_id", new.trace_id.as_deref()),
+    ];
+    match ids.into_iter().find(|(_, id)| id.is_some_and(redact::holds_secret)) {
+        Some((field, _)) => Err(ServiceError::secret(field)),
+        None => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::decide::{
 };
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
 use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
+use crate::redact;
 use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
 /// How many tasks a filtered list looks at for one page before it hands back a cursor.
@@ -82,13 +83,15 @@ impl Core {
         id: &TaskId,
         change: StatusChange,
     ) -> Result<FullTask, ServiceError> {
-        let reason = change.error.clone();
+        let reason = change.error.map(|error| redact::text(&error).into_owned());
         let mut result = None;
         let ending = match change.status {
             Status::Cancelled => return self.cancel_task(caller, id, reason).await,
             Status::InProgress => None,
             Status::Completed => {
-                let object = change.result.unwrap_or_default();
+                // What it did may be shown and sent from here on.
+                let mut object = change.result.unwrap_or_default();
+                redact::object(&mut object);
                 let placed = self.place_result(&caller.tenant, id, &object)?;
                 let ending = Ending::Succeeded { result: placed.body.clone() };
                 result = Some(placed);

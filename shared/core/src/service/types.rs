@@ -267,6 +267,14 @@ pub enum ServiceError {
     Down { reason: String },
 }
 
+impl ServiceError {
+    /// Something that names things may not look like a secret, because names are shown.
+    pub(crate) fn secret(field: &'static str) -> Self {
+        let message = format!("'{field}' looks like a secret, and names are shown: choose another");
+        ServiceError::Invalid { field, message }
+    }
+}
+
 impl From<UnknownName> for ServiceError {
     fn from(error: UnknownName) -> Self {
         ServiceError::Invalid { field: error.what, message: error.to_string() }

@@ -105,8 +105,8 @@ impl File {
             keep: self.keep.clone(),
             run_limit: self.run_limit.clone(),
             worker_lease: self.worker_lease.clone(),
-            reputation: self.reputation.clone(),
             gates: Moved,
+            reputation: self.reputation.clone(),
         }
     }
 

@@ -28,6 +28,7 @@ use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_core::domain::Agent;
 use watchbill_core::ports::FixedSecret;
+use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
 
 use crate::bundle::{Bundle, LinkSettings, Notices, Settings, registry};
@@ -113,7 +114,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
-        .with_writer(std::io::stderr);
+        .with_writer(|| CleanWriter::new(std::io::stderr()));
+    redact::clean_panics();
     let started = match config.log_json {
         true => builder.json().try_init(),
         false => builder.with_target(false).try_init(),

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use watchbill_core::domain::{Role, TenantId};
+use watchbill_core::redact;
 
 use super::line;
 use crate::form::{BadForm, Field, Form, Kind};
@@ -10,13 +11,15 @@ const ROLES: &[&str] = &["admin", "agent", "approver", "user"];
 fn is_key_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        && !redact::holds_secret(text)
 }
 
 const KEY_NAME: Kind = Kind::Word {
     pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
     most: 64,
     fits: is_key_name,
-    like: "1 to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+    like: "1 to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit, that do \
+           not look like a secret",
 };
 
 /// The body of `POST /keys`.
@@ -66,6 +69,12 @@ impl TokenRequest {
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
         let sub = form.text("sub");
+        if sub.as_deref().is_some_and(redact::holds_secret) {
+            form.fault(
+                "sub",
+                "'sub' looks like a secret, and names are shown: choose another".into(),
+            );
+        }
         let role = form.choice("role", Role::parse);
         let lifetime = Duration::from_secs(form.int("expires_in").unwrap_or(3_600));
         form.done()?;
@@ -90,8 +99,8 @@ impl CreateTenant {
             Kind::Word {
                 pattern: "^[a-z0-9_-]+$",
                 most: 64,
-                fits: |text| TenantId::parse(text).is_ok(),
-                like: "1 to 64 lower-case letters, digits, '-' and '_'",
+                fits: |text| TenantId::parse(text).is_ok() && !redact::holds_secret(text),
+                like: "1 to 64 lower-case letters, digits, '-' and '_' that do not look like a secret",
             },
             "The tenant's name.",
         ),

@@ -2,6 +2,7 @@ use serde_json::{Map, Value};
 use watchbill_core::domain::{
     Caller, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, UnknownName,
 };
+use watchbill_core::redact;
 use watchbill_core::service::{Identity, NewTask, StatusChange};
 
 use super::{ID, line, prose};
@@ -113,7 +114,10 @@ impl CreateTask {
     /// The trace that the caller's metadata name, if it can be one.
     fn metadata_trace(&self) -> Option<String> {
         let trace = self.metadata.get("trace_id")?.as_str()?;
-        let fits = !trace.is_empty() && trace.len() <= 128 && !trace.contains(char::is_control);
+        let fits = !trace.is_empty()
+            && trace.len() <= 128
+            && !trace.contains(char::is_control)
+            && !redact::holds_secret(trace);
         fits.then(|| trace.to_owned())
     }
 
@@ -151,11 +155,7 @@ fn requestable(text: &str) -> Result<TaskType, UnknownName> {
             .filter(|one| **one != TaskType::OpsCycle)
             .map(|one| one.as_str())
             .collect();
-        UnknownName {
-            what: "type",
-            value: text.chars().take(64).collect(),
-            known: known.join(", "),
-        }
+        UnknownName { what: "type", value: redact::shortened(text, 64), known: known.join(", ") }
     };
     match TaskType::parse(text) {
         // Made only by the schedule.

@@ -1,0 +1,359 @@
+//! A secret that is put into every field of every call comes out nowhere: in no answer, no
+//! header, no event, no approval, no ledger, no notice and no log. The calls are made from the
+//! table of routes, so a new field or route is put to it as well.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api, ask};
+use serde_json::{Map, Value, json};
+use watchbill_api::{Access, ROUTES, Route, Success};
+use watchbill_core::domain::{PublishedEvent, Role, TenantId};
+use watchbill_core::govern::Record;
+use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
+use watchbill_core::redact::CleanWriter;
+use watchbill_core::repo::{LedgerPeek, decode};
+use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
+
+/// Within every canary; looked for without regard to case.
+const MARKS: &[&str] = &["canary", "c0ffee5ec2e7"];
+
+/// What people take for secrets, by its looks.
+fn shapes() -> Vec<String> {
+    let own_key = format!("wb_{}", "c0ffee5ec2e7".repeat(6).get(..64).unwrap());
+    [
+        "ghp_CANARY0123456789abcdefghij",
+        "github_pat_CANARY0123456789abcdefghij",
+        "glpat-CANARY0123456789abcd",
+        "xoxb-1234-CANARY0123456789",
+        "sk-CANARY0123456789abcdefgh",
+        "sk_live_CANARY0123456789abcd",
+        "AKIACANARYCANARYCAN0",
+        "npm_CANARY0123456789abcdefghij0123456789",
+        "eyJCANARY0123.CANARY0123.CANARY0123",
+        "-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----",
+        "said password=CANARY1 twice",
+        "first\nghp_CANARY0123456789abcdefghij",
+        "{\"password\":\"CANARY with blanks\"}",
+        "postgres://app:CANARY@db:5432/x",
+        "Authorization: Bearer CANARY.1",
+        "https://b.example.com/o?X-Amz-Signature=CANARY1&x=1",
+        &own_key,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Secrets by the names they stand under, and everything that has the looks of one.
+fn object() -> Map<String, Value> {
+    let object = json!({
+        "password": "CANARY in plain words",
+        "API_KEY": ["CANARY", {"x": "CANARY"}],
+        "nested": {"client_secret": {"value": "CANARY"}, "list": [{"token": "CANARY"}]},
+        "ghp_CANARY0123456789abcdefghij": 1,
+        "looks": shapes(),
+        "description": shapes().join(" "),
+    });
+    let Value::Object(object) = object else { unreachable!("it is an object") };
+    object
+}
+
+/// Fields that the agents' plans read, all of them with a canary.
+fn planned() -> Map<String, Value> {
+    let mut all = object();
+    let shapes = shapes();
+    let names = [
+        "project",
+        "environment",
+        "service",
+        "version",
+        "url",
+        "alert_type",
+        "severity",
+        "issue",
+        "target",
+        "host",
+        "message",
+        "command",
+        "branch",
+        "repo",
+        "question",
+        "title",
+        "logs",
+    ];
+    for (place, name) in names.iter().enumerate() {
+        all.insert((*name).to_owned(), json!(shapes[place % shapes.len()]));
+    }
+    all
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[track_caller]
+fn clean(what: &str, text: &str) {
+    let low = text.to_lowercase();
+    for mark in MARKS {
+        if let Some(at) = low.find(mark) {
+            let from = (0..=at.saturating_sub(120)).rev().find(|n| low.is_char_boundary(*n));
+            let near: String = low[from.unwrap_or_default()..].chars().take(240).collect();
+            panic!("{what} shows a canary: …{near}…");
+        }
+    }
+}
+
+struct Canary {
+    api: Api,
+    calls: BTreeMap<String, (usize, usize)>,
+}
+
+impl Canary {
+    async fn call(&mut self, route: &Route, ask: Ask) -> Got {
+        let got = ask.of(&self.api).await;
+        let what = format!("{}: {}", route.name(), got.status);
+        for (name, value) in &got.headers {
+            clean(&what, &format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        }
+        clean(&what, &String::from_utf8_lossy(&got.body));
+        assert!(got.status.as_u16() < 500, "{what} {:?}", got.body);
+        let counted = self.calls.entry(route.name()).or_default();
+        counted.0 += 1;
+        counted.1 += usize::from(got.status.is_success());
+        got
+    }
+
+    /// The path with ids of things that are there, in a state in which the call can succeed.
+    async fn path(&self, route: &Route) -> String {
+        if route.path.starts_with("/approvals/{id}") {
+            let made = self.api.create(json!({"type": "deploy", "payload": object()})).await;
+            let id = made["task_id"].as_str().unwrap();
+            return route.path.replace("{id}", &format!("approval_{id}"));
+        }
+        if route.path.starts_with("/tasks/{id}") {
+            let made = self.api.create(json!({"type": "monitor", "payload": object()})).await;
+            let id = made["task_id"].as_str().unwrap();
+            let status = match route.path {
+                "/tasks/{id}/answer" => Some("blocked"),
+                "/tasks/{id}/retry" => Some("failed"),
+                _ => None,
+            };
+            if let Some(status) = status {
+                let body = json!({"status": status, "error": shapes().join("\n")});
+                let path = format!("/tasks/{id}/status");
+                let patched = ask("PATCH", &path).key(AGENT).json(&body).of(&self.api).await;
+                assert_eq!(patched.status, 200, "{:?}", patched.body);
+            }
+            return route.path.replace("{id}", id);
+        }
+        if route.path.starts_with("/keys/{name}") {
+            let name =
+                format!("key-{}", self.calls.values().map(|(calls, _)| calls).sum::<usize>());
+            let body = json!({"name": name, "role": "user"});
+            ask("POST", "/keys").key(ADMIN).json(&body).of(&self.api).await;
+            return route.path.replace("{name}", &name);
+        }
+        route.path.replace("{type}", "ops").replace("{name}", "worker")
+    }
+}
+
+/// Values for a field that hold a canary, the one it is made for first.
+fn with_canary(field: &Field) -> Vec<Value> {
+    let texts = shapes().into_iter().map(Value::from);
+    match field.kind {
+        Kind::Object { .. } => vec![object().into(), planned().into(), json!(shapes())],
+        _ => texts.chain([json!(object())]).collect(),
+    }
+}
+
+fn key_for(route: &Route) -> &'static str {
+    match route.access {
+        Access::Needs(Role::Operator) => OPERATOR,
+        Access::Needs(Role::Approver) => APPROVER,
+        _ => ADMIN,
+    }
+}
+
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+fn is_stream(route: &Route) -> bool {
+    matches!(route.doc.ok, Success::Text(_)) && route.path == "/docs"
+}
+
+async fn every_field(canary: &mut Canary, route: &'static Route) {
+    let (verb, key) = (route.verb.as_str(), key_for(route));
+    let example: Value =
+        route.doc.body.map_or(Value::Null, |body| serde_json::from_str(body.example).unwrap());
+    if !example.is_null() {
+        let path = canary.path(route).await;
+        canary.call(route, ask(verb, &path).key(key).json(&example)).await;
+    }
+    for field in route.doc.body.map_or(&[][..], |body| body.fields) {
+        for value in with_canary(field) {
+            let mut body = example.clone();
+            if route.doc.body.is_some_and(|body| body.one_of) {
+                body = json!({});
+            }
+            body[field.name] = value;
+            let path = canary.path(route).await;
+            canary.call(route, ask(verb, &path).key(key).json(&body)).await;
+        }
+    }
+    for field in route.doc.query {
+        for value in shapes() {
+            let path = format!("{}?{}={}", canary.path(route).await, field.name, encoded(&value));
+            canary.call(route, ask(verb, &path).key(key)).await;
+        }
+    }
+    for value in shapes() {
+        let header = value.replace('\n', " ");
+        let path = canary.path(route).await;
+        for field in route.doc.headers {
+            let asked = ask(verb, &path).key(key).header(field.name, &header);
+            let asked = if example.is_null() { asked } else { asked.json(&example) };
+            canary.call(route, asked).await;
+        }
+        for name in ["x-api-key", "authorization", "traceparent", "origin", "accept"] {
+            canary.call(route, ask(verb, &path).header(name, &header)).await;
+        }
+        let kind = ask(verb, &path).key(key).header("content-type", &header).raw(value.clone());
+        canary.call(route, kind).await;
+        let mut odd = Map::new();
+        odd.insert(value.clone(), json!(value));
+        canary.call(route, ask(verb, &path).key(key).json(&odd.into())).await;
+        let broken = ask(verb, &path).key(key).header("content-type", "application/json");
+        canary.call(route, broken.raw(format!("{{\"a\": {value}"))).await;
+        // At each place, so that no cut halves it out of recognition.
+        for before in ["", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "] {
+            let id = encoded(&format!("{before}{value}"));
+            let path = ["{id}", "{name}", "{type}", "{token}"]
+                .iter()
+                .fold(route.path.to_owned(), |path, place| path.replace(place, &id));
+            canary.call(route, ask(verb, &path).key(key)).await;
+            canary.call(route, ask(verb, &format!("{path}/{id}")).key(key)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_in_any_field_is_shown_nowhere() {
+    let log = Log::default();
+    let writer = log.clone();
+    let _logging = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            // The target is this file's name, which is the mark.
+            .with_target(false)
+            .with_writer(move || CleanWriter::new(writer.clone()))
+            .finish(),
+    );
+    let mut canary = Canary { api: api(), calls: BTreeMap::new() };
+    for task_type in ["deploy", "monitor", "alert", "investigate", "faq", "dev"] {
+        let body = json!({"type": task_type, "payload": planned(), "metadata": object()});
+        ask("POST", "/tasks").key(AGENT).json(&body).of(&canary.api).await;
+    }
+    for route in ROUTES.iter().flat_map(|group| group.iter()).filter(|route| !is_stream(route)) {
+        every_field(&mut canary, route).await;
+    }
+    recorded(&canary.api).await;
+    for route in ROUTES.iter().flat_map(|group| group.iter()) {
+        if route.verb.as_str() == "GET" && !route.path.contains("{token}") {
+            let path = canary.path(route).await;
+            canary.call(route, ask("GET", &path).key(ADMIN)).await;
+        }
+    }
+    each_task_and_approval(&mut canary).await;
+    tracing::info!(given = shapes().join(" "), "the last line, with {:?}", shapes());
+    let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(logged.contains("the last line"));
+    clean("the log", &logged);
+    for (route, (calls, succeeded)) in &canary.calls {
+        let may = *succeeded > 0 || route.contains("{token}");
+        assert!(may, "{route}: none of {calls} calls was taken, so nothing was put to it");
+    }
+    stored_as_given(&canary.api);
+}
+
+/// What the recorder would write and send.
+async fn recorded(api: &Api) {
+    let tenant = TenantId::default();
+    for item in api.store.items() {
+        let entries = match &*item.kind {
+            "task" => entries_of(LedgerPeek::of(&item).unwrap(), Vec::new(), 0),
+            "event" => {
+                vec![Entry::Published(decode::<PublishedEvent>(&item).unwrap().value.event)]
+            }
+            "record" => {
+                vec![Entry::Record(Box::new(decode::<Record>(&item).unwrap().value.clean()))]
+            }
+            _ => continue,
+        };
+        api.append(&tenant, entries).await;
+    }
+    let ledger = LedgerReader::new(api.store.clone(), tenant.clone());
+    let mut events = 0;
+    for seq in 1.. {
+        let Some(batch) = ledger.batch(seq).await.unwrap() else { break };
+        clean("the ledger", &serde_json::to_string(&batch.entries).unwrap());
+        for event in batch.entries.iter().flat_map(Entry::events) {
+            events += 1;
+            clean("a notice in its lane", &NoticeForm::write(&tenant, &event));
+            clean("a webhook's body", &webhook_body(&tenant, &event).to_string());
+        }
+    }
+    assert!(events > 100, "only {events} events were recorded");
+}
+
+async fn each_task_and_approval(canary: &mut Canary) {
+    let find = |path: &str| {
+        let routes = ROUTES.iter().flat_map(|group| group.iter());
+        routes.filter(|r| r.verb.as_str() == "GET").find(|r| r.path == path).unwrap()
+    };
+    let mut path = "/tasks?limit=100".to_owned();
+    loop {
+        let page = canary.call(find("/tasks"), ask("GET", &path).key(ADMIN)).await.json();
+        for task in page["tasks"].as_array().unwrap() {
+            let id = task["task_id"].as_str().unwrap();
+            for route in ["/tasks/{id}", "/tasks/{id}/timeline"] {
+                let asked = ask("GET", &route.replace("{id}", id)).key(ADMIN);
+                canary.call(find(route), asked).await;
+            }
+        }
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        path = format!("/tasks?limit=100&cursor={}", encoded(next));
+    }
+    let asked = ask("GET", "/approvals/pending?limit=100").key(ADMIN);
+    let pending = canary.call(find("/approvals/pending"), asked).await.json();
+    for approval in pending["approvals"].as_array().unwrap() {
+        let view: ApprovalView = serde_json::from_value(approval.clone()).unwrap();
+        let mut body = json!({});
+        tell_approval(&mut body, view, Some("https://example.com/links/x"));
+        clean("an approval's notice", &body.to_string());
+    }
+}
+
+/// Agents need what they were given: the store has it as it came.
+fn stored_as_given(api: &Api) {
+    let kept = api.store.items().into_iter().filter(|item| {
+        let there = matches!(&*item.kind, "task" | "payload" | "body");
+        there && String::from_utf8_lossy(&item.body).contains("CANARY in plain words")
+    });
+    assert!(kept.count() > 10);
+}

@@ -1,0 +1,514 @@
+//! Looks through wrappers, pipes and nested scripts for what the rules name.
+
+use super::paths::{is_device, is_root, is_sensitive};
+use super::rules::{Need, RULES, Rule, VALUES};
+use super::shell::{self, Command, Pipeline, Variables, assignment, printed};
+use super::sql;
+
+/// Scripts within scripts; nobody writes more by hand.
+const DEEPEST: usize = 12;
+/// Words behind a wrapper at which its command may begin.
+const GUESSES: usize = 64;
+/// Functions of a script that are looked at one by one.
+const MOST_FUNCTIONS: usize = 100;
+
+/// Programs that run the rest of their words: their options that take a word more, and how
+/// many operands stand before the command.
+const WRAPPERS: &[(&str, &[&str], usize)] = &[
+    ("sudo", &["-u", "-g", "-h", "-p", "-C", "-r", "-t", "-U", "-D", "-R", "-T"], 0),
+    ("doas", &["-u", "-C"], 0),
+    ("env", &["-u", "-C", "--unset", "--chdir"], 0),
+    ("nohup", &[], 0),
+    ("time", &["-f", "-o"], 0),
+    ("nice", &["-n"], 0),
+    ("ionice", &["-c", "-n", "-p"], 0),
+    ("timeout", &["-k", "-s", "--signal", "--kill-after"], 1),
+    ("setsid", &[], 0),
+    ("stdbuf", &["-i", "-o", "-e"], 0),
+    ("exec", &["-a"], 0),
+    ("command", &[], 0),
+    ("builtin", &[], 0),
+    ("busybox", &[], 0),
+    ("toybox", &[], 0),
+    ("chroot", &["--userspec", "--groups"], 1),
+    ("nsenter", &["-t", "--target"], 0),
+    ("unshare", &[], 0),
+    ("strace", &["-e", "-o", "-p"], 0),
+    ("watch", &["-n", "--interval"], 0),
+    ("xargs", &["-I", "-n", "-P", "-L", "-d", "-a", "-E", "-s"], 0),
+    ("parallel", &["-j", "--jobs"], 0),
+    ("flock", &["-w", "-E"], 1),
+    ("runuser", &["-u", "-g"], 0),
+    ("su", &["-s", "-g"], 0),
+    ("ssh", &["-p", "-i", "-l", "-o", "-F", "-J", "-L", "-R", "-D"], 1),
+    ("systemd-run", &["-p", "--unit", "-u"], 0),
+    ("script", &[], 0),
+    ("coproc", &[], 0),
+    ("caffeinate", &[], 0),
+    ("if", &[], 0),
+    ("proxychains", &[], 0),
+];
+/// Programs that run what stands behind one of these words.
+const REMOTE: &[(&[&str], &[&str])] = &[
+    (&["docker", "podman", "nerdctl", "docker-compose"], &["exec", "run"]),
+    (&["kubectl", "oc", "k"], &["exec", "run", "debug"]),
+    (&["aws"], &["execute-command", "send-command"]),
+    (&["find"], &["-exec", "-execdir", "-ok", "-okdir"]),
+    (
+        &["fly", "flyctl", "heroku", "gcloud", "vagrant"],
+        &["ssh", "run", "run:detached", "-C", "-c"],
+    ),
+];
+const SHELLS: &[&str] = &[
+    "sh",
+    "bash",
+    "zsh",
+    "dash",
+    "ksh",
+    "ash",
+    "fish",
+    "csh",
+    "tcsh",
+    "pwsh",
+    "powershell",
+    "cmd",
+];
+/// Programs that take scripts from their input.
+const READERS: &[&str] = &["at", "batch", "crontab", "parallel"];
+const INTERPRETERS: &[&str] =
+    &["python", "perl", "ruby", "node", "nodejs", "php", "lua", "deno", "bun", "awk", "gawk"];
+const FETCHERS: &[&str] =
+    &["curl", "wget", "fetch", "lynx", "aria2c", "http", "https", "nc", "ncat", "ftp", "tftp"];
+const DECODERS: &[&str] = &[
+    "base64", "base32", "xxd", "uudecode", "openssl", "gunzip", "zcat", "gzip", "bzip2", "xz",
+    "rev", "tr", "gpg", "od",
+];
+
+/// What is wrong with a text that a shell would run.
+pub fn in_text(text: &str) -> Option<String> {
+    if let Some(what) = sql::find(text) {
+        return Some(what);
+    }
+    if is_fork_bomb(text) {
+        return Some("it starts itself without end".to_owned());
+    }
+    let mut look = Look { variables: Variables::new(), cwd: None, depth: 0 };
+    if let Some(what) = look.script(text) {
+        return Some(what);
+    }
+    // A quote that is not closed, or a text that a command is given as input, hides what
+    // stands behind it.
+    let odd = |quote: char| text.matches(quote).count() % 2 == 1;
+    let hides = text.contains("<<") || odd('\'') || odd('"');
+    if hides {
+        let mut look = Look { variables: Variables::new(), cwd: None, depth: 0 };
+        return text.lines().find_map(|line| look.script(line));
+    }
+    None
+}
+
+/// The same of a program and its arguments, which no shell reads.
+pub fn in_words(words: &[String]) -> Option<String> {
+    let command = Command { words: words.to_vec(), ..Command::default() };
+    let mut look = Look { variables: Variables::new(), cwd: None, depth: 0 };
+    look.pipeline(&[command])
+}
+
+struct Look {
+    variables: Variables,
+    /// Where commands are run, once the script has said so.
+    cwd: Option<String>,
+    depth: usize,
+}
+
+impl Look {
+    fn script(&mut self, text: &str) -> Option<String> {
+        if self.depth >= DEEPEST {
+            return Some("scripts stand in each other too deep to be looked through".to_owned());
+        }
+        self.depth += 1;
+        let pipelines: Vec<Pipeline> = shell::parse(text, &mut self.variables);
+        let found = pipelines.iter().find_map(|pipeline| self.pipeline(pipeline));
+        self.depth -= 1;
+        found
+    }
+
+    fn pipeline(&mut self, pipeline: &[Command]) -> Option<String> {
+        for (place, command) in pipeline.iter().enumerate() {
+            let before = &pipeline[..place];
+            let found = command
+                .inner
+                .iter()
+                .find_map(|inner| self.script(inner))
+                .or_else(|| self.writes(command))
+                .or_else(|| self.words(&command.words, command, before, true));
+            if found.is_some() {
+                return found;
+            }
+            if let [cd, to, ..] = &command.words[..]
+                && ["cd", "pushd"].contains(&cd.as_str())
+            {
+                self.cwd = Some(to.clone());
+            }
+        }
+        None
+    }
+
+    fn writes(&self, command: &Command) -> Option<String> {
+        command.writes.iter().find_map(|path| {
+            if path.starts_with("/dev/tcp/") || path.starts_with("/dev/udp/") {
+                return Some(format!("'{path}' opens a shell to others"));
+            }
+            let wrong = is_device(path) || is_sensitive(path);
+            wrong.then(|| format!("it writes to '{path}', which the machine lives by"))
+        })
+    }
+
+    /// `sure`: that a command begins here is not only a guess.
+    fn words(
+        &mut self,
+        words: &[String],
+        command: &Command,
+        before: &[Command],
+        sure: bool,
+    ) -> Option<String> {
+        let first = words.iter().position(|word| assignment(word).is_none())?;
+        let words = &words[first..];
+        let program = program(&words[0]);
+        let args = &words[1..];
+        if let Some(rule) = RULES.iter().find(|rule| self.breaks(rule, &program, args, sure)) {
+            return Some(format!("'{}' {}", shortened(words), rule.what));
+        }
+        if SHELLS.contains(&program.as_str()) {
+            return self.shell(args, command, before);
+        }
+        if READERS.contains(&program.as_str())
+            && let Some(fed) = before.last().and_then(printed)
+            && let Some(what) = self.script(&fed)
+        {
+            return Some(what);
+        }
+        if ["eval", "source", ".", "trap", "alias"].contains(&program.as_str()) {
+            return unseen(&command.inner).or_else(|| {
+                let text = args.iter().map(|a| {
+                    a.split_once('=').map_or(a.as_str(), |(name, v)| {
+                        if program == "alias" {
+                            v
+                        } else {
+                            let _ = name;
+                            a
+                        }
+                    })
+                });
+                self.script(&text.collect::<Vec<_>>().join(" "))
+            });
+        }
+        if INTERPRETERS.iter().any(|name| program.starts_with(name)) {
+            return self.code(args);
+        }
+        self.wrapped(&program, args, command, before, sure)
+    }
+
+    /// A shell: the script that it is given as a word, as input, or through a pipe.
+    fn shell(&mut self, args: &[String], command: &Command, before: &[Command]) -> Option<String> {
+        if args.iter().any(|arg| {
+            let arg = arg.to_ascii_lowercase();
+            arg.len() > 3 && "-encodedcommand".starts_with(&arg) || arg == "-enc" || arg == "-ec"
+        }) {
+            return Some("what it runs is encoded and can't be seen".to_owned());
+        }
+        let is_script = |arg: &String| {
+            let lower = arg.to_ascii_lowercase();
+            lower == "/c"
+                || lower == "-command"
+                || arg.starts_with('-') && !arg.starts_with("--") && arg.contains('c')
+        };
+        if let Some(place) = args.iter().position(is_script) {
+            let rest = &args[place + 1..];
+            let script = rest.iter().find(|arg| !arg.starts_with('-'));
+            let whole = rest.join(" ");
+            return script
+                .and_then(|script| self.script(script))
+                .or_else(|| self.script(&whole))
+                .or_else(|| unseen(&command.inner));
+        }
+        if let Some(what) = command.reads.iter().find_map(|text| self.script(text)) {
+            return Some(what);
+        }
+        if let Some(what) = unseen(&command.inner) {
+            return Some(what);
+        }
+        let reads_input = args.iter().all(|arg| arg.starts_with('-'));
+        if !reads_input {
+            return None;
+        }
+        if let Some(what) = before.iter().find_map(unseen_command) {
+            return Some(what);
+        }
+        before.last().and_then(printed).and_then(|text| self.script(&text))
+    }
+
+    /// Code of another language: what it would hand to a shell stands in quotes.
+    fn code(&mut self, args: &[String]) -> Option<String> {
+        let code = args.iter().filter(|arg| arg.contains(['(', '"', '\'', ';']));
+        for code in code {
+            let flat: String = code.chars().filter(|c| !c.is_whitespace()).collect();
+            for call in ["rmtree(", "rmSync(", "rm_rf(", "rmdirSync(", "removedirs(", "rm_r("] {
+                let Some((_, rest)) = flat.split_once(call) else { continue };
+                let path: String = rest
+                    .trim_start_matches(['\'', '"'])
+                    .chars()
+                    .take_while(|c| !"'\",)".contains(*c))
+                    .collect();
+                if is_root(&path, None) {
+                    return Some(format!("'{call}{path})' deletes a root folder"));
+                }
+            }
+            let lower = flat.to_ascii_lowercase();
+            if ["whiletrue:os.fork()", "while1:os.fork()", "forkwhilefork", "loop{fork}"]
+                .iter()
+                .any(|bomb| lower.contains(bomb))
+            {
+                return Some("it starts itself without end".to_owned());
+            }
+            for quote in ['"', '\''] {
+                let found = code.split(quote).skip(1).step_by(2).find_map(|text| self.script(text));
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
+    }
+
+    /// What a wrapper runs: where it should begin, and, as options can't all be known, at any
+    /// later word.
+    fn wrapped(
+        &mut self,
+        program: &str,
+        args: &[String],
+        command: &Command,
+        before: &[Command],
+        sure: bool,
+    ) -> Option<String> {
+        let wrapper = WRAPPERS.iter().find(|(name, ..)| *name == program);
+        let remote = REMOTE.iter().find(|(names, _)| names.contains(&program));
+        let (begins, from) = match (wrapper, remote) {
+            (Some((_, values, operands)), _) => {
+                let begins = begin(args, values, *operands);
+                (Some(begins), 0)
+            }
+            (None, Some((_, words))) => {
+                let place = args.iter().position(|arg| words.contains(&arg.as_str()));
+                if program == "find" && (place.is_some() || args.iter().any(|a| a == "-delete")) {
+                    let wipes = self.find_wipes(args, place);
+                    if wipes.is_some() {
+                        return wipes;
+                    }
+                }
+                (None, place? + 1)
+            }
+            (None, None) => return None,
+        };
+        let mut args = args.to_vec();
+        if program == "xargs"
+            && let Some(fed) = before.last().and_then(printed)
+        {
+            args.extend(fed.split_whitespace().map(str::to_owned));
+        }
+        for place in from..args.len().min(from + GUESSES) {
+            let surely = sure && begins == Some(place);
+            if let Some(what) = self.nested(&args[place..], command, before, surely) {
+                return Some(what);
+            }
+            // A word with blanks is a script to ssh, su, watch and the like.
+            if args[place].contains(char::is_whitespace)
+                && let Some(what) = self.script(&args[place])
+            {
+                return Some(what);
+            }
+        }
+        None
+    }
+
+    fn nested(
+        &mut self,
+        words: &[String],
+        command: &Command,
+        before: &[Command],
+        sure: bool,
+    ) -> Option<String> {
+        // Guessing within guesses would take its time: only what surely begins is unwrapped.
+        let program = program(words.first()?);
+        let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program);
+        if !sure && unwraps {
+            return None;
+        }
+        if self.depth >= DEEPEST {
+            return Some("wrappers stand in each other too deep to be looked through".to_owned());
+        }
+        self.depth += 1;
+        let found = self.words(words, command, before, sure);
+        self.depth -= 1;
+        found
+    }
+
+    /// `find / … -delete` and `find / … -exec rm …`
+    fn find_wipes(&self, args: &[String], exec: Option<usize>) -> Option<String> {
+        let paths = args.iter().take_while(|arg| !arg.starts_with(['-', '(', '!']));
+        let mut roots = paths.filter(|path| is_root(path, self.cwd.as_deref()));
+        let root = roots.next()?;
+        let run = exec.and_then(|place| args.get(place + 1)).map(|word| program(word));
+        let wipes = ["rm", "shred", "unlink", "chmod", "chown", "mv", "truncate"];
+        let wrong = match run {
+            Some(run) => wipes.contains(&run.as_str()),
+            None => args.iter().any(|arg| arg == "-delete"),
+        };
+        wrong.then(|| format!("'find {root}' changes all that is below a root folder"))
+    }
+
+    fn breaks(&self, rule: &Rule, program: &str, args: &[String], sure: bool) -> bool {
+        if !rule.is_about(program) {
+            return false;
+        }
+        let operands = operands(program, args);
+        let cwd = self.cwd.as_deref();
+        let has =
+            |options: &[&str]| args.iter().any(|arg| options.iter().any(|o| is_option(arg, o)));
+        rule.needs.iter().all(|need| match need {
+            Need::Words(words) => {
+                let mut rest = operands.iter();
+                words.iter().all(|word| rest.any(|found| found.eq_ignore_ascii_case(word)))
+            }
+            Need::Option(options) => has(options),
+            Need::NoOption(options) => !has(options),
+            Need::First(words) => operands.first().is_some_and(|first| words.contains(first)),
+            Need::Operand(fits) => operands.iter().any(|word| fits(word, cwd)),
+            Need::LastOperand(fits) => operands.last().is_some_and(|word| fits(word, cwd)),
+            Need::EarlierOperand(fits) => operands.iter().rev().skip(1).any(|word| fits(word, cwd)),
+            Need::Word(fits) => args.iter().any(|word| fits(word)),
+            Need::Sure => sure,
+        })
+    }
+}
+
+/// The words that are no options, nor values of them. `-1` is a target of `kill`.
+fn operands<'w>(program: &str, args: &'w [String]) -> Vec<&'w str> {
+    let values = VALUES.iter().find(|(names, _)| names.contains(&program)).map(|(_, v)| *v);
+    let values = values.unwrap_or_default();
+    let (mut operands, mut skip, mut all) = (Vec::new(), false, false);
+    for (place, arg) in args.iter().enumerate() {
+        let last = place > 0 && place + 1 == args.len();
+        match arg.as_str() {
+            _ if skip => skip = false,
+            "--" if !all => all = true,
+            "-1" if last => operands.push("-1"),
+            arg if arg.starts_with('-') && arg.len() > 1 && !all => {
+                skip = values.contains(&arg);
+            }
+            arg => operands.push(arg),
+        }
+    }
+    operands
+}
+
+/// `-r` also in `-rf`; longer ones as they are written, maybe with a value.
+fn is_option(arg: &str, option: &str) -> bool {
+    if arg == option {
+        return true;
+    }
+    let letter = option.strip_prefix('-').filter(|rest| rest.chars().count() == 1);
+    match letter {
+        Some(letter) => {
+            let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+            letters.is_some_and(|letters| letters.contains(letter))
+        }
+        None => arg.strip_prefix(option).is_some_and(|rest| rest.starts_with('=')),
+    }
+}
+
+/// Where the command of a wrapper should begin.
+fn begin(args: &[String], values: &[&str], mut operands: usize) -> usize {
+    let mut place = 0;
+    while let Some(arg) = args.get(place) {
+        if values.contains(&arg.as_str()) {
+            place += 2;
+        } else if arg.starts_with('-') || assignment(arg).is_some() {
+            place += 1;
+        } else if operands > 0 {
+            operands -= 1;
+            place += 1;
+        } else {
+            break;
+        }
+    }
+    place
+}
+
+/// The program that a word names: without its folder, and, where it is a pattern such as
+/// `/bin/r?`, what that finds among the programs that rules are about.
+fn program(word: &str) -> String {
+    let name = word.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
+    let name = name.strip_suffix(".exe").unwrap_or(&name).to_owned();
+    if !name.contains(['?', '*', '[']) || !name.contains(|c: char| c.is_alphanumeric()) {
+        return name;
+    }
+    let known = RULES.iter().flat_map(|rule| rule.programs).chain(SHELLS);
+    let found = known.into_iter().find(|known| fits(name.as_bytes(), known.as_bytes()));
+    found.map_or(name, |found| (*found).to_owned())
+}
+
+/// Whether a shell's pattern (`?`, `*`, `[…]`) fits a name.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => fits(rest, name) || !name.is_empty() && fits(pattern, &name[1..]),
+        ([b'?', rest @ ..], [_, name @ ..]) => fits(rest, name),
+        ([b'[', rest @ ..], [first, name @ ..]) => match rest.iter().position(|b| *b == b']') {
+            Some(end) => {
+                let set = &rest[..end];
+                let within = set.windows(3).any(|w| w[1] == b'-' && (w[0]..=w[2]).contains(first));
+                (set.contains(first) || within) && fits(&rest[end + 1..], name)
+            }
+            None => false,
+        },
+        ([one, pattern @ ..], [first, name @ ..]) => one == first && fits(pattern, name),
+        _ => false,
+    }
+}
+
+/// Scripts whose output nobody has seen: fetched or decoded when they are run.
+fn unseen(inner: &[String]) -> Option<String> {
+    let commands = inner.iter().flat_map(|script| shell::parse(script, &mut Variables::new()));
+    commands.flatten().find_map(|command| unseen_command(&command))
+}
+
+fn unseen_command(command: &Command) -> Option<String> {
+    let words = command.words.iter().map(|word| program(word)).take(4);
+    let names: Vec<String> = words.collect();
+    let uses = |known: &[&str]| names.iter().find(|name| known.contains(&name.as_str())).cloned();
+    if let Some(name) = uses(FETCHERS) {
+        return Some(format!("what {name} fetches is run unseen"));
+    }
+    uses(DECODERS).map(|name| format!("what {name} gives is run unseen"))
+}
+
+/// `:(){ :|:& };:` under any name.
+fn is_fork_bomb(text: &str) -> bool {
+    let flat: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    flat.match_indices("(){").take(MOST_FUNCTIONS).any(|(place, _)| {
+        let before = &flat[..place];
+        let name = before.rsplit([';', '&', '|', '\n', '}', '"', '\'']).next().unwrap_or_default();
+        let name = name.strip_prefix("function").unwrap_or(name);
+        let body = &flat[place + 3..];
+        !name.is_empty() && body.contains(&format!("{name}|{name}"))
+    })
+}
+
+fn shortened(words: &[String]) -> String {
+    let text = words.join(" ");
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,305 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use watchbill_agent::ports::{AlertBook as _, RaiseAlert, Severity};
+use watchbill_agent::records::StoredAlerts;
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{
+    Agent, ApprovalId, Caller, EventId, Priority, Role, Status, TaskId, TaskType, TenantId,
+};
+use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
+use watchbill_core::repo::{Child, Step, Window, encode};
+use watchbill_core::service::{
+    Core, Identity, LinkDecision, LinkUse, NewEvent, NewTask, Ports, StatusChange,
+};
+use watchbill_recorder::Recorder;
+use watchbill_sweeper::Sweeper;
+use watchbill_testkit::{
+    FakeClock, MemoryBlobs, MemoryBus, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
+};
+
+pub struct World {
+    pub store: Arc<MemoryStore>,
+    pub blobs: Arc<MemoryBlobs>,
+    pub core: Core,
+    clock: Arc<FakeClock>,
+}
+
+/// What a tenant has, by the names that others would try.
+pub struct Lived {
+    pub tenant: TenantId,
+    pub tasks: Vec<TaskId>,
+    pub event: EventId,
+    pub key: String,
+    pub alert: String,
+    plan_hash: String,
+}
+
+/// One's name begins with the other's.
+pub fn tenants() -> [TenantId; 2] {
+    ["acme", "acme-2"].map(|name| TenantId::parse(name).unwrap())
+}
+
+/// Stands in all that a tenant writes.
+pub fn mark(tenant: &TenantId) -> String {
+    format!("<{tenant}>")
+}
+
+/// Ids as peers choose them: the same in both tenants, and such as would lead elsewhere if
+/// they were put into a key as they are.
+const GIVEN: &[&str] = &["shared-id", "x#0", "../T#acme-2#task#shared-id", "T#acme#task#y", "%23"];
+
+pub fn is_shared(id: &str) -> bool {
+    GIVEN.contains(&id)
+}
+
+/// A link that was made for the tenant, and is used.
+pub fn link_use(lived: &Lived) -> LinkUse {
+    LinkUse {
+        nonce: format!("{:0>32}", lived.tenant.as_str().len()),
+        plan_hash: lived.plan_hash.clone(),
+        to: format!("alice {}", mark(&lived.tenant)),
+        expires: watchbill_core::domain::Timestamp::from_millis(i64::MAX / 2),
+    }
+}
+
+impl World {
+    /// Both tenants have lived, in turns.
+    pub async fn lived() -> (Self, Vec<Lived>) {
+        let store = Arc::new(MemoryStore::new());
+        let blobs = Arc::new(MemoryBlobs::new());
+        let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
+        let ports = Ports {
+            store: store.clone(),
+            blobs: blobs.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+        let core = Core::new(ports, Arc::new(rules), 1);
+        let world = Self { store, blobs, core, clock };
+        let mut lived = Vec::new();
+        for tenant in tenants() {
+            lived.push(world.live(tenant).await);
+            world.record().await;
+        }
+        // The policy and the seals are of tenants that are known by then.
+        let sweeper = Sweeper::new(world.core.clone(), Arc::new(MemoryLanes::new()));
+        assert_eq!(sweeper.sweep(1_000).await.unwrap().failed, 0);
+        world.record().await;
+        (world, lived)
+    }
+
+    pub fn alerts(&self) -> StoredAlerts {
+        StoredAlerts::new(self.core.clone())
+    }
+
+    /// A recorder that reads everything from the beginning.
+    async fn record(&self) {
+        let bus: Arc<dyn Bus> = Arc::new(MemoryBus::default());
+        let recorder = Recorder::new(self.core.clone(), bus);
+        let changes = self.store.changes(0, usize::MAX);
+        let changes: Vec<_> = changes.into_iter().map(|(_, change)| change).collect();
+        recorder.record(&changes).await.unwrap();
+        recorder.save().await.unwrap();
+    }
+
+    async fn create(&self, tenant: &TenantId, new: impl FnOnce(&mut NewTask)) -> TaskId {
+        let mut task = NewTask {
+            tenant: tenant.clone(),
+            task_type: TaskType::Monitor,
+            priority: Priority::P2,
+            source: "user".into(),
+            payload: object(json!({ "note": mark(tenant) })),
+            metadata: object(json!({ "note": mark(tenant) })),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: format!("bob {}", mark(tenant)),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        new(&mut task);
+        self.core.create_task(task).await.unwrap().task.task.id
+    }
+
+    async fn live(&self, tenant: TenantId) -> Lived {
+        let mut tasks = self.plain_tasks(&tenant).await;
+        tasks.extend(self.work_outside(&tenant).await);
+        let (gated, plan_hash) = self.approvals(&tenant).await;
+        tasks.extend(gated);
+        let key = self.access(&tenant).await;
+        let event = self.event(&tenant).await;
+        let alert = self.alert(&tenant, &tasks[0]).await;
+        let lived = Lived { tenant, tasks, event, key, alert, plan_hash };
+        self.by_hand(&lived).await;
+        // One approval is decided by a link.
+        let gated = lived.tasks.last().unwrap();
+        let decision = LinkDecision::Reject { reason: Some(mark(&lived.tenant)) };
+        let (approval, used) = (ApprovalId::of(gated, 1), link_use(&lived));
+        self.core.decide_by_link(&lived.tenant, &approval, &used, decision).await.unwrap();
+        lived
+    }
+
+    async fn plain_tasks(&self, tenant: &TenantId) -> Vec<TaskId> {
+        let parent = self.create(tenant, |_| ()).await;
+        let child = self.create(tenant, |new| new.parent = Some(parent.clone())).await;
+        let mut tasks = vec![parent, child];
+        for id in GIVEN {
+            let id = TaskId::parse(id).unwrap();
+            tasks.push(self.create(tenant, |new| new.identity = Identity::Given(id)).await);
+        }
+        for bytes in [2_000, 150_000] {
+            let text = format!("{}{}", mark(tenant), "x".repeat(bytes));
+            let payload = object(json!({ "text": text }));
+            tasks.push(self.create(tenant, |new| new.payload = payload).await);
+        }
+        let key = Identity::IdempotencyKey("the same in both".into());
+        tasks.push(self.create(tenant, |new| new.identity = key).await);
+        tasks
+    }
+
+    /// Tasks of a worker outside: one that takes long and gives back much, one that fails.
+    async fn work_outside(&self, tenant: &TenantId) -> Vec<TaskId> {
+        let worker = Caller {
+            name: format!("w {}", mark(tenant)),
+            role: Role::Agent,
+            tenant: tenant.clone(),
+        };
+        let dev = |new: &mut NewTask| new.task_type = TaskType::Bugfix;
+        let (long, failed) = (self.create(tenant, dev).await, self.create(tenant, dev).await);
+        let to = |status, error: Option<String>, result: Option<Value>| StatusChange {
+            status,
+            error,
+            result: result.map(object),
+        };
+        for _ in 0..20 {
+            let still = to(Status::InProgress, None, None);
+            self.core.set_status(&worker, &long, still).await.unwrap();
+            self.clock.advance(Duration::from_secs(60));
+        }
+        let result = json!({ "text": format!("{}{}", mark(tenant), "y".repeat(200_000)) });
+        let done = to(Status::Completed, None, Some(result));
+        self.core.set_status(&worker, &long, done).await.unwrap();
+        let no = to(Status::Blocked, Some(format!("which {}", mark(tenant))), None);
+        self.core.set_status(&worker, &failed, no).await.unwrap();
+        vec![long, failed]
+    }
+
+    /// One approved, one rejected, one open, which a link will decide on.
+    async fn approvals(&self, tenant: &TenantId) -> (Vec<TaskId>, String) {
+        let mut tasks = Vec::new();
+        for _ in 0..3 {
+            tasks.push(self.create(tenant, |new| new.task_type = TaskType::Deploy).await);
+        }
+        let alice = Caller {
+            name: format!("alice {}", mark(tenant)),
+            role: Role::Approver,
+            tenant: tenant.clone(),
+        };
+        self.core.approve(&alice, &ApprovalId::of(&tasks[0], 1)).await.unwrap();
+        let reason = Some(mark(tenant));
+        self.core.reject(&alice, &ApprovalId::of(&tasks[1], 1), reason).await.unwrap();
+        let open = self.core.approval(tenant, &ApprovalId::of(&tasks[2], 1)).await.unwrap();
+        (tasks, open.approval.plan_hash)
+    }
+
+    async fn access(&self, tenant: &TenantId) -> String {
+        let operator =
+            Caller { name: "operator".into(), role: Role::Operator, tenant: TenantId::default() };
+        self.core.create_tenant(&operator, tenant, "first").await.unwrap();
+        let admin = Caller { name: "first".into(), role: Role::Admin, tenant: tenant.clone() };
+        let name = format!("helper-of-{tenant}");
+        self.core.create_key(&admin, tenant, &name, Role::User).await.unwrap();
+        self.core.create_key(&admin, tenant, "gone", Role::User).await.unwrap();
+        self.core.revoke_key(&admin, "gone").await.unwrap();
+        let hour = Duration::from_secs(3_600);
+        self.core.token_issued(&admin, &mark(tenant), Role::User, hour).await.unwrap();
+        name
+    }
+
+    async fn event(&self, tenant: &TenantId) -> EventId {
+        let event = |id: String| NewEvent {
+            tenant: tenant.clone(),
+            event_type: "deploy.failed".into(),
+            source_agent: "ci".into(),
+            payload: object(json!({ "note": mark(tenant) })),
+            task_id: Some(TaskId::parse("shared-id").unwrap()),
+            trace_id: None,
+            priority: None,
+            published_by: "ci".into(),
+            event_id: Some(id),
+            hops: 0,
+        };
+        // The same id in both tenants is two events.
+        self.core.publish_event(event("T#acme#evt#1".into())).await.unwrap();
+        self.core.publish_event(event(format!("e-{tenant}"))).await.unwrap().event_id
+    }
+
+    async fn alert(&self, tenant: &TenantId, task: &TaskId) -> String {
+        let raise = RaiseAlert {
+            alert_type: "high_cpu#0".into(),
+            target: "T#acme#web-1".into(),
+            severity: Severity::Critical,
+            message: mark(tenant),
+            labels: BTreeMap::new(),
+            task_id: task.clone(),
+            at: self.clock.now(),
+        };
+        self.alerts().raise(tenant, raise).await.unwrap().alert_id
+    }
+
+    /// What is written by functions that are not at work here.
+    async fn by_hand(&self, lived: &Lived) {
+        let (tenant, task, now) = (&lived.tenant, &lived.tasks[0], self.clock.now());
+        let step = Step {
+            tenant: tenant.clone(),
+            task: task.clone(),
+            key: "T#acme#step#1".into(),
+            what: "deploy".into(),
+            target: mark(tenant),
+            provider_key: "p".into(),
+            fence: 1,
+            intended_at: now,
+            settles_at: now,
+            outcome: None,
+            expires: None,
+        };
+        let window = Window {
+            tenant: tenant.clone(),
+            reaction: "alerts#T#acme".into(),
+            subject: "T#acme#x".into(),
+            at: now,
+            event: lived.event.clone(),
+            expires: now,
+        };
+        let child = Child {
+            tenant: tenant.clone(),
+            parent: task.clone(),
+            child: TaskId::parse("T#acme#task#z").unwrap(),
+            at: now,
+            expires: None,
+        };
+        self.put(encode(&step, None)).await;
+        self.put(encode(&window, None)).await;
+        self.put(encode(&child, None)).await;
+    }
+
+    async fn put(&self, item: NewItem) {
+        let id = self.core.entropy().write_id();
+        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        self.store.commit(Commit { id, writes }).await.unwrap();
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => panic!("{other} is no object"),
+    }
+}

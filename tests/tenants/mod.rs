@@ -1,0 +1,188 @@
+//! Two tenants live side by side in one store, one's name beginning with the other's, with
+//! ids that try to leave their tenant. Then everything that is stored is looked at.
+//!
+//! How to add a kind of entity: have `life` make one for each tenant.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+mod life;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use watchbill_agent::ports::AlertBook as _;
+use watchbill_core::domain::{ApprovalId, Caller, Role, Status, TenantId};
+use watchbill_core::ledger::RawBatch;
+use watchbill_core::ports::{Item, ListEntry};
+use watchbill_core::repo::{self, TENANTS};
+use watchbill_core::service::{
+    AuditFilter, EventFilter, LinkDecision, ServiceError, StatusChange, TaskFilter,
+};
+
+use crate::repo::text_of_rust_files;
+use life::{Lived, World, mark};
+
+/// Kinds that are of no tenant: how far the recorder has read, and which policy holds.
+const OF_NO_TENANT: &[&str] = &["feed_position", "policy_mark"];
+
+/// What an item says of whose it is, and all its text.
+fn said(item: &Item) -> (Option<String>, String) {
+    if &*item.kind == "ledger" {
+        let batch = RawBatch::open(item).unwrap();
+        let lines = String::from_utf8(batch.lines).unwrap();
+        return (Some(batch.tenant.to_string()), lines);
+    }
+    let body: Value = serde_json::from_slice(&item.body).unwrap();
+    let named = ["tenant", "t"].iter().find_map(|name| body[*name].as_str().map(str::to_owned));
+    (named, body.to_string())
+}
+
+fn begins(entry: &Option<ListEntry>, tenant: &str) -> bool {
+    entry.as_ref().is_none_or(|entry| entry.partition.starts_with(&format!("T#{tenant}#")))
+}
+
+/// Which rule of the keys an item breaks, if it breaks one.
+fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
+    let (named, text) = said(item);
+    let partition = &*item.key.partition;
+    let owner = repo::tenant_of(&item.key).map(|tenant| tenant.to_string());
+    if OF_NO_TENANT.contains(&&*item.kind) {
+        let clean = partition.starts_with("SYS#") && item.list.is_none() && item.list2.is_none();
+        let clean = clean && !tenants.iter().any(|tenant| text.contains(&mark(tenant)));
+        return (!clean).then(|| "an item of no tenant holds something of one".to_owned());
+    }
+    let Some(owner) = owner.or_else(|| named.clone().filter(|_| &*item.kind == "api_key")) else {
+        return Some("its partition names no tenant".to_owned());
+    };
+    let own_key = match &*item.kind {
+        // A key is looked up before it is known whose it is.
+        "api_key" => partition.starts_with("K#"),
+        _ => partition.starts_with(&format!("T#{owner}#")),
+    };
+    let in_tenants = item.list.as_ref().is_some_and(|list| &*list.partition == TENANTS);
+    let own_lists = begins(&item.list, &owner) || (in_tenants && &*item.kind == "fold");
+    let others = tenants.iter().filter(|tenant| tenant.as_str() != owner);
+    match () {
+        () if !own_key => Some(format!("it is of {owner} and stands elsewhere")),
+        () if named.as_ref().is_some_and(|named| *named != owner) => {
+            Some(format!("it says that it is of {named:?} and stands with {owner}"))
+        }
+        () if !own_lists || !begins(&item.list2, &owner) => Some("its list is another's".into()),
+        () if others.map(mark).any(|mark| text.contains(&mark)) => {
+            Some("it holds what is another tenant's".into())
+        }
+        () => None,
+    }
+}
+
+#[tokio::test]
+async fn every_item_and_every_list_is_of_one_tenant() {
+    let (world, _) = World::lived().await;
+    let tenants: Vec<TenantId> = life::tenants().into();
+    let items = world.store.items();
+    let mut kinds = BTreeSet::new();
+    for item in &items {
+        kinds.insert(item.kind.to_string());
+        if let Some(rule) = broken_rule(item, &tenants) {
+            panic!("{} ({}): {rule}: {:?} {:?}", item.key, item.kind, item.list, item.list2);
+        }
+    }
+    for key in world.blobs.keys() {
+        let (tenant, _) = key.task().unwrap();
+        assert!(tenants.iter().any(|known| known.as_str() == tenant), "blob {key}");
+    }
+    assert!(world.blobs.keys().len() >= 2, "each has a large payload");
+    // A kind that the scenario does not make is not looked at.
+    let mut known: BTreeSet<String> = ["ledger", "body"].map(str::to_owned).into();
+    for text in text_of_rust_files("src") {
+        for line in text.lines().filter(|line| line.contains("const KIND: &'static str = \"")) {
+            known.extend(line.split('"').nth(1).map(str::to_owned));
+        }
+    }
+    known.remove("feed_position");
+    let unseen: Vec<_> = known.difference(&kinds).collect();
+    assert!(unseen.is_empty(), "tests/tenants/life.rs makes none of {unseen:?}");
+}
+
+fn absent<T: std::fmt::Debug>(answer: Result<T, ServiceError>) {
+    assert!(matches!(answer, Err(ServiceError::NotFound { .. })), "{answer:?}");
+}
+
+/// With every right in one tenant, nobody finds what is the other's by its id.
+#[tokio::test]
+async fn nothing_is_found_by_an_id_of_another_tenant() {
+    let (world, lived) = World::lived().await;
+    let core = &world.core;
+    for (own, other) in [(&lived[0], &lived[1]), (&lived[1], &lived[0])] {
+        let (tenant, before) = (&own.tenant, world.store.items().len());
+        let admin = Caller { name: "root".into(), role: Role::Admin, tenant: tenant.clone() };
+        // An id that peers chose may be one's own as well.
+        for id in other.tasks.iter().filter(|id| !life::is_shared(id.as_str())) {
+            absent(core.task(tenant, id).await);
+            absent(core.timeline(tenant, id).await);
+            absent(core.cancel_task(&admin, id, None).await.map(|_| ()));
+            absent(core.retry_task(&admin, id).await.map(|_| ()));
+            let to = StatusChange { status: Status::Cancelled, error: None, result: None };
+            absent(core.set_status(&admin, id, to).await.map(|_| ()));
+            absent(core.answer_task(&admin, id, "yes".into()).await.map(|_| ()));
+            let approval = ApprovalId::of(id, 1);
+            absent(core.approval(tenant, &approval).await.map(|_| ()));
+            absent(core.approve(&admin, &approval).await.map(|_| ()));
+            absent(core.reject(&admin, &approval, None).await.map(|_| ()));
+            let used = life::link_use(other);
+            let by_link =
+                core.decide_by_link(tenant, &approval, &used, LinkDecision::Approve).await;
+            absent(by_link.map(|_| ()));
+        }
+        let all = EventFilter::default();
+        let wait = std::time::Duration::ZERO;
+        let event = Some(&other.event);
+        absent(core.events_after(tenant, &all, event, 10, wait).await.map(|_| ()));
+        absent(core.revoke_key(&admin, &other.key).await.map(|_| ()));
+        assert!(!core.is_link_used(tenant, &life::link_use(other).nonce).await.unwrap());
+        assert!(world.alerts().find(tenant, &other.alert).await.unwrap().is_none());
+        assert_eq!(world.store.items().len(), before, "nothing came of asking");
+    }
+}
+
+/// Lists, events, audit, alerts and figures hold one's own and nothing else.
+#[tokio::test]
+async fn lists_hold_ones_own() {
+    let (world, lived) = World::lived().await;
+    let core = &world.core;
+    for Lived { tenant, tasks, .. } in &lived {
+        let page = core.tasks(tenant, &TaskFilter::default(), 200, None).await.unwrap();
+        let listed: BTreeSet<_> = page.entries.iter().map(|full| full.task.id.clone()).collect();
+        assert_eq!(listed, tasks.iter().cloned().collect(), "{tenant}");
+        let mut seen = vec![format!("{:?}", page.entries)];
+        for status in [Status::Pending, Status::Failed, Status::Blocked, Status::Assigned] {
+            let filter = TaskFilter { status: Some(status), ..TaskFilter::default() };
+            let page = core.tasks(tenant, &filter, 200, None).await.unwrap();
+            seen.push(format!("{:?}", page.entries));
+        }
+        let events = core.events(tenant, &EventFilter::default(), 200, None).await.unwrap().events;
+        assert!(events.len() > 10, "{tenant}: {}", events.len());
+        seen.push(format!("{events:?}"));
+        let audit = core.audit(tenant, &AuditFilter::default(), 200, None).await.unwrap();
+        assert!(audit.entries.len() > 10, "{tenant}: {}", audit.entries.len());
+        seen.push(format!("{:?}", audit.entries));
+        let batches = core.audit_batches(tenant, 1, 100).await.unwrap();
+        seen.push(format!("{:?}", batches.batches));
+        seen.push(format!("{:?}", core.keys(tenant).await.unwrap()));
+        seen.push(format!("{:?}", world.alerts().list_open(tenant).await.unwrap()));
+        let open = core.pending_approvals(tenant, 200, None).await.unwrap();
+        let closed = core.approval_history(tenant, 200, None).await.unwrap();
+        seen.push(format!("{:?} {:?}", open.entries, closed.entries));
+        let stats = core.stats(tenant).await.unwrap();
+        let counted: u64 = stats.rows.iter().map(|row| row.count).sum();
+        assert_eq!(counted, tasks.len() as u64, "{tenant} counts its own");
+        for other in lived.iter().filter(|other| other.tenant != *tenant) {
+            for seen in &seen {
+                assert!(!seen.contains(&mark(&other.tenant)), "{tenant} sees {}", other.tenant);
+                let ids = other.tasks.iter().map(|id| id.as_str());
+                let found = ids.filter(|id| !life::is_shared(id)).find(|id| seen.contains(id));
+                assert_eq!(found, None, "{tenant} sees a task of {}", other.tenant);
+            }
+        }
+    }
+}
