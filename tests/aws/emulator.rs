@@ -240,3 +240,9 @@ impl Stream {
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
+
+/// A number that the environment sets.
+pub fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}='{text}' is no number")))
+}

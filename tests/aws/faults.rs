@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use watchbill_agent::run::TaskAgent;
 use watchbill_core::domain::{Priority, Status, Task, TaskId, TenantId};
-use watchbill_core::ledger::{Batch, Entry, verify};
+use watchbill_core::ledger::{Batch, Entry, TaskEntry, verify};
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::repo::{self, Step, decode};
 use watchbill_core::service::{Core, NewTask, ServiceError};
 use watchbill_testkit::SeededEntropy;
 
-use super::emulator::{Stack, text};
+use super::emulator::{Stack, number, text};
 use super::lambda;
 use super::peer::{Creator, Peer};
 use super::world::{World, new_task};
@@ -35,11 +35,6 @@ const POLLERS: u64 = 5;
 /// coming back, both under half a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(500);
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}='{text}' is no number")))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
@@ -76,7 +71,7 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
 fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     let mut functions = JoinSet::new();
     let tasks_only = &["task"][..];
-    let recorded = &["task", "event"][..];
+    let recorded = &["task", "event", "record"][..];
     functions.spawn(lambda::follow(world.clone(), tasks_only, World::router, seed ^ 1));
     functions.spawn(lambda::follow(world.clone(), recorded, World::recorder, seed ^ 2));
     let peer = peer.clone();
@@ -181,7 +176,8 @@ async fn settled(world: &World, accepted: &Accepted) {
         let mut recorded = 0;
         for tenant in accepted.keys() {
             let ledger = verify(world.truth.store().clone(), tenant).await;
-            recorded += ledger.expect("the chain holds at any time").entries;
+            ledger.expect("the chain holds at any time");
+            recorded += recorded_changes(&world.truth, tenant).await.len() as u64;
         }
         let mut left = 0;
         for lane in ["ops-p0", "ops-p1", "ops-p2", "ops-p3"] {
@@ -204,6 +200,23 @@ async fn settled(world: &World, accepted: &Accepted) {
     }
 }
 
+/// The changes of tasks in a tenant's ledger. What else stands there is what they brought.
+async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> {
+    let mut changes = Vec::new();
+    for seq in 1.. {
+        let item = core.store().get(&repo::ledger_key(tenant, seq)).await;
+        let Some(item) = item.expect("the emulator answers") else { break };
+        for entry in Batch::read(&item).expect("it was verified").entries {
+            match entry {
+                Entry::Task(entry) => changes.push(entry),
+                Entry::Record(_) => {}
+                Entry::Published(event) => panic!("nobody publishes events: {event:?}"),
+            }
+        }
+    }
+    changes
+}
+
 /// All that is known of the tasks when everything stands still.
 struct Audit {
     accepted: Accepted,
@@ -222,14 +235,9 @@ impl Audit {
         let headers = headers(&core, &accepted).await;
         let mut recorded = BTreeMap::<_, Vec<_>>::new();
         for tenant in accepted.keys() {
-            for seq in 1.. {
-                let item = core.store().get(&repo::ledger_key(tenant, seq)).await;
-                let Some(item) = item.expect("the emulator answers") else { break };
-                for entry in Batch::read(&item).expect("it was verified").entries {
-                    let Entry::Task(entry) = entry else { panic!("nobody publishes events") };
-                    let change = (entry.change.version, entry.change.status);
-                    recorded.entry(entry.task).or_default().push(change);
-                }
+            for entry in recorded_changes(&core, tenant).await {
+                let change = (entry.change.version, entry.change.status);
+                recorded.entry(entry.task).or_default().push(change);
             }
         }
         let ends = heard(&world.stack).await;

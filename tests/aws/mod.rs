@@ -3,6 +3,7 @@
 //!
 //! - `faults`: one call in five goes wrong, functions end in the middle, and every task that
 //!   was accepted still ends once.
+//! - `budget`: many reservations under one cap, many completions of one agent.
 //! - `cost`: what one task is billed for, counted and priced. `heat`: what it loads each
 //!   partition with, at rates that no emulator can show.
 //! - `emulator`: the stack, and Lambda's side of the stream and the queues. `proxy`: calls
@@ -11,6 +12,7 @@
 //!   tasks taken through all of them; `bill`: the units of a call.
 
 mod bill;
+mod budget;
 mod cost;
 mod count;
 mod emulator;

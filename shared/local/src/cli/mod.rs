@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `admin`, `audit`, `policy`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
