@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchbill_core::domain::TenantId;
-use watchbill_core::govern::{ReputationFold, ReputationRules};
+use watchbill_core::govern::{ReputationFold, ReputationRules, StandingChange};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
 use watchbill_core::ports::{Commit, CommitError, Expect, Write};
@@ -59,17 +59,13 @@ impl Folds {
     }
 
     /// Reputation as it would be, for a batch in the making.
-    pub fn ahead(&self, rules: &ReputationRules) -> Ahead {
-        Ahead {
-            tenant: self.tenant.clone(),
-            fold: self.reputation.clone(),
-            rules: rules.clone(),
-            changed: false,
-        }
+    pub fn ahead<'a>(&self, rules: &'a ReputationRules) -> Ahead<'a> {
+        let (tenant, fold) = (self.tenant.clone(), self.reputation.clone());
+        Ahead { tenant, fold, rules, changed: false }
     }
 
     /// Takes in a batch that has been appended. `ahead` is what it was made with.
-    pub fn appended(&mut self, batch: &Batch, ahead: Ahead) {
+    pub fn appended(&mut self, batch: &Batch, ahead: Ahead<'_>) {
         self.stats.apply(batch);
         self.reputation = ahead.fold;
         self.urgent |= ahead.changed;
@@ -120,21 +116,21 @@ impl Folds {
 
 /// Reputation with the entries of a batch that is not appended yet: what comes of a batch
 /// stands in that very batch, so that dying in between leaves neither out.
-pub struct Ahead {
+pub struct Ahead<'a> {
     tenant: TenantId,
     fold: ReputationFold,
-    rules: ReputationRules,
+    rules: &'a ReputationRules,
     changed: bool,
 }
 
-impl Ahead {
+impl Ahead<'_> {
     /// The records that an entry brings, to stand right after it.
     pub fn records(&mut self, entry: &Entry) -> Vec<Entry> {
         let Entry::Task(entry) = entry else { return Vec::new() };
-        let changes = self.fold.apply_entry(entry, &self.rules);
+        let changes = self.fold.apply_entry(entry, self.rules);
         self.changed |= changes.iter().any(|change| change.before.level != change.after.level);
-        let record = |change: &watchbill_core::govern::StandingChange| {
-            Entry::Record(Box::new(change.record(&self.tenant, &self.rules)))
+        let record = |change: &StandingChange| {
+            Entry::Record(Box::new(change.record(&self.tenant, self.rules)))
         };
         changes.iter().map(record).collect()
     }

@@ -226,7 +226,7 @@ impl TenantRecorder {
 /// As many of the entries as one batch holds, each with the records that it brings.
 fn batch_of(
     entries: &mut std::iter::Peekable<impl Iterator<Item = Entry>>,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<'_>,
 ) -> Vec<Entry> {
     let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
     let mut batch = Vec::new();

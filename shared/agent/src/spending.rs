@@ -9,9 +9,12 @@ use watchbill_core::decide::{Command, Leave, Rejection};
 use watchbill_core::domain::{Task, TaskId, TenantId, Timestamp};
 use watchbill_core::govern::{Amount, BudgetExceeded, Earned, ReputationEvent, Reservation, Usage};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{CommandError, Core, ServiceError};
+use watchbill_core::service::{CommandError, Core, OnFailure, ServiceError};
 
-use crate::run::{Retry, RunEnd, Withheld};
+use crate::run::{RunEnd, Withheld};
+
+/// A run that could not reach the budget is tried again after this long.
+const UNREACHED_LOOK: Duration = Duration::from_secs(60);
 
 /// Spends for one run of one task. Cheap to clone; one call at a time.
 #[derive(Clone)]
@@ -43,8 +46,12 @@ pub enum SpendError {
     Exceeded { exceeded: BudgetExceeded, earned: Earned },
     #[error("the run can't spend any more: {0}")]
     Rejected(Rejection),
+    /// No model may be called before someone has set something.
     #[error("{0}")]
-    Service(ServiceError),
+    Unset(String),
+    /// `until`: when to try again.
+    #[error("the budget can't be reached: {reason}")]
+    Unreached { reason: String, until: Timestamp, on_failure: OnFailure },
 }
 
 impl Spending {
@@ -63,7 +70,7 @@ impl Spending {
         most_output: u64,
     ) -> Result<Reserved, SpendError> {
         let most = Usage { input_tokens: most_input, output_tokens: most_output };
-        let amount = self.core.cost(model, most).await.map_err(SpendError::Service)?;
+        let amount = self.core.cost(model, most).await.map_err(|error| self.unreached(error))?;
         for attempt in 0.. {
             let reserved = self.core.reserve(&self.tenant, &self.task, self.fence, amount).await;
             let stored =
@@ -107,8 +114,19 @@ impl Spending {
 
     async fn stored(&self) -> Result<StoredTask, SpendError> {
         let stored = self.core.stored_task(&self.tenant, &self.task).await;
-        let stored = stored.map_err(SpendError::Service)?;
+        let stored = stored.map_err(|error| self.unreached(error))?;
         stored.ok_or(SpendError::Rejected(Rejection::Absent))
+    }
+
+    fn unreached(&self, error: ServiceError) -> SpendError {
+        match error {
+            ServiceError::Invalid { message, .. } => SpendError::Unset(message),
+            error => SpendError::Unreached {
+                reason: error.to_string(),
+                until: self.core.clock().now().plus(UNREACHED_LOOK),
+                on_failure: self.core.governance().on_failure(),
+            },
+        }
     }
 
     /// Waits where the same is worth another try.
@@ -119,7 +137,7 @@ impl Spending {
                 clock.sleep(after.min(Duration::from_secs(1))).await;
                 Ok(())
             }
-            CommandError::Service(error) => Err(SpendError::Service(error)),
+            CommandError::Service(error) => Err(self.unreached(error)),
             CommandError::Rejected { rejection: Rejection::OverBudget(exceeded), .. } => {
                 let rules = &self.core.rules().reputation;
                 let earned = rules.earned(ReputationEvent::BudgetExceeded);
@@ -154,7 +172,8 @@ impl Sent {
     /// What the call used, as its answer says; also where it is more than was set aside.
     pub async fn settle(self, usage: Usage) -> Result<Amount, SpendError> {
         let Reserved { spending, model, reservation } = self.0;
-        let used = spending.core.cost(&model, usage).await.map_err(SpendError::Service)?;
+        let used = spending.core.cost(&model, usage).await;
+        let used = used.map_err(|error| spending.unreached(error))?;
         let (fence, n) = (spending.fence, reservation.n);
         spending.command(&Command::Settle { fence, n, used }).await?;
         Ok(used)
@@ -174,18 +193,21 @@ impl From<SpendError> for RunEnd {
     fn from(error: SpendError) -> Self {
         match error {
             SpendError::Exceeded { exceeded, earned } => {
-                let leave = Leave::Refused { error: exceeded.to_string(), earned: Some(earned) };
-                RunEnd::Withheld(Withheld { leave, beside: Vec::new() })
+                withheld(Leave::Refused { error: exceeded.to_string(), earned: Some(earned) })
             }
-            SpendError::Service(error @ ServiceError::Invalid { .. }) => {
-                RunEnd::terminal(error.to_string())
+            SpendError::Unset(reason) => RunEnd::Blocked { reason, question: None },
+            SpendError::Unreached { on_failure: OnFailure::Deny, .. } => {
+                let error = format!("Permission denied: {error}");
+                withheld(Leave::Refused { error, earned: None })
             }
-            SpendError::Service(ServiceError::Busy { after }) => RunEnd::Failed {
-                error: "the budget is busy".to_owned(),
-                retry: Retry::Yes { after: Some(after) },
-                events: Vec::new(),
-            },
-            error => RunEnd::retryable(error.to_string()),
+            SpendError::Unreached { until, .. } => {
+                withheld(Leave::Hold { until, why: error.to_string() })
+            }
+            SpendError::Rejected(_) => RunEnd::retryable(error.to_string()),
         }
     }
+}
+
+fn withheld(leave: Leave) -> RunEnd {
+    RunEnd::Withheld(Withheld { leave, beside: Vec::new() })
 }

@@ -4,4 +4,5 @@
 
 mod common;
 mod executor;
+mod spending;
 mod steps;

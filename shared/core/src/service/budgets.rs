@@ -9,8 +9,8 @@ use super::{CommandError, OnFailure, ServiceError};
 use crate::decide::Command;
 use crate::domain::{Caller, EventType, LoggedEvent, Task, TaskId, TenantId, Timestamp};
 use crate::govern::{
-    Amount, BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState, Record,
-    RecordKind, Usage,
+    Amount, BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState,
+    PolicyUnavailable, Record, RecordKind, Usage,
 };
 use crate::ports::{Expect, Item, Write};
 use crate::repo::{
@@ -90,7 +90,7 @@ impl Core {
             }
             Err(error) => {
                 self.governance().set_degraded(true);
-                Err(ServiceError::Down { reason: format!("governance can't be reached: {error}") })
+                Err(unreached(&error))
             }
         }
     }
@@ -147,8 +147,10 @@ impl Core {
 
     /// What a model's call costs, by the policy's prices.
     pub async fn cost(&self, model: &str, usage: Usage) -> Result<Amount, ServiceError> {
-        let policy = self.governance().policies().current().await;
-        let policy = policy.map_err(|error| ServiceError::Down { reason: error.to_string() })?;
+        let policy = self.governance().policies().current().await.map_err(|error| {
+            self.governance().set_degraded(true);
+            unreached(&error)
+        })?;
         policy.prices.cost(model, usage).map_err(|none| ServiceError::Invalid {
             field: "prices",
             message: format!("what a call of '{model}' costs can't be told: {none}"),
@@ -217,6 +219,10 @@ impl Core {
         self.budgets().lock().marked.insert(id);
         Ok(())
     }
+}
+
+fn unreached(error: &PolicyUnavailable) -> ServiceError {
+    ServiceError::Down { reason: format!("governance can't be reached: {error}") }
 }
 
 /// `2026-11-20`, and for an hour `2026-11-20T17`.
