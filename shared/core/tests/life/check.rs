@@ -16,12 +16,7 @@ macro_rules! hold {
 
 /// Whether the command must be taken (`Some(true)`), must be refused (`Some(false)`), or is
 /// left to the rules of detail. Said from the contract alone.
-pub fn wanted(
-    task: &Task,
-    version: u64,
-    command: &Command,
-    facts: &Facts<'_>,
-) -> Option<bool> {
+pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -> Option<bool> {
     if task.status.is_terminal() {
         return Some(false);
     }
@@ -51,9 +46,7 @@ pub fn wanted(
                 && *assignment >= task.assignment
                 && !early
         }
-        Command::ClaimOutside { owner, proof } => {
-            in_lane && !early && fresh(proof) || holds(owner)
-        }
+        Command::ClaimOutside { owner, proof } => in_lane && !early && fresh(proof) || holds(owner),
         Command::End { fence, .. } => {
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))

@@ -398,10 +398,9 @@ impl Life {
                 Ending::Blocked { reason: "which one?".into(), question }
             }
             12 => Ending::Asks(self.asked()),
-            13 if step.random.is_multiple_of(3) => Ending::Refused {
-                error: "Permission denied: no".into(),
-                earned: None,
-            },
+            13 if step.random.is_multiple_of(3) => {
+                Ending::Refused { error: "Permission denied: no".into(), earned: None }
+            }
             11 => Ending::Suspended { resume_at: Timestamp::from_millis(5), note: "past".into() },
             _ => {
                 let resume_at = self.now.plus(Duration::from_secs(step.random % 7_200));
