@@ -46,8 +46,8 @@ fn path(named: Option<&Path>, env: &Env) -> Option<PathBuf> {
 
 /// What `serve` would take in this folder, where no file is named.
 pub fn found(named: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
-    if named.is_some() {
-        return Ok(named);
+    if let Some(named) = named.filter(|path| !path.as_os_str().is_empty()) {
+        return Ok(Some(named));
     }
     Ok(path(File::load(None)?.policy.as_deref(), &Env::new()))
 }

@@ -127,7 +127,9 @@ impl Look {
             return unseen(&command.inner).or_else(|| self.script(&text));
         }
         if INTERPRETERS.iter().any(|name| program.starts_with(name)) {
-            return self.code(args);
+            let reads_input = !program.ends_with("awk") && args.iter().all(|a| a.starts_with('-'));
+            let piped = if reads_input { before } else { &[] };
+            return piped.iter().find_map(unseen_command).or_else(|| self.code(args));
         }
         self.wrapped(&program, args, command, before, sure)
     }
@@ -195,7 +197,10 @@ impl Look {
                 return Some("it starts itself without end".to_owned());
             }
             for quote in ['"', '\''] {
-                let found = code.split(quote).skip(1).step_by(2).find_map(|text| self.script(text));
+                let texts: Vec<&str> = code.split(quote).skip(1).step_by(2).collect();
+                // One by one, and as the words of one command.
+                let each = texts.iter().find_map(|text| self.script(text));
+                let found = each.or_else(|| self.script(&texts.join(" ")));
                 if found.is_some() {
                     return found;
                 }
@@ -239,6 +244,14 @@ impl Look {
         {
             args.extend(fed.split_whitespace().map(str::to_owned));
         }
+        if program == "xargs"
+            && let Some(fed) = before.last()
+            && let [lister, paths @ ..] = &fed.words[..]
+            && ["find", "ls"].contains(&self::program(lister).as_str())
+        {
+            // What is below a root folder, as good as the folder itself.
+            args.extend(paths.iter().filter(|path| path.starts_with(['/', '~', '$'])).cloned());
+        }
         for place in from..args.len().min(from + GUESSES) {
             let surely = sure && begins == Some(place);
             if let Some(what) = self.nested(&args[place..], command, before, surely) {
@@ -261,9 +274,11 @@ impl Look {
         before: &[Command],
         sure: bool,
     ) -> Option<String> {
-        // Guessing within guesses would take its time: only what surely begins is unwrapped.
+        // Guessing within guesses would take its time, and finds nothing more: the words behind
+        // are guessed at as well.
         let program = program(words.first()?);
-        let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program);
+        let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program)
+            || REMOTE.iter().any(|(names, _)| names.contains(&program.as_str()));
         if !sure && unwraps {
             return None;
         }

@@ -36,8 +36,9 @@ pub fn parse(script: &str, variables: &mut Variables) -> Vec<Pipeline> {
 }
 
 fn parse_at(script: &str, variables: &mut Variables, depth: usize) -> Vec<Pipeline> {
+    // Shells pass over NUL, too.
     let script: String =
-        script.replace("\\\r\n", "").replace("\\\n", "").replace([OUT, IN, HERE], "");
+        script.replace("\\\r\n", "").replace("\\\n", "").replace([OUT, IN, HERE, '\0'], "");
     let mut scan = Scan {
         chars: script.chars().collect(),
         at: 0,
