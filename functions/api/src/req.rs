@@ -92,20 +92,16 @@ impl Req {
         self.read().await
     }
 
-    /// The fields of an HTML form.
-    pub async fn form_body(&mut self) -> Result<Vec<(String, String)>, Fault> {
+    /// The fields of an HTML form; nothing if the body is of another type.
+    pub async fn form_body(&mut self) -> Result<Option<Vec<(String, String)>>, Fault> {
         const FORM: &str = "application/x-www-form-urlencoded";
         let kind = self.parts.headers.get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
-            let shown = redact::shortened(kind, 64);
-            return Err(Fault::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("content type '{shown}' is not taken: send {FORM}"),
-            ));
+            return Ok(None);
         }
         let body = self.read().await?;
-        Ok(form_urlencoded::parse(&body).into_owned().collect())
+        Ok(Some(form_urlencoded::parse(&body).into_owned().collect()))
     }
 
     /// The bytes of a body that may be left out: none at all counts before its type does.

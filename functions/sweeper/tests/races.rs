@@ -40,6 +40,10 @@ fn tenant() -> TenantId {
 
 impl World {
     fn new(rules: Rules, seed: u64) -> Self {
+        Self::under(Policy::without_gates(), rules, seed)
+    }
+
+    fn under(policy: Policy, rules: Rules, seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports = Ports {
@@ -50,7 +54,7 @@ impl World {
             wake: Arc::new(MemoryWake::new()),
         };
         let core = Core::new(ports, Arc::new(rules), 1)
-            .governed_by(Governance::fixed(Policy::without_gates()));
+            .governed_by(Governance::fixed(policy));
         Self { store, clock, lanes: Arc::new(MemoryLanes::new()), core }
     }
 
@@ -294,7 +298,7 @@ async fn a_task_that_every_worker_outside_drops_is_given_up() {
 
 #[tokio::test]
 async fn an_approval_nobody_decides_on_expires_with_its_task() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::under(Policy::default(), Rules::default(), 1);
     let id = world.create(Priority::P1).await;
     let half = world.core.rules().decide_within / 2;
     for _ in 0..2 {

@@ -7,13 +7,13 @@ use watchbill_core::domain::ApprovalStatus;
 use watchbill_core::redact;
 use watchbill_core::service::{LinkDecision, LinkUse};
 use watchbill_wire::{
-    ApprovalLink, ApprovalView, Field, Kind, LinkError, LinkKey, render_approval,
+    ApprovalLink, ApprovalView, Field, Kind, LinkChoice, LinkError, LinkKey, render_approval,
 };
 
 use crate::docs;
 use crate::fault::Fault;
 use crate::req::Req;
-use crate::route::{Access, Answer, Doc, Route, Success, Verb, raw};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, raw};
 use crate::state::ApiState;
 
 const PAGE: &str = include_str!("../link.html");
@@ -22,8 +22,6 @@ const TOKEN: &[Field] = &[Field::needed(
     Kind::Text { most: 2_048, lines: false },
     "The token of the link, as it was sent.",
 )];
-/// Characters of a reason.
-const REASON: usize = 2_000;
 
 pub const ROUTES: &[Route] = &[
     Route {
@@ -35,7 +33,7 @@ pub const ROUTES: &[Route] = &[
             text: "A page for people, from a notification: shows what is asked, with a form that \
                    decides. Looking at it changes nothing.",
             path: TOKEN,
-            errors: &[403, 404, 409, 410, 503],
+            errors: &[404, 409, 503],
             ..Doc::new(
                 "Approvals",
                 "show_link",
@@ -50,11 +48,16 @@ pub const ROUTES: &[Route] = &[
         access: Access::Public,
         handler: |req| Box::pin(decide(req)),
         doc: Doc {
-            text: "What the page's form sends: `decision` is `approve` or `reject`, with a \
-                   `reason` if one is given, as application/x-www-form-urlencoded. The link is \
-                   used up by it.",
+            text: "What the page's form sends, as application/x-www-form-urlencoded or as JSON. \
+                   The link is used up by it.",
             path: TOKEN,
-            errors: &[400, 403, 404, 409, 410, 413, 415, 503],
+            body: Some(Body {
+                fields: LinkChoice::FIELDS,
+                required: true,
+                one_of: false,
+                example: r#"{"decision":"approve"}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
             ..Doc::new(
                 "Approvals",
                 "decide_by_link",
@@ -66,17 +69,26 @@ pub const ROUTES: &[Route] = &[
 ];
 
 async fn show(req: Req) -> Answer {
-    let token = token(&req)?;
-    page(open_and_show(&req.state, &token).await)
+    let (token, in_words) = (token(&req)?, asks_for_a_page(&req));
+    page(open_and_show(&req.state, &token).await, in_words)
 }
 
 async fn decide(mut req: Req) -> Answer {
-    let token = token(&req)?;
+    let (token, in_words) = (token(&req)?, asks_for_a_page(&req));
     let decided = async {
-        let form = req.form_body().await?;
-        open_and_decide(&req.state, &token, &form).await
+        let choice = match req.form_body().await? {
+            Some(form) => LinkChoice::of_form(form)?,
+            None => LinkChoice::read(&req.body().await?)?,
+        };
+        open_and_decide(&req.state, &token, choice).await
     };
-    page(decided.await)
+    page(decided.await, in_words)
+}
+
+/// Browsers do; programs get their faults as they get all others.
+fn asks_for_a_page(req: &Req) -> bool {
+    let accept = req.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// What the page says, or the fault it tells of.
@@ -106,23 +118,12 @@ async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
 async fn open_and_decide(
     state: &ApiState,
     token: &str,
-    form: &[(String, String)],
+    choice: LinkChoice,
 ) -> Result<Said, Fault> {
     let link = link(state, token).await?;
-    let field = |name: &str| form.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    let reason = field("reason").map(str::trim).filter(|reason| !reason.is_empty());
-    if reason.is_some_and(|reason| reason.chars().count() > REASON) {
-        let fault = format!("the reason has more than {REASON} characters, the most taken");
-        return Err(Fault::field("reason", fault));
-    }
-    let decision = match field("decision") {
-        Some("approve") => LinkDecision::Approve,
-        Some("reject") => LinkDecision::Reject { reason: reason.map(str::to_owned) },
-        other => {
-            let shown: String = other.unwrap_or_default().chars().take(32).collect();
-            let fault = format!("decision is '{shown}': send approve or reject");
-            return Err(Fault::field("decision", fault));
-        }
+    let decision = match choice {
+        LinkChoice::Approve => LinkDecision::Approve,
+        LinkChoice::Reject { reason } => LinkDecision::Reject { reason },
     };
     let used = LinkUse {
         nonce: link.nonce.clone(),
@@ -160,15 +161,16 @@ async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, Fault> {
         Fault::internal()
     })?;
     key.open(token, state.core().clock().now()).map_err(|error| match error {
-        LinkError::Forged => Fault::new(StatusCode::FORBIDDEN, error.to_string()),
-        LinkError::Expired(_) => Fault::new(StatusCode::GONE, error.to_string()),
+        LinkError::Forged => Fault::new(StatusCode::NOT_FOUND, error.to_string()),
+        LinkError::Expired(_) => Fault::conflict(error.to_string()),
     })
 }
 
-/// A page for whatever became of it: people look at it, so faults are pages too.
-fn page(said: Result<Said, Fault>) -> Answer {
+/// A page for whatever became of it; people who look at one get their faults as pages too.
+fn page(said: Result<Said, Fault>, in_words: bool) -> Answer {
     let (status, said) = match said {
         Ok(said) => (StatusCode::OK, said),
+        Err(fault) if !in_words => return Err(fault),
         Err(fault) => {
             let title = fault.status.canonical_reason().unwrap_or("That did not work");
             let said = Said { title: title.to_owned(), text: fault.detail, open: false };

@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod events;
 mod governance;
+mod links;
 mod queries;
 mod tasks;
 
@@ -11,6 +12,7 @@ pub use admin::{CreateKey, CreateTenant, TokenRequest};
 pub use audit::{AuditQuery, BatchQuery};
 pub use events::{EVENT_PAYLOAD_LIMIT, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
+pub use links::LinkChoice;
 pub use queries::{EventQuery, PageQuery, TaskQuery, WatchQuery};
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
 
