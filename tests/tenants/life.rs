@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use watchbill_agent::ports::{AlertBook as _, RaiseAlert, Severity};
 use watchbill_agent::records::StoredAlerts;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::{Command, Proof, Rules};
 use watchbill_core::domain::{
     Agent, ApprovalId, Caller, EventId, Priority, Role, Status, TaskId, TaskType, TenantId,
 };
+use watchbill_core::govern::{Amount, BudgetLimits};
 use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{Child, Step, Window, encode};
 use watchbill_core::service::{
@@ -134,6 +135,7 @@ impl World {
         let (gated, plan_hash) = self.approvals(&tenant).await;
         tasks.extend(gated);
         let key = self.access(&tenant).await;
+        self.budget(&tenant, &tasks[0]).await;
         let event = self.event(&tenant).await;
         let alert = self.alert(&tenant, &tasks[0]).await;
         let lived = Lived { tenant, tasks, event, key, alert, plan_hash };
@@ -221,6 +223,21 @@ impl World {
         let hour = Duration::from_secs(3_600);
         self.core.token_issued(&admin, &mark(tenant), Role::User, hour).await.unwrap();
         name
+    }
+
+    /// Limits of the tenant's own, and something set aside of them by a run.
+    async fn budget(&self, tenant: &TenantId, task: &TaskId) {
+        let admin = Caller { name: mark(tenant), role: Role::Admin, tenant: tenant.clone() };
+        let amount = |micro_usd| Amount { micro_usd, tokens: 1_000 };
+        let limits = BudgetLimits { day: amount(4_000), hour: amount(3_000), task: amount(2_000) };
+        self.core.set_budget_limits(&admin, limits).await.unwrap();
+        let stored = self.core.stored_task(tenant, task).await.unwrap().unwrap();
+        let (agent, owner) = (Agent::Ops, format!("run {}", mark(tenant)));
+        let (assignment, proof) = (stored.value.assignment, Proof::granted(stored.version));
+        let claim = Command::Claim { agent, owner, assignment, proof };
+        let claimed = self.core.command(tenant, task, &claim).await.unwrap();
+        let most = Amount { micro_usd: 1_900, tokens: 900 };
+        self.core.reserve(tenant, task, claimed.value.fence, most).await.unwrap();
     }
 
     async fn event(&self, tenant: &TenantId) -> EventId {

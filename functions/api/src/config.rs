@@ -33,7 +33,7 @@ pub struct AgentInfo {
 pub struct HealthReport {
     /// `connected`, `disabled` or `unreachable`.
     pub redis: String,
-    /// Shown beside it: lag of the change feed, degraded governance …
+    /// Shown beside it, such as the lag of the change feed.
     pub more: BTreeMap<String, Value>,
 }
 

@@ -56,7 +56,7 @@ impl Cors {
     pub fn preflight(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if asked.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) && self.apply(asked, answer) {
             for (name, value) in [
-                (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE"),
+                (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE"),
                 (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
                 (header::ACCESS_CONTROL_MAX_AGE, "600"),
             ] {

@@ -106,9 +106,10 @@ impl From<ServiceError> for Fault {
             ServiceError::NotFound { .. } => Fault::new(StatusCode::NOT_FOUND, detail),
             ServiceError::Conflict { .. } => Fault::conflict(detail),
             // Well formed, but naming something that is not there.
-            ServiceError::Invalid { field: field @ ("cursor" | "parent_task_id"), .. } => {
-                Fault { status: StatusCode::NOT_FOUND, ..Fault::field(field, detail) }
-            }
+            ServiceError::Invalid {
+                field: field @ ("cursor" | "parent_task_id" | "freeze"),
+                ..
+            } => Fault { status: StatusCode::NOT_FOUND, ..Fault::field(field, detail) },
             ServiceError::Invalid { field, .. } => Fault::field(field, detail),
             ServiceError::TooLarge { .. } => Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             ServiceError::Forbidden { .. } => Fault::forbidden(detail),

@@ -22,6 +22,7 @@ pub type Handler = fn(Req) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub enum Verb {
     Get,
     Post,
+    Put,
     Patch,
     Delete,
 }
@@ -31,6 +32,7 @@ impl Verb {
         match self {
             Verb::Get => "GET",
             Verb::Post => "POST",
+            Verb::Put => "PUT",
             Verb::Patch => "PATCH",
             Verb::Delete => "DELETE",
         }

@@ -31,6 +31,7 @@ fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
         Kind::Int { least, most } => {
             (least.saturating_sub(2)..most.saturating_add(2)).prop_map(Value::from).boxed()
         }
+        Kind::Dollars { most } => (-1.0..f64::from(most) + 2.0).prop_map(Value::from).boxed(),
         Kind::Time => "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00(Z|\\+14:00|)"
             .prop_map(Value::from)
             .boxed(),

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api, ask};
+use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
 use serde_json::{Map, Value, json};
 use watchbill_api::{Access, ROUTES, Route, Success};
-use watchbill_core::domain::{PublishedEvent, Role, TenantId};
-use watchbill_core::govern::Record;
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{PublishedEvent, Role, TenantId, Timestamp};
+use watchbill_core::govern::{Freeze, FreezeWhen, Policy, Record};
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
 use watchbill_core::redact::CleanWriter;
 use watchbill_core::repo::{LedgerPeek, decode};
@@ -116,6 +117,20 @@ fn clean(what: &str, text: &str) {
             panic!("{what} shows a canary: …{near}…");
         }
     }
+}
+
+/// With the freeze that the example of a form names, long over.
+fn policy() -> Policy {
+    let at = Timestamp::from_millis;
+    let freeze = Freeze {
+        name: "year-end".into(),
+        reason: "the books are closed".into(),
+        environments: Default::default(),
+        when: FreezeWhen::Once { from: at(0), until: at(1) },
+        override_roles: [Role::Approver].into(),
+        override_names: Default::default(),
+    };
+    Policy { freezes: vec![freeze], ..Policy::default() }
 }
 
 struct Canary {
@@ -264,7 +279,8 @@ async fn a_secret_in_any_field_is_shown_nowhere() {
             .with_writer(move || CleanWriter::new(writer.clone()))
             .finish(),
     );
-    let mut canary = Canary { api: api(), calls: BTreeMap::new() };
+    let mut canary =
+        Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
     for task_type in ["deploy", "monitor", "alert", "investigate", "faq", "dev"] {
         let body = json!({"type": task_type, "payload": planned(), "metadata": object()});
         ask("POST", "/tasks").key(AGENT).json(&body).of(&canary.api).await;

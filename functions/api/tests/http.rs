@@ -284,4 +284,5 @@ async fn a_panic_costs_its_own_call_and_tells_nothing() {
     let api = api_with(ApiConfig { health, ..config() }, Rules::default());
     let health = ask("GET", "/health").of(&api).await.json();
     assert_eq!((&health["redis"], &health["feed_lag_ms"]), (&json!("connected"), &json!(12)));
+    assert_eq!(health["governance"], json!({ "mode": "restrict", "state": "ok" }));
 }

@@ -1,5 +1,7 @@
 //! The shipped policy, a rich one, and what is refused.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, Timestamp};
 use watchbill_core::govern::{FreezeWhen, Judgement, Policy, Subject, ToolCall};

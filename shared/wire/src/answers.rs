@@ -46,9 +46,20 @@ pub struct Health {
     /// `connected`, `disabled` or `unreachable`.
     pub redis: String,
     pub queue_stats: QueueView,
-    /// Whatever else the host reports: lag of the change feed, degraded governance …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governance: Option<GovernanceHealth>,
+    /// Whatever else the host reports, such as the lag of the change feed.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
+}
+
+/// Whether policy, budget and levels can be read, and what happens without them.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct GovernanceHealth {
+    /// `restrict`, `deny` or `allow`.
+    pub mode: String,
+    /// `ok` or `degraded`.
+    pub state: String,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -309,26 +320,4 @@ pub struct TokenIssued {
     pub role: Role,
     #[schemars(schema_with = "schemas::id")]
     pub tenant_id: TenantId,
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct AgentList {
-    pub success: bool,
-    pub count: usize,
-    pub agents: Vec<AgentView>,
-}
-
-/// An agent of this installation.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Agent")]
-pub struct AgentView {
-    /// As in `assigned_to`.
-    pub agent: String,
-    /// As in governance: `ops_agent` and so on.
-    pub name: String,
-    /// Whether this installation runs it itself.
-    pub built: bool,
-    pub status: String,
-    /// Tasks by status.
-    pub tasks: BTreeMap<String, u64>,
 }

@@ -1,10 +1,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use watchbill_core::domain::{ApprovalId, ApprovalStatus, TaskId, Timestamp};
+use watchbill_core::domain::{ApprovalId, ApprovalStatus, TaskId, Timestamp, Vote};
 use watchbill_core::service::FullApproval;
 
-use crate::{rfc3339, schemas};
+use crate::{render_approval, rfc3339, schemas};
 
 /// An approval as clients see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,46 @@ pub struct ApprovalView {
     pub reason: Option<String>,
     pub trace_id: String,
     pub version: u64,
+    /// What the approver decides on, and what the hash is over: type, target, payload without
+    /// secrets, SHA-256 of the whole payload, and plan.
+    #[serde(default)]
+    pub shown: Map<String, Value>,
+    /// How many people must say yes.
+    #[serde(default = "one")]
+    pub quorum: u8,
+    /// Who has said yes so far.
+    #[serde(default)]
+    pub votes: Vec<VoteView>,
+    /// When it was pointed out again that it waits.
+    #[serde(default, with = "rfc3339::option")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub escalated_at: Option<Timestamp>,
+    /// All of it for people; where one approval is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// One yes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Vote")]
+pub struct VoteView {
+    pub by: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(schema_with = "schemas::time")]
+    pub at: Timestamp,
+}
+
+fn one() -> u8 {
+    1
+}
+
+impl ApprovalView {
+    /// The same with its text for people.
+    #[must_use]
+    pub fn told(self) -> Self {
+        let text = Some(render_approval(&self));
+        Self { text, ..self }
+    }
 }
 
 impl From<FullApproval> for ApprovalView {
@@ -72,6 +112,11 @@ impl From<FullApproval> for ApprovalView {
             reason,
             trace_id: approval.trace_id,
             version,
+            shown: approval.shown,
+            quorum: approval.quorum,
+            votes: approval.votes.into_iter().map(|Vote { by, at }| VoteView { by, at }).collect(),
+            escalated_at: approval.escalated_at,
+            text: None,
         }
     }
 }

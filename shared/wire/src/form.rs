@@ -61,6 +61,10 @@ pub enum Kind {
         least: u64,
         most: u64,
     },
+    /// US dollars, not negative.
+    Dollars {
+        most: u32,
+    },
     /// RFC 3339.
     Time,
     /// A number of seconds, or a text such as `15m`.
@@ -251,6 +255,19 @@ impl Form {
         match value.as_u64().or_else(|| float().map(|f| f as u64)) {
             Some(n) if (least..=most).contains(&n) => Some(n),
             _ => {
+                self.wrong(field, &value);
+                None
+            }
+        }
+    }
+
+    /// Dollars as millionths of one, rounded.
+    pub fn micro_dollars(&mut self, name: &'static str) -> Option<u64> {
+        let (field, value) = self.take(name)?;
+        let Kind::Dollars { most } = field.kind else { return None };
+        match value.as_f64().filter(|usd| (0.0..=f64::from(most)).contains(usd)) {
+            Some(usd) => Some((usd * 1e6).round() as u64),
+            None => {
                 self.wrong(field, &value);
                 None
             }

@@ -5,7 +5,7 @@
 //!   table both drives the reader and becomes the schema in the OpenAPI document, so the two
 //!   can't disagree.
 //! - `requests`: the bodies clients send, as tables and typed values.
-//! - `task`, `event`, `approval`, `audit`, `answers`: what clients get, made `From` the domain.
+//! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients get, made `From` the domain.
 //! - `settings`: the rules of an installation as people write them.
 //! - `link`: signed links by which a person decides from a notification.
 //! - `lane`, `bus`: what travels between functions, with a version tag.
@@ -21,6 +21,7 @@ mod audit;
 mod bus;
 mod event;
 pub mod form;
+mod governance;
 mod lane;
 mod link;
 mod notice;
@@ -33,11 +34,12 @@ pub mod settings;
 mod task;
 
 pub use answers::*;
-pub use approval::ApprovalView;
+pub use approval::{ApprovalView, VoteView};
 pub use audit::{AuditList, AuditView, BatchList, BatchView, PlaceView};
 pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX, tenant_of_resources, tenant_resource};
 pub use event::{EventFormError, EventView};
 pub use form::{BadForm, Field, FieldError, Form, Kind};
+pub use governance::*;
 pub use lane::{LaneForm, LaneFormError};
 pub use link::{ApprovalLink, LinkError, LinkKey};
 pub use notice::{NoticeForm, NoticeFormError, tell_approval, webhook_body};

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Map;
 use watchbill_core::domain::{
-    Agent, Approval, ApprovalId, ApprovalStatus, Decision, Event, Priority, TaskId, Timestamp,
+    Agent, Approval, ApprovalId, ApprovalStatus, Decision, Event, Priority, TaskId, Timestamp, Vote,
 };
 use watchbill_core::ports::LaneMessage;
 use watchbill_core::service::FullApproval;
@@ -15,7 +15,9 @@ use watchbill_wire::{ApprovalView, BusEvent, EventView, LaneForm, Problem, TaskV
 const LANE: &str = include_str!("fixtures/lane_v1.json");
 const BUS: &str = include_str!("fixtures/bus_event.json");
 const TASK: &str = include_str!("fixtures/task.json");
-const APPROVAL: &str = include_str!("fixtures/approval.json");
+/// Before it had what is shown, quorum and votes.
+const APPROVAL_1: &str = include_str!("fixtures/approval.json");
+const APPROVAL: &str = include_str!("fixtures/approval_2.json");
 
 fn kept<T: Serialize + DeserializeOwned>(fixture: &str) -> T {
     let read: T = serde_json::from_str(fixture).unwrap();
@@ -95,9 +97,12 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
         requested_at: time("2025-10-20T10:00:00Z"),
         decide_by: time("2025-10-21T10:00:00Z"),
         use_by: Some(time("2025-10-20T11:00:30Z")),
-        shown: Map::new(),
-        quorum: 1,
-        votes: Vec::new(),
+        shown: view.shown.clone(),
+        quorum: 2,
+        votes: vec![
+            Vote { by: "bob".into(), at: time("2025-10-20T10:00:10Z") },
+            Vote { by: "alice".into(), at: time("2025-10-20T10:00:30Z") },
+        ],
         escalated_at: None,
         decision: Some(Decision {
             by: "alice".into(),
@@ -108,6 +113,9 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
         keep_until: None,
     };
     assert_eq!(ApprovalView::from(FullApproval { approval, version: 2 }), view);
+    let older: ApprovalView = serde_json::from_str(APPROVAL_1).unwrap();
+    let without = ApprovalView { shown: Map::new(), quorum: 1, votes: Vec::new(), ..view };
+    assert_eq!(older, without);
 }
 
 #[test]

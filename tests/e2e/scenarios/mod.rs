@@ -3,6 +3,7 @@
 pub mod access;
 pub mod approvals;
 pub mod events;
+pub mod governance;
 pub mod notices;
 pub mod sla;
 pub mod tasks;
@@ -45,6 +46,12 @@ macro_rules! run_scenarios {
                 an_alert_makes_one_task_in_its_window
                 a_follower_misses_nothing
                 odd_events_are_refused
+            ]
+            governance [
+                a_level_is_earned
+                what_policy_refuses_is_recorded
+                a_link_decides_once
+                two_must_approve_where_policy_says_so
             ]
             notices [
                 a_failure_is_told

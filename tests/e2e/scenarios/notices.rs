@@ -34,7 +34,7 @@ pub async fn a_failure_is_told<B: Backend>() {
 }
 
 /// The id and the body of the next notice, which is answered with `status`.
-async fn told(listener: &TcpListener, status: u16) -> (String, Value) {
+pub async fn told(listener: &TcpListener, status: u16) -> (String, Value) {
     let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), listener.accept());
     let (mut stream, _) = waiting.await.expect("a notice comes").expect("it connects");
     let (head, body) = request(&mut stream).await;

@@ -132,7 +132,7 @@ async fn history(req: Req) -> Answer {
 async fn get(req: Req) -> Answer {
     let id = req.param("id", ApprovalId::parse)?;
     let full = req.core().approval(&req.caller().tenant, &id).await?;
-    json(&ApprovalAnswer { success: true, approval: full.into() })
+    json(&ApprovalAnswer { success: true, approval: ApprovalView::from(full).told() })
 }
 
 async fn approve(req: Req) -> Answer {

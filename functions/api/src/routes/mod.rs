@@ -5,6 +5,7 @@ mod approvals;
 mod audit;
 mod events;
 mod follow;
+mod governance;
 mod links;
 mod service;
 mod tasks;
@@ -20,6 +21,7 @@ pub const ROUTES: &[&[Route]] = &[
     events::ROUTES,
     approvals::ROUTES,
     links::ROUTES,
+    governance::ROUTES,
     access::ROUTES,
     audit::ROUTES,
 ];

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderValue, StatusCode, header};
-use watchbill_core::domain::Role;
-use watchbill_wire::{AgentList, AgentView, Health, ServiceInfo, StatsView};
+use watchbill_wire::{GovernanceHealth, Health, ServiceInfo, StatsView};
 
 use crate::config::HealthReport;
 use crate::docs;
@@ -58,21 +57,6 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Get,
-        path: "/agents",
-        access: Access::Needs(Role::User),
-        handler: |req| Box::pin(agents(req)),
-        doc: Doc {
-            errors: &[503],
-            ..Doc::new(
-                "Agents",
-                "list_agents",
-                "The agents and their tasks",
-                Success::Json(|g| g.subschema_for::<AgentList>()),
-            )
-        },
-    },
-    Route {
-        verb: Verb::Get,
         path: "/openapi.json",
         access: Access::Public,
         handler: |req| Box::pin(openapi(req)),
@@ -105,10 +89,16 @@ async fn health(req: Req) -> Answer {
         Some(source) => source.report().await,
         None => HealthReport { redis: "disabled".into(), more: BTreeMap::new() },
     };
+    let governance = req.core().governance();
+    let degraded = !governance.is_reached().await;
     json(&Health {
         status: "healthy".into(),
         redis: report.redis,
         queue_stats: req.core().queue_stats().await?.into(),
+        governance: Some(GovernanceHealth {
+            mode: governance.on_failure().as_str().to_owned(),
+            state: if degraded { "degraded" } else { "ok" }.to_owned(),
+        }),
         more: report.more,
     })
 }
@@ -119,25 +109,6 @@ async fn stats(req: Req) -> Answer {
         Some(caller) => StatsView::detailed(req.core().stats(&caller.tenant).await?, now),
         None => StatsView::public(req.core().queue_stats().await?, now),
     })
-}
-
-async fn agents(req: Req) -> Answer {
-    let stats = req.core().stats(&req.caller().tenant).await?;
-    let view = |info: &crate::AgentInfo| {
-        let mut tasks = BTreeMap::<String, u64>::new();
-        for row in stats.rows.iter().filter(|row| row.agent == info.agent) {
-            *tasks.entry(row.status.as_str().to_owned()).or_default() += row.count;
-        }
-        AgentView {
-            agent: info.agent.as_str().to_owned(),
-            name: info.agent.long_name().to_owned(),
-            built: info.built,
-            status: info.status.clone(),
-            tasks,
-        }
-    };
-    let agents: Vec<_> = req.state.shared().agents.iter().map(view).collect();
-    json(&AgentList { success: true, count: agents.len(), agents })
 }
 
 async fn openapi(req: Req) -> Answer {

@@ -18,10 +18,11 @@ use tower::ServiceExt as _;
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, RateLimits, StaticKey};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Role, TaskId, TenantId, hash_key};
+use watchbill_core::govern::Policy;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, entries_of};
 use watchbill_core::ports::{Clock, Commit, Entropy, Expect, Store, Topic, Wake, Write};
 use watchbill_core::repo::{LedgerPeek, task_key};
-use watchbill_core::service::{Core, Ports};
+use watchbill_core::service::{Core, Governance, Ports};
 use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, SeededEntropy};
 
 pub const ADMIN: &str = "admin-key-0123456789";
@@ -94,6 +95,10 @@ pub fn api() -> Api {
 }
 
 pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
+    api_under(config, rules, Policy::default())
+}
+
+pub fn api_under(config: ApiConfig, rules: Rules, policy: Policy) -> Api {
     let start = watchbill_core::domain::Timestamp::from_millis(1_760_954_400_000);
     let clock = Arc::new(FakeClock::auto(start));
     let store = Arc::new(MemoryStore::new());
@@ -106,7 +111,7 @@ pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
         entropy: Arc::new(SeededEntropy::default()),
         wake,
     };
-    let core = Core::new(ports, Arc::new(rules), 1);
+    let core = Core::new(ports, Arc::new(rules), 1).governed_by(Governance::fixed(policy));
     let state = ApiState::new(core.clone(), config).unwrap();
     Api { router: watchbill_api::router(state), core, clock, store, blobs }
 }

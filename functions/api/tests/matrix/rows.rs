@@ -3,7 +3,7 @@ use watchbill_api::Access;
 use watchbill_core::domain::Role;
 
 use crate::common::{Ask, ask};
-use crate::scene::Scene;
+use crate::scene::{FREEZE, Scene};
 
 /// A route, and one call of it that works in the tenant for whoever has the right.
 pub struct Row {
@@ -47,6 +47,12 @@ pub const ROWS: &[Row] = &[
     row("GET /docs", "", ANYONE, OWN, |_| ask("GET", "/docs")),
     row("GET /stats", "", Access::Optional, OWN, |_| ask("GET", "/stats")),
     row("GET /agents", "", USER, OWN, |_| ask("GET", "/agents")),
+    row("GET /agents/{type}", "", USER, OWN, |_| ask("GET", "/agents/ops")),
+    row("GET /agents/{type}/events", "", USER, OWN, |_| ask("GET", "/agents/ops/events")),
+    row("GET /budget", "", USER, OWN, |_| ask("GET", "/budget")),
+    row("PUT /budget/limits", "", ADMIN, OWN, |_| {
+        ask("PUT", "/budget/limits").json(&json!({ "day_usd": 1.25 }))
+    }),
     row("POST /tasks", "", AGENT, OWN, |_| {
         ask("POST", "/tasks").json(&json!({ "type": "monitor", "payload": {} }))
     }),
@@ -75,6 +81,10 @@ pub const ROWS: &[Row] = &[
     }),
     row("POST /tasks/{id}/retry", "", AGENT, ABSENT, |scene| {
         ask("POST", &format!("/tasks/{}/retry", scene.cancelled))
+    }),
+    row("POST /tasks/{id}/override", "", APPROVER, ABSENT, |scene| {
+        let body = json!({ "freeze": FREEZE, "reason": "the fix of the outage" });
+        ask("POST", &format!("/tasks/{}/override", scene.task)).json(&body)
     }),
     row("POST /events/publish", "", AGENT, OWN, |_| {
         let body = json!({ "event_type": "deploy.failed", "source_agent": "ci", "payload": {} });

@@ -6,17 +6,20 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{
     ApprovalId, Event, EventId, EventPriority, EventType, Role, TaskId, TenantId, Timestamp,
 };
+use watchbill_core::govern::{Freeze, FreezeWhen, Policy};
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{Clock as _, FixedSecret, Key};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
-use crate::common::{ADMIN, AGENT, Api, OTHER, api_with, ask, config, static_key};
+use crate::common::{ADMIN, AGENT, Api, OTHER, api_under, ask, config, static_key};
 
 pub const OTHER_USER: &str = "other-tenant-user-key";
 pub const OTHER_APPROVER: &str = "other-tenant-approver-key";
 pub const OTHER_AGENT: &str = "other-tenant-agent-key";
 /// Stands in everything that is the tenant's own.
 pub const MARK: &str = "only-for-the-tenant";
+/// A freeze that approvers may let tasks pass, in every tenant.
+pub const FREEZE: &str = "year-end";
 const LINK_SECRET: &str = "what approval links are signed with";
 
 /// A tenant with something for each route, and another beside it.
@@ -47,7 +50,7 @@ impl Scene {
         }
         let config =
             ApiConfig { link_secret: Some(Arc::new(FixedSecret(LINK_SECRET.into()))), ..config };
-        let api = api_with(config, Rules::default());
+        let api = api_under(config, Rules::default(), frozen());
         let task = create(&api, AGENT, "monitor", "P2").await;
         let gated = create(&api, AGENT, "deploy", "P2").await;
         let blocked = create(&api, AGENT, "monitor", "P3").await;
@@ -78,6 +81,19 @@ impl Scene {
         let own = items.iter().filter(|item| item.key.partition.starts_with("T#default#"));
         own.map(|item| (item.key.clone(), item.version)).collect()
     }
+}
+
+fn frozen() -> Policy {
+    let at = Timestamp::from_millis;
+    let freeze = Freeze {
+        name: FREEZE.into(),
+        reason: "the books are closed".into(),
+        environments: Default::default(),
+        when: FreezeWhen::Once { from: at(0), until: at(1) },
+        override_roles: [Role::Approver, Role::Admin].into(),
+        override_names: Default::default(),
+    };
+    Policy { freezes: vec![freeze], ..Policy::default() }
 }
 
 async fn create(api: &Api, key: &str, task_type: &str, priority: &str) -> String {

@@ -91,8 +91,9 @@ pub(super) fn refuse(step: &mut Step<'_>, by: &str, error: &str, earned: Option<
     step.fail(by, error);
     let agent = step.task.agent.long_name();
     let event = earned.map(|Earned(event, _)| event);
-    let outcome = step.outcome.get_or_insert_default();
-    outcome.reputation.extend(earned);
+    if let Some(earned) = earned {
+        step.outcome.get_or_insert_default().reputation.push(earned);
+    }
     step.task.outcome.clone_from(&step.outcome);
     let (event_type, alert_type) = match event {
         Some(ReputationEvent::BudgetExceeded) => ("budget.exceeded", "budget_exceeded"),

@@ -298,6 +298,7 @@ impl<'a> Step<'a> {
             at: self.facts.now,
             reason: clip(reason, 500),
         });
+        let before = self.task.assignment;
         match self.task.status {
             Status::Assigned if self.task.resume_at.is_some() => self.assign(None),
             Status::InProgress if self.task.lease.is_none() => {
@@ -305,6 +306,9 @@ impl<'a> Step<'a> {
                 self.task.assignment += 1;
             }
             _ => {}
+        }
+        if self.task.assignment > before {
+            self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
         }
         self.says(What::Overridden, by, Some(&format!("freeze '{freeze}': {reason}")));
         Ok(())

@@ -1,3 +1,4 @@
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -282,35 +283,18 @@ impl Policy {
         {
             return Judgement::Violation { what };
         }
-        let environment = self.environments.kind(call.arguments.get("environment"));
-        let json = subject.as_json(Some(call), self);
-        let mut strictest: Option<Say> = None;
-        let mut asks = Vec::new();
-        for rule in &self.tools {
-            let fits = (rule.agents.is_empty() || rule.agents.contains(&subject.agent))
-                && (rule.tools.is_empty() || rule.tools.contains(&call.tool))
-                && (rule.environments.is_empty() || rule.environments.contains(&environment));
-            // What can't be told counts against the call: it is asked or denied, not allowed.
-            let holds = || match &rule.when {
-                None => true,
-                Some(when) => when.holds(&json).unwrap_or(rule.say != Say::Allow),
-            };
-            if !fits || !holds() {
-                continue;
-            }
-            match rule.say {
-                Say::Deny => {
-                    let (rule, reason) = (rule.name.clone(), rule.reason.clone());
-                    return Judgement::Deny { rule, reason };
-                }
-                Say::Ask => {
-                    asks.push(Ask { reason: rule.reason.clone(), quorum: rule.quorum });
-                }
-                Say::Allow => {}
-            }
-            strictest = strictest.max(Some(rule.say));
+        let matching = self.matching(subject, call);
+        // Of several the first by name, so that the order of rules says nothing.
+        let denied = matching.iter().filter(|rule| rule.say == Say::Deny);
+        if let Some(rule) = denied.min_by_key(|rule| &rule.name) {
+            let (rule, reason) = (rule.name.clone(), rule.reason.clone());
+            return Judgement::Deny { rule, reason };
         }
-        match strictest {
+        let asking = matching.iter().filter(|rule| rule.say == Say::Ask);
+        let mut asks: Vec<Ask> =
+            asking.map(|r| Ask { reason: r.reason.clone(), quorum: r.quorum }).collect();
+        asks.sort_by(|one, other| (&one.reason, one.quorum).cmp(&(&other.reason, other.quorum)));
+        match matching.iter().map(|rule| rule.say).max() {
             None if call.mutating => Judgement::Ask(vec![Ask {
                 reason: format!("{} changes something, and no rule allows it", call.tool),
                 quorum: self.quorum,
@@ -318,6 +302,24 @@ impl Policy {
             None | Some(Say::Allow) => Judgement::Allow,
             Some(_) => Judgement::Ask(asks),
         }
+    }
+
+    fn matching(&self, subject: &Subject<'_>, call: &ToolCall) -> Vec<&ToolRule> {
+        let environment = self.environments.kind(call.arguments.get("environment"));
+        // Made only where an expression needs it: payloads may be large.
+        let json = LazyCell::new(|| subject.as_json(Some(call), self));
+        // What can't be told counts against the call: it is asked or denied, not allowed.
+        let holds = |rule: &ToolRule| match &rule.when {
+            None => true,
+            Some(when) => when.holds(&json).unwrap_or(rule.say != Say::Allow),
+        };
+        let fits = |rule: &&ToolRule| {
+            (rule.agents.is_empty() || rule.agents.contains(&subject.agent))
+                && (rule.tools.is_empty() || rule.tools.contains(&call.tool))
+                && (rule.environments.is_empty() || rule.environments.contains(&environment))
+                && holds(rule)
+        };
+        self.tools.iter().filter(fits).collect()
     }
 
     /// The freezes that hold up a mutating call now, and until when.
@@ -348,9 +350,13 @@ impl Subject<'_> {
     }
 }
 
-/// What a policy asked for, as a short hash: compared at dispatch with what it asks for then.
+/// What a policy asked for, in whatever order, as a short hash: compared at dispatch with what
+/// it asks for then.
 pub fn asked_hash(asks: &[Ask]) -> String {
-    let asks: Vec<Value> = asks.iter().map(|ask| json!([ask.reason, ask.quorum])).collect();
+    let mut asks: Vec<(&str, u8)> =
+        asks.iter().map(|ask| (ask.reason.as_str(), ask.quorum)).collect();
+    asks.sort_unstable();
+    let asks: Vec<Value> = asks.iter().map(|(reason, quorum)| json!([reason, quorum])).collect();
     let mut hash = canonical_hash(&Value::from(asks));
     hash.truncate(16);
     hash

@@ -68,6 +68,11 @@ impl Governance {
         self.degraded.load(Ordering::Relaxed)
     }
 
+    /// Whether it can be reached now, and could when it was last needed.
+    pub async fn is_reached(&self) -> bool {
+        self.policies.current().await.is_ok() && !self.is_degraded()
+    }
+
     pub(crate) fn set_degraded(&self, degraded: bool) {
         self.degraded.store(degraded, Ordering::Relaxed);
     }
@@ -82,7 +87,10 @@ impl Core {
     /// is stricter than most. It is proved again before anything runs.
     pub(crate) async fn policy_for_gates(&self) -> Arc<Policy> {
         match self.governance().policies().current().await {
-            Ok(policy) => policy,
+            Ok(policy) => {
+                self.governance().set_degraded(false);
+                policy
+            }
             Err(error) => {
                 self.governance().set_degraded(true);
                 tracing::warn!("new tasks are gated by the built-in policy: {error}");

@@ -12,6 +12,7 @@ mod figures;
 mod governance;
 mod keys;
 mod leave;
+mod overrides;
 mod records;
 mod standing;
 mod tasks;

@@ -1,6 +1,7 @@
 //! What must hold of a task's spending: what the tenant's counters are told is what the task
 //! has used and set aside, each part once; and what a run used is told when it ends.
 
+use watchbill_core::decide::Leave;
 use watchbill_core::decide::{Command, Decided, Ending, Facts};
 use watchbill_core::domain::{Lease, Outcome, Status, Task, What};
 use watchbill_core::govern::{Amount, BudgetMove, BudgetMoveKind, Earned, ReputationEvent};
@@ -62,8 +63,11 @@ pub fn change(
     let over = new.status != Status::InProgress || entry.what == What::Reclaimed;
     let (told, kept) = if over { (untold, NONE) } else { (NONE, untold) };
     hold!(new.run_spent == kept, "{:?} not told, should be {kept:?}", new.run_spent);
-    let wanted =
-        Outcome { tokens: told.tokens, micro_usd: told.micro_usd, reputation: earned(command) };
+    let wanted = Outcome {
+        tokens: told.tokens,
+        micro_usd: told.micro_usd,
+        reputation: earned(old, new, command),
+    };
     let wanted = Some(wanted).filter(|outcome| *outcome != Outcome::default());
     hold!(entry.outcome == wanted, "outcome {:?} instead of {wanted:?}", entry.outcome);
     Ok(())
@@ -113,7 +117,14 @@ fn moved(
 }
 
 /// What the agent earns by the command.
-fn earned(command: &Command) -> Vec<Earned> {
+fn earned(old: &Task, new: &Task, command: &Command) -> Vec<Earned> {
+    match super::check::held_up(old, new, command) {
+        Some(Leave::Refused { earned, .. }) if new.status == Status::Failed => {
+            return earned.iter().copied().collect();
+        }
+        Some(_) => return Vec::new(),
+        None => {}
+    }
     match command {
         Command::End { ending: Ending::Suspended { .. }, .. } => Vec::new(),
         Command::End { outcome, .. } => outcome.reputation.clone(),

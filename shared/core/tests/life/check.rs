@@ -1,6 +1,7 @@
 //! What must hold of every change.
 
 use watchbill_core::decide::{Command, Decided, Ending, Facts, Rules, next_due};
+use watchbill_core::decide::{Leave, Proof};
 use watchbill_core::domain::{Lease, LogEntry, Status, Task, TaskLimits, TaskType, What};
 
 use super::{budget, rows};
@@ -16,10 +17,11 @@ macro_rules! hold {
 
 /// Whether the command must be taken (`Some(true)`), must be refused (`Some(false)`), or is
 /// left to the rules of detail. Said from the contract alone.
-pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool> {
+pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -> Option<bool> {
     if task.status.is_terminal() {
         return Some(false);
     }
+    let fresh = |proof: &Proof| proof.version == version;
     let held = task.lease.as_ref().is_some_and(|lease| {
         lease.until > facts.now && (lease.epoch == Lease::OUTSIDE || lease.epoch >= facts.epoch)
     });
@@ -34,19 +36,24 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
         Command::Approve { .. } => asks && matches!(task.status, Status::Pending | Status::Blocked),
         Command::Reject { .. } | Command::Expire if task.status == Status::Pending => true,
         Command::Reject { .. } | Command::Expire if in_lane || running => false,
-        Command::Claim { agent, assignment, .. } => {
+        Command::Claim { agent, assignment, proof, .. } => {
+            // Given up before governance is looked at.
+            if running && task.lease.is_some() && task.lost_runs == TaskLimits::LOST_RUNS {
+                return None;
+            }
             (in_lane || running && !held)
+                && fresh(proof)
                 && *agent == task.agent
                 && *assignment >= task.assignment
                 && !early
         }
-        Command::ClaimOutside { owner, .. } => in_lane && !early || holds(owner),
+        Command::ClaimOutside { owner, proof } => in_lane && !early && fresh(proof) || holds(owner),
         Command::End { fence, .. } => {
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))
         }
         Command::EndOutside { ending: Ending::Suspended { .. }, .. } => false,
-        Command::EndOutside { owner, .. } => in_lane || holds(owner),
+        Command::EndOutside { owner, proof, .. } => in_lane && fresh(proof) || holds(owner),
         Command::Answer { .. } => task.status == Status::Blocked && !asks,
         Command::RetryNow { .. } => match task.status {
             Status::Blocked => !asks,
@@ -59,10 +66,34 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> Option<bool>
         | Command::Settle { .. }
         | Command::Release { .. } => budget::wanted(task, command, facts),
         Command::Reroute { agent } => in_lane && *agent != task.agent,
+        Command::Override { .. } => true,
+        Command::Vote { .. } | Command::Escalate { .. } => {
+            matches!(task.status, Status::Pending | Status::Blocked)
+        }
         Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
         Command::Postpone => next_due(task, facts.now).is_some_and(|due| due > facts.now),
         _ => return None,
     })
+}
+
+/// What governance said instead of leave.
+pub fn withheld(command: &Command) -> Option<&Leave> {
+    match command {
+        Command::Claim { proof, .. }
+        | Command::ClaimOutside { proof, .. }
+        | Command::EndOutside { proof, .. } => {
+            Some(&proof.leave).filter(|leave| !leave.is_granted())
+        }
+        _ => None,
+    }
+}
+
+/// The same, where this command came so far as to be held up by it.
+pub fn held_up<'a>(old: &Task, new: &Task, command: &'a Command) -> Option<&'a Leave> {
+    let taken = new.fence != old.fence;
+    let asked = old.status == Status::Assigned || matches!(command, Command::Claim { .. });
+    let lost = new.lost_runs > TaskLimits::LOST_RUNS;
+    withheld(command).filter(|_| asked && !taken && !lost)
 }
 
 pub fn created(decided: &Decided, wanted: Status, facts: &Facts<'_>) -> Result<(), String> {
@@ -160,7 +191,12 @@ fn unchanged(old: &Task, new: &Task) -> Result<(), String> {
         }
         (old, new) => hold!(old == new, "an SLA came or went"),
     }
+    let n = old.approval.as_ref().map_or(0, |approval| approval.n);
     match (&old.approval, &new.approval) {
+        // Put up anew, for the next decision.
+        (_, Some(next)) if next.n == n + 1 => {
+            hold!(next.proof.is_none() && new.status == Status::Blocked, "asked, and not blocked");
+        }
         (Some(old), Some(new)) => {
             hold!(old.id == new.id && old.n == new.n, "another approval");
             hold!(old.proof.is_none() || old == new, "a proof changed");
@@ -172,12 +208,20 @@ fn unchanged(old: &Task, new: &Task) -> Result<(), String> {
 
 fn counted(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Result<(), String> {
     let what = entry.what;
-    let one_step = old.status == Status::Assigned && matches!(command, Command::EndOutside { .. });
+    let held = held_up(old, new, command);
+    let one_step = held.is_none()
+        && old.status == Status::Assigned
+        && matches!(command, Command::EndOutside { .. });
     let taken = matches!(what, What::Claimed | What::Reclaimed | What::Resumed) || one_step;
     hold!(new.fence == old.fence + u64::from(taken), "fence {} → {}", old.fence, new.fence);
     let lifted = |task: &Task| task.sla.as_ref().is_some_and(|sla| sla.lifted);
     let moved = lifted(new) && !lifted(old) && old.status == Status::Assigned;
-    let assigned = u32::from(rows::assigns(what)) + u32::from(moved);
+    let assigned = match what {
+        What::Held => u32::from(old.status == Status::Assigned),
+        What::Overridden => new.assignment - old.assignment,
+        _ => u32::from(rows::assigns(what)) + u32::from(moved),
+    };
+    hold!(assigned <= 1, "{assigned} assignments at once");
     hold!(
         new.assignment == old.assignment + assigned,
         "assignment {} → {}",
@@ -186,7 +230,9 @@ fn counted(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Resul
     );
     let retried = u32::from(what == What::Retrying);
     hold!(new.retries == old.retries + retried, "retries {} → {}", old.retries, new.retries);
-    if let Command::End { ending, .. } | Command::EndOutside { ending, .. } = command {
+    if let Command::End { ending, .. } | Command::EndOutside { ending, .. } = command
+        && held.is_none()
+    {
         let again = matches!(ending, Ending::Failed { .. }) && old.retries < old.max_retries;
         hold!((what == What::Retrying) == again, "{what:?} after {} retries", old.retries);
         hold!(new.lost_runs == 0, "an ending leaves lost runs");
@@ -197,6 +243,7 @@ fn counted(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Resul
         hold!(new.lost_runs <= TaskLimits::LOST_RUNS, "{} lost runs", new.lost_runs);
     }
     let ended_by_loss = what == What::Failed
+        && !matches!(held, Some(Leave::Refused { .. }))
         && old.status == Status::InProgress
         && matches!(command, Command::Claim { .. } | Command::Tick { .. });
     hold!(!ended_by_loss || old.lost_runs == TaskLimits::LOST_RUNS, "given up too early");
@@ -232,10 +279,38 @@ fn events(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Result
         wanted.push("sla.warning");
     }
     hold!(wanted.is_empty() || matches!(command, Command::Tick { .. }), "SLA without a look");
-    if old.status == Status::Assigned && matches!(command, Command::EndOutside { .. }) {
+    let held = held_up(old, new, command);
+    let one_step = old.status == Status::Assigned && matches!(command, Command::EndOutside { .. });
+    if one_step && held.is_none() {
         wanted.push("task.started");
     }
-    wanted.extend(rows::events(entry.what));
+    let ending = match command {
+        Command::End { ending, .. } | Command::EndOutside { ending, .. } if held.is_none() => {
+            Some(ending)
+        }
+        _ => None,
+    };
+    let asks = matches!(ending, Some(Ending::Asks(_))) || matches!(held, Some(Leave::Ask(_)));
+    let refused = matches!(ending, Some(Ending::Refused { .. }))
+        || matches!(held, Some(Leave::Refused { .. }));
+    if asks {
+        wanted.push("approval.requested");
+    }
+    let suspended = entry.what == What::Held && old.status == Status::InProgress;
+    let passed = entry.what == What::Overridden && new.assignment > old.assignment;
+    match suspended {
+        true => {}
+        false => wanted.extend(rows::events(entry.what)),
+    }
+    if passed {
+        wanted.push("task.assigned");
+    }
+    if refused && entry.what == What::Failed {
+        wanted.push("permission.denied");
+        if old.task_type != TaskType::Alert {
+            wanted.push("alert.triggered");
+        }
+    }
     if let Command::End { events, .. } = command {
         wanted.extend(events.iter().map(|event| event.event_type.as_str()));
     }

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use watchbill_core::decide::{Asked, Proof};
 use watchbill_core::decide::{
-    Command, Decided, Draft, Ending, Facts, Rejection, Rules, decide, next_due,
+    Asked, Command, Decided, Draft, Ending, Facts, Leave, Proof, Rejection, Rules, decide, next_due,
 };
 use watchbill_core::domain::{
     Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
@@ -200,11 +199,16 @@ impl Life {
         let command = self.command(step);
         let ends = match &command {
             Command::End { ending, .. } | Command::EndOutside { ending, .. } => {
-                matches!(ending, Ending::Succeeded { .. } | Ending::FailedForGood { .. })
+                matches!(
+                    ending,
+                    Ending::Succeeded { .. }
+                        | Ending::FailedForGood { .. }
+                        | Ending::Refused { .. }
+                )
             }
             Command::Cancel { .. } | Command::Reject { .. } | Command::Expire => true,
             _ => false,
-        };
+        } || matches!(check::withheld(&command), Some(Leave::Refused { .. }));
         if self.long && ends {
             return Ok(());
         }
@@ -217,7 +221,7 @@ impl Life {
         let in_words = |reason: String| {
             format!("{reason}\n  after {command:?}\n  at {} on {:?}", facts.now, self.task)
         };
-        let wanted = check::wanted(&self.task, command, &facts);
+        let wanted = check::wanted(&self.task, self.version, command, &facts);
         match (decide(Some((&self.task, self.version)), command, &facts), wanted) {
             (Ok(_), Some(false)) => Err(in_words("was accepted, must be refused".into())),
             (Err(e), Some(true)) => Err(in_words(format!("must be accepted, was refused: {e}"))),
@@ -284,18 +288,25 @@ impl Life {
             },
             1 if step.a < 4 => Command::Reject { by: "kim".into(), reason: None },
             1 if step.a < 6 => Command::Expire,
+            2 if step.a < 4 => Command::Vote { by: "kim".into(), have: 1, need: 2 },
+            2 if step.a < 8 => Command::Escalate { decide_by: self.now },
+            2 if step.a < 12 => Command::Override {
+                freeze: "release".into(),
+                by: "kim".into(),
+                reason: "it is urgent".into(),
+            },
             1 | 2 => Command::Approve { by: "kim".into(), proof: "other".into(), use_by: self.now },
             3..=9 => Command::Claim {
                 agent: if step.a == 0 { other(task.agent) } else { task.agent },
                 owner: "lambda:1".into(),
-                proof: self.proof(),
+                proof: self.proof(step),
                 assignment: match step.b {
                     0 | 1 => task.assignment.saturating_sub(1),
                     2 => task.assignment + 1,
                     _ => task.assignment,
                 },
             },
-            10..=12 => Command::ClaimOutside { owner, proof: self.proof() },
+            10..=12 => Command::ClaimOutside { owner, proof: self.proof(step) },
             13..=19 => Command::End {
                 fence: match step.b {
                     0 => task.fence.saturating_sub(1),
@@ -316,7 +327,7 @@ impl Life {
                 },
             },
             20 | 21 => {
-                Command::EndOutside { owner, ending: self.ending(step), proof: self.proof() }
+                Command::EndOutside { owner, ending: self.ending(step), proof: self.proof(step) }
             }
             22 if step.a < 3 => Command::Cancel { by: "alex".into(), reason: Some("no".into()) },
             22..=24 => Command::Answer { by: "kim".into(), answer: "yes".into() },
@@ -346,8 +357,29 @@ impl Life {
         }
     }
 
-    fn proof(&self) -> Proof {
-        Proof::granted(self.version)
+    /// Mostly leave; now and then a person is asked, or it is refused, held up, or was worked
+    /// out on another version.
+    fn proof(&self, step: &Move) -> Proof {
+        let leave = match step.random % 12 {
+            0 => Leave::Ask(self.asked()),
+            1 if step.a < 8 => Leave::Refused {
+                error: "Permission denied: no".into(),
+                earned: (step.a < 6).then_some(Earned(ReputationEvent::PermissionDenied, -8)),
+            },
+            2 => {
+                let until = self.now.plus(Duration::from_secs(1 + step.random % 9_000));
+                Leave::Hold { until, why: "a freeze".into() }
+            }
+            _ => Leave::Granted { note: None },
+        };
+        let version = self.version - u64::from(step.random % 17 == 3 && self.version > 1);
+        Proof { version, leave }
+    }
+
+    fn asked(&self) -> Asked {
+        let n = self.task.approval.as_ref().map_or(0, |approval| approval.n) + 1;
+        let approval = ApprovalId::of(&self.task.id, n);
+        Asked { approval, n, reason: "a gate".into(), asked: "x".into() }
     }
 
     fn ending(&self, step: &Move) -> Ending {
@@ -364,6 +396,10 @@ impl Life {
                 let (text, choices) = ("which?".to_owned(), vec!["a".to_owned()]);
                 let question = Some(Question { text, choices, answer: None, answered_by: None });
                 Ending::Blocked { reason: "which one?".into(), question }
+            }
+            12 => Ending::Asks(self.asked()),
+            13 if step.random.is_multiple_of(3) => {
+                Ending::Refused { error: "Permission denied: no".into(), earned: None }
             }
             11 => Ending::Suspended { resume_at: Timestamp::from_millis(5), note: "past".into() },
             _ => {

@@ -57,10 +57,19 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (InProgress, InProgress, What::Resumed),
             (InProgress, InProgress, What::Reclaimed),
             (InProgress, Failed, What::Failed),
+            (Assigned, Failed, What::Failed),
+            (Assigned, Blocked, What::Blocked),
+            (InProgress, Blocked, What::Blocked),
+            (Assigned, Assigned, What::Held),
+            (InProgress, InProgress, What::Held),
         ],
-        Command::ClaimOutside { .. } => {
-            &[(Assigned, InProgress, What::Claimed), (InProgress, InProgress, What::Renewed)]
-        }
+        Command::ClaimOutside { .. } => &[
+            (Assigned, InProgress, What::Claimed),
+            (InProgress, InProgress, What::Renewed),
+            (Assigned, Failed, What::Failed),
+            (Assigned, Blocked, What::Blocked),
+            (Assigned, Assigned, What::Held),
+        ],
         Command::End { .. } => &[
             (InProgress, Completed, What::Completed),
             (InProgress, Failed, What::Failed),
@@ -77,6 +86,7 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (Assigned, Failed, What::Failed),
             (Assigned, Assigned, What::Retrying),
             (Assigned, Blocked, What::Blocked),
+            (Assigned, Assigned, What::Held),
         ],
         Command::Cancel { .. } => &[
             (Pending, Cancelled, What::Cancelled),

@@ -1,6 +1,7 @@
 mod approvals;
 mod bodies;
 mod budget;
+mod degraded;
 mod events;
 mod identity;
 mod lists;

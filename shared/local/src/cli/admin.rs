@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::out::Style;
 use super::table::{Cell, Column, Table};
 use super::text::relative;
-use super::view::{first, list, pairs, text, time};
+use super::view::{list, text, time};
 use super::{Session, card};
 
 pub async fn stats(mut s: Session<'_>) -> Result<(), Failure> {
@@ -35,43 +35,6 @@ pub async fn health(mut s: Session<'_>) -> Result<(), Failure> {
 pub async fn openapi(s: Session<'_>) -> Result<(), Failure> {
     let answer = s.client.ask(Call::get(&["openapi.json"]), s.out).await?;
     Ok(s.out.document(&answer.body)?)
-}
-
-pub async fn agents(mut s: Session<'_>) -> Result<(), Failure> {
-    let answer = s.client.ask(Call::get(&["agents"]), s.out).await?;
-    if s.out.json {
-        return Ok(s.out.document(&answer.body)?);
-    }
-    let now = s.now();
-    let row = |agent: &Value| -> Vec<Cell> {
-        let status = text(agent, "status");
-        let style = Style::of_status(&status);
-        vec![
-            text(agent, "agent").into(),
-            text(agent, "name").into(),
-            Cell::styled(status, style),
-            text(agent, "built").into(),
-            pairs(&agent["tasks"]).into(),
-            first(agent, &["score", "reputation"]).into(),
-            text(agent, "level").into(),
-            time(agent, "last_heartbeat").map(|at| relative(at, now)).unwrap_or_default().into(),
-        ]
-    };
-    let mut table = Table {
-        columns: vec![
-            Column::whole("AGENT"),
-            Column::whole("NAME"),
-            Column::whole("STATUS"),
-            Column::spare("BUILT", 2),
-            Column::cuts("TASKS"),
-            Column::spare("SCORE", 1),
-            Column::spare("LEVEL", 1),
-            Column::spare("SEEN", 3),
-        ],
-        rows: list(&answer.value, "agents").iter().map(row).collect(),
-    };
-    table.drop_empty();
-    s.print(&table)
 }
 
 pub async fn keys(s: Session<'_>, command: KeysCommand) -> Result<(), Failure> {

@@ -72,7 +72,10 @@ pub enum Command {
         reason: String,
     },
     /// What waits for approval, or with --history what was decided
+    #[command(args_conflicts_with_subcommands = true)]
     Approvals {
+        #[command(subcommand)]
+        command: Option<ApprovalsCommand>,
         #[arg(long)]
         history: bool,
         /// How many of the history
@@ -111,7 +114,26 @@ pub enum Command {
     /// Tasks by state, agent and priority
     Stats,
     /// The agents and how they stand
-    Agents,
+    Agents {
+        #[command(subcommand)]
+        command: Option<AgentsCommand>,
+    },
+    /// What models have cost in this day and hour, and what they may
+    Budget {
+        #[command(subcommand)]
+        command: Option<BudgetCommand>,
+    },
+    /// Let a task pass a freeze of the policy
+    Override {
+        #[arg(value_name = "TASK", value_parser = id)]
+        id: String,
+        /// The freeze's name
+        #[arg(long, value_name = "NAME")]
+        freeze: String,
+        /// Why the task can't wait; kept with it
+        #[arg(long)]
+        reason: String,
+    },
     /// Whether the server and its parts are well
     Health,
     /// API keys
@@ -123,6 +145,11 @@ pub enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// The policy file: what agents may do. Read here, no server is asked
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Print the server's OpenAPI document
     Openapi,
@@ -266,6 +293,62 @@ pub struct PublishArgs {
 }
 
 #[derive(Subcommand, Debug)]
+pub enum ApprovalsCommand {
+    /// All that the approver decides on: target, payload, plan, reasons, who said yes
+    Show {
+        /// `approval_TASK-ID`, or the id of the task that waits
+        #[arg(value_parser = id)]
+        id: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AgentsCommand {
+    /// Score, level, and what it may do
+    Show {
+        /// ops, dev, faq, devops, or ops_agent and so on
+        #[arg(value_parser = id)]
+        agent: String,
+    },
+    /// What changed its score, newest first
+    Events {
+        #[arg(value_parser = id)]
+        agent: String,
+        /// How many
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum BudgetCommand {
+    /// Set limits; those that are not named stay as they are
+    Set(LimitArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct LimitArgs {
+    /// US dollars in a day, UTC
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub day_usd: Option<f64>,
+    /// Tokens in a day, UTC
+    #[arg(long, value_name = "N")]
+    pub day_tokens: Option<u64>,
+    /// US dollars in an hour
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub hour_usd: Option<f64>,
+    /// Tokens in an hour
+    #[arg(long, value_name = "N")]
+    pub hour_tokens: Option<u64>,
+    /// US dollars that one task may spend
+    #[arg(long, value_name = "USD", value_parser = usd)]
+    pub task_usd: Option<f64>,
+    /// Tokens that one task may use
+    #[arg(long, value_name = "N")]
+    pub task_tokens: Option<u64>,
+}
+
+#[derive(Subcommand, Debug)]
 pub enum KeysCommand {
     /// Make a key; it is shown once
     Create {
@@ -281,6 +364,22 @@ pub enum KeysCommand {
     Revoke {
         #[arg(value_parser = id)]
         name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum PolicyCommand {
+    /// Say what a policy file lets happen, or which line of it is wrong
+    Check {
+        /// [default: what 'watchbill serve' would take here]
+        #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print the policy that holds here: the file, or the built-in one
+    Show {
+        /// [default: what 'watchbill serve' would take here]
+        #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
     },
 }
 
@@ -326,6 +425,12 @@ pub struct AuditFilterArgs {
     /// Up to then
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
+}
+
+fn usd(text: &str) -> Result<f64, String> {
+    let usd = text.trim().trim_start_matches('$').parse::<f64>().ok();
+    let usd = usd.filter(|usd| usd.is_finite() && *usd >= 0.0);
+    usd.ok_or_else(|| "it is no amount of US dollars, such as 2.50".to_owned())
 }
 
 /// SHA-256 in hex.

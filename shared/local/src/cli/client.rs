@@ -53,6 +53,11 @@ impl Call {
         Self::new(Method::POST, path, Repeat::Unsafe)
     }
 
+    /// Putting twice puts once.
+    pub fn put(path: &[&str]) -> Self {
+        Self::new(Method::PUT, path, Repeat::Safe)
+    }
+
     /// Deleting twice deletes once, but the second answer would be another.
     pub fn delete(path: &[&str]) -> Self {
         Self::new(Method::DELETE, path, Repeat::Unsafe)

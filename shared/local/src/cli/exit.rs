@@ -26,7 +26,7 @@ pub const EXIT_CODES: &[(Exit, &str)] = &[
     (Exit::Refused, "refused: no key, a wrong one, or one without the right (401, 403)"),
     (Exit::NotFound, "not found (404)"),
     (Exit::Conflict, "conflict: it is no longer in a state that allows this (409)"),
-    (Exit::Invalid, "invalid input (400, 413, 415)"),
+    (Exit::Invalid, "invalid input (400, 413, 415), or a policy with a fault"),
     (Exit::StillWaiting, "still waiting: blocked, waiting for approval, or --wait timed out"),
     (Exit::Server, "server error, or rate limited after retries (5xx, 429)"),
     (Exit::Broken, "the audit's chain does not hold (audit verify)"),

@@ -27,6 +27,9 @@ pub enum Failure {
     Nonsense(String, String),
     #[error("{0}")]
     Local(String),
+    /// A local file was read and is not as it should be.
+    #[error("{0}")]
+    Invalid(String),
     /// What was verified does not hold.
     #[error("{0}")]
     Broken(String),
@@ -47,6 +50,7 @@ impl Failure {
             Failure::Interrupted(_) => Exit::Interrupted,
             Failure::Nonsense(..) => Exit::Server,
             Failure::Broken(_) => Exit::Broken,
+            Failure::Invalid(_) => Exit::Invalid,
             Failure::Local(_) | Failure::Output(_) => Exit::Usage,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `admin`, `audit`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -16,8 +16,10 @@ mod card;
 mod client;
 pub mod exit;
 mod failure;
+mod governance;
 pub mod out;
 mod payload;
+mod policy;
 mod submit;
 mod table;
 mod tasks;
@@ -33,7 +35,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, Global, ServeArgs};
+use args::{ApprovalsCommand, Cli, Command, Global, ServeArgs};
 use client::{Client, is_local, parse_url};
 use exit::Exit;
 use failure::Failure;
@@ -108,12 +110,13 @@ fn no_runtime(error: &std::io::Error) -> u8 {
 pub async fn run(cli: Cli, mut world: World) -> Exit {
     let stdin = std::mem::replace(&mut world.stdin, Box::new(std::io::empty()));
     let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
-    let (data, interrupt) = (world.data.clone(), world.interrupt);
+    let (data, interrupt, now) = (world.data.clone(), world.interrupt, clock.now());
     let mut out = world.into_out(cli.global.json, cli.global.no_color);
     let client = connect(&cli.global, &data, &mut out)
         .and_then(|(url, key)| Client::new(url, key, clock, entropy));
     let outcome = match (cli.command, client) {
         (Some(Command::Completions { shell }), _) => completions(shell, &mut out),
+        (Some(Command::Policy { command }), _) => policy::policy(command, now, &mut out),
         (_, Err(failure)) => Err(failure),
         (Some(command), Ok(client)) => {
             dispatch(command, Session { client: &client, out: &mut out, stdin, interrupt }).await
@@ -140,20 +143,28 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Watch(args) => watch::follow(s.client, s.out, &args).await,
         Command::Approve { id } => tasks::approve(s, &id).await,
         Command::Reject { id, reason } => tasks::reject(s, &id, &reason).await,
+        Command::Approvals { command: Some(ApprovalsCommand::Show { id }), .. } => {
+            governance::approval(s, &id).await
+        }
         Command::Approvals { history: false, .. } => tasks::approvals(s).await,
-        Command::Approvals { history: true, limit } => tasks::decisions(s, limit).await,
+        Command::Approvals { history: true, limit, .. } => tasks::decisions(s, limit).await,
         Command::Answer { id, text, choice } => tasks::answer(s, &id, &text, choice).await,
         Command::Cancel { id, reason } => tasks::change(s, &id, "cancel", reason.as_deref()).await,
         Command::Retry { id } => tasks::change(s, &id, "retry", None).await,
         Command::Timeline { id } => tasks::timeline(s, &id).await,
         Command::Publish(args) => submit::publish(s, args).await,
         Command::Stats => admin::stats(s).await,
-        Command::Agents => admin::agents(s).await,
+        Command::Agents { command } => governance::agents(s, command).await,
+        Command::Budget { command } => governance::budget(s, command).await,
+        Command::Override { id, freeze, reason } => {
+            governance::override_freeze(s, &id, &freeze, &reason).await
+        }
         Command::Health => admin::health(s).await,
         Command::Keys { command } => admin::keys(s, command).await,
         Command::Audit { command } => audit::audit(s, command).await,
         Command::Openapi => admin::openapi(s).await,
         Command::Completions { shell } => completions(shell, s.out),
+        Command::Policy { command } => policy::policy(command, s.now(), s.out),
         Command::Serve(_) => Err(Failure::Usage("serve is no client command".to_owned())),
     }
 }

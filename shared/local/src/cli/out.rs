@@ -36,9 +36,9 @@ impl Style {
 
     pub fn of_status(status: &str) -> Self {
         match status {
-            "completed" | "approved" | "healthy" | "connected" | "running" => Style::Good,
-            "failed" | "rejected" | "unhealthy" | "unreachable" => Style::Bad,
-            "pending" | "blocked" | "expired" | "degraded" => Style::Warn,
+            "completed" | "approved" | "healthy" | "connected" | "running" | "ok" => Style::Good,
+            "failed" | "rejected" | "unhealthy" | "unreachable" | "critical" => Style::Bad,
+            "pending" | "blocked" | "expired" | "degraded" | "warning" => Style::Warn,
             "in_progress" => Style::Busy,
             "cancelled" | "disabled" => Style::Dim,
             _ => Style::Plain,

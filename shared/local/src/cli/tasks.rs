@@ -168,7 +168,7 @@ fn task_row(task: &Value, now: Timestamp) -> Vec<Cell> {
 }
 
 /// A person types the id at hand: the task's will do, the task names its open approval.
-async fn approval_id(s: &mut Session<'_>, id: &str) -> Result<String, Failure> {
+pub async fn approval_id(s: &mut Session<'_>, id: &str) -> Result<String, Failure> {
     if id.starts_with("approval_") {
         return Ok(id.to_owned());
     }
@@ -197,7 +197,7 @@ pub async fn reject(mut s: Session<'_>, id: &str, reason: &str) -> Result<(), Fa
 }
 
 /// The answer to a change: the server's sentence, else how the task stands now.
-fn said(out: &mut Out, value: &Value) -> io::Result<()> {
+pub fn said(out: &mut Out, value: &Value) -> io::Result<()> {
     let message = text(value, "message");
     if !message.is_empty() {
         return out.line(&message);

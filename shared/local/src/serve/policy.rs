@@ -38,14 +38,22 @@ impl PolicyText for FileText {
 }
 
 /// The file that the policy stands in, if it does.
-pub fn path(named: Option<&Path>, env: &Env) -> Option<PathBuf> {
+fn path(named: Option<&Path>, env: &Env) -> Option<PathBuf> {
     let from_env = env.get("WATCHBILL_POLICY").filter(|path| !path.is_empty());
     let named = from_env.map(PathBuf::from).or(named.map(Path::to_owned));
     named.or_else(|| Path::new(HERE).exists().then(|| HERE.into()))
 }
 
+/// What `serve` would take in this folder, where no file is named.
+pub fn found(named: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    if let Some(named) = named.filter(|path| !path.as_os_str().is_empty()) {
+        return Ok(Some(named));
+    }
+    Ok(path(File::load(None)?.policy.as_deref(), &Env::new()))
+}
+
 /// Reads a policy file; a fault is told with the file and the line.
-pub fn load(path: &Path) -> anyhow::Result<Policy> {
+fn load(path: &Path) -> anyhow::Result<Policy> {
     read_policy(&read(path)?).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 

@@ -5,8 +5,10 @@
 
 mod audit;
 mod codes;
+mod governance;
 mod lists;
 mod peer;
+mod policy;
 mod process;
 mod submit;
 mod wait;

@@ -32,6 +32,7 @@ impl Kind {
             Kind::Choice(names) => format!("use one of {}", names.join(", ")),
             Kind::Object { .. } => "send a JSON object".into(),
             Kind::Int { least, most } => format!("send a whole number from {least} to {most}"),
+            Kind::Dollars { most } => format!("send US dollars from 0 to {most}, such as 2.50"),
             Kind::Time => "send an RFC 3339 time such as 2026-01-31T08:00:00Z".into(),
             Kind::Span => "send seconds (1 to 9999999) or a text such as '45s', '15m', '8h', \
                            '1h 30m' or '2d'"
@@ -47,7 +48,11 @@ impl Kind {
             }
             Kind::Word { most, fits, .. } => text.chars().count() <= most && fits(text),
             Kind::Choice(names) => names.contains(&text),
-            Kind::Object { .. } | Kind::Int { .. } | Kind::Time | Kind::Span => false,
+            Kind::Object { .. }
+            | Kind::Int { .. }
+            | Kind::Dollars { .. }
+            | Kind::Time
+            | Kind::Span => false,
         }
     }
 }
@@ -91,6 +96,7 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
         Kind::Int { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
+        Kind::Dollars { most } => json!({ "type": "number", "minimum": 0, "maximum": most }),
         Kind::Time => json!({ "type": "string", "format": "date-time" }),
         Kind::Span => json!({ "anyOf": [
             { "type": "string", "pattern": SPAN },

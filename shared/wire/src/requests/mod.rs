@@ -3,12 +3,14 @@
 mod admin;
 mod audit;
 mod events;
+mod governance;
 mod queries;
 mod tasks;
 
 pub use admin::{CreateKey, CreateTenant, TokenRequest};
 pub use audit::{AuditQuery, BatchQuery};
 pub use events::{EVENT_PAYLOAD_LIMIT, PublishEvent};
+pub use governance::{OverrideFreeze, SetLimits};
 pub use queries::{EventQuery, PageQuery, TaskQuery, WatchQuery};
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
 
@@ -22,6 +24,15 @@ const fn line(most: usize) -> Kind {
 /// What people and programs write at length.
 const fn prose(most: usize) -> Kind {
     Kind::Text { most, lines: true }
+}
+
+/// The same where something has to be said.
+const fn words(most: usize, like: &'static str) -> Kind {
+    Kind::Word { pattern: "[^\\s\\u0000-\\u001f\\u007f-\\u009f]", most, fits: says_something, like }
+}
+
+fn says_something(text: &str) -> bool {
+    text.chars().any(|c| !c.is_whitespace() && !c.is_control())
 }
 
 const ID: Kind = line(128);

@@ -5,7 +5,7 @@ use watchbill_core::domain::{
 use watchbill_core::redact;
 use watchbill_core::service::{Identity, NewTask, StatusChange};
 
-use super::{ID, line, prose};
+use super::{ID, line, prose, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Metadata stands in the task's header, which is read at every step: bytes of JSON.
@@ -247,12 +247,7 @@ impl Answer {
         Field::maybe("choice", line(256), "One of the choices offered."),
         Field::maybe(
             "text",
-            Kind::Word {
-                pattern: "[^\\s\\u0000-\\u001f\\u007f-\\u009f]",
-                most: 10_000,
-                fits: says_something,
-                like: "a text of at most 10000 characters that are not all blank",
-            },
+            words(10_000, "a text of at most 10000 characters that are not all blank"),
             "An answer in words.",
         ),
     ];
@@ -269,10 +264,6 @@ impl Answer {
         form.done()?;
         Ok(Self(answer))
     }
-}
-
-fn says_something(text: &str) -> bool {
-    text.chars().any(|c| !c.is_whitespace() && !c.is_control())
 }
 
 /// Why someone rejects or cancels; by query or body, or not at all.

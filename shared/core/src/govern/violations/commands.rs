@@ -1,6 +1,7 @@
 //! Looks through wrappers, pipes and nested scripts for what the rules name.
 
 use super::paths::{is_device, is_root, is_sensitive};
+use super::programs::{DECODERS, FETCHERS, INTERPRETERS, READERS, REMOTE, SHELLS, WRAPPERS};
 use super::rules::{Need, RULES, Rule, VALUES};
 use super::shell::{self, Command, Pipeline, Variables, assignment, printed};
 use super::sql;
@@ -11,78 +12,6 @@ const DEEPEST: usize = 12;
 const GUESSES: usize = 64;
 /// Functions of a script that are looked at one by one.
 const MOST_FUNCTIONS: usize = 100;
-
-/// Programs that run the rest of their words: their options that take a word more, and how
-/// many operands stand before the command.
-const WRAPPERS: &[(&str, &[&str], usize)] = &[
-    ("sudo", &["-u", "-g", "-h", "-p", "-C", "-r", "-t", "-U", "-D", "-R", "-T"], 0),
-    ("doas", &["-u", "-C"], 0),
-    ("env", &["-u", "-C", "--unset", "--chdir"], 0),
-    ("nohup", &[], 0),
-    ("time", &["-f", "-o"], 0),
-    ("nice", &["-n"], 0),
-    ("ionice", &["-c", "-n", "-p"], 0),
-    ("timeout", &["-k", "-s", "--signal", "--kill-after"], 1),
-    ("setsid", &[], 0),
-    ("stdbuf", &["-i", "-o", "-e"], 0),
-    ("exec", &["-a"], 0),
-    ("command", &[], 0),
-    ("builtin", &[], 0),
-    ("busybox", &[], 0),
-    ("toybox", &[], 0),
-    ("chroot", &["--userspec", "--groups"], 1),
-    ("nsenter", &["-t", "--target"], 0),
-    ("unshare", &[], 0),
-    ("strace", &["-e", "-o", "-p"], 0),
-    ("watch", &["-n", "--interval"], 0),
-    ("xargs", &["-I", "-n", "-P", "-L", "-d", "-a", "-E", "-s"], 0),
-    ("parallel", &["-j", "--jobs"], 0),
-    ("flock", &["-w", "-E"], 1),
-    ("runuser", &["-u", "-g"], 0),
-    ("su", &["-s", "-g"], 0),
-    ("ssh", &["-p", "-i", "-l", "-o", "-F", "-J", "-L", "-R", "-D"], 1),
-    ("systemd-run", &["-p", "--unit", "-u"], 0),
-    ("script", &[], 0),
-    ("coproc", &[], 0),
-    ("caffeinate", &[], 0),
-    ("if", &[], 0),
-    ("proxychains", &[], 0),
-];
-/// Programs that run what stands behind one of these words.
-const REMOTE: &[(&[&str], &[&str])] = &[
-    (&["docker", "podman", "nerdctl", "docker-compose"], &["exec", "run"]),
-    (&["kubectl", "oc", "k"], &["exec", "run", "debug"]),
-    (&["aws"], &["execute-command", "send-command"]),
-    (&["find"], &["-exec", "-execdir", "-ok", "-okdir"]),
-    (
-        &["fly", "flyctl", "heroku", "gcloud", "vagrant"],
-        &["ssh", "run", "run:detached", "-C", "-c"],
-    ),
-];
-const SHELLS: &[&str] = &[
-    "sh",
-    "bash",
-    "zsh",
-    "dash",
-    "ksh",
-    "ash",
-    "fish",
-    "csh",
-    "tcsh",
-    "pwsh",
-    "powershell",
-    "cmd",
-];
-/// Programs that take scripts from their input.
-const READERS: &[&str] = &["at", "batch", "crontab", "parallel"];
-const INTERPRETERS: &[&str] =
-    &["python", "perl", "ruby", "node", "nodejs", "php", "lua", "deno", "bun", "awk", "gawk"];
-const FETCHERS: &[&str] =
-    &["curl", "wget", "fetch", "lynx", "aria2c", "http", "https", "nc", "ncat", "ftp", "tftp"];
-const DECODERS: &[&str] = &[
-    "base64", "base32", "xxd", "uudecode", "openssl", "gunzip", "zcat", "gzip", "bzip2", "xz",
-    "rev", "tr", "gpg", "od",
-];
 
 /// What is wrong with a text that a shell would run.
 pub fn in_text(text: &str) -> Option<String> {
@@ -189,22 +118,18 @@ impl Look {
             return Some(what);
         }
         if ["eval", "source", ".", "trap", "alias"].contains(&program.as_str()) {
-            return unseen(&command.inner).or_else(|| {
-                let text = args.iter().map(|a| {
-                    a.split_once('=').map_or(a.as_str(), |(name, v)| {
-                        if program == "alias" {
-                            v
-                        } else {
-                            let _ = name;
-                            a
-                        }
-                    })
-                });
-                self.script(&text.collect::<Vec<_>>().join(" "))
-            });
+            // `alias NAME=SCRIPT`
+            let value = |arg: &String| match (program.as_str(), arg.split_once('=')) {
+                ("alias", Some((_, script))) => script.to_owned(),
+                _ => arg.clone(),
+            };
+            let text = args.iter().map(value).collect::<Vec<_>>().join(" ");
+            return unseen(&command.inner).or_else(|| self.script(&text));
         }
         if INTERPRETERS.iter().any(|name| program.starts_with(name)) {
-            return self.code(args);
+            let reads_input = !program.ends_with("awk") && args.iter().all(|a| a.starts_with('-'));
+            let piped = if reads_input { before } else { &[] };
+            return piped.iter().find_map(unseen_command).or_else(|| self.code(args));
         }
         self.wrapped(&program, args, command, before, sure)
     }
@@ -272,7 +197,10 @@ impl Look {
                 return Some("it starts itself without end".to_owned());
             }
             for quote in ['"', '\''] {
-                let found = code.split(quote).skip(1).step_by(2).find_map(|text| self.script(text));
+                let texts: Vec<&str> = code.split(quote).skip(1).step_by(2).collect();
+                // One by one, and as the words of one command.
+                let each = texts.iter().find_map(|text| self.script(text));
+                let found = each.or_else(|| self.script(&texts.join(" ")));
                 if found.is_some() {
                     return found;
                 }
@@ -316,6 +244,14 @@ impl Look {
         {
             args.extend(fed.split_whitespace().map(str::to_owned));
         }
+        if program == "xargs"
+            && let Some(fed) = before.last()
+            && let [lister, paths @ ..] = &fed.words[..]
+            && ["find", "ls"].contains(&self::program(lister).as_str())
+        {
+            // What is below a root folder, as good as the folder itself.
+            args.extend(paths.iter().filter(|path| path.starts_with(['/', '~', '$'])).cloned());
+        }
         for place in from..args.len().min(from + GUESSES) {
             let surely = sure && begins == Some(place);
             if let Some(what) = self.nested(&args[place..], command, before, surely) {
@@ -338,9 +274,11 @@ impl Look {
         before: &[Command],
         sure: bool,
     ) -> Option<String> {
-        // Guessing within guesses would take its time: only what surely begins is unwrapped.
+        // Guessing within guesses would take its time, and finds nothing more: the words behind
+        // are guessed at as well.
         let program = program(words.first()?);
-        let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program);
+        let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program)
+            || REMOTE.iter().any(|(names, _)| names.contains(&program.as_str()));
         if !sure && unwraps {
             return None;
         }

@@ -3,6 +3,7 @@
 //! - `rules`: what is dangerous, as data.
 //! - `shell`: a script as the commands a shell would make of it.
 //! - `commands`: looks through wrappers, pipes and nested scripts for what the rules name.
+//! - `programs`: what runs other commands, as data.
 //! - `paths`: what a path amounts to.
 //! - `sql`: statements that lose data wholesale.
 //! - `targets`: names that must be in the inventory.
@@ -15,6 +16,7 @@
 
 mod commands;
 mod paths;
+mod programs;
 mod rules;
 mod shell;
 mod sql;
@@ -134,7 +136,7 @@ fn together(fields: &Map<String, Value>) -> Vec<String> {
         let found = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(part));
         for (_, value) in found {
             match value {
-                Value::String(text) => match shlex::split(text) {
+                Value::String(text) => match shell_words::split(text).ok() {
                     Some(split) => words.extend(split),
                     None => words.push(text.clone()),
                 },

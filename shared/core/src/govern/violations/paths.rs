@@ -95,9 +95,9 @@ pub fn is_device(path: &str) -> bool {
 pub fn is_sensitive(path: &str) -> bool {
     let parts = parts(path).join("/");
     let absolute = path.starts_with('/');
-    absolute && SENSITIVE.contains(&parts.as_str())
-        || absolute && SENSITIVE_FOLDERS.iter().any(|folder| parts.starts_with(folder))
-        || parts.ends_with(".ssh/authorized_keys")
+    let is_listed = SENSITIVE.contains(&parts.as_str())
+        || SENSITIVE_FOLDERS.iter().any(|folder| parts.starts_with(folder));
+    (absolute && is_listed) || parts.ends_with(".ssh/authorized_keys")
 }
 
 /// What stands below a home, without a trailing "all of it".

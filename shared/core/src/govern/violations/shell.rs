@@ -36,8 +36,9 @@ pub fn parse(script: &str, variables: &mut Variables) -> Vec<Pipeline> {
 }
 
 fn parse_at(script: &str, variables: &mut Variables, depth: usize) -> Vec<Pipeline> {
+    // Shells pass over NUL, too.
     let script: String =
-        script.replace("\\\r\n", "").replace("\\\n", "").replace([OUT, IN, HERE], "");
+        script.replace("\\\r\n", "").replace("\\\n", "").replace([OUT, IN, HERE, '\0'], "");
     let mut scan = Scan {
         chars: script.chars().collect(),
         at: 0,
@@ -250,7 +251,7 @@ impl Scan<'_> {
                 c => text.push(c),
             }
         }
-        self.buffer.push_str(&shlex::try_quote(&text).unwrap_or_default());
+        self.buffer.push_str(&shell_words::quote(&text));
     }
 
     fn braced(&self, inside: &str, quoted: bool) -> String {
@@ -328,7 +329,7 @@ impl Scan<'_> {
     fn end_command(&mut self) {
         let text = std::mem::take(&mut self.buffer);
         let mut command = Command { inner: std::mem::take(&mut self.inner), ..Command::default() };
-        let split = shlex::split(&text).unwrap_or_else(|| {
+        let split = shell_words::split(&text).unwrap_or_else(|_| {
             text.split_whitespace().map(|word| word.replace(['\'', '"', '\\'], "")).collect()
         });
         let mut words = split.into_iter().flat_map(unbraced);

@@ -189,3 +189,71 @@ fn url_host(text: &str) -> Option<String> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     host(authority.rsplit('@').next().unwrap_or(authority))
 }
+
+#[cfg(test)]
+pub mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said_of(arguments: &Value, inventory: &Inventory) -> Option<String> {
+        find(arguments.as_object().unwrap(), inventory)
+    }
+
+    pub fn inventory() -> Inventory {
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect();
+        Inventory {
+            projects: words(&["shop"]),
+            services: words(&["api", "worker"]),
+            repositories: words(&["example/shop", "git.example.com/ops/tools"]),
+            hosts: words(&["web-1", "*.example.com", "[::1]"]),
+        }
+    }
+
+    #[test]
+    fn targets_outside_the_inventory_are_refused() {
+        let fine = [
+            json!({ "project": "shop", "service": "api", "repo": "example/shop" }),
+            json!({ "project": null, "other": "anything" }),
+            json!({ "services": ["api", "worker"] }),
+            json!({ "service": { "name": "api" } }),
+            json!({ "repository": "https://github.com/example/shop.git" }),
+            json!({ "repository": "git@github.com:example/shop.git" }),
+            json!({ "repository": "https://git.example.com/ops/tools" }),
+            json!({ "host": "WEB-1:22" }),
+            json!({ "host": "a.b.example.com." }),
+            json!({ "url": "https://user@www.example.com:8443/x?y#z" }),
+            json!({ "url": "http://[::1]:8080/" }),
+            json!({ "target": "worker" }),
+            json!({ "target": "https://www.example.com/health" }),
+        ];
+        for arguments in fine {
+            assert_eq!(said_of(&arguments, &inventory()), None, "{arguments}");
+        }
+        let wrong = [
+            json!({ "project": "shop2" }),
+            json!({ "project": 7 }),
+            json!({ "project": "SHOP" }),
+            json!({ "services": ["api", "db"] }),
+            json!({ "service": { "name": "db" } }),
+            json!({ "nested": [{ "deep": { "project": "other" } }] }),
+            json!({ "repo": "evil/shop" }),
+            json!({ "repository": "https://evil.com/example/shop" }),
+            json!({ "repository": "https://github.com/example/shop/../../evil/shop" }),
+            json!({ "host": "example.com" }),
+            json!({ "host": "evil-example.com" }),
+            json!({ "url": "https://evil.com/www.example.com" }),
+            json!({ "url": "https://www.example.com@evil.com/" }),
+            json!({ "url": "https://evil.com\\@www.example.com/" }),
+            json!({ "url": "https://evil.com#.example.com" }),
+            json!({ "url": "www.example.com" }),
+            json!({ "target": "db" }),
+            json!({ "target": true }),
+        ];
+        for arguments in wrong {
+            assert!(said_of(&arguments, &inventory()).is_some(), "{arguments}");
+        }
+        let hosts_alone = Inventory { hosts: inventory().hosts, ..Inventory::default() };
+        assert_eq!(said_of(&json!({ "project": "any" }), &hosts_alone), None);
+    }
+}

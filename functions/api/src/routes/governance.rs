@@ -1,0 +1,231 @@
+//! Agents and how far they are trusted, budgets, and freezes that a person lets a task pass.
+
+use std::collections::BTreeMap;
+
+use watchbill_core::domain::{Agent, Role, TaskId, TenantId, Timestamp};
+use watchbill_core::service::{Core, EventFilter, ServiceError, Stats};
+use watchbill_wire::{
+    AgentAnswer, AgentList, AgentView, BudgetView, Field, Kind, OverrideFreeze, PageQuery,
+    ReputationList, SetLimits, TaskChanged,
+};
+
+use super::TASK_ID;
+use crate::req::Req;
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+use crate::{AgentInfo, Fault};
+
+/// Starts of tasks that are looked through for an agent's last one.
+const STARTS: usize = 100;
+
+const AGENT: &[Field] =
+    &[Field::needed("type", Kind::Choice(Agent::SPELLINGS), "`ops` or `ops_agent`, and so on.")];
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/agents",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(list(req)),
+        doc: Doc {
+            text: "With their tasks, and how far they are trusted in the caller's tenant.",
+            errors: &[503],
+            ..Doc::new(
+                "Agents",
+                "list_agents",
+                "The agents",
+                Success::Json(|g| g.subschema_for::<AgentList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/agents/{type}",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(get(req)),
+        doc: Doc {
+            text: "Score, level, what is missing to the next one, and what it may do.",
+            path: AGENT,
+            errors: &[400, 404, 503],
+            ..Doc::new(
+                "Agents",
+                "get_agent",
+                "How an agent stands",
+                Success::Json(|g| g.subschema_for::<AgentAnswer>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/agents/{type}/events",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(events(req)),
+        doc: Doc {
+            text: "What changed its score, newest first. A page may be empty and still have a \
+                   cursor: it has looked at a part only.",
+            path: AGENT,
+            query: PageQuery::FIELDS,
+            errors: &[400, 404, 503],
+            ..Doc::new(
+                "Agents",
+                "agent_events",
+                "What changed an agent's score",
+                Success::Json(|g| g.subschema_for::<ReputationList>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/budget",
+        access: Access::Needs(Role::User),
+        handler: |req| Box::pin(budget(req)),
+        doc: Doc {
+            text: "What models have cost the caller's tenant in this day and hour, UTC, what is \
+                   set aside for calls under way, and the limits.",
+            errors: &[503],
+            ..Doc::new(
+                "Budget",
+                "get_budget",
+                "What is spent, and what may be",
+                Success::Json(|g| g.subschema_for::<BudgetView>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Put,
+        path: "/budget/limits",
+        access: Access::Needs(Role::Admin),
+        handler: |req| Box::pin(set_limits(req)),
+        doc: Doc {
+            text: "The tenant's own limits, above the policy's. What is left out stays as it is. \
+                   Other instances may go by the old ones for 30 s more.",
+            body: Some(Body {
+                fields: SetLimits::FIELDS,
+                required: true,
+                one_of: false,
+                example: r#"{"day_usd":5.00,"hour_tokens":20000}"#,
+            }),
+            errors: &[400, 413, 415, 503],
+            ..Doc::new(
+                "Budget",
+                "set_budget_limits",
+                "Set limits",
+                Success::Json(|g| g.subschema_for::<BudgetView>()),
+            )
+        },
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/tasks/{id}/override",
+        access: Access::Needs(Role::Approver),
+        handler: |req| Box::pin(override_freeze(req)),
+        doc: Doc {
+            text: "Lets this one task pass a freeze of the policy. The freeze says who may: 403 \
+                   for others. 404 where the policy has no such freeze.",
+            path: TASK_ID,
+            body: Some(Body {
+                fields: OverrideFreeze::FIELDS,
+                required: true,
+                one_of: false,
+                example: r#"{"freeze":"year-end","reason":"the fix of the outage"}"#,
+            }),
+            errors: &[400, 404, 409, 413, 415, 503],
+            ..Doc::new(
+                "Tasks",
+                "override_freeze",
+                "Let a task pass a freeze",
+                Success::Json(|g| g.subschema_for::<TaskChanged>()),
+            )
+        },
+    },
+];
+
+async fn list(req: Req) -> Answer {
+    let stats = req.core().stats(&req.caller().tenant).await?;
+    let mut agents = Vec::new();
+    for info in &req.state.shared().agents {
+        agents.push(view(req.core(), &req.caller().tenant, info, &stats).await?);
+    }
+    json(&AgentList { success: true, count: agents.len(), agents })
+}
+
+async fn get(req: Req) -> Answer {
+    let agent = req.param("type", Agent::parse)?;
+    let info = info(&req, agent)?;
+    let (core, tenant) = (req.core(), &req.caller().tenant);
+    let mut view = view(core, tenant, info, &core.stats(tenant).await?).await?;
+    view.last_heartbeat = view.last_heartbeat.max(last_start(core, tenant, agent).await?);
+    json(&AgentAnswer { success: true, agent: view })
+}
+
+async fn events(req: Req) -> Answer {
+    let agent = req.param("type", Agent::parse)?;
+    info(&req, agent)?;
+    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let (core, tenant) = (req.core(), &req.caller().tenant);
+    let page = core.reputation_events(tenant, agent, query.limit, query.cursor).await?;
+    json(&ReputationList::new(agent, page))
+}
+
+fn info(req: &Req, agent: Agent) -> Result<&AgentInfo, Fault> {
+    let found = req.state.shared().agents.iter().find(|info| info.agent == agent);
+    let none = || ServiceError::NotFound { what: "agent", id: agent.to_string() };
+    Ok(found.ok_or_else(none)?)
+}
+
+async fn view(
+    core: &Core,
+    tenant: &TenantId,
+    info: &AgentInfo,
+    stats: &Stats,
+) -> Result<AgentView, Fault> {
+    let mut tasks = BTreeMap::<String, u64>::new();
+    for row in stats.rows.iter().filter(|row| row.agent == info.agent) {
+        *tasks.entry(row.status.as_str().to_owned()).or_default() += row.count;
+    }
+    let standing = core.standing(tenant, info.agent).await?;
+    let rules = &core.rules().reputation;
+    Ok(AgentView::new(info.agent, info.built, info.status.clone(), tasks, &standing, rules))
+}
+
+/// When it last began a task, if that is among the latest starts.
+async fn last_start(
+    core: &Core,
+    tenant: &TenantId,
+    agent: Agent,
+) -> Result<Option<Timestamp>, Fault> {
+    let filter = EventFilter { event_type: Some("task.started".into()), ..EventFilter::default() };
+    let page = core.events(tenant, &filter, STARTS, None).await?;
+    let mut own = page.events.iter().filter(|event| event.source_agent == agent.as_str());
+    Ok(own.next().map(|event| event.timestamp))
+}
+
+async fn budget(req: Req) -> Answer {
+    shown_budget(req.core(), &req.caller().tenant).await
+}
+
+async fn set_limits(mut req: Req) -> Answer {
+    let body = req.body().await?;
+    let set = SetLimits::read(&body)?;
+    let (core, caller) = (req.core(), req.caller());
+    if !set.is_empty() {
+        let limits = set.applied_to(core.budget_limits(&caller.tenant).await?);
+        core.set_budget_limits(caller, limits).await?;
+    }
+    shown_budget(core, &caller.tenant).await
+}
+
+async fn shown_budget(core: &Core, tenant: &TenantId) -> Answer {
+    let state = core.budget(tenant).await?;
+    let limits = core.budget_limits(tenant).await?;
+    json(&BudgetView::new(&state, &limits, core.clock().now()))
+}
+
+async fn override_freeze(mut req: Req) -> Answer {
+    let id = req.param("id", TaskId::parse)?;
+    let body = req.body().await?;
+    let OverrideFreeze { freeze, reason } = OverrideFreeze::read(&body)?;
+    let full = req.core().override_freeze(req.caller(), &id, &freeze, &reason).await?;
+    let message = format!("Task may pass freeze '{freeze}', says {}", req.caller().name);
+    let (task_id, status) = (full.task.id.clone(), full.task.status);
+    json(&TaskChanged { success: true, task_id, status, message, task: full.into() })
+}

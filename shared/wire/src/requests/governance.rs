@@ -1,0 +1,98 @@
+use watchbill_core::govern::{Amount, BudgetLimits};
+
+use super::{line, words};
+use crate::form::{BadForm, Field, Form, Kind};
+
+/// Of either, for any period: far above what anyone spends, far below what overflows.
+const MOST_USD: u32 = 1_000_000;
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+
+const fn usd(name: &'static str, doc: &'static str) -> Field {
+    Field::maybe(name, Kind::Dollars { most: MOST_USD }, doc)
+}
+
+const fn tokens(name: &'static str, doc: &'static str) -> Field {
+    Field::maybe(name, Kind::Int { least: 0, most: MOST_TOKENS }, doc)
+}
+
+/// The body of `PUT /budget/limits`. What is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetLimits {
+    day: Change,
+    hour: Change,
+    task: Change,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Change {
+    micro_usd: Option<u64>,
+    tokens: Option<u64>,
+}
+
+impl SetLimits {
+    pub const FIELDS: &[Field] = &[
+        usd("day_usd", "US dollars that may be spent in a day, UTC."),
+        tokens("day_tokens", "Tokens that models may use in a day, UTC."),
+        usd("hour_usd", "US dollars that may be spent in an hour."),
+        tokens("hour_tokens", "Tokens that models may use in an hour."),
+        usd("task_usd", "US dollars that one task may spend."),
+        tokens("task_tokens", "Tokens that one task may use."),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let mut change =
+            |usd, tokens| Change { micro_usd: form.micro_dollars(usd), tokens: form.int(tokens) };
+        let set = Self {
+            day: change("day_usd", "day_tokens"),
+            hour: change("hour_usd", "hour_tokens"),
+            task: change("task_usd", "task_tokens"),
+        };
+        form.done().map(|()| set)
+    }
+
+    /// Whether no limit is to be changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn applied_to(self, limits: BudgetLimits) -> BudgetLimits {
+        let apply = |change: Change, old: Amount| Amount {
+            micro_usd: change.micro_usd.unwrap_or(old.micro_usd),
+            tokens: change.tokens.unwrap_or(old.tokens),
+        };
+        BudgetLimits {
+            day: apply(self.day, limits.day),
+            hour: apply(self.hour, limits.hour),
+            task: apply(self.task, limits.task),
+        }
+    }
+}
+
+/// The body of `POST /tasks/{id}/override`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverrideFreeze {
+    pub freeze: String,
+    pub reason: String,
+}
+
+impl OverrideFreeze {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("freeze", line(128), "The freeze's name, as the policy has it."),
+        Field::needed(
+            "reason",
+            words(500, "a text of at most 500 characters that are not all blank"),
+            "Why the task can't wait; it is kept and shown.",
+        ),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let (freeze, reason) = (form.text("freeze"), form.text("reason"));
+        form.done()?;
+        let (Some(freeze), Some(reason)) = (freeze, reason) else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self { freeze, reason })
+    }
+}

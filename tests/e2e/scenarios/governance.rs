@@ -1,0 +1,176 @@
+//! Levels, policy, links: what governance does, seen from outside.
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::notices::told;
+use super::tasks::id;
+use crate::e2e::{Backend, Settings, World};
+use crate::rig::Client;
+
+fn deployment(environment: &str) -> Value {
+    json!({"type": "deploy", "payload": {"project": "shop", "environment": environment}})
+}
+
+async fn standing(client: &Client) -> (f64, String) {
+    let agent = client.get("/agents/ops").await.ok()["agent"].clone();
+    let level = agent["level"].as_str().expect("an agent has a level").to_owned();
+    (agent["score"].as_f64().expect("an agent has a score"), level)
+}
+
+/// Waits until the agent's standing is as it should be.
+async fn until_standing(client: &Client, wanted: (f64, &str)) {
+    let mut seen = standing(client).await;
+    for _ in 0..200 {
+        if (seen.0, seen.1.as_str()) == wanted {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        seen = standing(client).await;
+    }
+    panic!("the agent stands at {seen:?}, wanted {wanted:?}");
+}
+
+async fn cancel<B: Backend>(world: &World<B>, task: &str) {
+    world.agent.post(&format!("/tasks/{task}/cancel"), json!({})).await.ok();
+    world.user.until(task, "cancelled").await;
+}
+
+/// A new agent deploys nowhere but in a sandbox; a person may let one plan pass; its first
+/// success lifts it.
+pub async fn a_level_is_earned<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    assert_eq!(standing(&world.user).await, (100.0, "sandbox_only".to_owned()));
+    let task = id(&world.agent.submit(deployment("staging")).await);
+    let blocked = world.user.until(&task, "blocked").await;
+    let approval = format!("approval_{task}");
+    assert_eq!(blocked["approval_id"], json!(approval));
+    let shown = world.user.get(&format!("/approvals/{approval}")).await.ok()["approval"].clone();
+    let reasons = shown["reasons"].to_string();
+    assert!(reasons.contains("staging_access") && reasons.contains("sandbox_only"), "{reasons}");
+    assert_eq!(shown["shown"]["target"]["environment"], "staging");
+    world.approver.post(&format!("/approvals/{approval}/approve"), json!({})).await.ok();
+    // It runs now, as far as it can: nothing is there that deploys.
+    let events = world.user.events_until(&task, "task.started").await;
+    assert!(events.iter().any(|event| event["event_type"] == "approval.approved"), "{events:?}");
+    let blocked = world.user.until(&task, "blocked").await;
+    let why = blocked["error"].as_str().unwrap_or_default();
+    assert!(why.contains("no deployer is configured"), "{why}");
+    let timeline = world.user.timeline(&task).await;
+    let passed = timeline.iter().any(|entry| {
+        entry["text"].as_str().is_some_and(|text| text.contains("let through by approval"))
+    });
+    assert!(passed, "what let it pass is recorded: {timeline:?}");
+    cancel(&world, &task).await;
+    let first = json!({"type": "monitor", "payload": {"service": "system"}});
+    let first = id(&world.agent.submit(first).await);
+    world.user.until(&first, "completed").await;
+    until_standing(&world.user, (102.0, "staging_access")).await;
+    let task = id(&world.agent.submit(deployment("staging")).await);
+    let blocked = world.user.until(&task, "blocked").await;
+    assert!(blocked["approval_id"].is_null(), "its level lets it: {blocked}");
+    cancel(&world, &task).await;
+    let events = world.user.all("/agents/ops_agent/events?", "events").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0]["event"], &events[0]["delta"]), (&json!("task_success"), &json!(2)));
+    world.end().await;
+}
+
+/// What policy refuses fails, costs the agent, and is told; a dangerous command even more.
+pub async fn what_policy_refuses_is_recorded<B: Backend>() {
+    let policy = r#"{"gates": {"all": "off"}, "tools": [{"name": "no-bank", "tools": ["deploy"],
+        "when": "args.project == 'bank'", "say": "deny", "reason": "the bank deploys itself"},
+        {"name": "others", "tools": ["deploy"], "when": "args.project != 'bank'", "say": "allow",
+        "reason": "anything else goes"}]}"#;
+    let settings = Settings { policy: Some(policy), ..Settings::default() };
+    let world = World::<B>::start(settings).await;
+    let payload = json!({"project": "bank", "environment": "sandbox"});
+    let task = json!({"type": "deploy", "payload": payload});
+    let task = id(&world.agent.submit(task).await);
+    let failed = world.user.until(&task, "failed").await;
+    let why = failed["error"].as_str().unwrap_or_default();
+    assert!(why.starts_with("Permission denied: ") && why.contains("no-bank"), "{why}");
+    assert!(failed["started_at"].is_null(), "{failed}");
+    until_standing(&world.user, (92.0, "sandbox_only")).await;
+    let events = world.user.events_until(&task, "permission.denied").await;
+    assert!(events.iter().any(|event| event["event_type"] == "alert.triggered"), "{events:?}");
+    // The alert makes a task of its own.
+    let mut alerts = Vec::new();
+    for _ in 0..300 {
+        alerts = world.user.all("/tasks?type=alert&status=completed", "tasks").await;
+        if !alerts.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let alert = alerts.first().expect("the alert is looked after");
+    assert_eq!(alert["payload"]["alert_type"], "permission_denied");
+    let task = id(&world.agent.submit(deployment("sandbox")).await);
+    let blocked = world.user.until(&task, "blocked").await;
+    assert!(blocked["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{blocked}");
+    cancel(&world, &task).await;
+    world.end().await;
+}
+
+/// A notice of an approval shows what is asked, with a link: looking decides nothing, the
+/// first click does, and the second is told so.
+pub async fn a_link_decides_once<B: Backend>() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let webhook = Some(format!("http://{address}/hooks/watchbill"));
+    let world = World::<B>::start(Settings { webhook, ..Settings::default() }).await;
+    let urgent = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P0"});
+    let (told, task) = tokio::join!(told(&listener, 204), world.agent.submit(urgent));
+    let (notice, task) = (told.1, id(&task));
+    assert_eq!(notice["type"], "approval.requested");
+    let approval = &notice["approval"];
+    assert_eq!(approval["approval_id"], json!(format!("approval_{task}")));
+    let text = approval["text"].as_str().expect("it is shown what is asked");
+    let hash = approval["plan_hash"].as_str().expect("a hash");
+    assert!(text.contains("monitor") && text.contains(&hash[..12]), "{text}");
+    let url = approval["url"].as_str().expect("a link");
+    let (_, token) = url.rsplit_once("/links/").expect("a link");
+    let here = format!("{}/links/{token}", world.backend.url());
+    let browser = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
+    let browser = browser.expect("a client needs nothing from outside");
+    for _ in 0..2 {
+        let page = browser.get(&here).send().await.expect("it answers");
+        assert_eq!(page.status(), 200);
+        let page = page.text().await.expect("a page");
+        assert!(page.contains("Approve") && page.contains("<form method=\"post\">"), "{page}");
+    }
+    assert_eq!(world.user.task(&task).await["status"], "pending", "looking decides nothing");
+    let click = |token: String| {
+        let url = format!("{}/links/{token}", world.backend.url());
+        let form = "application/x-www-form-urlencoded";
+        browser.post(url).header("content-type", form).body("decision=approve").send()
+    };
+    let mut forged = token.to_owned();
+    forged.replace_range(3..4, if &forged[3..4] == "A" { "B" } else { "A" });
+    assert_eq!(click(forged).await.expect("it answers").status(), 403);
+    let (one, other) = tokio::join!(click(token.to_owned()), click(token.to_owned()));
+    let answers = [one.expect("it answers").status(), other.expect("it answers").status()];
+    assert!(answers.contains(&reqwest::StatusCode::OK), "{answers:?}");
+    assert!(answers.contains(&reqwest::StatusCode::CONFLICT), "a double click: {answers:?}");
+    assert_eq!(click(token.to_owned()).await.expect("it answers").status(), 409);
+    world.user.until(&task, "completed").await;
+    let history = world.user.all("/approvals/history?", "history").await;
+    assert_eq!(history[0]["approved_by"], "on-call");
+    world.end().await;
+}
+
+/// Two must say yes where policy asks for two.
+pub async fn two_must_approve_where_policy_says_so<B: Backend>() {
+    let policy = Some(r#"{"gates": {"all": "on"}, "quorum": 2}"#);
+    let world = World::<B>::start(Settings { policy, ..Settings::default() }).await;
+    let urgent = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
+    let task = id(&world.agent.submit(urgent).await);
+    let approve = format!("/approvals/approval_{task}/approve");
+    let first = world.approver.post(&approve, json!({})).await.ok();
+    assert!(first["message"].as_str().is_some_and(|said| said.contains("1 of 2")), "{first}");
+    world.approver.post(&approve, json!({})).await.refused(409);
+    assert_eq!(world.user.task(&task).await["status"], "pending");
+    world.admin.post(&approve, json!({})).await.ok();
+    world.user.until(&task, "completed").await;
+    world.end().await;
+}
