@@ -31,6 +31,7 @@ class Control(BaseHTTPRequestHandler):
     /sweep     {"stack": name}: the minute's tick, now
     /restart   {"stack": name}: every function starts cold at its next call
     /left      {"stack": name} → messages that are left, and faults in the logs
+    /log       {"stack": name} → {"text": …}, all that its functions have logged
     /subscribe {"stack": name, "pattern": {…}} → {"queue": …}, fed by a rule on the bus
     /received  {"queue": …} → {"bodies": […]}, waits a moment for the first
     """

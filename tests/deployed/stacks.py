@@ -155,6 +155,10 @@ class Bed:
                            if re.search(r"\bERROR\b|panicked", line)]
         return {"messages": messages, "faults": faults}
 
+    def on_log(self, stack):
+        logs = (self.folder / "logs" / function for function in self.all(stack, "AWS::Lambda::Function").values())
+        return {"text": "\n".join(log.read_text(errors="replace") for log in logs if log.exists())}
+
     def on_subscribe(self, stack, pattern):
         name = f"{stack}-listener-{next(self.numbers)}"
         url = self.aws["sqs"].create_queue(QueueName=name)["QueueUrl"]

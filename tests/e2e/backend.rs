@@ -76,6 +76,9 @@ pub trait Backend: Sized {
     /// Waits until nothing moves any more: all that is to run has run, and is recorded.
     async fn settled(&self, anyone: &Client);
 
+    /// All that its processes have logged.
+    async fn log(&self) -> String;
+
     /// What only this back end can see of leftovers, such as dead letters.
     async fn assert_nothing_left(&self);
 }

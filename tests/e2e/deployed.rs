@@ -88,6 +88,10 @@ impl Backend for Deployed {
         assert!(came, "it does not come to rest:\n{}", left.join("\n"));
     }
 
+    async fn log(&self) -> String {
+        self.bed.ask("log", &self.stack).await["text"].as_str().expect("a text").to_owned()
+    }
+
     async fn assert_nothing_left(&self) {
         let left = self.bed.ask("left", &self.stack).await;
         assert_eq!(left["messages"], json!({}), "lanes and dead letters are empty");

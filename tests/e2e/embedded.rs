@@ -62,6 +62,10 @@ impl Backend for Embedded {
         settled(anyone).await;
     }
 
+    async fn log(&self) -> String {
+        format!("{}\n{}", self.launch.said("stderr"), self.launch.said("stdout"))
+    }
+
     async fn assert_nothing_left(&self) {
         let log = self.launch.said("stderr");
         assert!(!log.contains("ERROR"), "something is logged as a fault: {log}");

@@ -5,6 +5,7 @@ pub mod approvals;
 pub mod events;
 pub mod governance;
 pub mod notices;
+pub mod redaction;
 pub mod sla;
 pub mod tasks;
 pub mod workers;
@@ -55,6 +56,9 @@ macro_rules! run_scenarios {
             ]
             notices [
                 a_failure_is_told
+            ]
+            redaction [
+                no_secret_is_shown_told_or_logged
             ]
             sla [
                 marks_are_noticed_while_it_waits_for_approval
