@@ -53,8 +53,7 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: Arc::new(MemoryWake::new()),
         };
-        let core = Core::new(ports, Arc::new(rules), 1)
-            .governed_by(Governance::fixed(policy));
+        let core = Core::new(ports, Arc::new(rules), 1).governed_by(Governance::fixed(policy));
         Self { store, clock, lanes: Arc::new(MemoryLanes::new()), core }
     }
 

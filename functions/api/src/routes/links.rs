@@ -115,11 +115,7 @@ async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
     Ok(Said { title, text: render_approval(&view), open })
 }
 
-async fn open_and_decide(
-    state: &ApiState,
-    token: &str,
-    choice: LinkChoice,
-) -> Result<Said, Fault> {
+async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> Result<Said, Fault> {
     let link = link(state, token).await?;
     let decision = match choice {
         LinkChoice::Approve => LinkDecision::Approve,

@@ -1,7 +1,4 @@
-//! The ledger and the events that come of it, with a feed that repeats itself and a recorder
-//! that dies.
-
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+//! A store, its feed, and recorders that read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,9 +13,7 @@ use watchbill_core::domain::{
 use watchbill_core::govern::{ReputationEvent, ReputationFold};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
-use watchbill_core::ports::{
-    Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
-};
+use watchbill_core::ports::{Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write};
 use watchbill_core::repo::Fold;
 use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports, REPUTATION_FOLD};
 use watchbill_recorder::Recorder;
@@ -26,24 +21,24 @@ use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy,
 };
 
-struct World {
-    store: Arc<MemoryStore>,
-    clock: Arc<FakeClock>,
-    bus: Arc<MemoryBus>,
-    core: Core,
-    entropy: Arc<SeededEntropy>,
+pub struct World {
+    pub store: Arc<MemoryStore>,
+    pub clock: Arc<FakeClock>,
+    pub bus: Arc<MemoryBus>,
+    pub core: Core,
+    pub entropy: Arc<SeededEntropy>,
 }
 
-fn tenant() -> TenantId {
+pub fn tenant() -> TenantId {
     TenantId::default()
 }
 
-fn caller() -> Caller {
+pub fn caller() -> Caller {
     Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() }
 }
 
 impl World {
-    fn new(seed: u64, percent: u64) -> Self {
+    pub fn new(seed: u64, percent: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let entropy = Arc::new(SeededEntropy::new(seed));
@@ -62,11 +57,11 @@ impl World {
         Self { store, clock, bus: Arc::new(MemoryBus::new()), core, entropy }
     }
 
-    fn recorder(&self) -> Recorder {
+    pub fn recorder(&self) -> Recorder {
         Recorder::new(self.core.clone(), self.bus.clone())
     }
 
-    async fn create(&self, priority: Priority) -> TaskId {
+    pub async fn create(&self, priority: Priority) -> TaskId {
         let new = NewTask {
             tenant: tenant(),
             task_type: TaskType::Monitor,
@@ -86,7 +81,7 @@ impl World {
         self.core.create_task(new).await.unwrap().task.task.id
     }
 
-    async fn claim(&self, id: &TaskId) -> u64 {
+    pub async fn claim(&self, id: &TaskId) -> u64 {
         let stored = self.core.stored_task(&tenant(), id).await.unwrap().unwrap();
         let (task, proof) = (stored.value, Proof::granted(stored.version));
         let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
@@ -96,7 +91,7 @@ impl World {
         self.core.command(&tenant(), id, &command).await.unwrap().value.fence
     }
 
-    async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+    pub async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
         let event = match ending {
             Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
             _ => ReputationEvent::TaskFailure,
@@ -110,7 +105,7 @@ impl World {
 
     /// Puts a task's item back as it is, as the sweeper does to look again later, or as a
     /// build with another schema would.
-    async fn rewrite(&self, id: &TaskId, schema: u16) {
+    pub async fn rewrite(&self, id: &TaskId, schema: u16) {
         let key = watchbill_core::repo::task_key(&tenant(), id);
         let old = self.store.get(&key).await.unwrap().unwrap();
         let item = NewItem {
@@ -128,7 +123,7 @@ impl World {
         self.store.commit(Commit { id, writes }).await.unwrap();
     }
 
-    async fn publish(&self, n: u64) {
+    pub async fn publish(&self, n: u64) {
         let new = NewEvent {
             tenant: tenant(),
             event_type: "deploy.failed".into(),
@@ -145,7 +140,7 @@ impl World {
     }
 
     /// A day's work: done, failed and retried, cancelled, waiting, published.
-    async fn history(&self) {
+    pub async fn history(&self) {
         for n in 0..6u64 {
             let id = self.create(Priority::P2).await;
             for _ in 0..n * 2 {
@@ -166,11 +161,11 @@ impl World {
         }
     }
 
-    fn changes(&self) -> Vec<Change> {
+    pub fn changes(&self) -> Vec<Change> {
         self.store.changes(0, usize::MAX).into_iter().map(|(_, change)| change).collect()
     }
 
-    async fn entries(&self) -> Vec<Entry> {
+    pub async fn entries(&self) -> Vec<Entry> {
         let ledger = LedgerReader::new(self.store.clone(), tenant());
         let mut entries = Vec::new();
         let mut seq = 1;
@@ -184,7 +179,7 @@ impl World {
     /// Every change of every task and every published event stands in the ledger once, a
     /// task's in order; the chain holds; the bus had each event; the counts are those that
     /// a rebuild gives.
-    async fn assert_whole(&self) {
+    pub async fn assert_whole(&self) {
         verify(self.store.clone(), &tenant()).await.unwrap();
         let entries = self.entries().await;
         let mut versions: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
@@ -220,7 +215,7 @@ impl World {
 
     /// Scores as a reader has them are those of a rebuild; each change of a level stands in
     /// the ledger once, right after what brought it.
-    async fn assert_standings(&self, entries: &[Entry]) {
+    pub async fn assert_standings(&self, entries: &[Entry]) {
         let rules = &self.core.rules().reputation;
         let mut fold = ReputationFold::default();
         let mut wanted = Vec::new();
@@ -250,7 +245,7 @@ impl World {
         assert_eq!(level(&kept), level(&rebuilt), "a changed level is kept at once");
     }
 
-    async fn assert_counts(&self) {
+    pub async fn assert_counts(&self) {
         let ledger = LedgerReader::new(self.store.clone(), tenant());
         let mut rebuilt = StatsFold::default();
         let mut seq = 1;
@@ -274,7 +269,7 @@ impl World {
 }
 
 /// Records in batches of some size, again where the recorder asks for it.
-async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
+pub async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
     for batch in changes.chunks(size) {
         for attempt in 0.. {
             match recorder.record(batch).await {
@@ -287,7 +282,7 @@ async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
 }
 
 /// The same changes with keys in any order, each key's own in order.
-fn mixed(changes: &[Change], seed: u64) -> Vec<Change> {
+pub fn mixed(changes: &[Change], seed: u64) -> Vec<Change> {
     let dice = SeededEntropy::new(seed);
     let mut by_key: BTreeMap<Key, Vec<Change>> = BTreeMap::new();
     for change in changes.iter().rev() {
@@ -304,221 +299,4 @@ fn mixed(changes: &[Change], seed: u64) -> Vec<Change> {
         }
     }
     out
-}
-
-#[tokio::test]
-async fn feed_repeated_and_replayed_leaves_the_ledger_as_it_is() {
-    for seed in 0..8 {
-        let world = World::new(seed, 0);
-        world.history().await;
-        let changes = world.changes();
-        let recorder = world.recorder();
-        feed(&recorder, &mixed(&changes, seed), 1 + seed as usize * 5).await;
-        recorder.save().await.unwrap();
-        world.assert_whole().await;
-        let before = world.entries().await;
-        // The same recorder, a new one right after, and a new one a day later; each given
-        // the whole history in another order.
-        feed(&recorder, &mixed(&changes, seed + 100), 7).await;
-        feed(&world.recorder(), &mixed(&changes, seed + 200), 7).await;
-        world.clock.advance(Duration::from_secs(24 * 3_600));
-        feed(&world.recorder(), &mixed(&changes, seed + 300), 1).await;
-        assert_eq!(world.entries().await.len(), before.len(), "seed {seed}");
-        assert_eq!(world.entries().await, before, "seed {seed}");
-        world.assert_whole().await;
-    }
-}
-
-/// The feed's images may be newer than the change they come with.
-#[tokio::test]
-async fn changes_that_come_with_newer_images_are_recorded_once() {
-    let world = World::new(1, 0);
-    let recorder = world.recorder();
-    let id = world.create(Priority::P2).await;
-    let mut seen = 0;
-    for round in 0..20 {
-        let fence = world.claim(&id).await;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
-        world.end(&id, fence, ending).await;
-        if round % 3 == 0 {
-            // All but the newest, with the image as it is now.
-            let changes = world.store.changes(seen, usize::MAX);
-            let (last, older) = changes.split_last().unwrap();
-            for (_, change) in older {
-                recorder.record(std::slice::from_ref(change)).await.unwrap();
-            }
-            seen = last.0 - 1;
-        }
-    }
-    feed(&recorder, &world.changes(), 5).await;
-    world.assert_whole().await;
-}
-
-#[tokio::test]
-async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same_ids() {
-    for at in 0..6 {
-        let world = World::new(at, 0);
-        world.history().await;
-        let changes = world.changes();
-        let (first, rest) = changes.split_at(changes.len() / 6 * at as usize);
-        feed(&world.recorder(), first, 4).await;
-        // It appends, and dies before the bus has taken anything.
-        let dying = world.recorder();
-        if at > 0 {
-            dying.catch_up().await.unwrap();
-        }
-        world.bus.refuse_next(1);
-        let before = world.entries().await.len();
-        let answer = dying.record(rest).await;
-        assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
-        assert!(world.entries().await.len() > before, "it had appended");
-        drop(dying);
-        let next = world.recorder();
-        next.catch_up().await.unwrap();
-        feed(&next, rest, 9).await;
-        next.save().await.unwrap();
-        world.assert_whole().await;
-        // A repeat is the very same event.
-        let mut by_id = BTreeMap::new();
-        for (_, event) in world.bus.events() {
-            let known = by_id.entry(event.event_id.clone()).or_insert_with(|| event.clone());
-            assert_eq!(*known, event);
-        }
-    }
-}
-
-#[tokio::test]
-async fn answers_lost_while_appending_lose_and_double_nothing() {
-    for seed in 0..25 {
-        let world = World::new(seed, 30);
-        world.history().await;
-        feed(&world.recorder(), &world.changes(), 3).await;
-        let again = world.recorder();
-        feed(&again, &world.changes(), 11).await;
-        world.assert_whole().await;
-    }
-}
-
-/// A rolling deployment has two for a while: each change is recorded once all the same.
-#[tokio::test]
-async fn two_recorders_at_one_ledger_record_each_change_once() {
-    for seed in 0..10 {
-        let world = World::new(seed, 5);
-        world.history().await;
-        let changes = world.changes();
-        let (one, other) = (world.recorder(), world.recorder());
-        tokio::join!(feed(&one, &changes, 4), feed(&other, &changes, 6));
-        world.assert_whole().await;
-    }
-}
-
-#[tokio::test]
-async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
-    let world = World::new(1, 0);
-    world.history().await;
-    let recorder = world.recorder();
-    feed(&recorder, &world.changes(), 5).await;
-    let seen = world.store.last_seq();
-    world.clock.step_wall(world.clock.now().minus(Duration::from_secs(3_600)));
-    world.publish(100).await;
-    let new: Vec<Change> =
-        world.store.changes(seen, usize::MAX).into_iter().map(|(_, change)| change).collect();
-    feed(&recorder, &new, 5).await;
-    let newest = world.core.events(&tenant(), &Default::default(), 1, None).await.unwrap();
-    assert_eq!(newest.events[0].event_id.as_str(), "e-100", "the newest is seen at once");
-    // A new process, the history again, with the clock still behind.
-    feed(&world.recorder(), &mixed(&world.changes(), 3), 5).await;
-    world.assert_whole().await;
-    let last = newest.events[0].event_id.clone();
-    let after = world
-        .core
-        .events_after(&tenant(), &Default::default(), Some(&last), 5, Duration::ZERO)
-        .await;
-    assert_eq!(after.unwrap().len(), 0, "a follower finds its place again");
-}
-
-#[tokio::test]
-async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
-    let world = World::new(1, 0);
-    let id = world.create(Priority::P2).await;
-    world.rewrite(&id, 2).await;
-    let recorder = world.recorder();
-    let answer = recorder.record(&world.changes()).await;
-    assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
-    assert_eq!(world.entries().await.len(), 0);
-    // The newer build is here.
-    world.rewrite(&id, 1).await;
-    feed(&recorder, &world.changes(), 5).await;
-    assert_eq!(world.entries().await.len(), 1, "created, once");
-}
-
-#[tokio::test]
-async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
-    let world = World::new(1, 0);
-    let id = world.create(Priority::P2).await;
-    for _ in 0..3 {
-        let fence = world.claim(&id).await;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
-        world.end(&id, fence, ending).await;
-    }
-    // The feed lags: each change comes with the image of the last.
-    feed(&world.recorder(), &world.changes(), 1).await;
-    let outcomes: Vec<bool> = world
-        .entries()
-        .await
-        .iter()
-        .filter_map(|entry| match entry {
-            Entry::Task(entry) => Some(entry.change.outcome.is_some()),
-            Entry::Published(_) | Entry::Record(_) => None,
-        })
-        .collect();
-    assert_eq!(outcomes, [false, false, true, false, true, false, true]);
-}
-
-/// The sweeper writes an item back without a change: that is no entry, and hides none.
-#[tokio::test]
-async fn a_version_without_a_change_is_no_entry() {
-    for size in [1, 2, 10] {
-        let world = World::new(1, 0);
-        let id = world.create(Priority::P2).await;
-        world.rewrite(&id, 1).await;
-        let fence = world.claim(&id).await;
-        world.rewrite(&id, 1).await;
-        world.end(&id, fence, Ending::Succeeded { result: Body::default() }).await;
-        let recorder = world.recorder();
-        for again in [&recorder, &world.recorder()] {
-            feed(again, &world.changes(), size).await;
-        }
-        let versions: Vec<u64> = world
-            .entries()
-            .await
-            .iter()
-            .filter_map(|entry| match entry {
-                Entry::Task(entry) => Some(entry.change.version),
-                Entry::Published(_) | Entry::Record(_) => None,
-            })
-            .collect();
-        assert_eq!(versions, [1, 3, 5]);
-    }
-}
-
-/// What can't be read holds nobody up.
-#[tokio::test]
-async fn an_unreadable_item_does_not_stop_the_others() {
-    let world = World::new(1, 0);
-    let bad = NewItem {
-        key: Key::new("T#default#task#bad", "0"),
-        kind: "task".into(),
-        schema: 1,
-        body: b"{".to_vec().into(),
-        list: None,
-        list2: None,
-        due: None,
-        expires: None,
-    };
-    let writes = vec![Write::Put { item: bad, expect: Expect::Absent }];
-    world.store.commit(Commit { id: WriteId(5), writes }).await.unwrap();
-    world.create(Priority::P2).await;
-    world.recorder().record(&world.changes()).await.unwrap();
-    assert_eq!(world.entries().await.len(), 1);
 }
