@@ -2,6 +2,7 @@
 //!
 //! `load store DIR IN_FLIGHT TASKS`: the store alone, three commits a task.
 //! `load tasks DIR IN_FLIGHT TASKS`: submit → completed with an agent that does nothing.
+//! `load bare DIR IN_FLIGHT TASKS`: the same without governance, to see what that costs.
 //! `load one DIR TASKS`: the same over HTTP, one task at a time.
 //! `load fill DIR TASKS`: finished tasks, 256 at a time, for what comes after.
 
@@ -30,12 +31,19 @@ use watchbill_testkit::store_loop;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-struct Nothing;
+/// `governed`: governance is asked at each claim, as for every agent that acts.
+struct Nothing {
+    governed: bool,
+}
 
 #[async_trait]
 impl TaskAgent for Nothing {
     fn agent(&self) -> Agent {
         Agent::Ops
+    }
+
+    fn acts(&self) -> bool {
+        self.governed
     }
 
     async fn run(&self, _run: &Run) -> RunEnd {
@@ -55,10 +63,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = match args[0].as_str() {
         "store" => runtime.block_on(store(Path::new(folder), number(2)? as usize, number(3)?)),
-        "tasks" => runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?)),
+        "tasks" => {
+            runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?, true))
+        }
+        "bare" => {
+            runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?, false))
+        }
         "one" => runtime.block_on(one(Path::new(folder), number(2)?)),
-        "fill" => runtime.block_on(tasks(Path::new(folder), 256, number(2)?)),
-        other => bail!("'{other}' is not store, tasks, one or fill"),
+        "fill" => runtime.block_on(tasks(Path::new(folder), 256, number(2)?, true)),
+        other => bail!("'{other}' is not store, tasks, bare, one or fill"),
     }?;
     println!("{report}");
     Ok(())
@@ -76,10 +89,16 @@ async fn store(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Va
     }))
 }
 
-async fn tasks(folder: &Path, in_flight: usize, tasks: u64) -> anyhow::Result<Value> {
-    let governance = Governance::fixed(Policy::without_gates());
+async fn tasks(
+    folder: &Path,
+    in_flight: usize,
+    tasks: u64,
+    governed: bool,
+) -> anyhow::Result<Value> {
+    let policy = if governed { Policy::default() } else { Policy::without_gates() };
+    let governance = Governance::fixed(policy);
     let settings = Settings { governance, slots: in_flight, ..Settings::default() };
-    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
+    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing { governed })]).await?;
     let clock = SystemClock::new();
     let next = Arc::new(AtomicU64::new(0));
     let submitters: Vec<_> = (0..in_flight)
@@ -129,7 +148,7 @@ async fn one(folder: &Path, tasks: u64) -> anyhow::Result<Value> {
     const KEY: &str = "bench-key";
     let governance = Governance::fixed(Policy::without_gates());
     let settings = Settings { governance, ..Settings::default() };
-    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing)]).await?;
+    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing { governed: true })]).await?;
     let key = StaticKey {
         name: "bench".to_owned(),
         key_hash: hash_key(KEY),

@@ -31,6 +31,17 @@ pub fn tasks(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
+/// The same work with governance and without, in turn.
+pub fn governance(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let bare = rate(&run(ctx, &["bare", "128", TASKS])?)?;
+    let governed = rate(&run(ctx, &["tasks", "128", TASKS])?)?;
+    Ok(vec![
+        Figure::new("submit → completed with governance, 128 in flight", governed, "tasks/s"),
+        Figure::new("the same without", bare, "tasks/s"),
+        Figure::new("time with it to time without", bare / governed, ""),
+    ])
+}
+
 /// One at a time over HTTP, POST to completed.
 pub fn one(ctx: &Ctx) -> Result<Vec<Figure>> {
     let report = run(ctx, &["one", "1000"])?;

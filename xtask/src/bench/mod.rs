@@ -57,6 +57,12 @@ pub const BENCHES: &[Bench] = &[
         run: load::tasks,
     },
     Bench {
+        name: "governance",
+        why: "in process, what policy, level and proof cost a plain task",
+        runs: 7,
+        run: load::governance,
+    },
+    Bench {
         name: "http",
         why: "POST /tasks by wrk with 16 connections, accepting only",
         runs: 5,
