@@ -102,7 +102,7 @@ proptest! {
             for call in calls {
                 let route = routes()[call.route];
                 let id = escaped(&call.id).replace('+', "%20");
-                let mut path = route.path.replace("{id}", &id).replace("{name}", &id);
+                let mut path = route.path.replace("{id}", &id).replace("{name}", &id).replace("{type}", &id);
                 for (place, (name, value)) in call.query.iter().enumerate() {
                     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                     path.push(if place == 0 { '?' } else { '&' });

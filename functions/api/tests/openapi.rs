@@ -148,7 +148,9 @@ async fn answers_are_as_documented() {
     let mut seen = 0;
     for (verb, path, operation) in operations(&document) {
         let id = if path.starts_with("/approvals") { &approval } else { &id };
-        let mut call = ask(&verb, &path.replace("{id}", id).replace("{name}", "x")).key(ADMIN);
+        let mut call =
+            ask(&verb, &path.replace("{id}", id).replace("{name}", "x").replace("{type}", "ops"))
+                .key(ADMIN);
         let body = &bodies[operation["operationId"].as_str().unwrap()];
         if body.is_object() {
             call = call.json(body);
