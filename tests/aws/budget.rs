@@ -1,7 +1,7 @@
 //! Many at one row of the table: reservations under one cap, and completions of one agent,
 //! which are to meet in no row at all.
 //!
-//! `WATCHBILL_RESERVATIONS` and `WATCHBILL_COMPLETIONS` set how many (soak: 1,000 and 10,000).
+//! `WATCHBILL_RESERVATIONS` and `WATCHBILL_COMPLETIONS` set how many (soak: 10,000 completions).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use watchbill_testkit::governance_suite::{self as suite, running, tenant};
 use super::emulator::number;
 use super::world::World;
 
-const RESERVATIONS: u64 = 200;
+const RESERVATIONS: u64 = 1_000;
 const COMPLETIONS: u64 = 640;
 const AT_ONCE: usize = 64;
 
