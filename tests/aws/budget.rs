@@ -1,27 +1,27 @@
 //! Many at one row of the table: reservations under one cap, and completions of one agent,
 //! which are to meet in no row at all.
 //!
-//! `WATCHBILL_RESERVATIONS` and `WATCHBILL_COMPLETIONS` set how many (soak: 1,000 and 10,000).
+//! `WATCHBILL_RESERVATIONS` and `WATCHBILL_COMPLETIONS` set how many (soak: 10,000 completions).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use watchbill_adapters_host::clock::SystemClock;
+use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{Body, Outcome, Timestamp};
 use watchbill_core::govern::ReputationEvent;
 use watchbill_core::ports::{Clock, Commit, CommitError, DueKey, Item, Key, Page, Query};
 use watchbill_core::ports::{Store, StoreError};
 use watchbill_core::service::{Core, Ports};
+use watchbill_testkit::MemoryWake;
 use watchbill_testkit::governance_suite::{self as suite, running, tenant};
-use watchbill_testkit::{MemoryWake, SeededEntropy};
 
 use super::emulator::number;
 use super::world::World;
 
-const RESERVATIONS: u64 = 200;
+const RESERVATIONS: u64 = 1_000;
 const COMPLETIONS: u64 = 640;
 const AT_ONCE: usize = 64;
 
@@ -122,7 +122,8 @@ fn core_over(world: &World) -> (Core, Arc<Jumping>, Arc<Counting>) {
         store: store.clone(),
         blobs: world.truth.blobs().clone(),
         clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(1)),
+        // Tokens of transactions must differ from those of runs before, for ten minutes.
+        entropy: Arc::new(SystemEntropy),
         wake: Arc::new(MemoryWake::new()),
     };
     (Core::new(ports, Arc::new(Rules::default()), 1), clock, store)

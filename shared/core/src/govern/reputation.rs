@@ -113,8 +113,7 @@ impl ReputationRules {
     /// What inactivity leaves of a score. One that is at or below the floor stays.
     fn decayed(&self, milli: u32, idle: Duration) -> u32 {
         let floor = u32::from(self.decay_floor) * 1000;
-        let every = self.decay_every.as_millis();
-        let periods = if every == 0 { 0 } else { idle.as_millis() / every };
+        let periods = idle.as_millis().checked_div(self.decay_every.as_millis()).unwrap_or(0);
         let kept = 100 - u64::from(self.decay_percent.min(100));
         let mut milli = milli;
         for _ in 0..periods {
