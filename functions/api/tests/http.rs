@@ -25,7 +25,8 @@ async fn public_routes_answer_as_the_original_does() {
         health,
         json!({
             "status": "healthy", "redis": "disabled",
-            "queue_stats": { "pending_tasks": 0, "processing_tasks": 0, "total_tasks": 0 }
+            "queue_stats": { "pending_tasks": 0, "processing_tasks": 0, "total_tasks": 0 },
+            "governance": { "mode": "restrict", "state": "ok" }
         })
     );
     let stats = ask("GET", "/stats").of(&api).await.json();
@@ -50,13 +51,17 @@ async fn figures_are_by_agent_for_who_has_a_role() {
     assert_eq!(stats["by_agent"]["ops"]["assigned"], 1);
     assert_eq!(stats["by_priority"]["P2"]["assigned"], 1);
     let agents = ask("GET", "/agents").key(USER).of(&api).await.json();
-    assert_eq!(
-        agents["agents"][0],
-        json!({
-            "agent": "ops", "name": "ops_agent", "built": true, "status": "running",
-            "tasks": { "assigned": 1 }
-        })
-    );
+    for (field, value) in [
+        ("agent", json!("ops")),
+        ("name", json!("ops_agent")),
+        ("built", json!(true)),
+        ("status", json!("running")),
+        ("tasks", json!({ "assigned": 1 })),
+        ("score", json!(100.0)),
+        ("level", json!("sandbox_only")),
+    ] {
+        assert_eq!(agents["agents"][0][field], value, "{field}");
+    }
     assert_eq!(agents["agents"][1]["tasks"], json!({}));
 }
 

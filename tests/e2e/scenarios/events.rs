@@ -96,7 +96,13 @@ pub async fn a_follower_misses_nothing<B: Backend>() {
     let recorded = ids(&recorded);
     let from = recorded.iter().position(|id| *id == first).expect("it is recorded");
     assert_eq!(ids(&followed), recorded[from + 1..]);
-    assert_eq!(followed.len(), 20 * 3 + 20 + 1);
+    let of = |group: &str| {
+        let types = followed.iter().filter_map(|event| event["event_type"].as_str());
+        types.filter(|event_type| event_type.starts_with(group)).count()
+    };
+    assert_eq!((of("task."), of("ci.")), (20 * 3, 20 + 1));
+    // Its first success lifts the agent, and so does the one that brings it to 130 points.
+    assert_eq!(of("reputation."), 2);
     world.user.get("/events?after=01a1f8c9-41c1-8fae-9749-843143e879b1").await.refused(404);
     world.end().await;
 }

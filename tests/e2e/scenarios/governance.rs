@@ -91,9 +91,8 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     let why = failed["error"].as_str().unwrap_or_default();
     assert!(why.starts_with("Permission denied: ") && why.contains("no-bank"), "{why}");
     assert!(failed["started_at"].is_null(), "{failed}");
-    until_standing(&world.user, (92.0, "sandbox_only")).await;
-    let events = world.user.events_until(&task, "permission.denied").await;
-    assert!(events.iter().any(|event| event["event_type"] == "alert.triggered"), "{events:?}");
+    let events = world.user.events_until(&task, "alert.triggered").await;
+    assert!(events.iter().any(|event| event["event_type"] == "permission.denied"), "{events:?}");
     // The alert makes a task of its own.
     let mut alerts = Vec::new();
     for _ in 0..300 {
@@ -105,6 +104,12 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     }
     let alert = alerts.first().expect("the alert is looked after");
     assert_eq!(alert["payload"]["alert_type"], "permission_denied");
+    // 8 points less for what was refused, 2 more for the alert.
+    until_standing(&world.user, (94.0, "staging_access")).await;
+    let earned = world.user.all("/agents/ops/events?", "events").await;
+    let earned: Vec<_> = earned.iter().map(|line| (&line["event"], &line["delta"])).collect();
+    let wanted = [(&json!("task_success"), &json!(2)), (&json!("permission_denied"), &json!(-8))];
+    assert_eq!(earned, wanted);
     let task = id(&world.agent.submit(deployment("sandbox")).await);
     let blocked = world.user.until(&task, "blocked").await;
     assert!(blocked["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{blocked}");

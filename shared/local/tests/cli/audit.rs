@@ -13,8 +13,8 @@ use super::world::run;
 
 fn event(n: u64) -> Event {
     Event {
-        event_id: EventId::parse(&format!("e-{n}")).unwrap(),
-        event_type: EventType::parse("deploy.failed").unwrap(),
+        event_id: EventId::parse(&format!("e-{n}")).expect("an id"),
+        event_type: EventType::parse("deploy.failed").expect("a type"),
         priority: EventPriority::High,
         source_agent: "ci".into(),
         trace_id: "trace".into(),
@@ -58,7 +58,7 @@ fn chain(batches: u64) -> (Vec<(u64, Found)>, Vec<String>) {
 
 fn page(batches: &[(u64, Found)], seen: u64, next: Option<u64>) -> String {
     let page = AuditBatches { batches: batches.to_vec(), seen, next };
-    serde_json::to_string(&BatchList::new(TenantId::default(), page)).unwrap()
+    serde_json::to_string(&BatchList::new(TenantId::default(), page)).expect("plain JSON")
 }
 
 #[test]

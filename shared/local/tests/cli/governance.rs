@@ -126,7 +126,10 @@ fn approval(more: Value) -> Value {
         "trace_id": "trace", "version": 2, "quorum": 2,
         "shown": {"type": "deploy", "target": {"project": "shop"}},
     });
-    approval.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    approval
+        .as_object_mut()
+        .expect("an object")
+        .extend(more.as_object().expect("an object").clone());
     json!({"success": true, "approval": approval})
 }
 
