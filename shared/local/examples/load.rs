@@ -148,7 +148,8 @@ async fn one(folder: &Path, tasks: u64) -> anyhow::Result<Value> {
     const KEY: &str = "bench-key";
     let governance = Governance::fixed(Policy::without_gates());
     let settings = Settings { governance, ..Settings::default() };
-    let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(Nothing { governed: true })]).await?;
+    let bundle =
+        Bundle::start(folder, settings, |_| vec![Arc::new(Nothing { governed: true })]).await?;
     let key = StaticKey {
         name: "bench".to_owned(),
         key_hash: hash_key(KEY),
