@@ -91,7 +91,6 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     let why = failed["error"].as_str().unwrap_or_default();
     assert!(why.starts_with("Permission denied: ") && why.contains("no-bank"), "{why}");
     assert!(failed["started_at"].is_null(), "{failed}");
-    until_standing(&world.user, (92.0, "sandbox_only")).await;
     let events = world.user.events_until(&task, "permission.denied").await;
     assert!(events.iter().any(|event| event["event_type"] == "alert.triggered"), "{events:?}");
     // The alert makes a task of its own.
@@ -105,6 +104,8 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     }
     let alert = alerts.first().expect("the alert is looked after");
     assert_eq!(alert["payload"]["alert_type"], "permission_denied");
+    // Less 8 for the denial, and 2 more for the alert that was looked after.
+    until_standing(&world.user, (94.0, "staging_access")).await;
     let task = id(&world.agent.submit(deployment("sandbox")).await);
     let blocked = world.user.until(&task, "blocked").await;
     assert!(blocked["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{blocked}");
