@@ -91,8 +91,8 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     let why = failed["error"].as_str().unwrap_or_default();
     assert!(why.starts_with("Permission denied: ") && why.contains("no-bank"), "{why}");
     assert!(failed["started_at"].is_null(), "{failed}");
-    let events = world.user.events_until(&task, "permission.denied").await;
-    assert!(events.iter().any(|event| event["event_type"] == "alert.triggered"), "{events:?}");
+    let events = world.user.events_until(&task, "alert.triggered").await;
+    assert!(events.iter().any(|event| event["event_type"] == "permission.denied"), "{events:?}");
     // The alert makes a task of its own.
     let mut alerts = Vec::new();
     for _ in 0..300 {
