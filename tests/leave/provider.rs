@@ -60,7 +60,6 @@ impl Provider {
 fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     let (payload, task_type) = (&witness.payload, TaskType::Deploy);
     let plan = PlaybookPlanner.plan(Agent::Ops, task_type, payload);
-    let hash = shown(task_type, payload, &plan).hash;
     let empty = Map::new();
     let subject = Subject {
         task_type,
@@ -84,7 +83,7 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     }
     witness.approvals.iter().any(|approval| {
         approval.status == ApprovalStatus::Approved
-            && approval.plan_hash == hash
+            && approval.plan_hash == shown(task_type, payload, &plan, &approval.salt).hash
             && approval.use_by.is_some_and(|until| witness.at < until)
             && approval.votes.len() >= usize::from(quorum)
     })

@@ -118,7 +118,7 @@ fn what_looks_alike_is_told_apart() {
 }
 
 fn hash_of(task_type: TaskType, payload: &Map<String, Value>, plan: &Map<String, Value>) -> String {
-    shown(task_type, payload, plan).hash
+    shown(task_type, payload, plan, "salt").hash
 }
 
 fn object(project: &str) -> Map<String, Value> {
@@ -144,6 +144,7 @@ fn approval() -> Approval {
         quorum: 1,
         votes: Vec::new(),
         escalated_at: None,
+        salt: String::new(),
         decision: None,
         keep_until: None,
         trace_id: "trace".into(),

@@ -104,6 +104,7 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
             Vote { by: "alice".into(), at: time("2025-10-20T10:00:30Z") },
         ],
         escalated_at: None,
+        salt: String::new(),
         decision: Some(Decision {
             by: "alice".into(),
             at: time("2025-10-20T10:00:30Z"),

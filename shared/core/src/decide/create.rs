@@ -66,6 +66,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
             approved_by: None,
             use_by: None,
             asked: asked.asked.clone(),
+            salt: asked.salt.clone(),
         }),
         reservation: None,
         spent: Amount::NONE,

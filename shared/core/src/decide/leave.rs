@@ -34,6 +34,8 @@ pub struct Asked {
     pub reason: String,
     /// See [`asked_hash`](crate::govern::asked_hash).
     pub asked: String,
+    /// See [`shown`](crate::govern::shown).
+    pub salt: String,
 }
 
 impl Proof {
@@ -79,6 +81,7 @@ pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
         approved_by: None,
         use_by: None,
         asked: asked.asked.clone(),
+        salt: asked.salt.clone(),
     });
     step.says(What::Blocked, by, Some(&asked.reason));
     let payload = json!({ "approval_id": asked.approval, "reason": asked.reason });

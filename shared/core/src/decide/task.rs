@@ -259,10 +259,11 @@ impl<'a> Step<'a> {
         approval.use_by = Some(use_by);
         let id = approval.id.clone();
         let (hash, asked) = (proof.to_owned(), approval.asked.clone());
+        let salt = approval.salt.clone();
         let now = self.facts.now;
         let grants = &mut self.task.grants;
         grants.retain(|grant| grant.use_by > now && grant.hash != hash);
-        grants.push(Grant { hash, asked, use_by });
+        grants.push(Grant { hash, asked, use_by, salt });
         let most = TaskLimits::GRANTS;
         grants.drain(..grants.len().saturating_sub(most));
         self.assign(None);

@@ -57,6 +57,9 @@ pub struct Approval {
     /// Until when an approval given may be used.
     pub use_by: Option<Timestamp>,
     pub decision: Option<Decision>,
+    /// What the payload's hash is salted with; nobody is shown it.
+    #[serde(default)]
+    pub salt: String,
     /// How many people must say yes.
     #[serde(default = "one")]
     pub quorum: u8,

@@ -182,6 +182,9 @@ pub struct ApprovalRef {
     /// [`asked_hash`](crate::govern::asked_hash).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub asked: String,
+    /// See [`shown`](crate::govern::shown).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub salt: String,
 }
 
 /// Leave that was given: for what, under which demands of the policy, until when.
@@ -193,6 +196,8 @@ pub struct Grant {
     pub asked: String,
     #[serde(rename = "u")]
     pub use_by: Timestamp,
+    #[serde(rename = "s", default)]
+    pub salt: String,
 }
 
 /// A freeze that a person let a task pass.

@@ -17,11 +17,13 @@ pub struct Shown {
 }
 
 /// What an approver is shown of a task: exactly this is hashed. Secrets are hidden in it, so
-/// the payload's own hash stands beside them: another secret is another document.
+/// a hash of the whole payload stands beside them: another secret is another document. It is
+/// taken over a salt too, which nobody is shown: a short secret can't be guessed by it.
 pub fn shown(
     task_type: TaskType,
     payload: &Map<String, Value>,
     plan: &Map<String, Value>,
+    salt: &str,
 ) -> Shown {
     let mut plan = plan.clone();
     redact::object(&mut plan);
@@ -37,7 +39,7 @@ pub fn shown(
         json!({ "bytes": bytes.len() })
     };
     document.insert("payload".into(), shown_payload);
-    let whole = canonical_hash(&Value::Object(payload.clone()));
+    let whole = canonical_hash(&json!([salt, payload]));
     document.insert("payload_sha256".into(), Value::from(whole));
     document.insert("plan".into(), Value::Object(plan));
     let hash = canonical_hash(&Value::Object(document.clone()));

@@ -18,6 +18,7 @@ pub(super) struct Asking<'a> {
     /// Reasons beyond the policy's, such as a level that the agent lacks.
     pub also: Option<String>,
     pub n: u32,
+    pub salt: String,
 }
 
 impl Core {
@@ -27,21 +28,27 @@ impl Core {
         agent: Agent,
         task_type: TaskType,
         payload: &Map<String, Value>,
+        salt: &str,
     ) -> (Map<String, Value>, Shown) {
         let plan = self.planner().plan(agent, task_type, payload);
-        let shown = shown(task_type, payload, &plan);
+        let shown = shown(task_type, payload, &plan, salt);
         (plan, shown)
+    }
+
+    /// 128 random bits.
+    pub(super) fn salt(&self) -> String {
+        format!("{:032x}", self.entropy().write_id().0)
     }
 }
 
 impl Asking<'_> {
     /// The first approval of a task that is yet to be made.
-    pub fn before(id: &TaskId, asks: &[Ask]) -> Asked {
-        asked(id, 1, asks, None)
+    pub fn before(id: &TaskId, asks: &[Ask], salt: &str) -> Asked {
+        asked(id, 1, asks, None, salt)
     }
 
     pub fn asked(&self) -> Asked {
-        asked(&self.task.id, self.n, self.asks, self.also.as_deref())
+        asked(&self.task.id, self.n, self.asks, self.also.as_deref(), &self.salt)
     }
 
     pub fn approval(
@@ -74,6 +81,7 @@ impl Asking<'_> {
             decide_by: now.plus(rules.decide_within),
             use_by: None,
             decision: None,
+            salt: self.salt.clone(),
             quorum: self.asks.iter().map(|ask| ask.quorum).max().unwrap_or(1).max(1),
             votes: Vec::new(),
             escalated_at: None,
@@ -90,9 +98,15 @@ impl Asking<'_> {
     }
 }
 
-fn asked(id: &TaskId, n: u32, asks: &[Ask], also: Option<&str>) -> Asked {
+fn asked(id: &TaskId, n: u32, asks: &[Ask], also: Option<&str>, salt: &str) -> Asked {
     let mut reasons: Vec<&str> = asks.iter().map(|ask| ask.reason.as_str()).collect();
     reasons.extend(also);
     let approval = ApprovalId::of(id, n);
-    Asked { approval, n, reason: reasons.join("; "), asked: asked_hash(asks) }
+    Asked {
+        approval,
+        n,
+        reason: reasons.join("; "),
+        asked: asked_hash(asks),
+        salt: salt.to_owned(),
+    }
 }

@@ -29,12 +29,13 @@ impl Core {
         let facts = self.facts();
         let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
         let asks = self.asked_at_creation(&new).await;
+        let salt = self.salt();
         let mut draft = Draft {
             payload: placed.body.clone(),
             ..self.draft(&new, id.clone(), body_hash.clone())?
         };
         if !asks.is_empty() {
-            let asked = Asking::before(&id, &asks);
+            let asked = Asking::before(&id, &asks, &salt);
             draft.approval = Some(asked);
         }
         let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
@@ -48,8 +49,10 @@ impl Core {
                 asks: &asks,
                 also: None,
                 n: 1,
+                salt,
             };
-            let (plan, shown) = self.shown(decided.task.agent, new.task_type, &new.payload);
+            let (agent, salt) = (decided.task.agent, &asking.salt);
+            let (plan, shown) = self.shown(agent, new.task_type, &new.payload, salt);
             let approval = asking.approval(plan, shown, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }

@@ -12,8 +12,8 @@ use super::{OnFailure, ServiceError};
 use crate::decide::{Leave, Proof};
 use crate::domain::{Agent, Task, Timestamp};
 use crate::govern::{
-    Ask, Judgement, Operation, Policy, ReputationEvent, Shown, Subject, ToolCall, asked_hash,
-    is_low_risk, shown,
+    Ask, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash, is_low_risk,
+    shown,
 };
 use crate::ports::{Expect, Write};
 use crate::repo::{StoredTask, encode};
@@ -112,9 +112,9 @@ impl Judging<'_> {
         if asks.is_empty() && lacking.is_none() {
             return Ok(self.says(self.unless_frozen(&policy, None)));
         }
-        let (plan, shown) = self.shown();
+        let plan = self.plan();
         let now = self.core.clock().now();
-        if self.is_approved(&shown.hash, &asks, now) {
+        if self.is_approved(&plan, &asks, now) {
             let note = lacking.map(|lacking| format!("{lacking}; let through by approval"));
             return Ok(self.says(self.unless_frozen(&policy, note)));
         }
@@ -124,7 +124,9 @@ impl Judging<'_> {
             asks: &asks,
             also: lacking,
             n: self.task().approval.as_ref().map_or(0, |approval| approval.n) + 1,
+            salt: self.core.salt(),
         };
+        let shown = shown(self.task().task_type, self.payload, &plan, &asking.salt);
         let approval = asking.approval(plan, shown, now, self.core.rules());
         let item = encode(&approval, None);
         let mut verdict = self.says(Leave::Ask(asking.asked()));
@@ -192,18 +194,18 @@ impl Judging<'_> {
     }
 
     /// Whether a person has given leave for exactly this, and it is still good.
-    fn is_approved(&self, hash: &str, asks: &[Ask], now: Timestamp) -> bool {
+    fn is_approved(&self, plan: &Map<String, Value>, asks: &[Ask], now: Timestamp) -> bool {
         let asked = (!asks.is_empty()).then(|| asked_hash(asks));
         self.task().grants.iter().any(|grant| {
-            grant.hash == hash
-                && now < grant.use_by
+            now < grant.use_by
                 && asked.as_ref().is_none_or(|asked| grant.asked == *asked)
+                && shown(self.task().task_type, self.payload, plan, &grant.salt).hash == grant.hash
         })
     }
 
-    /// What an approver is shown: the task's plan, or the call itself where it is another one
-    /// than the plan's.
-    fn shown(&self) -> (Map<String, Value>, Shown) {
+    /// What an approver is shown as the plan: the task's own, or the call itself where it is
+    /// another one than the plan's.
+    fn plan(&self) -> Map<String, Value> {
         let task = self.task();
         let planned = self.core.planner().call(task.agent, task.task_type, self.payload);
         match self.call {
@@ -212,10 +214,9 @@ impl Judging<'_> {
                 plan.insert("agent".into(), json!(task.agent));
                 plan.insert("action".into(), json!(call.tool));
                 plan.insert("parameters".into(), Value::Object(call.arguments.clone()));
-                let shown = shown(task.task_type, self.payload, &plan);
-                (plan, shown)
+                plan
             }
-            _ => self.core.shown(task.agent, task.task_type, self.payload),
+            _ => self.core.planner().plan(task.agent, task.task_type, self.payload),
         }
     }
 

@@ -123,6 +123,7 @@ impl Setup {
                 n: 1,
                 reason: "a gate".into(),
                 asked: String::new(),
+                salt: String::new(),
             }),
             id,
         }
@@ -379,7 +380,7 @@ impl Life {
     fn asked(&self) -> Asked {
         let n = self.task.approval.as_ref().map_or(0, |approval| approval.n) + 1;
         let approval = ApprovalId::of(&self.task.id, n);
-        Asked { approval, n, reason: "a gate".into(), asked: "x".into() }
+        Asked { approval, n, reason: "a gate".into(), asked: "x".into(), salt: "s".into() }
     }
 
     fn ending(&self, step: &Move) -> Ending {
