@@ -42,6 +42,16 @@ pub const SOAKS: &[Soak] = &[
         round: decide,
     },
     Soak {
+        name: "leave",
+        why: "20,000 other stories of approvals, edits, policies, links and deaths",
+        round: leave,
+    },
+    Soak {
+        name: "budget",
+        why: "1,000 reservations and 10,000 completions at once over the DynamoDB store",
+        round: budget,
+    },
+    Soak {
         name: "priority",
         why: "P0 among 100,000 waiting P3: 99 of 100 started within 50 ms",
         round: priority,
@@ -94,6 +104,27 @@ fn decide(ctx: &Ctx, round: u32) -> Result<()> {
     let first = 1 + u64::from(round) * SEQUENCES;
     let mut command = ctx.cargo(&args);
     command.env("WATCHBILL_ROUNDS", SEQUENCES.to_string()).env("WATCHBILL_SEED", first.to_string());
+    cmd::run_within(&mut command, LIMIT)
+}
+
+/// Each round goes on where the one before ended.
+fn leave(ctx: &Ctx, round: u32) -> Result<()> {
+    const STORIES: u64 = 20_000;
+    let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
+    let mut command = ctx.cargo(&args);
+    command.args(["--", "leave::", "--nocapture"]);
+    let first = u64::from(round) * STORIES;
+    command.env("WATCHBILL_STORIES", STORIES.to_string());
+    command.env("WATCHBILL_SEED", first.to_string());
+    cmd::run_within(&mut command, LIMIT)
+}
+
+fn budget(ctx: &Ctx, _round: u32) -> Result<()> {
+    let emulator = bed::plain(ctx)?;
+    let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
+    let mut command = ctx.cargo(&args);
+    command.args(["--", "aws::budget", "--nocapture"]).env("WATCHBILL_COMPLETIONS", "10000");
+    command.env("WATCHBILL_AWS_ENDPOINT", emulator.url());
     cmd::run_within(&mut command, LIMIT)
 }
 

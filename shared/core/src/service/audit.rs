@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
+use super::pages::parse_cursor;
 use super::{AuditBatches, AuditEntry, AuditFilter, AuditPage, ServiceError};
 use crate::domain::{TenantId, What};
 use crate::govern::Record;
@@ -97,7 +98,7 @@ impl Core {
         };
         let (mut seq, mut before) = match cursor {
             None => (newest, usize::MAX),
-            Some(cursor) => parse_cursor(&cursor)?,
+            Some(cursor) => parse_cursor(&cursor, "/audit")?,
         };
         let lowest = seq.saturating_sub(LOOK_AT).max(first - 1);
         while seq > lowest {
@@ -258,16 +259,6 @@ fn fits(entry: &AuditEntry, filter: &AuditFilter) -> bool {
         && is(&filter.actor, &entry.actor)
         && filter.task.as_ref().is_none_or(|task| entry.task_id.as_ref() == Some(task))
         && in_time
-}
-
-fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
-    let parsed = cursor
-        .split_once('.')
-        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
-    parsed.ok_or_else(|| ServiceError::Invalid {
-        field: "cursor",
-        message: format!("'{cursor}' is no cursor of /audit; leave it out to start anew"),
-    })
 }
 
 #[cfg(test)]

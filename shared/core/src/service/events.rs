@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::core::Core;
+use super::pages::newest_first;
 use super::{EventFilter, EventPage, NewEvent, ServiceError};
 use crate::domain::{
     Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
@@ -105,29 +106,11 @@ impl Core {
         cursor: Option<String>,
     ) -> Result<EventPage, ServiceError> {
         let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
-        let (mut seq, mut before) = match cursor {
-            None => (ledger.listed_head().await?, usize::MAX),
-            Some(cursor) => parse_cursor(&cursor)?,
+        let of = |batch: &Batch| {
+            let events = events_of(batch).into_iter();
+            events.map(|event| Some(event).filter(|event| fits(event, filter))).collect()
         };
-        let lowest = seq.saturating_sub(LOOK_AT);
-        let mut events = Vec::new();
-        while seq > lowest {
-            let Some(batch) = ledger.batch(seq).await? else { break };
-            let recorded = events_of(&batch);
-            for (place, event) in recorded.into_iter().enumerate().rev() {
-                if place >= before || !fits(&event, filter) {
-                    continue;
-                }
-                events.push(event);
-                if events.len() == limit {
-                    let next_cursor = (seq > 1 || place > 0).then(|| format!("{seq}.{place}"));
-                    return Ok(EventPage { events, next_cursor });
-                }
-            }
-            before = usize::MAX;
-            seq -= 1;
-        }
-        let next_cursor = (seq > 0 && seq == lowest).then(|| format!("{seq}.{}", usize::MAX));
+        let (events, next_cursor) = newest_first(&ledger, "/events", limit, cursor, of).await?;
         Ok(EventPage { events, next_cursor })
     }
 
@@ -218,14 +201,4 @@ fn fits(event: &Event, filter: &EventFilter) -> bool {
         found == wanted || (wanted.ends_with('.') && found.starts_with(wanted))
     });
     type_fits && filter.task_id.as_ref().is_none_or(|id| Some(id) == event.task_id.as_ref())
-}
-
-fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
-    let parsed = cursor
-        .split_once('.')
-        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
-    parsed.ok_or_else(|| ServiceError::Invalid {
-        field: "cursor",
-        message: format!("'{cursor}' is no cursor of /events; leave it out to start anew"),
-    })
 }

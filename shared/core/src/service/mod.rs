@@ -13,6 +13,7 @@ mod governance;
 mod keys;
 mod leave;
 mod overrides;
+mod pages;
 mod records;
 mod standing;
 mod tasks;

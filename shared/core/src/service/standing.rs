@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::lock::Mutex;
 
 use super::core::Core;
+use super::pages::newest_first;
 use super::{ReputationLine, ReputationPage, ServiceError};
 use crate::domain::{Agent, TenantId};
 use crate::govern::{Earned, ReputationFold, Standing};
@@ -21,8 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FAR_BEHIND: u64 = 128;
 /// Tenants that are followed at once; beyond, all are forgotten and found again.
 const TENANTS: usize = 4_096;
-/// Ledger batches that one page looks at before it hands back a cursor.
-const LOOK_AT: u64 = 256;
 
 /// How far this process has read each tenant's ledger. Cheap to clone.
 #[derive(Clone, Default)]
@@ -132,28 +131,9 @@ impl Core {
         cursor: Option<String>,
     ) -> Result<ReputationPage, ServiceError> {
         let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
-        let (mut seq, mut before) = match cursor {
-            None => (ledger.listed_head().await?, usize::MAX),
-            Some(cursor) => parse_cursor(&cursor)?,
-        };
-        let lowest = seq.saturating_sub(LOOK_AT);
-        let mut events = Vec::new();
-        while seq > lowest {
-            let Some(batch) = ledger.batch(seq).await? else { break };
-            for (place, line) in lines_of(&batch, agent).into_iter().enumerate().rev() {
-                if place >= before {
-                    continue;
-                }
-                events.push(line);
-                if events.len() == limit {
-                    let next_cursor = (seq > 1 || place > 0).then(|| format!("{seq}.{place}"));
-                    return Ok(ReputationPage { events, next_cursor });
-                }
-            }
-            before = usize::MAX;
-            seq -= 1;
-        }
-        let next_cursor = (seq > 0 && seq == lowest).then(|| format!("{seq}.{}", usize::MAX));
+        let of = |batch: &Batch| lines_of(batch, agent).into_iter().map(Some).collect();
+        let (events, next_cursor) =
+            newest_first(&ledger, "these events", limit, cursor, of).await?;
         Ok(ReputationPage { events, next_cursor })
     }
 }
@@ -178,14 +158,4 @@ fn lines_of(batch: &Batch, agent: Agent) -> Vec<ReputationLine> {
         }
     }
     lines
-}
-
-fn parse_cursor(cursor: &str) -> Result<(u64, usize), ServiceError> {
-    let parsed = cursor
-        .split_once('.')
-        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
-    parsed.ok_or_else(|| ServiceError::Invalid {
-        field: "cursor",
-        message: format!("'{cursor}' is no cursor of this list; leave it out to start anew"),
-    })
 }
