@@ -1,0 +1,127 @@
+//! Approval links: what they let through, and what is refused as what.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
+use serde_json::json;
+use watchbill_api::ApiConfig;
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{ApprovalId, TenantId};
+use watchbill_core::govern::Policy;
+use watchbill_core::ports::{Clock as _, FixedSecret};
+use watchbill_wire::{ApprovalLink, LinkKey};
+
+const SECRET: &str = "what links are signed with";
+
+/// Two must say yes, so that the approval is open after one click.
+fn world() -> Api {
+    let link_secret = Some(Arc::new(FixedSecret(SECRET.into())) as _);
+    let policy = Policy { quorum: 2, ..Policy::default() };
+    api_under(ApiConfig { link_secret, ..config() }, Rules::default(), policy)
+}
+
+async fn link(api: &Api, to: &str, nonce: &str) -> ApprovalLink {
+    let body = json!({"type": "monitor", "payload": {"service": "x"}, "priority": "P0"});
+    let task = api.create(body).await["task_id"].as_str().unwrap().to_owned();
+    let approval = ApprovalId::parse(&format!("approval_{task}")).unwrap();
+    let tenant = TenantId::default();
+    let plan_hash = api.core.approval(&tenant, &approval).await.unwrap().approval.plan_hash;
+    let expires = api.clock.now().plus(Duration::from_secs(60));
+    let (to, nonce) = (to.to_owned(), nonce.to_owned());
+    ApprovalLink { tenant, approval, plan_hash, to, nonce, expires }
+}
+
+fn path(link: &ApprovalLink) -> String {
+    format!("/links/{}", LinkKey::new(SECRET.as_bytes()).unwrap().sign(link))
+}
+
+fn approve(link: &ApprovalLink) -> Ask {
+    ask("POST", &path(link)).json(&json!({"decision": "approve"}))
+}
+
+fn text(got: &Got) -> String {
+    String::from_utf8(got.body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_link_counts_once_while_the_approval_stays_open() {
+    let api = world();
+    let link = link(&api, "on-call", "01").await;
+    let shown = ask("GET", &path(&link)).of(&api).await;
+    assert_eq!(shown.status, 200);
+    assert!(text(&shown).contains("worker asks for leave"), "{}", text(&shown));
+    let policy = shown.header("content-security-policy");
+    assert!(policy.contains("form-action 'self'") && !policy.contains("unsafe"), "{policy}");
+    let counted = approve(&link).of(&api).await;
+    assert_eq!(counted.status, 200);
+    assert!(text(&counted).contains("1 of 2"), "{}", text(&counted));
+    let again = approve(&link).of(&api).await;
+    again.problem(409);
+    assert!(again.detail().contains("was used already"), "{}", again.detail());
+    let shown = ask("GET", &path(&link)).of(&api).await;
+    assert!(text(&shown).contains("<form method=\"post\" hidden>"), "{}", text(&shown));
+    // Another link of the same person is another link, and the same vote.
+    let other = ApprovalLink { nonce: "02".into(), ..link.clone() };
+    let again = approve(&other).of(&api).await;
+    again.problem(409);
+    assert!(again.detail().contains("has approved already"), "{}", again.detail());
+    let path = format!("/approvals/{}/approve", link.approval);
+    assert_eq!(ask("POST", &path).key(APPROVER).of(&api).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_live_link_is_refused() {
+    let api = world();
+    let good = link(&api, "on-call", "01").await;
+    let forged = format!("{}x", path(&good));
+    ask("GET", &forged).of(&api).await.problem(404);
+    ask("POST", &forged).json(&json!({"decision": "approve"})).of(&api).await.problem(404);
+    let other_plan = ApprovalLink { plan_hash: "00".repeat(32), ..good.clone() };
+    assert!(approve(&other_plan).of(&api).await.detail().contains("another plan"));
+    let other_tenant = TenantId::parse("other").unwrap();
+    approve(&ApprovalLink { tenant: other_tenant, ..good.clone() }).of(&api).await.problem(404);
+    // Nobody approves what they submitted themselves, by a link either.
+    let own = ApprovalLink { to: "worker".into(), ..good.clone() };
+    approve(&own).of(&api).await.problem(403);
+    for wrong in [json!({}), json!({"decision": "perhaps"})] {
+        ask("POST", &path(&good)).json(&wrong).of(&api).await.problem(400);
+    }
+    // People see their faults as a page.
+    let page = ask("GET", &forged).header("accept", "text/html,*/*").of(&api).await;
+    assert_eq!(
+        (page.status.as_u16(), page.header("content-type")),
+        (404, "text/html; charset=utf-8")
+    );
+    api.clock.advance(Duration::from_secs(60));
+    let late = approve(&good).of(&api).await;
+    late.problem(409);
+    assert!(late.detail().contains("ran out"), "{}", late.detail());
+}
+
+#[tokio::test]
+async fn a_form_rejects_with_its_reason() {
+    let api = world();
+    let link = link(&api, "on-call", "01").await;
+    let form = ask("POST", &path(&link))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .raw("decision=reject&reason=not+today");
+    assert!(text(&form.of(&api).await).contains("Rejected by on-call"));
+    let shown = ask("GET", &format!("/approvals/{}", link.approval)).key(AGENT).of(&api).await;
+    let approval = &shown.json()["approval"];
+    assert_eq!(
+        (&approval["status"], &approval["reason"]),
+        (&json!("rejected"), &json!("not today"))
+    );
+}
+
+#[tokio::test]
+async fn without_a_secret_there_are_no_links() {
+    let api = api();
+    let link = link(&api, "on-call", "01").await;
+    ask("GET", &path(&link)).of(&api).await.problem(404);
+}
