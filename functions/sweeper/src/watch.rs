@@ -32,7 +32,7 @@ impl Watch {
                 Ok(changed) => {
                     self.seen().policy = Some(now);
                     if changed {
-                        tracing::info!("another policy holds");
+                        tracing::info!("the policy that holds now is recorded");
                     }
                 }
                 Err(error) => failed += failure("whether another policy holds", &error),
