@@ -30,7 +30,6 @@ EXCUSED = [
     ("*Function", "dynamodb:PutItem", "the change log runs over after sixteen changes, and no scenario's task has so many there"),
     ("OpsCycleFunction", "dynamodb:*", "its runs come with its schedule, which is not built yet"),
     ("IntakeFunction", "dynamodb:UpdateItem", "a reaction's window is taken anew after its time, which is longer than a scenario"),
-    ("RecorderFunction", "dynamodb:UpdateItem", "the folds are kept every 64 batches"),
     ("RecorderFunction", "dynamodb:Query", "for a change log that has run over, see dynamodb:PutItem"),
 ]
 
