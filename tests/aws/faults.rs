@@ -240,7 +240,16 @@ impl Audit {
                 recorded.entry(entry.task).or_default().push(change);
             }
         }
-        let ends = heard(&world.stack).await;
+        // What is recorded goes out after it: the last of it may still be on its way.
+        let all: usize = accepted.values().map(BTreeSet::len).sum();
+        let watch = Stopwatch::start();
+        let mut ends = heard(&world.stack).await;
+        while ends.len() < all && watch.elapsed() < PATIENCE {
+            tokio::time::sleep(LOOK).await;
+            for (task, ids) in heard(&world.stack).await {
+                ends.entry(task).or_default().extend(ids);
+            }
+        }
         Self { accepted, stack: world.stack.clone(), core, headers, recorded, ends }
     }
 
