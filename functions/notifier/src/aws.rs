@@ -1,7 +1,6 @@
 //! The notifier on Lambda: its webhook and its links from the template.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -12,10 +11,7 @@ use watchbill_core::domain::{Event, TenantId, parse_span};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Webhook;
 
-use crate::{Links, Notifier};
-
-/// How long a link in a notice is good, unless another time is set.
-const LINK_FOR: Duration = Duration::from_secs(60 * 60);
+use crate::{APPROVER, LINK_FOR, Links, Notifier};
 
 pub async fn notifier(setup: &Setup) -> anyhow::Result<Notifier> {
     let secret = setup.read_parameter("WATCHBILL_WEBHOOK_SECRET_PARAMETER").await?;
@@ -38,7 +34,7 @@ fn links(setup: &Setup) -> anyhow::Result<Option<Links>> {
     Ok(Some(Links {
         secret: Arc::new(secret),
         base: base.to_owned(),
-        to: setup.get("WATCHBILL_APPROVER").unwrap_or("on-call").to_owned(),
+        to: setup.get("WATCHBILL_APPROVER").unwrap_or(APPROVER).to_owned(),
         lifetime,
     }))
 }

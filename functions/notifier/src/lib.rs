@@ -16,7 +16,12 @@ use watchbill_core::ports::{SecretSource, Webhook};
 use watchbill_core::service::{Core, FullApproval, ServiceError};
 use watchbill_wire::{ApprovalLink, LinkKey, tell_approval, webhook_body};
 
+/// How long a link is good, and who is said to decide by it, where nothing else is set.
+pub const LINK_FOR: Duration = Duration::from_secs(60 * 60);
+pub const APPROVER: &str = "on-call";
+
 /// By what people decide from a notice.
+#[derive(Clone)]
 pub struct Links {
     /// What links are signed with; the API reads them with the same.
     pub secret: Arc<dyn SecretSource>,

@@ -12,11 +12,11 @@ use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
 use watchbill_agent::planner::PlaybookPlanner;
-use watchbill_core::decide::{GateRules, Rules};
-use watchbill_core::govern::{FixedPolicy, Policies, Policy};
+use watchbill_core::decide::Rules;
+use watchbill_core::govern::Policies;
 use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key};
 use watchbill_core::service::{Core, Governance, OnFailure, Ports};
-use watchbill_policy::TextPolicies;
+use watchbill_policy::{TextPolicies, built_in};
 use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
 
 use crate::blobs::{self, NoBlobs, S3Blobs};
@@ -151,13 +151,7 @@ impl Setup {
                 let text = ParameterText::new(&self.sdk, name);
                 Arc::new(TextPolicies::new(text, self.clock.clone(), gates_off))
             }
-            None => {
-                let mut policy = Policy::default();
-                if gates_off {
-                    policy.gates = GateRules::off();
-                }
-                Arc::new(FixedPolicy(Arc::new(policy)))
-            }
+            None => Arc::new(built_in(gates_off)),
         };
         Ok(Governance::new(policies, on_failure))
     }
@@ -267,6 +261,7 @@ mod tests {
     use watchbill_testkit::{FakeClock, SeededEntropy};
 
     use super::*;
+    use watchbill_core::decide::GateRules;
 
     fn setup(env: &[(&str, &str)]) -> Setup {
         Setup {

@@ -13,6 +13,8 @@ use bytes::Bytes;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{BlobError, BlobKey, Blobs};
 
+use crate::private_folder;
+
 /// The embedded [`Blobs`].
 #[derive(Clone)]
 pub struct FolderBlobs(Arc<Folder>);
@@ -96,7 +98,7 @@ impl Folder {
     fn put(&self, key: &BlobKey, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(key);
         let task = path.parent().expect("a blob's path has three parts below the root");
-        make_private(&self.half)?;
+        private_folder(&self.half)?;
         let half = self.half.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -107,7 +109,7 @@ impl Folder {
         file.sync_all()?;
         {
             let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            make_private(task)?;
+            private_folder(task)?;
             fs::rename(&half, &path)?;
         }
         // The name must be as durable as the bytes, and so must the folders it stands in.
@@ -184,14 +186,6 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
             _ => Err(error),
         },
     }
-}
-
-fn make_private(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }
 
 /// A folder that is gone again has nothing to keep: its last blob was deleted.

@@ -10,3 +10,16 @@ pub mod lanes;
 pub mod log_files;
 pub mod sqlite;
 pub mod wake;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::path::Path;
+
+/// Makes a folder, with those above it, for its owner alone; one that is there stays as it is.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}

@@ -9,7 +9,6 @@ use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use watchbill_core::decide::{Command, Ending, Leave, Proof, Rejection};
 use watchbill_core::domain::{Agent, Note, Outcome, Status, Task, Timestamp};
-use watchbill_core::govern::{Earned, ReputationEvent, ReputationRules};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
@@ -201,7 +200,8 @@ impl Executor {
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
         let ending = self.ending(task, end, until, beside).await?;
-        let outcome = outcome(&ending, &self.core.rules().reputation);
+        let earned = ending.earned(&self.core.rules().reputation);
+        let outcome = Outcome { reputation: earned.into_iter().collect(), ..Outcome::default() };
         Ok(Command::End { fence: task.fence, ending, events, notes, outcome })
     }
 
@@ -270,26 +270,6 @@ struct Ended {
 fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
     matches!(task.status, Status::Assigned | Status::InProgress)
         && message.assignment >= task.assignment
-}
-
-/// What the ending does to the agent's reputation. Tasks that ended for want of something
-/// a person must give are neither success nor failure; one that had to ask what to do is
-/// an escalation.
-fn outcome(ending: &Ending, rules: &ReputationRules) -> Outcome {
-    let event = match ending {
-        Ending::Succeeded { .. } => Some(ReputationEvent::TaskSuccess),
-        Ending::Failed { .. } | Ending::FailedForGood { .. } => Some(ReputationEvent::TaskFailure),
-        Ending::Blocked { question: Some(_), .. } => Some(ReputationEvent::HumanEscalation),
-        Ending::Blocked { .. }
-        | Ending::Asks(_)
-        | Ending::Refused { .. }
-        | Ending::Suspended { .. } => None,
-    };
-    let mut reputation: Vec<Earned> = event.map(|event| rules.earned(event)).into_iter().collect();
-    if let Ending::Refused { earned, .. } = ending {
-        reputation.extend(*earned);
-    }
-    Outcome { reputation, ..Outcome::default() }
 }
 
 /// How a run ends that governance did not let go on.

@@ -9,12 +9,9 @@ use watchbill_core::decide::{Command, Leave, Rejection};
 use watchbill_core::domain::{Task, TaskId, TenantId, Timestamp};
 use watchbill_core::govern::{Amount, BudgetExceeded, Earned, ReputationEvent, Reservation, Usage};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{CommandError, Core, OnFailure, ServiceError};
+use watchbill_core::service::{CommandError, Core, OnFailure, ServiceError, UNREACHED_LOOK};
 
 use crate::run::{RunEnd, Withheld};
-
-/// A run that could not reach the budget is tried again after this long.
-const UNREACHED_LOOK: Duration = Duration::from_secs(60);
 
 /// Spends for one run of one task. Cheap to clone; one call at a time.
 #[derive(Clone)]

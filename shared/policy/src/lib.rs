@@ -16,10 +16,16 @@ mod read;
 pub use condition::CelCondition;
 pub use kept::{PolicyText, TextPolicies};
 pub use read::{PolicyFileError, read_policy};
-use watchbill_core::govern::Policy;
+use watchbill_core::govern::{FixedPolicy, Policy};
 
 /// The policy that comes with Watchbill, commented; it says what holds without a file.
 pub const SHIPPED: &str = include_str!("../policy.yaml");
+
+/// What holds where no text is given. `gates_off`: without the standing gates.
+pub fn built_in(gates_off: bool) -> FixedPolicy {
+    let policy = if gates_off { Policy::without_gates() } else { Policy::default() };
+    FixedPolicy(policy.into())
+}
 
 /// The shipped policy as it is read.
 pub fn shipped_policy() -> Policy {

@@ -1,6 +1,6 @@
 //! One process for each data folder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use super::OpenError;
@@ -9,13 +9,7 @@ use super::OpenError;
 /// the file handle, so a dead process leaves none behind.
 pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::Folder { folder: folder.to_owned(), source };
-    if !folder.is_dir() {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder).map_err(unusable)?;
-    }
+    crate::private_folder(folder).map_err(unusable)?;
     let path = folder.join("watchbill.lock");
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unusable)?;

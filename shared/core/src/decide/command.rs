@@ -7,7 +7,9 @@ use crate::domain::{
     Agent, Body, LoggedEvent, Note, Outcome, Priority, Question, Status, TaskId, TaskType,
     TenantId, Timestamp,
 };
-use crate::govern::{Amount, BudgetExceeded, BudgetLimits, Earned};
+use crate::govern::{
+    Amount, BudgetExceeded, BudgetLimits, Earned, ReputationEvent, ReputationRules,
+};
 
 /// What a decision may know besides state and command.
 #[derive(Clone, Copy)]
@@ -75,6 +77,21 @@ pub enum Ending {
         resume_at: Timestamp,
         note: String,
     },
+}
+
+impl Ending {
+    /// What it does to the agent's score. Tasks that ended for want of something a person must
+    /// give are neither success nor failure; one that had to ask what to do is an escalation.
+    pub fn earned(&self, rules: &ReputationRules) -> Option<Earned> {
+        let event = match self {
+            Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
+            Ending::Failed { .. } | Ending::FailedForGood { .. } => ReputationEvent::TaskFailure,
+            Ending::Blocked { question: Some(_), .. } => ReputationEvent::HumanEscalation,
+            Ending::Refused { earned, .. } => return *earned,
+            Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => return None,
+        };
+        Some(rules.earned(event))
+    }
 }
 
 /// What can be asked of a task.

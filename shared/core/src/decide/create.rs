@@ -1,8 +1,8 @@
 use serde_json::json;
 
 use super::task::Step;
-use super::{Decided, Draft, Facts, Rejection};
-use crate::domain::{ApprovalRef, Sla, Status, Task, TaskLimits, What};
+use super::{Asked, Decided, Draft, Facts, Rejection};
+use crate::domain::{Sla, Status, Task, TaskLimits, What};
 use crate::govern::Amount;
 
 pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
@@ -59,15 +59,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         payload: draft.payload.clone(),
         result: None,
         error: None,
-        approval: draft.approval.as_ref().map(|asked| ApprovalRef {
-            id: asked.approval.clone(),
-            n: asked.n,
-            proof: None,
-            approved_by: None,
-            use_by: None,
-            asked: asked.asked.clone(),
-            salt: asked.salt.clone(),
-        }),
+        approval: draft.approval.as_ref().map(Asked::put_up),
         reservation: None,
         spent: Amount::NONE,
         run_spent: Amount::NONE,

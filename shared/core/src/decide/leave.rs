@@ -38,6 +38,21 @@ pub struct Asked {
     pub salt: String,
 }
 
+impl Asked {
+    /// As the task names it until it is decided on.
+    pub(super) fn put_up(&self) -> ApprovalRef {
+        ApprovalRef {
+            id: self.approval.clone(),
+            n: self.n,
+            proof: None,
+            approved_by: None,
+            use_by: None,
+            asked: self.asked.clone(),
+            salt: self.salt.clone(),
+        }
+    }
+}
+
 impl Proof {
     pub fn granted(version: u64) -> Self {
         Self { version, leave: Leave::Granted { note: None } }
@@ -74,15 +89,7 @@ pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
     task.question = None;
     let why = format!("waits for approval {}: {}", asked.approval, asked.reason);
     task.error = Some(clip(&why, TaskLimits::ERROR));
-    task.approval = Some(ApprovalRef {
-        id: asked.approval.clone(),
-        n: asked.n,
-        proof: None,
-        approved_by: None,
-        use_by: None,
-        asked: asked.asked.clone(),
-        salt: asked.salt.clone(),
-    });
+    task.approval = Some(asked.put_up());
     step.says(What::Blocked, by, Some(&asked.reason));
     let payload = json!({ "approval_id": asked.approval, "reason": asked.reason });
     step.event("approval.requested", payload.clone());

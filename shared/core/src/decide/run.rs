@@ -8,7 +8,6 @@ use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
-use crate::govern::ReputationEvent;
 use crate::redact;
 
 pub(super) fn claim(
@@ -184,15 +183,7 @@ pub(super) fn end_outside(
     }
     apply(step, owner, ending);
     // What it used nobody here saw; whether it came off is the agent's.
-    let rules = &step.facts.rules.reputation;
-    let earned = match ending {
-        Ending::Succeeded { .. } => Some(rules.earned(ReputationEvent::TaskSuccess)),
-        Ending::Failed { .. } | Ending::FailedForGood { .. } => {
-            Some(rules.earned(ReputationEvent::TaskFailure))
-        }
-        Ending::Refused { earned, .. } => *earned,
-        Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => None,
-    };
+    let earned = ending.earned(&step.facts.rules.reputation);
     step.outcome = earned.map(|earned| Outcome { reputation: vec![earned], ..Outcome::default() });
     // The run before may have left its own.
     step.task.outcome.clone_from(&step.outcome);

@@ -1,11 +1,10 @@
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Command, Facts, Rejection, budget, create, run, tick};
 use crate::domain::{
-    EventType, Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits,
-    Timestamp, What,
+    Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp, What,
 };
 use crate::govern::BudgetMove;
 use crate::redact;
@@ -159,13 +158,9 @@ impl<'a> Step<'a> {
     }
 
     pub fn event(&mut self, event_type: &str, payload: Value) {
-        let mut payload = match payload {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        };
-        redact::object(&mut payload);
-        let event_type = EventType::parse(event_type).expect("our own event types are well formed");
-        self.events.push(LoggedEvent { event_type, payload });
+        let mut event = LoggedEvent::own(event_type, payload);
+        redact::object(&mut event.payload);
+        self.events.push(event);
     }
 
     /// An event that says no more than every event of a task does.

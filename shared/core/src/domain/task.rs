@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
 use super::{TenantId, Timestamp};
-use crate::govern::{Amount, Earned, Reservation};
+use crate::govern::{Amount, Earned, Freeze, Reservation};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -209,6 +209,16 @@ pub struct Override {
     pub reason: String,
 }
 
+impl Override {
+    /// Whether it lets the task pass this freeze while it holds until a moment: the one that
+    /// held when it was given, or else the next that came. A freeze that comes again, such as
+    /// each weekend's, asks again.
+    pub fn passes(&self, freeze: &Freeze, until: Timestamp) -> bool {
+        let meant = freeze.holds_until(self.at).or(freeze.next(self.at).map(|(_, until)| until));
+        self.freeze == freeze.name && meant == Some(until)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     pub text: String,
@@ -366,6 +376,18 @@ pub struct LoggedEvent {
     pub event_type: EventType,
     #[serde(rename = "p", default, skip_serializing_if = "is_default")]
     pub payload: Map<String, Value>,
+}
+
+impl LoggedEvent {
+    /// One of our own types. `payload`: an object; anything else stands for none.
+    pub fn own(event_type: &str, payload: Value) -> Self {
+        let event_type = EventType::parse(event_type).expect("our own event types are well formed");
+        let payload = match payload {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        Self { event_type, payload }
+    }
 }
 
 impl Lease {

@@ -117,6 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::Override;
 
     fn at(text: &str) -> Timestamp {
         Timestamp::parse(text).unwrap()
@@ -136,6 +137,25 @@ mod tests {
             override_roles: [Role::Approver].into(),
             override_names: ["boss".to_owned()].into(),
         }
+    }
+
+    #[test]
+    fn an_override_is_for_one_weekend() {
+        let weekend = weekly("Europe/Berlin", (5, 18 * 60), (1, 6 * 60));
+        let (this, next) = (at("2026-11-23T05:00:00Z"), at("2026-11-30T05:00:00Z"));
+        let given = |text: &str| Override {
+            freeze: "f".into(),
+            by: "boss".into(),
+            at: at(text),
+            reason: "urgent".into(),
+        };
+        // Before it began, and while it held.
+        for early in ["2026-11-19T12:00:00Z", "2026-11-21T12:00:00Z"] {
+            assert!(given(early).passes(&weekend, this), "{early}");
+            assert!(!given(early).passes(&weekend, next), "{early}: the next one asks again");
+        }
+        let other = Freeze { name: "other".into(), ..weekend };
+        assert!(!given("2026-11-21T12:00:00Z").passes(&other, this));
     }
 
     #[test]

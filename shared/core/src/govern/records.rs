@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -50,6 +52,9 @@ pub struct Record {
 }
 
 impl Record {
+    /// How long its item is kept; the ledger has it within seconds.
+    pub const KEEP: Duration = Duration::from_secs(7 * 86_400);
+
     /// An id for a record of a tenant that is one however often it is made.
     pub fn id_of(tenant: &TenantId, kind: RecordKind, parts: &[&str]) -> String {
         let mut all = vec!["record", tenant.as_str(), kind.as_str()];

@@ -1,14 +1,9 @@
 //! What the audit says of an agent's standing.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::{Earned, Record, RecordKind, ReputationRules, StandingChange};
-use crate::domain::{EventType, LoggedEvent, TenantId};
-
-/// Such a record is never an item of its own, so this is no more than a formality.
-const KEEP: Duration = Duration::from_secs(7 * 86_400);
+use crate::domain::{LoggedEvent, TenantId};
 
 impl StandingChange {
     /// The record that goes into the ledger beside the change that brought it. Its id is made
@@ -17,10 +12,10 @@ impl StandingChange {
         let agent = self.agent.long_name();
         let (version, place) = (self.version.to_string(), self.place.to_string());
         let parts = [agent, self.task.as_str(), &version, &place];
-        let mut events = vec![event("reputation.changed", json!(self.details()))];
+        let mut events = vec![LoggedEvent::own("reputation.changed", json!(self.details()))];
         if self.alert {
             let (score, line) = (self.after.score(), rules.alert_below);
-            events.push(event(
+            events.push(LoggedEvent::own(
                 "alert.triggered",
                 json!({
                     "alert_type": "reputation_low", "severity": "high", "target": agent,
@@ -40,7 +35,7 @@ impl StandingChange {
             details: self.details(),
             events,
             trace_id: Some(self.trace_id.clone()),
-            expires: self.at.plus(KEEP),
+            expires: self.at.plus(Record::KEEP),
         }
     }
 
@@ -69,10 +64,4 @@ impl StandingChange {
         };
         format!("{agent} {level}: {event} ({delta:+}) brought its score to {score}")
     }
-}
-
-fn event(event_type: &str, payload: Value) -> LoggedEvent {
-    let Value::Object(payload) = payload else { unreachable!("payloads here are objects") };
-    let event_type = EventType::parse(event_type).expect("our own event types are well formed");
-    LoggedEvent { event_type, payload }
 }

@@ -4,10 +4,8 @@ use serde_json::{Map, Value};
 
 use super::core::Core;
 use crate::decide::{Asked, Rules};
-use crate::domain::{
-    Agent, Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, TaskType, Timestamp,
-};
-use crate::govern::{Ask, Shown, asked_hash, shown};
+use crate::domain::{Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, Timestamp};
+use crate::govern::{Ask, asked_hash, shown};
 use crate::redact;
 
 /// Everything that an approval is made of.
@@ -22,19 +20,6 @@ pub(super) struct Asking<'a> {
 }
 
 impl Core {
-    /// What an approver would be shown of a task now.
-    pub(super) fn shown(
-        &self,
-        agent: Agent,
-        task_type: TaskType,
-        payload: &Map<String, Value>,
-        salt: &str,
-    ) -> (Map<String, Value>, Shown) {
-        let plan = self.planner().plan(agent, task_type, payload);
-        let shown = shown(task_type, payload, &plan, salt);
-        (plan, shown)
-    }
-
     /// 128 random bits.
     pub(super) fn salt(&self) -> String {
         format!("{:032x}", self.entropy().write_id().0)
@@ -51,15 +36,16 @@ impl Asking<'_> {
         asked(&self.task.id, self.n, self.asks, self.also.as_deref(), &self.salt)
     }
 
+    /// The approval as it is put up. The plan is what the agent would do with exactly this
+    /// payload.
     pub fn approval(
         &self,
-        plan: Map<String, Value>,
-        shown: Shown,
+        mut plan: Map<String, Value>,
         now: Timestamp,
         rules: &Rules,
     ) -> Approval {
         let task = self.task;
-        let mut plan = plan;
+        let shown = shown(task.task_type, self.payload, &plan, &self.salt);
         redact::object(&mut plan);
         let mut reasons: Vec<String> = self.asks.iter().map(|ask| ask.reason.clone()).collect();
         reasons.extend(self.also.clone());

@@ -2,12 +2,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::core::Core;
+use super::records::{Said, record_write};
 use super::{CommandError, OnFailure, ServiceError};
 use crate::decide::Command;
-use crate::domain::{Caller, EventType, LoggedEvent, Task, TaskId, TenantId, Timestamp};
+use crate::domain::{Caller, LoggedEvent, Task, TaskId, TenantId, Timestamp};
 use crate::govern::{
     Amount, BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState,
     PolicyUnavailable, Record, RecordKind, Usage,
@@ -24,8 +25,6 @@ const LIMITS_FOR: Duration = Duration::from_secs(30);
 const REMEMBERED: usize = 4_096;
 /// How often limits are set again because someone else set them meanwhile.
 const TRIES: u32 = 8;
-/// How long the items of records are kept; the ledger has them within seconds.
-const KEEP_RECORDS: Duration = Duration::from_secs(7 * 86_400);
 
 /// What this process remembers of budgets. Cheap to clone.
 #[derive(Clone, Default)]
@@ -138,11 +137,10 @@ impl Core {
         let item = encode(&own, before.and_then(|stored| stored.unknown.as_deref()));
         let expect = before.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
         let version = before.map_or(1, |stored| stored.version + 1).to_string();
-        let record = limits_record(&own, &version, before.map(|stored| &stored.value.limits));
-        vec![
-            Write::Put { item, expect },
-            Write::Put { item: encode(&record, None), expect: Expect::Absent },
-        ]
+        let said = limits_said(&own.limits, before.map(|stored| &stored.value.limits));
+        let said = Said { of: &[&version], ..said };
+        let record = self.record(&own.tenant, &own.by, said);
+        vec![Write::Put { item, expect }, record_write(&record)]
     }
 
     /// What a model's call costs, by the policy's prices.
@@ -203,16 +201,39 @@ impl Core {
         state: &PeriodState,
     ) -> Result<(), ServiceError> {
         let name = period_name(period, at);
-        let id = Record::id_of(
-            &task.tenant,
-            RecordKind::BudgetMark,
-            &[period.as_str(), &name, mark.as_str()],
-        );
+        let period = period.as_str();
+        let of = [period, name.as_str(), mark.as_str()];
+        let id = Record::id_of(&task.tenant, RecordKind::BudgetMark, &of);
         if self.budgets().lock().marked.contains(&id) {
             return Ok(());
         }
-        let now = self.clock().now();
-        let record = mark_record(task, id.clone(), now, (period, &name), mark, state);
+        let PeriodState { used, reserved, limit } = *state;
+        let percent = state.percent();
+        let text = format!(
+            "{percent} % of the budget of the {period} {name} is used or set aside: {used} used, {reserved} set aside, of {limit}"
+        );
+        let details = json!({
+            "period": period, "of": name, "mark": mark.as_str(), "percent": percent,
+            "used": amount_json(used), "reserved": amount_json(reserved),
+            "limit": amount_json(limit),
+        });
+        let severity = if mark == BudgetMark::Critical { "high" } else { "medium" };
+        let alert = json!({
+            "alert_type": format!("budget_{}", mark.as_str()), "severity": severity,
+            "target": format!("budget of {name}"), "message": text,
+        });
+        let events = vec![
+            LoggedEvent::own(&format!("budget.{}", mark.as_str()), details.clone()),
+            LoggedEvent::own("alert.triggered", alert),
+        ];
+        let kind = RecordKind::BudgetMark;
+        let said = Said { kind, of: &of, subject: &name, text, details };
+        let record = Record {
+            task: Some(task.id.clone()),
+            trace_id: Some(task.trace_id.clone()),
+            events,
+            ..self.record(&task.tenant, "governance", said)
+        };
         let item = encode(&record, None);
         // A conflict says that someone has told it.
         self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await?;
@@ -247,77 +268,20 @@ fn check_limits(limits: &BudgetLimits) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn limits_record(own: &TenantLimits, version: &str, before: Option<&BudgetLimits>) -> Record {
+fn limits_said<'a>(now: &BudgetLimits, before: Option<&BudgetLimits>) -> Said<'a> {
     let say = |limits: &BudgetLimits| {
         format!("a day {}; an hour {}; a task {}", limits.day, limits.hour, limits.task)
     };
     let was = before.map_or("those of the policy".to_owned(), say);
-    let mut details = Map::new();
-    details.insert("limits".to_owned(), limits_json(&own.limits));
-    details.insert("before".to_owned(), before.map_or(Value::Null, limits_json));
-    Record {
-        id: Record::id_of(&own.tenant, RecordKind::LimitsChanged, &[version]),
-        tenant: own.tenant.clone(),
-        at: own.at,
+    Said {
         kind: RecordKind::LimitsChanged,
-        by: own.by.clone(),
-        subject: "budget".to_owned(),
-        text: format!("limits of the budget set to {} (before: {was})", say(&own.limits)),
-        task: None,
-        details,
-        events: Vec::new(),
-        trace_id: None,
-        expires: own.at.plus(KEEP_RECORDS),
-    }
-}
-
-fn mark_record(
-    task: &Task,
-    id: String,
-    at: Timestamp,
-    (period, name): (Period, &str),
-    mark: BudgetMark,
-    state: &PeriodState,
-) -> Record {
-    let (used, reserved, limit) = (state.used, state.reserved, state.limit);
-    let percent = state.percent();
-    let text = format!(
-        "{percent} % of the budget of the {} {name} is used or set aside: {used} used, {reserved} set aside, of {limit}",
-        period.as_str()
-    );
-    let details = json!({
-        "period": period.as_str(), "of": name, "mark": mark.as_str(), "percent": percent,
-        "used": amount_json(used), "reserved": amount_json(reserved), "limit": amount_json(limit),
-    });
-    let severity = if mark == BudgetMark::Critical { "high" } else { "medium" };
-    let alert = json!({
-        "alert_type": format!("budget_{}", mark.as_str()), "severity": severity,
-        "target": format!("budget of {name}"), "message": text,
-    });
-    let events = [
-        (format!("budget.{}", mark.as_str()), details.clone()),
-        ("alert.triggered".to_owned(), alert),
-    ];
-    Record {
-        id,
-        tenant: task.tenant.clone(),
-        at,
-        kind: RecordKind::BudgetMark,
-        by: "governance".to_owned(),
-        subject: name.to_owned(),
-        text,
-        task: Some(task.id.clone()),
-        details: object(details),
-        events: events
-            .into_iter()
-            .map(|(event_type, payload)| LoggedEvent {
-                event_type: EventType::parse(&event_type)
-                    .expect("our own event types are well formed"),
-                payload: object(payload),
-            })
-            .collect(),
-        trace_id: Some(task.trace_id.clone()),
-        expires: at.plus(KEEP_RECORDS),
+        of: &[],
+        subject: "budget",
+        text: format!("limits of the budget set to {} (before: {was})", say(now)),
+        details: json!({
+            "limits": limits_json(now),
+            "before": before.map_or(Value::Null, limits_json),
+        }),
     }
 }
 
@@ -330,11 +294,4 @@ fn limits_json(limits: &BudgetLimits) -> Value {
 
 fn amount_json(amount: Amount) -> Value {
     json!({ "micro_usd": amount.micro_usd, "tokens": amount.tokens })
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
 }

@@ -29,7 +29,7 @@ impl Core {
         let facts = self.facts();
         let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
         let asks = self.asked_at_creation(&new).await;
-        let salt = self.salt();
+        let salt = if asks.is_empty() { String::new() } else { self.salt() };
         let mut draft = Draft {
             payload: placed.body.clone(),
             ..self.draft(&new, id.clone(), body_hash.clone())?
@@ -51,9 +51,8 @@ impl Core {
                 n: 1,
                 salt,
             };
-            let (agent, salt) = (decided.task.agent, &asking.salt);
-            let (plan, shown) = self.shown(agent, new.task_type, &new.payload, salt);
-            let approval = asking.approval(plan, shown, facts.now, facts.rules);
+            let plan = self.planner().plan(decided.task.agent, new.task_type, &new.payload);
+            let approval = asking.approval(plan, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {

@@ -21,7 +21,7 @@ use crate::repo::{StoredTask, encode};
 /// A freeze is looked at again after this long: it may have been lifted.
 const FROZEN_LOOK: Duration = Duration::from_secs(60 * 60);
 /// Work that waits because governance can't be reached is tried again after this long.
-const UNREACHED_LOOK: Duration = Duration::from_secs(60);
+pub const UNREACHED_LOOK: Duration = Duration::from_secs(60);
 
 /// Who would run it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,8 +106,7 @@ impl Judging<'_> {
         };
         let lacking = match self.lacking(&policy).await {
             Ok(lacking) => lacking,
-            Err(error) if self.mutates() => return Ok(self.without(&error.to_string())),
-            Err(_) => None,
+            Err(error) => return Ok(self.without(&error.to_string())),
         };
         if asks.is_empty() && lacking.is_none() {
             return Ok(self.says(self.unless_frozen(&policy, None)));
@@ -126,8 +125,7 @@ impl Judging<'_> {
             n: self.task().approval.as_ref().map_or(0, |approval| approval.n) + 1,
             salt: self.core.salt(),
         };
-        let shown = shown(self.task().task_type, self.payload, &plan, &asking.salt);
-        let approval = asking.approval(plan, shown, now, self.core.rules());
+        let approval = asking.approval(plan, now, self.core.rules());
         let item = encode(&approval, None);
         let mut verdict = self.says(Leave::Ask(asking.asked()));
         verdict.beside.push(Write::Put { item, expect: Expect::Absent });
@@ -238,11 +236,12 @@ impl Judging<'_> {
             return Leave::Granted { note };
         }
         let now = self.core.clock().now();
-        let passed = |name: &str| self.task().overrides.iter().any(|o| o.freeze == name);
         let frozen = policy
             .frozen(call, now)
             .into_iter()
-            .filter(|(freeze, _)| !passed(&freeze.name))
+            .filter(|(freeze, until)| {
+                !self.task().overrides.iter().any(|o| o.passes(freeze, *until))
+            })
             .max_by_key(|(_, until)| *until);
         match frozen {
             None => Leave::Granted { note },

@@ -26,7 +26,7 @@ pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
 pub use figures::STATS_FOLD;
 pub use governance::{Governance, OnFailure};
-pub use leave::{Runner, Verdict};
+pub use leave::{Runner, UNREACHED_LOOK, Verdict};
 pub use standing::REPUTATION_FOLD;
 pub use timeline::older_log;
 pub use types::*;

@@ -6,14 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::ServiceError;
 use super::core::Core;
-use crate::domain::{ApiKey, Caller, EventType, LoggedEvent, Role, TenantId, Timestamp};
+use crate::domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
 use crate::govern::{Record, RecordKind};
 use crate::ledger::{Entry, LedgerReader};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, PolicyMark, Versioned, decode, encode};
 
-/// How long the item of a record is kept; the ledger has it within seconds.
-const KEEP_RECORD: Duration = Duration::from_secs(7 * 86_400);
 /// Who did what nobody asked for.
 pub(super) const SYSTEM: &str = "watchbill";
 
@@ -48,7 +46,7 @@ impl Core {
             details,
             events: Vec::new(),
             trace_id: None,
-            expires: now.plus(KEEP_RECORD),
+            expires: now.plus(Record::KEEP),
         }
     }
 
@@ -153,10 +151,8 @@ impl Core {
             details,
         };
         let mut record = self.record(tenant, SYSTEM, said);
-        record.events = vec![LoggedEvent {
-            event_type: EventType::parse("audit.sealed").expect("our own types are well formed"),
-            payload: record.details.clone(),
-        }];
+        let told = Value::Object(record.details.clone());
+        record.events = vec![LoggedEvent::own("audit.sealed", told)];
         self.put_record(&record).await
     }
 }

@@ -133,6 +133,9 @@ fn earned(old: &Task, new: &Task, command: &Command) -> Vec<Earned> {
             Ending::Failed { .. } | Ending::FailedForGood { .. } => {
                 vec![Earned(ReputationEvent::TaskFailure, -3)]
             }
+            Ending::Blocked { question: Some(_), .. } => {
+                vec![Earned(ReputationEvent::HumanEscalation, -8)]
+            }
             _ => Vec::new(),
         },
         _ => Vec::new(),

@@ -46,7 +46,7 @@ use watchbill_router::Router;
 use watchbill_sweeper::Sweeper;
 
 pub use feeds::LagReport;
-pub use notices::{LinkSettings, Notices};
+pub use notices::Notices;
 
 /// How the bundle is set up.
 #[derive(Clone)]

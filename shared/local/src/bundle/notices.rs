@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use watchbill_adapters_local::bus::Subscriber;
 use watchbill_core::domain::{Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Clock, FixedSecret, Webhook};
+use watchbill_core::ports::{Clock, Webhook};
 use watchbill_core::service::Core;
 use watchbill_notifier::{Links, Notifier};
 
@@ -25,16 +25,7 @@ pub struct Notices {
     pub webhook: Arc<dyn Webhook>,
     pub types: Vec<String>,
     /// By what people decide from a notice.
-    pub links: Option<LinkSettings>,
-}
-
-#[derive(Clone)]
-pub struct LinkSettings {
-    pub secret: Arc<str>,
-    /// Where people reach this server.
-    pub base: String,
-    pub to: String,
-    pub lifetime: Duration,
+    pub links: Option<Links>,
 }
 
 type Notice = (TenantId, Event);
@@ -74,13 +65,7 @@ pub fn open(
 ) -> (NoticeLane, impl Future<Output = ()> + Send) {
     let (sender, mut waiting) = mpsc::channel::<Notice>(MOST);
     let clock = core.clock().clone();
-    let links = notices.links.map(|links| Links {
-        secret: Arc::new(FixedSecret(links.secret)),
-        base: links.base,
-        to: links.to,
-        lifetime: links.lifetime,
-    });
-    let notifier = Notifier::new(Some(notices.webhook), core).linking(links);
+    let notifier = Notifier::new(Some(notices.webhook), core).linking(notices.links);
     let delivering = async move {
         loop {
             let notice = tokio::select! {

@@ -11,6 +11,7 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Role, TenantId, hash_key, parse_span};
 use watchbill_core::reactions::Reaction;
 use watchbill_core::service::Governance;
+use watchbill_notifier::{APPROVER, LINK_FOR};
 use watchbill_wire::settings::{Switch, allow, on_or_off, words};
 
 pub use watchbill_wire::settings::Env;
@@ -65,9 +66,6 @@ const WORTH_A_NOTICE: &[&str] = &[
     "sla.violation",
     "alert.triggered",
 ];
-
-/// How long a link in a notice is good, unless another time is set.
-const LINK_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What tokens are checked with.
 pub struct JwtSettings {
@@ -176,7 +174,7 @@ fn notify(file: &File, env: &Env) -> anyhow::Result<Option<Notify>> {
         events: events.unwrap_or_else(worth),
         public_url: said("WATCHBILL_PUBLIC_URL", &file.notify.public_url),
         approver: said("WATCHBILL_APPROVER", &file.notify.approver)
-            .unwrap_or_else(|| "on-call".to_owned()),
+            .unwrap_or_else(|| APPROVER.to_owned()),
         link_for,
     }))
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use watchbill_adapters_host::entropy::SystemEntropy;
+use watchbill_adapters_local::private_folder;
 use watchbill_core::domain::{Caller, Event, Priority, Role, Task, TaskType, TenantId};
-use watchbill_core::ports::Entropy as _;
+use watchbill_core::ports::{Entropy as _, FixedSecret};
 use watchbill_core::service::{Core, EventFilter, Identity, NewTask, TimelineKind};
 
 use super::config::Config;
@@ -45,19 +46,23 @@ pub async fn admin_key(core: &Core, config: &Config) -> anyhow::Result<AdminKey>
 }
 
 /// What approval links are signed with: made at the first start, kept beside the store.
-pub fn link_secret(data: &Path) -> anyhow::Result<Arc<str>> {
+pub fn link_secret(data: &Path) -> anyhow::Result<Arc<FixedSecret>> {
+    private_folder(data).with_context(|| format!("{} can't be made", data.display()))?;
     let file = data.join("link.key");
-    match std::fs::read_to_string(&file) {
-        Ok(text) => return Ok(text.trim().into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => {
             return Err(error).with_context(|| format!("{} can't be read", file.display()));
         }
+    };
+    // One that was not written to its end is none.
+    if text.ends_with('\n') && text.trim().len() == 64 {
+        return Ok(Arc::new(FixedSecret(text.trim().into())));
     }
-    std::fs::create_dir_all(data).with_context(|| format!("{} can't be made", data.display()))?;
     let secret = format!("{:032x}{:032x}", random(), random());
     write_private(&file, &secret)?;
-    Ok(secret.into())
+    Ok(Arc::new(FixedSecret(secret.into())))
 }
 
 fn random() -> u128 {
@@ -184,4 +189,28 @@ async fn report(core: &Core, task: &Task) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_links_secret_is_made_once_and_is_for_its_owner_alone() {
+        let above = tempfile::tempdir().unwrap();
+        let data = above.path().join("data");
+        let first = link_secret(&data).unwrap();
+        assert_eq!(first.0.len(), 64);
+        assert_eq!(link_secret(&data).unwrap().0, first.0);
+        #[cfg(unix)]
+        for (path, wanted) in [(data.clone(), 0o700), (data.join("link.key"), 0o600)] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, wanted, "{}", path.display());
+        }
+        // One that was cut off is none.
+        std::fs::write(data.join("link.key"), &first.0[..20]).unwrap();
+        let anew = link_secret(&data).unwrap();
+        assert!(anew.0.len() == 64 && anew.0 != first.0);
+    }
 }

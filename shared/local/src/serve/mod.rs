@@ -11,7 +11,6 @@ mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +29,9 @@ use watchbill_core::domain::Agent;
 use watchbill_core::ports::FixedSecret;
 use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
+use watchbill_notifier::Links;
 
-use crate::bundle::{Bundle, LinkSettings, Notices, Settings, registry};
+use crate::bundle::{Bundle, Notices, Settings, registry};
 use crate::cli::args::ServeArgs;
 use config::Config;
 
@@ -46,19 +46,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     start_log(&config)?;
     let listener = listen(SocketAddr::new(config.host, config.port))?;
     let address = listener.local_addr().context("reading the address listened on")?;
+    let link_secret = first::link_secret(&config.data)?;
     let settings = Settings {
         rules: config.rules.clone(),
         governance: config.governance.clone(),
         reactions: config.reactions.clone(),
         notices: match &config.notify {
-            Some(notify) => Some(notices(notify, address, &config.data)?),
+            Some(notify) => Some(notices(notify, address, link_secret.clone())?),
             None => None,
         },
         slots: config.slots,
         ..Settings::default()
     };
     let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
-    let served = serve(listener, address, config, &bundle).await;
+    let served = serve(listener, address, config, link_secret, &bundle).await;
     say::line("stopping", "taking no more work, letting what runs end");
     bundle.stop(PATIENCE).await;
     say::line("stopped", "everything accepted is on disk");
@@ -69,10 +70,11 @@ async fn serve(
     listener: TcpListener,
     address: SocketAddr,
     config: Config,
+    link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
 ) -> anyhow::Result<()> {
     let admin = first::admin_key(&bundle.core, &config).await?;
-    let state = ApiState::new(bundle.core.clone(), api_config(&config, bundle)?)?;
+    let state = ApiState::new(bundle.core.clone(), api_config(&config, link_secret, bundle)?)?;
     let router = watchbill_api::router(state);
     listener.set_nonblocking(true).context("preparing the listener")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
@@ -160,11 +162,15 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::Tas
     })
 }
 
-fn notices(notify: &config::Notify, address: SocketAddr, data: &Path) -> anyhow::Result<Notices> {
+fn notices(
+    notify: &config::Notify,
+    address: SocketAddr,
+    secret: Arc<FixedSecret>,
+) -> anyhow::Result<Notices> {
     let clock = Arc::new(SystemClock::new());
     let webhook = HttpWebhook::new(&notify.url, notify.secret.as_deref(), clock)?;
-    let links = LinkSettings {
-        secret: first::link_secret(data)?,
+    let links = Links {
+        secret,
         base: notify.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
         to: notify.approver.clone(),
         lifetime: notify.link_for,
@@ -172,7 +178,11 @@ fn notices(notify: &config::Notify, address: SocketAddr, data: &Path) -> anyhow:
     Ok(Notices { webhook: Arc::new(webhook), types: notify.events.clone(), links: Some(links) })
 }
 
-fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
+fn api_config(
+    config: &Config,
+    link_secret: Arc<FixedSecret>,
+    bundle: &Bundle,
+) -> anyhow::Result<ApiConfig> {
     let mut jwt: JwtConfig = config.jwt.config.clone();
     if let Some(url) = &config.jwt.jwks_url {
         jwt.jwks = Some(Arc::new(UrlJwks(KeySetUrl::new(url)?)));
@@ -182,10 +192,7 @@ fn api_config(config: &Config, bundle: &Bundle) -> anyhow::Result<ApiConfig> {
         static_keys: config.static_keys.clone(),
         operator_key_hash: config.operator_key_hash.clone(),
         first_key: None,
-        link_secret: match config.notify {
-            Some(_) => Some(Arc::new(FixedSecret(first::link_secret(&config.data)?))),
-            None => None,
-        },
+        link_secret: Some(link_secret),
         jwt,
         rate_limits: config.rate_limits.clone(),
         cors_origins: config.cors_origins.clone(),

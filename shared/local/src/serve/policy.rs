@@ -6,10 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use watchbill_adapters_host::clock::SystemClock;
-use watchbill_core::decide::GateRules;
-use watchbill_core::govern::{FixedPolicy, Policies, Policy};
+use watchbill_core::govern::{Policies, Policy};
 use watchbill_core::service::Governance;
-use watchbill_policy::{PolicyText, TextPolicies, read_policy};
+use watchbill_policy::{PolicyText, TextPolicies, built_in, read_policy};
 use watchbill_wire::settings::{Env, gates_off, on_failure};
 
 use super::file::{File, read};
@@ -69,13 +68,7 @@ pub fn governance(file: &File, env: &Env) -> anyhow::Result<(Governance, Option<
             let text = FileText { path: path.clone(), name: path.display().to_string() };
             Arc::new(TextPolicies::new(text, Arc::new(SystemClock::new()), gates_off))
         }
-        None => {
-            let mut policy = Policy::default();
-            if gates_off {
-                policy.gates = GateRules::off();
-            }
-            Arc::new(FixedPolicy(Arc::new(policy)))
-        }
+        None => Arc::new(built_in(gates_off)),
     };
     Ok((Governance::new(policies, on_failure), path))
 }
@@ -83,6 +76,7 @@ pub fn governance(file: &File, env: &Env) -> anyhow::Result<(Governance, Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use watchbill_core::decide::GateRules;
     use watchbill_core::service::OnFailure;
 
     fn env(pairs: &[(&str, &str)]) -> Env {
