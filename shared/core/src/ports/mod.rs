@@ -6,6 +6,7 @@ mod bus;
 mod clock;
 mod entropy;
 mod lanes;
+mod peer;
 mod planner;
 mod secret;
 mod store;
@@ -17,6 +18,11 @@ pub use bus::{Bus, BusError, Buses};
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
+pub use peer::{
+    Cost, DomainWrite, Offer, Peer, PeerChannels, PeerDomains, PeerError, PeerHealth, PeerListener,
+    PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued, Registration, Rejected,
+    Taken, TaskWrite, Wrote,
+};
 pub use planner::{PlainPlanner, Planner};
 pub use secret::{FixedSecret, SecretSource};
 pub use store::{

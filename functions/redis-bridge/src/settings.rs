@@ -1,0 +1,214 @@
+//! What goes over the bridge, as people write it. Every direction is off until it is named.
+
+use std::collections::BTreeSet;
+
+use watchbill_core::domain::{Agent, TaskType, TenantId};
+
+/// A setting that can't be as it is: which, with which value, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} '{value}': {problem}")]
+pub struct BadSetting {
+    pub name: &'static str,
+    pub value: String,
+    pub problem: String,
+}
+
+/// Whose tasks are drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Every agent whose work is built.
+    Built,
+    Agents(BTreeSet<Agent>),
+}
+
+/// Which of our tasks a peer's workers run.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Feed {
+    pub types: BTreeSet<TaskType>,
+    pub agents: BTreeSet<Agent>,
+    /// Agents that were written in their long form (`dev_agent`): the peer's worker calls
+    /// itself so.
+    pub long_names: BTreeSet<Agent>,
+}
+
+impl Feed {
+    pub fn is_empty(&self) -> bool {
+        self.types.is_empty() && self.agents.is_empty()
+    }
+
+    pub fn wants(&self, task_type: TaskType, agent: Agent) -> bool {
+        self.types.contains(&task_type) || self.agents.contains(&agent)
+    }
+}
+
+/// The directions of the bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Settings {
+    pub tenant: TenantId,
+    pub drain: Option<Drain>,
+    pub feed: Feed,
+    pub events_in: bool,
+    pub events_out: bool,
+    pub mirror_approvals: bool,
+    pub mirror_cost: bool,
+    pub domains: BTreeSet<String>,
+}
+
+/// The settings by their names in the environment.
+pub const NAMES: &[&str] = &[
+    "REDIS_TENANT",
+    "REDIS_DRAIN",
+    "REDIS_FEED",
+    "REDIS_EVENTS",
+    "REDIS_MIRROR",
+    "REDIS_DOMAINS",
+    "REDIS_BULLMQ",
+];
+
+impl Settings {
+    /// Reads them by name, as the environment has them; empty is as if not there.
+    pub fn read(get: impl Fn(&'static str) -> Option<String>) -> Result<Self, BadSetting> {
+        let said = |name: &'static str| get(name).filter(|text| !text.trim().is_empty());
+        let mut settings = Self::default();
+        if let Some(value) = said("REDIS_TENANT") {
+            settings.tenant = TenantId::parse(value.trim()).map_err(|error| BadSetting {
+                name: "REDIS_TENANT",
+                problem: error.to_string(),
+                value: value.clone(),
+            })?;
+        }
+        if let Some(value) = said("REDIS_DRAIN") {
+            settings.drain = drain(&value)?;
+        }
+        if let Some(value) = said("REDIS_FEED") {
+            settings.feed = feed(&value)?;
+        }
+        for word in words("REDIS_EVENTS", said("REDIS_EVENTS"), &["in", "out"])? {
+            *(if word == "in" { &mut settings.events_in } else { &mut settings.events_out }) = true;
+        }
+        for word in words("REDIS_MIRROR", said("REDIS_MIRROR"), &["approvals", "cost"])? {
+            let mirror = match &*word {
+                "approvals" => &mut settings.mirror_approvals,
+                _ => &mut settings.mirror_cost,
+            };
+            *mirror = true;
+        }
+        settings.domains.extend(words("REDIS_DOMAINS", said("REDIS_DOMAINS"), &["devops"])?);
+        if let Some(value) = said("REDIS_BULLMQ") {
+            let problem = "this build is no worker of BullMQ queues; leave it out".to_owned();
+            return Err(BadSetting { name: "REDIS_BULLMQ", value, problem });
+        }
+        Ok(settings)
+    }
+
+    /// Whether any direction is on.
+    pub fn is_idle(&self) -> bool {
+        *self == Self { tenant: self.tenant.clone(), ..Self::default() }
+    }
+}
+
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn words(
+    name: &'static str,
+    value: Option<String>,
+    known: &[&str],
+) -> Result<Vec<String>, BadSetting> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let found: Vec<String> =
+        list(&value).filter(|word| *word != "off").map(str::to_owned).collect();
+    match found.iter().find(|word| !known.contains(&word.as_str())) {
+        Some(odd) => {
+            let problem = format!("'{odd}' is not known here; use {}, or off", known.join(", "));
+            Err(BadSetting { name, value, problem })
+        }
+        None => Ok(found),
+    }
+}
+
+fn drain(value: &str) -> Result<Option<Drain>, BadSetting> {
+    match value.trim() {
+        "off" => return Ok(None),
+        "on" => return Ok(Some(Drain::Built)),
+        _ => {}
+    }
+    let agents =
+        list(value).map(|word| agent("REDIS_DRAIN", value, word)).collect::<Result<_, _>>()?;
+    Ok(Some(Drain::Agents(agents)))
+}
+
+fn feed(value: &str) -> Result<Feed, BadSetting> {
+    let mut feed = Feed::default();
+    for word in list(value).filter(|word| *word != "off") {
+        if let Some(name) = word.strip_prefix("agent:") {
+            let agent = agent("REDIS_FEED", value, name)?;
+            feed.agents.insert(agent);
+            if name == agent.long_name() {
+                feed.long_names.insert(agent);
+            }
+            continue;
+        }
+        let task_type = TaskType::parse(word).ok().filter(|one| *one != TaskType::OpsCycle);
+        feed.types.insert(task_type.ok_or_else(|| BadSetting {
+            name: "REDIS_FEED",
+            value: value.to_owned(),
+            problem: format!(
+                "'{word}' is no type of task; use types such as bugfix, or agents as agent:dev"
+            ),
+        })?);
+    }
+    Ok(feed)
+}
+
+fn agent(name: &'static str, value: &str, word: &str) -> Result<Agent, BadSetting> {
+    let known = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops];
+    Agent::parse(word).ok().filter(|agent| known.contains(agent)).ok_or_else(|| BadSetting {
+        name,
+        value: value.to_owned(),
+        problem: format!("'{word}' is no agent; use ops, dev, faq or devops"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&'static str, &str)]) -> Result<Settings, String> {
+        let get = |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        Settings::read(get).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_is_on_until_it_is_named() {
+        assert!(read(&[]).unwrap().is_idle());
+        assert!(read(&[("REDIS_TENANT", "acme"), ("REDIS_DRAIN", "off")]).unwrap().is_idle());
+        assert!(!read(&[("REDIS_DRAIN", "ops")]).unwrap().is_idle());
+    }
+
+    #[test]
+    fn both_spellings_of_an_agent_are_taken() {
+        let settings =
+            read(&[("REDIS_DRAIN", "ops_agent, dev"), ("REDIS_FEED", "bugfix,agent:faq_agent")]);
+        let settings = settings.unwrap();
+        assert_eq!(settings.drain, Some(Drain::Agents([Agent::Ops, Agent::Dev].into())));
+        assert_eq!(settings.feed.agents, [Agent::Faq].into());
+        assert_eq!(settings.feed.long_names, [Agent::Faq].into());
+        assert!(settings.feed.wants(TaskType::Bugfix, Agent::Dev));
+        assert!(!settings.feed.wants(TaskType::Feature, Agent::Dev));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        let refused = |pairs: &[(&'static str, &str)]| read(pairs).unwrap_err();
+        assert_eq!(
+            refused(&[("REDIS_EVENTS", "in,sideways")]),
+            "REDIS_EVENTS 'in,sideways': 'sideways' is not known here; use in, out, or off"
+        );
+        assert!(refused(&[("REDIS_FEED", "ops_cycle")]).contains("no type of task"));
+        assert!(refused(&[("REDIS_DRAIN", "cycle")]).contains("no agent"));
+        assert!(refused(&[("REDIS_BULLMQ", "ops-agent")]).contains("no worker of BullMQ"));
+        assert!(refused(&[("REDIS_TENANT", "Acme")]).contains("lower-case"));
+    }
+}
