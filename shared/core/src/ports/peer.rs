@@ -72,6 +72,9 @@ pub enum Wrote {
     Older,
     /// There was nothing of that name any more: the peer has lost it. It is there again.
     Lost,
+    /// What stands under that name is of another kind: it is someone else's, and was left as
+    /// it is.
+    Foreign,
 }
 
 /// What could not be read, and is put where people find it.
