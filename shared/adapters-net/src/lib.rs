@@ -3,10 +3,12 @@
 //!
 //! - `key_set`: an identity provider's keys. `webhook`: notices to an endpoint, signed.
 //! - `probes`: how services are, over HTTP(S) and TCP, within a policy on where to go.
+//! - `redis_peer`: programs of others that keep their tasks in a Redis.
 //!
 //! How to add an adapter: a module of its own that implements one port; errors say what was
 //! tried and what to set; a test with a scripted server that misbehaves.
 
 pub mod key_set;
 pub mod probes;
+pub mod redis_peer;
 pub mod webhook;

@@ -14,6 +14,7 @@ pub mod governance_suite;
 mod memory_blobs;
 mod memory_store;
 mod peers;
+mod redis_server;
 mod store_loop;
 pub mod store_suite;
 
@@ -23,4 +24,5 @@ pub use flaky_store::FlakyStore;
 pub use memory_blobs::MemoryBlobs;
 pub use memory_store::{MemoryFeed, MemoryStore};
 pub use peers::{MemoryBus, MemoryLanes, MemoryWake};
+pub use redis_server::{RedisServer, RedisSetup};
 pub use store_loop::{LoopReport, store_loop};

@@ -8,7 +8,7 @@ use super::Report;
 use crate::cmd;
 use crate::ctx::Ctx;
 use crate::tools::bed::{self, Bed};
-use crate::tools::{rustup, venv, which};
+use crate::tools::{apt, rustup, venv, which};
 
 pub fn fmt(ctx: &Ctx) -> Result<Report> {
     rustup::need(ctx, "fmt", "rustfmt")?;
@@ -36,6 +36,7 @@ pub fn doctests(ctx: &Ctx) -> Result<Report> {
 
 /// With nextest if it is there: it runs the tests of all binaries at once.
 pub fn tests(ctx: &Ctx) -> Result<Report> {
+    apt::need("redis-server", "redis-server")?;
     let mut closing = Closing::default();
     // Built before and put aside: a build in the midst of the tests would exchange the
     // binary under those that start it.

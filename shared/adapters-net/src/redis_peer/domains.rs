@@ -1,0 +1,130 @@
+//! A domain's lists. Its scripts touch lists of several names, so one server must have them
+//! all: there are none in a cluster.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_core::ports::{DomainWrite, PeerDomains, PeerError, Rejected, Taken, Wrote};
+
+use super::RedisPeer;
+use super::batch::{Batch, Key, Kind, Lua, lua};
+use super::queue::millis;
+use super::rejected::{REJECTED, entry};
+
+static TAKE: Lua = lua!("domain_take");
+static BEGIN: Lua = lua!("domain_begin");
+static WRITE: Lua = lua!("domain_write");
+static REFUSE: Lua = lua!("domain_refuse");
+
+struct Lists {
+    pending: Key,
+    active: Key,
+    /// Messages with the ends of their leases, in ms of the server's clock.
+    taken: Key,
+    /// By task, its message, byte for byte.
+    begun: Key,
+}
+
+impl Lists {
+    fn of(domain: &str) -> Self {
+        let active = format!("tasks:active:{domain}");
+        Self {
+            pending: Key::new(format!("tasks:pending:{domain}"), Kind::List),
+            taken: Key::new(format!("watchbill:{active}:taken"), Kind::Sorted),
+            begun: Key::new(format!("watchbill:{active}:begun"), Kind::Hash),
+            active: Key::new(active, Kind::List),
+        }
+    }
+}
+
+impl RedisPeer {
+    fn lists(&self, domain: &str) -> Result<Lists, PeerError> {
+        if self.line.address().is_cluster() {
+            let text = format!(
+                "{}: domains can't be served from a cluster; take '{domain}' out of \
+                 REDIS_DOMAINS, or use a single server",
+                self.line.address()
+            );
+            return Err(PeerError::Refused(text));
+        }
+        Ok(Lists::of(domain))
+    }
+}
+
+#[async_trait]
+impl PeerDomains for RedisPeer {
+    async fn take_messages(
+        &self,
+        domain: &str,
+        lease: Duration,
+        most: usize,
+    ) -> Result<Vec<Taken>, PeerError> {
+        let lists = self.lists(domain)?;
+        let mut batch = Batch::new();
+        batch
+            .script(&TAKE, &[&lists.pending, &lists.active, &lists.taken])
+            .arg(millis(lease))
+            .arg(most);
+        let taken: Vec<(Vec<u8>, bool)> = self.line.one(batch).await?;
+        Ok(taken.into_iter().map(|(message, again)| Taken { message, again }).collect())
+    }
+
+    async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError> {
+        let lists = self.lists(domain)?;
+        let mut batch = Batch::new();
+        batch.script(&BEGIN, &[&lists.active, &lists.begun]).arg(id).arg(message);
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("ZREM", &[&self.lists(domain)?.taken]).arg(message);
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError> {
+        let lists = self.lists(domain)?;
+        let mut batch = Batch::new();
+        batch
+            .script(&REFUSE, &[&lists.active, &lists.taken, &REJECTED])
+            .arg(&rejected.member)
+            .arg(entry(rejected));
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn write_result(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError> {
+        let lists = self.lists(domain)?;
+        let results = Key::new(format!("results:{}", write.id), Kind::Hash);
+        let logs = Key::new(format!("results:{}:logs", write.id), Kind::List);
+        let mut batch = Batch::new();
+        let step = batch
+            .script(&WRITE, &[&results, &logs, &lists.active, &lists.taken, &lists.begun])
+            .arg(&write.id)
+            .arg(write.version)
+            .arg(u8::from(write.done))
+            .arg(u8::from(write.publish.is_some()))
+            .arg(write.publish.as_deref().unwrap_or_default())
+            .arg(write.fields.len());
+        for (field, value) in &write.fields {
+            step.arg(field).arg(value);
+        }
+        step.arg(&write.logs);
+        match self.line.one(batch).await {
+            Ok(true) => Ok(Wrote::Written),
+            Ok(false) => Ok(Wrote::Older),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open(&self, domain: &str) -> Result<Vec<String>, PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("HKEYS", &[&self.lists(domain)?.begun]);
+        self.line.one(batch).await
+    }
+
+    async fn pending(&self, domain: &str) -> Result<u64, PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("LLEN", &[&self.lists(domain)?.pending]);
+        self.line.one(batch).await
+    }
+}

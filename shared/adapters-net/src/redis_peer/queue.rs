@@ -1,0 +1,293 @@
+//! The shared queue: tasks of the peer's programs that come over to us.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::Value;
+use watchbill_core::ports::{
+    Offer, PeerError, PeerQueue, PeerTask, Queued, Rejected, TaskWrite, Wrote,
+};
+
+use super::RedisPeer;
+use super::batch::{Batch, Key, Kind, Lua, lua};
+use super::rejected::{REJECTED, entry};
+
+pub(super) const QUEUE: Key = Key::fixed("orchestrator:tasks", Kind::Sorted);
+const PROCESSING: Key = Key::fixed("orchestrator:tasks:processing", Kind::Set);
+/// Ids with the ends of their leases, in ms of the server's clock.
+const TAKEN: Key = Key::fixed("watchbill:{orchestrator:tasks}:taken", Kind::Sorted);
+/// By id, who holds the lease.
+const TAKERS: Key = Key::fixed("watchbill:{orchestrator:tasks}:takers", Kind::Hash);
+
+/// A task's id is no longer than this.
+const LONGEST_ID: usize = 128;
+/// Ids in one run of a script: nobody else is served meanwhile, so it must be short.
+const AT_ONCE: usize = 500;
+/// Of a set's members, in one answer.
+const PAGE: usize = 500;
+
+static TAKE: Lua = lua!("take");
+static RETAKE: Lua = lua!("retake");
+static REJECT: Lua = lua!("reject");
+static FAIL: Lua = lua!("fail");
+static WRITE: Lua = lua!("write");
+
+/// A task's own key.
+pub(super) fn task(id: &str) -> Key {
+    Key::new(format!("orchestrator:task:{id}"), Kind::Hash)
+}
+
+fn id_of(member: &[u8]) -> Result<&str, &'static str> {
+    let id = std::str::from_utf8(member).map_err(|_| "the id is no UTF-8")?;
+    match id.chars().count() {
+        0 => Err("the id is empty"),
+        n if n > LONGEST_ID => Err("the id is longer than 128 characters"),
+        _ => Ok(id),
+    }
+}
+
+#[async_trait]
+impl PeerQueue for RedisPeer {
+    async fn peek(&self, from: usize, most: usize) -> Result<Vec<Queued>, PeerError> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        loop {
+            let mut batch = Batch::new();
+            batch.plain("ZRANGE", &[&QUEUE]).arg(from).arg(from + most - 1).arg("WITHSCORES");
+            let page: Vec<(Vec<u8>, f64)> = self.line.one(batch).await?;
+            let mut queued = Vec::with_capacity(page.len());
+            let mut odd = Vec::new();
+            for (member, score) in page {
+                match id_of(&member) {
+                    Ok(id) => queued.push(Queued { id: id.to_owned(), score }),
+                    Err(reason) => odd.push((member, reason)),
+                }
+            }
+            if odd.is_empty() {
+                return Ok(queued);
+            }
+            self.clear(odd).await?;
+        }
+    }
+
+    async fn depth(&self) -> Result<u64, PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("ZCARD", &[&QUEUE]);
+        self.line.one(batch).await
+    }
+
+    async fn read(&self, ids: &[String]) -> Result<Vec<PeerTask>, PeerError> {
+        let mut batch = Batch::new();
+        for id in ids {
+            batch.plain("HMGET", &[&task(id)]).arg(&["data", "status", "watchbill_fed"]);
+        }
+        let answers = self.line.each(batch).await?;
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(value) => self.line.read(value).map(found),
+                Err(foreign) => Ok(PeerTask::Unreadable(foreign.to_string())),
+            })
+            .collect()
+    }
+
+    async fn take(
+        &self,
+        ids: &[String],
+        taker: &str,
+        lease: Duration,
+    ) -> Result<Vec<String>, PeerError> {
+        let mut batch = Batch::new();
+        for ids in ids.chunks(AT_ONCE) {
+            batch.script(&TAKE, &[&QUEUE, &TAKEN, &TAKERS]).arg(taker).arg(millis(lease)).arg(ids);
+        }
+        let mut taken = Vec::with_capacity(ids.len());
+        for value in self.line.all(batch).await? {
+            taken.extend(self.line.read::<Vec<String>>(value)?);
+        }
+        self.mark_worked_on(&taken).await?;
+        Ok(taken)
+    }
+
+    async fn retake(
+        &self,
+        taker: &str,
+        lease: Duration,
+        most: usize,
+    ) -> Result<Vec<String>, PeerError> {
+        let mut batch = Batch::new();
+        batch.script(&RETAKE, &[&TAKEN, &TAKERS]).arg(taker).arg(millis(lease)).arg(most);
+        let taken: Vec<String> = self.line.one(batch).await?;
+        self.mark_worked_on(&taken).await?;
+        Ok(taken)
+    }
+
+    async fn settle(&self, ids: &[String]) -> Result<(), PeerError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.plain("ZREM", &[&TAKEN]).arg(ids);
+        batch.plain("HDEL", &[&TAKERS]).arg(ids);
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn reject(&self, rejected: &Rejected) -> Result<(), PeerError> {
+        self.put_aside(rejected).await?;
+        let Ok(id) = id_of(&rejected.member) else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.script(&FAIL, &[&task(id)]).arg(&rejected.at).arg(&rejected.reason);
+        batch.plain("SREM", &[&PROCESSING]).arg(id);
+        // What is no hash is nobody's task, and nobody waits for it: it stays as it is.
+        for answer in self.line.each(batch).await?.into_iter().skip(1) {
+            answer?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError> {
+        let mut batch = Batch::new();
+        for one in writes {
+            batch.script(&WRITE, &[&task(&one.id)]).arg(one.version).arg(&[
+                &one.data,
+                &one.status,
+                &one.updated_at,
+                &one.created_at,
+                &one.priority,
+            ]);
+        }
+        let mut wrote = Vec::with_capacity(writes.len());
+        for answer in self.line.each(batch).await? {
+            wrote.push(match answer.and_then(|value| self.line.read(value)) {
+                Ok(0) => Wrote::Older,
+                Ok(1) => Wrote::Written,
+                Ok(2u8..) => Wrote::Lost,
+                Err(PeerError::Foreign(reason)) => {
+                    tracing::warn!(reason, "a task could not be written back");
+                    Wrote::Foreign
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        let ended: Vec<_> =
+            writes.iter().filter(|one| one.ended).map(|one| one.id.clone()).collect();
+        // Also for what was older: the write before may have died half-way.
+        self.forget(&ended).await?;
+        Ok(wrote)
+    }
+
+    async fn worked_on(&self, cursor: u64) -> Result<(u64, Vec<String>), PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("SSCAN", &[&PROCESSING]).arg(cursor).arg("COUNT").arg(PAGE);
+        let (next, members): (u64, Vec<Vec<u8>>) = self.line.one(batch).await?;
+        // Others put what they like there; what is no id is none of ours.
+        let ids = members.iter().filter_map(|member| id_of(member).ok());
+        Ok((next, ids.map(str::to_owned).collect()))
+    }
+
+    async fn forget(&self, ids: &[String]) -> Result<(), PeerError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        // The lease first: what is taken again is put among those that are worked on again.
+        batch.plain("ZREM", &[&TAKEN]).arg(ids);
+        batch.plain("HDEL", &[&TAKERS]).arg(ids);
+        batch.plain("SREM", &[&PROCESSING]).arg(ids);
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn offer(&self, offers: &[Offer]) -> Result<(), PeerError> {
+        self.put_up(offers).await
+    }
+
+    async fn offered(&self) -> Result<Vec<(String, u64)>, PeerError> {
+        self.standing().await
+    }
+
+    async fn offer_again(&self, offer: &Offer) -> Result<(), PeerError> {
+        self.put_up_again(offer).await
+    }
+
+    async fn withdraw(&self, ids: &[String]) -> Result<(), PeerError> {
+        self.take_back(ids).await
+    }
+}
+
+/// What stands in a task's hash.
+fn found([data, status, fed]: [Option<Vec<u8>>; 3]) -> PeerTask {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+    match (data, status) {
+        (None, None) => PeerTask::Missing,
+        (None, Some(_)) => PeerTask::Unreadable("the field data is missing".into()),
+        (Some(data), status) => match (text(data), text(status.unwrap_or_default())) {
+            (Some(data), Some(status)) => {
+                let fed = fed.and_then(text).and_then(|number| number.parse().ok());
+                PeerTask::Found { data, status, fed }
+            }
+            (None, _) => PeerTask::Unreadable("the field data is no UTF-8".into()),
+            (_, None) => PeerTask::Unreadable("the field status is no UTF-8".into()),
+        },
+    }
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl RedisPeer {
+    async fn mark_worked_on(&self, ids: &[String]) -> Result<(), PeerError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.plain("SADD", &[&PROCESSING]).arg(ids);
+        self.line.all(batch).await.map(drop)
+    }
+
+    /// Moves what is no id out of the queue.
+    async fn clear(&self, odd: Vec<(Vec<u8>, &'static str)>) -> Result<(), PeerError> {
+        for (member, reason) in odd {
+            let rejected = Rejected {
+                queue: QUEUE.name.into_owned(),
+                member,
+                reason: reason.to_owned(),
+                data: None,
+                at: self.line.options().clock.now().to_string(),
+            };
+            self.put_aside(&rejected).await?;
+            self.rejected.fetch_add(1, Ordering::Relaxed);
+            let member = String::from_utf8_lossy(&rejected.member);
+            tracing::warn!(%member, reason, "moved a member of the queue to watchbill:rejected");
+        }
+        Ok(())
+    }
+
+    /// In one step, where one server has both keys. In a cluster the entry comes first: it
+    /// may be there twice, and is never missing.
+    async fn put_aside(&self, rejected: &Rejected) -> Result<(), PeerError> {
+        let mut batch = Batch::new();
+        if !self.line.address().is_cluster() {
+            batch
+                .script(&REJECT, &[&QUEUE, &TAKEN, &TAKERS, &REJECTED])
+                .arg(&rejected.member)
+                .arg(entry(rejected));
+            return self.line.all(batch).await.map(drop);
+        }
+        batch.plain("ZSCORE", &[&QUEUE]).arg(&rejected.member);
+        batch.plain("ZSCORE", &[&TAKEN]).arg(&rejected.member);
+        if self.line.all(batch).await?.iter().all(|score| *score == Value::Nil) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.plain("LPUSH", &[&REJECTED]).arg(entry(rejected));
+        self.line.all(batch).await?;
+        let mut batch = Batch::new();
+        batch.plain("ZREM", &[&QUEUE]).arg(&rejected.member);
+        batch.plain("ZREM", &[&TAKEN]).arg(&rejected.member);
+        batch.plain("HDEL", &[&TAKERS]).arg(&rejected.member);
+        self.line.all(batch).await.map(drop)
+    }
+}

@@ -1,0 +1,78 @@
+//! The agents that a domain's programs find.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_core::ports::{PeerError, PeerRegistry, Registration};
+
+use super::RedisPeer;
+use super::batch::{Batch, Key, Kind, Lua, lua};
+use super::queue::millis;
+
+const ALL: Key = Key::fixed("agents:all", Kind::Set);
+const DOMAINS: Key = Key::fixed("agents:domains", Kind::Set);
+
+static BEAT: Lua = lua!("beat");
+
+fn of_type(domain: &str) -> Key {
+    Key::new(format!("agents:domains:{domain}"), Kind::Set)
+}
+
+fn info(id: &str) -> Key {
+    Key::new(format!("agents:info:{id}"), Kind::Hash)
+}
+
+fn heartbeat(id: &str) -> Key {
+    Key::new(format!("agents:heartbeat:{id}"), Kind::Text)
+}
+
+#[async_trait]
+impl PeerRegistry for RedisPeer {
+    async fn register(&self, registration: &Registration) -> Result<(), PeerError> {
+        let (id, at) = (registration.id.as_str(), registration.at.as_str());
+        let mut fields = vec![
+            ("agent_id", id),
+            ("role", "domain"),
+            ("domain_type", &registration.domain),
+            ("status", "active"),
+            ("created_at", at),
+            ("last_heartbeat", at),
+            ("metadata", &registration.metadata),
+        ];
+        if let Some(container) = &registration.container_id {
+            fields.push(("container_id", container));
+        }
+        // What tells of it comes before the sets in which it is found.
+        let mut batch = Batch::new();
+        batch.plain("HSET", &[&info(id)]).arg(fields);
+        self.line.all(batch).await?;
+        let mut batch = Batch::new();
+        for set in [ALL, DOMAINS, of_type(&registration.domain)] {
+            batch.plain("SADD", &[&set]).arg(id);
+        }
+        self.line.all(batch).await.map(drop)
+    }
+
+    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError> {
+        let mut batch = Batch::new();
+        batch.script(&BEAT, &[&info(id)]).arg(at);
+        let known: bool = self.line.one(batch).await?;
+        if known {
+            let mut batch = Batch::new();
+            batch.plain("SET", &[&heartbeat(id)]).arg(at).arg("PX").arg(millis(lasts).max(1));
+            self.line.all(batch).await?;
+        }
+        Ok(known)
+    }
+
+    async fn deregister(&self, registration: &Registration) -> Result<(), PeerError> {
+        let id = registration.id.as_str();
+        let mut batch = Batch::new();
+        for set in [ALL, DOMAINS, of_type(&registration.domain)] {
+            batch.plain("SREM", &[&set]).arg(id);
+        }
+        batch.plain("DEL", &[&heartbeat(id)]);
+        batch.plain("DEL", &[&info(id)]);
+        self.line.all(batch).await.map(drop)
+    }
+}

@@ -1,0 +1,28 @@
+//! What could not be read is put where people find it: the list `watchbill:rejected`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use watchbill_core::ports::Rejected;
+
+use super::batch::{Key, Kind};
+
+/// Newest first. Nothing takes out of it but people.
+pub(super) const REJECTED: Key = Key::fixed("watchbill:rejected", Kind::List);
+
+/// An entry: what was there stands in it byte for byte.
+pub(super) fn entry(rejected: &Rejected) -> String {
+    let mut entry = json!({
+        "queue": rejected.queue,
+        "reason": rejected.reason,
+        "at": rejected.at,
+    });
+    match std::str::from_utf8(&rejected.member) {
+        Ok(member) => entry["member"] = member.into(),
+        Err(_) => entry["member_base64"] = STANDARD.encode(&rejected.member).into(),
+    }
+    if let Some(data) = &rejected.data {
+        entry["data"] = data.as_str().into();
+    }
+    entry.to_string()
+}
