@@ -103,7 +103,7 @@ impl Core {
             gated_as: self.planner().gated_as(new.task_type, &new.payload),
         };
         let mut asks = policy.gates(&subject);
-        if !self.rules().external.contains(&agent)
+        if !self.rules().is_left_outside(agent, new.task_type)
             && let Some(call) = self.planner().call(agent, new.task_type, &new.payload)
             && let Judgement::Ask(more) = policy.judge(&subject, &call)
         {
