@@ -285,7 +285,7 @@ impl Home for HttpHome {
         };
         let own = |id: &&EventId| id.millis().is_some();
         let ids = events.iter().map(|event| &event.event_id);
-        let reached = from.iter().chain(ids).filter(own).last().or(after).cloned();
+        let reached = from.iter().chain(ids).rfind(own).or(after).cloned();
         let read = events.last().map(|event| event.event_id.clone()).or(from);
         let read = read.map(|read| (reached.clone(), read));
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = read;
