@@ -5,6 +5,7 @@ mod bed;
 mod binary;
 mod client;
 mod feeds;
+mod peers;
 mod server;
 mod stopwatch;
 
@@ -13,6 +14,7 @@ pub use bed::Bed;
 pub use binary::watchbill;
 pub use client::Client;
 pub use feeds::{Recording, Routing};
+pub use peers::Peer;
 pub use server::{Launch, Server, free_port};
 pub use stopwatch::Stopwatch;
 

@@ -2,18 +2,36 @@
 //!
 //! - `settings`: which directions are on.
 //! - `home`: our side, the bundle; `core_home`: where it is the same process.
+//! - `drive`: what drives the directions, through whatever stands in their way.
+//! - `drain`: the peer's tasks into the bundle. `out`: what happens here, told there.
+//! - `feed`: our tasks for the peer's workers. `inward`: the peer's events.
+//! - `domains`: a domain's list, and its entry in the registry.
+//! - `tend`: looks at the connection, and at what may have been missed.
 //! - `report`: what the bridge tells of itself.
 //!
-//! The peer's side is the port [`Peer`](watchbill_core::ports::Peer).
+//! The peer's side is the port [`Peer`]. Nothing here keeps state of its own that counts: what
+//! was taken stands in leases there, what was accepted stands in the bundle, and how far the
+//! events were told stands in a cursor there that moves together with the telling.
+//!
+//! How to add a direction: a type that is [`Direction`](drive::Direction), a setting, and its
+//! line in `Bridge::directions`.
 
 mod core_home;
+mod domains;
+mod drain;
+mod drive;
+mod feed;
 mod home;
+mod inward;
+mod out;
 mod report;
 mod settings;
+mod tend;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use watchbill_core::ports::{Clock, Entropy, Peer};
 
@@ -21,6 +39,8 @@ pub use core_home::CoreHome;
 pub use home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};
 pub use report::{Figures, Link, Report};
 pub use settings::{BadSetting, Drain, Feed, NAMES, Settings};
+
+use drive::{Direction, Until, drive};
 
 /// What the bridge works with.
 #[derive(Clone)]
@@ -41,6 +61,9 @@ pub struct Bridge {
     figures: Arc<Figures>,
 }
 
+/// The workers that a domain names in its entry of the registry.
+const WORKERS: &[&str] = &["docker", "ci", "infra"];
+
 impl Bridge {
     pub fn new(sides: Sides, settings: Settings) -> Self {
         Self { sides, settings: Arc::new(settings), figures: Arc::default() }
@@ -51,14 +74,62 @@ impl Bridge {
     }
 
     /// Works until it is stopped: every direction that is on, and a look at the connection.
-    pub async fn run(&self, mut stopped: watch::Receiver<bool>) {
-        let _ = stopped.wait_for(|stop| *stop).await;
+    pub async fn run(&self, stopped: watch::Receiver<bool>) {
+        self.work(Until { stopped, deadline: None }, true).await;
     }
 
     /// Works for a bounded time, as a function on a schedule: what needs no standing
-    /// connection (no listening, no heartbeats).
+    /// connection. Nothing is listened to, and no heart beats.
     pub async fn round(&self, lasts: Duration) -> Report {
-        self.sides.clock.sleep(lasts).await;
+        let (_stop, stopped) = watch::channel(false);
+        let deadline = Some(self.sides.clock.monotonic() + lasts);
+        self.work(Until { stopped, deadline }, false).await;
         self.report()
+    }
+
+    async fn work(&self, until: Until, standing: bool) {
+        let driven = self.directions(standing).into_iter().map(|direction| {
+            let (sides, figures) = (self.sides.clone(), self.figures.clone());
+            tokio::spawn(drive(direction, sides, figures, until.clone()))
+        });
+        for ended in join_all(driven.collect::<Vec<_>>()).await {
+            if let Err(error) = ended {
+                tracing::error!("a direction of the redis bridge broke off: {error}");
+            }
+        }
+    }
+
+    fn directions(&self, standing: bool) -> Vec<Box<dyn Direction>> {
+        let (sides, figures) = (self.sides.clone(), self.figures.clone());
+        let settings = self.settings.clone();
+        let wakes = inward::Wakes::default();
+        let feeder = feed::Feeder::new(sides.clone(), figures.clone(), settings.clone());
+        let mut all: Vec<Box<dyn Direction>> =
+            vec![Box::new(tend::Tend::new(sides.clone(), figures.clone(), settings.clone()))];
+        if let Some(whose) = settings.drain.clone() {
+            let wake = wakes.drain.clone();
+            all.push(Box::new(drain::Drain::new(sides.clone(), figures.clone(), wake, whose)));
+        }
+        if !settings.feed.is_empty() {
+            all.push(Box::new(feed::Feed::new(feeder.clone(), wakes.feed.clone())));
+        }
+        if out::Out::is_wanted(&settings) {
+            let (sides, figures, settings) = (sides.clone(), figures.clone(), settings.clone());
+            all.push(Box::new(out::Out::new(sides, figures, settings, feeder, wakes.feed.clone())));
+        }
+        if !standing {
+            return all;
+        }
+        for domain in &settings.domains {
+            let (sides, wake) = (sides.clone(), wakes.domains.clone());
+            let heart = domains::Heart::new(sides.clone(), domain, WORKERS);
+            all.push(Box::new(heart));
+            let name = domain.clone();
+            all.push(Box::new(domains::Domain::new(sides, figures.clone(), wake, name)));
+        }
+        if inward::In::is_wanted(&settings) {
+            all.push(Box::new(inward::In::new(sides, figures, settings, wakes)));
+        }
+        all
     }
 }

@@ -8,6 +8,7 @@
 //! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients get, made `From` the domain.
 //! - `settings`: the rules of an installation as people write them.
 //! - `link`: signed links by which a person decides from a notification.
+//! - `redis`: tasks, events and results as other programs keep them in Redis.
 //! - `lane`, `bus`: what travels between functions, with a version tag.
 //!
 //! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
@@ -26,6 +27,7 @@ mod lane;
 mod link;
 mod notice;
 mod problem;
+pub mod redis;
 mod render;
 mod requests;
 pub mod rfc3339;

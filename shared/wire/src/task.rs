@@ -4,9 +4,10 @@ use serde_json::{Map, Value};
 use watchbill_core::domain::{
     Agent, ApprovalId, Priority, Sla, Status, TaskId, TaskType, TenantId, Timestamp,
 };
+use watchbill_core::govern::Amount;
 use watchbill_core::service::FullTask;
 
-use crate::{rfc3339, schemas};
+use crate::{AmountView, rfc3339, schemas};
 
 /// A task as clients see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +54,12 @@ pub struct TaskView {
     pub version: u64,
     #[schemars(schema_with = "schemas::maybe_id")]
     pub approval_id: Option<ApprovalId>,
+    /// Left to workers outside.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// What the calls of models for it have cost so far, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<AmountView>,
 }
 
 /// By when a task should be done.
@@ -103,6 +110,8 @@ impl From<FullTask> for TaskView {
             tenant_id: task.tenant,
             version,
             approval_id: task.approval.map(|approval| approval.id),
+            external: task.external,
+            spent: (task.spent != Amount::NONE).then(|| task.spent.into()),
         }
     }
 }

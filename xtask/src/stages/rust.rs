@@ -8,7 +8,7 @@ use super::Report;
 use crate::cmd;
 use crate::ctx::Ctx;
 use crate::tools::bed::{self, Bed};
-use crate::tools::{apt, rustup, which};
+use crate::tools::{apt, rustup, venv, which};
 
 pub fn fmt(ctx: &Ctx) -> Result<Report> {
     rustup::need(ctx, "fmt", "rustfmt")?;
@@ -41,6 +41,7 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
     // Built before and put aside: a build in the midst of the tests would exchange the
     // binary under those that start it.
     let binary = shipped(ctx)?;
+    let peers = venv::python_with(ctx, "redis")?;
     let bed = Bed::up(ctx)?;
     let emulator = bed::plain(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
@@ -52,7 +53,7 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
         command
     };
     command.env("WATCHBILL_BIN", binary).env("WATCHBILL_BED", bed.url());
-    command.env("WATCHBILL_AWS_ENDPOINT", emulator.url());
+    command.env("WATCHBILL_AWS_ENDPOINT", emulator.url()).env("WATCHBILL_PYTHON", peers);
     // A failed stage is told by its error; its closing line has just been on the screen.
     cmd::watch(&mut command, |line| closing.read(line))?;
     bed.end(ctx)?;

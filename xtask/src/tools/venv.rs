@@ -10,13 +10,23 @@ use super::apt;
 use crate::cmd;
 use crate::ctx::Ctx;
 
-/// The tool's program, installed from `xtask/requirements/<tool>.txt`, which pins all of it.
+/// The tool's program.
 pub fn need(ctx: &Ctx, tool: &str) -> Result<PathBuf> {
+    program(ctx, tool, tool)
+}
+
+/// A Python that has the library.
+pub fn python_with(ctx: &Ctx, library: &str) -> Result<PathBuf> {
+    program(ctx, library, "python")
+}
+
+/// What was installed from `xtask/requirements/<tool>.txt`, which pins all of it.
+fn program(ctx: &Ctx, tool: &str, program: &str) -> Result<PathBuf> {
     let file = ctx.root.join("xtask/requirements").join(tool).with_extension("txt");
     let wanted = fs::read_to_string(&file)
         .with_context(|| format!("can't read the pinned versions in {}", file.display()))?;
     let folder = ctx.folder("venv")?.join(tool);
-    let program = folder.join("bin").join(tool);
+    let program = folder.join("bin").join(program);
     // Written last: what an interrupted installation left behind is not taken for whole.
     let installed = folder.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|have| have == wanted) && program.exists() {

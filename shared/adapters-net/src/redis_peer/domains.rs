@@ -53,7 +53,7 @@ impl RedisPeer {
 
 #[async_trait]
 impl PeerDomains for RedisPeer {
-    async fn take(
+    async fn take_messages(
         &self,
         domain: &str,
         lease: Duration,
@@ -76,17 +76,23 @@ impl PeerDomains for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
+    async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
+        let mut batch = Batch::new();
+        batch.plain("ZREM", &[&self.lists(domain)?.taken]).arg(message);
+        self.line.all(batch).await.map(drop)
+    }
+
     async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
         batch
-            .script(&REFUSE, &[&lists.active, &lists.taken, &REJECTED])
+            .script(&REFUSE, &[&lists.active, &lists.taken, &lists.begun, &REJECTED])
             .arg(&rejected.member)
             .arg(entry(rejected));
         self.line.all(batch).await.map(drop)
     }
 
-    async fn write(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError> {
+    async fn write_result(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError> {
         let lists = self.lists(domain)?;
         let results = Key::new(format!("results:{}", write.id), Kind::Hash);
         let logs = Key::new(format!("results:{}:logs", write.id), Kind::List);

@@ -50,14 +50,11 @@ impl PeerMirror for RedisPeer {
         };
         let key = Key::new(name, Kind::Hash);
         let mut batch = Batch::new();
-        batch
-            .plain("HSET", &[&key])
-            .arg("tokens")
-            .arg(cost.tokens)
-            .arg("usd")
-            .arg(cost.usd)
-            .arg("requests")
-            .arg(cost.requests);
+        let step = batch.plain("HSET", &[&key]);
+        step.arg("tokens").arg(cost.tokens).arg("usd").arg(cost.usd);
+        if let Some(requests) = cost.requests {
+            step.arg("requests").arg(requests);
+        }
         batch.plain("EXPIRE", &[&key]).arg(kept);
         self.line.all(batch).await.map(drop)
     }
@@ -70,7 +67,7 @@ impl PeerMirror for RedisPeer {
             .arg(format!("watchbill:{task}"))
             .arg(cost.tokens)
             .arg(cost.usd)
-            .arg(cost.requests)
+            .arg(cost.requests.unwrap_or_default())
             .arg(90 * DAY);
         self.line.all(batch).await.map(drop)
     }

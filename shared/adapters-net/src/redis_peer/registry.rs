@@ -53,11 +53,16 @@ impl PeerRegistry for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<(), PeerError> {
+    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError> {
         let mut batch = Batch::new();
-        batch.plain("SET", &[&heartbeat(id)]).arg(at).arg("PX").arg(millis(lasts).max(1));
         batch.script(&BEAT, &[&info(id)]).arg(at);
-        self.line.all(batch).await.map(drop)
+        let known: bool = self.line.one(batch).await?;
+        if known {
+            let mut batch = Batch::new();
+            batch.plain("SET", &[&heartbeat(id)]).arg(at).arg("PX").arg(millis(lasts).max(1));
+            self.line.all(batch).await?;
+        }
+        Ok(known)
     }
 
     async fn deregister(&self, registration: &Registration) -> Result<(), PeerError> {

@@ -3,4 +3,7 @@
 
 mod bed;
 mod channels;
+mod domains;
+mod mirror;
+mod offers;
 mod queue;

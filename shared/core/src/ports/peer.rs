@@ -72,8 +72,7 @@ pub enum Wrote {
     Older,
     /// There was nothing of that name any more: the peer has lost it. It is there again.
     Lost,
-    /// What stands under that name is of another kind: it is someone else's, and was left as
-    /// it is.
+    /// Another kind of key stands there: it was left as it is.
     Foreign,
 }
 
@@ -220,24 +219,27 @@ pub struct DomainWrite {
 #[async_trait]
 pub trait PeerDomains: Send + Sync {
     /// Moves messages from the pending to the active ones, the longest waiting first, and
-    /// first of all those that were taken and not [begun](Self::begin) in time. The bytes are
+    /// first of all those that were taken and not [settled](Self::settle_message) in time. The bytes are
     /// kept exactly.
-    async fn take(
+    async fn take_messages(
         &self,
         domain: &str,
         lease: Duration,
         most: usize,
     ) -> Result<Vec<Taken>, PeerError>;
 
-    /// The message is recorded here as this task.
+    /// The message is of this task: under its id the message is found again. Its lease goes on.
     async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError>;
+
+    /// The task is recorded here: the message's lease ends.
+    async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError>;
 
     /// Moves a message that can't be read from the active ones to the rejected.
     async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError>;
 
     /// In one step: the result's fields, its logs, its publication, and once it is done the
     /// end of its message among the active ones.
-    async fn write(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError>;
+    async fn write_result(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError>;
 
     /// The tasks that have begun and are not done.
     async fn open(&self, domain: &str) -> Result<Vec<String>, PeerError>;
@@ -270,8 +272,9 @@ pub struct Registration {
 pub trait PeerRegistry: Send + Sync {
     async fn register(&self, registration: &Registration) -> Result<(), PeerError>;
 
-    /// Alive for this long from now.
-    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<(), PeerError>;
+    /// Alive for this long from now. False where the registry does not know it (any more):
+    /// nothing is written then.
+    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError>;
 
     async fn deregister(&self, registration: &Registration) -> Result<(), PeerError>;
 }
@@ -281,7 +284,8 @@ pub trait PeerRegistry: Send + Sync {
 pub struct Cost {
     pub tokens: u64,
     pub usd: f64,
-    pub requests: u64,
+    /// Tasks whose models were asked, where that is known.
+    pub requests: Option<u64>,
 }
 
 /// What a peer's dashboards are shown; nothing of it is ever read back.

@@ -133,6 +133,44 @@ impl Core {
         Ok(parts.full)
     }
 
+    /// Tasks by their ids, without their children. Read strongly, and in one call as far as
+    /// everything stands in the headers.
+    pub async fn tasks_by_id(
+        &self,
+        tenant: &TenantId,
+        ids: &[TaskId],
+    ) -> Result<Vec<Option<FullTask>>, ServiceError> {
+        let keys: Vec<Key> = ids.iter().map(|id| repo::task_key(tenant, id)).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for item in self.store().get_many(&keys).await? {
+            let Some(item) = item else {
+                found.push(None);
+                continue;
+            };
+            let stored = decode::<Task>(&item)?;
+            let task = stored.value;
+            let full = match (&task.payload, &task.result) {
+                (Body::In(payload), None | Some(Body::In(_))) => {
+                    let payload = payload.clone();
+                    let result = match &task.result {
+                        Some(Body::In(result)) => Some(result.clone()),
+                        _ => None,
+                    };
+                    FullTask {
+                        task,
+                        version: stored.version,
+                        payload,
+                        result,
+                        children: Vec::new(),
+                    }
+                }
+                _ => self.listed_task(tenant, &task.id).await?,
+            };
+            found.push(Some(full));
+        }
+        Ok(found)
+    }
+
     /// The same for a list, which must not become as large as all its results together: in
     /// the place of a result that is a blob stands how large it is and where it is read. The
     /// same stands for a body that is lost, which must not take the others out of the list.

@@ -21,6 +21,13 @@ const KEEP_PUBLISHED: Duration = Duration::from_secs(7 * 86_400);
 /// Ledger batches that one page looks at before it hands back a cursor.
 const LOOK_AT: u64 = 256;
 
+/// A follower's place in a tenant's ledger: batch, and how many events of it were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerPlace {
+    seq: u64,
+    skip: usize,
+}
+
 impl Core {
     /// Accepts an event: durable when this returns, recorded and sent out after.
     pub async fn publish_event(&self, new: NewEvent) -> Result<Event, ServiceError> {
@@ -124,21 +131,35 @@ impl Core {
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<Event>, ServiceError> {
+        let mut place = self.ledger_place(tenant, after).await?;
+        self.events_from(tenant, filter, &mut place, limit, wait).await
+    }
+
+    /// The same for a follower that keeps its place in the ledger, and moves it past what it
+    /// is given.
+    pub async fn events_from(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        place: &mut LedgerPlace,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<Event>, ServiceError> {
         let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
         let topic = Topic::Ledger(tenant.clone());
         let until = self.clock().monotonic() + wait;
         let mut mark = self.wake().mark(&topic);
-        let (mut seq, mut skip) = self.place_after(&ledger, after).await?;
         let mut events = Vec::new();
         loop {
-            while let Some(batch) = ledger.batch(seq).await? {
-                let recorded = events_of(&batch).into_iter().skip(skip);
-                events.extend(recorded.filter(|event| fits(event, filter)));
-                (seq, skip) = (seq + 1, 0);
-                if events.len() >= limit {
-                    events.truncate(limit);
-                    return Ok(events);
+            while let Some(batch) = ledger.batch(place.seq).await? {
+                for event in events_of(&batch).into_iter().skip(place.skip) {
+                    if events.len() == limit {
+                        return Ok(events);
+                    }
+                    place.skip += 1;
+                    events.extend(Some(event).filter(|event| fits(event, filter)));
                 }
+                *place = LedgerPlace { seq: place.seq + 1, skip: 0 };
             }
             let left = until.saturating_sub(self.clock().monotonic());
             if !events.is_empty() || left.is_zero() {
@@ -149,13 +170,16 @@ impl Core {
         }
     }
 
-    /// Where reading goes on after an event: batch, and how many events of it to leave out.
-    async fn place_after(
+    /// Where reading goes on after an event; without one, from now on.
+    pub async fn ledger_place(
         &self,
-        ledger: &LedgerReader,
+        tenant: &TenantId,
         after: Option<&EventId>,
-    ) -> Result<(u64, usize), ServiceError> {
-        let Some(after) = after else { return Ok((ledger.listed_head().await? + 1, 0)) };
+    ) -> Result<LedgerPlace, ServiceError> {
+        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let Some(after) = after else {
+            return Ok(LedgerPlace { seq: ledger.listed_head().await? + 1, skip: 0 });
+        };
         // An event is recorded after it happened, so batches before its time can't hold it.
         // Clocks of two machines may differ by a few seconds.
         let since = after.millis().map(|at| at.minus(Duration::from_secs(5)));
@@ -168,7 +192,7 @@ impl Core {
         while let Some(batch) = ledger.batch(seq).await? {
             let place = events_of(&batch).iter().position(|event| event.event_id == *after);
             if let Some(place) = place {
-                return Ok((seq, place + 1));
+                return Ok(LedgerPlace { seq, skip: place + 1 });
             }
             seq += 1;
         }

@@ -24,6 +24,7 @@ pub use approvals::{LinkDecision, LinkUse};
 pub use audit::AUDIT_KINDS;
 pub use bodies::Placed;
 pub use core::{CommandError, Core, Ports};
+pub use events::LedgerPlace;
 pub use figures::STATS_FOLD;
 pub use governance::{Governance, OnFailure};
 pub use leave::{Runner, UNREACHED_LOOK, Verdict};

@@ -1,0 +1,382 @@
+//! Drain: tasks out of the peer's queue into the bundle.
+//!
+//! An id is looked at, taken (out of the queue, under a lease), recorded here under the same
+//! id, and settled. Whoever dies in between leaves a lease that ends, and the id is taken
+//! again; recorded twice it is still one task.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::Notify;
+use watchbill_core::domain::{Agent, Priority, Status, TaskId, Timestamp};
+use watchbill_core::ports::{PeerTask, Queued, Rejected, TaskWrite};
+use watchbill_wire::TaskView;
+use watchbill_wire::redis::{PeerTaskView, iso, merge_task, read_peer_task, score};
+
+use crate::Sides;
+use crate::drive::{Direction, Pace, Trouble};
+use crate::home::{HomeError, TaskOfPeer};
+use crate::report::Figures;
+use crate::settings::Drain as Whose;
+
+pub(crate) const QUEUE: &str = "orchestrator:tasks";
+/// Ids looked at and taken at once.
+const PAGE: usize = 512;
+/// Tasks recorded side by side.
+const AT_ONCE: usize = 256;
+/// How long a taken id may be on its way into the bundle before it is taken again.
+const LEASE: Duration = Duration::from_secs(30);
+/// Between two looks for ids whose lease is over.
+const RETAKE_EVERY: Duration = Duration::from_secs(5);
+/// How long what is said of a task that is not ours is believed: it may be given to another.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// Others' tasks that are remembered; beyond, all are looked at anew.
+const REMEMBERED: usize = 100_000;
+/// How long an id may stand in the queue before what it names is written.
+const GRACE: Duration = Duration::from_secs(5);
+/// Between two looks at a queue in which nothing happens, from the first to the most. The
+/// channels wake us before.
+const IDLE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+pub(crate) struct Drain {
+    sides: Sides,
+    figures: Arc<Figures>,
+    wake: Arc<Notify>,
+    whose: Whose,
+    /// Known once the bundle was asked.
+    agents: Option<BTreeSet<Agent>>,
+    /// Tasks of others, and when they were looked at.
+    others: HashMap<String, Duration>,
+    /// Ids that name nothing, and when they were first seen.
+    missing: HashMap<String, Duration>,
+    retaken_at: Option<Duration>,
+    idle: Duration,
+}
+
+/// A task that may be taken.
+struct Candidate {
+    id: String,
+    score: f64,
+    data: String,
+    task: PeerTaskView,
+}
+
+enum Found {
+    Ours(Box<Candidate>),
+    Others,
+    NotYet,
+    Rejected(Rejected),
+}
+
+impl Drain {
+    pub fn new(sides: Sides, figures: Arc<Figures>, wake: Arc<Notify>, whose: Whose) -> Self {
+        Self {
+            sides,
+            figures,
+            wake,
+            whose,
+            agents: None,
+            others: HashMap::new(),
+            missing: HashMap::new(),
+            retaken_at: None,
+            idle: IDLE.0,
+        }
+    }
+
+    fn taker(&self) -> String {
+        format!("watchbill@{}", self.sides.host)
+    }
+
+    async fn know_agents(&mut self) -> Result<(), HomeError> {
+        if self.agents.is_none() {
+            self.agents = Some(match &self.whose {
+                Whose::Built => self.sides.home.built().await?.into_iter().collect(),
+                Whose::Agents(agents) => agents.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The first page of the queue that holds a task of ours, and those of it.
+    async fn look(&mut self) -> Result<Vec<Candidate>, Trouble> {
+        let now = self.sides.clock.monotonic();
+        self.others.retain(|_, seen| now.saturating_sub(*seen) < BELIEVED);
+        if self.others.len() > REMEMBERED {
+            self.others.clear();
+        }
+        let mut from = 0;
+        loop {
+            let page = self.sides.peer.peek(from, PAGE).await?;
+            let whole = page.len() == PAGE;
+            from += page.len();
+            let unknown: Vec<Queued> =
+                page.into_iter().filter(|queued| !self.others.contains_key(&queued.id)).collect();
+            let ours = self.sort_out(unknown, now).await?;
+            if !ours.is_empty() || !whole {
+                return Ok(ours);
+            }
+        }
+    }
+
+    async fn sort_out(
+        &mut self,
+        unknown: Vec<Queued>,
+        now: Duration,
+    ) -> Result<Vec<Candidate>, Trouble> {
+        if unknown.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<String> = unknown.iter().map(|queued| queued.id.clone()).collect();
+        let there = self.sides.peer.read(&ids).await?;
+        let mut ours = Vec::new();
+        for (queued, there) in unknown.into_iter().zip(there) {
+            match self.judge(&queued, there, now) {
+                Found::Ours(candidate) => ours.push(*candidate),
+                Found::NotYet => {}
+                Found::Others => {
+                    self.others.insert(queued.id, now);
+                }
+                Found::Rejected(rejected) => self.reject(&rejected).await?,
+            }
+        }
+        // Of one priority the peer's queue is in the order of the ids.
+        let arrival = |one: &Candidate| one.task.created_at.unwrap_or_default();
+        ours.sort_by(|a, b| a.score.total_cmp(&b.score).then(arrival(a).cmp(&arrival(b))));
+        Ok(ours)
+    }
+
+    fn judge(&mut self, queued: &Queued, there: PeerTask, now: Duration) -> Found {
+        let rejected = |reason: String, data: Option<String>| {
+            Found::Rejected(Rejected {
+                queue: QUEUE.to_owned(),
+                member: queued.id.clone().into_bytes(),
+                reason,
+                data,
+                at: iso(self.sides.clock.now()),
+            })
+        };
+        let (data, fed) = match there {
+            PeerTask::Found { data, fed, .. } => (data, fed),
+            PeerTask::Unreadable(reason) => return rejected(reason, None),
+            PeerTask::Missing => {
+                let first = *self.missing.entry(queued.id.clone()).or_insert(now);
+                if now.saturating_sub(first) < GRACE {
+                    return Found::NotYet;
+                }
+                self.missing.remove(&queued.id);
+                return rejected("the queue names it, and nothing is kept of it".to_owned(), None);
+            }
+        };
+        self.missing.remove(&queued.id);
+        // One of ours, for the peer's workers.
+        if fed.is_some() {
+            return Found::Others;
+        }
+        let task = match read_peer_task(&queued.id, &data) {
+            Ok(task) => task,
+            Err(reason) => return rejected(reason, Some(data)),
+        };
+        let has_repo = task.task.payload.get("repo").is_some_and(|repo| !repo.is_null());
+        let routed = self.sides.home.route(task.task.task_type, has_repo);
+        let agents = self.agents.as_ref();
+        let ours = |agent: &Agent| agents.is_some_and(|agents| agents.contains(agent));
+        if !ours(&routed) || task.agent.is_some_and(|agent| !ours(&agent)) {
+            return Found::Others;
+        }
+        let (id, score) = (queued.id.clone(), queued.score);
+        Found::Ours(Box::new(Candidate { id, score, data, task }))
+    }
+
+    async fn reject(&self, rejected: &Rejected) -> Result<(), Trouble> {
+        self.sides.peer.reject(rejected).await?;
+        self.figures.rejected.fetch_add(1, Ordering::Relaxed);
+        let id = String::from_utf8_lossy(&rejected.member);
+        tracing::warn!(task_id = %id, "task {id} in {QUEUE} was moved to watchbill:rejected: {}", rejected.reason);
+        Ok(())
+    }
+
+    /// What was taken and never settled: of a bridge that died, or of one that is cut off.
+    async fn retake(&mut self) -> Result<Vec<Candidate>, Trouble> {
+        let now = self.sides.clock.monotonic();
+        if self.retaken_at.is_some_and(|at| now.saturating_sub(at) < RETAKE_EVERY) {
+            return Ok(Vec::new());
+        }
+        let ids = self.sides.peer.retake(&self.taker(), LEASE, PAGE).await?;
+        if ids.len() < PAGE {
+            self.retaken_at = Some(now);
+        }
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.figures.add(&self.figures.retaken, ids.len());
+        let there = self.sides.peer.read(&ids).await?;
+        let mut again = Vec::new();
+        for (id, there) in ids.into_iter().zip(there) {
+            // It was taken once, so it is ours, whoever it is given to by now.
+            let queued = Queued { id, score: score(Priority::default()) };
+            let known = match &there {
+                PeerTask::Found { data, .. } => read_peer_task(&queued.id, data)
+                    .map(|task| (data.clone(), task))
+                    .map_err(|reason| (reason, Some(data.clone()))),
+                PeerTask::Missing => {
+                    Err(("it was taken, and nothing is kept of it".to_owned(), None))
+                }
+                PeerTask::Unreadable(reason) => Err((reason.clone(), None)),
+            };
+            match known {
+                Ok((data, task)) => {
+                    again.push(Candidate { id: queued.id, score: queued.score, data, task });
+                }
+                Err((reason, data)) => {
+                    let member = queued.id.into_bytes();
+                    let at = iso(self.sides.clock.now());
+                    let queue = QUEUE.to_owned();
+                    self.reject(&Rejected { queue, member, reason, data, at }).await?;
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    /// Records what was taken, and settles what is recorded.
+    async fn record(&self, taken: Vec<Candidate>) -> Result<(), Trouble> {
+        let recorded: Vec<_> = stream::iter(taken)
+            .map(|one| async move {
+                let recorded = self.record_one(&one).await;
+                (one, recorded)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let (mut settled, mut repeats, mut later) = (Vec::new(), Vec::new(), None);
+        for (one, recorded) in recorded {
+            match recorded {
+                Ok(view) => {
+                    settled.push(one.id.clone());
+                    // What became of it was told to what stood there before.
+                    let moved = view.filter(has_moved);
+                    repeats.extend(moved.map(|view| write_back(&one.data, &view, self.now())));
+                }
+                Err(HomeError::Retry { after, reason }) => {
+                    later = Some(HomeError::Retry { after, reason });
+                }
+                Err(error) => {
+                    let rejected = Rejected {
+                        queue: QUEUE.to_owned(),
+                        member: one.id.into_bytes(),
+                        reason: error.to_string(),
+                        data: Some(one.data),
+                        at: iso(self.now()),
+                    };
+                    self.reject(&rejected).await?;
+                }
+            }
+        }
+        if !settled.is_empty() {
+            self.sides.peer.settle(&settled).await?;
+            self.figures.add(&self.figures.taken, settled.len());
+        }
+        if !repeats.is_empty() {
+            self.sides.peer.write(&repeats).await?;
+        }
+        match later {
+            // Their leases bring them back.
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.sides.clock.now()
+    }
+
+    /// Nothing where it had ended before it came to us: it is only taken out of the queue.
+    async fn record_one(&self, one: &Candidate) -> Result<Option<TaskView>, HomeError> {
+        let id = TaskId::parse(&one.id).map_err(|error| HomeError::Refused(error.to_string()))?;
+        if matches!(one.task.status, Status::Completed | Status::Cancelled) {
+            let known = self.sides.home.tasks(std::slice::from_ref(&id)).await?;
+            return Ok(known.into_iter().next().flatten());
+        }
+        let (task, trace_id) = (one.task.task.clone(), one.task.trace_id.clone());
+        let mut tries = 0;
+        loop {
+            let new = TaskOfPeer { id: id.clone(), task: task.clone(), trace_id: trace_id.clone() };
+            match self.sides.home.create(new).await {
+                Err(HomeError::Retry { after, .. }) if tries < 4 => {
+                    tries += 1;
+                    self.sides.clock.sleep(after.min(Duration::from_secs(2))).await;
+                }
+                created => return created.map(Some),
+            }
+        }
+    }
+
+    /// Ids that had ended before they came here are no longer worked on.
+    async fn let_go(&self, ended: &[String]) -> Result<(), Trouble> {
+        if !ended.is_empty() {
+            self.sides.peer.forget(ended).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it stands otherwise than the peer thinks, who gave it to an agent.
+fn has_moved(view: &TaskView) -> bool {
+    view.version > 1 || view.status == Status::Pending
+}
+
+/// How a task stands here, for what is kept of it there.
+pub(crate) fn write_back(data: &str, view: &TaskView, now: Timestamp) -> TaskWrite {
+    let data = Some(data).filter(|data| !data.is_empty());
+    TaskWrite {
+        id: view.task_id.to_string(),
+        version: view.version,
+        data: merge_task(data, view),
+        status: view.status.as_str().to_owned(),
+        updated_at: iso(now),
+        created_at: iso(view.created_at),
+        priority: view.priority.as_str().to_owned(),
+        ended: view.status.is_terminal(),
+    }
+}
+
+#[async_trait]
+impl Direction for Drain {
+    fn name(&self) -> &'static str {
+        "drain"
+    }
+
+    fn woken_by(&self) -> Option<Arc<Notify>> {
+        Some(self.wake.clone())
+    }
+
+    async fn step(&mut self) -> Result<Pace, Trouble> {
+        self.know_agents().await?;
+        let mut taken = self.retake().await?;
+        let mut ours = self.look().await?;
+        if !ours.is_empty() {
+            let ids: Vec<String> = ours.iter().map(|one| one.id.clone()).collect();
+            let got = self.sides.peer.take(&ids, &self.taker(), LEASE).await?;
+            let got: BTreeSet<String> = got.into_iter().collect();
+            ours.retain(|one| got.contains(&one.id));
+            taken.extend(ours);
+        }
+        if taken.is_empty() {
+            let wait = self.idle;
+            self.idle = (self.idle * 2).min(IDLE.1);
+            return Ok(Pace::Wait(wait));
+        }
+        self.idle = IDLE.0;
+        let ended =
+            |one: &&Candidate| matches!(one.task.status, Status::Completed | Status::Cancelled);
+        let ended: Vec<String> = taken.iter().filter(ended).map(|one| one.id.clone()).collect();
+        self.record(taken).await?;
+        self.let_go(&ended).await?;
+        Ok(Pace::On)
+    }
+}

@@ -1,0 +1,136 @@
+//! What drives the directions: each takes its steps by itself, waits between them, and goes
+//! on after whatever stood in its way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+use watchbill_core::ports::{Clock, PeerError};
+
+use crate::Sides;
+use crate::home::HomeError;
+use crate::report::{Figures, Link};
+
+/// Between two tries while the peer is away: from the first to the most, doubled each time.
+const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// And while it refuses, until someone mends it there.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What stands in a direction's way.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+/// What comes after a step.
+pub(crate) enum Pace {
+    /// There is more to do.
+    On,
+    /// Nothing for now: again after this long, or when woken.
+    Wait(Duration),
+}
+
+/// One direction of the bridge.
+#[async_trait]
+pub(crate) trait Direction: Send {
+    fn name(&self) -> &'static str;
+
+    /// Who wakes it before its wait is over.
+    fn woken_by(&self) -> Option<Arc<Notify>> {
+        None
+    }
+
+    /// Does a bounded piece of work. After an error the same is done again.
+    async fn step(&mut self) -> Result<Pace, Trouble>;
+
+    /// Once, at the end.
+    async fn leave(&mut self) {}
+}
+
+/// When the directions end.
+#[derive(Clone)]
+pub(crate) struct Until {
+    pub stopped: watch::Receiver<bool>,
+    /// On the monotonic clock.
+    pub deadline: Option<Duration>,
+}
+
+impl Until {
+    fn is_over(&self, clock: &dyn Clock) -> bool {
+        *self.stopped.borrow() || self.deadline.is_some_and(|end| clock.monotonic() >= end)
+    }
+
+    /// Sleeps, unless the end or a wake-up comes first.
+    async fn sleep(&mut self, clock: &dyn Clock, how_long: Duration, wake: Option<&Notify>) {
+        let left = self.deadline.map(|end| end.saturating_sub(clock.monotonic()));
+        let how_long = left.map_or(how_long, |left| left.min(how_long));
+        let woken = async {
+            match wake {
+                Some(wake) => wake.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = clock.sleep(how_long) => {}
+            () = woken => {}
+            // An error means that nobody can stop it any more: it is over as well.
+            _ = self.stopped.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+/// Takes a direction's steps until the end.
+pub(crate) async fn drive(
+    mut direction: Box<dyn Direction>,
+    sides: Sides,
+    figures: Arc<Figures>,
+    mut until: Until,
+) {
+    let clock = sides.clock.clone();
+    let wake = direction.woken_by();
+    let mut failures = 0;
+    while !until.is_over(&*clock) {
+        let trouble = match direction.step().await {
+            Ok(pace) => {
+                failures = 0;
+                if figures.set_trouble(direction.name(), None) {
+                    tracing::info!("redis {}: goes on", direction.name());
+                }
+                figures.set_link(Link::Connected);
+                if let Pace::Wait(how_long) = pace {
+                    until.sleep(&*clock, how_long, wake.as_deref()).await;
+                }
+                continue;
+            }
+            Err(trouble) => trouble,
+        };
+        let text = trouble.to_string();
+        if figures.set_trouble(direction.name(), Some(text.clone())) {
+            tracing::warn!("redis {}: {text}", direction.name());
+        }
+        let (first, most) = match &trouble {
+            Trouble::Peer(PeerError::Away(_)) => {
+                figures.set_link(Link::Unreachable(text));
+                AWAY
+            }
+            Trouble::Peer(_) => REFUSED,
+            Trouble::Home(HomeError::Retry { after, .. }) => (*after, Duration::from_secs(30)),
+            Trouble::Home(_) => REFUSED,
+        };
+        until.sleep(&*clock, back_off(&sides, first, most, failures), None).await;
+        failures += 1;
+    }
+    direction.leave().await;
+}
+
+/// Doubled at each failure, and anything between half and all of it, so that what failed
+/// together does not come back together.
+fn back_off(sides: &Sides, first: Duration, most: Duration, failures: u32) -> Duration {
+    let whole = first.saturating_mul(2u32.saturating_pow(failures.min(16))).min(most);
+    let fraction = (sides.entropy.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    whole.mul_f64(0.5 + fraction / 2.0)
+}

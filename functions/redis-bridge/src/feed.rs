@@ -1,0 +1,354 @@
+//! Feed: tasks of ours for the peer's workers, and their results home.
+//!
+//! The bridge is their worker here: it claims a task, with all the leave that a claim needs,
+//! and hands it over under its own id. From then on the task as it stands there is watched;
+//! the bridge's lease is kept up meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use watchbill_core::domain::{Agent, Status, TaskId, TaskType};
+use watchbill_core::ports::{Offer, PeerTask};
+use watchbill_core::redact;
+use watchbill_wire::redis::{compose_task, iso, score};
+use watchbill_wire::{EventView, PatchStatus, TaskView};
+
+use crate::Sides;
+use crate::drain::write_back;
+use crate::drive::{Direction, Pace, Trouble};
+use crate::home::HomeError;
+use crate::report::Figures;
+use crate::settings::Settings;
+
+/// Between two looks at what was handed over; more where there is much of it.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_EACH: Duration = Duration::from_micros(200);
+/// Where nothing is.
+const IDLE: Duration = Duration::from_secs(5);
+/// Between two looks for tasks that wait and were not told of.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Between two words to the bundle that a task is still held: a third of the shortest lease
+/// that a worker outside is usually given.
+const HOLD: Duration = Duration::from_secs(5 * 60);
+/// Handed over and not begun for this long: its taker died before it marked the task, or
+/// every worker puts it back because its name is written otherwise.
+const UNBEGUN: Duration = Duration::from_secs(60);
+/// Tasks read at once.
+const PAGE: usize = 512;
+
+/// What is known of a task that stands with the peer.
+#[derive(Clone, Debug, Default)]
+struct Handed {
+    /// When its hold was last renewed, on the monotonic clock.
+    held_at: Duration,
+    /// When it was put into the queue, this time.
+    offered_at: Duration,
+    /// The agent is written in its long form.
+    long_name: bool,
+}
+
+/// What stands with the peer, shared by who hands over and who watches.
+#[derive(Clone)]
+pub(crate) struct Feeder {
+    sides: Sides,
+    figures: Arc<Figures>,
+    settings: Arc<Settings>,
+    handed: Arc<Mutex<HashMap<TaskId, Handed>>>,
+}
+
+impl Feeder {
+    pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>) -> Self {
+        Self { sides, figures, settings, handed: Arc::default() }
+    }
+
+    fn handed(&self) -> MutexGuard<'_, HashMap<TaskId, Handed>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_handed(&self, id: &TaskId) -> bool {
+        self.handed().contains_key(id)
+    }
+
+    fn is_wanted(&self, task: &TaskView) -> bool {
+        let from_there = task.is_of_redis_queue() || task.redis_domain().is_some();
+        task.external && !from_there && self.settings.feed.wants(task.task_type, task.assigned_to)
+    }
+
+    /// Acts on what happened here: hands over what waits, takes back what has ended. True
+    /// where there is something new to watch.
+    pub async fn take(
+        &self,
+        events: &[EventView],
+        tasks: &BTreeMap<TaskId, TaskView>,
+    ) -> Result<bool, Trouble> {
+        let mut news = false;
+        let named: BTreeSet<&TaskId> = events.iter().filter_map(|e| e.task_id.as_ref()).collect();
+        for task in named.into_iter().filter_map(|id| tasks.get(id)) {
+            if task.status == Status::Assigned && self.is_wanted(task) {
+                news |= self.hand_over(task).await?;
+            } else if task.status.is_terminal() && self.is_handed(&task.task_id) {
+                self.take_back(task).await?;
+            }
+        }
+        Ok(news)
+    }
+
+    /// Claims a task and puts it into the peer's queue, unless it stands there already.
+    async fn hand_over(&self, task: &TaskView) -> Result<bool, Trouble> {
+        match self.hold(&task.task_id).await {
+            Ok(()) => {}
+            // Without leave, or another worker's by now.
+            Err(HomeError::Conflict(reason) | HomeError::Refused(reason)) => {
+                let id = &task.task_id;
+                tracing::info!(task_id = %id, "task {id} is not handed over: {reason}");
+                return Ok(false);
+            }
+            Err(HomeError::NotFound(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        if self.is_handed(&task.task_id) {
+            return Ok(false);
+        }
+        let long_name = self.settings.feed.long_names.contains(&task.assigned_to);
+        self.sides.peer.offer(&[self.offer_of(task, long_name)]).await?;
+        self.figures.fed.fetch_add(1, Ordering::Relaxed);
+        let now = self.sides.clock.monotonic();
+        let handed = Handed { held_at: now, offered_at: now, long_name };
+        self.handed().insert(task.task_id.clone(), handed);
+        Ok(true)
+    }
+
+    async fn hold(&self, id: &TaskId) -> Result<(), HomeError> {
+        let change = PatchStatus { status: Status::InProgress, error: None, result: None };
+        self.sides.home.set_status(id, change).await
+    }
+
+    /// The task as their worker expects it. Payloads are shown without secrets, as to every
+    /// worker outside.
+    fn offer_of(&self, task: &TaskView, long_name: bool) -> Offer {
+        let agent = task.assigned_to;
+        let spelled = if long_name { agent.long_name() } else { agent.as_str() };
+        let mut shown = task.clone();
+        shown.status = Status::Assigned;
+        redact::object(&mut shown.payload);
+        Offer {
+            id: task.task_id.to_string(),
+            score: score(task.priority),
+            data: compose_task(&shown, spelled),
+            status: shown.status.as_str().to_owned(),
+            created_at: iso(task.created_at),
+            priority: task.priority.as_str().to_owned(),
+            assignment: u32::try_from(task.version).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// It has ended here, by another than their worker.
+    async fn take_back(&self, task: &TaskView) -> Result<(), Trouble> {
+        let id = task.task_id.to_string();
+        self.sides.peer.withdraw(std::slice::from_ref(&id)).await?;
+        let there = self.sides.peer.read(std::slice::from_ref(&id)).await?;
+        if let Some(PeerTask::Found { data, .. }) = there.first() {
+            self.sides.peer.write(&[write_back(data, task, self.sides.clock.now())]).await?;
+        }
+        self.handed().remove(&task.task_id);
+        Ok(())
+    }
+}
+
+/// Watches what was handed over.
+pub(crate) struct Feed {
+    feeder: Feeder,
+    wake: Arc<Notify>,
+    loaded: bool,
+    swept_at: Option<Duration>,
+}
+
+impl Feed {
+    pub fn new(feeder: Feeder, wake: Arc<Notify>) -> Self {
+        Self { feeder, wake, loaded: false, swept_at: None }
+    }
+
+    fn sides(&self) -> &Sides {
+        &self.feeder.sides
+    }
+
+    /// What a bridge before us handed over.
+    async fn load(&mut self) -> Result<(), Trouble> {
+        if self.loaded {
+            return Ok(());
+        }
+        let now = self.sides().clock.monotonic();
+        for (id, age) in self.sides().peer.offered().await? {
+            let Ok(id) = TaskId::parse(&id) else { continue };
+            let offered_at = now.saturating_sub(Duration::from_secs(age));
+            self.feeder.handed().entry(id).or_insert(Handed { offered_at, ..Handed::default() });
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// Tasks that wait for a worker outside and that no event told us of: from before the
+    /// bridge, or held up by a freeze.
+    async fn sweep(&mut self) -> Result<(), Trouble> {
+        let now = self.sides().clock.monotonic();
+        if self.swept_at.is_some_and(|at| now.saturating_sub(at) < SWEEP) {
+            return Ok(());
+        }
+        let feed = &self.feeder.settings.feed;
+        let of_type = |t: &TaskType| [false, true].map(|repo| self.sides().home.route(*t, repo));
+        let agents: BTreeSet<Agent> =
+            feed.agents.iter().copied().chain(feed.types.iter().flat_map(of_type)).collect();
+        for agent in agents {
+            for task in self.sides().home.waiting_outside(agent).await? {
+                if self.feeder.is_wanted(&task) {
+                    self.feeder.hand_over(&task).await?;
+                }
+            }
+        }
+        self.swept_at = Some(now);
+        Ok(())
+    }
+
+    async fn watch(&self) -> Result<usize, Trouble> {
+        let ids: Vec<TaskId> = self.feeder.handed().keys().cloned().collect();
+        for page in ids.chunks(PAGE) {
+            let names: Vec<String> = page.iter().map(ToString::to_string).collect();
+            let there = self.sides().peer.read(&names).await?;
+            for (id, there) in page.iter().zip(there) {
+                self.carry_home(id, there).await?;
+            }
+        }
+        Ok(ids.len())
+    }
+
+    /// What their worker says of a task, as our own worker's word.
+    async fn carry_home(&self, id: &TaskId, there: PeerTask) -> Result<(), Trouble> {
+        let (data, status) = match there {
+            PeerTask::Found { data, status, .. } => (data, status),
+            PeerTask::Missing => return self.lost(id).await,
+            PeerTask::Unreadable(reason) => {
+                let error = format!("what stands in Redis under its id is no task: {reason}");
+                return self.end(id, Status::Blocked, Some(error), None).await;
+            }
+        };
+        let task: Map<String, Value> = serde_json::from_str(&data).unwrap_or_default();
+        let error = task.get("error").and_then(Value::as_str).map(str::to_owned);
+        match Status::parse(&status).unwrap_or(Status::Assigned) {
+            Status::Pending | Status::Assigned => self.unbegun(id).await,
+            Status::InProgress => self.keep(id).await,
+            Status::Completed => {
+                let result = task.get("metadata").and_then(|metadata| metadata.get("result"));
+                let result = match result {
+                    Some(Value::Object(result)) => Some(result.clone()),
+                    None | Some(Value::Null) => None,
+                    Some(other) => Some(Map::from_iter([("value".to_owned(), other.clone())])),
+                };
+                self.end(id, Status::Completed, None, result).await
+            }
+            over @ (Status::Failed | Status::Blocked | Status::Cancelled) => {
+                self.end(id, over, error, None).await
+            }
+        }
+    }
+
+    async fn end(
+        &self,
+        id: &TaskId,
+        status: Status,
+        error: Option<String>,
+        result: Option<Map<String, Value>>,
+    ) -> Result<(), Trouble> {
+        match self.sides().home.set_status(id, PatchStatus { status, error, result }).await {
+            Ok(()) => {}
+            Err(error @ HomeError::Retry { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(task_id = %id, "the peer's word on task {id} ({status}) came too late: {error}");
+            }
+        }
+        let name = [id.to_string()];
+        self.sides().peer.withdraw(&name).await?;
+        self.sides().peer.forget(&name).await?;
+        self.feeder.handed().remove(id);
+        Ok(())
+    }
+
+    /// Keeps up our lease.
+    async fn keep(&self, id: &TaskId) -> Result<(), Trouble> {
+        let now = self.sides().clock.monotonic();
+        let held_at = self.feeder.handed().get(id).map(|handed| handed.held_at);
+        if held_at.is_some_and(|at| now.saturating_sub(at) < HOLD) {
+            return Ok(());
+        }
+        match self.feeder.hold(id).await {
+            Ok(()) => {}
+            Err(error @ HomeError::Retry { .. }) => return Err(error.into()),
+            // It has ended here, or is another's: the events say so too.
+            Err(error) => tracing::debug!(task_id = %id, "task {id} is no longer held: {error}"),
+        }
+        if let Some(handed) = self.feeder.handed().get_mut(id) {
+            handed.held_at = now;
+        }
+        Ok(())
+    }
+
+    /// Nobody has begun it yet.
+    async fn unbegun(&self, id: &TaskId) -> Result<(), Trouble> {
+        self.keep(id).await?;
+        let now = self.sides().clock.monotonic();
+        let Some(handed) = self.feeder.handed().get(id).cloned() else { return Ok(()) };
+        if now.saturating_sub(handed.offered_at) < UNBEGUN {
+            return Ok(());
+        }
+        let Some(task) = self.task(id).await? else { return Ok(()) };
+        // Workers put back what is not for their exact name, and both spellings occur.
+        let offer = self.feeder.offer_of(&task, !handed.long_name);
+        self.sides().peer.offer_again(&offer).await?;
+        self.feeder.figures.fed_again.fetch_add(1, Ordering::Relaxed);
+        if let Some(known) = self.feeder.handed().get_mut(id) {
+            *known = Handed { offered_at: now, long_name: !handed.long_name, ..handed };
+        }
+        Ok(())
+    }
+
+    /// Redis has lost it.
+    async fn lost(&self, id: &TaskId) -> Result<(), Trouble> {
+        self.feeder.figures.lost_there.fetch_add(1, Ordering::Relaxed);
+        self.sides().peer.withdraw(&[id.to_string()]).await?;
+        self.feeder.handed().remove(id);
+        let open = |task: &TaskView| matches!(task.status, Status::Assigned | Status::InProgress);
+        if let Some(task) = self.task(id).await?.filter(open) {
+            self.feeder.hand_over(&task).await?;
+        }
+        Ok(())
+    }
+
+    async fn task(&self, id: &TaskId) -> Result<Option<TaskView>, Trouble> {
+        let tasks = self.sides().home.tasks(std::slice::from_ref(id)).await?;
+        Ok(tasks.into_iter().next().flatten())
+    }
+}
+
+#[async_trait]
+impl Direction for Feed {
+    fn name(&self) -> &'static str {
+        "feed"
+    }
+
+    fn woken_by(&self) -> Option<Arc<Notify>> {
+        Some(self.wake.clone())
+    }
+
+    async fn step(&mut self) -> Result<Pace, Trouble> {
+        self.load().await?;
+        self.sweep().await?;
+        Ok(Pace::Wait(match self.watch().await? {
+            0 => IDLE,
+            handed => LOOK.max(LOOK_EACH * u32::try_from(handed).unwrap_or(u32::MAX)),
+        }))
+    }
+}

@@ -1,0 +1,154 @@
+//! In: the peer's channels. Events go into the bundle where that is on; in any case what is
+//! said there wakes the other directions.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use watchbill_core::domain::EventId;
+use watchbill_core::ports::{PeerListener, PeerMessage};
+use watchbill_wire::redis::{PeerEvent, read_peer_event};
+
+use crate::Sides;
+use crate::drive::{Direction, Pace, Trouble};
+use crate::home::{EventOfPeer, HomeError};
+use crate::report::Figures;
+use crate::settings::Settings;
+
+const EVENTS: &str = "orchestrator:events:*";
+const NOTICES: &str = "notifications:";
+/// How long it is listened before the bridge looks whether it shall end.
+const LISTEN: Duration = Duration::from_millis(500);
+/// Ids that are remembered: an event is said twice, on its own channel and on that of all.
+const REMEMBERED: usize = 10_000;
+
+/// Whom the channels wake.
+#[derive(Clone, Default)]
+pub(crate) struct Wakes {
+    pub drain: Arc<Notify>,
+    pub feed: Arc<Notify>,
+    pub domains: Arc<Notify>,
+}
+
+pub(crate) struct In {
+    sides: Sides,
+    figures: Arc<Figures>,
+    settings: Arc<Settings>,
+    wakes: Wakes,
+    listener: Option<Box<dyn PeerListener>>,
+    seen: Seen,
+    /// Heard, and not in the bundle yet.
+    held: Option<PeerEvent>,
+}
+
+impl In {
+    pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>, wakes: Wakes) -> Self {
+        let seen = Seen::default();
+        Self { sides, figures, settings, wakes, listener: None, seen, held: None }
+    }
+
+    /// Whether there is anything to listen for.
+    pub fn is_wanted(settings: &Settings) -> bool {
+        settings.events_in
+            || settings.drain.is_some()
+            || !settings.feed.is_empty()
+            || !settings.domains.is_empty()
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        let domains = self.settings.domains.iter().map(|domain| format!("{NOTICES}{domain}"));
+        let settings = &self.settings;
+        let events = settings.events_in || settings.drain.is_some() || !settings.feed.is_empty();
+        domains.chain(events.then(|| EVENTS.to_owned())).collect()
+    }
+
+    fn hear(&mut self, message: &PeerMessage) {
+        if message.channel.starts_with(NOTICES) {
+            self.wakes.domains.notify_one();
+            return;
+        }
+        match message.channel.rsplit(':').next() {
+            Some("task.created" | "task.assigned") => self.wakes.drain.notify_one(),
+            Some(kind) if kind.starts_with("task.") => self.wakes.feed.notify_one(),
+            _ => {}
+        }
+        if !self.settings.events_in {
+            return;
+        }
+        match read_peer_event(&message.text) {
+            Ok(None) => {}
+            Ok(Some(event)) if self.seen.is_new(&event.id) => self.held = Some(event),
+            Ok(Some(_)) => {}
+            Err(reason) => self.refuse(&message.channel, &reason),
+        }
+    }
+
+    fn refuse(&self, what: &str, reason: &str) {
+        self.figures.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!("what was said on {what} is not taken as an event: {reason}");
+    }
+
+    /// Into the bundle with what was heard.
+    async fn carry_in(&mut self) -> Result<(), Trouble> {
+        let Some(PeerEvent { id, event, hops }) = self.held.clone() else { return Ok(()) };
+        let event_type = event.event_type.to_string();
+        match self.sides.home.publish(EventOfPeer { id, event, hops }).await {
+            Ok(()) => {
+                self.figures.events_in.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error @ HomeError::Retry { .. }) => return Err(error.into()),
+            Err(error) => self.refuse(&event_type, &error.to_string()),
+        }
+        self.held = None;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Direction for In {
+    fn name(&self) -> &'static str {
+        "in"
+    }
+
+    async fn step(&mut self) -> Result<Pace, Trouble> {
+        self.carry_in().await?;
+        let mut listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => self.sides.peer.listen(&self.patterns()).await?,
+        };
+        let heard = tokio::select! {
+            heard = listener.next() => Some(heard?),
+            // So that an end is seen.
+            () = self.sides.clock.sleep(LISTEN) => None,
+        };
+        self.listener = Some(listener);
+        if let Some(message) = heard {
+            self.hear(&message);
+        }
+        Ok(Pace::On)
+    }
+}
+
+/// The last ids that came.
+#[derive(Default)]
+struct Seen {
+    ids: HashSet<EventId>,
+    order: VecDeque<EventId>,
+}
+
+impl Seen {
+    fn is_new(&mut self, id: &EventId) -> bool {
+        if !self.ids.insert(id.clone()) {
+            return false;
+        }
+        self.order.push_back(id.clone());
+        if self.order.len() > REMEMBERED {
+            let oldest = self.order.pop_front();
+            oldest.map(|oldest| self.ids.remove(&oldest));
+        }
+        true
+    }
+}

@@ -1,0 +1,305 @@
+//! Out: what happens here, told to the peer.
+//!
+//! One reader follows the recorded events. For each page it first writes how the tasks stand
+//! now (over the peer's tasks, into a domain's results, into the mirror), each by its version,
+//! so that a second time changes nothing. Then it publishes the page's events and moves the
+//! cursor in one step on the peer's side: whoever comes after, this bridge or another, goes on
+//! behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::Notify;
+use watchbill_core::domain::{ApprovalId, EventId, TaskId};
+use watchbill_core::ports::{Cost, PeerMessage, PeerTask, Wrote};
+use watchbill_wire::redis::{approval_for_peer, event_for_peer, is_decided};
+use watchbill_wire::{EventView, TaskView};
+
+use crate::Sides;
+use crate::domains::domain_write;
+use crate::drain::write_back;
+use crate::drive::{Direction, Pace, Trouble};
+use crate::feed::Feeder;
+use crate::home::HomeError;
+use crate::report::Figures;
+use crate::settings::Settings;
+
+/// Events of one page.
+const PAGE: usize = 512;
+/// How long one look waits for events.
+const WAIT: Duration = Duration::from_millis(500);
+/// Before the type in a channel's name, and the channel that gets a copy of all.
+const CHANNEL: &str = "orchestrator:events:";
+
+pub(crate) struct Out {
+    sides: Sides,
+    figures: Arc<Figures>,
+    settings: Arc<Settings>,
+    feeder: Feeder,
+    fed: Arc<Notify>,
+    cursor: Cursor,
+}
+
+/// Where reading stands: as the peer keeps it.
+enum Cursor {
+    Unknown,
+    At(Option<EventId>),
+}
+
+impl Out {
+    pub fn new(
+        sides: Sides,
+        figures: Arc<Figures>,
+        settings: Arc<Settings>,
+        feeder: Feeder,
+        fed: Arc<Notify>,
+    ) -> Self {
+        Self { sides, figures, settings, feeder, fed, cursor: Cursor::Unknown }
+    }
+
+    /// Whether there is anything to tell.
+    pub fn is_wanted(settings: &Settings) -> bool {
+        settings.drain.is_some()
+            || settings.events_out
+            || settings.mirror_approvals
+            || settings.mirror_cost
+            || !settings.domains.is_empty()
+            || !settings.feed.is_empty()
+    }
+
+    fn cursor_name(&self) -> String {
+        self.settings.tenant.to_string()
+    }
+
+    async fn cursor(&mut self) -> Result<Option<EventId>, Trouble> {
+        if let Cursor::At(at) = &self.cursor {
+            return Ok(at.clone());
+        }
+        let there = self.sides.peer.cursor(&self.cursor_name()).await?;
+        let at = there.and_then(|text| EventId::parse(&text).ok());
+        self.cursor = Cursor::At(at.clone());
+        Ok(at)
+    }
+
+    async fn page(&mut self, at: Option<EventId>) -> Result<(), Trouble> {
+        let followed = match self.sides.home.events(at.as_ref(), PAGE, WAIT).await {
+            Err(HomeError::NotFound(reason)) => {
+                tracing::warn!(
+                    "the place in the events that redis remembers is not known here: {reason}; \
+                     what happens from now on is told"
+                );
+                self.sides.home.events(None, PAGE, WAIT).await?
+            }
+            followed => followed?,
+        };
+        if followed.events.is_empty() && followed.reached == at {
+            return Ok(());
+        }
+        let tasks = self.tasks_of(&followed.events).await?;
+        self.write_tasks(&followed.events, &tasks).await?;
+        self.write_domains(&tasks).await?;
+        if !self.settings.feed.is_empty() && self.feeder.take(&followed.events, &tasks).await? {
+            self.fed.notify_one();
+        }
+        if self.settings.mirror_approvals {
+            self.mirror_approvals(&followed.events, &tasks).await?;
+        }
+        if self.settings.mirror_cost {
+            self.mirror_cost(&tasks).await?;
+        }
+        self.publish(&followed.events, &tasks, at, followed.reached).await
+    }
+
+    /// The tasks that the events are about, as they stand now.
+    async fn tasks_of(&self, events: &[EventView]) -> Result<BTreeMap<TaskId, TaskView>, Trouble> {
+        let mut ids: Vec<TaskId> =
+            events.iter().filter_map(|event| event.task_id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let tasks = self.sides.home.tasks(&ids).await?;
+        Ok(tasks.into_iter().flatten().map(|task| (task.task_id.clone(), task)).collect())
+    }
+
+    /// Writes what changed over the peer's tasks.
+    async fn write_tasks(
+        &self,
+        events: &[EventView],
+        tasks: &BTreeMap<TaskId, TaskView>,
+    ) -> Result<(), Trouble> {
+        let changed = |task: &&TaskView| {
+            let of = |event: &&EventView| event.task_id.as_ref() == Some(&task.task_id);
+            // As it was made it stands there already.
+            task.version > 1 || events.iter().filter(of).any(|event| !is_creation(event))
+        };
+        let ours: Vec<&TaskView> =
+            tasks.values().filter(|task| task.is_of_redis_queue()).filter(changed).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = ours.iter().map(|task| task.task_id.to_string()).collect();
+        let there = self.sides.peer.read(&ids).await?;
+        let now = self.sides.clock.now();
+        let mut writes = Vec::with_capacity(ours.len());
+        for (task, there) in ours.into_iter().zip(there) {
+            match there {
+                PeerTask::Found { data, .. } => writes.push(write_back(&data, task, now)),
+                PeerTask::Missing => writes.push(write_back("", task, now)),
+                PeerTask::Unreadable(reason) => {
+                    let id = &task.task_id;
+                    tracing::warn!(task_id = %id, "task {id} can't be written back: {reason}");
+                    self.figures.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        let wrote = self.sides.peer.write(&writes).await?;
+        self.count(&wrote);
+        Ok(())
+    }
+
+    fn count(&self, wrote: &[Wrote]) {
+        let of = |kind: Wrote| wrote.iter().filter(|one| **one == kind).count();
+        let lost = of(Wrote::Lost);
+        self.figures.add(&self.figures.written, of(Wrote::Written) + lost);
+        self.figures.add(&self.figures.lost_there, lost);
+        self.figures.add(&self.figures.refused, of(Wrote::Foreign));
+    }
+
+    async fn write_domains(&self, tasks: &BTreeMap<TaskId, TaskView>) -> Result<(), Trouble> {
+        for task in tasks.values() {
+            let Some(domain) = task.redis_domain() else { continue };
+            if !self.settings.domains.contains(domain) {
+                continue;
+            }
+            let write = domain_write(&self.sides, task).await?;
+            let wrote = self.sides.peer.write_result(domain, &write).await?;
+            self.count(&[wrote]);
+        }
+        Ok(())
+    }
+
+    async fn mirror_approvals(
+        &self,
+        events: &[EventView],
+        tasks: &BTreeMap<TaskId, TaskView>,
+    ) -> Result<(), Trouble> {
+        let mut ids = BTreeSet::new();
+        for event in events {
+            let named = match event.event_type.group() {
+                "approval" => event.payload.get("approval_id").and_then(Value::as_str),
+                _ => None,
+            };
+            ids.extend(named.and_then(|named| ApprovalId::parse(named).ok()));
+            // Its approval is closed with it, which no event of its own says.
+            if event.event_type.as_str() == "task.cancelled" {
+                let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
+                ids.extend(task.and_then(|task| task.approval_id.clone()));
+            }
+        }
+        for id in ids {
+            mirror_approval(&self.sides, &id).await?;
+        }
+        Ok(())
+    }
+
+    async fn mirror_cost(&self, tasks: &BTreeMap<TaskId, TaskView>) -> Result<(), Trouble> {
+        for task in tasks.values() {
+            let Some(cost) = cost_of(task) else { continue };
+            self.sides.peer.cost_of_task(&task.trace_id, task.task_id.as_str(), cost).await?;
+        }
+        Ok(())
+    }
+
+    /// The last step of a page: the events, and the cursor behind them.
+    async fn publish(
+        &mut self,
+        events: &[EventView],
+        tasks: &BTreeMap<TaskId, TaskView>,
+        at: Option<EventId>,
+        reached: Option<EventId>,
+    ) -> Result<(), Trouble> {
+        let Some(reached) = reached else { return Ok(()) };
+        let told = events.iter().filter(|event| self.is_told(event, tasks));
+        let messages: Vec<PeerMessage> = told
+            .filter_map(|event| Some((event, event_for_peer(event)?)))
+            .flat_map(|(event, text)| {
+                let own = PeerMessage {
+                    channel: format!("{CHANNEL}{}", event.event_type),
+                    text: text.clone(),
+                };
+                [own, PeerMessage { channel: format!("{CHANNEL}*"), text }]
+            })
+            .collect();
+        let name = self.cursor_name();
+        let from = at.as_ref().map(EventId::as_str);
+        let moved = self.sides.peer.publish(&name, from, reached.as_str(), &messages).await?;
+        if !moved {
+            self.cursor = Cursor::Unknown;
+            return Ok(());
+        }
+        self.figures.add(&self.figures.events_out, messages.len() / 2);
+        if let Some(last) = events.last() {
+            let lag = self.sides.clock.now().since(last.timestamp).as_millis();
+            self.figures.lag_ms.store(lag as u64, Ordering::Relaxed);
+        }
+        self.cursor = Cursor::At(Some(reached));
+        Ok(())
+    }
+
+    /// All events where they go out; else those of the tasks that came from there. That such
+    /// a task was made, the one who put it into the queue has said.
+    fn is_told(&self, event: &EventView, tasks: &BTreeMap<TaskId, TaskView>) -> bool {
+        let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
+        let drained = task.is_some_and(TaskView::is_of_redis_queue);
+        match drained {
+            true => !is_creation(event),
+            false => self.settings.events_out,
+        }
+    }
+}
+
+fn is_creation(event: &EventView) -> bool {
+    event.event_type.as_str() == "task.created"
+}
+
+/// How an approval stands, for the peer's dashboards.
+pub(crate) async fn mirror_approval(sides: &Sides, id: &ApprovalId) -> Result<(), Trouble> {
+    let Some(approval) = sides.home.approval(id).await? else { return Ok(()) };
+    let json = approval_for_peer(&approval);
+    match is_decided(&approval) {
+        true => sides.peer.approval_decided(id.as_str(), &json).await?,
+        false => sides.peer.approval_waits(id.as_str(), &json).await?,
+    }
+    Ok(())
+}
+
+/// What the models' calls for a task have cost, if there were any.
+fn cost_of(task: &TaskView) -> Option<Cost> {
+    let spent = task.spent?;
+    Some(Cost { tokens: spent.tokens, usd: spent.usd, requests: Some(1) })
+}
+
+#[async_trait]
+impl Direction for Out {
+    fn name(&self) -> &'static str {
+        "out"
+    }
+
+    async fn step(&mut self) -> Result<Pace, Trouble> {
+        let at = self.cursor().await?;
+        match self.page(at).await {
+            Ok(()) => Ok(Pace::On),
+            Err(trouble) => {
+                // What of it came through, the peer knows.
+                self.cursor = Cursor::Unknown;
+                Err(trouble)
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Tends the bridge: looks at the connection, and at what may have been missed. A peer that
+//! fails over loses what it was last told, and a bridge that starts anew has not seen what
+//! went before; so now and then what stands there is held against what stands here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_core::domain::TaskId;
+use watchbill_core::ports::{Cost, PeerTask};
+use watchbill_wire::redis::iso;
+use watchbill_wire::{PeriodView, TaskView};
+
+use crate::Sides;
+use crate::domains::domain_write;
+use crate::drain::write_back;
+use crate::drive::{Direction, Pace, Trouble};
+use crate::out::mirror_approval;
+use crate::report::Figures;
+use crate::settings::Settings;
+
+/// Between two looks at the connection.
+const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks at all that is worked on there.
+const COMPARE: Duration = Duration::from_secs(30);
+/// Between two writings of the sums, and of the approvals that wait.
+const SUMS: Duration = Duration::from_secs(10);
+const APPROVALS: Duration = Duration::from_secs(60);
+
+pub(crate) struct Tend {
+    sides: Sides,
+    figures: Arc<Figures>,
+    settings: Arc<Settings>,
+    compared: Every,
+    summed: Every,
+    approvals: Every,
+}
+
+/// Something that is done now and then.
+struct Every {
+    each: Duration,
+    done_at: Option<Duration>,
+}
+
+impl Every {
+    fn new(each: Duration) -> Self {
+        Self { each, done_at: None }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.done_at.is_none_or(|at| now.saturating_sub(at) >= self.each)
+    }
+}
+
+impl Tend {
+    pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>) -> Self {
+        Self {
+            sides,
+            figures,
+            settings,
+            compared: Every::new(COMPARE),
+            summed: Every::new(SUMS),
+            approvals: Every::new(APPROVALS),
+        }
+    }
+
+    /// Tasks that have ended here and are still worked on there.
+    async fn compare(&self) -> Result<(), Trouble> {
+        let mut cursor = 0;
+        loop {
+            let (next, ids) = self.sides.peer.worked_on(cursor).await?;
+            let ids: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::parse(id).ok()).collect();
+            let tasks = self.sides.home.tasks(&ids).await?;
+            let ended = tasks
+                .into_iter()
+                .flatten()
+                .filter(|task| task.is_of_redis_queue() && task.status.is_terminal());
+            self.write_again(&ended.collect::<Vec<_>>()).await?;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write_again(&self, ended: &[TaskView]) -> Result<(), Trouble> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = ended.iter().map(|task| task.task_id.to_string()).collect();
+        let there = self.sides.peer.read(&names).await?;
+        let now = self.sides.clock.now();
+        let writes: Vec<_> = ended
+            .iter()
+            .zip(&there)
+            .filter_map(|(task, there)| match there {
+                PeerTask::Found { data, .. } => Some(write_back(data, task, now)),
+                PeerTask::Missing => Some(write_back("", task, now)),
+                PeerTask::Unreadable(_) => None,
+            })
+            .collect();
+        self.sides.peer.write(&writes).await?;
+        Ok(self.sides.peer.forget(&names).await?)
+    }
+
+    async fn compare_domains(&self) -> Result<(), Trouble> {
+        for domain in &self.settings.domains {
+            let open = self.sides.peer.open(domain).await?;
+            let ids: Vec<TaskId> = open.iter().filter_map(|id| TaskId::parse(id).ok()).collect();
+            for task in self.sides.home.tasks(&ids).await?.into_iter().flatten() {
+                let write = domain_write(&self.sides, &task).await?;
+                if write.done {
+                    self.sides.peer.write_result(domain, &write).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn sum(&self) -> Result<(), Trouble> {
+        let budget = self.sides.home.budget().await?;
+        // `2026-01-31T23:59`: the day, and the hour of it.
+        let now = iso(self.sides.clock.now());
+        let (day, hour) = (&now[..10], &now[11..13]);
+        let cost = |period: &PeriodView| Cost {
+            tokens: period.used.tokens,
+            usd: period.used.usd,
+            requests: None,
+        };
+        self.sides.peer.cost_of(day, cost(&budget.day)).await?;
+        Ok(self.sides.peer.cost_of(&format!("{day}-{hour}"), cost(&budget.hour)).await?)
+    }
+
+    async fn look(&self) -> Result<(), Trouble> {
+        self.sides.peer.ping().await?;
+        if self.settings.drain.is_some() || !self.settings.feed.is_empty() {
+            self.figures.depth.store(self.sides.peer.depth().await?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Direction for Tend {
+    fn name(&self) -> &'static str {
+        "connection"
+    }
+
+    async fn step(&mut self) -> Result<Pace, Trouble> {
+        self.look().await?;
+        let now = self.sides.clock.monotonic();
+        if self.compared.is_due(now) {
+            if self.settings.drain.is_some() {
+                self.compare().await?;
+            }
+            self.compare_domains().await?;
+            self.compared.done_at = Some(now);
+        }
+        if self.settings.mirror_cost && self.summed.is_due(now) {
+            self.sum().await?;
+            self.summed.done_at = Some(now);
+        }
+        if self.settings.mirror_approvals && self.approvals.is_due(now) {
+            for approval in self.sides.home.pending_approvals().await? {
+                mirror_approval(&self.sides, &approval.approval_id).await?;
+            }
+            self.approvals.done_at = Some(now);
+        }
+        Ok(Pace::Wait(LOOK))
+    }
+}

@@ -1,0 +1,40 @@
+use serde_json::{Value, json};
+use watchbill_core::domain::ApprovalStatus;
+
+use super::iso;
+use crate::ApprovalView;
+
+/// An approval as the orchestrator's dashboards read it. They know of no cancelling and call
+/// an approval that expired `timeout`.
+pub fn approval_for_peer(view: &ApprovalView) -> String {
+    let (status, reason) = match view.status {
+        ApprovalStatus::Pending => ("pending", None),
+        ApprovalStatus::Approved => ("approved", None),
+        ApprovalStatus::Rejected => ("rejected", view.reason.clone()),
+        ApprovalStatus::Expired => ("timeout", view.reason.clone()),
+        ApprovalStatus::Cancelled => ("rejected", Some("the task was cancelled".to_owned())),
+    };
+    let shown = |name: &str| view.shown.get(name).cloned().unwrap_or(Value::Null);
+    let by = view.approved_by.as_ref().or(view.rejected_by.as_ref());
+    let mut approval = json!({
+        "approval_id": view.approval_id,
+        "task_id": view.task_id,
+        "task_type": shown("type"),
+        "priority": shown("priority"),
+        "reason": view.reasons.join("; "),
+        "approver": null,
+        "status": status,
+        "requested_at": iso(view.requested_at),
+        "approved_at": view.decided_at.map(iso),
+        "approved_by": by,
+    });
+    if is_decided(view) && status != "approved" {
+        approval["rejection_reason"] = json!(reason);
+    }
+    approval.to_string()
+}
+
+/// Whether nothing more is decided about it.
+pub fn is_decided(view: &ApprovalView) -> bool {
+    view.status != ApprovalStatus::Pending
+}

@@ -1,0 +1,166 @@
+//! Tasks, events and results as other programs keep them in Redis. What they wrote stands in
+//! `fixtures/redis`, byte for byte; what we write must have their fields and no others, as
+//! they refuse all else.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use watchbill_core::domain::{Agent, Priority, Status, TaskType, Timestamp};
+use watchbill_wire::redis::{
+    DomainView, compose_task, event_for_peer, merge_task, read_domain_task, read_peer_event,
+    read_peer_task,
+};
+use watchbill_wire::{EventView, TaskView};
+
+const TASK: &str = include_str!("fixtures/redis/task.json");
+const EVENT: &str = include_str!("fixtures/redis/event.json");
+const MESSAGE: &[u8] = include_bytes!("fixtures/redis/message.json");
+const ID: &str = "6f1c2f9e-0d0a-4f3e-9a52-0e0c9f3f8a11";
+
+fn keys(text: &str) -> BTreeSet<String> {
+    let map: Map<String, Value> = serde_json::from_str(text).unwrap();
+    map.into_iter().map(|(name, _)| name).collect()
+}
+
+/// The task as it stands here once it was taken over.
+fn view(status: &str) -> TaskView {
+    let peer = read_peer_task(ID, TASK).unwrap();
+    let at = "2026-01-31T08:00:05.250Z";
+    serde_json::from_value(json!({
+        "task_id": ID,
+        "type": peer.task.task_type,
+        "priority": peer.task.priority,
+        "source": peer.task.source,
+        "status": status,
+        "payload": peer.task.payload,
+        "trace_id": peer.trace_id,
+        "sla": null,
+        "assigned_to": "ops",
+        "created_at": "2026-01-31T08:00:00.000Z",
+        "started_at": at,
+        "completed_at": (status == "completed").then_some(at),
+        "parent_task_id": null,
+        "child_task_ids": [],
+        "metadata": {"ticket": 7, "result": {"checked": 3}},
+        "error": null,
+        "retry_count": 1,
+        "max_retries": 3,
+        "tenant_id": "default",
+        "version": 3,
+        "approval_id": null,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_task_of_the_queue_is_read_whole() {
+    let read = read_peer_task(ID, TASK).unwrap();
+    assert_eq!(read.status, Status::Assigned);
+    assert_eq!(read.agent, Some(Agent::Ops), "ops_agent is ops");
+    assert_eq!(read.task.task_type, TaskType::Monitor);
+    assert_eq!(read.task.priority, Priority::P1);
+    assert_eq!(read.task.sla_deadline, Timestamp::parse("2026-01-31T09:00:00Z").ok());
+    assert_eq!(read.created_at, Timestamp::parse("2026-01-31T07:59:59.123Z").ok());
+    assert_eq!(read.trace_id.as_deref(), Some("trace-1"));
+    assert_eq!(read.task.metadata["via"], "redis");
+    assert_eq!(read.task.metadata["parent_task_id"], "a-parent-of-theirs");
+    assert!(read.task.metadata.get("result").is_none());
+}
+
+#[test]
+fn what_we_write_back_leaves_all_else_as_it_was() {
+    let merged = merge_task(Some(TASK), &view("completed"));
+    assert_eq!(keys(&merged), keys(TASK));
+    let merged: Value = serde_json::from_str(&merged).unwrap();
+    assert_eq!(merged["status"], "completed");
+    assert_eq!(merged["completed_at"], "2026-01-31T08:00:05.250+00:00");
+    assert_eq!(merged["metadata"]["result"], json!({"checked": 3}));
+    assert_eq!(merged["metadata"]["ticket"], 7);
+    assert_eq!(merged["assigned_to"], "ops_agent", "as its worker calls itself");
+    // Numbers that no float holds stay as they are written.
+    let text = merge_task(Some(TASK), &view("completed"));
+    assert!(text.contains("123456789012345678901234567890"), "{text}");
+}
+
+#[test]
+fn a_task_that_redis_has_lost_is_written_whole() {
+    let whole = merge_task(None, &view("completed"));
+    assert_eq!(keys(&whole), keys(TASK));
+    assert!(read_peer_task(ID, &whole).is_ok());
+}
+
+#[test]
+fn a_task_for_their_workers_has_sources_they_know() {
+    let mut ours = view("assigned");
+    ours.source = "pager".to_owned();
+    let fed: Value = serde_json::from_str(&compose_task(&ours, "dev_agent")).unwrap();
+    assert_eq!((&fed["source"], &fed["assigned_to"]), (&json!("system"), &json!("dev_agent")));
+}
+
+#[test]
+fn tasks_that_cannot_be_are_refused_with_the_reason() {
+    let refused = |data: &str| read_peer_task(ID, data).unwrap_err();
+    assert!(refused("not json").contains("no JSON object"));
+    assert!(refused("{}").contains("no type"));
+    assert!(refused(r#"{"type": "dance"}"#).contains("'dance'"));
+    assert!(refused(r#"{"type": "ops_cycle"}"#).contains("schedule"));
+    assert!(refused(r#"{"type": "faq", "task_id": "other"}"#).contains("'other'"));
+    assert!(refused(r#"{"type": "faq", "payload": [1]}"#).contains("payload"));
+    let large = json!({"type": "faq", "payload": {"text": "x".repeat(210_000)}});
+    assert!(refused(&large.to_string()).contains("204800"));
+    // An SLA in words of its own is no reason.
+    let odd = read_peer_task(ID, r#"{"type": "faq", "sla": {"target": "soon"}}"#).unwrap();
+    assert_eq!(odd.task.metadata["sla"], json!({"target": "soon"}));
+}
+
+#[test]
+fn events_go_once_each_way() {
+    let heard = read_peer_event(EVENT).unwrap().expect("it is theirs");
+    assert_eq!(heard.id.as_str(), "redis:0b8a5d1e-58f5-4b53-9b38-3a4e6dd3c001");
+    assert_eq!(heard.event.event_type.as_str(), "deploy.started");
+    // Once it is an event here it does not go back.
+    let mut here: EventView = serde_json::from_str(EVENT).unwrap();
+    here.event_id = heard.id;
+    assert_eq!(event_for_peer(&here), None);
+    // Ours goes out with their fields alone, and is ours when it comes back.
+    let ours: EventView = serde_json::from_str(EVENT).unwrap();
+    let told = event_for_peer(&ours).expect("it is ours");
+    assert_eq!(keys(&told), keys(EVENT));
+    assert_eq!(read_peer_event(&told).unwrap(), None);
+}
+
+#[test]
+fn an_event_without_an_id_is_the_same_event_again() {
+    let read = |text: &str| read_peer_event(text).unwrap().unwrap().id;
+    let text = r#"{"event_type": "pr.merged", "payload": {"n": 1}}"#;
+    assert_eq!(read(text), read(text));
+    assert_ne!(read(text), read(&text.replace('1', "2")));
+    assert!(read_peer_event(r#"{"event_type": "Nonsense"}"#).is_err());
+    assert!(read_peer_event("[]").is_err());
+}
+
+#[test]
+fn a_domains_message_is_read_and_answered_in_its_form() {
+    let read = read_domain_task("devops", MESSAGE).unwrap();
+    assert_eq!(read.id.as_str(), "d-1");
+    assert_eq!(read.task.task_type, TaskType::Devops);
+    assert_eq!(read.task.priority, Priority::P1, "high");
+    assert_eq!(read.task.sla_target.as_deref(), Some("600"));
+    assert_eq!(read.task.payload["requirements"], json!(["Non-root user"]));
+    assert!(read_domain_task("devops", b"{}").is_err());
+    assert!(read_domain_task("devops", &[0xff, 0xfe]).is_err());
+
+    let mut task = view("blocked");
+    task.error = Some("no worker".to_owned());
+    let now = Timestamp::from_millis(1_769_846_400_000);
+    let result = DomainView::of(&task, now);
+    let fields: Map<String, Value> =
+        result.fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    assert_eq!(fields["status"], "failed", "clients wait for completed and failed alone");
+    assert_eq!(fields["error"], "blocked: no worker");
+    let output: Value = serde_json::from_str(fields["output"].as_str().unwrap()).unwrap();
+    assert_eq!(output["workers_used"], json!([]));
+    let published: Map<String, Value> = serde_json::from_str(&result.publish.unwrap()).unwrap();
+    assert_eq!(published, fields, "the same as JSON");
+    assert!(DomainView::of(&view("in_progress"), now).publish.is_none());
+}
