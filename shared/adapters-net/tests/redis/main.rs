@@ -6,4 +6,8 @@ mod channels;
 mod domains;
 mod mirror;
 mod offers;
+mod outages;
 mod queue;
+mod refusals;
+mod shapes;
+mod tls;
