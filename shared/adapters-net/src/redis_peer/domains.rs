@@ -82,12 +82,6 @@ impl PeerDomains for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
-        let mut batch = Batch::new();
-        batch.plain("ZREM", &[&self.lists(domain)?.taken]).arg(message);
-        self.line.all(batch).await.map(drop)
-    }
-
     async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
