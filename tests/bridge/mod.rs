@@ -3,12 +3,14 @@
 //!
 //! - `peers`: each direction, with those programs on the other side.
 //! - `odd`: what stands in the queue and is no task, and keys of others.
+//! - `inside`: the bridge in this process, on a clock that the test moves.
 //! - `faults`: bridge and server killed, frozen, failed over, cut off, under load. What is
 //!   put there must be run once and finished, and nothing may be left in between.
 //!
 //! `WATCHBILL_ROUNDS` and `WATCHBILL_TASKS` set how often and how much (soak: 100, 10,000).
 
 mod faults;
+mod inside;
 mod odd;
 mod peers;
 mod queue;
