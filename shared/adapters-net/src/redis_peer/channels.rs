@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSubSink, PubSubStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use watchbill_core::ports::{PeerChannels, PeerError, PeerListener, PeerMessage};
 
@@ -12,6 +14,9 @@ use super::RedisPeer;
 use super::address::Address;
 use super::batch::{Batch, Key, Kind, Lua, lua};
 use super::fault;
+
+/// Messages that are kept ready for whoever listens.
+const AHEAD: usize = 1_000;
 
 static PUBLISH: Lua = lua!("publish");
 
@@ -46,17 +51,49 @@ impl PeerChannels for RedisPeer {
     async fn listen(&self, patterns: &[String]) -> Result<Box<dyn PeerListener>, PeerError> {
         let (sink, messages) = self.line.subscribe(patterns).await?.split();
         let options = self.line.options();
-        Ok(Box::new(RedisListener {
+        let ear = Ear {
             address: self.line.address().clone(),
             sink,
             messages,
             idle: options.idle_within,
             answer: options.answer_within,
-        }))
+        };
+        let (heard, incoming) = mpsc::channel(AHEAD);
+        let task = tokio::spawn(ear.listen(heard));
+        Ok(Box::new(RedisListener { incoming, end: None, task }))
     }
 }
 
+/// Listens in a task of its own, so that whoever waits for a message may give up at any time
+/// and the questions in times of silence go on.
 struct RedisListener {
+    incoming: mpsc::Receiver<Result<PeerMessage, PeerError>>,
+    end: Option<PeerError>,
+    task: JoinHandle<()>,
+}
+
+#[async_trait]
+impl PeerListener for RedisListener {
+    async fn next(&mut self) -> Result<PeerMessage, PeerError> {
+        if let Some(end) = &self.end {
+            return Err(end.clone());
+        }
+        let heard = self.incoming.recv().await;
+        let heard = heard.unwrap_or_else(|| Err(PeerError::Away("nobody listens".into())));
+        if let Err(error) = &heard {
+            self.end = Some(error.clone());
+        }
+        heard
+    }
+}
+
+impl Drop for RedisListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Ear {
     address: Address,
     sink: PubSubSink,
     messages: PubSubStream,
@@ -64,9 +101,19 @@ struct RedisListener {
     answer: Duration,
 }
 
-#[async_trait]
-impl PeerListener for RedisListener {
-    async fn next(&mut self) -> Result<PeerMessage, PeerError> {
+impl Ear {
+    /// Until the connection is lost, which is said last, or nobody wants to hear any more.
+    async fn listen(mut self, heard: mpsc::Sender<Result<PeerMessage, PeerError>>) {
+        loop {
+            let message = self.message().await;
+            let is_end = message.is_err();
+            if heard.send(message).await.is_err() || is_end {
+                return;
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Result<PeerMessage, PeerError> {
         loop {
             match timeout(self.idle, self.messages.next()).await {
                 Ok(Some(message)) => {

@@ -72,7 +72,7 @@ impl PeerDomains for RedisPeer {
     async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
-        batch.script(&BEGIN, &[&lists.active, &lists.begun]).arg(id).arg(message);
+        batch.script(&BEGIN, &[&lists.active, &lists.taken, &lists.begun]).arg(id).arg(message);
         self.line.all(batch).await.map(drop)
     }
 
@@ -86,7 +86,7 @@ impl PeerDomains for RedisPeer {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
         batch
-            .script(&REFUSE, &[&lists.active, &lists.taken, &REJECTED])
+            .script(&REFUSE, &[&lists.active, &lists.taken, &lists.begun, &REJECTED])
             .arg(&rejected.member)
             .arg(entry(rejected));
         self.line.all(batch).await.map(drop)

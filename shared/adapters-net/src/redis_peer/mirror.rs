@@ -50,10 +50,10 @@ impl PeerMirror for RedisPeer {
         };
         let key = Key::new(name, Kind::Hash);
         let mut batch = Batch::new();
-        let sums = batch.plain("HSET", &[&key]);
-        sums.arg("tokens").arg(cost.tokens).arg("usd").arg(cost.usd);
+        let step = batch.plain("HSET", &[&key]);
+        step.arg("tokens").arg(cost.tokens).arg("usd").arg(cost.usd);
         if let Some(requests) = cost.requests {
-            sums.arg("requests").arg(requests);
+            step.arg("requests").arg(requests);
         }
         batch.plain("EXPIRE", &[&key]).arg(kept);
         self.line.all(batch).await.map(drop)

@@ -3,4 +3,11 @@
 
 mod bed;
 mod channels;
+mod domains;
+mod mirror;
+mod offers;
+mod outages;
 mod queue;
+mod refusals;
+mod shapes;
+mod tls;

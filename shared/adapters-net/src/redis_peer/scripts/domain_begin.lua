@@ -1,6 +1,9 @@
--- KEYS: active, begun. ARGV: id, message.
+-- KEYS: active, taken, begun. ARGV: id, message.
 -- Another message of the same task stands for it from now on: the one before leaves.
-local had = redis.call('HGET', KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if had and had ~= ARGV[2] then redis.call('LREM', KEYS[1], 0, had) end
+local had = redis.call('HGET', KEYS[3], ARGV[1])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+if had and had ~= ARGV[2] then
+  redis.call('LREM', KEYS[1], 0, had)
+  redis.call('ZREM', KEYS[2], had)
+end
 return 0

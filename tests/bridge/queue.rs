@@ -107,7 +107,10 @@ pub async fn statuses(
     for some in numbers.chunks(500) {
         let mut pipe = redis::pipe();
         for n in some {
-            pipe.cmd("HMGET").arg(format!("orchestrator:task:{}", id(*n))).arg("status").arg("data");
+            pipe.cmd("HMGET")
+                .arg(format!("orchestrator:task:{}", id(*n)))
+                .arg("status")
+                .arg("data");
         }
         let rows: Vec<(Option<String>, Option<String>)> =
             pipe.query_async(redis).await.expect("redis answers");
@@ -141,5 +144,11 @@ pub fn ran_once(events: &[Value], ids: &BTreeSet<String>) {
             other => Some(format!("{id}: started and completed {other:?} times")),
         })
         .collect();
-    assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), ids.len(), &wrong[..wrong.len().min(5)]);
+    assert!(
+        wrong.is_empty(),
+        "{} of {}: {:?}",
+        wrong.len(),
+        ids.len(),
+        &wrong[..wrong.len().min(5)]
+    );
 }
