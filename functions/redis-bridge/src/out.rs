@@ -279,7 +279,8 @@ fn is_creation(event: &EventView) -> bool {
 /// How an approval stands, for the peer's dashboards.
 pub(crate) async fn mirror_approval(sides: &Sides, id: &ApprovalId) -> Result<(), Trouble> {
     let Some(approval) = sides.home.approval(id).await? else { return Ok(()) };
-    let json = approval_for_peer(&approval);
+    let task = sides.home.tasks(std::slice::from_ref(&approval.task_id)).await?;
+    let json = approval_for_peer(&approval, task.first().and_then(Option::as_ref));
     match is_decided(&approval) {
         true => sides.peer.approval_decided(id.as_str(), &json).await?,
         false => sides.peer.approval_waits(id.as_str(), &json).await?,
