@@ -49,7 +49,7 @@ async fn a_bridge_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let launch = Launch::quiet(folder.path()).env("WATCHBILL_GATES", "off");
     let server = Some(launch.start().await);
     let agent = Client::new(&launch.url(), KEYS.agent);
-    let world = World { redis, launch, server, agent, folder: folder };
+    let world = World { redis, launch, server, agent, folder };
     let (home, folder) = (world.launch.url(), world.folder.path().to_owned());
     let mut client = connect(&url).await;
     enqueue(&mut client, 0..tasks).await;

@@ -55,7 +55,7 @@ impl World {
         }
         let server = Some(launch.start().await);
         let agent = Client::new(&launch.url(), KEYS.agent);
-        Self { redis, launch, server, agent, folder: folder }
+        Self { redis, launch, server, agent, folder }
     }
 
     fn url(&self) -> String {
