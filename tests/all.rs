@@ -8,10 +8,12 @@
 //! - `leave`: no effect without leave, in any order of events.
 //! - `crash`: the shipped binary, killed under load again and again.
 //! - `pump`: router and recorder behind a stream that does all that streams may do.
+//! - `bridge`: beside the programs that talk over Redis (`peers/`, in Python), with a real server.
 //! - `tenants`: two tenants in one store, and everything that is stored looked at.
 //! - `rig`: what those two share: the binary, a client, the audit of what was recorded.
 
 mod aws;
+mod bridge;
 mod crash;
 mod e2e;
 mod leave;

@@ -4,6 +4,7 @@ mod audit;
 mod bed;
 mod binary;
 mod client;
+mod cut;
 mod feeds;
 mod peers;
 mod server;
@@ -13,6 +14,7 @@ pub use audit::{Books, PATIENCE, assert_chain_holds, changes, is_terminal, settl
 pub use bed::Bed;
 pub use binary::watchbill;
 pub use client::Client;
+pub use cut::Cable;
 pub use feeds::{Recording, Routing};
 pub use peers::Peer;
 pub use server::{Launch, Server, free_port};

@@ -73,12 +73,6 @@ impl Peer {
         all
     }
 
-    /// Its exit code, whatever it is.
-    pub async fn code(mut self) -> Option<i32> {
-        while self.said().await.is_some() {}
-        self.child.wait().await.expect("it can be waited for").code()
-    }
-
     async fn broke(&mut self, how: &str) -> ! {
         let mut said = String::new();
         if let Some(mut errors) = self.child.stderr.take() {

@@ -8,7 +8,7 @@ use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
 use crate::summary::{self, Row};
-use crate::tools::bed;
+use crate::tools::{apt, bed};
 
 /// Many times what a round takes, with its build; what hangs must not hang the night.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -50,6 +50,11 @@ pub const SOAKS: &[Soak] = &[
         name: "budget",
         why: "1,000 reservations and 10,000 completions at once over the DynamoDB store",
         round: budget,
+    },
+    Soak {
+        name: "redis",
+        why: "a bridge killed 100 times over 10,000 tasks, a server frozen, restarted, failed over",
+        round: redis,
     },
     Soak {
         name: "priority",
@@ -125,6 +130,18 @@ fn budget(ctx: &Ctx, _round: u32) -> Result<()> {
     let mut command = ctx.cargo(&args);
     command.args(["--", "aws::budget", "--nocapture"]).env("WATCHBILL_COMPLETIONS", "10000");
     command.env("WATCHBILL_AWS_ENDPOINT", emulator.url());
+    cmd::run_within(&mut command, LIMIT)
+}
+
+/// With a new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+fn redis(ctx: &Ctx, _round: u32) -> Result<()> {
+    apt::need("redis-server", "redis-server")?;
+    let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
+    let mut command = ctx.cargo(&args);
+    // One after the other: each wants the machine for itself.
+    command.args(["--", "bridge::faults", "--nocapture", "--test-threads", "1"]);
+    command.env("WATCHBILL_ROUNDS", "100").env("WATCHBILL_TASKS", "10000");
+    command.env("WATCHBILL_FROZEN", "30");
     cmd::run_within(&mut command, LIMIT)
 }
 

@@ -47,6 +47,58 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn an_event_that_has_an_id_keeps_it() {
+    let api = api();
+    let send = |more: Value| {
+        let mut body = json!({ "event_type": "ci.passed", "source_agent": "ci", "payload": {} });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ask("POST", "/events/publish").key(AGENT).json(&body)
+    };
+    let first = send(json!({ "event_id": "evt-1", "hops": 8 })).of(&api).await;
+    assert_eq!(first.json()["event_id"], "evt-1");
+    let again = send(json!({ "event_id": "evt-1", "event_type": "ci.failed" })).of(&api).await;
+    assert_eq!(again.json()["event_type"], "ci.passed", "a repeat is the event that is there");
+    assert_ne!(send(json!({})).of(&api).await.json()["event_id"], "evt-1");
+    send(json!({ "hops": 9 })).of(&api).await.problem(409);
+    for (bad, field) in [
+        (json!({ "hops": 256 }), "hops"),
+        (json!({ "hops": -1 }), "hops"),
+        (json!({ "event_id": "" }), "event_id"),
+        (json!({ "event_id": "ghp_CANARY0123456789abcdefghij" }), "event_id"),
+    ] {
+        let problem = send(bad).of(&api).await.problem(400);
+        assert_eq!(problem["errors"][0]["field"], field);
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_found_whatever_time_its_id_seems_to_bear() {
+    let api = api();
+    let old = publish(&api, "ci.passed").await;
+    // Version 8 as ours are, of the years 1970 and 10889.
+    for id in ["00000000-0001-8000-8000-000000000001", "ffffffff-ffff-8fff-bfff-ffffffffffff"] {
+        let view = EventView {
+            event_id: watchbill_core::domain::EventId::parse(id).unwrap(),
+            event_type: watchbill_core::domain::EventType::parse("ci.passed").unwrap(),
+            priority: watchbill_core::domain::EventPriority::Medium,
+            source_agent: "peer".into(),
+            trace_id: "trace".into(),
+            task_id: None,
+            payload: serde_json::Map::new(),
+            timestamp: api.clock.now(),
+            metadata: serde_json::Map::new(),
+        };
+        let entry = Entry::Published(Event::try_from(view).unwrap());
+        api.append(&TenantId::default(), vec![entry]).await;
+        let next = publish(&api, "ci.passed").await;
+        let page = ask("GET", &format!("/events?after={id}")).key(USER).of(&api).await;
+        assert_eq!(ids(&page.json()), [&next]);
+    }
+    let page = ask("GET", &format!("/events?after={old}")).key(USER).of(&api).await;
+    assert_eq!(ids(&page.json()).len(), 4);
+}
+
+#[tokio::test]
 async fn events_are_listed_and_followed() {
     let api = api();
     let (a, b, c) = (

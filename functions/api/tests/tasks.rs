@@ -98,6 +98,35 @@ async fn a_rejected_task_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_task_that_has_an_id_keeps_it() {
+    let api = api();
+    let body =
+        |id: &str, n: u32| json!({ "type": "monitor", "payload": { "n": n }, "task_id": id });
+    let post = |body: serde_json::Value| ask("POST", "/tasks").key(AGENT).json(&body);
+    for id in ["task-1", "a/b#c%d é", "approval_task-1", "...", ".x", &"x".repeat(128)] {
+        let created = api.create(body(id, 1)).await;
+        assert_eq!((&created["task_id"], &created["task"]["task_id"]), (&json!(id), &json!(id)));
+        let again = api.create(body(id, 1)).await;
+        assert_eq!(again["task"], created["task"], "a repeat is the same task");
+        let clash = post(body(id, 2)).of(&api).await.problem(409);
+        let detail = clash["detail"].as_str().unwrap();
+        assert!(detail.contains(id) && detail.contains("another task_id"), "{detail}");
+    }
+    let got = ask("GET", "/tasks/a%2Fb%23c%25d%20%C3%A9").key(USER).of(&api).await;
+    assert_eq!(got.json()["task"]["payload"]["n"], 1);
+
+    let with_key = post(body("task-2", 1)).header("Idempotency-Key", "k").of(&api).await;
+    assert_eq!(with_key.problem(400)["errors"][0]["field"], "task_id");
+    for bad in ["", ".", "..", "a\nb", &"x".repeat(129), "ghp_CANARY0123456789abcdefghij"] {
+        let problem = post(body(bad, 1)).of(&api).await.problem(400);
+        assert_eq!(problem["errors"][0]["field"], "task_id", "{bad}");
+    }
+    ask("GET", "/tasks/task-2").key(USER).of(&api).await.problem(404);
+    let theirs = ask("POST", "/tasks").key(OTHER).json(&body("task-1", 9)).of(&api).await;
+    assert_eq!(theirs.status, 200, "another tenant's tasks have ids of their own");
+}
+
+#[tokio::test]
 async fn the_same_idempotency_key_is_the_same_task() {
     let api = api();
     let send = |key: &str, body: serde_json::Value| {

@@ -7,6 +7,7 @@
 //! How to add a command: a variant in `cli::args::Command`, its arm in `cli::dispatch`, a
 //! case in `tests/cli`.
 
+pub mod bridge;
 pub mod bundle;
 pub mod cli;
 pub mod serve;

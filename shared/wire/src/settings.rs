@@ -41,6 +41,7 @@ impl SettingError {
 pub struct RulesForm {
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
+    pub external_types: Vec<String>,
     pub approvals: ApprovalsForm,
     pub retries: RetriesForm,
     pub sla: SlaForm,
@@ -122,6 +123,16 @@ impl RulesForm {
                 Agent::parse(&agent).map_err(|e| SettingError::new("external_agents", e))?;
             rules.external.insert(agent);
         }
+        let types = match env.get("EXTERNAL_TYPES") {
+            Some(list) => words(list),
+            None => self.external_types.clone(),
+        };
+        for task_type in types {
+            let task_type =
+                TaskType::parse(&task_type).map_err(|e| SettingError::new("external_types", e))?;
+            rules.external_types.insert(task_type);
+        }
+        leave_fed(&mut rules, env)?;
         self.set_approvals(&mut rules, env, approve_own)?;
         span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
         span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
@@ -196,6 +207,20 @@ pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingErr
     };
     let fault = || SettingError::new(name, format!("'{text}': use restrict, deny or allow"));
     OnFailure::parse(text).ok_or_else(fault)
+}
+
+/// What a Redis bridge feeds to a peer's workers is left to workers outside, wherever that
+/// bridge runs: `REDIS_FEED=bugfix,agent:dev`.
+fn leave_fed(rules: &mut Rules, env: &Env) -> Result<(), SettingError> {
+    let fed = env.get("REDIS_FEED").map(|list| words(list)).unwrap_or_default();
+    for word in fed.iter().filter(|word| *word != "off") {
+        let wrong = |fault: &dyn Display| SettingError::new("REDIS_FEED", fault);
+        match word.strip_prefix("agent:") {
+            Some(name) => rules.external.insert(Agent::parse(name).map_err(|e| wrong(&e))?),
+            None => rules.external_types.insert(TaskType::parse(word).map_err(|e| wrong(&e))?),
+        };
+    }
+    Ok(())
 }
 
 /// The words of a list with commas.
@@ -308,6 +333,18 @@ mod tests {
             .unwrap();
         assert!(!rules.approve_own);
         assert_eq!(rules.external, [Agent::Faq].into());
+        let rules = form
+            .rules(
+                &env(&[("EXTERNAL_TYPES", "alert"), ("REDIS_FEED", "bugfix, agent:ops_agent")]),
+                true,
+            )
+            .unwrap();
+        assert_eq!(rules.external, [Agent::Dev, Agent::Ops].into());
+        assert_eq!(rules.external_types, [TaskType::Alert, TaskType::Bugfix].into());
+        assert!(rules.is_left_outside(Agent::Faq, TaskType::Alert));
+        assert!(!rules.is_left_outside(Agent::Faq, TaskType::Faq));
+        let wrong = form.rules(&env(&[("REDIS_FEED", "dev")]), true).unwrap_err();
+        assert!(wrong.to_string().starts_with("REDIS_FEED: "), "{wrong}");
         assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "off")])), Ok(true));
         assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "on")])), Ok(false));
         assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "")])), Ok(false));

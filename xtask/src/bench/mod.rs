@@ -9,6 +9,7 @@ mod functions;
 mod handlers;
 mod load;
 mod machine;
+mod redis;
 mod report;
 mod server;
 
@@ -79,6 +80,12 @@ pub const BENCHES: &[Bench] = &[
         why: "the same load with a million finished tasks stored, and the memory it takes",
         runs: 1,
         run: load::flat,
+    },
+    Bench {
+        name: "redis",
+        why: "tasks out of a Redis queue, run by an agent that does nothing, finished there",
+        runs: 5,
+        run: redis::run,
     },
     Bench {
         name: "start",

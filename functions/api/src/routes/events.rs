@@ -44,7 +44,7 @@ pub const ROUTES: &[Route] = &[
                 one_of: false,
                 example: r#"{"event_type":"alert.triggered","source_agent":"prometheus","payload":{"alert_type":"high_cpu","severity":"critical"}}"#,
             }),
-            errors: &[400, 413, 415, 503],
+            errors: &[400, 409, 413, 415, 503],
             ..Doc::new(
                 "Events",
                 "publish_event",
@@ -77,7 +77,8 @@ pub const ROUTES: &[Route] = &[
 
 async fn publish(mut req: Req) -> Answer {
     let body = req.body().await?;
-    let new = PublishEvent::read(&body)?.into_new_event(req.caller(), req.trace_id());
+    let (event, origin) = PublishEvent::read_with_origin(&body)?;
+    let new = event.into_new_event(req.caller(), req.trace_id(), origin);
     let event = req.core().publish_event(new).await?;
     json(&EventPublished {
         success: true,

@@ -1,12 +1,13 @@
 use watchbill_core::domain::{Role, Status, TaskId};
 use watchbill_core::ports::Topic;
-use watchbill_core::service::FullTask;
+use watchbill_core::service::{FullTask, Identity};
 use watchbill_wire::{
     Answer as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer, TaskChanged,
     TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineView, WatchQuery,
 };
 
 use super::{TASK_ID, follow::Wait};
+use crate::Fault;
 use crate::req::{IDEMPOTENCY, Req};
 use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
 
@@ -183,7 +184,16 @@ pub const ROUTES: &[Route] = &[
 async fn create(mut req: Req) -> Answer {
     let identity = req.identity()?;
     let body = req.body().await?;
-    let new = CreateTask::read(&body)?.into_new_task(req.caller(), req.trace_id(), identity);
+    let (task, id) = CreateTask::read_with_id(&body)?;
+    let identity = match (identity, id) {
+        (identity, None) => identity,
+        (Identity::Fresh, Some(id)) => Identity::Given(id),
+        (_, Some(_)) => {
+            let why = "'task_id' and 'Idempotency-Key' each say which task it is: send one of them";
+            return Err(Fault::field("task_id", why));
+        }
+    };
+    let new = task.into_new_task(req.caller(), req.trace_id(), identity);
     json(&TaskCreated::from(req.core().create_task(new).await?))
 }
 

@@ -161,7 +161,7 @@ impl Line {
             let sent = timeout(self.options.answer_within, wire.send(pipeline)).await;
             let error = match sent {
                 Ok(Ok(values)) => {
-                    if self.names_another_master(&values) {
+                    if Self::was_replaced(&values) {
                         self.hang_up(number).await;
                     }
                     return Ok(values);
@@ -180,10 +180,11 @@ impl Line {
         unreachable!("the last round returns")
     }
 
-    /// A master that was replaced refuses writes: the sentinels know the new one.
-    fn names_another_master(&self, values: &[Value]) -> bool {
+    /// A master that was replaced refuses writes: the sentinels know the new one, or the name
+    /// leads to it by now.
+    fn was_replaced(values: &[Value]) -> bool {
         let moved = |value: &Value| matches!(value, Value::ServerError(error) if fault::cause(error) == Cause::ReadOnly);
-        self.address.layout != Layout::Single && values.iter().any(moved)
+        values.iter().any(moved)
     }
 
     async fn hang_up(&self, number: u64) {
@@ -277,8 +278,9 @@ impl Line {
         let build = || {
             let hosts = self.address.hosts.iter();
             let infos = hosts.map(|host| self.info(host)).collect::<Result<Vec<_>, _>>()?;
+            // A node that is frozen must not use up the time of the others.
             let mut builder = ClusterClient::builder(infos)
-                .connection_timeout(self.options.connect_within)
+                .connection_timeout(self.options.connect_within / 2)
                 .response_timeout(self.options.answer_within)
                 .tcp_settings(tcp())
                 .retries(2);

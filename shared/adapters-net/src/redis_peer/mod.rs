@@ -7,7 +7,8 @@
 //!
 //! Our own keys begin with `watchbill:`; those that a script changes together with one of
 //! theirs carry its name in braces, so that both lie in one slot of a cluster. Times are the
-//! server's own, so that the clocks of machines don't matter.
+//! server's own, so that the clocks of machines don't matter. Scripts that write after they
+//! asked for the time need Redis 5 or later.
 //!
 //! How to add a call: its script in `scripts/`, which touches the keys of one slot only, does
 //! first what may fail and can be run twice; a row in `tests/redis/` that calls it twice.

@@ -11,6 +11,8 @@ pub struct Rules {
     pub routes: BTreeMap<TaskType, Agent>,
     /// Agents whose tasks are left to workers outside.
     pub external: BTreeSet<Agent>,
+    /// Types whose tasks are left to them, whichever agent they go to.
+    pub external_types: BTreeSet<TaskType>,
     pub retry: RetryRules,
     pub lease: LeaseRules,
     pub sla: SlaRules,
@@ -78,6 +80,7 @@ impl Default for Rules {
         Self {
             routes: BTreeMap::new(),
             external: BTreeSet::new(),
+            external_types: BTreeSet::new(),
             retry: RetryRules {
                 base: Duration::from_secs(2),
                 cap: Duration::from_secs(300),
@@ -130,6 +133,11 @@ impl Rules {
             Some(at) => at.plus(self.keep_tasks.saturating_add(AFTER_HEADER)),
             None => now.plus(self.keep_tasks.saturating_add(OPEN_MOST)),
         }
+    }
+
+    /// Whether such a task is left to workers outside.
+    pub fn is_left_outside(&self, agent: Agent, task_type: TaskType) -> bool {
+        self.external.contains(&agent) || self.external_types.contains(&task_type)
     }
 
     /// Which agent a task goes to. `has_repo`: the payload names a repository.

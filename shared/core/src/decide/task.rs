@@ -216,7 +216,7 @@ impl<'a> Step<'a> {
         task.lease = None;
         task.resume_at = resume_at;
         task.offers = 0;
-        let outside = self.facts.rules.external.contains(&task.agent);
+        let outside = self.facts.rules.is_left_outside(task.agent, task.task_type);
         task.external = outside;
         let from = resume_at.unwrap_or(self.facts.now);
         task.offer_at = (!outside).then(|| from.plus(self.facts.rules.offer_every));

@@ -10,6 +10,7 @@ use crate::decide::{Command, Draft, Facts, Rejection, canonical_hash, decide};
 use crate::domain::{Body, MOST_SPAN, TaskId, TaskType, derived_uuid, parse_span};
 use crate::govern::{Ask, Judgement, Subject};
 use crate::ports::{Expect, Topic, Write};
+use crate::redact;
 use crate::repo::{self, Child, StoredTask, TaskWrite, decode, encode};
 
 impl Core {
@@ -25,6 +26,10 @@ impl Core {
         beside: Vec<Write>,
     ) -> Result<Created, ServiceError> {
         let id = self.task_id(&new);
+        // Ours are made of digits; one that was given is shown as it is.
+        if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
+            return Err(ServiceError::secret("task_id"));
+        }
         let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
         let facts = self.facts();
         let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
@@ -98,7 +103,7 @@ impl Core {
             gated_as: self.planner().gated_as(new.task_type, &new.payload),
         };
         let mut asks = policy.gates(&subject);
-        if !self.rules().external.contains(&agent)
+        if !self.rules().is_left_outside(agent, new.task_type)
             && let Some(call) = self.planner().call(agent, new.task_type, &new.payload)
             && let Judgement::Ask(more) = policy.judge(&subject, &call)
         {
@@ -217,6 +222,10 @@ impl Core {
                 let message = match &new.identity {
                     Identity::IdempotencyKey(key) => format!(
                         "Idempotency-Key '{key}' was used for another request; use a new key"
+                    ),
+                    Identity::Given(_) => format!(
+                        "task '{id}' exists already with another content; a repeat needs the \
+                         same body, another task another task_id"
                     ),
                     _ => format!("task '{id}' exists already with another content"),
                 };

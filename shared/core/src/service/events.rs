@@ -182,22 +182,34 @@ impl Core {
         };
         // An event is recorded after it happened, so batches before its time can't hold it.
         // Clocks of two machines may differ by a few seconds.
-        let since = after.millis().map(|at| at.minus(Duration::from_secs(5)));
-        let first = match since {
-            Some(at) => ledger.first_since(at).await?,
-            None => Some(ledger.listed_head().await?.saturating_sub(LOOK_AT).max(1)),
-        };
-        let not_found = || ServiceError::NotFound { what: "event", id: after.to_string() };
-        let mut seq = first.ok_or_else(not_found)?;
-        while let Some(batch) = ledger.batch(seq).await? {
-            let place = events_of(&batch).iter().position(|event| event.event_id == *after);
-            if let Some(place) = place {
-                return Ok(LedgerPlace { seq, skip: place + 1 });
-            }
-            seq += 1;
+        if let Some(at) = after.millis()
+            && let Some(first) = ledger.first_since(at.minus(Duration::from_secs(5))).await?
+            && let Some(place) = find_from(&ledger, first, after).await?
+        {
+            return Ok(place);
         }
-        Err(not_found())
+        // An id that a peer gave says nothing of when it was recorded, even where it reads as
+        // if it did.
+        let recent = ledger.listed_head().await?.saturating_sub(LOOK_AT).max(1);
+        let place = find_from(&ledger, recent, after).await?;
+        place.ok_or_else(|| ServiceError::NotFound { what: "event", id: after.to_string() })
     }
+}
+
+/// The batch and the place after an event, looked for from a batch on.
+async fn find_from(
+    ledger: &LedgerReader,
+    mut seq: u64,
+    wanted: &EventId,
+) -> Result<Option<LedgerPlace>, ServiceError> {
+    while let Some(batch) = ledger.batch(seq).await? {
+        let place = events_of(&batch).iter().position(|event| event.event_id == *wanted);
+        if let Some(place) = place {
+            return Ok(Some(LedgerPlace { seq, skip: place + 1 }));
+        }
+        seq += 1;
+    }
+    Ok(None)
 }
 
 /// An id can't be cleaned, as it would then be another's: one that looks like a secret is

@@ -65,11 +65,16 @@ impl Core {
         tenant: &TenantId,
         filter: &TaskFilter,
     ) -> (WhichList, std::sync::Arc<str>) {
+        let rules = self.rules();
         match (filter.status, filter.agent) {
             (Some(status @ (Status::Pending | Status::Blocked | Status::Failed)), _) => {
                 (WhichList::Second, repo::attention_list(tenant, status))
             }
-            (Some(Status::Assigned), Some(agent)) if self.rules().external.contains(&agent) => {
+            // Of an agent that has some types run here, the list lacks those.
+            (Some(Status::Assigned), Some(agent))
+                if rules.external.contains(&agent)
+                    || filter.task_type.is_some_and(|of| rules.external_types.contains(&of)) =>
+            {
                 (WhichList::Second, repo::outside_list(tenant, agent))
             }
             _ => (WhichList::First, repo::tasks_list(tenant)),

@@ -50,6 +50,8 @@ impl Dice {
 pub struct Setup {
     gate: bool,
     external: bool,
+    /// The type is left to workers outside, not the agent.
+    by_type: bool,
     lift: bool,
     priority: Priority,
     task_type: TaskType,
@@ -68,6 +70,7 @@ impl Setup {
             long,
             gate: dice.one_in(3),
             external: dice.one_in(4),
+            by_type: dice.one_in(2),
             lift: dice.one_in(2),
             priority: Priority::ALL[pick(dice, Priority::ALL.len())],
             task_type: TaskType::ALL[pick(dice, TaskType::ALL.len())],
@@ -91,8 +94,10 @@ impl Setup {
         if self.no_sla {
             rules.sla.targets.clear();
         }
-        if self.external {
-            rules.external.insert(rules.route(task_type, false));
+        match (self.external, self.by_type) {
+            (false, _) => {}
+            (true, true) => _ = rules.external_types.insert(task_type),
+            (true, false) => _ = rules.external.insert(rules.route(task_type, false)),
         }
         rules
     }

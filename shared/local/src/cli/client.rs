@@ -37,7 +37,7 @@ pub struct Call {
     path: Vec<String>,
     query: Vec<(&'static str, String)>,
     body: Option<Value>,
-    idempotency_key: Option<String>,
+    headers: Vec<(&'static str, String)>,
     repeat: Repeat,
     /// Time that the server was asked to hold the call open.
     held: Duration,
@@ -51,6 +51,10 @@ impl Call {
 
     pub fn post(path: &[&str]) -> Self {
         Self::new(Method::POST, path, Repeat::Unsafe)
+    }
+
+    pub fn patch(path: &[&str]) -> Self {
+        Self::new(Method::PATCH, path, Repeat::Unsafe)
     }
 
     /// Putting twice puts once.
@@ -69,7 +73,7 @@ impl Call {
             path: path.iter().map(|&segment| segment.to_owned()).collect(),
             query: Vec::new(),
             body: None,
-            idempotency_key: None,
+            headers: Vec::new(),
             repeat,
             held: Duration::ZERO,
         }
@@ -94,8 +98,13 @@ impl Call {
     }
 
     pub fn idempotent(mut self, key: &str) -> Self {
-        self.idempotency_key = Some(key.to_owned());
         self.repeat = Repeat::Safe;
+        self.header("Idempotency-Key", Some(key.to_owned()))
+    }
+
+    /// A header that is left out where there is none.
+    pub fn header(mut self, name: &'static str, value: Option<String>) -> Self {
+        self.headers.extend(value.map(|value| (name, value)));
         self
     }
 
@@ -225,8 +234,8 @@ impl Client {
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
         }
-        if let Some(key) = &call.idempotency_key {
-            request = request.header("Idempotency-Key", key);
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
         }
         if let Some(body) = &call.body {
             request = request.header("Content-Type", "application/json").body(body.to_string());

@@ -90,6 +90,12 @@ impl Refusal {
         serde_json::from_slice(&self.body).ok()
     }
 
+    /// What was wrong, on one line.
+    pub fn said(&self) -> String {
+        let text = self.text();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
     /// What was wrong, each field, what to do.
     pub fn text(&self) -> String {
         let body = self.json();

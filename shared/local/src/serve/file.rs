@@ -27,6 +27,7 @@ pub struct File {
     pub rate_limits: Option<String>,
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
+    pub external_types: Vec<String>,
     pub gates: Moved,
     pub policy: Option<PathBuf>,
     pub governance_on_failure: Option<String>,
@@ -99,6 +100,7 @@ impl File {
         RulesForm {
             routes: self.routes.clone(),
             external_agents: self.external_agents.clone(),
+            external_types: self.external_types.clone(),
             approvals: self.approvals.clone(),
             retries: self.retries.clone(),
             sla: self.sla.clone(),

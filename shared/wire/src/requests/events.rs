@@ -1,5 +1,5 @@
 use serde_json::{Map, Value};
-use watchbill_core::domain::{Caller, EventPriority, EventType, TaskId};
+use watchbill_core::domain::{Caller, EventId, EventPriority, EventType, TaskId};
 use watchbill_core::service::NewEvent;
 
 use super::{ID, line};
@@ -19,6 +19,15 @@ pub struct PublishEvent {
     pub task_id: Option<TaskId>,
     pub trace_id: Option<String>,
     pub priority: Option<String>,
+}
+
+/// Where a published event comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The same for a repeat of the same event; a new one is made where there is none.
+    pub event_id: Option<EventId>,
+    /// Reactions that led to it.
+    pub hops: u8,
 }
 
 impl PublishEvent {
@@ -43,10 +52,34 @@ impl PublishEvent {
         Field::maybe("task_id", ID, "The task it is about."),
         Field::maybe("trace_id", ID, "The trace it belongs to; else `traceparent`'s."),
         Field::maybe("priority", Kind::Choice(PRIORITIES), "`medium` if left out."),
+        Field::maybe(
+            "event_id",
+            ID,
+            "The id that the event has already, where it comes from a peer: a repeat is the same \
+             event.",
+        ),
+        Field::maybe(
+            "hops",
+            Kind::Int { least: 0, most: u8::MAX as u64 },
+            "Reactions that led to it; beyond 8 it is refused with 409.",
+        ),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        Self::of(Form::from_json(Self::FIELDS, body)?)
+    }
+
+    /// The same with where it comes from.
+    pub fn read_with_origin(body: &[u8]) -> Result<(Self, Origin), BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
+        let origin = Origin {
+            event_id: form.parsed("event_id", EventId::parse),
+            hops: form.int("hops").map_or(0, |hops| hops as u8),
+        };
+        Self::of(form).map(|event| (event, origin))
+    }
+
+    fn of(mut form: Form) -> Result<Self, BadForm> {
         let event_type = form.choice("event_type", EventType::parse);
         let source_agent = form.text("source_agent");
         let payload = form.object("payload");
@@ -63,7 +96,12 @@ impl PublishEvent {
         Ok(Self { event_type, source_agent, payload, task_id, trace_id, priority })
     }
 
-    pub fn into_new_event(self, caller: &Caller, trace_id: Option<String>) -> NewEvent {
+    pub fn into_new_event(
+        self,
+        caller: &Caller,
+        trace_id: Option<String>,
+        origin: Origin,
+    ) -> NewEvent {
         NewEvent {
             tenant: caller.tenant.clone(),
             event_type: self.event_type.as_str().to_owned(),
@@ -73,8 +111,8 @@ impl PublishEvent {
             trace_id: self.trace_id.or(trace_id),
             priority: self.priority,
             published_by: caller.name.clone(),
-            event_id: None,
-            hops: 0,
+            event_id: origin.event_id.map(|id| id.to_string()),
+            hops: origin.hops,
         }
     }
 }

@@ -10,7 +10,7 @@ mod tasks;
 
 pub use admin::{CreateKey, CreateTenant, TokenRequest};
 pub use audit::{AuditQuery, BatchQuery};
-pub use events::{EVENT_PAYLOAD_LIMIT, PublishEvent};
+pub use events::{EVENT_PAYLOAD_LIMIT, Origin, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
 pub use links::LinkChoice;
 pub use queries::{EventQuery, PageQuery, TaskQuery, WatchQuery};

@@ -11,6 +11,14 @@ use crate::form::{BadForm, Field, Form, Kind};
 /// Metadata stands in the task's header, which is read at every step: bytes of JSON.
 pub const METADATA_LIMIT: usize = 16 * 1024;
 
+/// An id that a path can name: `.` and `..` would lead elsewhere there.
+const NEW_ID: Kind = Kind::Word {
+    pattern: "^(\\.{0,2}[^.\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+    most: 128,
+    fits: |text| !matches!(text, "" | "." | "..") && !text.contains(char::is_control),
+    like: "a text of 1 to 128 characters without control characters, other than '.' and '..'",
+};
+
 /// All spellings of types that a caller may ask for.
 const TYPES: &[&str] = &[
     "faq",
@@ -72,10 +80,25 @@ impl CreateTask {
             Kind::Int { least: 0, most: 100 },
             "How often a failure is tried again; 3 if left out.",
         ),
+        Field::maybe(
+            "task_id",
+            NEW_ID,
+            "The id that the task has already, where it comes from a peer; not with an \
+             Idempotency-Key. A repeat with the same body is answered with the same task; with \
+             another body it is refused with 409.",
+        ),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
         Self::of(Form::from_json(Self::FIELDS, body)?)
+    }
+
+    /// The same with the id that it names. An event's detail has none: the task's id is made
+    /// from the event there, so that a repeat of the event is the same task.
+    pub fn read_with_id(body: &[u8]) -> Result<(Self, Option<TaskId>), BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let id = form.parsed("task_id", TaskId::parse);
+        Self::of(form).map(|task| (task, id))
     }
 
     pub fn from_object(map: Map<String, Value>) -> Result<Self, BadForm> {

@@ -1,7 +1,10 @@
 -- KEYS: task. ARGV: version, data, status, updated_at, created_at, priority.
 -- 0: this version or a later one is there. 1: written. 2: there was nothing, it is there again.
-local had = redis.call('HGET', KEYS[1], 'watchbill_version')
-if had and tonumber(had) >= tonumber(ARGV[1]) then return 0 end
+-- This version with another status is there where its owner put the task into the queue anew.
+local had = tonumber(redis.call('HGET', KEYS[1], 'watchbill_version') or -1)
+local new = tonumber(ARGV[1])
+if had > new then return 0 end
+if had == new and redis.call('HGET', KEYS[1], 'status') == ARGV[3] then return 0 end
 local there = redis.call('EXISTS', KEYS[1])
 redis.call('HSET', KEYS[1], 'data', ARGV[2], 'status', ARGV[3], 'updated_at', ARGV[4],
   'watchbill_version', ARGV[1])

@@ -1,0 +1,143 @@
+//! What stands in the queue and is no task, what is someone else's, and a server that refuses.
+
+use serde_json::{Value, json};
+use watchbill_testkit::RedisSetup;
+
+use super::World;
+use super::queue::{self, QUEUE};
+use crate::rig::Launch;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_task_is_rejected_with_its_reason_and_holds_up_nothing() {
+    let world = World::start(&[("REDIS_DRAIN", "ops"), ("WATCHBILL_GATES", "off")]).await;
+    let mut redis = queue::connect(&world.url()).await;
+    let mut pipe = redis::pipe();
+    queue::put(&mut pipe, "no-json", "{not json");
+    queue::put(&mut pipe, "no-type", &queue::data("no-type", json!({"type": "dance"})));
+    queue::put(&mut pipe, "other-id", &queue::data("someone", json!({})));
+    queue::put(
+        &mut pipe,
+        "large",
+        &queue::data("large", json!({"payload": {"x": "y".repeat(210_000)}})),
+    );
+    queue::put(&mut pipe, "done", &queue::data("done", json!({"status": "completed"})));
+    queue::put(&mut pipe, "good", &queue::data("good", json!({})));
+    queue::put(
+        &mut pipe,
+        "for-dev",
+        &queue::data("for-dev", json!({"type": "bugfix", "assigned_to": "dev"})),
+    );
+    // Named, and nothing kept of it; and a key of another kind under a task's name.
+    pipe.cmd("ZADD").arg(QUEUE).arg(2).arg("missing").ignore();
+    pipe.cmd("ZADD").arg(QUEUE).arg(1).arg("a-list").ignore();
+    pipe.cmd("RPUSH").arg("orchestrator:task:a-list").arg("of someone else").ignore();
+    pipe.cmd("ZADD").arg(QUEUE).arg(1).arg(&b"\xff\xfe"[..]).ignore();
+    pipe.exec_async(&mut redis).await.expect("redis takes them");
+    world.agent.until("good", "completed").await;
+    let report =
+        world.health_until("all rejected", |health| rejected(health) >= 7).await["redis_bridge"]
+            .clone();
+    let entries: Vec<String> = redis::cmd("LRANGE")
+        .arg("watchbill:rejected")
+        .arg(0)
+        .arg(-1)
+        .query_async(&mut redis)
+        .await
+        .expect("redis answers");
+    let mut found: Vec<(String, String)> = entries
+        .iter()
+        .map(|entry| {
+            let entry: Value = serde_json::from_str(entry).expect("JSON");
+            assert_eq!(entry["queue"], QUEUE);
+            assert!(entry["at"].is_string());
+            let text = |name: &str| entry[name].as_str().map(str::to_owned);
+            let member = text("member").or(text("member_base64")).expect("what it was");
+            (member, text("reason").expect("a reason"))
+        })
+        .collect();
+    found.sort();
+    let reason = |id: &str| {
+        let one = found.iter().find(|(member, _)| member == id);
+        &one.unwrap_or_else(|| panic!("{id} is not rejected: {found:?}")).1
+    };
+    assert!(reason("no-json").contains("no JSON object"));
+    assert!(reason("no-type").contains("'dance'"));
+    assert!(reason("other-id").contains("'someone'"));
+    assert!(reason("large").contains("204800"));
+    assert!(reason("missing").contains("nothing is kept of it"));
+    assert!(reason("a-list").contains("list"), "{}", reason("a-list"));
+    assert_eq!(found.len(), 7, "{found:?}; {report}");
+    // Whoever waits for one sees that it failed; what is for others stays where it is.
+    let status = |id: &str| {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(format!("orchestrator:task:{id}")).arg("status");
+        ask
+    };
+    let failed: String = status("no-type").query_async(&mut redis).await.expect("redis answers");
+    assert_eq!(failed, "failed");
+    let left: Vec<String> = redis::cmd("ZRANGE")
+        .arg(QUEUE)
+        .arg(0)
+        .arg(-1)
+        .query_async(&mut redis)
+        .await
+        .expect("it answers");
+    assert_eq!(left, ["for-dev"]);
+    let done = world.agent.get("/tasks/done").await;
+    assert_eq!(done.status, 404, "what had ended is not run again");
+    world.end().await;
+}
+
+fn rejected(health: &Value) -> u64 {
+    health["redis_bridge"]["rejected"].as_u64().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_id_twice_is_one_task() {
+    let world = World::start(&[("REDIS_DRAIN", "on"), ("WATCHBILL_GATES", "off")]).await;
+    let mut redis = queue::connect(&world.url()).await;
+    queue::enqueue(&mut redis, 0..1).await;
+    let id = queue::id(0);
+    world.agent.until(&id, "completed").await;
+    queue::drained(&world.url()).await;
+    // Its owner puts it there again, as it was, and again with other words.
+    queue::enqueue(&mut redis, 0..1).await;
+    queue::drained(&world.url()).await;
+    let mut pipe = redis::pipe();
+    queue::put(&mut pipe, &id, &queue::data(&id, json!({"payload": {"service": "other"}})));
+    pipe.exec_async(&mut redis).await.expect("redis takes it");
+    queue::drained(&world.url()).await;
+    let statuses = queue::statuses(&mut redis, 0..1).await;
+    assert_eq!(statuses.get(&Some("completed".to_owned())), Some(&1), "{statuses:?}");
+    queue::ran_once(&world.events().await, &[id].into());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refuses_is_said_on_health_and_gone_on_with() {
+    let redis = RedisSetup::new().password("a-password-of-the-test").start();
+    let wrong = format!("redis://:wrong-one@127.0.0.1:{}", redis.port());
+    let settings = [("REDIS_DRAIN", "ops"), ("WATCHBILL_GATES", "off")];
+    let world = World::beside(redis, &wrong, &settings).await;
+    let health =
+        world.health_until("refused", |health| health["redis_bridge"]["trouble"].is_object());
+    let health = health.await;
+    assert_eq!(health["redis"], "unreachable", "{health}");
+    let said = health["redis_bridge"].to_string() + &world.launch.said("stderr");
+    assert!(said.contains("password"), "{said}");
+    assert!(!said.contains("wrong-one"), "{said}");
+    // The bundle itself works.
+    let task = world.agent.submit(json!({"type": "monitor", "payload": {}})).await;
+    world.agent.until(task["task_id"].as_str().expect("an id"), "completed").await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_cannot_be_is_refused_at_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let launch = Launch::quiet(folder.path());
+    let launch = launch.env("REDIS_URL", "redis://127.0.0.1:1").env("REDIS_BULLMQ", "ops-agent");
+    let (code, said) = launch.fails().await;
+    assert_ne!(code, Some(0));
+    assert!(said.contains("REDIS_BULLMQ") && said.contains("BullMQ"), "{said}");
+}
