@@ -1,7 +1,7 @@
 //! A Redis in which programs of others keep their tasks: the port `Peer`.
 //!
-//! - `address`: the forms of the URL. `line`: the connection, its time limits, and connecting
-//!   again. `fault`: what a Redis error means to people.
+//! - `address`: the forms of the URL. `dial`: connecting. `line`: the connection that stands,
+//!   its time limits, and connecting again. `fault`: what a Redis error means to people.
 //! - `batch`: commands and scripts that go out together. `scripts/*.lua`: the scripts.
 //! - `queue`, `offers`, `channels`, `domains`, `registry`, `mirror`: the traits of the port.
 //!
@@ -16,6 +16,7 @@
 mod address;
 mod batch;
 mod channels;
+mod dial;
 mod domains;
 mod fault;
 mod line;

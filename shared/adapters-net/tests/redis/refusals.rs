@@ -117,4 +117,8 @@ fn a_url_that_cant_be_read_is_refused_at_once() {
     with_file.ca_file = Some("no/such/file.pem".into());
     let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
     assert!(text.contains("REDIS_CA_FILE 'no/such/file.pem' can't be read"), "{text}");
+    let mut with_file = options();
+    with_file.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
+    let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
+    assert!(text.contains("has no certificate in it"), "{text}");
 }
