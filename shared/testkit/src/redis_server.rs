@@ -114,7 +114,11 @@ impl RedisSetup {
             text += "save \"\"\n";
         }
         if let Some(password) = &self.password {
-            text += &format!("requirepass \"{password}\"\nmasterauth \"{password}\"\n");
+            let of_master = match self.sentinel_of {
+                Some(_) => "sentinel auth-pass primary",
+                None => "masterauth",
+            };
+            text += &format!("requirepass \"{password}\"\n{of_master} \"{password}\"\n");
         }
         for line in &self.lines {
             text += line;

@@ -49,7 +49,7 @@ impl PeerChannels for RedisPeer {
     }
 
     async fn listen(&self, patterns: &[String]) -> Result<Box<dyn PeerListener>, PeerError> {
-        let (sink, messages) = self.line.subscribe(patterns).await?.split();
+        let (sink, messages) = self.line.dial().subscribe(patterns).await?.split();
         let options = self.line.options();
         let ear = Ear {
             address: self.line.address().clone(),

@@ -26,7 +26,8 @@ fn words(error: &ServerError) -> String {
 
 /// Errors out of scripts carry the code in their text, and before Redis 7 nowhere else.
 fn has(error: &ServerError, code: &str) -> bool {
-    error.code() == code || error.details().is_some_and(|text| text.contains(code))
+    let word = |text: &str| text.trim_matches(|c: char| !c.is_ascii_alphabetic()) == code;
+    error.code() == code || error.details().is_some_and(|text| text.split(' ').any(word))
 }
 
 pub(super) fn cause(error: &ServerError) -> Cause {
@@ -45,76 +46,64 @@ pub(super) fn refusal(
     command: &str,
     keys: &[Key],
 ) -> PeerError {
+    let names: Vec<_> = keys.iter().map(|key| key.name.as_ref()).collect();
+    let on = if names.is_empty() { "" } else { " on " };
+    let done = format!("{command}{on}{}", names.join(", "));
     let said = words(error);
-    let on = match keys {
-        [] => String::new(),
-        keys => {
-            let names: Vec<_> = keys.iter().map(|key| key.name.as_ref()).collect();
-            format!(" on {}", names.join(", "))
-        }
-    };
-    let has = |code| has(error, code);
-    let away = |what: &str| PeerError::Away(format!("{address} {what} ({said})"));
-    let refused = |what: String| PeerError::Refused(format!("{address} {what}"));
-    let watched = !matches!(address.layout, Layout::Single);
-    if has("NOAUTH") {
-        return refused(
-            "asks for a password: put it into REDIS_URL as redis://:<password>@host:port".into(),
-        );
-    }
-    if has("WRONGPASS") {
-        return refused("does not take this user and password: correct them in REDIS_URL".into());
-    }
-    if has("NOPERM") || has("ACL failure") || has("executing the script can't") {
-        return refused(format!(
-            "does not let this user do {command}{on}: {said}; grant it with ACL SETUSER"
-        ));
-    }
-    if has("READONLY") {
-        let what = "is a read-only replica";
-        return if watched {
-            away(what)
-        } else {
-            refused(format!(
-                "{what}: point REDIS_URL to the master, or use redis+sentinel://host:port/master-name"
-            ))
-        };
-    }
-    if has("OOM") {
-        return refused(
-            "is out of memory (maxmemory), nothing can be written; raise maxmemory or make room"
-                .into(),
-        );
-    }
-    if has("MISCONF") {
-        return refused(format!(
-            "can't save to its disk and takes no writes: {said}; make room there"
-        ));
-    }
-    if has("NOREPLICAS") {
-        return away("has too few replicas and takes no writes");
-    }
-    if has("LOADING") {
-        return away("is still loading its data");
-    }
-    if has("TRYAGAIN") || has("CLUSTERDOWN") || has("MASTERDOWN") || has("BUSY") || has("UNBLOCKED")
+    if has(error, "NOPERM")
+        || said.contains("executing the script can't")
+        || said.contains("ACL failure in script")
     {
-        return away("can't answer now");
+        let text = format!(
+            "{address} does not let this user do {done}: {said}; grant it with ACL SETUSER"
+        );
+        return PeerError::Refused(text);
     }
-    if has("CROSSSLOT") {
-        return refused(format!(
-            "is a cluster and can't do {command}{on}, which lie on several nodes"
-        ));
+    if has(error, "CROSSSLOT") {
+        let text =
+            format!("{address} is a cluster and can't do {done}, which lie on several nodes");
+        return PeerError::Refused(text);
     }
-    if has("MOVED") || has("ASK") {
-        return if watched {
-            away("is being rearranged")
-        } else {
-            refused("is a cluster: use redis+cluster://host:port,host:port in REDIS_URL".into())
-        };
-    }
-    refused(format!("refuses {command}{on}: {said}"))
+    of_the_server(address, |code| has(error, code), &said)
+        .unwrap_or_else(|| PeerError::Refused(format!("{address} refuses {done}: {said}")))
 }
+
+/// What is about the server as a whole, whatever it was asked for.
+fn of_the_server(address: &Address, has: impl Fn(&str) -> bool, said: &str) -> Option<PeerError> {
+    let away = |what: &str| Some(PeerError::Away(format!("{address} {what} ({said})")));
+    let refused = |what: &str| Some(PeerError::Refused(format!("{address} {what}")));
+    let single = address.layout == Layout::Single;
+    match () {
+        () if has("NOAUTH") => refused(NO_PASSWORD),
+        () if has("WRONGPASS") => refused(WRONG_PASSWORD),
+        () if has("READONLY") && single => refused(
+            "is a read-only replica: point REDIS_URL to the master, or use \
+             redis+sentinel://host:port/master-name",
+        ),
+        () if has("READONLY") => away("is a read-only replica"),
+        () if has("OOM") => refused(
+            "is out of memory (maxmemory), nothing can be written; raise maxmemory or make room",
+        ),
+        () if has("MISCONF") => {
+            refused("can't save to its disk and takes no writes; make room there, and see its log")
+        }
+        () if has("NOREPLICAS") => away("has too few replicas and takes no writes"),
+        () if has("LOADING") => away("is still loading its data"),
+        () if said.contains("max number of clients") => away("takes no more connections"),
+        () if (has("MOVED") || has("ASK")) && single => {
+            refused("is a cluster: use redis+cluster://host:port,host:port in REDIS_URL")
+        }
+        () if has("MOVED") || has("ASK") => away("is being rearranged"),
+        () if ["TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"].into_iter().any(has) => {
+            away("can't answer now")
+        }
+        () => None,
+    }
+}
+
+const NO_PASSWORD: &str =
+    "asks for a password: put it into REDIS_URL as redis://:<password>@host:port";
+const WRONG_PASSWORD: &str = "does not take this user and password: correct them in REDIS_URL";
 
 /// A key of another kind than these programs keep there.
 pub(super) fn foreign(address: &Address, key: &Key, found: &str) -> PeerError {
@@ -144,9 +133,16 @@ pub(super) fn lost(address: &Address, error: RedisError) -> PeerError {
         Err(_) => {}
     }
     match error.kind() {
-        ErrorKind::AuthenticationFailed => PeerError::Refused(format!(
-            "{address} does not take this user and password: correct them in REDIS_URL ({})",
-            error.detail().unwrap_or("no reason given")
+        ErrorKind::AuthenticationFailed => {
+            PeerError::Refused(format!("{address} {WRONG_PASSWORD}"))
+        }
+        // The database is asked for first of all, also where a password is missing.
+        ErrorKind::Server(_) if text.contains("Authentication required") => {
+            PeerError::Refused(format!("{address} {NO_PASSWORD}"))
+        }
+        ErrorKind::Server(_) if text.contains("switch database") => PeerError::Refused(format!(
+            "{address} has no database {}: correct the number at the end of REDIS_URL",
+            address.database
         )),
         ErrorKind::InvalidClientConfig | ErrorKind::Client => {
             PeerError::Refused(format!("{address} can't be used: {text}"))

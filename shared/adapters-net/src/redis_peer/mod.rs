@@ -1,13 +1,15 @@
 //! A Redis in which programs of others keep their tasks: the port `Peer`.
 //!
-//! - `about`: what a server says of itself. `address`: the forms of the URL. `line`: the connection, its time limits, and connecting
-//!   again. `fault`: what a Redis error means to people.
+//! - `about`: what a server says of itself.
+//! - `address`: the forms of the URL. `dial`: connecting. `line`: the connection that stands,
+//!   its time limits, and connecting again. `fault`: what a Redis error means to people.
 //! - `batch`: commands and scripts that go out together. `scripts/*.lua`: the scripts.
 //! - `queue`, `offers`, `channels`, `domains`, `registry`, `mirror`: the traits of the port.
 //!
 //! Our own keys begin with `watchbill:`; those that a script changes together with one of
 //! theirs carry its name in braces, so that both lie in one slot of a cluster. Times are the
-//! server's own, so that the clocks of machines don't matter.
+//! server's own, so that the clocks of machines don't matter. Scripts that write after they
+//! asked for the time need Redis 5 or later.
 //!
 //! How to add a call: its script in `scripts/`, which touches the keys of one slot only, does
 //! first what may fail and can be run twice; a row in `tests/redis/` that calls it twice.
@@ -16,6 +18,7 @@ mod about;
 mod address;
 mod batch;
 mod channels;
+mod dial;
 mod domains;
 mod fault;
 mod line;

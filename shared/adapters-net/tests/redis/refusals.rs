@@ -6,7 +6,7 @@ use watchbill_adapters_net::redis_peer::RedisPeer;
 use watchbill_core::ports::{PeerHealth as _, PeerQueue as _};
 use watchbill_testkit::{RedisServer, RedisSetup};
 
-use super::bed::{Hand, open, options, refused, strings, until};
+use super::bed::{Hand, away, open, options, refused, strings, until};
 use super::queue::write;
 
 #[tokio::test]
@@ -15,6 +15,8 @@ async fn a_password_is_asked_for_and_never_shown() {
     let plain = format!("redis://127.0.0.1:{}", server.port());
     let text = refused(open(&plain).ping().await);
     assert!(text.contains("asks for a password") && text.contains("REDIS_URL"), "{text}");
+    let text = refused(open(&format!("{plain}/1")).ping().await);
+    assert!(text.contains("asks for a password"), "{text}");
     let wrong = open(&plain.replace("redis://", "redis://:wr0ng@"));
     let text = refused(wrong.ping().await);
     assert!(text.contains("does not take this user and password"), "{text}");
@@ -91,6 +93,22 @@ async fn a_slot_that_no_node_has_is_told() {
     assert!(text.contains("CLUSTERDOWN"), "{text}");
 }
 
+#[tokio::test]
+async fn a_database_that_is_not_there_is_said() {
+    let server = RedisServer::start();
+    let text = refused(open(&format!("{}/99", server.url())).ping().await);
+    assert!(text.contains("has no database 99"), "{text}");
+    open(&format!("{}/9", server.url())).ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_is_away() {
+    let server = RedisSetup::new().line("maxclients 1").start();
+    let _only = Hand::at(&server).await;
+    let text = away(open(&server.url()).ping().await);
+    assert!(text.contains("can't be reached") || text.contains("no more connections"), "{text}");
+}
+
 #[test]
 fn a_url_that_cant_be_read_is_refused_at_once() {
     let text = refused(RedisPeer::open("redis://:s3cret@host:port", options()).map(drop));
@@ -99,4 +117,8 @@ fn a_url_that_cant_be_read_is_refused_at_once() {
     with_file.ca_file = Some("no/such/file.pem".into());
     let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
     assert!(text.contains("REDIS_CA_FILE 'no/such/file.pem' can't be read"), "{text}");
+    let mut with_file = options();
+    with_file.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
+    let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
+    assert!(text.contains("has no certificate in it"), "{text}");
 }

@@ -131,6 +131,16 @@ async fn a_cluster_that_is_away_comes_back() {
     let (mut nodes, url) = cluster().await;
     let peer = open(&url);
     peer.depth().await.unwrap();
+    // Part of it is frozen: what it has is away, within the limits.
+    nodes[1].freeze();
+    let calls = async {
+        let text = super::bed::away(peer.read(&ids(30)).await);
+        assert!(text.starts_with("Redis cluster at 127.0.0.1:"), "{text}");
+        super::bed::away(peer.read(&ids(30)).await);
+    };
+    tokio::time::timeout(Duration::from_secs(20), calls).await.expect("they end by themselves");
+    nodes[1].thaw();
+    until("the whole cluster", async || peer.read(&ids(30)).await.ok()).await;
     for node in &mut nodes {
         node.kill();
     }
@@ -204,4 +214,35 @@ async fn a_master_that_was_replaced_is_left_for_the_new_one() {
     until("a write", async || peer.write(&[write("a", 7, false)]).await.ok()).await;
     let mut hand = Hand::at(&replica).await;
     assert_eq!(hand.ask::<u64>("HGET orchestrator:task:a watchbill_version").await, 7);
+}
+
+#[tokio::test]
+async fn a_master_that_refuses_writes_is_not_taken_for_one() {
+    let (master, other) = (RedisServer::start(), RedisServer::start());
+    let sentinel = RedisSetup::new().sentinel_of(master.port()).start();
+    let peer = open(&format!("redis+sentinel://127.0.0.1:{}/primary", sentinel.port()));
+    peer.ping().await.unwrap();
+    let mut hand = Hand::at(&master).await;
+    hand.tell(&format!("REPLICAOF 127.0.0.1 {}", other.port())).await;
+    // The connection stood, and what it led to is a replica now.
+    let text = until("a replica in step", async || {
+        let text = peer.write(&[write("a", 1, false)]).await.err()?.to_string();
+        text.contains("read-only replica").then_some(text)
+    });
+    assert!(text.await.starts_with("Redis 'primary' of the sentinels at"));
+    let text = super::bed::away(peer.ping().await);
+    assert!(text.contains("is no master yet"), "{text}");
+    hand.tell("REPLICAOF NO ONE").await;
+    until("the master", async || peer.write(&[write("a", 1, false)]).await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_sentinel_may_ask_for_a_password_too() {
+    let master = RedisSetup::new().password("s3cret").start();
+    let sentinel = RedisSetup::new().password("s3cret").sentinel_of(master.port()).start();
+    let place = format!("127.0.0.1:{}/primary/1", sentinel.port());
+    let peer = open(&format!("redis+sentinel://:s3cret@{place}"));
+    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [Wrote::Lost]);
+    let text = super::bed::away(open(&format!("redis+sentinel://{place}")).ping().await);
+    assert!(text.contains("NOAUTH"), "{text}");
 }

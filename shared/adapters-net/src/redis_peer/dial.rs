@@ -1,0 +1,296 @@
+//! Connecting: to a server, a cluster, or the master that sentinels name.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    Pipeline, RedisConnectionInfo, RedisError, ServerError, TlsCertificates, Value,
+};
+use tokio::time::timeout;
+use watchbill_core::ports::PeerError;
+
+use super::RedisOptions;
+use super::address::{Address, Layout, place};
+use super::fault;
+
+/// Commands in one pipeline: what a server does in milliseconds, so that the time limit for
+/// an answer says something about the server and not about us.
+const AT_ONCE: usize = 1_000;
+
+/// A connection that stands. Clones share it, and each gets its own answers.
+#[derive(Clone)]
+pub(super) enum Wire {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+pub(super) struct Dial {
+    pub address: Address,
+    pub options: RedisOptions,
+    authority: Option<Vec<u8>>,
+}
+
+impl Dial {
+    pub fn new(address: Address, options: RedisOptions) -> Result<Self, PeerError> {
+        let authority = options.ca_file.as_deref().map(authority).transpose()?;
+        let dial = Self { address, options, authority };
+        // What can't be used is said now, and not when the server is first needed.
+        dial.client(&dial.address.hosts[0]).map_err(|error| fault::lost(&dial.address, error))?;
+        Ok(dial)
+    }
+
+    pub async fn connect(&self) -> Result<Wire, PeerError> {
+        if self.address.tls {
+            // The one provider of this program; whoever was first has installed the same.
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
+        let limit = self.options.connect_within;
+        let connected = timeout(limit, async {
+            match &self.address.layout {
+                Layout::Cluster => Ok(Wire::Cluster(self.cluster().await?)),
+                _ => Ok(Wire::One(self.single(&self.master().await?).await?)),
+            }
+        });
+        connected.await.unwrap_or_else(|_| Err(fault::late(&self.address)))
+    }
+
+    async fn single(&self, host: &(String, u16)) -> Result<MultiplexedConnection, PeerError> {
+        let client = self.client(host).map_err(|error| fault::lost(&self.address, error))?;
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&self.without_limits())
+            .await
+            .map_err(|error| fault::lost(&self.address, error))?;
+        if let Layout::Sentinel { .. } = self.address.layout {
+            self.must_be_master(host, &mut connection).await?;
+            return Ok(connection);
+        }
+        // A server that is frozen takes connections. Whatever it answers it is there.
+        match connection.req_packed_command(&redis::cmd("PING")).await {
+            Err(error) if error.code().is_none() => Err(fault::lost(&self.address, error)),
+            _ => Ok(connection),
+        }
+    }
+
+    /// For a moment after a change the sentinels may name one that is not yet, or no more.
+    async fn must_be_master(
+        &self,
+        host: &(String, u16),
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), PeerError> {
+        let answer = redis::cmd("ROLE").query_async(connection).await;
+        let role: Vec<Value> = answer.map_err(|error| fault::lost(&self.address, error))?;
+        if matches!(role.first(), Some(Value::BulkString(word)) if word == b"master") {
+            return Ok(());
+        }
+        let place = place(host);
+        let text = format!("{}: {place}, which they name, is no master yet", self.address);
+        Err(PeerError::Away(text))
+    }
+
+    /// Our own limits hold: the crate's own end a call and keep its connection.
+    fn without_limits(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
+    }
+
+    async fn cluster(&self) -> Result<ClusterConnection, PeerError> {
+        let build = || {
+            let hosts = self.address.hosts.iter();
+            let infos = hosts.map(|host| self.info(host)).collect::<Result<Vec<_>, _>>()?;
+            // A node that is frozen must not use up the time of the others.
+            let mut builder = ClusterClient::builder(infos)
+                .connection_timeout(self.options.connect_within / 2)
+                .response_timeout(self.options.answer_within)
+                .tcp_settings(tcp())
+                .retries(2);
+            if self.address.tls {
+                builder = builder.certs(self.certificates());
+            }
+            builder.build()
+        };
+        let lost = |error| fault::lost(&self.address, error);
+        build().map_err(lost)?.get_async_connection().await.map_err(lost)
+    }
+
+    /// Where commands go.
+    async fn master(&self) -> Result<(String, u16), PeerError> {
+        let Layout::Sentinel { master } = &self.address.layout else {
+            return Ok(self.address.hosts[0].clone());
+        };
+        let mut why = String::new();
+        for sentinel in &self.address.hosts {
+            // One that is frozen must not use up the time of those after it.
+            let share = self.options.connect_within / (self.address.hosts.len() as u32 + 1);
+            let said = match timeout(share, self.ask(sentinel, master)).await {
+                Ok(Ok(Some(host))) => return Ok(host),
+                Ok(Ok(None)) => format!("knows no master '{master}'"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "did not answer in time".to_owned(),
+            };
+            let gap = if why.is_empty() { "" } else { "; " };
+            let _ = write!(why, "{gap}{} {said}", place(sentinel));
+        }
+        Err(PeerError::Away(format!("{} can't be found: {why}", self.address)))
+    }
+
+    async fn ask(
+        &self,
+        sentinel: &(String, u16),
+        master: &str,
+    ) -> Result<Option<(String, u16)>, RedisError> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("get-master-addr-by-name").arg(master);
+        let open = async |login: RedisConnectionInfo| {
+            let client = self.with_login(sentinel, login)?;
+            let mut connection =
+                client.get_multiplexed_async_connection_with_config(&self.without_limits()).await?;
+            question.query_async::<Option<(String, u16)>>(&mut connection).await
+        };
+        match open(RedisConnectionInfo::default()).await {
+            // Most sentinels ask nobody for a password.
+            Err(error) if error.code() == Some("NOAUTH") => open(self.login(0)).await,
+            answer => answer,
+        }
+    }
+
+    fn client(&self, host: &(String, u16)) -> Result<Client, RedisError> {
+        self.with_login(host, self.login(self.address.database))
+    }
+
+    fn with_login(
+        &self,
+        host: &(String, u16),
+        login: RedisConnectionInfo,
+    ) -> Result<Client, RedisError> {
+        let info = self.info(host)?.set_redis_settings(login);
+        if self.address.tls {
+            Client::build_with_tls(info, self.certificates())
+        } else {
+            Client::open(info)
+        }
+    }
+
+    fn certificates(&self) -> TlsCertificates {
+        TlsCertificates { client_tls: None, root_cert: self.authority.clone() }
+    }
+
+    fn info(&self, (host, port): &(String, u16)) -> Result<ConnectionInfo, RedisError> {
+        let (host, port) = (host.clone(), *port);
+        let address = if self.address.tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let login = self.login(self.address.database);
+        Ok(address.into_connection_info()?.set_tcp_settings(tcp()).set_redis_settings(login))
+    }
+
+    fn login(&self, database: i64) -> RedisConnectionInfo {
+        let mut login = RedisConnectionInfo::default().set_db(database).set_skip_set_lib_name();
+        if let Some(user) = &self.address.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.address.password {
+            login = login.set_password(password);
+        }
+        login
+    }
+
+    /// A connection of its own, on which nothing but messages comes in.
+    pub async fn subscribe(&self, patterns: &[String]) -> Result<PubSub, PeerError> {
+        let limit = self.options.connect_within;
+        let open = async {
+            let mut first = None;
+            let hosts = match self.address.layout {
+                // Messages reach every node of a cluster.
+                Layout::Cluster => self.address.hosts.clone(),
+                _ => vec![self.master().await?],
+            };
+            for host in &hosts {
+                match self.listen_at(host, patterns).await {
+                    Ok(listening) => return Ok(listening),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+            Err(fault::lost(&self.address, first.expect("there is at least one host")))
+        };
+        if self.address.tls {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        }
+        timeout(limit, open).await.unwrap_or_else(|_| Err(fault::late(&self.address)))
+    }
+
+    async fn listen_at(
+        &self,
+        host: &(String, u16),
+        patterns: &[String],
+    ) -> Result<PubSub, RedisError> {
+        let mut listening = self.client(host)?.get_async_pubsub().await?;
+        listening.psubscribe(patterns).await?;
+        Ok(listening)
+    }
+}
+
+impl Wire {
+    pub async fn send(self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        match self {
+            Wire::One(mut connection) => {
+                if pipeline.len() <= AT_ONCE {
+                    return connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
+                }
+                let mut parts = Vec::new();
+                for command in pipeline.cmd_iter() {
+                    if parts.last().is_none_or(|part: &Pipeline| part.len() >= AT_ONCE) {
+                        parts.push(Pipeline::with_capacity(AT_ONCE));
+                    }
+                    let part = parts.last_mut().expect("one was pushed just now");
+                    part.add_command(command.clone());
+                }
+                let mut values = Vec::with_capacity(pipeline.len());
+                for part in &parts {
+                    values.extend(connection.req_packed_commands(part, 0, part.len()).await?);
+                }
+                Ok(values)
+            }
+            Wire::Cluster(connection) => {
+                let each = pipeline.cmd_iter().map(|command| {
+                    let mut connection = connection.clone();
+                    async move {
+                        match connection.req_packed_command(command).await {
+                            Ok(value) => Ok(value),
+                            Err(error) => ServerError::try_from(error).map(Value::ServerError),
+                        }
+                    }
+                });
+                try_join_all(each).await
+            }
+        }
+    }
+}
+
+/// A peer that vanished without a word is noticed within a minute or so, also where nothing
+/// is sent.
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
+}
+
+fn authority(path: &Path) -> Result<Vec<u8>, PeerError> {
+    let shown = path.display();
+    let text = std::fs::read(path).map_err(|error| {
+        PeerError::Refused(format!("REDIS_CA_FILE '{shown}' can't be read: {error}"))
+    })?;
+    if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE-----") {
+        let text = format!("REDIS_CA_FILE '{shown}' has no certificate in it; it must be PEM");
+        return Err(PeerError::Refused(text));
+    }
+    Ok(text)
+}
