@@ -35,7 +35,7 @@ async fn what_is_no_task_is_rejected_with_its_reason_and_holds_up_nothing() {
     pipe.exec_async(&mut redis).await.expect("redis takes them");
     world.arrives("good", "completed").await;
     let report =
-        world.health_until("all rejected", |health| rejected(health) >= 6).await["redis_bridge"]
+        world.health_until("all rejected", |health| rejected(health) >= 7).await["redis_bridge"]
             .clone();
     let entries: Vec<String> = redis::cmd("LRANGE")
         .arg("watchbill:rejected")

@@ -25,6 +25,8 @@ pub struct Figures {
     pub written: AtomicU64,
     /// What could not be read, and was put among the rejected.
     pub rejected: AtomicU64,
+    /// The same, where the peer's side could not even read the id.
+    pub moved_aside: AtomicU64,
     /// What the bundle would not accept: events of reserved types and the like.
     pub refused: AtomicU64,
     /// Tasks that the peer had lost when they were written back.
@@ -103,7 +105,7 @@ impl Figures {
             taken: get(&self.taken),
             retaken: get(&self.retaken),
             written_back: get(&self.written),
-            rejected: get(&self.rejected),
+            rejected: get(&self.rejected) + get(&self.moved_aside),
             refused: get(&self.refused),
             lost_there: get(&self.lost_there),
             fed: get(&self.fed),

@@ -140,6 +140,7 @@ impl Tend {
         self.figures.set_link(Link::Connected);
         if self.settings.drain.is_some() || !self.settings.feed.is_empty() {
             self.figures.depth.store(self.sides.peer.depth().await?, Ordering::Relaxed);
+            self.figures.moved_aside.store(self.sides.peer.moved_aside(), Ordering::Relaxed);
         }
         Ok(())
     }

@@ -95,12 +95,6 @@ impl RedisPeer {
     pub fn place(&self) -> String {
         self.line.address().to_string()
     }
-
-    /// Members that could not be read and were moved out of the queue by
-    /// [`peek`](watchbill_core::ports::PeerQueue::peek) itself, since the start.
-    pub fn rejected(&self) -> u64 {
-        self.rejected.load(Ordering::Relaxed)
-    }
 }
 
 impl fmt::Debug for RedisPeer {
@@ -115,5 +109,9 @@ impl PeerHealth for RedisPeer {
         let mut batch = Batch::new();
         batch.plain("PING", &[]);
         self.line.all(batch).await.map(drop)
+    }
+
+    fn moved_aside(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 }

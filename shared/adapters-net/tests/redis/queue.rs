@@ -69,7 +69,7 @@ async fn what_is_no_id_is_moved_to_the_rejected() {
     }
     let seen = peer.peek(0, 2).await.unwrap();
     assert_eq!(seen, [Queued { id: "good".into(), score: 3.0 }]);
-    assert_eq!((peer.depth().await.unwrap(), peer.rejected()), (1, 3));
+    assert_eq!((peer.depth().await.unwrap(), peer.moved_aside()), (1, 3));
     let kept: Vec<String> = hand.ask("LRANGE watchbill:rejected 0 -1").await;
     assert_eq!(kept.len(), 3);
     assert!(kept.iter().any(|entry| entry.contains(r#""member_base64":"//4=""#)), "{kept:?}");

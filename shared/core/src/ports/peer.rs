@@ -308,6 +308,10 @@ pub trait PeerMirror: Send + Sync {
 #[async_trait]
 pub trait PeerHealth: Send + Sync {
     async fn ping(&self) -> Result<(), PeerError>;
+
+    /// Members of the queue whose ids were none, and which [`PeerQueue::peek`] itself moved to
+    /// the rejected, since the start.
+    fn moved_aside(&self) -> u64;
 }
 
 /// A peer with all it can.
