@@ -3,12 +3,14 @@
 //!
 //! - `peers`: each direction, with those programs on the other side.
 //! - `odd`: what stands in the queue and is no task, and keys of others.
+//! - `inside`: the bridge in this process, on a clock that the test moves.
 //! - `faults`: bridge and server killed, frozen, failed over, cut off, under load. What is
 //!   put there must be run once and finished, and nothing may be left in between.
 //!
 //! `WATCHBILL_ROUNDS` and `WATCHBILL_TASKS` set how often and how much (soak: 100, 10,000).
 
 mod faults;
+mod inside;
 mod odd;
 mod peers;
 mod queue;
@@ -53,7 +55,7 @@ impl World {
         }
         let server = Some(launch.start().await);
         let agent = Client::new(&launch.url(), KEYS.agent);
-        Self { redis, launch, server, agent, folder: folder }
+        Self { redis, launch, server, agent, folder }
     }
 
     fn url(&self) -> String {
@@ -81,6 +83,18 @@ impl World {
         health
     }
 
+    /// A task that comes from there, once it is here and as wanted.
+    async fn arrives(&self, id: &str, status: &str) -> Value {
+        let path = format!("/tasks/{id}");
+        let came = tokio::time::timeout(PATIENCE, async {
+            while self.agent.get(&path).await.status == 404 {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        assert!(came.await.is_ok(), "{id} never came: {}", self.launch.said("stderr"));
+        self.agent.until(id, status).await
+    }
+
     /// Every event of the bundle, oldest first, once all of it is recorded.
     async fn events(&self) -> Vec<Value> {
         settled(&self.agent).await;
@@ -98,22 +112,26 @@ impl World {
 /// `watchbill bridge`, a process of its own.
 struct Process {
     child: Child,
+    log: std::path::PathBuf,
 }
 
 impl Process {
     fn start(redis: &str, server: &str, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(watchbill());
         command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
-        command.args(["bridge", "--redis", redis, "--server", server]);
-        command.env("WATCHBILL_API_KEY", KEYS.agent).envs(settings.iter().copied());
-        let path = folder.join("bridge");
-        let log = std::fs::File::options().append(true).create(true).open(path);
-        let log = log.expect("its folder is ours");
-        command.stdout(Stdio::null()).stderr(log);
-        Self { child: command.spawn().expect("watchbill starts") }
+        command.args(["bridge", "--redis", redis, "--url", server]);
+        command.env("WATCHBILL_KEY", KEYS.agent).envs(settings.iter().copied());
+        let log = folder.join("bridge.log");
+        let file = std::fs::File::options().append(true).create(true).open(&log);
+        command.stdout(Stdio::null()).stderr(file.expect("its folder is ours"));
+        Self { child: command.spawn().expect("watchbill starts"), log }
     }
 
     async fn kill(mut self) {
+        if let Some(status) = self.child.try_wait().expect("it can be asked") {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("the bridge ended by itself with {status}: {said}");
+        }
         self.child.kill().await.expect("it was running");
     }
 }

@@ -33,9 +33,9 @@ async fn what_is_no_task_is_rejected_with_its_reason_and_holds_up_nothing() {
     pipe.cmd("RPUSH").arg("orchestrator:task:a-list").arg("of someone else").ignore();
     pipe.cmd("ZADD").arg(QUEUE).arg(1).arg(&b"\xff\xfe"[..]).ignore();
     pipe.exec_async(&mut redis).await.expect("redis takes them");
-    world.agent.until("good", "completed").await;
+    world.arrives("good", "completed").await;
     let report =
-        world.health_until("all rejected", |health| rejected(health) >= 7).await["redis_bridge"]
+        world.health_until("all rejected", |health| rejected(health) >= 6).await["redis_bridge"]
             .clone();
     let entries: Vec<String> = redis::cmd("LRANGE")
         .arg("watchbill:rejected")
@@ -98,7 +98,7 @@ async fn the_same_id_twice_is_one_task() {
     let mut redis = queue::connect(&world.url()).await;
     queue::enqueue(&mut redis, 0..1).await;
     let id = queue::id(0);
-    world.agent.until(&id, "completed").await;
+    world.arrives(&id, "completed").await;
     queue::drained(&world.url()).await;
     // Its owner puts it there again, as it was, and again with other words.
     queue::enqueue(&mut redis, 0..1).await;

@@ -1,4 +1,4 @@
-//! The functions that there are, and those that the embedded bundle wires.
+//! The functions that there are, and that the embedded bundle wires each.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,17 +7,12 @@ use super::{files, text};
 
 const REGISTRY: &str = "shared/local/src/bundle/registry.rs";
 
-/// The names in `FUNCTIONS`, and those in `ELSEWHERE` with the reason beside them.
+/// The names in `FUNCTIONS`.
 fn wired() -> BTreeSet<String> {
     let source = text(Path::new(REGISTRY));
-    let list = |after: &str| {
-        let (_, list) = source.split_once(after).expect("the registry's list");
-        list.split_once("];").expect("the list's end").0.to_owned()
-    };
-    let named = list("FUNCTIONS: &[&str] = &[");
-    let elsewhere = list("ELSEWHERE: &[(&str, &str)] =");
-    let firsts = elsewhere.split('(').skip(1).filter_map(|pair| pair.split(',').next());
-    let names = named.split(',').chain(firsts).map(str::trim).filter(|name| !name.is_empty());
+    let (_, list) = source.split_once("FUNCTIONS: &[&str] = &[").expect("the registry's list");
+    let (list, _) = list.split_once("];").expect("the list's end");
+    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(|name| name.trim_matches('"').to_owned()).collect()
 }
 

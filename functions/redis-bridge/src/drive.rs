@@ -100,7 +100,6 @@ pub(crate) async fn drive(
                 if figures.set_trouble(direction.name(), None) {
                     tracing::info!("redis {}: goes on", direction.name());
                 }
-                figures.set_link(Link::Connected);
                 if let Pace::Wait(how_long) = pace {
                     until.sleep(&*clock, how_long, wake.as_deref()).await;
                 }

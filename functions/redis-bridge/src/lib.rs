@@ -115,7 +115,8 @@ impl Bridge {
         }
         if out::Out::is_wanted(&settings) {
             let (sides, figures, settings) = (sides.clone(), figures.clone(), settings.clone());
-            all.push(Box::new(out::Out::new(sides, figures, settings, feeder, wakes.feed.clone())));
+            let fed = wakes.feed.clone();
+            all.push(Box::new(out::Out::new(sides, figures, settings, feeder, fed, standing)));
         }
         if !standing {
             return all;

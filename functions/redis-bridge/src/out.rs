@@ -30,8 +30,10 @@ use crate::settings::Settings;
 
 /// Events of one page.
 const PAGE: usize = 512;
-/// How long one look waits for events.
+/// How long one look waits for events, where someone wakes it.
 const WAIT: Duration = Duration::from_millis(500);
+/// Between two looks where nobody does, and each is paid for.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Before the type in a channel's name, and the channel that gets a copy of all.
 const CHANNEL: &str = "orchestrator:events:";
 
@@ -42,6 +44,8 @@ pub(crate) struct Out {
     feeder: Feeder,
     fed: Arc<Notify>,
     cursor: Cursor,
+    /// There is a process that is woken, and not a function by its schedule.
+    standing: bool,
 }
 
 /// Where reading stands: as the peer keeps it.
@@ -57,8 +61,9 @@ impl Out {
         settings: Arc<Settings>,
         feeder: Feeder,
         fed: Arc<Notify>,
+        standing: bool,
     ) -> Self {
-        Self { sides, figures, settings, feeder, fed, cursor: Cursor::Unknown }
+        Self { sides, figures, settings, feeder, fed, cursor: Cursor::Unknown, standing }
     }
 
     /// Whether there is anything to tell.
@@ -85,19 +90,21 @@ impl Out {
         Ok(at)
     }
 
-    async fn page(&mut self, at: Option<EventId>) -> Result<(), Trouble> {
-        let followed = match self.sides.home.events(at.as_ref(), PAGE, WAIT).await {
+    /// False where there was nothing.
+    async fn page(&mut self, at: Option<EventId>) -> Result<bool, Trouble> {
+        let wait = if self.standing { WAIT } else { Duration::ZERO };
+        let followed = match self.sides.home.events(at.as_ref(), PAGE, wait).await {
             Err(HomeError::NotFound(reason)) => {
                 tracing::warn!(
                     "the place in the events that redis remembers is not known here: {reason}; \
                      what happens from now on is told"
                 );
-                self.sides.home.events(None, PAGE, WAIT).await?
+                self.sides.home.events(None, PAGE, wait).await?
             }
             followed => followed?,
         };
         if followed.events.is_empty() && followed.reached == at {
-            return Ok(());
+            return Ok(false);
         }
         let tasks = self.tasks_of(&followed.events).await?;
         self.write_tasks(&followed.events, &tasks).await?;
@@ -111,7 +118,8 @@ impl Out {
         if self.settings.mirror_cost {
             self.mirror_cost(&tasks).await?;
         }
-        self.publish(&followed.events, &tasks, at, followed.reached).await
+        self.publish(&followed.events, &tasks, at, followed.reached).await?;
+        Ok(true)
     }
 
     /// The tasks that the events are about, as they stand now.
@@ -271,7 +279,8 @@ fn is_creation(event: &EventView) -> bool {
 /// How an approval stands, for the peer's dashboards.
 pub(crate) async fn mirror_approval(sides: &Sides, id: &ApprovalId) -> Result<(), Trouble> {
     let Some(approval) = sides.home.approval(id).await? else { return Ok(()) };
-    let json = approval_for_peer(&approval);
+    let task = sides.home.tasks(std::slice::from_ref(&approval.task_id)).await?;
+    let json = approval_for_peer(&approval, task.first().and_then(Option::as_ref));
     match is_decided(&approval) {
         true => sides.peer.approval_decided(id.as_str(), &json).await?,
         false => sides.peer.approval_waits(id.as_str(), &json).await?,
@@ -294,7 +303,8 @@ impl Direction for Out {
     async fn step(&mut self) -> Result<Pace, Trouble> {
         let at = self.cursor().await?;
         match self.page(at).await {
-            Ok(()) => Ok(Pace::On),
+            Ok(false) if !self.standing => Ok(Pace::Wait(PAUSE)),
+            Ok(_) => Ok(Pace::On),
             Err(trouble) => {
                 // What of it came through, the peer knows.
                 self.cursor = Cursor::Unknown;

@@ -17,7 +17,7 @@ use crate::domains::domain_write;
 use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::out::mirror_approval;
-use crate::report::Figures;
+use crate::report::{Figures, Link};
 use crate::settings::Settings;
 
 /// Between two looks at the connection.
@@ -133,7 +133,11 @@ impl Tend {
     }
 
     async fn look(&self) -> Result<(), Trouble> {
-        self.sides.peer.ping().await?;
+        if let Err(error) = self.sides.peer.ping().await {
+            self.figures.set_link(Link::Unreachable(error.to_string()));
+            return Err(error.into());
+        }
+        self.figures.set_link(Link::Connected);
         if self.settings.drain.is_some() || !self.settings.feed.is_empty() {
             self.figures.depth.store(self.sides.peer.depth().await?, Ordering::Relaxed);
         }

@@ -21,6 +21,11 @@ const STALE: Duration = Duration::from_secs(15);
 const NOT_DISKS: &[&str] =
     &["squashfs", "iso9660", "tmpfs", "devtmpfs", "ramfs", "erofs", "udf", "cdfs"];
 
+/// What the machine calls itself.
+pub fn host_name() -> String {
+    System::host_name().filter(|name| !name.is_empty()).unwrap_or_else(|| "host".to_owned())
+}
+
 /// Measures the machine that this process runs on.
 pub struct LocalSystem {
     clock: Arc<dyn Clock>,

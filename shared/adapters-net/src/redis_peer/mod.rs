@@ -1,5 +1,6 @@
 //! A Redis in which programs of others keep their tasks: the port `Peer`.
 //!
+//! - `about`: what a server says of itself.
 //! - `address`: the forms of the URL. `dial`: connecting. `line`: the connection that stands,
 //!   its time limits, and connecting again. `fault`: what a Redis error means to people.
 //! - `batch`: commands and scripts that go out together. `scripts/*.lua`: the scripts.
@@ -13,6 +14,7 @@
 //! How to add a call: its script in `scripts/`, which touches the keys of one slot only, does
 //! first what may fail and can be run twice; a row in `tests/redis/` that calls it twice.
 
+mod about;
 mod address;
 mod batch;
 mod channels;
@@ -35,6 +37,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use watchbill_core::ports::{Clock, Entropy, PeerError, PeerHealth};
 
+pub use about::About;
 use address::Address;
 use batch::Batch;
 use line::Line;
@@ -86,6 +89,11 @@ impl RedisPeer {
     pub fn open(url: &str, options: RedisOptions) -> Result<Self, PeerError> {
         let address = Address::parse(url)?;
         Ok(Self { line: Line::new(address, options)?, rejected: AtomicU64::new(0) })
+    }
+
+    /// What it is and where, without user and password.
+    pub fn place(&self) -> String {
+        self.line.address().to_string()
     }
 
     /// Members that could not be read and were moved out of the queue by

@@ -13,11 +13,7 @@ use watchbill_ops_cycle::OpsCycle;
 
 use watchbill_agent::ooda::OpsPorts;
 
-/// Functions that only the deployed bundle has, and why.
-pub const ELSEWHERE: &[(&str, &str)] =
-    &[("redis-bridge", "there is no Redis connector yet; the function says so")];
-
-/// Every function of the bundle that this process wires, by its folder's name.
+/// Every function of the bundle, by its folder's name: this process wires them all.
 pub const FUNCTIONS: &[&str] = &[
     "api",
     "dev-agent",
@@ -28,9 +24,13 @@ pub const FUNCTIONS: &[&str] = &[
     "ops-agent",
     "ops-cycle",
     "recorder",
+    "redis-bridge",
     "router",
     "sweeper",
 ];
+
+/// The agents that tasks are routed to by their type.
+pub const AGENTS: [Agent; 4] = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops];
 
 /// Whether an agent's work exists in this build, or it only takes its tasks and says so.
 pub fn works(agent: Agent) -> bool {

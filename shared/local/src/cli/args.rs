@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use watchbill_core::domain::parse_span;
 
 use super::exit::Exit;
+use crate::bridge::config::BridgeArgs;
 
 /// Ops work for agents: hand in tasks, watch them, approve what needs a person.
 ///
@@ -151,6 +152,8 @@ pub enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Stand between a server and a Redis in which other programs keep their tasks
+    Bridge(Box<BridgeArgs>),
     /// Print the server's OpenAPI document
     Openapi,
     /// Print a completion script, for example: watchbill completions bash
@@ -171,6 +174,10 @@ pub struct ServeArgs {
     /// Configuration file
     #[arg(long, env = "WATCHBILL_CONFIG", value_hint = clap::ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// A Redis to exchange tasks and events with, as 'watchbill bridge' does; what goes over is
+    /// said by REDIS_DRAIN and so on, see docs/redis.md
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub redis: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@ use std::io;
 
 use bytes::Bytes;
 use serde_json::Value;
+use watchbill_core::ports::PeerError;
 
 use super::exit::Exit;
 use super::text::line;
@@ -33,6 +34,9 @@ pub enum Failure {
     /// What was verified does not hold.
     #[error("{0}")]
     Broken(String),
+    /// The Redis did not do what it was asked.
+    #[error("{0}")]
+    Peer(#[from] PeerError),
     #[error("could not write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -49,6 +53,9 @@ impl Failure {
             Failure::StillWaiting(_) => Exit::StillWaiting,
             Failure::Interrupted(_) => Exit::Interrupted,
             Failure::Nonsense(..) => Exit::Server,
+            Failure::Peer(PeerError::Away(_)) => Exit::Unreachable,
+            Failure::Peer(PeerError::Refused(_)) => Exit::Refused,
+            Failure::Peer(PeerError::Foreign(_)) => Exit::Conflict,
             Failure::Broken(_) => Exit::Broken,
             Failure::Invalid(_) => Exit::Invalid,
             Failure::Local(_) | Failure::Output(_) => Exit::Usage,
@@ -66,7 +73,7 @@ impl Failure {
     /// Whether the same call may well succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Failure::Unreachable { .. } => true,
+            Failure::Unreachable { .. } | Failure::Peer(PeerError::Away(_)) => true,
             Failure::Answered(refusal) => refusal.status == 429 || refusal.status >= 500,
             _ => false,
         }

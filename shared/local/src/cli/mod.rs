@@ -2,7 +2,8 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`: the commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`, `bridge`: the
+//!   commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -12,6 +13,7 @@
 mod admin;
 pub mod args;
 mod audit;
+mod bridge;
 mod card;
 pub(crate) mod client;
 pub mod exit;
@@ -35,6 +37,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use crate::bridge::config::BridgeArgs;
 use args::{ApprovalsCommand, Cli, Command, Global, ServeArgs};
 use client::{Client, is_local, parse_url};
 use exit::Exit;
@@ -56,6 +59,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match cli.command {
         None => serve_by_default(args),
         Some(Command::Serve(serve)) => serve_until_stopped(serve),
+        Some(Command::Bridge(args)) if !args.check => bridge_until_stopped(&cli.global, &args),
         Some(_) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
@@ -96,6 +100,21 @@ fn serve_until_stopped(serve: ServeArgs) -> u8 {
         Err(e) => {
             World::of_this_process().into_out(false, false).error(&format!("{e:#}"));
             Exit::Server as u8
+        }
+    }
+}
+
+fn bridge_until_stopped(global: &Global, args: &BridgeArgs) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return no_runtime(&e),
+    };
+    let world = World::of_this_process();
+    match runtime.block_on(bridge::run(global, args, world)) {
+        Ok(()) => Exit::Fine as u8,
+        Err(failure) => {
+            let mut out = World::of_this_process().into_out(false, global.no_color);
+            settle(Err(failure), &mut out) as u8
         }
     }
 }
@@ -160,6 +179,7 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
             governance::override_freeze(s, &id, &freeze, &reason).await
         }
         Command::Health => admin::health(s).await,
+        Command::Bridge(args) => bridge::check(s, &args).await,
         Command::Keys { command } => admin::keys(s, command).await,
         Command::Audit { command } => audit::audit(s, command).await,
         Command::Openapi => admin::openapi(s).await,

@@ -18,6 +18,7 @@ pub use watchbill_wire::settings::Env;
 
 use super::file::{File, read};
 use super::policy;
+use crate::bridge::config::RedisConfig;
 use crate::cli::args::ServeArgs;
 
 pub struct Config {
@@ -42,6 +43,7 @@ pub struct Config {
     pub probe_hosts: Vec<String>,
     pub notify: Option<Notify>,
     pub first_task: bool,
+    pub redis: RedisConfig,
     pub log: String,
     pub log_json: bool,
 }
@@ -99,12 +101,17 @@ impl Config {
             slots => slots,
         };
         let (governance, policy) = policy::governance(&file, env)?;
+        // What is fed is left outside by the rules, whoever says so.
+        let mut of_rules = env.clone();
+        if let Some(fed) = &file.redis.feed {
+            of_rules.entry("REDIS_FEED".to_owned()).or_insert_with(|| fed.clone());
+        }
         Ok(Self {
             host,
             port: args.port.or(file.port).unwrap_or(8000),
             data: args.data.clone().or(file.data.clone()).unwrap_or_else(|| ".watchbill".into()),
             slots: if agents_off { 0 } else { slots },
-            rules: file.rules_form().rules(env, true)?,
+            rules: file.rules_form().rules(&of_rules, true)?,
             governance,
             policy,
             reactions: reactions(&file, env)?,
@@ -134,6 +141,7 @@ impl Config {
                 Some(text) => on_or_off("WATCHBILL_FIRST_TASK", text)?,
                 None => file.first_task.unwrap_or(true),
             },
+            redis: RedisConfig::of_serve(args.redis.as_ref(), env, &file.redis)?,
             log: env.get("WATCHBILL_LOG").cloned().or(file.log).unwrap_or_else(|| "info".into()),
             log_json: match env.get("WATCHBILL_LOG_FORMAT").cloned().or(file.log_format).as_deref()
             {

@@ -9,7 +9,7 @@ use crate::cli::args::ServeArgs;
 
 /// Settings without a default: their values in the example are no more than examples.
 const NO_DEFAULT: &[&str] =
-    &["jwt_secret", "jwks_url", "jwks_file", "issuer", "audience", "webhook"];
+    &["jwt_secret", "jwks_url", "jwks_file", "issuer", "audience", "webhook", "url", "ca_file"];
 
 fn example() -> String {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -68,6 +68,7 @@ fn every_value_in_the_example_is_the_default() {
     assert_eq!(example.probe_hosts, plain.probe_hosts);
     assert_eq!((&example.log, example.log_json), (&plain.log, plain.log_json));
     assert_eq!(example.first_task, plain.first_task);
+    assert_eq!(example.redis, plain.redis);
     assert_eq!(example.governance.on_failure(), plain.governance.on_failure());
 }
 
@@ -76,8 +77,19 @@ fn every_value_in_the_example_is_the_default() {
 fn no_setting_is_missing_in_the_example() {
     let text = switched_on(&[]);
     File::parse(&text).unwrap_or_else(|error| panic!("{error:#}\n{text}"));
-    let groups =
-        ["", "auth", "cors", "approvals", "retries", "sla", "keep", "logs", "probes", "notify"];
+    let groups = [
+        "",
+        "auth",
+        "cors",
+        "approvals",
+        "retries",
+        "sla",
+        "keep",
+        "logs",
+        "probes",
+        "notify",
+        "redis",
+    ];
     for group in groups {
         let odd =
             if group.is_empty() { "odd: 1".to_owned() } else { format!("{group}: {{odd: 1}}") };

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+
+use crate::bridge::config::RedisFile;
 use watchbill_wire::settings::{
     ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
 };
@@ -40,6 +42,7 @@ pub struct File {
     pub probes: Probes,
     pub reactions: Option<PathBuf>,
     pub notify: Notify,
+    pub redis: RedisFile,
     pub log: Option<String>,
     pub log_format: Option<String>,
 }

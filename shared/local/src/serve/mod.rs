@@ -7,7 +7,7 @@ mod file;
 mod first;
 mod health;
 pub mod policy;
-mod say;
+pub(crate) mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +18,7 @@ use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use tracing_subscriber::EnvFilter;
 use watchbill_adapters_host::clock::SystemClock;
+use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_adapters_host::system::LocalSystem;
 use watchbill_adapters_local::log_files::LogFolders;
 use watchbill_adapters_net::key_set::KeySetUrl;
@@ -26,11 +27,13 @@ use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_core::domain::Agent;
-use watchbill_core::ports::FixedSecret;
+use watchbill_core::ports::{Entropy, FixedSecret};
 use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
 use watchbill_notifier::Links;
+use watchbill_redis_bridge::CoreHome;
 
+use crate::bridge::{Running, sides};
 use crate::bundle::{Bundle, Notices, Settings, registry};
 use crate::cli::args::ServeArgs;
 use config::Config;
@@ -43,7 +46,7 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Runs the bundle until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(&args, &config::environment())?;
-    start_log(&config)?;
+    start_log(&config.log, config.log_json)?;
     let listener = listen(SocketAddr::new(config.host, config.port))?;
     let address = listener.local_addr().context("reading the address listened on")?;
     let link_secret = first::link_secret(&config.data)?;
@@ -59,8 +62,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ..Settings::default()
     };
     let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
-    let served = serve(listener, address, config, link_secret, &bundle).await;
+    let redis = match &config.redis.url {
+        Some(url) => Some(bridged(url, &config, &bundle)?),
+        None => {
+            if !config.redis.settings.is_idle() {
+                say::line("redis", "no REDIS_URL: what is on is left to a bridge elsewhere");
+            }
+            None
+        }
+    };
+    let served = serve(listener, address, config, link_secret, &bundle, redis.as_ref()).await;
     say::line("stopping", "taking no more work, letting what runs end");
+    if let Some(redis) = redis {
+        redis.stop().await;
+    }
     bundle.stop(PATIENCE).await;
     say::line("stopped", "everything accepted is on disk");
     served
@@ -72,9 +87,11 @@ async fn serve(
     config: Config,
     link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
+    redis: Option<&Running>,
 ) -> anyhow::Result<()> {
     let admin = first::admin_key(&bundle.core, &config).await?;
-    let state = ApiState::new(bundle.core.clone(), api_config(&config, link_secret, bundle)?)?;
+    let state =
+        ApiState::new(bundle.core.clone(), api_config(&config, link_secret, bundle, redis)?)?;
     let router = watchbill_api::router(state);
     listener.set_nonblocking(true).context("preparing the listener")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
@@ -108,17 +125,16 @@ async fn serve(
     served
 }
 
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
-        anyhow!("log '{}': {error}; use error, warn, info or debug", config.log)
-    })?;
+pub(crate) fn start_log(log: &str, json: bool) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(log)
+        .map_err(|error| anyhow!("log '{log}': {error}; use error, warn, info or debug"))?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
         .with_writer(|| CleanWriter::new(std::io::stderr()));
     redact::clean_panics();
-    let started = match config.log_json {
+    let started = match json {
         true => builder.json().try_init(),
         false => builder.with_target(false).try_init(),
     };
@@ -162,6 +178,21 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::Tas
     })
 }
 
+/// The bridge to a Redis, in this process.
+fn bridged(url: &str, config: &Config, bundle: &Bundle) -> anyhow::Result<Running> {
+    let (clock, core) = (bundle.core.clock().clone(), bundle.core.clone());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let peer = config.redis.open(url, &clock, &entropy)?;
+    say::line("redis", &peer.place());
+    for (word, text) in config.redis.in_words() {
+        say::line("", format!("{word} {text}").trim_start());
+    }
+    let settings = config.redis.settings.clone();
+    let built = registry::AGENTS.iter().copied().filter(|agent| registry::works(*agent));
+    let home = CoreHome::new(core, settings.tenant.clone(), built.collect());
+    Ok(Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings))
+}
+
 fn notices(
     notify: &config::Notify,
     address: SocketAddr,
@@ -182,6 +213,7 @@ fn api_config(
     config: &Config,
     link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
+    redis: Option<&Running>,
 ) -> anyhow::Result<ApiConfig> {
     let mut jwt: JwtConfig = config.jwt.config.clone();
     if let Some(url) = &config.jwt.jwks_url {
@@ -197,7 +229,10 @@ fn api_config(
         rate_limits: config.rate_limits.clone(),
         cors_origins: config.cors_origins.clone(),
         cors_credentials: config.cors_credentials,
-        health: Some(Arc::new(health::EmbeddedHealth::new(bundle.lag_handle()))),
+        health: Some(Arc::new(health::EmbeddedHealth::new(
+            bundle.lag_handle(),
+            redis.map(|running| running.bridge().clone()),
+        ))),
         agents: agent_infos(config),
         streams: true,
     })
@@ -213,7 +248,7 @@ fn agent_infos(config: &Config) -> Vec<AgentInfo> {
             "running"
         }
     };
-    [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops]
+    registry::AGENTS
         .into_iter()
         .map(|agent| AgentInfo {
             agent,
@@ -232,7 +267,7 @@ impl JwksSource for UrlJwks {
     }
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
+pub(crate) async fn wait_for_signal() -> anyhow::Result<()> {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {

@@ -1,12 +1,12 @@
-use serde_json::{Value, json};
+use serde_json::json;
 use watchbill_core::domain::ApprovalStatus;
 
 use super::iso;
-use crate::ApprovalView;
+use crate::{ApprovalView, TaskView};
 
-/// An approval as the orchestrator's dashboards read it. They know of no cancelling and call
+/// An approval of a task as the orchestrator's dashboards read it. They know of no cancelling and call
 /// an approval that expired `timeout`.
-pub fn approval_for_peer(view: &ApprovalView) -> String {
+pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String {
     let (status, reason) = match view.status {
         ApprovalStatus::Pending => ("pending", None),
         ApprovalStatus::Approved => ("approved", None),
@@ -14,13 +14,12 @@ pub fn approval_for_peer(view: &ApprovalView) -> String {
         ApprovalStatus::Expired => ("timeout", view.reason.clone()),
         ApprovalStatus::Cancelled => ("rejected", Some("the task was cancelled".to_owned())),
     };
-    let shown = |name: &str| view.shown.get(name).cloned().unwrap_or(Value::Null);
     let by = view.approved_by.as_ref().or(view.rejected_by.as_ref());
     let mut approval = json!({
         "approval_id": view.approval_id,
         "task_id": view.task_id,
-        "task_type": shown("type"),
-        "priority": shown("priority"),
+        "task_type": task.map(|task| task.task_type),
+        "priority": task.map(|task| task.priority),
         "reason": view.reasons.join("; "),
         "approver": null,
         "status": status,

@@ -1,0 +1,205 @@
+//! The bridge over a bundle in memory, on a clock that the test moves: what happens after a
+//! minute, and a function's round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use watchbill_adapters_host::clock::SystemClock;
+use watchbill_adapters_host::entropy::SystemEntropy;
+use watchbill_adapters_net::redis_peer::{RedisOptions, RedisPeer};
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{Agent, Priority, Status, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
+use watchbill_core::ports::{Clock, Topic};
+use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
+use watchbill_redis_bridge::{Bridge, CoreHome, Drain, Feed, Settings, Sides};
+use watchbill_testkit::{
+    FakeClock, MemoryBlobs, MemoryStore, MemoryWake, RedisServer, SeededEntropy,
+};
+
+use super::queue::{self, QUEUE, TAKEN};
+
+/// A step of the clock, small beside all that the bridge waits for.
+const STEP: Duration = Duration::from_millis(500);
+
+struct Inside {
+    _redis: RedisServer,
+    client: MultiplexedConnection,
+    core: Core,
+    bridge: Bridge,
+    clock: Arc<dyn Clock>,
+}
+
+impl Inside {
+    async fn new(clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        let redis = RedisServer::start();
+        let client = queue::connect(&redis.url()).await;
+        let ports = Ports {
+            store: Arc::new(MemoryStore::new()),
+            blobs: Arc::new(MemoryBlobs::new()),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let rules = Rules { external: settings.feed.agents.clone(), ..Rules::default() };
+        let governance = Governance::fixed(Policy::without_gates());
+        let core = Core::new(ports, Arc::new(rules), 1).governed_by(governance);
+        // The server's own time-outs go by the real clock.
+        let options = RedisOptions::new(Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+        let peer = RedisPeer::open(&redis.url(), options).expect("an address");
+        let home = CoreHome::new(core.clone(), TenantId::default(), vec![Agent::Ops]);
+        let sides = Sides {
+            home: Arc::new(home),
+            peer: Arc::new(peer),
+            clock: clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            host: "test".to_owned(),
+        };
+        Self { _redis: redis, client, core, bridge: Bridge::new(sides, settings), clock }
+    }
+
+    async fn status(&self, id: &TaskId) -> Option<Status> {
+        let found =
+            self.core.stored_task(&TenantId::default(), id).await.expect("the store is there");
+        found.map(|task| task.value.status)
+    }
+
+    /// The ids in the queue.
+    async fn queued(&mut self) -> Vec<String> {
+        let mut ask = redis::cmd("ZRANGE");
+        ask.arg(QUEUE).arg(0).arg(-1).query_async(&mut self.client).await.expect("redis answers")
+    }
+
+    async fn data(&mut self, id: &TaskId) -> Value {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(format!("orchestrator:task:{id}")).arg("data");
+        let text: String = ask.query_async(&mut self.client).await.expect("it is there");
+        serde_json::from_str(&text).expect("JSON")
+    }
+}
+
+/// Moves the clock until something holds; how far it was moved.
+macro_rules! moved_until {
+    ($clock:expr, $what:literal, $holds:expr) => {{
+        let mut moved = Duration::ZERO;
+        while !$holds {
+            assert!(moved < Duration::from_secs(600), "not within ten minutes: {}", $what);
+            $clock.advance(STEP);
+            moved += STEP;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        moved
+    }};
+}
+
+fn bugfix() -> NewTask {
+    NewTask {
+        tenant: TenantId::default(),
+        task_type: TaskType::Bugfix,
+        priority: Priority::P2,
+        source: "user".to_owned(),
+        payload: Map::from_iter([("issue".to_owned(), json!(7))]),
+        metadata: Map::new(),
+        sla_target: None,
+        sla_deadline: None,
+        parent: None,
+        trace_id: None,
+        max_retries: None,
+        created_by: "alex".to_owned(),
+        identity: Identity::Fresh,
+        hops: 0,
+    }
+}
+
+#[tokio::test]
+async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_spelling() {
+    let clock = Arc::new(FakeClock::default());
+    let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
+    let settings = Settings { feed, ..Settings::default() };
+    let mut inside = Inside::new(clock.clone(), settings).await;
+    let id = inside.core.create_task(bugfix()).await.expect("it is accepted").task.task.id;
+    let (stop, stopped) = watch::channel(false);
+    let bridge = inside.bridge.clone();
+    let running = tokio::spawn(async move { bridge.run(stopped).await });
+
+    moved_until!(clock, "handed over", inside.queued().await == [id.to_string()]);
+    assert_eq!(inside.status(&id).await, Some(Status::InProgress), "the bridge is its worker");
+    assert_eq!(inside.data(&id).await["assigned_to"], "dev");
+    // A worker takes it and dies before it marks it.
+    let mut take = redis::cmd("ZPOPMIN");
+    let _: Vec<(String, f64)> =
+        take.arg(QUEUE).query_async(&mut inside.client).await.expect("redis answers");
+    let after = moved_until!(clock, "there again", inside.queued().await == [id.to_string()]);
+    assert!(after >= Duration::from_secs(25), "after {after:?}: a worker may just be slow");
+    assert_eq!(inside.data(&id).await["assigned_to"], "dev_agent");
+    // Another begins it, and is slow: it is not put there again, and the lease is kept up.
+    let _: Vec<(String, f64)> = take.query_async(&mut inside.client).await.expect("redis answers");
+    let mut mark = redis::cmd("HSET");
+    mark.arg(format!("orchestrator:task:{id}")).arg("status").arg("in_progress");
+    let _: u64 = mark.query_async(&mut inside.client).await.expect("redis answers");
+    for _ in 0..2 * 40 * 60 {
+        clock.advance(STEP);
+        tokio::task::yield_now().await;
+        if clock.monotonic().as_millis() % 10_000 == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert_eq!(inside.queued().await, Vec::<String>::new());
+    let stored =
+        inside.core.stored_task(&TenantId::default(), &id).await.expect("the store is there");
+    let stored = stored.expect("it is there").value;
+    let lease = stored.lease.expect("it is held");
+    assert!(lease.until > clock.now(), "held on: until {}, now {}", lease.until, clock.now());
+    // Its word comes home.
+    let mut data = inside.data(&id).await;
+    data["status"] = json!("completed");
+    data["metadata"]["result"] = json!({"fixed": true});
+    let mut mark = redis::cmd("HSET");
+    mark.arg(format!("orchestrator:task:{id}")).arg("status").arg("completed");
+    let _: u64 = mark
+        .arg("data")
+        .arg(data.to_string())
+        .query_async(&mut inside.client)
+        .await
+        .expect("it answers");
+    moved_until!(clock, "home", inside.status(&id).await == Some(Status::Completed));
+    assert_eq!(inside.bridge.report().fed_again, 1);
+    stop.send(true).expect("it runs");
+    moved_until!(clock, "ended", {
+        // Waits in memory end by a wake-up alone.
+        inside.core.wake().wake(&Topic::Ledger(TenantId::default()));
+        running.is_finished()
+    });
+}
+
+#[tokio::test]
+async fn a_functions_round_takes_what_waits_and_what_another_left_behind() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let drain = Some(Drain::Agents([Agent::Ops].into()));
+    let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
+    queue::enqueue(&mut inside.client, 0..20).await;
+    // Taken by a bridge that died a while ago: its lease is over.
+    let mut pipe = redis::pipe();
+    queue::put(&mut pipe, "left", &queue::data("left", json!({})));
+    pipe.cmd("ZREM")
+        .arg(QUEUE)
+        .arg("left")
+        .ignore()
+        .cmd("ZADD")
+        .arg(TAKEN)
+        .arg(1)
+        .arg("left")
+        .ignore();
+    pipe.exec_async(&mut inside.client).await.expect("redis takes it");
+    let report = inside.bridge.round(Duration::from_millis(600)).await;
+    assert_eq!((report.taken, report.retaken, report.connection), (21, 1, "connected"));
+    assert_eq!(queue::left(&mut inside.client).await.expect("it answers"), (0, 0, 21));
+    for id in (0..20).map(queue::id).chain(["left".to_owned()]) {
+        let id = TaskId::parse(&id).expect("an id");
+        assert_eq!(inside.status(&id).await, Some(Status::Assigned), "{id}");
+    }
+    assert!(inside.clock.monotonic() >= Duration::from_millis(600));
+}
