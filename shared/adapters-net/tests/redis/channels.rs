@@ -85,5 +85,6 @@ async fn a_listener_notices_silence_that_is_an_end() {
     let waited = tokio::time::timeout(Duration::from_millis(500), heard.next()).await;
     assert!(waited.is_err(), "{waited:?}");
     server.freeze();
-    away(heard.next().await);
+    let noticed = tokio::time::timeout(Duration::from_secs(20), heard.next()).await;
+    away(noticed.expect("it is noticed by itself"));
 }
