@@ -13,7 +13,7 @@
 //! was taken stands in leases there, what was accepted stands in the bundle, and how far the
 //! events were told stands in a cursor there that moves together with the telling.
 //!
-//! How to add a direction: a type that is [`Direction`](drive::Direction), a setting, and its
+//! How to add a direction: a type that is `drive::Direction`, a setting, and its
 //! line in `Bridge::directions`.
 
 mod core_home;
