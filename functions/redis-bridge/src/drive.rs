@@ -97,9 +97,7 @@ pub(crate) async fn drive(
         let trouble = match direction.step().await {
             Ok(pace) => {
                 failures = 0;
-                if figures.set_trouble(direction.name(), None) {
-                    tracing::info!("redis {}: goes on", direction.name());
-                }
+                figures.set_trouble(direction.name(), None);
                 if let Pace::Wait(how_long) = pace {
                     until.sleep(&*clock, how_long, wake.as_deref()).await;
                 }
@@ -107,23 +105,31 @@ pub(crate) async fn drive(
             }
             Err(trouble) => trouble,
         };
-        let text = trouble.to_string();
-        if figures.set_trouble(direction.name(), Some(text.clone())) {
-            tracing::warn!("redis {}: {text}", direction.name());
-        }
+        tell(direction.name(), &trouble, &figures);
         let (first, most) = match &trouble {
-            Trouble::Peer(PeerError::Away(_)) => {
-                figures.set_link(Link::Unreachable(text));
-                AWAY
-            }
-            Trouble::Peer(_) => REFUSED,
+            Trouble::Peer(PeerError::Away(_)) => AWAY,
             Trouble::Home(HomeError::Retry { after, .. }) => (*after, Duration::from_secs(30)),
-            Trouble::Home(_) => REFUSED,
+            Trouble::Peer(_) | Trouble::Home(_) => REFUSED,
         };
         until.sleep(&*clock, back_off(&sides, first, most, failures), None).await;
         failures += 1;
     }
     direction.leave().await;
+}
+
+/// Says what is new in it. That the peer is away, all directions find; it is said once.
+fn tell(direction: &'static str, trouble: &Trouble, figures: &Figures) {
+    let text = trouble.to_string();
+    let news = figures.set_trouble(direction, Some(text.clone()));
+    match trouble {
+        Trouble::Peer(PeerError::Away(_)) => {
+            if figures.set_link(Link::Unreachable(text.clone())) {
+                tracing::warn!("redis: {text}; it is tried again");
+            }
+        }
+        _ if news => tracing::warn!("redis {direction}: {text}"),
+        _ => {}
+    }
 }
 
 /// Doubled at each failure, and anything between half and all of it, so that what failed

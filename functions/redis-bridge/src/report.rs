@@ -73,8 +73,12 @@ impl Figures {
         counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    pub fn set_link(&self, link: Link) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    /// True where the connection came or went by it.
+    pub fn set_link(&self, link: Link) -> bool {
+        let mut known = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = std::mem::discriminant(&*known) != std::mem::discriminant(&link);
+        *known = link;
+        news
     }
 
     /// Notes what holds a direction up, or that nothing does. True where that is news.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use watchbill_core::domain::TaskId;
-use watchbill_core::ports::{Cost, PeerTask};
+use watchbill_core::ports::{Cost, PeerError, PeerTask};
 use watchbill_wire::redis::iso;
 use watchbill_wire::{PeriodView, TaskView};
 
@@ -134,10 +134,15 @@ impl Tend {
 
     async fn look(&self) -> Result<(), Trouble> {
         if let Err(error) = self.sides.peer.ping().await {
-            self.figures.set_link(Link::Unreachable(error.to_string()));
+            // Who is away is told by whoever finds it; who refuses, by the trouble it is.
+            if !matches!(error, PeerError::Away(_)) {
+                self.figures.set_link(Link::Unreachable(error.to_string()));
+            }
             return Err(error.into());
         }
-        self.figures.set_link(Link::Connected);
+        if self.figures.set_link(Link::Connected) {
+            tracing::info!("redis: connected");
+        }
         if self.settings.drain.is_some() || !self.settings.feed.is_empty() {
             self.figures.depth.store(self.sides.peer.depth().await?, Ordering::Relaxed);
             self.figures.moved_aside.store(self.sides.peer.moved_aside(), Ordering::Relaxed);
