@@ -203,3 +203,21 @@ async fn a_functions_round_takes_what_waits_and_what_another_left_behind() {
     }
     assert!(inside.clock.monotonic() >= Duration::from_millis(600));
 }
+
+#[tokio::test]
+async fn what_was_taken_is_finished_when_nothing_more_is_to_be() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let drain = Some(Drain::Finish);
+    let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
+    queue::enqueue(&mut inside.client, 0..3).await;
+    let mut pipe = redis::pipe();
+    queue::put(&mut pipe, "left", &queue::data("left", json!({})));
+    pipe.cmd("ZREM").arg(QUEUE).arg("left").ignore();
+    pipe.cmd("ZADD").arg(TAKEN).arg(1).arg("left").ignore();
+    pipe.exec_async(&mut inside.client).await.expect("redis takes it");
+    let report = inside.bridge.round(Duration::from_millis(300)).await;
+    assert_eq!((report.taken, report.retaken), (1, 1));
+    assert_eq!(inside.queued().await.len(), 3, "they stay where they are");
+    let left = TaskId::parse("left").expect("an id");
+    assert_eq!(inside.status(&left).await, Some(Status::Assigned));
+}

@@ -56,6 +56,8 @@ pub(crate) struct Drain {
     missing: HashMap<String, Duration>,
     retaken_at: Option<Duration>,
     idle: Duration,
+    /// How many the queue had at the last look.
+    pages: u32,
 }
 
 /// A task that may be taken.
@@ -85,6 +87,7 @@ impl Drain {
             missing: HashMap::new(),
             retaken_at: None,
             idle: IDLE.0,
+            pages: 0,
         }
     }
 
@@ -97,6 +100,7 @@ impl Drain {
             self.agents = Some(match &self.whose {
                 Whose::Built => self.sides.home.built().await?.into_iter().collect(),
                 Whose::Agents(agents) => agents.clone(),
+                Whose::Finish => BTreeSet::new(),
             });
         }
         Ok(())
@@ -110,8 +114,10 @@ impl Drain {
             self.others.clear();
         }
         let mut from = 0;
+        self.pages = 0;
         loop {
             let page = self.sides.peer.peek(from, PAGE).await?;
+            self.pages += 1;
             let whole = page.len() == PAGE;
             from += page.len();
             let unknown: Vec<Queued> =
@@ -358,7 +364,10 @@ impl Direction for Drain {
     async fn step(&mut self) -> Result<Pace, Trouble> {
         self.know_agents().await?;
         let mut taken = self.retake().await?;
-        let mut ours = self.look().await?;
+        let mut ours = match self.whose {
+            Whose::Finish => Vec::new(),
+            Whose::Built | Whose::Agents(_) => self.look().await?,
+        };
         if !ours.is_empty() {
             let ids: Vec<String> = ours.iter().map(|one| one.id.clone()).collect();
             let got = self.sides.peer.take(&ids, &self.taker(), LEASE).await?;
@@ -368,7 +377,8 @@ impl Direction for Drain {
         }
         if taken.is_empty() {
             let wait = self.idle;
-            self.idle = (self.idle * 2).min(IDLE.1);
+            // A queue of others' tasks takes many looks.
+            self.idle = (self.idle * 2).min(IDLE.1 * self.pages.max(1));
             return Ok(Pace::Wait(wait));
         }
         self.idle = IDLE.0;

@@ -1,10 +1,12 @@
 //! What drives the directions: each takes its steps by itself, waits between them, and goes
 //! on after whatever stood in its way.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use watchbill_core::ports::{Clock, PeerError};
 
@@ -24,6 +26,9 @@ pub(crate) enum Trouble {
     Peer(#[from] PeerError),
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// A fault of ours: one step must not end the direction.
+    #[error("a step broke off: {0}")]
+    Panicked(String),
 }
 
 /// What comes after a step.
@@ -94,7 +99,7 @@ pub(crate) async fn drive(
     let wake = direction.woken_by();
     let mut failures = 0;
     while !until.is_over(&*clock) {
-        let trouble = match direction.step().await {
+        let trouble = match step(&mut *direction).await {
             Ok(pace) => {
                 failures = 0;
                 figures.set_trouble(direction.name(), None);
@@ -109,12 +114,24 @@ pub(crate) async fn drive(
         let (first, most) = match &trouble {
             Trouble::Peer(PeerError::Away(_)) => AWAY,
             Trouble::Home(HomeError::Retry { after, .. }) => (*after, Duration::from_secs(30)),
-            Trouble::Peer(_) | Trouble::Home(_) => REFUSED,
+            Trouble::Peer(_) | Trouble::Home(_) | Trouble::Panicked(_) => REFUSED,
         };
         until.sleep(&*clock, back_off(&sides, first, most, failures), None).await;
         failures += 1;
     }
     direction.leave().await;
+}
+
+/// A step is safe to break off anywhere: so it is also by a panic.
+async fn step(direction: &mut dyn Direction) -> Result<Pace, Trouble> {
+    match AssertUnwindSafe(direction.step()).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(Trouble::Panicked(text.to_owned()))
+        }
+    }
 }
 
 /// Says what is new in it. That the peer is away, all directions find; it is said once.

@@ -19,6 +19,8 @@ pub enum Drain {
     /// Every agent whose work is built.
     Built,
     Agents(BTreeSet<Agent>),
+    /// Nobody's any more: what was taken is finished and written back.
+    Finish,
 }
 
 /// Which of our tasks a peer's workers run.
@@ -29,11 +31,13 @@ pub struct Feed {
     /// Agents that were written in their long form (`dev_agent`): the peer's worker calls
     /// itself so.
     pub long_names: BTreeSet<Agent>,
+    /// Nothing more is handed over; what was comes home.
+    pub finish: bool,
 }
 
 impl Feed {
     pub fn is_empty(&self) -> bool {
-        self.types.is_empty() && self.agents.is_empty()
+        self.types.is_empty() && self.agents.is_empty() && !self.finish
     }
 
     pub fn wants(&self, task_type: TaskType, agent: Agent) -> bool {
@@ -132,6 +136,7 @@ fn drain(value: &str) -> Result<Option<Drain>, BadSetting> {
     match value.trim() {
         "off" => return Ok(None),
         "on" => return Ok(Some(Drain::Built)),
+        "finish" => return Ok(Some(Drain::Finish)),
         _ => {}
     }
     let agents =
@@ -140,7 +145,10 @@ fn drain(value: &str) -> Result<Option<Drain>, BadSetting> {
 }
 
 fn feed(value: &str) -> Result<Feed, BadSetting> {
-    let mut feed = Feed::default();
+    let mut feed = Feed { finish: value.trim() == "finish", ..Feed::default() };
+    if feed.finish {
+        return Ok(feed);
+    }
     for word in list(value).filter(|word| *word != "off") {
         if let Some(name) = word.strip_prefix("agent:") {
             let agent = agent("REDIS_FEED", value, name)?;
@@ -197,6 +205,14 @@ mod tests {
         assert_eq!(settings.feed.long_names, [Agent::Faq].into());
         assert!(settings.feed.wants(TaskType::Bugfix, Agent::Dev));
         assert!(!settings.feed.wants(TaskType::Feature, Agent::Dev));
+    }
+
+    #[test]
+    fn finishing_is_a_direction_that_takes_nothing_new() {
+        let settings = read(&[("REDIS_DRAIN", "finish"), ("REDIS_FEED", "finish")]).unwrap();
+        assert_eq!(settings.drain, Some(Drain::Finish));
+        assert!(!settings.feed.is_empty() && !settings.feed.wants(TaskType::Bugfix, Agent::Dev));
+        assert!(!settings.is_idle());
     }
 
     #[test]

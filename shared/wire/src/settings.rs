@@ -213,7 +213,7 @@ pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingErr
 /// bridge runs: `REDIS_FEED=bugfix,agent:dev`.
 fn leave_fed(rules: &mut Rules, env: &Env) -> Result<(), SettingError> {
     let fed = env.get("REDIS_FEED").map(|list| words(list)).unwrap_or_default();
-    for word in fed.iter().filter(|word| *word != "off") {
+    for word in fed.iter().filter(|word| !["off", "finish"].contains(&word.as_str())) {
         let wrong = |fault: &dyn Display| SettingError::new("REDIS_FEED", fault);
         match word.strip_prefix("agent:") {
             Some(name) => rules.external.insert(Agent::parse(name).map_err(|e| wrong(&e))?),

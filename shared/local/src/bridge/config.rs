@@ -134,8 +134,13 @@ impl RedisConfig {
             Some(Drain::Agents(agents)) => {
                 lines.push(("drain", format!("tasks of {} run here", list(agents))));
             }
+            Some(Drain::Finish) => {
+                lines.push(("drain", "nothing new is taken, what was is finished".to_owned()));
+            }
         }
-        if !settings.feed.is_empty() {
+        if settings.feed.finish {
+            lines.push(("feed", "nothing more is handed over, what was comes home".to_owned()));
+        } else if !settings.feed.is_empty() {
             let agents = settings.feed.agents.iter().map(|agent| format!("agent:{agent}"));
             let types = settings.feed.types.iter().map(ToString::to_string);
             let fed: Vec<_> = types.chain(agents).collect();
