@@ -78,7 +78,8 @@ async fn a_bundle_killed_with_its_bridge_ends_every_task() {
     let mut world = World::start(&DRAIN).await;
     let url = world.url();
     enqueue(&mut connect(&url).await, 0..tasks).await;
-    for round in 0..number("WATCHBILL_ROUNDS", ROUNDS).div_ceil(4) {
+    // No more often than a run may vanish before its task is given up.
+    for round in 0..number("WATCHBILL_ROUNDS", ROUNDS).clamp(3, 5) {
         tokio::time::sleep(Duration::from_millis(40 + 30 * (round as u64 % 5))).await;
         world.server.take().expect("it runs").kill().await;
         world.server = Some(world.launch.start().await);
