@@ -9,6 +9,7 @@ use watchbill_core::domain::{
 use watchbill_core::redact;
 
 use super::{VIA, iso};
+use crate::requests::is_trace;
 use crate::{CreateTask, METADATA_LIMIT, TaskView};
 
 /// The mark of tasks of this queue.
@@ -107,13 +108,6 @@ fn text<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
 /// A time as Python writes it: without a zone it is UTC.
 fn moment(text: &str) -> Option<Timestamp> {
     Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok()
-}
-
-fn is_trace(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 128
-        && !text.contains(char::is_control)
-        && !redact::holds_secret(text)
 }
 
 fn object(

@@ -14,6 +14,7 @@ pub use events::{EVENT_PAYLOAD_LIMIT, Origin, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
 pub use links::LinkChoice;
 pub use queries::{EventQuery, PageQuery, TaskQuery, WatchQuery};
+pub(crate) use tasks::is_trace;
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
 
 use crate::Kind;

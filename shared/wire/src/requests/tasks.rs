@@ -53,6 +53,14 @@ pub struct CreateTask {
     pub max_retries: Option<u32>,
 }
 
+/// Whether a foreign text can be the id of a trace.
+pub(crate) fn is_trace(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 128
+        && !text.contains(char::is_control)
+        && !redact::holds_secret(text)
+}
+
 impl CreateTask {
     pub const FIELDS: &[Field] = &[
         Field::needed("type", Kind::Choice(TYPES), "What kind of work it is."),
@@ -137,11 +145,7 @@ impl CreateTask {
     /// The trace that the caller's metadata name, if it can be one.
     fn metadata_trace(&self) -> Option<String> {
         let trace = self.metadata.get("trace_id")?.as_str()?;
-        let fits = !trace.is_empty()
-            && trace.len() <= 128
-            && !trace.contains(char::is_control)
-            && !redact::holds_secret(trace);
-        fits.then(|| trace.to_owned())
+        is_trace(trace).then(|| trace.to_owned())
     }
 
     /// `trace_id` is what the request's `traceparent` said.
