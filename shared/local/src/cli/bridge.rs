@@ -77,11 +77,11 @@ pub async fn check(s: Session<'_>, args: &BridgeArgs) -> Result<(), Failure> {
 }
 
 fn show(out: &mut Out, found: &Value) -> Result<(), Failure> {
-    match out.json {
-        true => out.document(found.to_string().as_bytes())?,
-        false => card::outline(out, found, 0)?,
-    }
-    Ok(())
+    let written = match out.json {
+        true => out.document(found.to_string().as_bytes()),
+        false => card::outline(out, found, 0),
+    };
+    Ok(written?)
 }
 
 fn configured(args: &BridgeArgs) -> Result<(RedisConfig, String), Failure> {
