@@ -194,7 +194,7 @@ async fn a_functions_round_takes_what_waits_and_what_another_left_behind() {
         .arg("left")
         .ignore();
     pipe.exec_async(&mut inside.client).await.expect("redis takes it");
-    let report = inside.bridge.round(Duration::from_millis(600)).await;
+    let report = inside.bridge.round(Duration::from_millis(600), None).await;
     assert_eq!((report.taken, report.retaken, report.connection), (21, 1, "connected"));
     assert_eq!(queue::left(&mut inside.client).await.expect("it answers"), (0, 0, 21));
     for id in (0..20).map(queue::id).chain(["left".to_owned()]) {
@@ -215,9 +215,22 @@ async fn what_was_taken_is_finished_when_nothing_more_is_to_be() {
     pipe.cmd("ZREM").arg(QUEUE).arg("left").ignore();
     pipe.cmd("ZADD").arg(TAKEN).arg(1).arg("left").ignore();
     pipe.exec_async(&mut inside.client).await.expect("redis takes it");
-    let report = inside.bridge.round(Duration::from_millis(300)).await;
+    let report = inside.bridge.round(Duration::from_millis(300), None).await;
     assert_eq!((report.taken, report.retaken), (1, 1));
     assert_eq!(inside.queued().await.len(), 3, "they stay where they are");
     let left = TaskId::parse("left").expect("an id");
     assert_eq!(inside.status(&left).await, Some(Status::Assigned));
+}
+
+#[tokio::test]
+async fn a_round_in_which_nothing_moves_ends_early() {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let drain = Some(Drain::Agents([Agent::Ops].into()));
+    let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
+    queue::enqueue(&mut inside.client, 0..20).await;
+    let (lasts, quiet) = (Duration::from_secs(50), Duration::from_millis(500));
+    let report = inside.bridge.round(lasts, Some(quiet)).await;
+    assert_eq!((report.taken, report.connection), (20, "connected"));
+    let took = inside.clock.monotonic();
+    assert!(took >= quiet && took < lasts / 2, "{took:?}");
 }

@@ -13,7 +13,7 @@ mod faults;
 mod inside;
 mod odd;
 mod peers;
-mod queue;
+pub mod queue;
 
 use std::path::Path;
 use std::process::Stdio;

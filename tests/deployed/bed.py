@@ -26,9 +26,11 @@ def free_port():
 class Control(BaseHTTPRequestHandler):
     """POST <path> with a JSON object, answered with one; GET /health once all is up.
 
-    /deploy    {"parameters": {…}, "policy": text of a policy.yaml} → what a client needs to know of the new stack
+    /deploy    {"parameters": {…}, "policy": text of a policy.yaml, "secrets": {…}: those that parameters name}
+               → what a client needs to know of the new stack
     /delete    {"stack": name}
     /sweep     {"stack": name}: the minute's tick, now
+    /bridge    {"stack": name}: that of the Redis bridge, until its round ends
     /restart   {"stack": name}: every function starts cold at its next call
     /left      {"stack": name} → messages that are left, and faults in the logs
     /log       {"stack": name} → {"text": …}, all that its functions have logged

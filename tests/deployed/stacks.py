@@ -59,8 +59,11 @@ class Bed:
             file.writestr(about, binary.read_bytes())
         self.aws["s3"].put_object(Bucket=BUCKET, Key=binary.name, Body=archive.read_bytes())
 
-    def on_deploy(self, parameters, policy):
+    def on_deploy(self, parameters, policy, secrets=None):
         stack = f"wb{next(self.numbers)}"
+        for name, secret in (secrets or {}).items():
+            parameters[name] = f"/{stack}/{name}"
+            self.aws["ssm"].put_parameter(Name=parameters[name], Value=secret, Type="SecureString")
         # Outside the stack, as whoever deploys it keeps it.
         parameters["PolicyParameter"] = f"/{stack}/policy"
         self.aws["ssm"].put_parameter(Name=parameters["PolicyParameter"], Value=policy, Type="String")
@@ -130,7 +133,13 @@ class Bed:
         del self.stacks[stack]
 
     def on_sweep(self, stack):
-        name = self.all(stack, "AWS::Lambda::Function")["SweeperFunction"]
+        return self.tick(stack, "SweeperFunction")
+
+    def on_bridge(self, stack):
+        return self.tick(stack, "RedisBridgeFunction")
+
+    def tick(self, stack, function):
+        name = self.all(stack, "AWS::Lambda::Function")[function]
         answer = self.aws["lambda"].invoke(FunctionName=name, Payload=b"{}")
         said = answer["Payload"].read().decode()
         return {"failed": said} if answer.get("FunctionError") else {}

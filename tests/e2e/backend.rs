@@ -28,6 +28,17 @@ pub struct Settings {
     pub webhook: Option<String>,
     /// The policy file, where it is not the built-in one.
     pub policy: Option<&'static str>,
+    /// Where programs of others keep their tasks, and what goes over the bridge.
+    pub redis: Option<RedisSettings>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    pub url: String,
+    pub drain: &'static str,
+    pub feed: &'static str,
+    pub events: &'static str,
+    pub mirror: &'static str,
 }
 
 impl Settings {

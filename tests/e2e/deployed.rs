@@ -21,19 +21,26 @@ pub struct Deployed {
     keys: Keys,
     /// Dropped, it ends the ticks.
     going: watch::Sender<()>,
-    ticks: JoinHandle<()>,
+    ticks: Vec<JoinHandle<()>>,
 }
 
 impl Backend for Deployed {
     async fn start(settings: &Settings) -> Self {
         let bed = Bed::find();
-        let asked = json!({"parameters": parameters(settings), "policy": settings.policy()});
+        let mut asked = json!({"parameters": parameters(settings), "policy": settings.policy()});
+        if let Some(redis) = &settings.redis {
+            asked["secrets"] = json!({"RedisUrlParameter": redis.url});
+        }
         let made = bed.call("deploy", asked).await;
         let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
         let (stack, url, admin) = (text("stack"), text("url"), text("admin_key"));
         let keys = keys(&url, admin).await;
         let (going, ended) = watch::channel(());
-        let ticks = tokio::spawn(tick(bed.clone(), stack.clone(), ended));
+        let mut ticks =
+            vec![tokio::spawn(tick("sweep", bed.clone(), stack.clone(), ended.clone()))];
+        if settings.redis.is_some() {
+            ticks.push(tokio::spawn(tick("bridge", bed.clone(), stack.clone(), ended)));
+        }
         Self { bed, stack, url, keys, going, ticks }
     }
 
@@ -69,7 +76,9 @@ impl Backend for Deployed {
     async fn stop(self) {
         // Its role goes with the stack: a tick under way would be refused what it may.
         drop(self.going);
-        self.ticks.await.expect("the ticks end by themselves");
+        for ticks in self.ticks {
+            ticks.await.expect("the ticks end by themselves");
+        }
         self.bed.ask("delete", &self.stack).await;
     }
 
@@ -123,7 +132,18 @@ fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
         ("DeletionProtection", "false".to_owned()),
         ("WebhookUrl", settings.webhook.clone().unwrap_or_default()),
     ];
-    BTreeMap::from(parameters)
+    let mut parameters = BTreeMap::from(parameters);
+    if let Some(redis) = &settings.redis {
+        parameters.extend([
+            ("RedisDrain", redis.drain.to_owned()),
+            ("RedisFeed", redis.feed.to_owned()),
+            ("RedisEvents", redis.events.to_owned()),
+            ("RedisMirror", redis.mirror.to_owned()),
+            // The next tick comes sooner than by the minute.
+            ("RedisQuietSeconds", "1".to_owned()),
+        ]);
+    }
+    parameters
 }
 
 /// The template makes one key, and that one makes the others.
@@ -139,9 +159,9 @@ async fn keys(url: &str, admin: String) -> Keys {
 }
 
 /// Until the scenario is over.
-async fn tick(bed: Bed, stack: String, mut ended: watch::Receiver<()>) {
+async fn tick(what: &str, bed: Bed, stack: String, mut ended: watch::Receiver<()>) {
     while tokio::time::timeout(TICK, ended.changed()).await.is_err() {
-        bed.ask("sweep", &stack).await;
+        bed.ask(what, &stack).await;
     }
 }
 

@@ -24,7 +24,15 @@ impl Backend for Embedded {
         fs::write(folder.path().join("watchbill.yaml"), file(settings)).expect("it is ours");
         fs::write(folder.path().join("policy.yaml"), settings.policy()).expect("it is ours");
         // Probes reach what a scenario itself serves.
-        let launch = Launch::quiet(folder.path()).env("PROBE_ALLOW_PRIVATE", "on");
+        let mut launch = Launch::quiet(folder.path()).env("PROBE_ALLOW_PRIVATE", "on");
+        if let Some(redis) = &settings.redis {
+            launch = launch
+                .env("REDIS_URL", &redis.url)
+                .env("REDIS_DRAIN", redis.drain)
+                .env("REDIS_FEED", redis.feed)
+                .env("REDIS_EVENTS", redis.events)
+                .env("REDIS_MIRROR", redis.mirror);
+        }
         let server = Some(launch.start().await);
         Self { launch, server, _folder: folder }
     }

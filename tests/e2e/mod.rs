@@ -9,4 +9,4 @@ mod embedded;
 mod process;
 mod scenarios;
 
-use backend::{Backend, Settings, World};
+use backend::{Backend, RedisSettings, Settings, World};

@@ -18,6 +18,8 @@ use crate::home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};
 const NAME: &str = "redis";
 /// Rows of one page of a list.
 const PAGE: usize = 200;
+/// Events looked through for one of our own.
+const NEWEST: usize = 20;
 
 /// The bundle over its core.
 pub struct CoreHome {
@@ -38,6 +40,13 @@ impl CoreHome {
 
     fn tenant(&self) -> &TenantId {
         &self.caller.tenant
+    }
+
+    /// The last event that can be found again by its time.
+    async fn newest(&self) -> Result<Option<EventId>, HomeError> {
+        let page = self.core.events(self.tenant(), &EventFilter::default(), NEWEST, None).await?;
+        let ids = page.events.into_iter().map(|event| event.event_id);
+        Ok(ids.into_iter().find(|id| id.millis().is_some()))
     }
 
     /// Every page of an agent's tasks that are assigned, and perhaps of one type.
@@ -136,7 +145,12 @@ impl Home for CoreHome {
         let events = self.core.events_from(self.tenant(), &filter, &mut at, most, wait).await?;
         // Ids of others can't be found again by their time.
         let own = events.iter().rev().find(|event| event.event_id.millis().is_some());
-        let reached = own.map(|event| event.event_id.clone()).or_else(|| after.cloned());
+        let mut reached = own.map(|event| event.event_id.clone()).or_else(|| after.cloned());
+        if reached.is_none() {
+            // Else what happens before the next look would be passed over by whoever looks
+            // from then on: a function's next round.
+            reached = self.newest().await?;
+        }
         *place = Some((reached.clone(), at));
         Ok(Followed { events: events.into_iter().map(EventView::from).collect(), reached })
     }

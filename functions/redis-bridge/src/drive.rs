@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -88,18 +89,60 @@ impl Until {
     }
 }
 
+/// Whether anything is going on, over all directions.
+#[derive(Default)]
+pub(crate) struct Activity {
+    /// Directions that are in the midst of a step.
+    stepping: AtomicUsize,
+    /// Steps so far after which there was more to do.
+    moves: AtomicUsize,
+}
+
+/// Between two looks at the activity.
+const GLANCE: Duration = Duration::from_millis(100);
+
+impl Activity {
+    async fn step(&self, direction: &mut dyn Direction) -> Result<Pace, Trouble> {
+        self.stepping.fetch_add(1, Ordering::Relaxed);
+        let done = step(direction).await;
+        if matches!(done, Ok(Pace::On)) {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stepping.fetch_sub(1, Ordering::Relaxed);
+        done
+    }
+
+    /// Returns once nothing has moved for so long, and nobody is in the midst of a step: one
+    /// that takes long is at work.
+    pub async fn is_quiet_for(&self, clock: &dyn Clock, quiet: Duration) {
+        let (mut moves, mut since) = (0, clock.monotonic());
+        loop {
+            clock.sleep(GLANCE.min(quiet)).await;
+            let now = (self.moves.load(Ordering::Relaxed), clock.monotonic());
+            if now.0 != moves {
+                (moves, since) = now;
+            }
+            let idle = self.stepping.load(Ordering::Relaxed) == 0;
+            if idle && now.1.saturating_sub(since) >= quiet {
+                return;
+            }
+        }
+    }
+}
+
 /// Takes a direction's steps until the end.
 pub(crate) async fn drive(
     mut direction: Box<dyn Direction>,
     sides: Sides,
     figures: Arc<Figures>,
+    activity: Arc<Activity>,
     mut until: Until,
 ) {
     let clock = sides.clock.clone();
     let wake = direction.woken_by();
     let mut failures = 0;
     while !until.is_over(&*clock) {
-        let trouble = match step(&mut *direction).await {
+        let trouble = match activity.step(&mut *direction).await {
             Ok(pace) => {
                 failures = 0;
                 figures.set_trouble(direction.name(), None);

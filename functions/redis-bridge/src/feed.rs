@@ -48,8 +48,6 @@ struct Handed {
     held_at: Duration,
     /// When it was put into the queue, this time.
     offered_at: Duration,
-    /// The agent is written in its long form.
-    long_name: bool,
 }
 
 /// What stands with the peer, shared by who hands over and who watches.
@@ -118,7 +116,7 @@ impl Feeder {
         self.sides.peer.offer(&[self.offer_of(task, long_name)]).await?;
         self.figures.fed.fetch_add(1, Ordering::Relaxed);
         let now = self.sides.clock.monotonic();
-        let handed = Handed { held_at: now, offered_at: now, long_name };
+        let handed = Handed { held_at: now, offered_at: now };
         self.handed().insert(task.task_id.clone(), handed);
         Ok(true)
     }
@@ -239,7 +237,10 @@ impl Feed {
         let task: Map<String, Value> = serde_json::from_str(&data).unwrap_or_default();
         let error = task.get("error").and_then(Value::as_str).map(str::to_owned);
         match Status::parse(&status).unwrap_or(Status::Assigned) {
-            Status::Pending | Status::Assigned => self.unbegun(id).await,
+            Status::Pending | Status::Assigned => {
+                let name = task.get("assigned_to").and_then(Value::as_str).unwrap_or_default();
+                self.unbegun(id, name).await
+            }
             Status::InProgress => self.keep(id).await,
             Status::Completed => {
                 let result = task.get("metadata").and_then(|metadata| metadata.get("result"));
@@ -296,8 +297,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Nobody has begun it yet.
-    async fn unbegun(&self, id: &TaskId) -> Result<(), Trouble> {
+    /// Nobody has begun it yet. `name`: the agent as it is written there.
+    async fn unbegun(&self, id: &TaskId, name: &str) -> Result<(), Trouble> {
         self.keep(id).await?;
         let now = self.sides().clock.monotonic();
         let Some(handed) = self.feeder.handed().get(id).cloned() else { return Ok(()) };
@@ -306,11 +307,12 @@ impl Feed {
         }
         let Some(task) = self.task(id).await? else { return Ok(()) };
         // Workers put back what is not for their exact name, and both spellings occur.
-        let offer = self.feeder.offer_of(&task, !handed.long_name);
+        let long_name = name != task.assigned_to.long_name();
+        let offer = self.feeder.offer_of(&task, long_name);
         self.sides().peer.offer_again(&offer).await?;
         self.feeder.figures.fed_again.fetch_add(1, Ordering::Relaxed);
         if let Some(known) = self.feeder.handed().get_mut(id) {
-            *known = Handed { offered_at: now, long_name: !handed.long_name, ..handed };
+            *known = Handed { offered_at: now, ..handed };
         }
         Ok(())
     }

@@ -46,7 +46,8 @@ pub struct EventOfPeer {
 #[derive(Clone, Debug, Default)]
 pub struct Followed {
     pub events: Vec<EventView>,
-    /// The event after which reading goes on; nothing where none was named and nothing came.
+    /// The event after which reading goes on; nothing where none was named, and none came or
+    /// is known from before.
     pub reached: Option<EventId>,
 }
 

@@ -7,7 +7,7 @@
 //! - `feed`: our tasks for the peer's workers. `inward`: the peer's events.
 //! - `domains`: a domain's list, and its entry in the registry.
 //! - `tend`: looks at the connection, and at what may have been missed.
-//! - `report`: what the bridge tells of itself.
+//! - `report`: what the bridge tells of itself. `aws`: the bridge as a function on Lambda.
 //!
 //! The peer's side is the port [`Peer`]. Nothing here keeps state of its own that counts: what
 //! was taken stands in leases there, what was accepted stands in the bundle, and how far the
@@ -15,6 +15,9 @@
 //!
 //! How to add a direction: a type that is `drive::Direction`, a setting, and its
 //! line in `Bridge::directions`.
+
+#[cfg(feature = "lambda")]
+pub mod aws;
 
 mod core_home;
 mod domains;
@@ -33,6 +36,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use watchbill_core::domain::Agent;
 use watchbill_core::ports::{Clock, Entropy, Peer};
 
 pub use core_home::CoreHome;
@@ -40,7 +44,7 @@ pub use home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};
 pub use report::{Figures, Link, Report};
 pub use settings::{BadSetting, Drain, Feed, NAMES, Settings};
 
-use drive::{Direction, Until, drive};
+use drive::{Activity, Direction, Until, drive};
 
 /// What the bridge works with.
 #[derive(Clone)]
@@ -61,6 +65,10 @@ pub struct Bridge {
     figures: Arc<Figures>,
 }
 
+/// The agents whose work is built, where there is no bundle to ask: beside functions. A test
+/// holds it and the bundle's own list together.
+pub const BUILT: &[Agent] = &[Agent::Ops];
+
 /// The workers that a domain names in its entry of the registry.
 const WORKERS: &[&str] = &["docker", "ci", "infra"];
 
@@ -75,22 +83,39 @@ impl Bridge {
 
     /// Works until it is stopped: every direction that is on, and a look at the connection.
     pub async fn run(&self, stopped: watch::Receiver<bool>) {
-        self.work(Until { stopped, deadline: None }, true).await;
+        self.work(Until { stopped, deadline: None }, true, Arc::default()).await;
     }
 
     /// Works for a bounded time, as a function on a schedule: what needs no standing
-    /// connection. Nothing is listened to, and no heart beats.
-    pub async fn round(&self, lasts: Duration) -> Report {
-        let (_stop, stopped) = watch::channel(false);
-        let deadline = Some(self.sides.clock.monotonic() + lasts);
-        self.work(Until { stopped, deadline }, false).await;
+    /// connection. Nothing is listened to, and no heart beats. It ends before where nothing
+    /// has moved for `quiet`.
+    pub async fn round(&self, lasts: Duration, quiet: Option<Duration>) -> Report {
+        let (stop, stopped) = watch::channel(false);
+        let clock = self.sides.clock.clone();
+        let deadline = Some(clock.monotonic() + lasts);
+        let activity = Arc::<Activity>::default();
+        let work = self.work(Until { stopped, deadline }, false, activity.clone());
+        let watched = async {
+            match quiet {
+                Some(quiet) => activity.is_quiet_for(&*clock, quiet).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut work => {}
+            () = watched => {
+                stop.send_replace(true);
+                work.await;
+            }
+        }
         self.report()
     }
 
-    async fn work(&self, until: Until, standing: bool) {
+    async fn work(&self, until: Until, standing: bool, activity: Arc<Activity>) {
         let driven = self.directions(standing).into_iter().map(|direction| {
             let (sides, figures) = (self.sides.clone(), self.figures.clone());
-            tokio::spawn(drive(direction, sides, figures, until.clone()))
+            tokio::spawn(drive(direction, sides, figures, activity.clone(), until.clone()))
         });
         for ended in join_all(driven.collect::<Vec<_>>()).await {
             if let Err(error) = ended {

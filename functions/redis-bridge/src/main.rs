@@ -1,11 +1,18 @@
-//! The Redis bridge on Lambda, by its schedule.
+//! The Redis bridge on Lambda, by the minute's schedule.
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::serve_events;
+use std::sync::Arc;
+
+use watchbill_adapters_aws::{config::Setup, lambda::serve_rounds};
 use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_redis_bridge::aws::Rounds;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let _setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    serve_events(|_tick: serde_json::Value| async { Ok(()) }).await
+    let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
+    let rounds = Arc::new(Rounds::new(&setup).await?);
+    serve_rounds(&setup, move |lasts| {
+        let rounds = rounds.clone();
+        async move { rounds.run(lasts).await }
+    })
+    .await
 }

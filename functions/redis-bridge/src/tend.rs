@@ -32,6 +32,8 @@ pub(crate) struct Tend {
     sides: Sides,
     figures: Arc<Figures>,
     settings: Arc<Settings>,
+    /// Of bridges before this one on the same connection.
+    moved_aside: u64,
     compared: Every,
     summed: Every,
     approvals: Every,
@@ -56,6 +58,7 @@ impl Every {
 impl Tend {
     pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>) -> Self {
         Self {
+            moved_aside: sides.peer.moved_aside(),
             sides,
             figures,
             settings,
@@ -145,7 +148,8 @@ impl Tend {
         }
         if self.settings.drain.is_some() || !self.settings.feed.is_empty() {
             self.figures.depth.store(self.sides.peer.depth().await?, Ordering::Relaxed);
-            self.figures.moved_aside.store(self.sides.peer.moved_aside(), Ordering::Relaxed);
+            let aside = self.sides.peer.moved_aside().saturating_sub(self.moved_aside);
+            self.figures.moved_aside.store(aside, Ordering::Relaxed);
         }
         Ok(())
     }

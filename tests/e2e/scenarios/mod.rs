@@ -6,6 +6,7 @@ pub mod events;
 pub mod governance;
 pub mod notices;
 pub mod redaction;
+pub mod redis;
 pub mod sla;
 pub mod tasks;
 pub mod workers;
@@ -59,6 +60,9 @@ macro_rules! run_scenarios {
             ]
             redaction [
                 no_secret_is_shown_told_or_logged
+            ]
+            redis [
+                tasks_of_a_queue_are_finished_there
             ]
             sla [
                 marks_are_noticed_while_it_waits_for_approval

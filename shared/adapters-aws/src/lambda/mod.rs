@@ -4,6 +4,7 @@
 //! - `lane`: messages of a lane, each handled in a task of its own.
 //! - `feed`: changes from the table's stream, in order.
 //! - `events`: events one at a time. `tick`: the schedule. `notices`: the notify lane.
+//! - `rounds`: the schedule of work that may fill the function's time.
 //! - `log`: the log, and metrics in CloudWatch's embedded format.
 //!
 //! Failures are reported for each message or from a place in the stream on, so that what was
@@ -15,6 +16,7 @@ mod feed;
 mod lane;
 mod log;
 mod notices;
+mod rounds;
 mod tick;
 
 use std::pin::Pin;
@@ -29,6 +31,7 @@ pub use feed::{BatchAnswer, Feed, FeedHandler, serve_feed};
 pub use lane::{Lane, LaneHandler, Message};
 pub use log::{Metric, Unit, emit, start_log};
 pub use notices::{NoticeHandler, serve_notices};
+pub use rounds::serve_rounds;
 pub use tick::{Found, serve_tick};
 
 type Answer<A> = Pin<Box<dyn Future<Output = Result<A, Diagnostic>> + Send>>;

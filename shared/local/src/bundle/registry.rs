@@ -47,3 +47,14 @@ pub fn agents(ops: OpsPorts) -> Vec<Arc<dyn TaskAgent>> {
         Arc::new(OpsCycle),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_redis_bridge_beside_functions_knows_the_same_agents() {
+        let here: Vec<Agent> = AGENTS.into_iter().filter(|agent| works(*agent)).collect();
+        assert_eq!(watchbill_redis_bridge::BUILT, here);
+    }
+}

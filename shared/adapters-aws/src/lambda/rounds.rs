@@ -1,0 +1,30 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Metric, emit, serve, time_left};
+use crate::config::Setup;
+
+/// What a round leaves of its function's time, for what is in the midst of a step at its end.
+const LEFT: Duration = Duration::from_secs(10);
+
+/// Serves the schedule with work that may fill the function's time: how long it may take is
+/// told, and what it has to tell is sent as metrics.
+pub async fn serve_rounds<F, Fut>(setup: &Setup, work: F) -> anyhow::Result<()>
+where
+    F: Fn(Duration) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Vec<Metric>> + Send + 'static,
+{
+    let (stack, clock) = (Arc::<str>::from(setup.stack()), setup.clock.clone());
+    serve(move |_tick: Value, context| {
+        let (work, stack, clock) = (work.clone(), stack.clone(), clock.clone());
+        async move {
+            let lasts = time_left(&context, clock.now()).saturating_sub(LEFT);
+            let metrics = work(lasts).await;
+            emit(&stack, clock.now(), &metrics);
+            Ok(Value::Null)
+        }
+    })
+    .await
+}
