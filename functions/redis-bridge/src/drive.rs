@@ -181,14 +181,12 @@ async fn step(direction: &mut dyn Direction) -> Result<Pace, Trouble> {
 fn tell(direction: &'static str, trouble: &Trouble, figures: &Figures) {
     let text = trouble.to_string();
     let news = figures.set_trouble(direction, Some(text.clone()));
-    match trouble {
-        Trouble::Peer(PeerError::Away(_)) => {
-            if figures.set_link(Link::Unreachable(text.clone())) {
-                tracing::warn!("redis: {text}; it is tried again");
-            }
-        }
-        _ if news => tracing::warn!("redis {direction}: {text}"),
-        _ => {}
+    let news = match trouble {
+        Trouble::Peer(PeerError::Away(_)) => figures.set_link(Link::Unreachable(text.clone())),
+        _ => news,
+    };
+    if news {
+        tracing::warn!("redis {direction}: {text}");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use watchbill_core::domain::{Agent, TaskType, TenantId};
+use watchbill_core::domain::{Agent, TenantId};
+pub use watchbill_wire::settings::Feed;
+use watchbill_wire::settings::{fed_agent, words};
 
 /// A setting that can't be as it is: which, with which value, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -21,28 +23,6 @@ pub enum Drain {
     Agents(BTreeSet<Agent>),
     /// Nobody's any more: what was taken is finished and written back.
     Finish,
-}
-
-/// Which of our tasks a peer's workers run.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Feed {
-    pub types: BTreeSet<TaskType>,
-    pub agents: BTreeSet<Agent>,
-    /// Agents that were written in their long form (`dev_agent`): the peer's worker calls
-    /// itself so.
-    pub long_names: BTreeSet<Agent>,
-    /// Nothing more is handed over; what was comes home.
-    pub finish: bool,
-}
-
-impl Feed {
-    pub fn is_empty(&self) -> bool {
-        self.types.is_empty() && self.agents.is_empty() && !self.finish
-    }
-
-    pub fn wants(&self, task_type: TaskType, agent: Agent) -> bool {
-        self.types.contains(&task_type) || self.agents.contains(&agent)
-    }
 }
 
 /// The directions of the bridge.
@@ -85,19 +65,20 @@ impl Settings {
             settings.drain = drain(&value)?;
         }
         if let Some(value) = said("REDIS_FEED") {
-            settings.feed = feed(&value)?;
+            settings.feed =
+                Feed::read(&value).map_err(|problem| wrong("REDIS_FEED", &value, problem))?;
         }
-        for word in words("REDIS_EVENTS", said("REDIS_EVENTS"), &["in", "out"])? {
+        for word in some_of("REDIS_EVENTS", said("REDIS_EVENTS"), &["in", "out"])? {
             *(if word == "in" { &mut settings.events_in } else { &mut settings.events_out }) = true;
         }
-        for word in words("REDIS_MIRROR", said("REDIS_MIRROR"), &["approvals", "cost"])? {
+        for word in some_of("REDIS_MIRROR", said("REDIS_MIRROR"), &["approvals", "cost"])? {
             let mirror = match &*word {
                 "approvals" => &mut settings.mirror_approvals,
                 _ => &mut settings.mirror_cost,
             };
             *mirror = true;
         }
-        settings.domains.extend(words("REDIS_DOMAINS", said("REDIS_DOMAINS"), &["devops"])?);
+        settings.domains.extend(some_of("REDIS_DOMAINS", said("REDIS_DOMAINS"), &["devops"])?);
         if let Some(value) = said("REDIS_BULLMQ") {
             let problem = "this build is no worker of BullMQ queues; leave it out".to_owned();
             return Err(BadSetting { name: "REDIS_BULLMQ", value, problem });
@@ -111,22 +92,21 @@ impl Settings {
     }
 }
 
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|word| !word.is_empty())
+fn wrong(name: &'static str, value: &str, problem: String) -> BadSetting {
+    BadSetting { name, value: value.to_owned(), problem }
 }
 
-fn words(
+fn some_of(
     name: &'static str,
     value: Option<String>,
     known: &[&str],
 ) -> Result<Vec<String>, BadSetting> {
     let Some(value) = value else { return Ok(Vec::new()) };
-    let found: Vec<String> =
-        list(&value).filter(|word| *word != "off").map(str::to_owned).collect();
+    let found: Vec<String> = words(&value).into_iter().filter(|word| word != "off").collect();
     match found.iter().find(|word| !known.contains(&word.as_str())) {
         Some(odd) => {
             let problem = format!("'{odd}' is not known here; use {}, or off", known.join(", "));
-            Err(BadSetting { name, value, problem })
+            Err(wrong(name, &value, problem))
         }
         None => Ok(found),
     }
@@ -139,48 +119,15 @@ fn drain(value: &str) -> Result<Option<Drain>, BadSetting> {
         "finish" => return Ok(Some(Drain::Finish)),
         _ => {}
     }
-    let agents =
-        list(value).map(|word| agent("REDIS_DRAIN", value, word)).collect::<Result<_, _>>()?;
+    let agents = words(value).iter().map(|word| fed_agent(word)).collect::<Result<_, _>>();
+    let agents = agents.map_err(|problem| wrong("REDIS_DRAIN", value, problem))?;
     Ok(Some(Drain::Agents(agents)))
-}
-
-fn feed(value: &str) -> Result<Feed, BadSetting> {
-    let mut feed = Feed { finish: value.trim() == "finish", ..Feed::default() };
-    if feed.finish {
-        return Ok(feed);
-    }
-    for word in list(value).filter(|word| *word != "off") {
-        if let Some(name) = word.strip_prefix("agent:") {
-            let agent = agent("REDIS_FEED", value, name)?;
-            feed.agents.insert(agent);
-            if name == agent.long_name() {
-                feed.long_names.insert(agent);
-            }
-            continue;
-        }
-        let task_type = TaskType::parse(word).ok().filter(|one| *one != TaskType::OpsCycle);
-        feed.types.insert(task_type.ok_or_else(|| BadSetting {
-            name: "REDIS_FEED",
-            value: value.to_owned(),
-            problem: format!(
-                "'{word}' is no type of task; use types such as bugfix, or agents as agent:dev"
-            ),
-        })?);
-    }
-    Ok(feed)
-}
-
-fn agent(name: &'static str, value: &str, word: &str) -> Result<Agent, BadSetting> {
-    let known = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops];
-    Agent::parse(word).ok().filter(|agent| known.contains(agent)).ok_or_else(|| BadSetting {
-        name,
-        value: value.to_owned(),
-        problem: format!("'{word}' is no agent; use ops, dev, faq or devops"),
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use watchbill_core::domain::TaskType;
+
     use super::*;
 
     fn read(pairs: &[(&'static str, &str)]) -> Result<Settings, String> {

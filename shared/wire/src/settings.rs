@@ -11,8 +11,10 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Priority, TaskType, parse_span};
 use watchbill_core::service::OnFailure;
 
+mod feed;
 mod reputation;
 
+pub use feed::{Feed, fed_agent};
 pub use reputation::{DecayForm, ReputationForm};
 
 /// The environment, as a map so that tests can bring their own. It wins over files.
@@ -132,7 +134,9 @@ impl RulesForm {
                 TaskType::parse(&task_type).map_err(|e| SettingError::new("external_types", e))?;
             rules.external_types.insert(task_type);
         }
-        leave_fed(&mut rules, env)?;
+        if let Some(fed) = env.get("REDIS_FEED") {
+            Feed::read(fed).map_err(|e| SettingError::new("REDIS_FEED", e))?.leave(&mut rules);
+        }
         self.set_approvals(&mut rules, env, approve_own)?;
         span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
         span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
@@ -207,20 +211,6 @@ pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingErr
     };
     let fault = || SettingError::new(name, format!("'{text}': use restrict, deny or allow"));
     OnFailure::parse(text).ok_or_else(fault)
-}
-
-/// What a Redis bridge feeds to a peer's workers is left to workers outside, wherever that
-/// bridge runs: `REDIS_FEED=bugfix,agent:dev`.
-fn leave_fed(rules: &mut Rules, env: &Env) -> Result<(), SettingError> {
-    let fed = env.get("REDIS_FEED").map(|list| words(list)).unwrap_or_default();
-    for word in fed.iter().filter(|word| !["off", "finish"].contains(&word.as_str())) {
-        let wrong = |fault: &dyn Display| SettingError::new("REDIS_FEED", fault);
-        match word.strip_prefix("agent:") {
-            Some(name) => rules.external.insert(Agent::parse(name).map_err(|e| wrong(&e))?),
-            None => rules.external_types.insert(TaskType::parse(word).map_err(|e| wrong(&e))?),
-        };
-    }
-    Ok(())
 }
 
 /// The words of a list with commas.
