@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
 use watchbill_core::domain::{ApprovalId, EventId, TaskId};
-use watchbill_core::ports::{Cost, PeerMessage, PeerTask, Wrote};
+use watchbill_core::ports::{Cost, PeerMessage, PeerTask};
 use watchbill_wire::redis::{approval_for_peer, event_for_peer, is_decided};
 use watchbill_wire::{EventView, TaskView};
 
@@ -167,16 +167,8 @@ impl Out {
             }
         }
         let wrote = self.sides.peer.write(&writes).await?;
-        self.count(&wrote);
+        self.figures.count(&wrote);
         Ok(())
-    }
-
-    fn count(&self, wrote: &[Wrote]) {
-        let of = |kind: Wrote| wrote.iter().filter(|one| **one == kind).count();
-        let lost = of(Wrote::Lost);
-        self.figures.add(&self.figures.written, of(Wrote::Written) + lost);
-        self.figures.add(&self.figures.lost_there, lost);
-        self.figures.add(&self.figures.refused, of(Wrote::Foreign));
     }
 
     async fn write_domains(&self, tasks: &BTreeMap<TaskId, TaskView>) -> Result<(), Trouble> {
@@ -187,7 +179,7 @@ impl Out {
             }
             let write = domain_write(&self.sides, task).await?;
             let wrote = self.sides.peer.write_result(domain, &write).await?;
-            self.count(&[wrote]);
+            self.figures.count(&[wrote]);
         }
         Ok(())
     }

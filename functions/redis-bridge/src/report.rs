@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use watchbill_core::ports::Wrote;
 
 /// How the connection stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +72,15 @@ pub struct Report {
 impl Figures {
     pub fn add(&self, counter: &AtomicU64, n: usize) {
         counter.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    /// What came of writing back.
+    pub fn count(&self, wrote: &[Wrote]) {
+        let of = |kind: Wrote| wrote.iter().filter(|one| **one == kind).count();
+        let lost = of(Wrote::Lost);
+        self.add(&self.written, of(Wrote::Written) + lost);
+        self.add(&self.lost_there, lost);
+        self.add(&self.refused, of(Wrote::Foreign));
     }
 
     /// True where the connection came or went by it.

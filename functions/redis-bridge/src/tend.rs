@@ -103,7 +103,7 @@ impl Tend {
                 PeerTask::Unreadable(_) => None,
             })
             .collect();
-        self.sides.peer.write(&writes).await?;
+        self.figures.count(&self.sides.peer.write(&writes).await?);
         Ok(self.sides.peer.forget(&names).await?)
     }
 
