@@ -7,7 +7,7 @@ that the bridge must survive. This one is as strict and has the same faults.
     orchestrator.py publish  --count N [--type T] [--priority P] [--agent A] [--wait S] [--quiet]
     orchestrator.py listen   --seconds S [--types a,b]
     orchestrator.py tell     --count N [--type T]
-    orchestrator.py work     --name NAME --seconds S [--fail] [--die-after N]
+    orchestrator.py work     --name NAME --seconds S [--fail]
 
 Each prints JSON, one object a line, and the word "ready" where others wait for it.
 """
@@ -228,7 +228,6 @@ def work(client, args):
     the set of what is worked on."""
     ready()
     until = time.monotonic() + args.seconds
-    taken = 0
     while time.monotonic() < until:
         task = client.dequeue()
         if task is None:
@@ -238,9 +237,6 @@ def work(client, args):
             client.redis.zadd(QUEUE, {task.task_id: SCORES[task.priority]})
             time.sleep(0.02)
             continue
-        taken += 1
-        if args.die_after and taken >= args.die_after:
-            os._exit(9)
         task.status, task.started_at = "in_progress", now()
         client.update(task)
         client.tell("task.started", args.name, {"task_id": task.task_id}, task.task_id, task.trace_id)
@@ -270,7 +266,6 @@ def main():
     parser.add_argument("--wait", type=float, default=0.0)
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--fail", action="store_true")
-    parser.add_argument("--die-after", type=int, default=0)
     args = parser.parse_args()
     if args.type is None:
         args.type = "deploy.succeeded" if args.command == "tell" else "monitor"
