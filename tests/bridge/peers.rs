@@ -195,6 +195,31 @@ async fn a_thousand_events_go_once_each_way_and_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_events_go_out_once_too() {
+    let world = World::start(&[("REDIS_EVENTS", "out")]).await;
+    let url = world.url();
+    world.health_until("connected", |health| health["redis"] == "connected").await;
+    let hearing = Peer::ready(ORCHESTRATOR, &url, &["listen", "--seconds", "8"]).await;
+    // More than goes in one step, with the copy that each has; they come to one page.
+    world.redis.freeze();
+    for n in 0..40 {
+        let payload = json!({"n": n, "text": "x".repeat(80_000)});
+        let event =
+            json!({"event_type": "deploy.failed", "source_agent": "ops", "payload": payload});
+        world.agent.post("/events/publish", event).await.ok();
+    }
+    world.events().await;
+    world.redis.thaw();
+    let heard = hearing.ended().await;
+    let failed = heard.iter().filter(|event| event["event"]["event_type"] == "deploy.failed");
+    let mut numbers: Vec<u64> =
+        failed.map(|event| event["event"]["payload"]["n"].as_u64().expect("a number")).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gates_hold_for_drained_tasks_and_approvals_are_mirrored() {
     let settings = [("REDIS_DRAIN", "ops"), ("REDIS_MIRROR", "approvals,cost")];
     let world = World::start(&settings).await;

@@ -34,6 +34,8 @@ const PAGE: usize = 512;
 const WAIT: Duration = Duration::from_millis(500);
 /// Between two looks where nobody does, and each is paid for.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Bytes that are published in one step.
+const AT_ONCE: usize = 1024 * 1024;
 /// Before the type in a channel's name, and the channel that gets a copy of all.
 const CHANNEL: &str = "orchestrator:events:";
 
@@ -216,7 +218,8 @@ impl Out {
         Ok(())
     }
 
-    /// The last step of a page: the events, and the cursor behind them.
+    /// The last step of a page: the events, and the cursor behind them. In several steps where
+    /// they are large, because nobody else is served meanwhile.
     async fn publish(
         &mut self,
         events: &[EventView],
@@ -225,31 +228,49 @@ impl Out {
         reached: Option<EventId>,
     ) -> Result<(), Trouble> {
         let Some(reached) = reached else { return Ok(()) };
-        let told = events.iter().filter(|event| self.is_told(event, tasks));
-        let messages: Vec<PeerMessage> = told
-            .filter_map(|event| Some((event, event_for_peer(event)?)))
-            .flat_map(|(event, text)| {
-                let own = PeerMessage {
+        self.cursor = Cursor::At(at);
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        for event in events {
+            let text = self.is_told(event, tasks).then(|| event_for_peer(event)).flatten();
+            if let Some(text) = text {
+                bytes += 2 * text.len();
+                messages.push(PeerMessage {
                     channel: format!("{CHANNEL}{}", event.event_type),
                     text: text.clone(),
-                };
-                [own, PeerMessage { channel: format!("{CHANNEL}*"), text }]
-            })
-            .collect();
-        let name = self.cursor_name();
-        let from = at.as_ref().map(EventId::as_str);
-        let moved = self.sides.peer.publish(&name, from, reached.as_str(), &messages).await?;
-        if !moved {
-            self.cursor = Cursor::Unknown;
-            return Ok(());
+                });
+                messages.push(PeerMessage { channel: format!("{CHANNEL}*"), text });
+            }
+            // Others' ids are no place to go on from.
+            if bytes > AT_ONCE && event.event_id.millis().is_some() {
+                if !self.tell(&event.event_id, &messages).await? {
+                    return Ok(());
+                }
+                (messages, bytes) = (Vec::new(), 0);
+            }
         }
-        self.figures.add(&self.figures.events_out, messages.len() / 2);
-        if let Some(last) = events.last() {
+        if self.tell(&reached, &messages).await?
+            && let Some(last) = events.last()
+        {
             let lag = self.sides.clock.now().since(last.timestamp).as_millis();
             self.figures.lag_ms.store(lag as u64, Ordering::Relaxed);
         }
-        self.cursor = Cursor::At(Some(reached));
         Ok(())
+    }
+
+    /// False where another was faster: the cursor is to be read again.
+    async fn tell(&mut self, to: &EventId, messages: &[PeerMessage]) -> Result<bool, Trouble> {
+        let name = self.cursor_name();
+        let from = match &self.cursor {
+            Cursor::At(Some(at)) => Some(at.as_str()),
+            Cursor::At(None) | Cursor::Unknown => None,
+        };
+        if !self.sides.peer.publish(&name, from, to.as_str(), messages).await? {
+            self.cursor = Cursor::Unknown;
+            return Ok(false);
+        }
+        self.figures.add(&self.figures.events_out, messages.len() / 2);
+        self.cursor = Cursor::At(Some(to.clone()));
+        Ok(true)
     }
 
     /// All events where they go out; else those of the tasks that came from there. That such
