@@ -116,7 +116,7 @@ async fn a_task_that_has_an_id_keeps_it() {
     assert_eq!(got.json()["task"]["payload"]["n"], 1);
 
     let with_key = post(body("task-2", 1)).header("Idempotency-Key", "k").of(&api).await;
-    assert_eq!(with_key.problem(400)["errors"][0]["field"], "task_id");
+    assert_eq!(with_key.problem(409)["title"], "Conflict");
     for bad in ["", ".", "..", "a\nb", &"x".repeat(129), "ghp_CANARY0123456789abcdefghij"] {
         let problem = post(body(bad, 1)).of(&api).await.problem(400);
         assert_eq!(problem["errors"][0]["field"], "task_id", "{bad}");

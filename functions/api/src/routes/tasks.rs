@@ -190,7 +190,7 @@ async fn create(mut req: Req) -> Answer {
         (Identity::Fresh, Some(id)) => Identity::Given(id),
         (_, Some(_)) => {
             let why = "'task_id' and 'Idempotency-Key' each say which task it is: send one of them";
-            return Err(Fault::field("task_id", why));
+            return Err(Fault::conflict(why));
         }
     };
     let new = task.into_new_task(req.caller(), req.trace_id(), identity);

@@ -11,7 +11,7 @@ use watchbill_wire::settings::Env;
 /// What can be said of the bridge on the command line; the environment says the same.
 #[derive(Args, Clone, Debug, Default)]
 pub struct BridgeArgs {
-    /// The Redis: redis://[user:password@]host[:port][/database]; rediss:// with TLS,
+    /// The Redis, such as redis://user:password@host:6379/0; rediss:// with TLS,
     /// redis+sentinel:// and redis+cluster:// see docs/redis.md. A password is better kept in
     /// REDIS_URL, where it is in no list of processes
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
