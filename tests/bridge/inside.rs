@@ -11,7 +11,7 @@ use watchbill_adapters_host::clock::SystemClock;
 use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_adapters_net::redis_peer::{RedisOptions, RedisPeer};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, Priority, Status, TaskId, TaskType, TenantId};
+use watchbill_core::domain::{Agent, Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
 use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock, Topic};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
@@ -170,6 +170,36 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     stop.send(true).expect("it runs");
     moved_until!(clock, "ended", {
         // Waits in memory end by a wake-up alone.
+        inside.core.wake().wake(&Topic::Ledger(TenantId::default()));
+        running.is_finished()
+    });
+}
+
+#[tokio::test]
+async fn what_was_cancelled_here_is_not_put_there_again() {
+    let clock = Arc::new(FakeClock::default());
+    let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
+    let mut inside = Inside::new(clock.clone(), Settings { feed, ..Settings::default() }).await;
+    let id = inside.core.create_task(bugfix()).await.expect("it is accepted").task.task.id;
+    let (stop, stopped) = watch::channel(false);
+    let bridge = inside.bridge.clone();
+    let running = tokio::spawn(async move { bridge.run(stopped).await });
+    moved_until!(clock, "handed over", inside.queued().await == [id.to_string()]);
+    let mut take = redis::cmd("ZPOPMIN");
+    let _: Vec<(String, f64)> =
+        take.arg(QUEUE).query_async(&mut inside.client).await.expect("redis answers");
+    // Nothing is recorded here, so the events don't tell the bridge of it.
+    let tenant = TenantId::default();
+    let person = Caller { name: "alex".to_owned(), role: Role::Admin, tenant };
+    inside.core.cancel_task(&person, &id, None).await.expect("it is cancelled");
+    for _ in 0..2 * 120 {
+        clock.advance(STEP);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(inside.queued().await, Vec::<String>::new());
+    assert_eq!(inside.bridge.report().fed_again, 0);
+    stop.send(true).expect("it runs");
+    moved_until!(clock, "ended", {
         inside.core.wake().wake(&Topic::Ledger(TenantId::default()));
         running.is_finished()
     });

@@ -48,29 +48,6 @@ impl CoreHome {
         let ids = page.events.into_iter().map(|event| event.event_id);
         Ok(ids.into_iter().find(|id| id.millis().is_some()))
     }
-
-    /// Every page of an agent's tasks that are assigned, and perhaps of one type.
-    async fn assigned(
-        &self,
-        agent: Agent,
-        task_type: Option<TaskType>,
-    ) -> Result<Vec<TaskView>, HomeError> {
-        let filter = TaskFilter {
-            status: Some(Status::Assigned),
-            agent: Some(agent),
-            task_type,
-            ..Default::default()
-        };
-        let (mut tasks, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = self.core.tasks(self.tenant(), &filter, PAGE, cursor).await?;
-            tasks.extend(page.entries.into_iter().map(TaskView::from));
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(tasks);
-            }
-        }
-    }
 }
 
 impl From<ServiceError> for HomeError {
@@ -173,17 +150,26 @@ impl Home for CoreHome {
         Ok(())
     }
 
-    async fn waiting_outside(&self, agent: Agent) -> Result<Vec<TaskView>, HomeError> {
-        let rules = self.core.rules();
-        if rules.external.contains(&agent) {
-            return self.assigned(agent, None).await;
+    async fn assigned(
+        &self,
+        agent: Agent,
+        task_type: Option<TaskType>,
+    ) -> Result<Vec<TaskView>, HomeError> {
+        let filter = TaskFilter {
+            status: Some(Status::Assigned),
+            agent: Some(agent),
+            task_type,
+            ..Default::default()
+        };
+        let (mut tasks, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.core.tasks(self.tenant(), &filter, PAGE, cursor).await?;
+            tasks.extend(page.entries.into_iter().map(TaskView::from));
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(tasks);
+            }
         }
-        // The others of this agent's types run here.
-        let mut waiting = Vec::new();
-        for task_type in &rules.external_types {
-            waiting.extend(self.assigned(agent, Some(*task_type)).await?);
-        }
-        Ok(waiting)
     }
 
     async fn set_status(&self, id: &TaskId, change: PatchStatus) -> Result<(), HomeError> {

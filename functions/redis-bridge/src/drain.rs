@@ -25,8 +25,8 @@ use crate::report::Figures;
 use crate::settings::Drain as Whose;
 
 pub(crate) const QUEUE: &str = "orchestrator:tasks";
-/// Ids looked at and taken at once.
-const PAGE: usize = 512;
+/// Ids looked at and taken at once: as many as the peer takes in one step.
+const PAGE: usize = 500;
 /// Tasks recorded side by side.
 const AT_ONCE: usize = 256;
 /// How long a taken id may be on its way into the bundle before it is taken again.

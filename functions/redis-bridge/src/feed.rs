@@ -41,13 +41,21 @@ const UNBEGUN: Duration = Duration::from_secs(60);
 /// Tasks read at once.
 const PAGE: usize = 512;
 
-/// What is known of a task that stands with the peer.
-#[derive(Clone, Debug, Default)]
+/// What is known of a task that stands with the peer. Times are on the monotonic clock, which
+/// begins with the process.
+#[derive(Clone, Debug)]
 struct Handed {
-    /// When its hold was last renewed, on the monotonic clock.
-    held_at: Duration,
-    /// When it was put into the queue, this time.
-    offered_at: Duration,
+    /// When its hold was last renewed, if that was us.
+    held_at: Option<Duration>,
+    /// How long it had stood in the queue, this time, when we came to know of it.
+    age: Duration,
+    known_at: Duration,
+}
+
+impl Handed {
+    fn stands_for(&self, now: Duration) -> Duration {
+        self.age + now.saturating_sub(self.known_at)
+    }
 }
 
 /// What stands with the peer, shared by who hands over and who watches.
@@ -116,7 +124,7 @@ impl Feeder {
         self.sides.peer.offer(&[self.offer_of(task, long_name)]).await?;
         self.figures.fed.fetch_add(1, Ordering::Relaxed);
         let now = self.sides.clock.monotonic();
-        let handed = Handed { held_at: now, offered_at: now };
+        let handed = Handed { held_at: Some(now), age: Duration::ZERO, known_at: now };
         self.handed().insert(task.task_id.clone(), handed);
         Ok(true)
     }
@@ -183,8 +191,9 @@ impl Feed {
         let now = self.sides().clock.monotonic();
         for (id, age) in self.sides().peer.offered().await? {
             let Ok(id) = TaskId::parse(&id) else { continue };
-            let offered_at = now.saturating_sub(Duration::from_secs(age));
-            self.feeder.handed().entry(id).or_insert(Handed { offered_at, ..Handed::default() });
+            let age = Duration::from_secs(age);
+            let handed = Handed { held_at: None, age, known_at: now };
+            self.feeder.handed().entry(id).or_insert(handed);
         }
         self.loaded = true;
         Ok(())
@@ -197,12 +206,8 @@ impl Feed {
         if self.swept_at.is_some_and(|at| now.saturating_sub(at) < SWEEP) {
             return Ok(());
         }
-        let feed = &self.feeder.settings.feed;
-        let of_type = |t: &TaskType| [false, true].map(|repo| self.sides().home.route(*t, repo));
-        let agents: BTreeSet<Agent> =
-            feed.agents.iter().copied().chain(feed.types.iter().flat_map(of_type)).collect();
-        for agent in agents {
-            for task in self.sides().home.waiting_outside(agent).await? {
+        for (agent, task_type) in self.fed() {
+            for task in self.sides().home.assigned(agent, task_type).await? {
                 if self.feeder.is_wanted(&task) {
                     self.feeder.hand_over(&task).await?;
                 }
@@ -210,6 +215,17 @@ impl Feed {
         }
         self.swept_at = Some(now);
         Ok(())
+    }
+
+    /// Which tasks may wait: of whole agents, and of single types of others.
+    fn fed(&self) -> BTreeSet<(Agent, Option<TaskType>)> {
+        let feed = &self.feeder.settings.feed;
+        let route = |task_type, repo| self.sides().home.route(task_type, repo);
+        let of_type = feed.types.iter().flat_map(|task_type| {
+            [false, true].map(|repo| (route(*task_type, repo), Some(*task_type)))
+        });
+        let others = of_type.filter(|(agent, _)| !feed.agents.contains(agent));
+        feed.agents.iter().map(|agent| (*agent, None)).chain(others).collect()
     }
 
     async fn watch(&self) -> Result<usize, Trouble> {
@@ -281,7 +297,7 @@ impl Feed {
     /// Keeps up our lease.
     async fn keep(&self, id: &TaskId) -> Result<(), Trouble> {
         let now = self.sides().clock.monotonic();
-        let held_at = self.feeder.handed().get(id).map(|handed| handed.held_at);
+        let held_at = self.feeder.handed().get(id).and_then(|handed| handed.held_at);
         if held_at.is_some_and(|at| now.saturating_sub(at) < HOLD) {
             return Ok(());
         }
@@ -292,7 +308,7 @@ impl Feed {
             Err(error) => tracing::debug!(task_id = %id, "task {id} is no longer held: {error}"),
         }
         if let Some(handed) = self.feeder.handed().get_mut(id) {
-            handed.held_at = now;
+            handed.held_at = Some(now);
         }
         Ok(())
     }
@@ -302,17 +318,18 @@ impl Feed {
         self.keep(id).await?;
         let now = self.sides().clock.monotonic();
         let Some(handed) = self.feeder.handed().get(id).cloned() else { return Ok(()) };
-        if now.saturating_sub(handed.offered_at) < UNBEGUN {
+        if handed.stands_for(now) < UNBEGUN {
             return Ok(());
         }
-        let Some(task) = self.task(id).await? else { return Ok(()) };
+        // One that has ended here is taken back by whoever reads of it.
+        let Some(task) = self.open_task(id).await? else { return Ok(()) };
         // Workers put back what is not for their exact name, and both spellings occur.
         let long_name = name != task.assigned_to.long_name();
         let offer = self.feeder.offer_of(&task, long_name);
         self.sides().peer.offer_again(&offer).await?;
         self.feeder.figures.fed_again.fetch_add(1, Ordering::Relaxed);
         if let Some(known) = self.feeder.handed().get_mut(id) {
-            *known = Handed { offered_at: now, ..handed };
+            *known = Handed { age: Duration::ZERO, known_at: now, ..handed };
         }
         Ok(())
     }
@@ -322,16 +339,17 @@ impl Feed {
         self.feeder.figures.lost_there.fetch_add(1, Ordering::Relaxed);
         self.sides().peer.withdraw(&[id.to_string()]).await?;
         self.feeder.handed().remove(id);
-        let open = |task: &TaskView| matches!(task.status, Status::Assigned | Status::InProgress);
-        if let Some(task) = self.task(id).await?.filter(open) {
+        if let Some(task) = self.open_task(id).await? {
             self.feeder.hand_over(&task).await?;
         }
         Ok(())
     }
 
-    async fn task(&self, id: &TaskId) -> Result<Option<TaskView>, Trouble> {
+    /// The task as it stands here, if it is still to be done.
+    async fn open_task(&self, id: &TaskId) -> Result<Option<TaskView>, Trouble> {
+        let open = |task: &TaskView| matches!(task.status, Status::Assigned | Status::InProgress);
         let tasks = self.sides().home.tasks(std::slice::from_ref(id)).await?;
-        Ok(tasks.into_iter().next().flatten())
+        Ok(tasks.into_iter().flatten().find(open))
     }
 }
 

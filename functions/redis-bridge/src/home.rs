@@ -79,8 +79,12 @@ pub trait Home: Send + Sync {
     /// Records an event and sends it out here; a repeat is the same event.
     async fn publish(&self, event: EventOfPeer) -> Result<(), HomeError>;
 
-    /// Tasks of an agent that wait for a worker outside.
-    async fn waiting_outside(&self, agent: Agent) -> Result<Vec<TaskView>, HomeError>;
+    /// An agent's tasks that are assigned and not begun, perhaps of one type alone.
+    async fn assigned(
+        &self,
+        agent: Agent,
+        task_type: Option<TaskType>,
+    ) -> Result<Vec<TaskView>, HomeError>;
 
     /// A worker's word on a task.
     async fn set_status(&self, id: &TaskId, change: PatchStatus) -> Result<(), HomeError>;

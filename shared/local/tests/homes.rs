@@ -17,8 +17,8 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{
     Agent, ApprovalId, EventId, Role, Status, TaskId, TaskType, TenantId, hash_key,
 };
-use watchbill_redis_bridge::{CoreHome, EventOfPeer, Feed, Home, HomeError, TaskOfPeer};
-use watchbill_wire::{CreateTask, PatchStatus, PublishEvent};
+use watchbill_redis_bridge::{CoreHome, EventOfPeer, Home, HomeError, TaskOfPeer};
+use watchbill_wire::{CreateTask, PatchStatus, PublishEvent, TaskView};
 
 const KEY: &str = "bridge-key-0123456789";
 const WAIT: Duration = Duration::from_secs(10);
@@ -55,10 +55,8 @@ async fn serve(bundle: &Bundle) -> String {
 }
 
 fn over_http(url: &str) -> HttpHome {
-    let feed =
-        Feed { types: [TaskType::Bugfix].into(), agents: [Agent::Faq].into(), ..Feed::default() };
     let clock = Arc::new(SystemClock::new());
-    HttpHome::new(url, Some(KEY.to_owned()), &feed, clock, Arc::new(SystemEntropy)).unwrap()
+    HttpHome::new(url, Some(KEY.to_owned()), clock, Arc::new(SystemEntropy)).unwrap()
 }
 
 fn task(id: &str, task: Value) -> TaskOfPeer {
@@ -170,12 +168,18 @@ async fn workers(home: &dyn Home) {
         let body = json!({ "type": task_type, "payload": { "repo": "shop" } });
         home.create(task(id, body)).await.unwrap();
     }
-    let mut waiting = home.waiting_outside(Agent::Dev).await.unwrap();
-    waiting.sort_by(|a, b| a.task_id.cmp(&b.task_id));
-    let ids: Vec<_> = waiting.iter().map(|task| task.task_id.as_str()).collect();
-    assert_eq!(ids, ["b-1", "b-2"], "what dev investigates is left to our own");
-    let of_faq = home.waiting_outside(Agent::Faq).await.unwrap();
-    assert_eq!(of_faq.len(), 1);
+    let ids = |mut tasks: Vec<TaskView>| -> Vec<(String, bool)> {
+        tasks.sort_by(|a, b| a.task_id.cmp(&b.task_id));
+        tasks.into_iter().map(|task| (task.task_id.to_string(), task.external)).collect()
+    };
+    let outside = |id: &str| (id.to_owned(), true);
+    let bugs = home.assigned(Agent::Dev, Some(TaskType::Bugfix)).await.unwrap();
+    assert_eq!(ids(bugs), [outside("b-1"), outside("b-2")]);
+    // What dev investigates is left to our own.
+    let own = home.assigned(Agent::Dev, Some(TaskType::Investigate)).await.unwrap();
+    assert_eq!(ids(own), [("i-1".to_owned(), false)]);
+    let of_faq = home.assigned(Agent::Faq, None).await.unwrap();
+    assert_eq!(ids(of_faq), [outside("q-1")]);
 
     let id = TaskId::parse("b-1").unwrap();
     home.set_status(&id, word(Status::InProgress, None)).await.unwrap();
@@ -213,7 +217,7 @@ async fn a_server_that_is_away_or_refuses_is_told_apart() {
     let url = serve(&bundle).await;
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let wrong = Some("another-key-0123456789".to_owned());
-    let stranger = HttpHome::new(&url, wrong, &Feed::default(), clock, entropy).unwrap();
+    let stranger = HttpHome::new(&url, wrong, clock, entropy).unwrap();
     let refused = stranger.built().await.unwrap_err();
     assert!(matches!(&refused, HomeError::Refused(why) if why.contains("401")), "{refused:?}");
     bundle.stop(WAIT).await;

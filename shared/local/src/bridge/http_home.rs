@@ -1,6 +1,5 @@
 //! The bundle behind its HTTP API.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, ApprovalId, EventId, TaskId, TaskType};
 use watchbill_core::ports::{Clock, Entropy};
-use watchbill_redis_bridge::{EventOfPeer, Feed, Followed, Home, HomeError, TaskOfPeer};
+use watchbill_redis_bridge::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};
 use watchbill_wire::{
     AgentList, ApprovalAnswer, ApprovalList, ApprovalView, BudgetView, EventList, EventView,
     PatchStatus, TaskAnswer, TaskCreated, TaskList, TaskView, Timeline,
@@ -35,34 +34,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct HttpHome {
     client: Client,
     rules: Rules,
-    /// What is fed: such tasks wait for workers outside.
-    fed_types: BTreeSet<TaskType>,
-    fed_agents: BTreeSet<Agent>,
     /// The last event that was read, beside what was answered as reached: the server finds
     /// ids of others again only for a while, so they are nothing to keep.
     last: Mutex<Option<(Option<EventId>, EventId)>>,
 }
 
 impl HttpHome {
-    /// `feed`: as the bridge has it; the server has to be told of it by `REDIS_FEED` as well.
     pub fn new(
         url: &str,
         key: Option<String>,
-        feed: &Feed,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> anyhow::Result<Self> {
-        Ok(Self::over(Client::new(parse_url(url)?, key, clock, entropy)?, feed))
+        Ok(Self::over(Client::new(parse_url(url)?, key, clock, entropy)?))
     }
 
-    pub(crate) fn over(client: Client, feed: &Feed) -> Self {
-        Self {
-            client,
-            rules: Rules::default(),
-            fed_types: feed.types.clone(),
-            fed_agents: feed.agents.clone(),
-            last: Mutex::new(None),
-        }
+    pub(crate) fn over(client: Client) -> Self {
+        Self { client, rules: Rules::default(), last: Mutex::new(None) }
     }
 
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, HomeError> {
@@ -92,29 +80,6 @@ impl HttpHome {
         }
         let answer: Option<TaskAnswer> = self.ask_for(Call::get(&["tasks", id.as_str()])).await?;
         Ok(answer.map(|answer| answer.task))
-    }
-
-    /// Every page of the tasks of an agent that are assigned, and perhaps of one type.
-    async fn assigned(
-        &self,
-        agent: Agent,
-        task_type: Option<TaskType>,
-    ) -> Result<Vec<TaskView>, HomeError> {
-        let (mut tasks, mut cursor) = (Vec::new(), None::<String>);
-        loop {
-            let call = Call::get(&["tasks"])
-                .query("status", "assigned")
-                .query("assigned_to", agent)
-                .filter("type", task_type.map(TaskType::as_str))
-                .filter("cursor", cursor.as_deref())
-                .query("limit", PAGE);
-            let page: TaskList = self.ask(call).await?;
-            tasks.extend(page.tasks);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(tasks);
-            }
-        }
     }
 
     async fn events_after(
@@ -309,15 +274,26 @@ impl Home for HttpHome {
         Ok(())
     }
 
-    async fn waiting_outside(&self, agent: Agent) -> Result<Vec<TaskView>, HomeError> {
-        if self.fed_agents.contains(&agent) {
-            return self.assigned(agent, None).await;
+    async fn assigned(
+        &self,
+        agent: Agent,
+        task_type: Option<TaskType>,
+    ) -> Result<Vec<TaskView>, HomeError> {
+        let (mut tasks, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let call = Call::get(&["tasks"])
+                .query("status", "assigned")
+                .query("assigned_to", agent)
+                .filter("type", task_type.map(TaskType::as_str))
+                .filter("cursor", cursor.as_deref())
+                .query("limit", PAGE);
+            let page: TaskList = self.ask(call).await?;
+            tasks.extend(page.tasks);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(tasks);
+            }
         }
-        let mut waiting = Vec::new();
-        for task_type in &self.fed_types {
-            waiting.extend(self.assigned(agent, Some(*task_type)).await?);
-        }
-        Ok(waiting)
     }
 
     async fn set_status(&self, id: &TaskId, change: PatchStatus) -> Result<(), HomeError> {

@@ -39,7 +39,7 @@ pub async fn run(global: &Global, args: &BridgeArgs, world: World) -> Result<(),
         Err(away) if away.is_passing() => tracing::warn!("{away}; trying again"),
         other => _ = other?,
     }
-    let home = Arc::new(HttpHome::over(client, &config.settings.feed));
+    let home = Arc::new(HttpHome::over(client));
     let running = Running::start(sides(home, Arc::new(peer), clock, entropy), config.settings);
     let ended = wait_for_signal().await;
     say::line("stopping", "letting what is under way end");
