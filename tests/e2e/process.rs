@@ -1,7 +1,7 @@
 //! The embedded bundle as a process: how it starts, what it says when it can't, how it ends.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -55,6 +55,24 @@ async fn a_second_process_on_the_folder_is_one_line() {
 }
 
 #[tokio::test]
+async fn connections_that_say_nothing_shut_nobody_out() {
+    let folder = folder();
+    fs::write(folder.path().join("watchbill.yaml"), "connections: {limit: 32}").unwrap();
+    let launch = Launch::quiet(folder.path());
+    let server = launch.start().await;
+    let address = launch.url().trim_start_matches("http://").to_owned();
+    let held: Vec<_> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let client = Client::new(&launch.url(), KEYS.user);
+    let connections = client.get("/health").await.ok()["connections"].clone();
+    assert!(connections["open"].as_u64().unwrap() <= 32, "{connections}");
+    assert!(connections["closed_for_others"].as_u64().unwrap() >= 200 - 32, "{connections}");
+    assert_eq!((&connections["limit"], &connections["refused"]), (&json!(32), &json!(0)));
+    assert!(launch.said("stderr").contains("all connections are taken"));
+    drop(held);
+    assert!(server.end("TERM").await.success());
+}
+
+#[tokio::test]
 async fn a_wrong_setting_is_named_with_its_value() {
     let cases: &[(&str, &[&str])] = &[
         ("slots: 0", &["slots", "0", "agents: off"]),
@@ -66,6 +84,9 @@ async fn a_wrong_setting_is_named_with_its_value() {
         ("gates: {all: off}", &["watchbill.yaml", "line 1", "gates", "policy.yaml"]),
         ("governance_on_failure: stop", &["governance_on_failure", "stop", "restrict"]),
         ("policy: elsewhere.yaml", &["elsewhere.yaml", "can't be read"]),
+        ("connections: {limit: 3}", &["connections.limit", "3", "16"]),
+        ("connections: {stalled_after: 0}", &["connections.stalled_after", "'0'", "1s"]),
+        ("trusted_proxies: [proxy.internal]", &["trusted_proxies", "proxy.internal"]),
     ];
     for (text, words) in cases {
         let folder = folder();
@@ -76,6 +97,7 @@ async fn a_wrong_setting_is_named_with_its_value() {
         ("WATCHBILL_GATES", "maybe", &["WATCHBILL_GATES", "maybe", "on or off"]),
         ("EXTERNAL_AGENTS", "cook", &["external_agents", "cook"]),
         ("RATE_LIMITS", "POST /tasks=many", &["RATE_LIMITS", "many"]),
+        ("TRUSTED_PROXIES", "10.0.0.0/64", &["trusted_proxies", "10.0.0.0/64"]),
         ("ORCHESTRATOR_API_KEY_X", "no-role", &["ORCHESTRATOR_API_KEY_X"]),
         ("ORCHESTRATOR_JWT_SECRET", "short", &["32"]),
         ("ORCHESTRATOR_PORT", "http", &[]),

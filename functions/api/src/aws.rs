@@ -16,7 +16,7 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::Agent;
 use watchbill_core::ports::SecretSource;
 
-use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits};
+use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits, TrustedProxies};
 
 /// The secret that the template makes, and the field in it.
 const FIRST_KEY: (&str, &str) = ("WATCHBILL_ADMIN_SECRET", "key");
@@ -27,6 +27,8 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
         setup.must_be_forced("RATE_LIMITS=off")?;
     }
     let rate_limits = limits.map(RateLimits::parse).transpose().context("RATE_LIMITS")?;
+    let proxies = setup.words("TRUSTED_PROXIES");
+    let trusted_proxies = TrustedProxies::parse(proxies.iter().map(String::as_str));
     let first_key = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
     // Whoever holds the admin's key may decide anyway, so links need no secret of their own.
     let link_secret = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
@@ -41,6 +43,7 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
             audience: setup.get("WATCHBILL_JWT_AUDIENCE").map(str::to_owned),
         },
         rate_limits: rate_limits.unwrap_or_default(),
+        trusted_proxies: trusted_proxies.context("TRUSTED_PROXIES")?,
         cors_origins: setup.words("ORCHESTRATOR_CORS_ORIGINS"),
         agents: agents(rules),
         // API Gateway answers in one piece.

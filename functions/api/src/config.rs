@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use watchbill_core::domain::{Agent, Role, TenantId};
 use watchbill_core::ports::SecretSource;
 
+use crate::address::TrustedProxies;
 use crate::auth::JwtConfig;
 use crate::limits::RateLimits;
 
@@ -62,7 +64,17 @@ pub struct ApiConfig {
     pub agents: Vec<AgentInfo>,
     /// Whether the host can hold a connection open for server-sent events.
     pub streams: bool,
+    /// Proxies whose word on where a call comes from is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// Within this time a call's body must have come.
+    pub body_within: Duration,
+    /// How many connections the host can hold, where it knows: calls under way, event streams
+    /// and waiting calls are bounded so that they never take all of them.
+    pub connections: Option<usize>,
 }
+
+/// The largest body comes within it at 42 KB/s.
+pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 impl Default for ApiConfig {
     fn default() -> Self {
@@ -79,6 +91,9 @@ impl Default for ApiConfig {
             health: None,
             agents: Vec::new(),
             streams: true,
+            trusted_proxies: TrustedProxies::default(),
+            body_within: BODY_WITHIN,
+            connections: None,
         }
     }
 }

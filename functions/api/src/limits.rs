@@ -12,8 +12,8 @@ use crate::route::Route;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SHARDS: usize = 16;
-/// Windows held at once, in all shards: about 4 MB. A caller beyond shares one window per
-/// route with all others beyond.
+/// Windows held at once, in all shards: about 4 MB for those with a key and as much for those
+/// without. A caller beyond shares one window per route with all others beyond.
 const MOST_WINDOWS: usize = 64 * 1024;
 
 const DEFAULTS: &[(&str, u32)] =
@@ -117,10 +117,23 @@ pub struct Taken {
     pub refused: bool,
 }
 
+/// Whose calls are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// Who has proved to be somebody: by a key, a token or a link.
+    Known(String),
+    /// Everybody else, by address. They are counted apart: however many addresses they come
+    /// from, those with a key keep their own windows.
+    Stranger(String),
+}
+
+type Shard = Mutex<HashMap<(usize, u64), Window>>;
+
 pub struct Limiter {
     /// By the route's place in the table; the last is for calls that meet no route.
     limits: Vec<Option<u32>>,
-    shards: Vec<Mutex<HashMap<(usize, u64), Window>>>,
+    known: Vec<Shard>,
+    strangers: Vec<Shard>,
     hasher: RandomState,
     most: usize,
 }
@@ -137,7 +150,8 @@ impl Limiter {
         limits.push(setting.of("*"));
         Ok(Self {
             limits,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            known: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            strangers: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             most: MOST_WINDOWS / SHARDS,
         })
@@ -149,10 +163,14 @@ impl Limiter {
     }
 
     /// Counts one call at a monotonic time; nothing when limits are off.
-    pub fn take(&self, route: usize, caller: &str, now: Duration) -> Option<Taken> {
+    pub fn take(&self, route: usize, caller: &Counted, now: Duration) -> Option<Taken> {
         let limit = self.limits[route]?;
+        let shards = match caller {
+            Counted::Known(_) => &self.known,
+            Counted::Stranger(_) => &self.strangers,
+        };
         let caller = self.hasher.hash_one(caller);
-        let mut shard = self.shards[(caller % SHARDS as u64) as usize]
+        let mut shard = shards[(caller % SHARDS as u64) as usize]
             .lock()
             .expect("nothing under this lock panics");
         let ended = |window: &Window| now.saturating_sub(window.start) >= MINUTE;
@@ -182,6 +200,10 @@ impl Limiter {
 mod tests {
     use super::*;
     use crate::routes::ROUTES;
+
+    fn known(name: &str) -> Counted {
+        Counted::Known(name.into())
+    }
 
     fn limiter(setting: &str) -> Limiter {
         let routes: Vec<_> = ROUTES.iter().flat_map(|group| group.iter()).collect();
@@ -218,14 +240,16 @@ mod tests {
         let limiter = limiter("*=3");
         let at = Duration::from_secs;
         for left in [2, 1, 0] {
-            let taken = limiter.take(0, "a", at(10)).unwrap();
+            let taken = limiter.take(0, &known("a"), at(10)).unwrap();
             assert_eq!((taken.remaining, taken.refused), (left, false));
         }
-        let taken = limiter.take(0, "a", at(69)).unwrap();
+        let taken = limiter.take(0, &known("a"), at(69)).unwrap();
         assert_eq!((taken.refused, taken.reset), (true, at(1)));
-        assert!(!limiter.take(0, "b", at(69)).unwrap().refused, "another caller");
-        assert!(!limiter.take(1, "a", at(69)).unwrap().refused, "another route");
-        assert!(!limiter.take(0, "a", at(70)).unwrap().refused, "another minute");
+        assert!(!limiter.take(0, &known("b"), at(69)).unwrap().refused, "another caller");
+        assert!(!limiter.take(1, &known("a"), at(69)).unwrap().refused, "another route");
+        let stranger = Counted::Stranger("a".into());
+        assert!(!limiter.take(0, &stranger, at(69)).unwrap().refused, "of the same name");
+        assert!(!limiter.take(0, &known("a"), at(70)).unwrap().refused, "another minute");
     }
 
     #[test]
@@ -234,11 +258,26 @@ mod tests {
         limiter.most = 4;
         let at = Duration::from_secs;
         let refused = (0..1000)
-            .filter(|n| limiter.take(0, &format!("caller {n}"), at(0)).unwrap().refused)
+            .filter(|n| limiter.take(0, &known(&format!("caller {n}")), at(0)).unwrap().refused)
             .count();
-        let held: usize = limiter.shards.iter().map(|s| s.lock().unwrap().len()).sum();
+        let held: usize = limiter.known.iter().map(|s| s.lock().unwrap().len()).sum();
         assert!(held <= SHARDS * 5, "{held} windows");
         assert!(refused > 900 && refused < 1000, "{refused} refused");
-        assert!(!limiter.take(0, "later", at(60)).unwrap().refused, "ended windows make room");
+        let later = limiter.take(0, &known("later"), at(60)).unwrap();
+        assert!(!later.refused, "ended windows make room");
+    }
+
+    #[test]
+    fn strangers_from_many_addresses_take_no_window_from_those_with_a_key() {
+        let mut limiter = limiter("*=2");
+        limiter.most = 4;
+        let now = Duration::ZERO;
+        for n in 0..1000 {
+            let _ = limiter.take(0, &Counted::Stranger(format!("2001:db8::{n:x}")), now);
+        }
+        for n in 0..16 {
+            let caller = known(&format!("tenant/{n}"));
+            assert!(!limiter.take(0, &caller, now).unwrap().refused, "{n}");
+        }
     }
 }

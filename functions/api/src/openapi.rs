@@ -105,7 +105,7 @@ fn one_of(fields: &[Field]) -> Value {
 
 fn description(route: &Route) -> String {
     let who = match route.access {
-        Access::Public | Access::Optional => String::new(),
+        Access::Public | Access::Optional | Access::Link => String::new(),
         Access::Needs(Role::Operator) => "Needs the operator's key.".into(),
         Access::Needs(role) => format!("Needs the role `{}` or admin.", role.as_str()),
     };
@@ -128,7 +128,7 @@ fn parameter(field: &Field, place: &str) -> Value {
 
 fn security(access: Access) -> Value {
     match access {
-        Access::Public => json!([]),
+        Access::Public | Access::Link => json!([]),
         Access::Optional => json!([{}, { "ApiKey": [] }, { "Bearer": [] }]),
         Access::Needs(Role::Operator) => json!([{ "ApiKey": [] }]),
         Access::Needs(_) => json!([{ "ApiKey": [] }, { "Bearer": [] }]),
@@ -138,12 +138,15 @@ fn security(access: Access) -> Value {
 /// Which errors a route can answer with.
 pub(crate) fn errors(route: &Route) -> Vec<u16> {
     let mut errors = route.doc.errors.to_vec();
-    errors.extend([405, 429, 500]);
+    // 503: too much of the kind is under way.
+    errors.extend([405, 429, 500, 503]);
+    if route.doc.body.is_some() {
+        errors.push(408);
+    }
     match route.access {
-        Access::Public => {}
-        // 503: neither key nor right can be looked up.
-        Access::Optional => errors.extend([401, 503]),
-        Access::Needs(_) => errors.extend([401, 403, 503]),
+        Access::Public | Access::Link => {}
+        Access::Optional => errors.push(401),
+        Access::Needs(_) => errors.extend([401, 403]),
     }
     if route.doc.path.is_empty() {
         errors.retain(|status| *status != 404 || route.doc.errors.contains(&404));
@@ -202,6 +205,7 @@ fn responses(problem: &Schema) -> Value {
         (403, "The caller may not; what it would need is named."),
         (404, "There is no such thing in the caller's tenant."),
         (405, "The path takes other methods; see Allow."),
+        (408, "The body did not come in time."),
         (409, "Not possible as things stand; how they stand is said."),
         (413, "Too large; the limit is said."),
         (415, "Not JSON."),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::request::Parts;
@@ -7,12 +9,19 @@ use watchbill_core::redact;
 use watchbill_core::service::{Core, Identity};
 use watchbill_wire::{Field, Form, Kind};
 
+use crate::auth::Credential;
 use crate::fault::Fault;
+use crate::serve::no_place;
+use crate::shares::{Holder, Share};
 use crate::state::ApiState;
 
 /// The most a body may have, in bytes. A payload of 200 KB fits in even when every character
 /// of it is escaped.
 const BODY_LIMIT: usize = 1024 * 1024 + 256 * 1024;
+/// Smaller bodies come in one piece and are not counted among the unfinished ones.
+const MIN_COUNTED: usize = 16 * 1024;
+/// When to come back with a body that had no room: others have come or been given up by then.
+const RETRY_BODY: Duration = Duration::from_secs(2);
 
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
@@ -32,20 +41,44 @@ pub const IDEMPOTENCY: Field = Field::maybe(
 pub struct Req {
     pub state: ApiState,
     pub caller: Option<Caller>,
+    held: Held,
     parts: Parts,
     body: axum::body::Body,
     params: Vec<(String, String)>,
+}
+
+/// What a call holds of what is bounded.
+pub struct Held {
+    pub holder: Holder,
+    /// Its place among the calls at work; one that goes on to wait gives it back.
+    pub call: Option<Share>,
 }
 
 impl Req {
     pub fn new(
         state: ApiState,
         caller: Option<Caller>,
+        held: Held,
         parts: Parts,
         body: axum::body::Body,
         params: Vec<(String, String)>,
     ) -> Self {
-        Self { state, caller, parts, body, params }
+        Self { state, caller, held, parts, body, params }
+    }
+
+    /// Who the call's places are counted for.
+    pub fn holder(&self) -> &Holder {
+        &self.held.holder
+    }
+
+    /// Gives back the call's place among those at work: it has one of another kind.
+    pub fn release_call(&mut self) {
+        self.held.call = None;
+    }
+
+    /// What its caller proved to be somebody with.
+    pub fn credential(&self) -> Credential {
+        Credential::of(&self.parts.headers)
     }
 
     pub fn core(&self) -> &Core {
@@ -111,32 +144,26 @@ impl Req {
     }
 
     async fn read(&mut self) -> Result<Bytes, Fault> {
-        let too_large = || {
-            let detail = format!("the body has more than {BODY_LIMIT} bytes, the most taken");
-            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        };
-        let said = self.parts.headers.get(header::CONTENT_LENGTH);
-        let said = said.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        if said.is_some_and(|bytes| bytes > BODY_LIMIT) {
+        let size = self.parts.headers.get(header::CONTENT_LENGTH);
+        let size = size.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        let size = size.unwrap_or(BODY_LIMIT);
+        if size > BODY_LIMIT {
             return Err(too_large());
         }
-        let mut stream = std::mem::take(&mut self.body).into_data_stream();
-        let broken = |_| Fault::bad_request("the body broke off: send it whole");
-        let Some(first) = stream.next().await.transpose().map_err(broken)? else {
-            return Ok(Bytes::new());
-        };
-        let mut rest = BytesMut::new();
-        while let Some(chunk) = stream.next().await.transpose().map_err(broken)? {
-            if rest.is_empty() {
-                rest.extend_from_slice(&first);
+        let shared = self.state.shared();
+        let room = (size >= MIN_COUNTED).then(|| shared.bodies.take(&self.held.holder, size));
+        let full = |full| no_place("bytes of unfinished bodies", full, RETRY_BODY);
+        let _room = room.transpose().map_err(full)?;
+        let (body, within) = (std::mem::take(&mut self.body), shared.body_within);
+        tokio::select! {
+            // What is there already is taken, whatever the time.
+            biased;
+            body = whole(body) => body,
+            () = self.core().clock().sleep(within) => {
+                let detail = format!("the body did not come within {} s", within.as_secs_f64());
+                Err(Fault::new(StatusCode::REQUEST_TIMEOUT, detail))
             }
-            if rest.len() + chunk.len() > BODY_LIMIT {
-                return Err(too_large());
-            }
-            rest.extend_from_slice(&chunk);
         }
-        let whole = if rest.is_empty() { first } else { rest.freeze() };
-        if whole.len() > BODY_LIMIT { Err(too_large()) } else { Ok(whole) }
     }
 
     /// The trace that a W3C `traceparent` names.
@@ -166,6 +193,31 @@ impl Req {
             )),
         }
     }
+}
+
+fn too_large() -> Fault {
+    let detail = format!("the body has more than {BODY_LIMIT} bytes, the most taken");
+    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+async fn whole(body: axum::body::Body) -> Result<Bytes, Fault> {
+    let mut stream = body.into_data_stream();
+    let broken = |_| Fault::bad_request("the body broke off: send it whole");
+    let Some(first) = stream.next().await.transpose().map_err(broken)? else {
+        return Ok(Bytes::new());
+    };
+    let mut rest = BytesMut::new();
+    while let Some(chunk) = stream.next().await.transpose().map_err(broken)? {
+        if rest.is_empty() {
+            rest.extend_from_slice(&first);
+        }
+        if rest.len() + chunk.len() > BODY_LIMIT {
+            return Err(too_large());
+        }
+        rest.extend_from_slice(&chunk);
+    }
+    let whole = if rest.is_empty() { first } else { rest.freeze() };
+    if whole.len() > BODY_LIMIT { Err(too_large()) } else { Ok(whole) }
 }
 
 fn http_body_is_empty(body: &axum::body::Body) -> bool {

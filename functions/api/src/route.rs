@@ -46,6 +46,8 @@ pub enum Access {
     Public,
     /// Anyone, and a caller with a role sees more. A wrong key is refused.
     Optional,
+    /// Whoever has the link that the path's `token` is; no key is looked at.
+    Link,
     /// Whoever has this role or one that includes it.
     Needs(Role),
 }

@@ -1,10 +1,10 @@
 //! What happens around each handler.
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, RawPathParams, Request};
+use axum::extract::{RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use axum::{RequestExt as _, extract::rejection::RawPathParamsRejection};
@@ -15,11 +15,16 @@ use watchbill_core::domain::{Caller, Role};
 use watchbill_core::redact;
 
 use crate::fault::{Fault, seconds_up};
-use crate::limits::Taken;
-use crate::req::Req;
+use crate::limits::{Counted, Taken};
+use crate::req::{Held, Req};
 use crate::route::{Access, Route, Verb};
-use crate::routes;
+use crate::routes::{self, links};
+use crate::shares::{Full, Holder};
 use crate::state::ApiState;
+use crate::{address, answer};
+
+/// When to come back with a call that had no place: calls are short.
+const RETRY_CALL: Duration = Duration::from_secs(1);
 
 /// The whole API. Whoever serves it may put `ConnectInfo<SocketAddr>` into each request, so
 /// that callers without a key are counted by their address.
@@ -60,7 +65,8 @@ async fn wrong_method(state: ApiState, request: Request) -> Response {
         StatusCode::METHOD_NOT_ALLOWED,
         format!("method {shown} is not allowed here; the Allow header says which are"),
     );
-    let taken = count(&state, state.shared().limiter.no_route(), None, &parts);
+    let counted = counted(&holder(&state, None, &parts), false);
+    let taken = count(&state, state.shared().limiter.no_route(), &counted);
     let fault = taken.filter(|t| t.refused).map_or(fault, |t| too_many(&t));
     finish(&state, &parts.headers, taken, fault.into_response())
 }
@@ -74,31 +80,57 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let place = route.map_or(state.shared().limiter.no_route(), |(place, _)| place);
     let who = state.shared().auth.caller(state.core(), &parts.headers).await;
-    let taken = count(&state, place, who.as_ref().ok().and_then(Option::as_ref), &parts);
+    let known = who.as_ref().ok().and_then(Option::as_ref);
+    let holder = holder(&state, known, &parts);
+    let counted = match link_token(route, &params) {
+        Some(token) if links::is_signed(&state, token).await => Counted::Known(token.to_owned()),
+        Some(_) => counted(&holder, false),
+        None => counted(&holder, known.is_some()),
+    };
+    let taken = count(&state, place, &counted);
     let asked = parts.headers.clone();
     let outcome = match (taken, route) {
         (Some(taken), _) if taken.refused => Err(too_many(&taken)),
         (_, None) => Err(no_route(&parts)),
         (_, Some((_, route))) => match admit(route, who) {
             Err(fault) => Err(fault),
-            Ok(caller) => call(&state, route, caller, parts, body, params).await,
+            Ok(caller) => call(&state, route, caller, holder.clone(), parts, body, params).await,
         },
+    };
+    let outcome = match outcome {
+        Ok(response) => answer::bounded(&state.shared().answers, &holder, response).await,
+        Err(fault) => Err(fault),
     };
     let response = outcome.unwrap_or_else(Fault::into_response);
     finish(&state, &asked, taken, response)
+}
+
+/// The token of a link that is called, as the path has it.
+fn link_token<'a>(
+    route: Option<(usize, &Route)>,
+    params: &'a Result<RawPathParams, RawPathParamsRejection>,
+) -> Option<&'a str> {
+    let (_, route) = route.filter(|(_, route)| route.access == Access::Link)?;
+    let token = route.doc.path.first()?.name;
+    let mut params = params.as_ref().ok()?.iter();
+    params.find(|(name, _)| *name == token).map(|(_, value)| value)
 }
 
 async fn call(
     state: &ApiState,
     route: &'static Route,
     caller: Option<Caller>,
+    holder: Holder,
     parts: Parts,
     body: axum::body::Body,
     params: Result<RawPathParams, RawPathParamsRejection>,
 ) -> Result<Response, Fault> {
     let params = params.map_err(|_| Fault::bad_request("the path is not UTF-8 when decoded"))?;
     let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let request = Req::new(state.clone(), caller, parts, body, params);
+    let share = state.shared().calls.take(&holder, 1);
+    let share = share.map_err(|full| no_place("calls under way", full, RETRY_CALL))?;
+    let held = Held { holder, call: Some(share) };
+    let request = Req::new(state.clone(), caller, held, parts, body, params);
     // A handler's panic costs its own call, nothing else: what it held is dropped.
     AssertUnwindSafe((route.handler)(request)).catch_unwind().await.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -111,7 +143,7 @@ async fn call(
 /// Who may go on, and as whom.
 fn admit(route: &Route, who: Result<Option<Caller>, Fault>) -> Result<Option<Caller>, Fault> {
     match route.access {
-        Access::Public => Ok(None),
+        Access::Public | Access::Link => Ok(None),
         Access::Optional => who.map(|who| who.filter(|caller| caller.role != Role::Operator)),
         Access::Needs(needed) => {
             let Some(caller) = who? else {
@@ -132,13 +164,31 @@ fn admit(route: &Route, who: Result<Option<Caller>, Fault>) -> Result<Option<Cal
     }
 }
 
-fn count(state: &ApiState, place: usize, caller: Option<&Caller>, parts: &Parts) -> Option<Taken> {
-    let whose = match (caller, parts.extensions.get::<ConnectInfo<SocketAddr>>()) {
-        (Some(caller), _) => format!("{}/{}", caller.tenant, caller.name),
-        (None, Some(ConnectInfo(address))) => address.ip().to_string(),
-        (None, None) => String::new(),
-    };
-    state.shared().limiter.take(place, &whose, state.core().clock().monotonic())
+/// Who calls: somebody with a key or token, or an address.
+fn holder(state: &ApiState, caller: Option<&Caller>, parts: &Parts) -> Holder {
+    if let Some(caller) = caller {
+        return Holder { tenant: caller.tenant.to_string(), caller: caller.name.clone() };
+    }
+    let client = address::client(&state.shared().trusted_proxies, parts);
+    let caller = client.map(|client| address::network(client).to_string()).unwrap_or_default();
+    Holder { tenant: String::new(), caller }
+}
+
+fn counted(holder: &Holder, is_known: bool) -> Counted {
+    match is_known {
+        true => Counted::Known(format!("{}/{}", holder.tenant, holder.caller)),
+        false => Counted::Stranger(holder.caller.clone()),
+    }
+}
+
+fn count(state: &ApiState, place: usize, counted: &Counted) -> Option<Taken> {
+    state.shared().limiter.take(place, counted, state.core().clock().monotonic())
+}
+
+/// What is bounded is held to its bound by others, or by the caller itself.
+pub fn no_place(what: &str, full: Full, after: Duration) -> Fault {
+    let detail = format!("{} has all the {what} that it may; try again later", full.whose());
+    Fault::unavailable(detail, after)
 }
 
 fn too_many(taken: &Taken) -> Fault {

@@ -1,18 +1,30 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
 
+use crate::address::TrustedProxies;
 use crate::auth::Auth;
 use crate::config::{AgentInfo, ApiConfig, ConfigError, HealthSource};
 use crate::cors::Cors;
 use crate::limits::Limiter;
+use crate::shares::{Bounds, Shares};
 use crate::{docs, openapi, routes};
 
-/// Event streams held open at once by one process.
-const MOST_STREAMS: usize = 256;
+/// Calls at work at once. A call is short, or it waits and is counted there.
+const MAX_CALLS: Bounds = Bounds { all: 512, tenant: 384, caller: 256 };
+/// Calls that wait for something new: each looks into the store every two seconds.
+const MAX_WAITS: Bounds = Bounds { all: 512, tenant: 256, caller: 128 };
+/// Event streams: each reads the ledger when it grows.
+const MAX_STREAMS: Bounds = Bounds { all: 256, tenant: 128, caller: 64 };
+/// Bytes of answers that are not sent yet: what a caller does not read stays in memory.
+const MAX_ANSWERS: Bounds = Bounds { all: 128 << 20, tenant: 64 << 20, caller: 32 << 20 };
+/// Bytes of bodies that have not come to their end.
+const MAX_BODIES: Bounds = Bounds { all: 128 << 20, tenant: 64 << 20, caller: 32 << 20 };
+/// Of a host's connections, each kind of call takes one in so many at the most.
+const PART_OF_CONNECTIONS: usize = 4;
 
 /// What all routes share. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +42,13 @@ pub(crate) struct Shared {
     pub streams: bool,
     openapi: OnceLock<Bytes>,
     pub docs_policy: http::HeaderValue,
-    open_streams: Arc<AtomicUsize>,
+    pub trusted_proxies: TrustedProxies,
+    pub body_within: Duration,
+    pub calls: Shares,
+    pub waits: Shares,
+    pub event_streams: Shares,
+    pub answers: Shares,
+    pub bodies: Shares,
 }
 
 impl ApiState {
@@ -48,7 +66,13 @@ impl ApiState {
             streams: config.streams,
             openapi: OnceLock::new(),
             docs_policy: docs::policy(),
-            open_streams: Arc::default(),
+            trusted_proxies: config.trusted_proxies,
+            body_within: config.body_within,
+            calls: Shares::new(within(MAX_CALLS, config.connections)),
+            waits: Shares::new(within(MAX_WAITS, config.connections)),
+            event_streams: Shares::new(within(MAX_STREAMS, config.connections)),
+            answers: Shares::new(MAX_ANSWERS),
+            bodies: Shares::new(MAX_BODIES),
         })))
     }
 
@@ -68,21 +92,11 @@ impl ApiState {
         });
         made.clone()
     }
-
-    /// A place for one more event stream, until it is dropped.
-    pub(crate) fn stream_place(&self) -> Option<StreamPlace> {
-        let open = &self.0.open_streams;
-        let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < MOST_STREAMS).then_some(n + 1)
-        });
-        taken.is_ok().then(|| StreamPlace(open.clone()))
-    }
 }
 
-pub(crate) struct StreamPlace(Arc<AtomicUsize>);
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// The bounds, made smaller in proportion where the host holds few connections.
+fn within(bounds: Bounds, connections: Option<usize>) -> Bounds {
+    let all = connections.map_or(bounds.all, |most| bounds.all.min(most / PART_OF_CONNECTIONS));
+    let part = |of: usize| (of * all / bounds.all).max(1);
+    Bounds { all: all.max(1), tenant: part(bounds.tenant), caller: part(bounds.caller) }
 }

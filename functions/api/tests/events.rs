@@ -197,21 +197,26 @@ async fn a_stream_on_an_empty_ledger_misses_nothing() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_given_back() {
+async fn a_key_takes_its_share_of_streams_and_no_more() {
     let api = api();
-    let open = async || {
-        ask("GET", "/events").key(USER).header("accept", "text/event-stream").send(&api).await
+    let open = async |key| {
+        ask("GET", "/events").key(key).header("accept", "text/event-stream").send(&api).await
     };
     let mut held = Vec::new();
     for _ in 0..256 {
-        held.push(open().await);
-        assert_eq!(held.last().unwrap().status(), 200);
+        let answer = open(USER).await;
+        match answer.status().as_u16() {
+            200 => held.push(answer),
+            503 => assert!(answer.headers().contains_key("retry-after")),
+            other => panic!("{other}"),
+        }
     }
-    let refused = open().await;
-    assert_eq!(refused.status(), 503);
-    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(held.len(), 64);
+    for key in [AGENT, OTHER] {
+        assert_eq!(open(key).await.status(), 200, "others of the tenant, and other tenants");
+    }
     held.pop();
-    assert_eq!(open().await.status(), 200);
+    assert_eq!(open(USER).await.status(), 200, "a place that was given back");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
@@ -12,14 +12,21 @@ use crate::fault::Fault;
 
 /// How long a key that was found in the store is good without another look: a revoked key
 /// works so long at most on other instances, and not at all on the one that revoked it.
-const CACHED: Duration = Duration::from_secs(30);
+pub const CACHED: Duration = Duration::from_secs(30);
 const MOST_CACHED: usize = 4_096;
 /// Longer ones are nobody's.
 const MOST_BYTES: usize = 512;
 
 struct Cached {
     caller: Caller,
-    until: Duration,
+    /// When the store was read.
+    read: Duration,
+}
+
+impl Cached {
+    fn is_younger(&self, than: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.read) < than
+    }
 }
 
 pub struct Keys {
@@ -64,7 +71,8 @@ impl Keys {
         self.fixed.iter().any(|(_, c)| c.role != Role::Operator && c.tenant == *tenant)
     }
 
-    pub async fn caller(&self, core: &Core, key: &[u8]) -> Result<Caller, Fault> {
+    /// Whose key this is, by a reading of the store that is younger than `age`.
+    pub async fn caller(&self, core: &Core, key: &[u8], age: Duration) -> Result<Caller, Fault> {
         let unknown = || Fault::unauthorized("the API key is not known here, or was revoked");
         let Ok(text) = std::str::from_utf8(key) else { return Err(unknown()) };
         if text.is_empty() || text.len() > MOST_BYTES {
@@ -75,12 +83,16 @@ impl Keys {
             return Ok(caller);
         }
         let now = core.clock().monotonic();
-        if let Some(caller) = self.cached(&hash, now) {
+        if let Some(caller) = self.cached(&hash, now, age) {
             return Ok(caller);
         }
-        let caller = match core.key_by_hash(&hash_key(text)).await? {
-            Some(key) => Caller { name: key.name, role: key.role, tenant: key.tenant },
-            None => self.first(&hash).await.ok_or_else(unknown)?,
+        let found = match core.key_by_hash(&hash_key(text)).await? {
+            Some(key) => Some(Caller { name: key.name, role: key.role, tenant: key.tenant }),
+            None => self.first(&hash).await,
+        };
+        let Some(caller) = found else {
+            self.lock().remove(&hash);
+            return Err(unknown());
         };
         self.keep(hash, caller.clone(), now);
         Ok(caller)
@@ -112,24 +124,28 @@ impl Keys {
         found.cloned()
     }
 
-    fn cached(&self, hash: &KeyHash, now: Duration) -> Option<Caller> {
-        let cache = self.cache.lock().expect("nothing under this lock panics");
-        cache.get(hash).filter(|key| now < key.until).map(|key| key.caller.clone())
+    fn cached(&self, hash: &KeyHash, now: Duration, age: Duration) -> Option<Caller> {
+        let cache = self.lock();
+        cache.get(hash).filter(|key| key.is_younger(age, now)).map(|key| key.caller.clone())
     }
 
     fn keep(&self, hash: KeyHash, caller: Caller, now: Duration) {
-        let mut cache = self.cache.lock().expect("nothing under this lock panics");
+        let mut cache = self.lock();
         if cache.len() >= MOST_CACHED {
-            cache.retain(|_, key| now < key.until);
+            cache.retain(|_, key| key.is_younger(CACHED, now));
         }
-        if cache.len() < MOST_CACHED {
-            cache.insert(hash, Cached { caller, until: now + CACHED });
+        if cache.len() < MOST_CACHED || cache.contains_key(&hash) {
+            cache.insert(hash, Cached { caller, read: now });
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyHash, Cached>> {
+        self.cache.lock().expect("nothing under this lock panics")
     }
 
     /// Forgets what was cached of a tenant's key, once it is revoked.
     pub fn forget(&self, tenant: &TenantId, name: &str) {
-        let mut cache = self.cache.lock().expect("nothing under this lock panics");
+        let mut cache = self.lock();
         cache.retain(|_, key| key.caller.tenant != *tenant || key.caller.name != name);
     }
 }

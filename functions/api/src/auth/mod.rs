@@ -1,14 +1,18 @@
 //! Who calls: keys and tokens.
 
+mod credential;
 mod hash;
 mod jwks;
 mod jwt;
 mod keys;
 
+use std::time::Duration;
+
 use http::{HeaderMap, header};
 use watchbill_core::domain::Caller;
 use watchbill_core::service::Core;
 
+pub use credential::{Credential, PROOF_AGE, Session};
 pub use jwks::{JwksSource, StaticJwks};
 pub use jwt::JwtConfig;
 pub use jwt::Tokens;
@@ -43,8 +47,18 @@ impl Auth {
 
     /// Who bears the key or token of a call; nobody if it has neither.
     pub async fn caller(&self, core: &Core, headers: &HeaderMap) -> Result<Option<Caller>, Fault> {
+        self.caller_as_of(core, headers, keys::CACHED).await
+    }
+
+    /// The same, by no older reading of the store than this.
+    pub async fn caller_as_of(
+        &self,
+        core: &Core,
+        headers: &HeaderMap,
+        age: Duration,
+    ) -> Result<Option<Caller>, Fault> {
         if let Some(key) = headers.get(API_KEY) {
-            return self.keys.caller(core, key.as_bytes()).await.map(Some);
+            return self.keys.caller(core, key.as_bytes(), age).await.map(Some);
         }
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let token = value.to_str().ok().and_then(|text| text.split_once(' '));

@@ -8,13 +8,17 @@ use http::{HeaderValue, header};
 use watchbill_core::domain::{Event, EventId, Role, TenantId};
 use watchbill_core::ports::Topic;
 use watchbill_core::redact;
-use watchbill_core::service::{EventFilter, ServiceError};
+use watchbill_core::service::{EventFilter, LedgerPlace, ServiceError};
 use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
 
+use super::follow::Wait;
 use crate::Fault;
+use crate::auth::{PROOF_AGE, Session};
 use crate::req::Req;
 use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
-use crate::state::{ApiState, StreamPlace};
+use crate::serve::no_place;
+use crate::shares::Share;
+use crate::state::ApiState;
 
 /// Nothing for so long, and a comment is sent, so that nobody between takes the connection
 /// for dead.
@@ -88,7 +92,7 @@ async fn publish(mut req: Req) -> Answer {
     })
 }
 
-async fn list(req: Req) -> Answer {
+async fn list(mut req: Req) -> Answer {
     let query = EventQuery::read(req.query(EventQuery::FIELDS))?;
     let last = last_event_id(&req)?;
     let accepts = req.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
@@ -96,19 +100,34 @@ async fn list(req: Req) -> Answer {
     if wants_stream && req.state.shared().streams {
         return stream(req, query, last).await;
     }
-    let (core, tenant) = (req.core(), &req.caller().tenant);
-    let (events, next_cursor) = match &query.after {
-        Some(after) => {
-            let (filter, limit) = (&query.filter, query.limit);
-            (core.events_after(tenant, filter, Some(after), limit, query.wait).await?, None)
-        }
+    let tenant = req.caller().tenant.clone();
+    let (events, next_cursor) = match query.after.clone() {
+        Some(after) => (events_after(&mut req, &query, &tenant, &after).await?, None),
         None => {
-            let page = core.events(tenant, &query.filter, query.limit, query.cursor).await?;
+            let page = req.core().events(&tenant, &query.filter, query.limit, query.cursor).await?;
             (page.events, page.next_cursor)
         }
     };
     let events: Vec<_> = events.into_iter().map(EventView::from).collect();
     json(&EventList { success: true, count: events.len(), events, next_cursor })
+}
+
+async fn events_after(
+    req: &mut Req,
+    query: &EventQuery,
+    tenant: &TenantId,
+    after: &EventId,
+) -> Result<Vec<Event>, Fault> {
+    let mut wait = Wait::new(req, Topic::Ledger(tenant.clone()), query.wait)?;
+    let core = req.core();
+    let mut place = core.ledger_place(tenant, Some(after)).await?;
+    loop {
+        let (filter, limit, now) = (&query.filter, query.limit, Duration::ZERO);
+        let events = core.events_from(tenant, filter, &mut place, limit, now).await?;
+        if !events.is_empty() || !wait.more().await? {
+            return Ok(events);
+        }
+    }
 }
 
 fn last_event_id(req: &Req) -> Result<Option<EventId>, Fault> {
@@ -121,38 +140,33 @@ fn last_event_id(req: &Req) -> Result<Option<EventId>, Fault> {
 /// A stream's place in the ledger.
 struct Follower {
     state: ApiState,
+    session: Session,
     tenant: TenantId,
     filter: EventFilter,
-    /// The last event seen, whether it fitted or not; none while the ledger is empty.
-    after: Option<EventId>,
+    place: LedgerPlace,
     ready: VecDeque<Bytes>,
     ends: Duration,
-    _place: StreamPlace,
+    _share: Share,
 }
 
-async fn stream(req: Req, query: EventQuery, last: Option<EventId>) -> Answer {
-    let Some(place) = req.state.stream_place() else {
-        return Err(Fault::unavailable("too many event streams are open", KEEP_ALIVE));
-    };
-    let (core, tenant) = (req.core(), req.caller().tenant.clone());
-    let after = match last.or(query.after) {
-        Some(after) => {
-            // Said now, while the answer can still be a 404.
-            let none = EventFilter::default();
-            core.events_after(&tenant, &none, Some(&after), 1, Duration::ZERO).await?;
-            Some(after)
-        }
-        None => newest(&req.state, &tenant).await?.map(|event| event.event_id),
-    };
+async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answer {
+    let share = req.state.shared().event_streams.take(req.holder(), 1);
+    let share = share.map_err(|full| no_place("event streams", full, KEEP_ALIVE))?;
+    let (state, tenant) = (req.state.clone(), req.caller().tenant.clone());
+    // An unknown event is told of now, while the answer can still be a 404.
+    let after = last.or(query.after);
+    let place = state.core().ledger_place(&tenant, after.as_ref()).await?;
+    req.release_call();
     let follower = Follower {
-        ends: core.clock().monotonic() + STREAM_LIFE,
-        state: req.state.clone(),
+        ends: state.core().clock().monotonic() + STREAM_LIFE,
+        session: Session::new(state.clone(), req.credential(), req.caller().clone()),
+        state,
         tenant,
         filter: query.filter,
-        after,
+        place,
         // A first comment sends the headers on their way.
         ready: VecDeque::from([Bytes::from_static(b": following\n\n")]),
-        _place: place,
+        _share: share,
     };
     let body = axum::body::Body::from_stream(stream::unfold(follower, |mut follower| async {
         let chunk = follower.next().await?;
@@ -167,52 +181,51 @@ async fn stream(req: Req, query: EventQuery, last: Option<EventId>) -> Answer {
     Ok(response)
 }
 
-async fn newest(state: &ApiState, tenant: &TenantId) -> Result<Option<Event>, ServiceError> {
-    let page = state.core().events(tenant, &EventFilter::default(), 1, None).await?;
-    Ok(page.events.into_iter().next())
-}
-
 impl Follower {
-    /// The next piece of the stream, or its end.
+    /// The next piece of the stream, or its end: when its time is over, and when its caller is
+    /// no longer who it was. Nothing that is read goes out without a fresh proof of that.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(chunk) = self.ready.pop_front() {
-            return Some(chunk);
-        }
-        if self.state.core().clock().monotonic() >= self.ends {
-            return None;
-        }
-        match self.read().await {
-            Ok(events) => {
-                for event in events {
-                    self.after = Some(event.event_id.clone());
-                    if fits(&event, &self.filter) {
-                        self.ready.push_back(frame(event));
-                    }
-                }
+        let clock = self.state.core().clock().clone();
+        let quiet_until = clock.monotonic() + KEEP_ALIVE;
+        loop {
+            let now = clock.monotonic();
+            if now >= self.ends {
+                return None;
             }
-            Err(ServiceError::Busy { after }) => self.state.core().clock().sleep(after).await,
-            // The client comes back with Last-Event-ID and is told then.
-            Err(_) => return None,
+            match self.session.prove().await {
+                Ok(()) => {}
+                // It can't be told now. The stream waits, and its time goes on.
+                Err(fault) if fault.retry_after.is_some() => {
+                    clock.sleep(PROOF_AGE).await;
+                    continue;
+                }
+                Err(_) => return None,
+            }
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(chunk);
+            }
+            if now >= quiet_until {
+                return Some(Bytes::from_static(b": keep-alive\n\n"));
+            }
+            match self.read(PROOF_AGE.min(quiet_until - now)).await {
+                Ok(events) => {
+                    let wanted = events.into_iter().filter(|event| fits(event, &self.filter));
+                    self.ready.extend(wanted.map(frame));
+                }
+                Err(ServiceError::Busy { after }) => clock.sleep(after).await,
+                // The client comes back with Last-Event-ID and is told then.
+                Err(_) => return None,
+            }
         }
-        Some(self.ready.pop_front().unwrap_or(Bytes::from_static(b": keep-alive\n\n")))
     }
 
-    async fn read(&self) -> Result<Vec<Event>, ServiceError> {
+    async fn read(&mut self, wait: Duration) -> Result<Vec<Event>, ServiceError> {
         let (core, all) = (self.state.core(), EventFilter::default());
-        if let Some(after) = &self.after {
-            return core.events_after(&self.tenant, &all, Some(after), PAGE, KEEP_ALIVE).await;
-        }
-        // An empty ledger: what comes first in it is new.
-        let topic = Topic::Ledger(self.tenant.clone());
-        let mark = core.wake().mark(&topic);
-        let look = || core.events(&self.tenant, &all, PAGE, None);
-        let mut page = look().await?;
-        if page.events.is_empty() {
-            core.wake().wait(&topic, mark, KEEP_ALIVE).await;
-            page = look().await?;
-        }
-        page.events.reverse();
-        Ok(page.events)
+        // A reading that fails half-way is made again from where it began.
+        let mut place = self.place;
+        let events = core.events_from(&self.tenant, &all, &mut place, PAGE, wait).await?;
+        self.place = place;
+        Ok(events)
     }
 }
 

@@ -27,7 +27,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/links/{token}",
-        access: Access::Public,
+        access: Access::Link,
         handler: |req| Box::pin(show(req)),
         doc: Doc {
             text: "A page for people, from a notification: shows what is asked, with a form that \
@@ -45,7 +45,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Post,
         path: "/links/{token}",
-        access: Access::Public,
+        access: Access::Link,
         handler: |req| Box::pin(decide(req)),
         doc: Doc {
             text: "What the page's form sends, as application/x-www-form-urlencoded or as JSON. \
@@ -76,6 +76,8 @@ async fn show(req: Req) -> Answer {
 async fn decide(mut req: Req) -> Answer {
     let (token, in_words) = (token(&req)?, asks_for_a_page(&req));
     let decided = async {
+        // Nobody has a body read by a link that is none.
+        link(&req.state, &token).await?;
         let choice = match req.form_body().await? {
             Some(form) => LinkChoice::of_form(form)?,
             None => LinkChoice::read(&req.body().await?)?,
@@ -143,7 +145,26 @@ fn token(req: &Req) -> Result<String, Fault> {
     req.param("token", |token| Ok::<_, std::convert::Infallible>(token.to_owned()))
 }
 
+/// Whether this token was signed here, be it used up or run out. Whoever has it is counted by
+/// it, so that nobody else can use up its calls.
+pub async fn is_signed(state: &ApiState, token: &str) -> bool {
+    match key(state).await {
+        Ok(key) => {
+            let opened = key.open(token, state.core().clock().now());
+            !matches!(opened, Err(LinkError::Forged))
+        }
+        Err(_) => false,
+    }
+}
+
 async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, Fault> {
+    key(state).await?.open(token, state.core().clock().now()).map_err(|error| match error {
+        LinkError::Forged => Fault::new(StatusCode::NOT_FOUND, error.to_string()),
+        LinkError::Expired(_) => Fault::conflict(error.to_string()),
+    })
+}
+
+async fn key(state: &ApiState) -> Result<LinkKey, Fault> {
     let Some(source) = &state.shared().link_secret else {
         let detail = "there are no approval links here; decide with `watchbill approvals`";
         return Err(Fault::new(StatusCode::NOT_FOUND, detail));
@@ -152,13 +173,9 @@ async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, Fault> {
         tracing::error!("the secret of approval links can't be told: {reason}");
         Fault::new(StatusCode::SERVICE_UNAVAILABLE, "links can't be read now; try again later")
     })?;
-    let key = LinkKey::new(secret.as_bytes()).ok_or_else(|| {
+    LinkKey::new(secret.as_bytes()).ok_or_else(|| {
         tracing::error!("the secret of approval links has fewer than 16 bytes");
         Fault::internal()
-    })?;
-    key.open(token, state.core().clock().now()).map_err(|error| match error {
-        LinkError::Forged => Fault::new(StatusCode::NOT_FOUND, error.to_string()),
-        LinkError::Expired(_) => Fault::conflict(error.to_string()),
     })
 }
 

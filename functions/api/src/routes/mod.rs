@@ -6,7 +6,7 @@ mod audit;
 mod events;
 mod follow;
 mod governance;
-mod links;
+pub mod links;
 mod service;
 mod tasks;
 

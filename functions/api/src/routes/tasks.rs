@@ -197,20 +197,20 @@ async fn create(mut req: Req) -> Answer {
     json(&TaskCreated::from(req.core().create_task(new).await?))
 }
 
-async fn list(req: Req) -> Answer {
+async fn list(mut req: Req) -> Answer {
     let query = TaskQuery::read(req.query(TaskQuery::FIELDS))?;
-    let tenant = &req.caller().tenant;
+    let tenant = req.caller().tenant.clone();
     // Every change grows the ledger; an outside worker's list has a topic of its own.
     let topic = match (query.filter.status, query.filter.agent) {
         (Some(Status::Assigned), Some(_)) => Topic::External(tenant.clone()),
         _ => Topic::Ledger(tenant.clone()),
     };
+    let mut wait = Wait::new(&mut req, topic, query.wait)?;
     let core = req.core();
-    let mut wait = Wait::new(core, topic, query.wait);
     let page = loop {
-        let page = core.tasks(tenant, &query.filter, query.limit, query.cursor.clone()).await?;
+        let page = core.tasks(&tenant, &query.filter, query.limit, query.cursor.clone()).await?;
         // A page with a cursor has looked at a part only: the caller is to go on.
-        if !page.entries.is_empty() || page.next.is_some() || !wait.more().await {
+        if !page.entries.is_empty() || page.next.is_some() || !wait.more().await? {
             break page;
         }
     };
@@ -218,16 +218,17 @@ async fn list(req: Req) -> Answer {
     json(&TaskList { success: true, count: tasks.len(), tasks, next_cursor: page.next })
 }
 
-async fn get(req: Req) -> Answer {
+async fn get(mut req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let query = WatchQuery::read(req.query(WatchQuery::FIELDS))?;
-    let (core, tenant) = (req.core(), &req.caller().tenant);
+    let tenant = req.caller().tenant.clone();
     let topic = Topic::Task(tenant.clone(), id.clone());
-    let mut wait = Wait::new(core, topic, query.wait);
-    let mut full = core.task(tenant, &id).await?;
+    let mut wait = Wait::new(&mut req, topic, query.wait)?;
+    let core = req.core();
+    let mut full = core.task(&tenant, &id).await?;
     let version = query.version.unwrap_or(full.version);
-    while full.version <= version && wait.more().await {
-        full = core.task(tenant, &id).await?;
+    while full.version <= version && wait.more().await? {
+        full = core.task(&tenant, &id).await?;
     }
     json(&TaskAnswer { success: true, task_id: id, task: full.into() })
 }

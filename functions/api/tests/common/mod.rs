@@ -100,7 +100,16 @@ pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
 
 pub fn api_under(config: ApiConfig, rules: Rules, policy: Policy) -> Api {
     let start = watchbill_core::domain::Timestamp::from_millis(1_760_954_400_000);
-    let clock = Arc::new(FakeClock::auto(start));
+    api_on(FakeClock::auto(start), config, rules, policy)
+}
+
+/// Whose clock only the test moves, for calls that are held open.
+pub fn api_by_hand(config: ApiConfig) -> Api {
+    api_on(FakeClock::default(), config, Rules::default(), Policy::default())
+}
+
+fn api_on(clock: FakeClock, config: ApiConfig, rules: Rules, policy: Policy) -> Api {
+    let clock = Arc::new(clock);
     let store = Arc::new(MemoryStore::new());
     let blobs = Arc::new(MemoryBlobs::new());
     let wake = Arc::new(TestWake { clock: clock.clone(), marks: Mutex::default() });

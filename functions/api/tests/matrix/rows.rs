@@ -30,6 +30,7 @@ const fn row(
 }
 
 const ANYONE: Access = Access::Public;
+const LINK: Access = Access::Link;
 const USER: Access = Access::Needs(Role::User);
 const AGENT: Access = Access::Needs(Role::Agent);
 const APPROVER: Access = Access::Needs(Role::Approver);
@@ -113,10 +114,8 @@ pub const ROWS: &[Row] = &[
         ask("POST", &format!("/approvals/{}/reject?reason=no", scene.approval()))
     }),
     // Whoever has the link may: it is the right, and says of which tenant.
-    row("GET /links/{token}", "", ANYONE, OWN, |scene| {
-        ask("GET", &format!("/links/{}", scene.link))
-    }),
-    row("POST /links/{token}", "", ANYONE, OWN, |scene| {
+    row("GET /links/{token}", "", LINK, OWN, |scene| ask("GET", &format!("/links/{}", scene.link))),
+    row("POST /links/{token}", "", LINK, OWN, |scene| {
         ask("POST", &format!("/links/{}", scene.link))
             .header("content-type", "application/x-www-form-urlencoded")
             .raw("decision=approve")

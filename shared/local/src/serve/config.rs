@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use watchbill_api::{JwtConfig, RateLimits, StaticKey};
+use watchbill_api::{BODY_WITHIN, JwtConfig, RateLimits, StaticKey, TrustedProxies};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Role, TenantId, hash_key, parse_span};
 use watchbill_core::reactions::Reaction;
@@ -16,6 +16,7 @@ use watchbill_wire::settings::{Switch, allow, on_or_off, words};
 
 pub use watchbill_wire::settings::Env;
 
+use super::connections::Limits;
 use super::file::{File, read};
 use super::policy;
 use crate::bridge::config::RedisConfig;
@@ -36,6 +37,10 @@ pub struct Config {
     pub operator_key_hash: Option<String>,
     pub jwt: JwtSettings,
     pub rate_limits: RateLimits,
+    pub trusted_proxies: TrustedProxies,
+    pub connections: Limits,
+    /// Within this time a call's body must have come.
+    pub body_within: Duration,
     pub cors_origins: Vec<String>,
     pub cors_credentials: bool,
     pub log_folders: Vec<PathBuf>,
@@ -59,6 +64,12 @@ pub struct Notify {
     pub approver: String,
     pub link_for: Duration,
 }
+
+/// Fewer connections than this would leave callers hardly any next to event streams.
+const MIN_CONNECTIONS: usize = 16;
+/// What honest clients need at the least, and what a connection is worth keeping for.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Events that are worth a notice, unless others are named.
 const WORTH_A_NOTICE: &[&str] = &[
@@ -119,6 +130,9 @@ impl Config {
             operator_key_hash: env.get("ORCHESTRATOR_OPERATOR_KEY").map(|key| hash_key(key)),
             jwt: jwt(&file, env)?,
             rate_limits: rate_limits(&file, env)?,
+            trusted_proxies: trusted_proxies(&file, env)?,
+            connections: connections(&file)?,
+            body_within: within("body_within", file.connections.body_within.as_ref(), BODY_WITHIN)?,
             cors_origins: match env.get("ORCHESTRATOR_CORS_ORIGINS") {
                 Some(list) => words(list),
                 None => file.cors.origins.clone(),
@@ -232,6 +246,38 @@ fn rate_limits(file: &File, env: &Env) -> anyhow::Result<RateLimits> {
     match env.get("RATE_LIMITS").or(file.rate_limits.as_ref()) {
         None => Ok(RateLimits::default()),
         Some(text) => RateLimits::parse(text).with_context(|| format!("RATE_LIMITS '{text}'")),
+    }
+}
+
+fn trusted_proxies(file: &File, env: &Env) -> anyhow::Result<TrustedProxies> {
+    let of_env = env.get("TRUSTED_PROXIES").map(|list| words(list));
+    let networks = of_env.as_ref().unwrap_or(&file.trusted_proxies);
+    TrustedProxies::parse(networks.iter().map(String::as_str)).context("trusted_proxies")
+}
+
+fn connections(file: &File) -> anyhow::Result<Limits> {
+    let (form, default) = (&file.connections, Limits::default());
+    if let Some(few) = form.limit.filter(|limit| *limit < MIN_CONNECTIONS) {
+        bail!("connections.limit {few}: {MIN_CONNECTIONS} are the fewest");
+    }
+    let headers = form.headers_within.as_ref();
+    let stalled = form.stalled_after.as_ref();
+    Ok(Limits {
+        most: form.limit,
+        headers_within: within("headers_within", headers, default.headers_within)?,
+        stalled_after: within("stalled_after", stalled, default.stalled_after)?,
+    })
+}
+
+/// A time-out of connections: none of them can be switched off.
+fn within(name: &str, text: Option<&String>, default: Duration) -> anyhow::Result<Duration> {
+    let Some(text) = text else { return Ok(default) };
+    let span = parse_span(text).with_context(|| format!("connections.{name} '{text}'"))?;
+    match span {
+        span if span < MIN_TIMEOUT || span > MAX_TIMEOUT => {
+            bail!("connections.{name} '{text}': use a time from 1s to 1h")
+        }
+        span => Ok(span),
     }
 }
 

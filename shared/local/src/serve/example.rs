@@ -8,8 +8,17 @@ use super::file::File;
 use crate::cli::args::ServeArgs;
 
 /// Settings without a default: their values in the example are no more than examples.
-const NO_DEFAULT: &[&str] =
-    &["jwt_secret", "jwks_url", "jwks_file", "issuer", "audience", "webhook", "url", "ca_file"];
+const NO_DEFAULT: &[&str] = &[
+    "jwt_secret",
+    "jwks_url",
+    "jwks_file",
+    "issuer",
+    "audience",
+    "limit",
+    "webhook",
+    "url",
+    "ca_file",
+];
 
 fn example() -> String {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -61,6 +70,9 @@ fn every_value_in_the_example_is_the_default() {
     assert_eq!((&example.data, example.slots), (&plain.data, plain.slots));
     assert_eq!(example.data, PathBuf::from(".watchbill"));
     assert_eq!(example.rate_limits.to_owned(), plain.rate_limits);
+    assert_eq!(example.trusted_proxies, plain.trusted_proxies);
+    assert_eq!(example.connections, plain.connections);
+    assert_eq!(example.body_within, plain.body_within);
     assert_eq!(example.cors_origins, plain.cors_origins);
     assert_eq!(example.cors_credentials, plain.cors_credentials);
     assert_eq!(example.log_folders, plain.log_folders);
@@ -81,6 +93,7 @@ fn no_setting_is_missing_in_the_example() {
         "",
         "auth",
         "cors",
+        "connections",
         "approvals",
         "retries",
         "sla",

@@ -27,6 +27,8 @@ pub struct File {
     pub auth: Auth,
     pub cors: Cors,
     pub rate_limits: Option<String>,
+    pub trusted_proxies: Vec<String>,
+    pub connections: Connections,
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
     pub external_types: Vec<String>,
@@ -62,6 +64,15 @@ pub struct Auth {
 pub struct Cors {
     pub origins: Vec<String>,
     pub credentials: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connections {
+    pub limit: Option<usize>,
+    pub headers_within: Option<String>,
+    pub body_within: Option<String>,
+    pub stalled_after: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

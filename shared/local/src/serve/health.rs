@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -6,18 +7,20 @@ use watchbill_api::{HealthReport, HealthSource};
 
 use watchbill_redis_bridge::Bridge;
 
+use super::connections::Table;
 use crate::bundle::LagReport;
 
-/// What the embedded bundle knows of its own health: how far its feed's readers are behind, and
-/// how the bridge to a Redis stands, if there is one.
+/// What the embedded bundle knows of its own health: how far its feed's readers are behind, how
+/// the bridge to a Redis stands, if there is one, and whether callers find connections.
 pub struct EmbeddedHealth<F> {
     lag: F,
     redis: Option<Bridge>,
+    connections: Arc<Table>,
 }
 
 impl<F: Fn() -> LagReport + Send + Sync> EmbeddedHealth<F> {
-    pub fn new(lag: F, redis: Option<Bridge>) -> Self {
-        Self { lag, redis }
+    pub fn new(lag: F, redis: Option<Bridge>, connections: Arc<Table>) -> Self {
+        Self { lag, redis, connections }
     }
 }
 
@@ -26,7 +29,16 @@ impl<F: Fn() -> LagReport + Send + Sync> HealthSource for EmbeddedHealth<F> {
     async fn report(&self) -> HealthReport {
         let lag = (self.lag)();
         let lag = json!({ "router": lag.router, "recorder": lag.recorder });
-        let mut more = BTreeMap::from([("feed_lag".to_owned(), lag)]);
+        let figures = self.connections.figures();
+        let connections = json!({
+            "open": figures.open,
+            "limit": figures.most,
+            "refused": figures.refused,
+            "closed_for_others": figures.gave_way,
+            "failed_accepts": figures.failed_accepts,
+        });
+        let mut more =
+            BTreeMap::from([("feed_lag".to_owned(), lag), ("connections".to_owned(), connections)]);
         let Some(bridge) = &self.redis else {
             return HealthReport { redis: "disabled".to_owned(), more };
         };

@@ -1,6 +1,7 @@
 //! `watchbill serve`: the bundle with its HTTP API, on this machine.
 
 mod config;
+pub mod connections;
 #[cfg(test)]
 mod example;
 mod file;
@@ -90,30 +91,26 @@ async fn serve(
     redis: Option<&Running>,
 ) -> anyhow::Result<()> {
     let admin = first::admin_key(&bundle.core, &config).await?;
-    let state =
-        ApiState::new(bundle.core.clone(), api_config(&config, link_secret, bundle, redis)?)?;
-    let router = watchbill_api::router(state);
+    let most = connections::files::connections();
+    let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
+    let table = Arc::new(connections::Table::new(most));
+    let api = api_config(&config, link_secret, bundle, redis, &table)?;
+    let router = watchbill_api::router(ApiState::new(bundle.core.clone(), api)?);
     listener.set_nonblocking(true).context("preparing the listener")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
-    // Answers are small: waiting to fill a packet would only delay them.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("nodelay is not to be had: {error}");
-        }
-    });
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut ending = stopped.clone();
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(async move {
-            // The sender lives as long as the server; either way it is time to end.
-            let _ = ending.wait_for(|stop| *stop).await;
-        });
-    let mut server = tokio::spawn(server.into_future());
+    let server = connections::Server {
+        limits: config.connections.clone(),
+        table,
+        trusted: config.trusted_proxies.clone(),
+        clock: bundle.core.clock().clone(),
+    };
+    let mut server = tokio::spawn(async move { server.run(listener, router, stopped).await });
     say::started(&address, &config, &admin, bundle.store.epoch());
     let first =
         tokio::spawn(first::first_task(bundle.core.clone(), first::wanted(&config, &admin)));
     let served = tokio::select! {
-        ended = &mut server => ended.context("the server broke off")?.context("serving"),
+        ended = &mut server => ended.context("the server broke off"),
         signal = wait_for_signal() => signal,
     };
     first.abort();
@@ -214,6 +211,7 @@ fn api_config(
     link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
     redis: Option<&Running>,
+    table: &Arc<connections::Table>,
 ) -> anyhow::Result<ApiConfig> {
     let mut jwt: JwtConfig = config.jwt.config.clone();
     if let Some(url) = &config.jwt.jwks_url {
@@ -232,9 +230,13 @@ fn api_config(
         health: Some(Arc::new(health::EmbeddedHealth::new(
             bundle.lag_handle(),
             redis.map(|running| running.bridge().clone()),
+            table.clone(),
         ))),
         agents: agent_infos(config),
         streams: true,
+        trusted_proxies: config.trusted_proxies.clone(),
+        body_within: config.body_within,
+        connections: Some(table.figures().most),
     })
 }
 

@@ -1,0 +1,202 @@
+//! How much of something scarce each tenant and each caller may hold at once, so that one of
+//! them can't take it all.
+//!
+//! A quarter of the whole, and of each tenant's part, is kept for those who hold nothing yet:
+//! whoever comes finds a place, even where a few have taken all that they may.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The part that is kept for those who hold nothing yet: one in so many.
+const RESERVE: usize = 4;
+
+/// What may be held at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub all: usize,
+    pub tenant: usize,
+    pub caller: usize,
+}
+
+/// Whose bound was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    Caller,
+    Tenant,
+    All,
+}
+
+impl Full {
+    pub fn whose(self) -> &'static str {
+        match self {
+            Full::Caller => "this caller",
+            Full::Tenant => "this tenant",
+            Full::All => "this server",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tenant {
+    held: usize,
+    callers: HashMap<String, usize>,
+}
+
+#[derive(Default)]
+struct Held {
+    all: usize,
+    tenants: HashMap<String, Tenant>,
+}
+
+/// Cheap to clone; all clones share what is held.
+#[derive(Clone)]
+pub struct Shares {
+    bounds: Bounds,
+    held: Arc<Mutex<Held>>,
+}
+
+/// Who holds: a tenant's caller, or somebody without a key at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Empty for those without a key.
+    pub tenant: String,
+    pub caller: String,
+}
+
+impl Shares {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, held: Arc::default() }
+    }
+
+    /// `weight` of what there is, until the share is dropped.
+    pub fn take(&self, holder: &Holder, weight: usize) -> Result<Share, Full> {
+        let mut held = self.lock();
+        let tenant = held.tenants.get(&holder.tenant);
+        let of_tenant = tenant.map_or(0, |tenant| tenant.held);
+        let of_caller =
+            tenant.and_then(|tenant| tenant.callers.get(&holder.caller)).copied().unwrap_or(0);
+        let fits = |held: usize, bound: usize, is_first: bool| {
+            let bound = if is_first { bound } else { bound - bound / RESERVE };
+            held.saturating_add(weight) <= bound
+        };
+        // Somebody who holds nothing may take one that is larger than a caller's whole part.
+        if of_caller > 0 && of_caller.saturating_add(weight) > self.bounds.caller {
+            return Err(Full::Caller);
+        }
+        if !fits(of_tenant, self.bounds.tenant, of_caller == 0) {
+            return Err(Full::Tenant);
+        }
+        if !fits(held.all, self.bounds.all, of_tenant == 0) {
+            return Err(Full::All);
+        }
+        held.all += weight;
+        let tenant = held.tenants.entry(holder.tenant.clone()).or_default();
+        tenant.held += weight;
+        *tenant.callers.entry(holder.caller.clone()).or_default() += weight;
+        Ok(Share { shares: self.clone(), holder: holder.clone(), weight })
+    }
+
+    /// All that is held now.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.lock().all
+    }
+
+    fn give_back(&self, holder: &Holder, weight: usize) {
+        let mut held = self.lock();
+        held.all -= weight;
+        let Some(tenant) = held.tenants.get_mut(&holder.tenant) else { return };
+        tenant.held -= weight;
+        if let Some(caller) = tenant.callers.get_mut(&holder.caller) {
+            *caller -= weight;
+            if *caller == 0 {
+                tenant.callers.remove(&holder.caller);
+            }
+        }
+        // Nobody stays in memory who holds nothing.
+        if tenant.callers.is_empty() {
+            held.tenants.remove(&holder.tenant);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("nothing under this lock panics")
+    }
+}
+
+/// What somebody holds; dropped, it is given back.
+pub struct Share {
+    shares: Shares,
+    holder: Holder,
+    weight: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shares.give_back(&self.holder, self.weight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(tenant: &str, caller: &str) -> Holder {
+        Holder { tenant: tenant.into(), caller: caller.into() }
+    }
+
+    /// As many as are given to somebody.
+    fn take_all(shares: &Shares, tenant: &str, caller: &str) -> (Vec<Share>, Full) {
+        let mut taken = Vec::new();
+        loop {
+            match shares.take(&holder(tenant, caller), 1) {
+                Ok(share) => taken.push(share),
+                Err(full) => return (taken, full),
+            }
+        }
+    }
+
+    const BOUNDS: Bounds = Bounds { all: 64, tenant: 32, caller: 16 };
+
+    #[test]
+    fn a_caller_and_a_tenant_take_no_more_than_their_part() {
+        let shares = Shares::new(BOUNDS);
+        let (one, full) = take_all(&shares, "a", "1");
+        assert_eq!((one.len(), full), (16, Full::Caller));
+        let (two, full) = take_all(&shares, "a", "2");
+        assert_eq!((two.len(), full), (8, Full::Tenant), "the rest is for those without any");
+        assert!(shares.take(&holder("a", "3"), 1).is_ok());
+        drop(two);
+        assert_eq!(take_all(&shares, "a", "2").0.len(), 8);
+    }
+
+    #[test]
+    fn whoever_comes_finds_a_place_while_a_few_hold_all_that_they_may() {
+        let shares = Shares::new(BOUNDS);
+        let mut all = Vec::new();
+        for tenant in ["a", "b", "c", "d"] {
+            for caller in ["1", "2", "3"] {
+                all.extend(take_all(&shares, tenant, caller).0);
+            }
+        }
+        // Those four have met the bound of all; twelve more find one place each.
+        for n in 0..12 {
+            let late = shares.take(&holder(&format!("late {n}"), "1"), 1);
+            all.push(late.unwrap_or_else(|full| panic!("{n}: {full:?}, {} held", shares.held())));
+        }
+        drop(all);
+        assert_eq!(shares.held(), 0);
+        assert!(shares.lock().tenants.is_empty(), "nothing is remembered of them");
+    }
+
+    #[test]
+    fn one_that_is_larger_than_a_part_is_given_to_who_has_nothing() {
+        let shares = Shares::new(BOUNDS);
+        let big = shares.take(&holder("a", "1"), 20).unwrap();
+        assert_eq!(shares.take(&holder("a", "1"), 1).err(), Some(Full::Caller));
+        assert_eq!(shares.take(&holder("a", "2"), 33).err(), Some(Full::Tenant));
+        drop(big);
+        assert!(shares.take(&holder("a", "1"), 1).is_ok());
+        assert!(shares.take(&holder("a", "1"), usize::MAX).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! Who is counted as whom behind a proxy, and that a stranger uses up nobody's calls but its own.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use common::{ADMIN, Api, api_with, ask, config};
+use http::Request;
+use serde_json::json;
+use tower::ServiceExt as _;
+use watchbill_api::{ApiConfig, RateLimits, TrustedProxies};
+use watchbill_core::decide::Rules;
+use watchbill_core::domain::{ApprovalId, TenantId};
+use watchbill_core::ports::{Clock as _, FixedSecret};
+use watchbill_wire::{ApprovalLink, LinkKey};
+
+const SECRET: &str = "what links are signed with";
+const PROXY: [u8; 4] = [10, 0, 0, 7];
+
+fn api(trusted: &[&str]) -> Api {
+    let config = ApiConfig {
+        rate_limits: RateLimits::parse("*=3").unwrap(),
+        trusted_proxies: TrustedProxies::parse(trusted.iter().copied()).unwrap(),
+        link_secret: Some(Arc::new(FixedSecret(SECRET.into())) as _),
+        ..config()
+    };
+    api_with(config, Rules::default())
+}
+
+/// The status of a call by this peer, which says that it comes for `client`.
+async fn call(api: &Api, peer: impl Into<IpAddr>, client: Option<&str>, path: &str) -> u16 {
+    let mut request = Request::get(path).body(Body::empty()).unwrap();
+    let peer = SocketAddr::new(peer.into(), 1000);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    if let Some(client) = client {
+        request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
+    }
+    api.router.clone().oneshot(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn callers_behind_a_trusted_proxy_are_counted_apart() {
+    let api = api(&["10.0.0.0/8"]);
+    for status in [200, 200, 200, 429] {
+        assert_eq!(call(&api, PROXY, Some("6.6.6.6, 203.0.113.6"), "/health").await, status);
+    }
+    assert_eq!(call(&api, PROXY, Some("203.0.113.7"), "/health").await, 200);
+    assert_eq!(call(&api, PROXY, None, "/health").await, 200, "the proxy's own look");
+    assert_eq!(call(&api, [10, 0, 0, 8], Some("203.0.113.6"), "/health").await, 429);
+}
+
+#[tokio::test]
+async fn nobody_else_says_where_a_call_comes_from() {
+    let api = api(&[]);
+    for (n, status) in [200, 200, 200, 429].into_iter().enumerate() {
+        let client = format!("203.0.113.{n}");
+        assert_eq!(call(&api, PROXY, Some(&client), "/health").await, status);
+    }
+    assert_eq!(call(&api, [203, 0, 113, 9], None, "/health").await, 200);
+}
+
+#[tokio::test]
+async fn the_addresses_of_one_ipv6_host_are_counted_together() {
+    let api = api(&[]);
+    for (n, status) in [200, 200, 200, 429].into_iter().enumerate() {
+        let peer: IpAddr = format!("2001:db8:0:1::{n}").parse().unwrap();
+        assert_eq!(call(&api, peer, None, "/health").await, status);
+    }
+    let other: IpAddr = "2001:db8:0:2::1".parse().unwrap();
+    assert_eq!(call(&api, other, None, "/health").await, 200);
+}
+
+async fn link(api: &Api) -> String {
+    let body = json!({ "type": "monitor", "payload": { "service": "x" }, "priority": "P0" });
+    let made = ask("POST", "/tasks").key(ADMIN).json(&body).of(api).await.json();
+    let approval = format!("approval_{}", made["task_id"].as_str().unwrap());
+    let approval = ApprovalId::parse(&approval).unwrap();
+    let tenant = TenantId::default();
+    let plan_hash = api.core.approval(&tenant, &approval).await.unwrap().approval.plan_hash;
+    let expires = api.clock.now().plus(Duration::from_secs(3600));
+    let (to, nonce) = ("on-call".to_owned(), "01".to_owned());
+    let link = ApprovalLink { tenant, approval, plan_hash, to, nonce, expires };
+    format!("/links/{}", LinkKey::new(SECRET.as_bytes()).unwrap().sign(&link))
+}
+
+#[tokio::test]
+async fn a_stranger_behind_the_same_proxy_locks_nobodys_link() {
+    let api = api(&[]);
+    let link = link(&api).await;
+    let (good, mac) = link.rsplit_once('.').unwrap();
+    for n in 0..50 {
+        let forged = match n % 2 {
+            0 => format!("/links/{n}"),
+            _ => format!("{good}.{n}{mac}"),
+        };
+        let status = call(&api, PROXY, None, &forged).await;
+        assert_eq!(status, if n < 3 { 404 } else { 429 }, "{n}");
+    }
+    // Whoever has the link looks at it and decides, and has the calls of a minute for it.
+    for status in [200, 200, 200, 429] {
+        assert_eq!(call(&api, PROXY, None, &link).await, status);
+    }
+    let got = ask("POST", &link).json(&json!({ "decision": "approve" })).of(&api).await;
+    assert_eq!(got.status, 200, "{:?}", got.body);
+}
