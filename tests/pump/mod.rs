@@ -6,9 +6,11 @@
 //! - `shard`: a shard with Lambda's rules for going on after an answer, an error or a crash.
 //! - `record`: an item as a record of the stream.
 //! - `calls`: ports that count their calls, and end the function at one of them.
+//! - `parked`: one tenant at fault, and the others.
 //! - `world`: tasks with a history, and what must hold after it was pumped.
 
 mod calls;
+mod parked;
 mod record;
 mod shard;
 mod story;

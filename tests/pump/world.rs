@@ -96,7 +96,11 @@ impl World {
     }
 
     pub fn recorder(&self) -> Feed<Recording> {
-        let (inner, calls) = (self.store.clone() as Arc<dyn Store>, self.calls.clone());
+        self.recorder_over(self.store.clone())
+    }
+
+    pub fn recorder_over(&self, inner: Arc<dyn Store>) -> Feed<Recording> {
+        let calls = self.calls.clone();
         let store = Arc::new(Counted { inner, calls: calls.clone() });
         let ports = Ports { store, ..self.ports.clone() };
         let core = Core::new(ports, self.core.rules().clone(), 1)
@@ -107,8 +111,12 @@ impl World {
     }
 
     pub async fn create(&self, priority: Priority, fails: bool) -> TaskId {
+        self.create_for(&tenant(), priority, fails).await
+    }
+
+    pub async fn create_for(&self, tenant: &TenantId, priority: Priority, fails: bool) -> TaskId {
         let new = NewTask {
-            tenant: tenant(),
+            tenant: tenant.clone(),
             task_type: TaskType::Monitor,
             priority,
             source: "user".into(),
@@ -209,8 +217,12 @@ impl World {
     /// Each change stands in the ledger once and in order, the chain holds, and each event
     /// went out, a repeat under the same id.
     pub async fn assert_recorded(&self) {
-        verify(self.store.clone(), &tenant()).await.unwrap();
-        let ledger = LedgerReader::new(self.store.clone(), tenant());
+        self.assert_recorded_for(&tenant()).await;
+    }
+
+    pub async fn assert_recorded_for(&self, tenant: &TenantId) {
+        verify(self.store.clone(), tenant).await.unwrap();
+        let ledger = LedgerReader::new(self.store.clone(), tenant.clone());
         let (mut versions, mut events) = (BTreeMap::<TaskId, Vec<u64>>::new(), BTreeSet::new());
         let mut seq = 1;
         while let Some(batch) = ledger.batch(seq).await.unwrap() {
@@ -222,12 +234,12 @@ impl World {
             }
             seq += 1;
         }
-        for task in self.tasks() {
+        for task in self.tasks().iter().filter(|task| task.tenant == *tenant) {
             let wanted: Vec<u64> = task.log.iter().map(|entry| entry.version).collect();
             assert_eq!(versions.get(&task.id), Some(&wanted), "{}", task.id);
         }
-        let sent: BTreeSet<EventId> =
-            self.bus.events().into_iter().map(|(_, event)| event.event_id).collect();
+        let sent = self.bus.events().into_iter().filter(|(of, _)| of == tenant);
+        let sent: BTreeSet<EventId> = sent.map(|(_, event)| event.event_id).collect();
         assert_eq!(sent, events, "what is recorded is what went out");
     }
 }

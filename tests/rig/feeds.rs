@@ -20,6 +20,6 @@ pub struct Recording(pub Recorder);
 #[async_trait]
 impl FeedHandler for Recording {
     async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record(changes).await
+        self.0.record(changes).await.map(drop)
     }
 }

@@ -1,16 +1,15 @@
 //! What is derived from one tenant's ledger, and where it is kept.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchbill_core::domain::TenantId;
 use watchbill_core::govern::{ReputationFold, ReputationRules, StandingChange};
-use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
 use watchbill_core::ports::{Commit, CommitError, Expect, Write};
 use watchbill_core::repo::{self, Fold, Versioned, decode, encode};
 use watchbill_core::service::{Core, REPUTATION_FOLD, STATS_FOLD};
+
+use crate::fault::Fault;
 
 /// The folds are kept after this many batches.
 const SAVE_EVERY: u64 = 64;
@@ -40,7 +39,7 @@ impl Folds {
         ledger: &LedgerReader,
         tenant: TenantId,
         head: u64,
-    ) -> Result<Self, HandlerError> {
+    ) -> Result<Self, Fault> {
         let (stats, kept_stats) = read(core, &tenant, STATS_FOLD).await?;
         let (reputation, kept_reputation) = read(core, &tenant, REPUTATION_FOLD).await?;
         let mut folds =
@@ -72,7 +71,7 @@ impl Folds {
     }
 
     /// Keeps what should be kept by now: all of it now and then, a changed level at once.
-    pub async fn save_if_due(&mut self, core: &Core, head: u64) -> Result<(), HandlerError> {
+    pub async fn save_if_due(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
         if head >= self.kept_stats.seq + SAVE_EVERY || self.kept_stats.version.is_none() {
             return self.save(core, head).await;
         }
@@ -86,7 +85,7 @@ impl Folds {
     }
 
     /// Keeps the folds with the batch they go up to.
-    pub async fn save(&mut self, core: &Core, head: u64) -> Result<(), HandlerError> {
+    pub async fn save(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
         let current = |kept: Kept| kept.seq == head && kept.version.is_some();
         let mut writes = Vec::new();
         let mut stats = None;
@@ -141,7 +140,7 @@ async fn read<F: Default + DeserializeOwned>(
     core: &Core,
     tenant: &TenantId,
     name: &str,
-) -> Result<(F, Kept), HandlerError> {
+) -> Result<(F, Kept), Fault> {
     let item = core.store().get(&repo::fold_key(tenant, name)).await?;
     let stored: Option<Versioned<Fold>> = item.as_ref().map(decode).transpose()?;
     let Some(stored) = stored else { return Ok((F::default(), Kept::default())) };
@@ -171,17 +170,15 @@ fn item(
 }
 
 /// False: not kept this time, and nothing is lost by it, because the ledger has it all.
-async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, HandlerError> {
+async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, Fault> {
     let id = core.entropy().write_id();
     match core.store().commit(Commit { id, writes }).await {
         Ok(()) => Ok(true),
         Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(false),
         Err(CommitError::Store(error)) => Err(error.into()),
         Err(CommitError::Conflict { .. }) => {
-            Err(HandlerError::retry(Duration::from_millis(50), "another recorder is at work"))
+            Err(Fault::Contended("another recorder is at work".to_owned()))
         }
-        Err(CommitError::Illegal { reason }) => {
-            Err(HandlerError::retry(Duration::from_secs(5), reason))
-        }
+        Err(CommitError::Illegal { reason }) => Err(Fault::Change(reason)),
     }
 }

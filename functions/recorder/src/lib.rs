@@ -5,74 +5,314 @@
 //! ledger's suffix since the change's own time. Dying between appending and publishing is
 //! made good by the next run, which publishes again under the same event ids.
 //!
+//! One tenant's fault holds up no other. What can't be recorded is parked: an item's key and the
+//! first version that is missing, put if absent in the same call. Later changes of a parked key
+//! join it. Only where even that fails does the feed wait.
+//!
 //! - `recorded`: a change that the ledger is to hold. `recent`: what it holds already.
-//! - `tenant`: appends and publishes, for one tenant. `folds`: what is derived from its ledger.
+//! - `tenant`: appends, for one tenant. `publish`: publishes. `folds`: what is derived from its ledger.
+//! - `replay`: records what was parked. `fault`: why something was.
 //!
 //! How to add a fold: its state and its kept item in `folds`, with what it brings in `Ahead`.
 
+mod fault;
 mod folds;
+mod publish;
 mod recent;
 mod recorded;
+mod replay;
 mod tenant;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
-use watchbill_core::domain::{PublishedEvent, Task, TenantId};
-use watchbill_core::govern::Record;
+use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Bus, Change, Item, Key, StoreError};
-use watchbill_core::repo::{Entity as _, LedgerPeek, decode};
-use watchbill_core::service::Core;
+use watchbill_core::ports::{Bus, Change, Key};
+use watchbill_core::repo::{Entity as _, ParkedTenant, tenant_of};
+use watchbill_core::service::{Core, ServiceError, ToPark};
 
-use recorded::Recorded;
-use tenant::TenantRecorder;
+use fault::Fault;
+use recorded::{Changed, Recorded};
+use tenant::{From, TenantRecorder};
+
+/// How often a tenant's changes are tried in one call before they are parked.
+const MAX_ATTEMPTS: u32 = 3;
+/// The same where another recorder appends to the same ledger: each try has one winner.
+const MAX_CONTENDED: u32 = 16;
+/// How many tries of parked changes the store may fail before it counts as down for all of them:
+/// enough to get from a full replay to a single change by halves.
+const MAX_PROBES: u32 = 8;
+/// Between two tries; doubled where the store fails.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// A tenant whose changes were parked is not tried before this; doubled up to the most. Its
+/// changes are parked right away, so that trying costs the others little.
+const QUARANTINE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 pub struct Recorder {
     core: Core,
     bus: Arc<dyn Bus>,
-    tenants: Mutex<BTreeMap<TenantId, TenantRecorder>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    tenants: BTreeMap<TenantId, TenantRecorder>,
+    faulty: HashMap<TenantId, Faulty>,
+}
+
+/// A tenant for which the store failed.
+struct Faulty {
+    times: u32,
+    /// On the monotonic clock.
+    until: Duration,
+    reason: String,
+}
+
+/// What a tenant's recorder is asked to do.
+enum Work {
+    Record(Vec<Recorded>, From),
+    Publish,
+}
+
+/// What a try to record came to.
+#[derive(Default)]
+struct Attempted<'a> {
+    /// Ledger entries.
+    recorded: usize,
+    failed: Vec<Failed<'a>>,
+}
+
+/// A change that was not recorded, and why.
+struct Failed<'a> {
+    change: Changed<'a>,
+    reason: String,
+    /// The fault is this change's own, and no other's.
+    own: bool,
+}
+
+impl<'a> Attempted<'a> {
+    fn fail(&mut self, changes: Vec<Changed<'a>>, fault: &Fault, own: bool) {
+        let reason = fault.to_string();
+        let failed = |change| Failed { change, reason: reason.clone(), own };
+        self.failed.extend(changes.into_iter().map(failed));
+    }
+}
+
+/// How the tries of one call went so far.
+#[derive(Default)]
+struct Tries {
+    contended: u32,
+    failed: u32,
+    /// Something was recorded: the tenant's ledger takes what is right.
+    done: bool,
+}
+
+/// What comes after a try that failed.
+enum NextStep {
+    Again,
+    Halves,
+    /// The change is at fault.
+    Alone,
+    /// Nothing of the tenant can be recorded for now.
+    All,
 }
 
 impl Recorder {
     pub fn new(core: Core, bus: Arc<dyn Bus>) -> Self {
-        Self { core, bus, tenants: Mutex::default() }
+        Self { core, bus, state: Mutex::default() }
     }
 
-    /// Records a batch of changes. An error means: the whole batch again, later.
-    pub async fn record(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        let mut by_tenant: BTreeMap<TenantId, Vec<Recorded>> = BTreeMap::new();
+    /// Records a batch of changes, or parks what it can't record. Answers how many ledger
+    /// entries that gave. An error means: the whole batch again, later.
+    pub async fn record(&self, changes: &[Change]) -> Result<usize, HandlerError> {
+        let mut by_tenant: BTreeMap<TenantId, Vec<Changed<'_>>> = BTreeMap::new();
+        let mut asked = BTreeSet::new();
         for change in newest(changes) {
-            if let Some((tenant, change)) = recordable(&change)? {
+            let item = change.item;
+            let Some(tenant) = tenant_of(&item.key) else { continue };
+            if Changed::is_recordable(&item.kind) {
                 by_tenant.entry(tenant).or_default().push(change);
+            } else if *item.kind == *ParkedTenant::KIND {
+                asked.insert(tenant);
             }
         }
-        let mut tenants = self.tenants.lock().await;
+        let mut state = self.state.lock().await;
+        let mut recorded = 0;
         for (tenant, changes) in by_tenant {
-            if !tenants.contains_key(&tenant) {
-                let opened = TenantRecorder::open(&self.core, &self.bus, tenant.clone()).await?;
-                tenants.insert(tenant.clone(), opened);
-            }
-            let recorder = tenants.get_mut(&tenant).expect("it was put there just now");
-            if let Err(error) = recorder.record(&self.core, &self.bus, changes).await {
-                // What it remembers may no longer be what is stored: read anew next time.
-                tenants.remove(&tenant);
-                return Err(error);
+            recorded += self.record_or_park(&mut state, &tenant, changes).await?;
+        }
+        for tenant in asked {
+            match self.replay(&mut state, &tenant).await {
+                Ok(replayed) => recorded += replayed,
+                // It is asked for again.
+                Err(error) => {
+                    tracing::debug!(%tenant, "parked changes of {tenant} stay parked: {error}");
+                }
             }
         }
-        Ok(())
+        Ok(recorded)
+    }
+
+    async fn record_or_park(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+        changes: Vec<Changed<'_>>,
+    ) -> Result<usize, HandlerError> {
+        let now = self.core.clock().monotonic();
+        let attempted = match state.faulty.get(tenant) {
+            Some(faulty) if now < faulty.until => {
+                let reason = &faulty.reason;
+                let failed = |change| Failed { change, reason: reason.clone(), own: false };
+                Attempted { recorded: 0, failed: changes.into_iter().map(failed).collect() }
+            }
+            _ => self.attempt(state, tenant, changes, From::Feed).await,
+        };
+        if let Some(Failed { reason, .. }) = attempted.failed.first() {
+            let all: Vec<ToPark> =
+                attempted.failed.iter().map(|failed| to_park(&failed.change)).collect();
+            // Not to be able to park is the one fault that holds the feed.
+            let parked = self.core.parking().park(tenant, &all, reason).await;
+            parked.map_err(|error| held(tenant, &error))?;
+        }
+        Ok(attempted.recorded)
+    }
+
+    /// Records what can be recorded. Of changes that fail together those that fail alone are
+    /// found by halves; of what was parked before also where the store fails, because it may be
+    /// one of them that it does not take.
+    async fn attempt<'a>(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+        changes: Vec<Changed<'a>>,
+        from: From,
+    ) -> Attempted<'a> {
+        let mut attempted = Attempted::default();
+        let mut open = vec![changes];
+        let mut tries = Tries::default();
+        while let Some(some) = open.pop() {
+            let (mut readable, read) = read(some, &mut attempted.failed);
+            if readable.is_empty() {
+                continue;
+            }
+            let fault = match self.work(state, tenant, Work::Record(read, from)).await {
+                Ok(done) => {
+                    attempted.recorded += done;
+                    tries.done = true;
+                    state.faulty.remove(tenant);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            match self.next_step(&mut tries, &fault, readable.len(), from).await {
+                NextStep::Again => open.push(readable),
+                NextStep::Halves => {
+                    let second = readable.split_off(readable.len() / 2);
+                    open.extend([second, readable]);
+                }
+                NextStep::Alone => attempted.fail(readable, &fault, true),
+                NextStep::All => {
+                    self.mark_faulty(state, tenant, &fault.to_string());
+                    attempted.fail(readable, &fault, false);
+                    for rest in open.drain(..) {
+                        attempted.fail(rest, &fault, false);
+                    }
+                }
+            }
+        }
+        attempted
+    }
+
+    async fn next_step(
+        &self,
+        tries: &mut Tries,
+        fault: &Fault,
+        changes: usize,
+        from: From,
+    ) -> NextStep {
+        match fault {
+            Fault::Contended(_) if tries.contended < MAX_CONTENDED => {
+                tries.contended += 1;
+                let random = (self.core.entropy().next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+                self.core.clock().sleep(RETRY_DELAY.mul_f64(random)).await;
+                NextStep::Again
+            }
+            Fault::Change(_) if changes > 1 => NextStep::Halves,
+            Fault::Change(_) => NextStep::Alone,
+            Fault::Store(_) if from == From::Feed && tries.failed + 1 < MAX_ATTEMPTS => {
+                self.core.clock().sleep(RETRY_DELAY * (1 << tries.failed)).await;
+                tries.failed += 1;
+                NextStep::Again
+            }
+            Fault::Store(_)
+                if from == From::Parked && (tries.done || tries.failed < MAX_PROBES) =>
+            {
+                tries.failed += 1;
+                if changes > 1 { NextStep::Halves } else { NextStep::Alone }
+            }
+            Fault::Store(_) | Fault::Contended(_) => NextStep::All,
+        }
+    }
+
+    fn mark_faulty(&self, state: &mut State, tenant: &TenantId, reason: &str) {
+        let times = state.faulty.get(tenant).map_or(0, |faulty| faulty.times);
+        let wait = QUARANTINE.0.saturating_mul(1 << times.min(16)).min(QUARANTINE.1);
+        let until = self.core.clock().monotonic() + wait;
+        let faulty = Faulty { times: times + 1, until, reason: reason.to_owned() };
+        state.faulty.insert(tenant.clone(), faulty);
+    }
+
+    /// One try. After a fault nothing of what the tenant's recorder remembered is believed.
+    async fn work(&self, state: &mut State, tenant: &TenantId, work: Work) -> Result<usize, Fault> {
+        let mut recorder = state.tenants.remove(tenant);
+        let done = AssertUnwindSafe(async {
+            let mut at_work = match recorder.take() {
+                Some(recorder) => recorder,
+                None => TenantRecorder::open(&self.core, tenant.clone()).await?,
+            };
+            let recorded = match work {
+                Work::Record(changes, from) => {
+                    at_work.record(&self.core, &self.bus, changes, from).await?
+                }
+                Work::Publish => 0,
+            };
+            // What an earlier process appended and may not have sent out.
+            at_work.publish(&self.core, &self.bus, None).await?;
+            Ok((at_work, recorded))
+        })
+        .catch_unwind()
+        .await;
+        match done {
+            Ok(Ok((at_work, recorded))) => {
+                state.tenants.insert(tenant.clone(), at_work);
+                Ok(recorded)
+            }
+            Ok(Err(fault)) => Err(fault),
+            Err(panic) => {
+                let fault = Fault::panicked(&*panic);
+                tracing::error!(%tenant, "recording for tenant {tenant} {fault}");
+                Err(fault)
+            }
+        }
     }
 
     /// Publishes what an earlier process appended and may not have sent out, for every
-    /// tenant that has a ledger.
+    /// tenant that has a ledger. For one where that fails it is asked for later.
     pub async fn catch_up(&self) -> Result<(), HandlerError> {
-        let mut tenants = self.tenants.lock().await;
+        let mut state = self.state.lock().await;
         for tenant in self.core.tenants().await? {
-            if let Entry::Vacant(unknown) = tenants.entry(tenant) {
-                let tenant = unknown.key().clone();
-                unknown.insert(TenantRecorder::open(&self.core, &self.bus, tenant).await?);
+            if state.tenants.contains_key(&tenant) {
+                continue;
+            }
+            if let Err(fault) = self.work(&mut state, &tenant, Work::Publish).await {
+                let held_back = self.core.parking().hold_events(&tenant, &fault.to_string()).await;
+                held_back.map_err(|error| held(&tenant, &error))?;
             }
         }
         Ok(())
@@ -80,45 +320,53 @@ impl Recorder {
 
     /// Keeps the folds as they are now: nothing is lost without it, the next start is faster.
     pub async fn save(&self) -> Result<(), HandlerError> {
-        for recorder in self.tenants.lock().await.values_mut() {
-            recorder.save(&self.core).await?;
+        for recorder in self.state.lock().await.tenants.values_mut() {
+            let saved = recorder.save(&self.core).await;
+            saved.map_err(|fault| HandlerError::retry(RETRY_DELAY, fault.to_string()))?;
         }
         Ok(())
     }
 }
 
-/// The change, if the ledger is to hold it. What can't be read is logged and left out: the
-/// shard must go on, and the item itself is not touched. What a newer build wrote waits for
-/// that build, because a change left out here is missing from the ledger for ever.
-fn recordable(change: &Changed<'_>) -> Result<Option<(TenantId, Recorded)>, HandlerError> {
-    let (item, first) = (change.item, change.first);
-    let key = item.key.partition.clone();
-    let read = match &*item.kind {
-        Task::KIND => {
-            LedgerPeek::of(item).map(|task| (task.tenant.clone(), Recorded::task(key, first, task)))
-        }
-        PublishedEvent::KIND => decode::<PublishedEvent>(item)
-            .map(|stored| (stored.value.tenant, Recorded::event(key, first, stored.value.event))),
-        Record::KIND => decode::<Record>(item).map(|stored| {
-            (stored.value.tenant.clone(), Recorded::record(key, first, stored.value))
-        }),
-        _ => return Ok(None),
+fn held(tenant: &TenantId, error: &ServiceError) -> HandlerError {
+    let reason = format!("changes of tenant {tenant} can't be parked: {error}");
+    let after = match error {
+        ServiceError::Busy { after } => *after,
+        _ => Duration::from_secs(1),
     };
-    match read {
-        Ok(recorded) => Ok(Some(recorded)),
-        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
-        Err(error) => {
-            tracing::error!(key = %item.key, "change of {} can't be recorded: {error}", item.key);
-            Ok(None)
-        }
-    }
+    HandlerError::retry(after, reason)
 }
 
-/// Changes of one item, as far as they stand in one batch.
-struct Changed<'a> {
-    item: &'a Item,
-    /// Version of the first of them: all before it had their own turn.
-    first: u64,
+fn to_park(change: &Changed<'_>) -> ToPark {
+    let (partition, first) = (change.item.key.partition.clone(), Some(change.first));
+    ToPark { partition, first, last: change.item.version, unsent: None }
+}
+
+/// Reads changes. One that can't be read, also one that only a newer build can read, has
+/// failed, and its neighbours have not.
+fn read<'a>(
+    changes: Vec<Changed<'a>>,
+    failed: &mut Vec<Failed<'a>>,
+) -> (Vec<Changed<'a>>, Vec<Recorded>) {
+    let mut readable = Vec::with_capacity(changes.len());
+    let mut all = Vec::with_capacity(changes.len());
+    for change in changes {
+        let read = catch_unwind(AssertUnwindSafe(|| change.read()))
+            .map_err(|panic| Fault::panicked(&*panic).to_string())
+            .and_then(|read| read.map_err(|error| error.to_string()));
+        match read {
+            Ok(recorded) => {
+                readable.push(change);
+                all.push(recorded);
+            }
+            Err(reason) => {
+                let key = &change.item.key;
+                tracing::error!(%key, "change of {key} can't be recorded: {reason}");
+                failed.push(Failed { change, reason, own: true });
+            }
+        }
+    }
+    (readable, all)
 }
 
 /// One for each item, in the order of their last changes: the newest image holds the log of

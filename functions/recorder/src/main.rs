@@ -14,7 +14,7 @@ struct Recording(Recorder);
 #[async_trait::async_trait]
 impl FeedHandler for Recording {
     async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record(changes).await
+        self.0.record(changes).await.map(drop)
     }
 }
 

@@ -1,16 +1,18 @@
-//! The recorder of one tenant: what it remembers between batches.
+//! The recorder of one tenant: what it remembers between batches, and how it appends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Event, EventType, LogEntry, TenantId, Timestamp};
-use watchbill_core::handler::HandlerError;
+use watchbill_core::domain::{LogEntry, TenantId, Timestamp};
 use watchbill_core::ledger::{Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, entries_of};
 use watchbill_core::ports::{Bus, Commit, CommitError, Expect, Topic, Write};
-use watchbill_core::repo::{self, LedgerPeek};
-use watchbill_core::service::{Core, older_log};
+use watchbill_core::repo::{self, LedgerPeek, ParkedKey};
+use watchbill_core::service::{Core, ToPark, older_log};
 
+use crate::fault::Fault;
 use crate::folds::{Ahead, Folds};
+use crate::publish::Publishing;
 use crate::recent::Recent;
 use crate::recorded::{Recorded, Subject};
 
@@ -18,75 +20,164 @@ use crate::recorded::{Recorded, Subject};
 const SKEW: Duration = Duration::from_secs(5);
 /// About what one entry weighs in JSON, for cutting batches.
 const ENTRY_BYTES: usize = 400;
-const TRIES: u32 = 64;
+/// How often a store that is busy is asked again: a second. Beyond, the changes are parked.
+const MAX_ATTEMPTS: u32 = 16;
 
 pub struct TenantRecorder {
-    tenant: TenantId,
-    ledger: LedgerReader,
-    head: Head,
-    recent: Recent,
+    pub(crate) tenant: TenantId,
+    pub(crate) ledger: LedgerReader,
+    pub(crate) head: Head,
+    pub(crate) recent: Recent,
+    pub(crate) publishing: Publishing,
     folds: Folds,
 }
 
+/// Where changes come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// The feed: changes of an item that is parked join it.
+    Feed,
+    /// A replay of what was parked.
+    Parked,
+}
+
 impl TenantRecorder {
-    /// Reads the head, brings the fold up to it and publishes again what an earlier process
-    /// may have left unpublished.
-    pub async fn open(
-        core: &Core,
-        bus: &Arc<dyn Bus>,
-        tenant: TenantId,
-    ) -> Result<Self, HandlerError> {
+    /// Reads the head and brings the folds up to it.
+    pub async fn open(core: &Core, tenant: TenantId) -> Result<Self, Fault> {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
         let folds = Folds::open(core, &ledger, tenant.clone(), head.seq).await?;
-        let recorder = Self {
+        Ok(Self {
             // Nothing is known yet, so the first change has the ledger read back to its time.
             recent: Recent::since(core.clock().now().max(head.recorded_at).plus(2 * SKEW)),
+            publishing: Publishing::default(),
             tenant,
             ledger,
             head,
             folds,
-        };
-        for seq in recorder.head.published + 1..=recorder.head.seq {
-            if let Some(batch) = recorder.ledger.batch(seq).await? {
-                recorder.publish(core, bus, &batch).await?;
-            }
-        }
-        Ok(recorder)
+        })
     }
 
+    /// Appends what is not recorded yet and publishes it. Answers how many entries that were.
     pub async fn record(
         &mut self,
         core: &Core,
         bus: &Arc<dyn Bus>,
         changes: Vec<Recorded>,
-    ) -> Result<(), HandlerError> {
-        self.remember_back_to(&changes).await?;
+        from: From,
+    ) -> Result<usize, Fault> {
+        let changes = match from {
+            From::Feed => self.join_parked(core, changes).await?,
+            From::Parked => changes,
+        };
+        let open = self.unrecorded(core, changes).await?;
         let now = core.clock().now();
-        let mut entries = Vec::with_capacity(2 * changes.len());
-        for change in changes {
-            entries.extend(self.entries(core, change, now).await?);
+        let mut entries = Vec::with_capacity(2 * open.len());
+        for (change, recorded) in open {
+            entries.extend(self.entries(change, recorded, now));
         }
+        let recorded = entries.len();
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
             let mut ahead = self.folds.ahead(&core.rules().reputation);
             let batch = batch_of(&mut entries, &mut ahead);
             let batch = self.append(core, batch).await?;
             self.folds.appended(&batch, ahead);
-            self.publish(core, bus, &batch).await?;
-            self.head.published = batch.seq;
+            core.wake().wake(&Topic::Ledger(self.tenant.clone()));
+            self.publish(core, bus, Some(&batch)).await?;
             self.folds.save_if_due(core, batch.seq).await?;
         }
-        Ok(())
+        Ok(recorded)
     }
 
-    /// Makes sure that what was recorded since the oldest of these changes is known.
-    async fn remember_back_to(&mut self, changes: &[Recorded]) -> Result<(), HandlerError> {
-        let oldest = changes.iter().map(Recorded::at).min();
-        let Some(oldest) = oldest.filter(|at| !self.recent.covers(at.minus(SKEW))) else {
-            return Ok(());
-        };
-        let since = oldest.minus(SKEW);
+    /// Leaves out changes of items that are parked, and has them join: nothing of an item is
+    /// recorded before what came earlier. One look into the store for all of them, and none
+    /// where this recorder had the item's last change itself.
+    async fn join_parked(
+        &mut self,
+        core: &Core,
+        changes: Vec<Recorded>,
+    ) -> Result<Vec<Recorded>, Fault> {
+        let unsure =
+            |change: &&Recorded| !self.recent.is_settled_before(&change.key, change.version);
+        let keys: Vec<Arc<str>> =
+            changes.iter().filter(unsure).map(|change| change.key.clone()).collect();
+        if keys.is_empty() {
+            return Ok(changes);
+        }
+        let parked = core.parking().find(&self.tenant, &keys).await?;
+        let now = core.clock().now();
+        let parked: HashMap<Arc<str>, Option<ParkedKey>> = keys
+            .into_iter()
+            .zip(parked)
+            .map(|(key, parked)| (key, parked.map(|parked| parked.value)))
+            .collect();
+        let (mut join, mut rest) = (Vec::new(), Vec::new());
+        for change in changes {
+            match parked.get(&change.key) {
+                Some(Some(parked)) if parked.first.is_some() => join.push(change.to_park()),
+                Some(None) => {
+                    self.recent.settle(&change.key, change.version - 1, now);
+                    rest.push(change);
+                }
+                // Recorded, and its events wait behind those that are parked.
+                Some(Some(_)) | None => rest.push(change),
+            }
+        }
+        core.parking().park(&self.tenant, &join, "an earlier change is parked").await?;
+        Ok(rest)
+    }
+
+    /// The changes of which something is not recorded yet, with the version up to which their
+    /// items are.
+    async fn unrecorded(
+        &mut self,
+        core: &Core,
+        changes: Vec<Recorded>,
+    ) -> Result<Vec<(Recorded, u64)>, Fault> {
+        let mut open = Vec::with_capacity(changes.len());
+        let mut oldest: Option<Timestamp> = None;
+        for mut change in changes {
+            // Changes of one key come in order and without a gap, so everything before this
+            // version had its own turn.
+            let recorded = self.recent.version(&change.key).unwrap_or(change.version - 1);
+            if recorded >= change.last() {
+                self.pass_by(&change, core.clock().now());
+                continue;
+            }
+            if change.lacks_older(recorded)
+                && let Subject::Task(task, older) = &mut change.what
+            {
+                *older = self.older(core, task).await?;
+            }
+            oldest = oldest.into_iter().chain(change.happened_after(recorded)).min();
+            open.push((change, recorded));
+        }
+        if let Some(since) = oldest.map(|at| at.minus(SKEW))
+            && !self.recent.covers(since)
+        {
+            self.look_back_to(since, &mut open).await?;
+        }
+        Ok(open)
+    }
+
+    /// A version that brings nothing, such as one by which an item was only pushed forward.
+    fn pass_by(&mut self, change: &Recorded, now: Timestamp) {
+        let brings_nothing = change.last() < change.version;
+        if brings_nothing && self.recent.is_settled_before(&change.key, change.version) {
+            self.recent.settle(&change.key, change.version, now);
+        }
+    }
+
+    /// Reads what was recorded since the earliest of these changes. Repeats of them can stand
+    /// nowhere else. All of it is remembered as far as memory goes, these items' in any case.
+    async fn look_back_to(
+        &mut self,
+        since: Timestamp,
+        changes: &mut [(Recorded, u64)],
+    ) -> Result<(), Fault> {
+        let mut wanted: HashMap<Arc<str>, &mut u64> =
+            changes.iter_mut().map(|(change, recorded)| (change.key.clone(), recorded)).collect();
         let mut recent = Recent::since(since);
         if let Some(first) = self.ledger.first_since(since).await? {
             for seq in first..=self.head.seq {
@@ -94,6 +185,9 @@ impl TenantRecorder {
                 for entry in &batch.entries {
                     let (key, version) = self.place_of(entry);
                     recent.note(&key, version, batch.recorded_at);
+                    if let Some(recorded) = wanted.get_mut(&key) {
+                        **recorded = version.max(**recorded);
+                    }
                 }
             }
         }
@@ -101,7 +195,8 @@ impl TenantRecorder {
         Ok(())
     }
 
-    fn place_of(&self, entry: &Entry) -> (Arc<str>, u64) {
+    /// Of which item an entry is, by its partition, and of which version.
+    pub(crate) fn place_of(&self, entry: &Entry) -> (Arc<str>, u64) {
         match entry {
             Entry::Task(entry) => {
                 (repo::task_partition(&self.tenant, &entry.task), entry.change.version)
@@ -114,51 +209,30 @@ impl TenantRecorder {
     }
 
     /// What of a change is not recorded yet.
-    async fn entries(
-        &mut self,
-        core: &Core,
-        change: Recorded,
-        now: Timestamp,
-    ) -> Result<Vec<Entry>, HandlerError> {
-        // Changes of one key come in order and without a gap, so everything before this
-        // version had its own turn.
-        let known = self.recent.version(&change.key);
-        let recorded = known.unwrap_or(change.version - 1);
+    fn entries(&mut self, change: Recorded, recorded: u64, now: Timestamp) -> Vec<Entry> {
         let last = change.last();
         if recorded >= last {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let entries = match change.what {
             Subject::Event(event) => vec![Entry::Published(*event)],
             Subject::Record(record) => vec![Entry::Record(record)],
-            Subject::Task(task) => {
-                let older = self.older(core, &task, recorded).await?;
-                entries_of(*task, older, recorded)
-            }
+            Subject::Task(task, older) => entries_of(*task, older, recorded),
         };
         self.recent.note(&change.key, last, now);
-        Ok(entries)
+        entries
     }
 
     /// Log entries that left the header before they were recorded; rarely any.
-    async fn older(
-        &self,
-        core: &Core,
-        task: &LedgerPeek,
-        recorded: u64,
-    ) -> Result<Vec<LogEntry>, HandlerError> {
-        let first = task.log.first().map_or(0, |entry| entry.version);
-        if first <= recorded + 1 {
-            return Ok(Vec::new());
-        }
+    async fn older(&self, core: &Core, task: &LedgerPeek) -> Result<Vec<LogEntry>, Fault> {
         let partition = repo::task_partition(&self.tenant, &task.id);
         let items = core.store().collect(&partition, repo::LOGS).await?;
-        Ok(older_log(&items)?)
+        older_log(&items).map_err(|error| Fault::Change(error.to_string()))
     }
 
     /// Appends by put-if-absent at the next number. Another recorder at the same ledger is
     /// noticed by it; then this one gives up and reads anew.
-    async fn append(&mut self, core: &Core, entries: Vec<Entry>) -> Result<Batch, HandlerError> {
+    async fn append(&mut self, core: &Core, entries: Vec<Entry>) -> Result<Batch, Fault> {
         // Never before the batch before it, nor before what it holds, also where a clock was
         // set back: batches are found by this time, and the newest by being last.
         let happened = entries.iter().map(at_of).max().unwrap_or_default();
@@ -172,7 +246,7 @@ impl TenantRecorder {
             entries,
         );
         let id = core.entropy().write_id();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let writes = vec![Write::Put { item: item.clone(), expect: Expect::Absent }];
             match core.store().commit(Commit { id, writes }).await {
                 Ok(()) => {
@@ -187,39 +261,25 @@ impl TenantRecorder {
                 }
                 Err(CommitError::Conflict { .. }) => {
                     let reason = format!("ledger batch {} was written by another", batch.seq);
-                    return Err(HandlerError::retry(Duration::from_millis(50), reason));
+                    return Err(Fault::Contended(reason));
                 }
                 Err(CommitError::Store(error)) => return Err(error.into()),
-                Err(CommitError::Illegal { reason }) => {
-                    return Err(HandlerError::retry(Duration::from_secs(5), reason));
-                }
+                Err(CommitError::Illegal { reason }) => return Err(Fault::Change(reason)),
             }
         }
-        Err(HandlerError::retry(Duration::from_secs(1), "the store stays busy"))
-    }
-
-    async fn publish(
-        &self,
-        core: &Core,
-        bus: &Arc<dyn Bus>,
-        batch: &Batch,
-    ) -> Result<(), HandlerError> {
-        core.wake().wake(&Topic::Ledger(self.tenant.clone()));
-        // Most events interest nobody here, and making one costs more than asking.
-        let wanted = |event_type: &EventType| bus.wants(&self.tenant, event_type);
-        let events: Vec<Event> =
-            batch.entries.iter().flat_map(|entry| entry.events_where(wanted)).collect();
-        if events.is_empty() {
-            return Ok(());
-        }
-        bus.publish(&self.tenant, &events)
-            .await
-            .map_err(|error| HandlerError::retry(Duration::from_secs(1), error.to_string()))
+        Err(Fault::Store("the store stays busy".to_owned()))
     }
 
     /// Keeps the folds with the batch they go up to.
-    pub async fn save(&mut self, core: &Core) -> Result<(), HandlerError> {
+    pub async fn save(&mut self, core: &Core) -> Result<(), Fault> {
         self.folds.save(core, self.head.seq).await
+    }
+}
+
+impl Recorded {
+    pub fn to_park(&self) -> ToPark {
+        let (partition, first) = (self.key.clone(), Some(self.version));
+        ToPark { partition, first, last: self.last(), unsent: None }
     }
 }
 

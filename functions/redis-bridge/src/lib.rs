@@ -34,8 +34,8 @@ mod tend;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use watchbill_core::domain::Agent;
 use watchbill_core::ports::{Clock, Entropy, Peer};
 
@@ -113,13 +113,18 @@ impl Bridge {
     }
 
     async fn work(&self, until: Until, standing: bool, activity: Arc<Activity>) {
-        let driven = self.directions(standing).into_iter().map(|direction| {
+        let mut driven = JoinSet::new();
+        for direction in self.directions(standing) {
             let (sides, figures) = (self.sides.clone(), self.figures.clone());
-            tokio::spawn(drive(direction, sides, figures, activity.clone(), until.clone()))
-        });
-        for ended in join_all(driven.collect::<Vec<_>>()).await {
-            if let Err(error) = ended {
-                tracing::error!("a direction of the redis bridge broke off: {error}");
+            driven.spawn(drive(direction, sides, figures, activity.clone(), until.clone()));
+        }
+        while let Some(ended) = driven.join_next().await {
+            // Steps may break off; where a direction does, the bridge is not whole any more,
+            // and whoever runs it has to know.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A change may come twice, late or out of order between keys; the pointer that goes out is
 //! compared with the task when it is claimed, so a pointer too many does no harm.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,15 @@ impl Router {
         let now = self.clock.now();
         let mut pointers: Vec<(LaneMessage, Duration)> = Vec::new();
         for change in changes {
-            pointers.extend(pointer_of(change, now)?);
+            // Over one that breaks off nobody waits: an open task is due, so the sweeper looks
+            // at it whatever becomes of its change.
+            match catch_unwind(AssertUnwindSafe(|| pointer_of(change, now))) {
+                Ok(pointer) => pointers.extend(pointer?),
+                Err(_) => {
+                    let key = &change.key;
+                    tracing::error!(%key, "{key} can't be routed: looking at it broke off");
+                }
+            }
         }
         if pointers.is_empty() {
             return Ok(());

@@ -4,18 +4,23 @@
 //!
 //! It reads each item by key, decides and commits conditionally, so that two sweepers, or a
 //! sweeper and an executor, may meet without harm. An item that fails is pushed forward, so
-//! that it can't fill a page.
+//! that it can't fill a page; so is one over which a look breaks off.
+//!
+//! What is parked is not replayed here: the recorder is asked to, by the change that the question
+//! makes.
 
 mod watch;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use watchbill_core::decide::{Command, next_due};
 use watchbill_core::domain::{Approval, Status, Task, Timestamp};
 use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
-use watchbill_core::repo::{Entity as _, decode};
-use watchbill_core::service::{CommandError, Core, ServiceError};
+use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
+use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError};
 
 use watch::Watch;
 
@@ -39,6 +44,8 @@ pub struct Swept {
     /// How long the task that waits longest for its first claim has waited, of those that
     /// were looked at.
     pub oldest: Duration,
+    /// What waits for its replay.
+    pub parked: ParkedSummary,
 }
 
 /// What a look at a due item came to.
@@ -71,7 +78,18 @@ impl Sweeper {
                 }
             }
         }
-        swept.failed += self.watch.look(&self.core).await;
+        let looks = AssertUnwindSafe(self.watch.look(&self.core)).catch_unwind().await;
+        swept.failed += looks.unwrap_or_else(|_| {
+            tracing::error!("what is looked at now and then broke off");
+            1
+        });
+        match self.core.parking().summary().await {
+            Ok(parked) => swept.parked = parked,
+            Err(error) => {
+                tracing::error!("what is parked can't be counted: {error}");
+                swept.failed += 1;
+            }
+        }
         Ok(swept)
     }
 
@@ -87,11 +105,19 @@ impl Sweeper {
             // The index was behind; someone has looked at it since.
             return Ok(());
         }
-        let done = match &*item.kind {
-            Task::KIND => self.task(&item, swept).await,
-            Approval::KIND => self.approval(&item).await,
-            _ => Ok(Looked::Nothing),
+        let looking = async {
+            match &*item.kind {
+                Task::KIND => self.task(&item, swept).await,
+                Approval::KIND => self.approval(&item).await,
+                ParkedTenant::KIND => {
+                    self.core.parking().ask(&item).await.map(|()| Looked::Postponed)
+                }
+                _ => Ok(Looked::Nothing),
+            }
         };
+        let done = AssertUnwindSafe(looking).catch_unwind().await.unwrap_or_else(|_| {
+            Err(ServiceError::Down { reason: "the look broke off".to_owned() })
+        });
         match done {
             Ok(Looked::Changed) => swept.changed += 1,
             Ok(Looked::Postponed) => {}

@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
         let sweeper = sweeper.clone();
         async move {
             let swept = sweeper.sweep(SWEEP).await?;
-            Ok(Found { failed: swept.failed, oldest: swept.oldest })
+            Ok(Found { failed: swept.failed, oldest: swept.oldest, parked: swept.parked })
         }
     })
     .await

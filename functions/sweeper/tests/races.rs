@@ -15,12 +15,13 @@ use watchbill_core::domain::{
 };
 use watchbill_core::govern::Policy;
 use watchbill_core::ports::{
-    Clock as _, Commit, Expect, Key, LaneMessage, Lanes as _, NewItem, Store as _, Write, WriteId,
+    Clock as _, Commit, Expect, Key, LaneMessage, Lanes, LanesError, NewItem, Store as _, Write,
+    WriteId,
 };
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
 use watchbill_core::service::{
-    CommandError, Core, Identity, NewTask, Ports, ServiceError, StatusChange,
+    CommandError, Core, Identity, NewTask, Ports, Replayed, ServiceError, StatusChange, ToPark,
 };
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
@@ -373,6 +374,73 @@ async fn an_item_that_fails_fills_no_page() {
     for item in world.store.items().iter().filter(|item| *item.kind == *"task") {
         assert!(item.body.starts_with(b"{\"n\":") && [1, 9].contains(&item.schema), "{item:?}");
     }
+}
+
+/// Lanes that break off where they are asked for one priority.
+struct Breaking;
+
+#[async_trait::async_trait]
+impl Lanes for Breaking {
+    async fn offer(&self, _: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+        Ok(())
+    }
+
+    async fn backlog(&self, _: Agent, priority: Priority) -> Result<u64, LanesError> {
+        assert_ne!(priority, Priority::P1, "it breaks off on purpose");
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn an_item_over_which_a_look_breaks_off_is_pushed_forward() {
+    let world = World::new(Rules::default(), 1);
+    let (good, bad) = (world.create(Priority::P2).await, world.create(Priority::P1).await);
+    world.clock.advance(Duration::from_secs(16 * 60));
+    let sweeper = Sweeper::new(world.core.clone(), Arc::new(Breaking));
+    let swept = sweeper.sweep(100).await.unwrap();
+    assert_eq!((swept.failed, swept.changed), (1, 1));
+    assert_eq!(world.times(&good, "offered").await, 1);
+    assert!(world.stored(&bad).await.due.unwrap() > world.clock.now(), "it fills no page");
+    // With lanes that answer it goes on.
+    world.clock.advance(Duration::from_secs(301));
+    world.sweep().await;
+    assert_eq!(world.times(&bad, "offered").await, 1);
+}
+
+/// The sweeper asks for a replay, again where nobody answers, and counts what is parked.
+#[tokio::test]
+async fn what_is_parked_is_asked_for_and_counted() {
+    let world = World::new(Rules::default(), 1);
+    let all: Vec<ToPark> = (0..3)
+        .map(|n| ToPark {
+            partition: format!("T#default#task#{n}").into(),
+            first: Some(1),
+            last: 1,
+            unsent: None,
+        })
+        .collect();
+    let parking = world.core.parking();
+    parking.park(&tenant(), &all, "no ledger").await.unwrap();
+    let asked = async || parking.tenant(&tenant()).await.unwrap().unwrap();
+    world.sweep().await;
+    assert!(!asked().await.value.is_asked(), "not at once");
+    world.clock.advance(Duration::from_secs(5));
+    let swept = world.sweeper().sweep(100).await.unwrap();
+    assert_eq!((swept.failed, swept.parked.items, swept.parked.tenants), (0, 3, 1));
+    let first = asked().await;
+    assert!(first.value.is_asked());
+    // A change for the recorder each minute, until one is answered.
+    for minute in 1..4 {
+        world.clock.advance(Duration::from_secs(60));
+        world.sweep().await;
+        assert_eq!(asked().await.version, first.version + minute);
+    }
+    let question = asked().await.value.asked;
+    parking.answer(&tenant(), question, Replayed::default()).await.unwrap();
+    let answered = asked().await;
+    world.clock.advance(Duration::from_secs(5));
+    world.sweep().await;
+    assert_eq!(asked().await.version, answered.version, "later, where nothing was achieved");
 }
 
 #[tokio::test]

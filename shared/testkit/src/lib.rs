@@ -9,6 +9,7 @@
 pub mod blobs_suite;
 mod fake_clock;
 mod fake_entropy;
+mod faulty_store;
 mod flaky_store;
 pub mod governance_suite;
 mod memory_blobs;
@@ -20,6 +21,7 @@ pub mod store_suite;
 
 pub use fake_clock::FakeClock;
 pub use fake_entropy::SeededEntropy;
+pub use faulty_store::{Failure, FaultyStore};
 pub use flaky_store::FlakyStore;
 pub use memory_blobs::MemoryBlobs;
 pub use memory_store::{MemoryFeed, MemoryStore};

@@ -39,13 +39,18 @@ pub fn caller() -> Caller {
 
 impl World {
     pub fn new(seed: u64, percent: u64) -> Self {
+        Self::over(seed, |store| match percent {
+            0 => store,
+            _ => Arc::new(FlakyStore::new(store, seed, percent)),
+        })
+    }
+
+    /// One whose recorders and tasks reach the store through another.
+    pub fn over(seed: u64, through: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let entropy = Arc::new(SeededEntropy::new(seed));
-        let seen: Arc<dyn Store> = match percent {
-            0 => store.clone(),
-            _ => Arc::new(FlakyStore::new(store.clone(), seed, percent)),
-        };
+        let seen = through(store.clone());
         let ports = Ports {
             store: seen,
             blobs: Arc::new(MemoryBlobs::new()),
@@ -62,8 +67,12 @@ impl World {
     }
 
     pub async fn create(&self, priority: Priority) -> TaskId {
+        self.create_for(&tenant(), priority).await
+    }
+
+    pub async fn create_for(&self, tenant: &TenantId, priority: Priority) -> TaskId {
         let new = NewTask {
-            tenant: tenant(),
+            tenant: tenant.clone(),
             task_type: TaskType::Monitor,
             priority,
             source: "user".into(),
@@ -82,16 +91,24 @@ impl World {
     }
 
     pub async fn claim(&self, id: &TaskId) -> u64 {
-        let stored = self.core.stored_task(&tenant(), id).await.unwrap().unwrap();
+        self.claim_for(&tenant(), id).await
+    }
+
+    pub async fn claim_for(&self, tenant: &TenantId, id: &TaskId) -> u64 {
+        let stored = self.core.stored_task(tenant, id).await.unwrap().unwrap();
         let (task, proof) = (stored.value, Proof::granted(stored.version));
         let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
         self.clock.advance(wait);
         let (agent, owner, assignment) = (task.agent, "one".into(), task.assignment);
         let command = Command::Claim { agent, owner, assignment, proof };
-        self.core.command(&tenant(), id, &command).await.unwrap().value.fence
+        self.core.command(tenant, id, &command).await.unwrap().value.fence
     }
 
     pub async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+        self.end_for(&tenant(), id, fence, ending).await;
+    }
+
+    pub async fn end_for(&self, tenant: &TenantId, id: &TaskId, fence: u64, ending: Ending) {
         let event = match ending {
             Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
             _ => ReputationEvent::TaskFailure,
@@ -100,7 +117,7 @@ impl World {
         let outcome = Outcome { reputation, ..Outcome::default() };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };
-        self.core.command(&tenant(), id, &command).await.unwrap();
+        self.core.command(tenant, id, &command).await.unwrap();
     }
 
     /// Puts a task's item back as it is, as the sweeper does to look again later, or as a
@@ -166,7 +183,11 @@ impl World {
     }
 
     pub async fn entries(&self) -> Vec<Entry> {
-        let ledger = LedgerReader::new(self.store.clone(), tenant());
+        self.entries_of(&tenant()).await
+    }
+
+    pub async fn entries_of(&self, tenant: &TenantId) -> Vec<Entry> {
+        let ledger = LedgerReader::new(self.store.clone(), tenant.clone());
         let mut entries = Vec::new();
         let mut seq = 1;
         while let Some(batch) = ledger.batch(seq).await.unwrap() {
@@ -273,7 +294,7 @@ pub async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
     for batch in changes.chunks(size) {
         for attempt in 0.. {
             match recorder.record(batch).await {
-                Ok(()) => break,
+                Ok(_) => break,
                 Err(error @ HandlerError::Reject { .. }) => panic!("{error}"),
                 Err(error) => assert!(attempt < 200, "{error}"),
             }

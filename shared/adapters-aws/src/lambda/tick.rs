@@ -4,6 +4,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use watchbill_core::handler::HandlerError;
+use watchbill_core::service::ParkedSummary;
 
 use super::{Metric, Unit, emit, serve};
 use crate::config::Setup;
@@ -22,12 +23,15 @@ const DEAD: &[&str] = &[
 /// A task that waits longer than this for its first claim is told of.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What a tick found: items that could not be dealt with, and for how long the task that
-/// waits longest has waited.
+/// What a tick found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
+    /// Items that could not be dealt with.
     pub failed: usize,
+    /// For how long the task that waits longest has waited.
     pub oldest: Duration,
+    /// What waits to be recorded or sent.
+    pub parked: ParkedSummary,
 }
 
 /// Serves the schedule: the handler's work first, then the sums that alarms are set on. They
@@ -55,18 +59,25 @@ where
                     Err(reason) => tracing::warn!("dead letters can't be counted: {reason}"),
                 }
             }
-            let (failed, oldest) = match &found {
-                Ok(found) => (found.failed, found.oldest),
-                Err(_) => (1, Duration::ZERO),
+            let Found { failed, oldest, parked } = match &found {
+                Ok(found) => *found,
+                Err(_) => Found { failed: 1, ..Found::default() },
             };
             let oldest = if oldest > LONG { oldest } else { Duration::ZERO };
+            let parked_for = parked.since.map(|since| clock.now().since(since)).unwrap_or_default();
             let count = |name, value| Metric { name, value, unit: Unit::Count };
             let metrics = [
                 count("DeadLetters", dead as f64),
                 count("SweepFailures", failed as f64),
+                count("ParkedItems", parked.items.max(parked.tenants) as f64),
                 Metric {
                     name: "OldestMessageAge",
                     value: oldest.as_secs_f64(),
+                    unit: Unit::Seconds,
+                },
+                Metric {
+                    name: "OldestParkedAge",
+                    value: parked_for.as_secs_f64(),
                     unit: Unit::Seconds,
                 },
             ];

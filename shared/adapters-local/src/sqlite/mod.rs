@@ -27,6 +27,7 @@ mod tests;
 mod writer;
 
 use std::fs::File;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -171,12 +172,21 @@ impl Drop for SqliteStore {
     }
 }
 
+/// A thread that breaks off leaves commits unanswered, or a log that grows: as bad as a COMMIT
+/// in doubt.
+fn or_fatal(on_fatal: &OnFatal, name: &str, work: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        on_fatal(&format!("the thread {name} broke off"));
+    }
+}
+
 fn start_threads(
     shared: &Shared,
     conn: rusqlite::Connection,
     path: &Path,
     on_fatal: OnFatal,
 ) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let fatal = on_fatal.clone();
     let writer = Writer {
         conn,
         queue: shared.queue.clone(),
@@ -190,10 +200,13 @@ fn start_threads(
         .map_err(|source| OpenError::from_sqlite("open", path, source))?;
     let (checkpoints, path) = (shared.checkpoints.clone(), path.to_owned());
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+    let (moves, writes) = (fatal.clone(), fatal);
     Ok(vec![
         thread("store-log")
-            .spawn(move || checkpoints.run(mover, path))
+            .spawn(move || or_fatal(&moves, "store-log", || checkpoints.run(mover, path)))
             .map_err(OpenError::Thread)?,
-        thread("store-writer").spawn(move || writer.run()).map_err(OpenError::Thread)?,
+        thread("store-writer")
+            .spawn(move || or_fatal(&writes, "store-writer", || writer.run()))
+            .map_err(OpenError::Thread)?,
     ])
 }

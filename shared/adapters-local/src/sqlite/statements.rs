@@ -83,10 +83,12 @@ fn millis(at: Option<Timestamp>) -> Option<i64> {
 /// overwritten where they stand, others push their neighbours off the page.
 const ROOMY: usize = 832;
 
-/// Room for the items that grow: those in lists, which are written again and again.
+/// Room for the items that grow: those in lists, which are written again and again. What is new
+/// and in its list alone, with nothing due, is written once (a batch of the ledger) or rarely.
 fn room(item: &Item) -> Option<ZeroBlob> {
     let missing = ROOMY.saturating_sub(item.body.len());
-    (item.list.is_some() && missing > 0).then_some(ZeroBlob(missing as u64))
+    let grows = item.version > 1 || item.due.is_some() || item.list2.is_some();
+    (item.list.is_some() && grows && missing > 0).then_some(ZeroBlob(missing as u64))
 }
 
 fn mark(id: WriteId) -> [u8; 16] {

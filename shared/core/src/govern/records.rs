@@ -22,6 +22,7 @@ names!(
         BudgetMark = "budget_mark",
         StandingChanged = "standing_changed",
         Sealed = "sealed",
+        ChangesLost = "changes_lost",
     ]
 );
 

@@ -55,6 +55,17 @@ pub fn link_key(tenant: &TenantId, nonce: &str) -> Key {
     Key::new(part(tenant, format_args!("link#{}", escape_key_part(nonce))), HEAD)
 }
 
+/// The changes of an item that are parked, by the item's partition.
+pub fn parked_key(tenant: &TenantId, partition: &str) -> Key {
+    let own = format!("T#{tenant}#");
+    let rest = partition.strip_prefix(own.as_str()).unwrap_or(partition);
+    Key::new(part(tenant, format_args!("park#{rest}")), HEAD)
+}
+
+pub fn parked_tenant_key(tenant: &TenantId) -> Key {
+    Key::new(part(tenant, format_args!("parked")), HEAD)
+}
+
 /// Something for the audit, until it is recorded.
 pub fn record_key(tenant: &TenantId, id: &str) -> Key {
     Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)
@@ -137,6 +148,11 @@ pub fn keys_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("keys#0"))
 }
 
+/// Parked items by the time of their next replay.
+pub fn parked_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("parked#0"))
+}
+
 /// Ledger batches by the time they were recorded.
 pub fn ledger_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("leds#0"))
@@ -144,3 +160,6 @@ pub fn ledger_list(tenant: &TenantId) -> Arc<str> {
 
 /// The tenants that this store knows.
 pub const TENANTS: &str = "TENANTS";
+
+/// The tenants that have parked changes.
+pub const PARKED: &str = "PARKED";

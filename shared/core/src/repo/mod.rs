@@ -5,6 +5,7 @@ mod budget;
 mod codec;
 mod entities;
 mod keys;
+mod parked;
 mod peek;
 mod step;
 mod task;
@@ -13,6 +14,7 @@ pub use budget::{COUNTED, MOST_AMOUNT, TenantLimits, budget_write, period_state,
 pub use codec::{Entity, Versioned, decode, encode};
 pub use entities::{Child, Fold, KeyRecord, PolicyMark, UsedLink, Window};
 pub use keys::*;
+pub use parked::{ParkedKey, ParkedTenant};
 pub use peek::{LedgerPeek, RoutePeek};
 pub use step::{Step, StepOutcome};
 pub use task::{Before, Overflow, StoredTask, TaskWrite, body_item, read_body, task_item};

@@ -70,6 +70,7 @@ pub const AUDIT_KINDS: &[&str] = &[
     "budget_mark",
     "standing_changed",
     "sealed",
+    "changes_lost",
     BROKEN,
 ];
 

@@ -15,8 +15,9 @@ use crate::repo::{self, Fold, Versioned, decode};
 /// Name of the fold that keeps scores and levels.
 pub const REPUTATION_FOLD: &str = "reputation";
 
-/// A reader looks for new batches after this long, so that what was recorded counts within it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A reader looks for new batches after this long. Embedded a change is recorded within 250 ms, so
+/// that a fallen level counts within a second of its cause.
+const LOOK_EVERY: Duration = Duration::from_millis(600);
 /// A reader that is so many batches behind asks the kept fold first. The recorder keeps it
 /// every 64 batches.
 const FAR_BEHIND: u64 = 128;
@@ -47,7 +48,7 @@ impl Standings {
 }
 
 impl Core {
-    /// Where an agent stands now; at most a second old.
+    /// Where an agent stands now; less than a second old.
     pub async fn standing(
         &self,
         tenant: &TenantId,

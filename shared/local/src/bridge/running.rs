@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use watchbill_adapters_host::system::host_name;
 use watchbill_core::ports::{Clock, Entropy, Peer};
 use watchbill_redis_bridge::{Bridge, Home, Report, Settings, Sides};
+
+use crate::tasks::{Broken, Tasks};
 
 /// Between two lines on the figures.
 const TELL: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ pub fn sides(
 pub struct Running {
     bridge: Bridge,
     stop: watch::Sender<bool>,
-    works: Vec<JoinHandle<()>>,
+    works: Tasks,
 }
 
 impl Running {
@@ -36,13 +37,12 @@ impl Running {
         let bridge = Bridge::new(sides, settings);
         let (stop, stopped) = watch::channel(false);
         let at_work = bridge.clone();
-        let works = vec![
-            tokio::spawn({
-                let stopped = stopped.clone();
-                async move { at_work.run(stopped).await }
-            }),
-            tokio::spawn(tell(bridge.clone(), clock, stopped)),
-        ];
+        let mut works = Tasks::default();
+        works.spawn("the redis bridge", {
+            let stopped = stopped.clone();
+            async move { at_work.run(stopped).await }
+        });
+        works.spawn("telling of the redis bridge", tell(bridge.clone(), clock, stopped));
         Self { bridge, stop, works }
     }
 
@@ -50,12 +50,16 @@ impl Running {
         &self.bridge
     }
 
+    /// Waits until a part of it breaks off: then the process has to end.
+    pub fn broken(&self) -> Broken {
+        self.works.broken()
+    }
+
     /// Lets the directions end what they have begun. What is cut off stands in leases, and is
     /// taken up again.
-    pub async fn stop(self) -> Report {
+    pub async fn stop(mut self) -> Report {
         let _ = self.stop.send(true);
-        let all = futures_util::future::join_all(self.works);
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        if tokio::time::timeout(PATIENCE, self.works.join()).await.is_err() {
             tracing::warn!("the redis bridge did not end in time; what it held is taken up again");
         }
         self.bridge.report()

@@ -16,8 +16,13 @@ use super::position::Keeper;
 /// Changes taken at once.
 const ROUTE: usize = 1_024;
 const RECORD: usize = 1_024;
-/// Changes are recorded together if they come within this time: one batch for many.
-const GATHER: Duration = Duration::from_millis(10);
+/// From one ledger batch to the next where few changes come: one batch for what comes meanwhile.
+/// Whoever follows the events sees them this much later at most, and a change after a silence is
+/// recorded at once.
+const GATHER_FEW: Duration = Duration::from_millis(250);
+/// The same where so many come that they fill a batch well in less.
+const GATHER_MANY: Duration = Duration::from_millis(100);
+const MANY: usize = 32;
 
 /// How far the readers have come.
 #[derive(Default)]
@@ -69,51 +74,82 @@ impl Watch {
             }
         }
     }
+
+    /// Sleeps, unless the bundle stops.
+    async fn pause(&mut self, how_long: Duration) {
+        tokio::select! {
+            () = self.clock.sleep(how_long) => {}
+            // An error means that nobody can stop it any more: it is over as well.
+            _ = self.stopped.wait_for(|stop| *stop) => {}
+        }
+    }
 }
 
 pub async fn route(router: Router, mut feed: Feed, mut watch: Watch) {
     watch.lag.routed.store(feed.position(), Ordering::Relaxed);
     while let Some(numbered) = watch.next(&mut feed, ROUTE).await {
         let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
-        until_done(&watch, "routed", || router.route(&changes)).await;
+        if until_done(&watch, "routed", || router.route(&changes)).await.is_none() {
+            return;
+        }
         watch.lag.routed.store(feed.position(), Ordering::Relaxed);
     }
 }
 
 pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut watch: Watch) {
-    watch.lag.recorded.store(feed.position(), Ordering::Relaxed);
+    // Up to here everything is recorded: nothing else is ever kept as the position.
+    let mut recorded = feed.position();
+    watch.lag.recorded.store(recorded, Ordering::Relaxed);
     until_done(&watch, "published", || recorder.catch_up()).await;
     while let Some(numbered) = watch.next(&mut feed, RECORD).await {
+        let began = watch.clock.monotonic();
         let full = numbered.len() == RECORD;
         let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
-        until_done(&watch, "recorded", || recorder.record(&changes)).await;
-        watch.lag.recorded.store(feed.position(), Ordering::Relaxed);
-        keeper.reached(feed.position()).await;
-        if !full {
-            watch.clock.sleep(GATHER).await;
+        let done = until_done(&watch, "recorded", || recorder.record(&changes)).await;
+        let Some(entries) = done else { break };
+        recorded = feed.position();
+        watch.lag.recorded.store(recorded, Ordering::Relaxed);
+        keeper.reached(recorded).await;
+        if entries > 0 && !full {
+            let took = watch.clock.monotonic().saturating_sub(began);
+            watch.pause(gather(entries).saturating_sub(took)).await;
         }
     }
     if let Err(error) = recorder.save().await {
         tracing::warn!("the folds are not kept: {error}");
     }
-    keeper.save(feed.position()).await;
+    keeper.save(recorded).await;
 }
 
-/// Again and again until it is done: the feed waits, nothing is left out.
-async fn until_done<F, Fut>(watch: &Watch, what: &str, work: F)
+/// How long to gather after a batch of so many entries, from its beginning.
+fn gather(entries: usize) -> Duration {
+    if entries < MANY { GATHER_FEW } else { GATHER_MANY }
+}
+
+/// Again and again until it is done: the feed waits, nothing is left out. Nothing if the bundle
+/// stops before: the next start takes it up again.
+async fn until_done<T, F, Fut>(watch: &Watch, what: &str, work: F) -> Option<T>
 where
     F: Fn() -> Fut,
-    Fut: Future<Output = Result<(), HandlerError>>,
+    Fut: Future<Output = Result<T, HandlerError>>,
 {
-    while let Err(error) = work().await {
+    loop {
+        let error = match work().await {
+            Ok(done) => return Some(done),
+            Err(error) => error,
+        };
         let after = match &error {
             HandlerError::Retry { after, .. } => *after,
             HandlerError::Reject { .. } => Duration::from_secs(5),
         };
         tracing::warn!("changes can't be {what} yet: {error}");
         if *watch.stopped.borrow() {
-            return;
+            return None;
         }
         watch.clock.sleep(after).await;
     }
 }
+
+#[cfg(test)]
+#[path = "feeds_tests.rs"]
+mod tests;

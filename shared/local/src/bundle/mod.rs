@@ -5,10 +5,12 @@
 //! - `slots`: takes from the lanes and hands to executors.
 //! - `timers`: the sweeper, and the keeping of what has expired.
 //! - `notices`: the notify lane and its delivery.
+//! - `parked`: what waits for its replay, as health shows it.
 //! - `registry`: which functions there are.
 
 mod feeds;
 pub mod notices;
+mod parked;
 mod position;
 pub mod registry;
 mod slots;
@@ -21,9 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use watchbill_adapters_host::clock::SystemClock;
 use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_adapters_local::blobs::FolderBlobs;
@@ -45,8 +45,11 @@ use watchbill_recorder::Recorder;
 use watchbill_router::Router;
 use watchbill_sweeper::Sweeper;
 
+use crate::tasks::{Broken, Tasks};
+
 pub use feeds::LagReport;
 pub use notices::Notices;
+pub use parked::{Parked, ParkedReport};
 
 /// How the bundle is set up.
 #[derive(Clone)]
@@ -84,8 +87,9 @@ pub struct Bundle {
     pub lanes: Arc<LocalLanes>,
     lag: Arc<feeds::Lag>,
     stop: watch::Sender<bool>,
-    slots: Vec<JoinHandle<()>>,
-    background: Vec<JoinHandle<()>>,
+    parked: Arc<Parked>,
+    slots: Tasks,
+    background: Tasks,
 }
 
 /// Intake as a subscriber of the bus.
@@ -138,14 +142,16 @@ impl Bundle {
             .governed_by(settings.governance);
         let lanes = LocalLanes::new(clock.clone(), visibility);
         let (stop, stopped) = watch::channel(false);
+        let background = Tasks::default();
         let mut bundle = Self {
             lag: Arc::default(),
+            parked: Arc::default(),
             core: core.clone(),
             store,
             lanes,
             stop,
-            slots: Vec::new(),
-            background: Vec::new(),
+            slots: Tasks::sharing(background.broken()),
+            background,
         };
         bundle.start_feeds(settings.reactions, settings.notices, &stopped).await?;
         bundle.start_slots(settings.slots, agents(&core));
@@ -163,20 +169,21 @@ impl Bundle {
         let router = Router::new(lanes.clone(), self.core.clock().clone());
         // The router needs no memory: what was open before is offered by `refill`.
         let feed = Feed::open(self.store.clone(), self.store.last_seq());
-        self.background.push(tokio::spawn(feeds::route(router, feed, self.watch(stopped))));
+        let watch = self.watch(stopped);
+        self.background.spawn("the router", feeds::route(router, feed, watch));
         let refill = watchbill_router::refill(self.core.clone(), lanes);
-        self.background.push(tokio::spawn(async move {
+        self.background.spawn("offering the tasks of the last run", async move {
             if let Err(error) = refill.await {
                 tracing::error!("tasks of the last run can't be offered yet: {error}");
             }
-        }));
+        });
         let intake: Arc<dyn Subscriber> =
             Arc::new(IntakeOnBus(Intake::new(self.core.clone(), reactions)));
         let mut subscribers = vec![intake];
         if let Some(notices) = notices {
             let (lane, delivering) = notices::open(notices, self.core.clone(), stopped.clone());
             subscribers.push(Arc::new(lane));
-            self.background.push(tokio::spawn(delivering));
+            self.background.spawn("the notifier", delivering);
         }
         let bus = Arc::new(LocalBus::new(subscribers));
         let recorder = Recorder::new(self.core.clone(), bus);
@@ -184,12 +191,8 @@ impl Bundle {
         let feed = Feed::open(self.store.clone(), from);
         let keeper = position::Keeper::new(self.core.clone(), self.store.clone());
         let watch = self.watch(stopped);
-        // On a thread of its own: it works in long pieces, and a task that happens to stand
-        // behind one in a worker's queue would wait for all of it.
-        let runtime = Handle::current();
-        self.background.push(tokio::task::spawn_blocking(move || {
-            runtime.block_on(feeds::record(recorder, feed, keeper, watch));
-        }));
+        let recording = feeds::record(recorder, feed, keeper, watch);
+        self.background.spawn_on_thread("the recorder", recording);
         Ok(())
     }
 
@@ -213,7 +216,7 @@ impl Bundle {
                 (executor.agent(), executor)
             })
             .collect();
-        self.slots = slots::start(&self.lanes, &Arc::new(executors), slots);
+        slots::start(&mut self.slots, &self.lanes, &Arc::new(executors), slots);
     }
 
     fn start_timers(
@@ -225,19 +228,21 @@ impl Bundle {
         let sweeper = Sweeper::new(self.core.clone(), self.lanes.clone());
         let clock = self.core.clock().clone();
         let stopped = stopped.clone();
-        self.background.push(tokio::spawn(timers::sweep(
+        let sweeping = timers::sweep(
             sweeper,
             clock.clone(),
             sweep_every,
+            self.parked.clone(),
             stopped.clone(),
-        )));
+        );
+        self.background.spawn("the sweeper", sweeping);
         let keeper = timers::Keeper {
             store: self.store.clone(),
             blobs,
             rules: self.core.rules().clone(),
             clock,
         };
-        self.background.push(tokio::spawn(keeper.keep(stopped)));
+        self.background.spawn("the keeper", keeper.keep(stopped));
     }
 
     /// Changes that router and recorder have not seen yet.
@@ -251,20 +256,28 @@ impl Bundle {
         move || lag.report(store.last_seq())
     }
 
+    /// What waits for its replay, as the last sweep found it.
+    pub fn parked(&self) -> Arc<Parked> {
+        self.parked.clone()
+    }
+
+    /// Waits until a part of the bundle breaks off: then the process has to end.
+    pub fn broken(&self) -> Broken {
+        self.background.broken()
+    }
+
     /// Takes no more work, waits until what runs has ended (at most `patience`), records
     /// what has changed, and closes the store.
     pub async fn stop(mut self, patience: Duration) {
         self.lanes.close();
-        let running = futures_util::future::join_all(self.slots.drain(..));
-        if tokio::time::timeout(patience, running).await.is_err() {
+        if tokio::time::timeout(patience, self.slots.join()).await.is_err() {
             tracing::warn!(
                 "some runs did not end in time; they are taken up again at the next start"
             );
         }
         // The feeds read on until they have seen what was written until now.
         let _ = self.stop.send(true);
-        let readers = futures_util::future::join_all(self.background.drain(..));
-        if tokio::time::timeout(Duration::from_secs(10), readers).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(10), self.background.join()).await.is_err() {
             tracing::warn!("not all changes are recorded yet; the next start goes on with them");
         }
         self.store.close().await;

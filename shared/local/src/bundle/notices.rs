@@ -13,8 +13,9 @@ use watchbill_core::ports::{Clock, Webhook};
 use watchbill_core::service::Core;
 use watchbill_notifier::{Links, Notifier};
 
-/// Notices that wait for their delivery; one more is logged and dropped.
+/// Notices that wait for their delivery; for one more there is no room yet.
 const MOST: usize = 1_000;
+const FULL: Duration = Duration::from_secs(5);
 /// How often a delivery is tried, with twice the wait before each: an hour in all.
 const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -51,8 +52,9 @@ impl Subscriber for NoticeLane {
             return Ok(());
         }
         let notice = (tenant.clone(), event.clone());
-        self.sender.try_send(notice).map_err(|_| HandlerError::Reject {
-            reason: format!("{MOST} notices wait for the webhook already"),
+        // The recorder keeps the event and comes back with it.
+        self.sender.try_send(notice).map_err(|_| {
+            HandlerError::retry(FULL, format!("{MOST} notices wait for the webhook already"))
         })
     }
 }
@@ -99,4 +101,35 @@ async fn deliver(notifier: &Notifier, clock: &Arc<dyn Clock>, tenant: &TenantId,
         }
     }
     tracing::warn!(event = %event.event_id, "notice of {} given up after {TRIES} tries", event.event_id);
+}
+
+#[cfg(test)]
+mod tests {
+    use watchbill_core::domain::{EventId, EventPriority};
+
+    use super::*;
+
+    /// With no room left an event is to come again: it is not lost.
+    #[tokio::test]
+    async fn a_full_lane_asks_for_the_event_again() {
+        let (sender, mut waiting) = mpsc::channel(1);
+        let lane = NoticeLane { types: vec!["task.failed".into()], sender };
+        let event = Event {
+            event_id: EventId::parse("e-1").unwrap(),
+            event_type: EventType::parse("task.failed").unwrap(),
+            priority: EventPriority::Medium,
+            source_agent: "ops".into(),
+            trace_id: "t".into(),
+            task_id: None,
+            payload: Default::default(),
+            timestamp: Default::default(),
+            metadata: Default::default(),
+            hops: 0,
+        };
+        lane.on_event(&TenantId::default(), &event).await.unwrap();
+        let full = lane.on_event(&TenantId::default(), &event).await;
+        assert!(matches!(full, Err(HandlerError::Retry { .. })), "{full:?}");
+        waiting.recv().await.expect("the first waits");
+        lane.on_event(&TenantId::default(), &event).await.unwrap();
+    }
 }

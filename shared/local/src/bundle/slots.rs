@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::task::JoinHandle;
 use watchbill_adapters_local::lanes::{Delivery, LocalLanes, Slot};
 use watchbill_agent::executor::Executor;
 use watchbill_core::domain::Agent;
 use watchbill_core::handler::HandlerError;
+
+use crate::tasks::Tasks;
 
 /// A message whose handling broke off comes back after this.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
@@ -18,18 +19,16 @@ const AFTER_PANIC: Duration = Duration::from_secs(5);
 type Executors = Arc<HashMap<Agent, Executor>>;
 
 /// Starts `slots` slots, and one that takes only P0.
-pub fn start(lanes: &Arc<LocalLanes>, executors: &Executors, slots: usize) -> Vec<JoinHandle<()>> {
-    (0..=slots)
-        .map(|number| {
-            let kind = if number == 0 { Slot::OnlyP0 } else { Slot::Any };
-            let (lanes, executors) = (lanes.clone(), executors.clone());
-            tokio::spawn(async move {
-                while let Some(delivery) = lanes.take(kind).await {
-                    handle(&executors, delivery).await;
-                }
-            })
-        })
-        .collect()
+pub fn start(tasks: &mut Tasks, lanes: &Arc<LocalLanes>, executors: &Executors, slots: usize) {
+    for number in 0..=slots {
+        let kind = if number == 0 { Slot::OnlyP0 } else { Slot::Any };
+        let (lanes, executors) = (lanes.clone(), executors.clone());
+        tasks.spawn("a slot", async move {
+            while let Some(delivery) = lanes.take(kind).await {
+                handle(&executors, delivery).await;
+            }
+        });
+    }
 }
 
 /// The one place where what a handler says becomes the fate of its message.

@@ -1,14 +1,20 @@
+//! Looks at what is due, and removes what has expired.
+
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use watchbill_adapters_local::blobs::FolderBlobs;
 use watchbill_adapters_local::sqlite::SqliteStore;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Timestamp;
-use watchbill_core::ports::{Clock, Store};
+use watchbill_core::ports::{BlobKey, Clock, Store};
 use watchbill_core::repo::blob_task_key;
 use watchbill_sweeper::Sweeper;
+
+use super::parked::Parked;
 
 /// Items looked at in one sweep.
 const SWEEP: usize = 10_000;
@@ -23,10 +29,15 @@ pub async fn sweep(
     sweeper: Sweeper,
     clock: Arc<dyn Clock>,
     every: Duration,
+    parked: Arc<Parked>,
     mut stopped: watch::Receiver<bool>,
 ) {
     while wait(&clock, every, &mut stopped).await {
-        match sweeper.sweep(SWEEP).await {
+        let swept = sweeper.sweep(SWEEP).await;
+        if let Ok(swept) = &swept {
+            parked.set(swept.parked);
+        }
+        match swept {
             Ok(swept) if swept.changed + swept.failed > 0 => {
                 tracing::debug!(?swept, "swept");
             }
@@ -72,15 +83,23 @@ impl Keeper {
         let old = now.minus(self.rules.keep_tasks.saturating_add(BLOB_MARGIN));
         let mut gone = 0;
         for blob in self.blobs.older_than(old).await? {
-            let than = match blob_task_key(&blob) {
-                Some(task) if self.store.get(&task).await?.is_some() => continue,
-                Some(_) => old,
-                // Its name does not say whose it is: by age alone, as on S3.
-                None => now.minus(self.rules.keep_beside(None, now).since(now)),
-            };
-            gone += usize::from(self.blobs.delete_older(&blob, than).await?);
+            // A fault over one of them keeps the others from nothing.
+            match AssertUnwindSafe(self.blob(&blob, old, now)).catch_unwind().await {
+                Ok(deleted) => gone += usize::from(deleted?),
+                Err(_) => tracing::error!(blob = blob.as_str(), "looking at a blob broke off"),
+            }
         }
         Ok(gone)
+    }
+
+    async fn blob(&self, blob: &BlobKey, old: Timestamp, now: Timestamp) -> anyhow::Result<bool> {
+        let than = match blob_task_key(blob) {
+            Some(task) if self.store.get(&task).await?.is_some() => return Ok(false),
+            Some(_) => old,
+            // Its name does not say whose it is: by age alone, as on S3.
+            None => now.minus(self.rules.keep_beside(None, now).since(now)),
+        };
+        Ok(self.blobs.delete_older(blob, than).await?)
     }
 }
 
@@ -110,7 +129,7 @@ mod tests {
     use watchbill_adapters_local::wake::LocalWake;
     use watchbill_core::domain::{Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
     use watchbill_core::govern::Policy;
-    use watchbill_core::ports::{BlobKey, Blobs as _};
+    use watchbill_core::ports::Blobs as _;
     use watchbill_core::service::Governance;
     use watchbill_core::service::{Core, Identity, NewTask, Ports, StatusChange};
     use watchbill_testkit::{FakeClock, SeededEntropy};

@@ -41,7 +41,11 @@ pub async fn run(global: &Global, args: &BridgeArgs, world: World) -> Result<(),
     }
     let home = Arc::new(HttpHome::over(client));
     let running = Running::start(sides(home, Arc::new(peer), clock, entropy), config.settings);
-    let ended = wait_for_signal().await;
+    let broken = running.broken();
+    let ended = tokio::select! {
+        signal = wait_for_signal() => signal,
+        why = broken.wait() => Err(anyhow::anyhow!("{why}; start it again, nothing is lost")),
+    };
     say::line("stopping", "letting what is under way end");
     running.stop().await;
     say::line("stopped", "what was taken and is not recorded yet is taken again");

@@ -8,24 +8,34 @@ use watchbill_api::{HealthReport, HealthSource};
 use watchbill_redis_bridge::Bridge;
 
 use super::connections::Table;
-use crate::bundle::LagReport;
+use crate::bundle::{LagReport, ParkedReport};
 
-/// What the embedded bundle knows of its own health: how far its feed's readers are behind, how
-/// the bridge to a Redis stands, if there is one, and whether callers find connections.
-pub struct EmbeddedHealth<F> {
+/// What the embedded bundle knows of its own health: how far its feed's readers are behind, what
+/// is parked, how the bridge to a Redis stands, if there is one, and whether callers find
+/// connections.
+pub struct EmbeddedHealth<F, P> {
     lag: F,
+    parked: P,
     redis: Option<Bridge>,
     connections: Arc<Table>,
 }
 
-impl<F: Fn() -> LagReport + Send + Sync> EmbeddedHealth<F> {
-    pub fn new(lag: F, redis: Option<Bridge>, connections: Arc<Table>) -> Self {
-        Self { lag, redis, connections }
+impl<F, P> EmbeddedHealth<F, P>
+where
+    F: Fn() -> LagReport + Send + Sync,
+    P: Fn() -> ParkedReport + Send + Sync,
+{
+    pub fn new(lag: F, parked: P, redis: Option<Bridge>, connections: Arc<Table>) -> Self {
+        Self { lag, parked, redis, connections }
     }
 }
 
 #[async_trait]
-impl<F: Fn() -> LagReport + Send + Sync> HealthSource for EmbeddedHealth<F> {
+impl<F, P> HealthSource for EmbeddedHealth<F, P>
+where
+    F: Fn() -> LagReport + Send + Sync,
+    P: Fn() -> ParkedReport + Send + Sync,
+{
     async fn report(&self) -> HealthReport {
         let lag = (self.lag)();
         let lag = json!({ "router": lag.router, "recorder": lag.recorder });
@@ -37,8 +47,17 @@ impl<F: Fn() -> LagReport + Send + Sync> HealthSource for EmbeddedHealth<F> {
             "closed_for_others": figures.gave_way,
             "failed_accepts": figures.failed_accepts,
         });
-        let mut more =
-            BTreeMap::from([("feed_lag".to_owned(), lag), ("connections".to_owned(), connections)]);
+        let parked = (self.parked)();
+        let parked = json!({
+            "items": parked.items,
+            "tenants": parked.tenants,
+            "oldest_seconds": parked.oldest_seconds,
+        });
+        let mut more = BTreeMap::from([
+            ("feed_lag".to_owned(), lag),
+            ("connections".to_owned(), connections),
+            ("parked".to_owned(), parked),
+        ]);
         let Some(bridge) = &self.redis else {
             return HealthReport { redis: "disabled".to_owned(), more };
         };

@@ -35,8 +35,9 @@ use watchbill_notifier::Links;
 use watchbill_redis_bridge::CoreHome;
 
 use crate::bridge::{Running, sides};
-use crate::bundle::{Bundle, Notices, Settings, registry};
+use crate::bundle::{Bundle, Notices, ParkedReport, Settings, registry};
 use crate::cli::args::ServeArgs;
+use crate::tasks::Tasks;
 use config::Config;
 
 /// How long running tasks may take to end once the bundle is told to.
@@ -107,11 +108,13 @@ async fn serve(
     };
     let mut server = tokio::spawn(async move { server.run(listener, router, stopped).await });
     say::started(&address, &config, &admin, bundle.store.epoch());
-    let first =
-        tokio::spawn(first::first_task(bundle.core.clone(), first::wanted(&config, &admin)));
+    let mut tasks = Tasks::sharing(bundle.broken());
+    let wanted = first::wanted(&config, &admin);
+    let first = tasks.spawn("the first task", first::first_task(bundle.core.clone(), wanted));
     let served = tokio::select! {
         ended = &mut server => ended.context("the server broke off"),
         signal = wait_for_signal() => signal,
+        broken = broken(bundle, redis) => Err(broken),
     };
     first.abort();
     let _ = stop.send(true);
@@ -120,6 +123,16 @@ async fn serve(
         server.abort();
     }
     served
+}
+
+/// A part that others rely on has broken off, and nothing in this process mends it.
+async fn broken(bundle: &Bundle, redis: Option<&Running>) -> anyhow::Error {
+    let (bundle, bridge) = (bundle.broken(), redis.map(Running::broken).unwrap_or_default());
+    let why = tokio::select! {
+        why = bundle.wait() => why,
+        why = bridge.wait() => why,
+    };
+    anyhow!("{why}; start it again, nothing that was answered is lost")
 }
 
 pub(crate) fn start_log(log: &str, json: bool) -> anyhow::Result<()> {
@@ -229,6 +242,7 @@ fn api_config(
         cors_credentials: config.cors_credentials,
         health: Some(Arc::new(health::EmbeddedHealth::new(
             bundle.lag_handle(),
+            parked_now(bundle),
             redis.map(|running| running.bridge().clone()),
             table.clone(),
         ))),
@@ -238,6 +252,11 @@ fn api_config(
         body_within: config.body_within,
         connections: Some(table.figures().most),
     })
+}
+
+fn parked_now(bundle: &Bundle) -> impl Fn() -> ParkedReport + Send + Sync + use<> {
+    let (parked, clock) = (bundle.parked(), bundle.core.clock().clone());
+    move || parked.report(clock.now())
 }
 
 fn agent_infos(config: &Config) -> Vec<AgentInfo> {

@@ -1,0 +1,269 @@
+//! Publishes what the ledger holds: in its order, at least once, and without one item or a bus
+//! that takes nothing holding up what is recorded.
+//!
+//! The ledger is the outbox. A batch whose events the bus does not take is tried again, with all
+//! after it, until it does; recording goes on meanwhile. Where the bus takes some events and not
+//! others, those items are parked with the batches they stand in, and their later events join
+//! them, so that each item's events keep their order.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use watchbill_core::domain::{Event, EventType};
+use watchbill_core::ledger::Batch;
+use watchbill_core::ports::Bus;
+use watchbill_core::repo::ParkedKey;
+use watchbill_core::service::{Core, ToPark};
+
+use crate::fault::Fault;
+use crate::tenant::TenantRecorder;
+
+/// Batches that are published in one call, so that a backlog does not hold up other tenants.
+const MAX_BATCHES: u64 = 64;
+/// Items whose events are tried alone before the bus counts as down for the whole batch.
+const MAX_PROBES: usize = 4;
+/// Batches of which the bus took nothing, until it counts as down for the tenant: a single
+/// event that it never takes may be a whole batch.
+const MAX_REFUSED: usize = 4;
+/// Until a bus that is down is tried again, doubled up to the most.
+const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How publishing stands for one tenant.
+#[derive(Default)]
+pub struct Publishing {
+    failures: u32,
+    /// The bus is not tried before this, on the monotonic clock.
+    until: Duration,
+}
+
+/// The events of one item in a batch.
+struct Outgoing {
+    key: Arc<str>,
+    first: u64,
+    last: u64,
+    events: Vec<Event>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Sent {
+    /// Whether the bus took anything; none where it was not asked.
+    took: Option<bool>,
+    /// Items, with their last version, whose events did not go out.
+    kept: Vec<(Arc<str>, u64)>,
+    reason: String,
+}
+
+/// A batch of which the bus took nothing.
+struct Refused {
+    seq: u64,
+    kept: Vec<(Arc<str>, u64)>,
+}
+
+impl TenantRecorder {
+    /// Whether everything that is recorded was published, or is parked.
+    pub fn is_published(&self) -> bool {
+        self.head.published >= self.head.seq
+    }
+
+    /// Tries again at once, whatever it was told before.
+    pub fn publish_now(&mut self) {
+        self.publishing.until = Duration::ZERO;
+    }
+
+    /// Publishes what is recorded and not published yet, as far as the bus takes it. `newest`
+    /// saves reading the last batch.
+    pub async fn publish(
+        &mut self,
+        core: &Core,
+        bus: &Arc<dyn Bus>,
+        newest: Option<&Batch>,
+    ) -> Result<(), Fault> {
+        if self.is_published() || core.clock().monotonic() < self.publishing.until {
+            return Ok(());
+        }
+        let mut refused: Vec<Refused> = Vec::new();
+        let mut reason = String::new();
+        let end = self.head.seq.min(self.head.published + MAX_BATCHES);
+        for seq in self.head.published + 1..=end {
+            let read;
+            let batch = match newest.filter(|batch| batch.seq == seq) {
+                Some(batch) => Some(batch),
+                None => {
+                    read = self.ledger.batch(seq).await?;
+                    read.as_ref()
+                }
+            };
+            let sent = match batch {
+                Some(batch) => self.send(core, bus, batch, &refused).await?,
+                None => Sent::default(),
+            };
+            if sent.took == Some(false) || (sent.took.is_none() && !refused.is_empty()) {
+                reason = sent.reason;
+                refused.push(Refused { seq, kept: sent.kept });
+                if refused.len() >= MAX_REFUSED {
+                    break;
+                }
+                continue;
+            }
+            // The bus works: what it did not take is the fault of these items alone.
+            refused.push(Refused { seq, kept: sent.kept });
+            for refused in refused.drain(..) {
+                self.park_unsent(core, &refused, &sent.reason).await?;
+            }
+            self.head.published = seq;
+            self.publishing.failures = 0;
+        }
+        if !refused.is_empty() {
+            let wait = WAIT.0.saturating_mul(1 << self.publishing.failures.min(16)).min(WAIT.1);
+            self.publishing.failures = self.publishing.failures.saturating_add(1);
+            self.publishing.until = core.clock().monotonic() + wait;
+        }
+        if !self.is_published() {
+            // Somebody comes back to it, also where the tenant stays quiet.
+            let reason = if reason.is_empty() { "more is to be published" } else { &reason };
+            core.parking().hold_events(&self.tenant, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Offers a batch's events to the bus, but for those of items of which earlier ones wait.
+    async fn send(
+        &mut self,
+        core: &Core,
+        bus: &Arc<dyn Bus>,
+        batch: &Batch,
+        refused: &[Refused],
+    ) -> Result<Sent, Fault> {
+        let outgoing = self.outgoing(bus, batch);
+        let held = self.held(core, &outgoing).await?;
+        let waits = |key: &Arc<str>| {
+            held.contains(key)
+                || refused.iter().any(|batch| batch.kept.iter().any(|(kept, _)| kept == key))
+        };
+        let (wait, send): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(|of| waits(&of.key));
+        let mut sent = Sent::default();
+        sent.kept.extend(wait.into_iter().map(|of| (of.key, of.last)));
+        if !send.is_empty() {
+            self.offer(bus, send, &mut sent).await;
+        }
+        let now = core.clock().now();
+        for entry in &batch.entries {
+            let (key, version) = self.place_of(entry);
+            if sent.took != Some(false) && !sent.kept.iter().any(|(kept, _)| *kept == key) {
+                self.recent.settle(&key, version, now);
+            }
+        }
+        Ok(sent)
+    }
+
+    /// All at once; where that fails, each item's alone.
+    async fn offer(&self, bus: &Arc<dyn Bus>, send: Vec<Outgoing>, sent: &mut Sent) {
+        let all: Vec<Event> = send.iter().flat_map(|of| of.events.clone()).collect();
+        match self.offer_events(bus, &all).await {
+            Ok(()) => {
+                sent.took = Some(true);
+                return;
+            }
+            Err(why) => sent.reason = why,
+        }
+        let (mut took, mut failed) = (false, 0);
+        for of in send {
+            let done = if took || failed < MAX_PROBES {
+                self.offer_events(bus, &of.events).await
+            } else {
+                Err(std::mem::take(&mut sent.reason))
+            };
+            match done {
+                Ok(()) => took = true,
+                Err(why) => {
+                    sent.reason = why;
+                    failed += 1;
+                    sent.kept.push((of.key, of.last));
+                }
+            }
+        }
+        sent.took = Some(took);
+    }
+
+    /// A subscriber in this process may break off over an event: that is an answer too.
+    async fn offer_events(&self, bus: &Arc<dyn Bus>, events: &[Event]) -> Result<(), String> {
+        match AssertUnwindSafe(bus.publish(&self.tenant, events)).catch_unwind().await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(Fault::panicked(&*panic).to_string()),
+        }
+    }
+
+    /// The batch's wanted events by item, in the order of the batch. Most events interest
+    /// nobody here, and making one costs more than asking.
+    fn outgoing(&self, bus: &Arc<dyn Bus>, batch: &Batch) -> Vec<Outgoing> {
+        let wanted = |event_type: &EventType| bus.wants(&self.tenant, event_type);
+        let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        let mut outgoing: Vec<Outgoing> = Vec::new();
+        for entry in &batch.entries {
+            let events = entry.events_where(wanted);
+            if events.is_empty() {
+                continue;
+            }
+            let (key, version) = self.place_of(entry);
+            let place = *places.entry(key.clone()).or_insert_with(|| {
+                outgoing.push(Outgoing { key, first: version, last: version, events: Vec::new() });
+                outgoing.len() - 1
+            });
+            outgoing[place].last = version;
+            outgoing[place].events.extend(events);
+        }
+        outgoing
+    }
+
+    /// Items of which earlier events are parked.
+    async fn held(&self, core: &Core, outgoing: &[Outgoing]) -> Result<Vec<Arc<str>>, Fault> {
+        let unsure = |of: &&Outgoing| !self.recent.is_settled_before(&of.key, of.first);
+        let keys: Vec<Arc<str>> = outgoing.iter().filter(unsure).map(|of| of.key.clone()).collect();
+        let parked = core.parking().find(&self.tenant, &keys).await?;
+        let held = parked.into_iter().flatten().map(|parked| parked.value);
+        Ok(held.filter(|of| !of.unsent.is_empty()).map(|of| of.partition).collect())
+    }
+
+    async fn park_unsent(
+        &mut self,
+        core: &Core,
+        refused: &Refused,
+        reason: &str,
+    ) -> Result<(), Fault> {
+        refused.kept.iter().for_each(|(key, _)| self.recent.unsettle(key));
+        let to_park = |(key, last): &(Arc<str>, u64)| ToPark {
+            partition: key.clone(),
+            first: None,
+            last: *last,
+            unsent: Some(refused.seq),
+        };
+        let all: Vec<ToPark> = refused.kept.iter().map(to_park).collect();
+        let reason = if reason.is_empty() { "earlier events are parked" } else { reason };
+        Ok(core.parking().park(&self.tenant, &all, reason).await?)
+    }
+
+    /// Sends the parked events of one item, in order. Answers how many batches of them are
+    /// done, and why the next is not.
+    pub async fn resend(
+        &self,
+        bus: &Arc<dyn Bus>,
+        parked: &ParkedKey,
+    ) -> Result<(usize, Option<String>), Fault> {
+        for (done, seq) in parked.unsent.iter().enumerate() {
+            let Some(batch) = self.ledger.batch(*seq).await? else { continue };
+            let mut outgoing = self.outgoing(bus, &batch);
+            outgoing.retain(|of| of.key == parked.partition);
+            for of in outgoing {
+                if let Err(reason) = self.offer_events(bus, &of.events).await {
+                    return Ok((done, Some(reason)));
+                }
+            }
+        }
+        Ok((parked.unsent.len(), None))
+    }
+}

@@ -1,0 +1,147 @@
+//! Replays parked changes of one tenant, when the sweeper asks for it.
+
+use std::collections::HashMap;
+
+use watchbill_core::domain::TenantId;
+use watchbill_core::ports::Key;
+use watchbill_core::repo::{HEAD, ParkedKey, Versioned};
+use watchbill_core::service::{Replayed, ServiceError};
+
+use crate::recorded::Changed;
+use crate::tenant::From;
+use crate::{Failed, Recorder, State, Work};
+
+/// Parked items that one replay takes up. Where there are more it asks for the next itself, so
+/// that other tenants' changes come between.
+const MAX_ITEMS: usize = 64;
+
+impl Recorder {
+    /// Answers how many ledger entries it gave. What fails stays parked, and is tried later and
+    /// later; an error of the tenant's as a whole ends the replay.
+    pub(crate) async fn replay(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+    ) -> Result<usize, ServiceError> {
+        let parking = self.core.parking();
+        let Some(of) = parking.tenant(tenant).await? else { return Ok(0) };
+        if !of.value.is_asked() {
+            return Ok(0);
+        }
+        let mut replayed = Replayed::default();
+        let recorded = match self.publish_parked(state, tenant, &mut replayed).await {
+            Ok(()) => self.replay_items(state, tenant, &mut replayed).await?,
+            Err(reason) => {
+                replayed.reason = Some(reason);
+                0
+            }
+        };
+        parking.answer(tenant, of.value.asked, replayed).await?;
+        Ok(recorded)
+    }
+
+    /// Publishes the ledger's batches that wait for the bus.
+    async fn publish_parked(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+        replayed: &mut Replayed,
+    ) -> Result<(), String> {
+        let before = state.tenants.get_mut(tenant).map(|recorder| {
+            recorder.publish_now();
+            recorder.head.published
+        });
+        self.work(state, tenant, Work::Publish).await.map_err(|fault| fault.to_string())?;
+        let Some(recorder) = state.tenants.get(tenant) else { return Ok(()) };
+        replayed.published = recorder.is_published();
+        replayed.progress = before.is_none_or(|before| recorder.head.published > before);
+        replayed.more = !replayed.published && replayed.progress;
+        Ok(())
+    }
+
+    async fn replay_items(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+        replayed: &mut Replayed,
+    ) -> Result<usize, ServiceError> {
+        let parked = self.core.parking().to_replay(tenant, MAX_ITEMS).await?;
+        replayed.more |= parked.len() == MAX_ITEMS;
+        let mut open = Vec::with_capacity(parked.len());
+        for parked in parked {
+            open.extend(self.resend(state, tenant, parked, replayed).await?);
+        }
+        let keys: Vec<Key> =
+            open.iter().map(|of| Key::new(of.value.partition.clone(), HEAD)).collect();
+        let items = self.core.store().get_many(&keys).await?;
+        let (mut changes, mut by_key) = (Vec::new(), HashMap::new());
+        for (of, item) in open.into_iter().zip(&items) {
+            match (of.value.first, item) {
+                (None, _) => self.finish(of, replayed),
+                (Some(first), None) => {
+                    self.core.parking().tell_lost(tenant, &of.value.partition, first).await?;
+                    self.finish(of, replayed);
+                }
+                (Some(first), Some(item)) => {
+                    changes.push(Changed { item, first });
+                    by_key.insert(item.key.partition.clone(), of);
+                }
+            }
+        }
+        let attempted = self.attempt(state, tenant, changes, From::Parked).await;
+        replayed.progress |= attempted.recorded > 0;
+        let now = self.core.clock().now();
+        for Failed { change, reason, own } in attempted.failed {
+            let of = by_key.remove(&change.item.key.partition);
+            // A fault of the tenant's as a whole is no reason to try this item later.
+            if let Some(of) = of.filter(|_| own) {
+                let after = of.value.clone().failed(now, &reason);
+                replayed.again.push((of, after));
+            }
+            replayed.reason = Some(reason);
+        }
+        for (_, of) in by_key {
+            self.finish(of, replayed);
+        }
+        Ok(attempted.recorded)
+    }
+
+    /// Sends an item's parked events. Nothing where somebody parked more of it meanwhile.
+    async fn resend(
+        &self,
+        state: &State,
+        tenant: &TenantId,
+        parked: Versioned<ParkedKey>,
+        replayed: &mut Replayed,
+    ) -> Result<Option<Versioned<ParkedKey>>, ServiceError> {
+        if parked.value.unsent.is_empty() {
+            return Ok(Some(parked));
+        }
+        let Some(recorder) = state.tenants.get(tenant) else { return Ok(None) };
+        let resent = recorder.resend(&self.bus, &parked.value).await;
+        let (done, failed) =
+            resent.map_err(|fault| ServiceError::Down { reason: fault.to_string() })?;
+        replayed.progress |= done > 0;
+        let mut after = parked.value.clone();
+        after.unsent.drain(..done);
+        if let Some(reason) = failed {
+            after = after.failed(self.core.clock().now(), &reason);
+            replayed.reason = Some(reason);
+        }
+        // Before anything more of the item is recorded: its next events go out by that.
+        let kept = self.core.parking().update(&parked, &after).await?;
+        replayed.more |= kept.is_none();
+        Ok(kept)
+    }
+
+    /// Recorded: gone, unless events of it wait on.
+    fn finish(&self, of: Versioned<ParkedKey>, replayed: &mut Replayed) {
+        if of.value.unsent.is_empty() {
+            replayed.progress = true;
+            replayed.done.push(of);
+        } else if of.value.first.is_some() {
+            let after = ParkedKey { first: None, ..of.value.clone() };
+            replayed.again.push((of, after));
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! One tenant's fault, or one item's, holds up nobody else, and nothing of it is lost, doubled or
+//! put out of order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_core::decide::Ending;
+use watchbill_core::domain::{Body, Event, Priority, Task, TaskId, TenantId};
+use watchbill_core::govern::RecordKind;
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ledger::{Entry, verify};
+use watchbill_core::ports::{Bus, BusError, Change, Commit, Entropy as _, Item, Store, WriteId};
+use watchbill_core::ports::{Clock as _, Expect, Write};
+use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant, decode, task_key};
+use watchbill_recorder::Recorder;
+use watchbill_testkit::{Failure, FaultyStore, MemoryBus, SeededEntropy};
+
+use crate::world::*;
+
+/// A world whose store a test can break.
+struct Broken {
+    world: World,
+    faults: Arc<FaultyStore>,
+    seen: u64,
+}
+
+fn broken(seed: u64) -> Broken {
+    let mut faults = None;
+    let world = World::over(seed, |store| {
+        let faulty = Arc::new(FaultyStore::new(store));
+        faults = Some(faulty.clone());
+        faulty
+    });
+    Broken { world, faults: faults.expect("it was made"), seen: 0 }
+}
+
+impl Broken {
+    /// Everything that was written since the last time, in batches; none of it may have to come
+    /// again.
+    async fn pump(&mut self, recorder: &Recorder, size: usize) {
+        let changes = self.world.store.changes(self.seen, usize::MAX);
+        self.seen = changes.last().map_or(self.seen, |(seq, _)| *seq);
+        let changes: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
+        for batch in changes.chunks(size) {
+            recorder.record(batch).await.expect("nothing holds the feed");
+        }
+    }
+
+    fn of_kind(&self, kind: &str) -> Vec<Item> {
+        let items = self.world.store.items().into_iter();
+        items.filter(|item| &*item.kind == kind).collect()
+    }
+
+    fn parked(&self) -> Vec<ParkedKey> {
+        let items = self.of_kind(ParkedKey::KIND);
+        items.iter().map(|item| decode::<ParkedKey>(item).unwrap().value).collect()
+    }
+
+    fn tenants(&self) -> Vec<ParkedTenant> {
+        let items = self.of_kind(ParkedTenant::KIND);
+        items.iter().map(|item| decode::<ParkedTenant>(item).unwrap().value).collect()
+    }
+
+    /// What the sweeper does with what is due.
+    async fn ask(&self) {
+        let now = self.world.clock.now();
+        for item in self.of_kind(ParkedTenant::KIND) {
+            if item.due.is_some_and(|due| due <= now) {
+                self.world.core.parking().ask(&item).await.unwrap();
+            }
+        }
+    }
+
+    /// Asks and replays until nothing is parked.
+    async fn drain(&mut self, recorder: &Recorder) {
+        for _ in 0..200 {
+            if self.parked().is_empty() && self.tenants().is_empty() {
+                return;
+            }
+            self.world.clock.advance(Duration::from_secs(15 * 60));
+            self.ask().await;
+            // Each answer may be the next question.
+            for _ in 0..20 {
+                self.pump(recorder, 64).await;
+            }
+        }
+        panic!("still parked: {:?} {:?}", self.tenants(), self.parked());
+    }
+
+    async fn run(&self, tenant: &TenantId, id: &TaskId, succeeds: bool) {
+        let fence = self.world.claim_for(tenant, id).await;
+        let ending = match succeeds {
+            true => Ending::Succeeded { result: Body::default() },
+            false => Ending::Failed { error: "no route".into(), retry: None },
+        };
+        self.world.end_for(tenant, id, fence, ending).await;
+    }
+
+    /// Every change of the tenant's tasks stands in its ledger once, a task's in order, the
+    /// chain holds, and each event went out.
+    async fn assert_whole(&self, tenant: &TenantId) {
+        verify(self.world.store.clone(), tenant).await.unwrap();
+        let entries = self.world.entries_of(tenant).await;
+        let mut versions: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
+        for entry in &entries {
+            if let Entry::Task(entry) = entry {
+                versions.entry(entry.task.clone()).or_default().push(entry.change.version);
+            }
+        }
+        for item in self.of_kind(Task::KIND) {
+            let task = decode::<Task>(&item).unwrap().value;
+            if task.tenant == *tenant {
+                let wanted: Vec<u64> = (1..=item.version).collect();
+                assert_eq!(versions.get(&task.id), Some(&wanted), "{tenant} {}", task.id);
+            }
+        }
+        let wanted: BTreeSet<_> =
+            entries.iter().flat_map(Entry::events).map(|event| event.event_id).collect();
+        let sent = self.world.bus.events().into_iter().filter(|(of, _)| of == tenant);
+        let sent: BTreeSet<_> = sent.map(|(_, event)| event.event_id).collect();
+        assert_eq!(sent, wanted, "events of {tenant}");
+    }
+}
+
+fn named(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
+}
+
+/// Events of each task in the order in which they first went out.
+fn first_sent(events: Vec<(TenantId, Event)>) -> BTreeMap<TaskId, Vec<u64>> {
+    let (mut seen, mut order) = (BTreeSet::new(), BTreeMap::<TaskId, Vec<u64>>::new());
+    for (_, event) in events {
+        if let Some(task) = event.task_id.clone()
+            && seen.insert(event.event_id.clone())
+            && let Some(version) = event.metadata.get("version").and_then(|v| v.as_u64())
+        {
+            order.entry(task).or_default().push(version);
+        }
+    }
+    order
+}
+
+fn assert_in_order(events: Vec<(TenantId, Event)>) {
+    for (task, versions) in first_sent(events) {
+        assert!(versions.is_sorted(), "events of {task} went out as {versions:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_ledger_fails_holds_up_none_of_a_hundred() {
+    let mut broken = broken(1);
+    let recorder = broken.world.recorder();
+    let bad = named("bad");
+    let others: Vec<TenantId> = (0..100).map(|n| named(&format!("t{n:02}"))).collect();
+    broken.faults.fail("T#bad#led#", Failure::Down);
+    let first = broken.world.create_for(&bad, Priority::P2).await;
+    for tenant in others.iter().chain([&bad, &bad]) {
+        let id = broken.world.create_for(tenant, Priority::P2).await;
+        broken.run(tenant, &id, true).await;
+    }
+    broken.pump(&recorder, 50).await;
+    // More than the header's log holds, in several calls.
+    for _ in 0..12 {
+        broken.run(&bad, &first, false).await;
+        broken.world.clock.advance(Duration::from_secs(60));
+        broken.pump(&recorder, 50).await;
+    }
+    for tenant in &others {
+        broken.assert_whole(tenant).await;
+    }
+    assert_eq!(broken.parked().len(), 3, "each item of the tenant once");
+    let [of] = &broken.tenants()[..] else { panic!("one tenant is due") };
+    assert_eq!((of.keys, &of.tenant), (3, &bad));
+    assert!(broken.world.entries_of(&bad).await.is_empty());
+    // While it lasts, questions change nothing, and come later and later.
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        broken.world.clock.advance(Duration::from_secs(900));
+        broken.ask().await;
+        broken.pump(&recorder, 50).await;
+        let now = broken.world.clock.now();
+        waits.push(broken.tenants()[0].next.since(now).as_secs());
+    }
+    assert!(waits.is_sorted() && waits[0] < 60 && waits[11] > 600, "{waits:?}");
+
+    broken.faults.heal();
+    broken.drain(&recorder).await;
+    broken.assert_whole(&bad).await;
+    assert_in_order(broken.world.bus.events());
+    let summary = broken.world.core.parking().summary().await.unwrap();
+    assert_eq!(summary, Default::default());
+}
+
+/// Faults come and go, recorders die, the feed repeats itself.
+#[tokio::test]
+async fn whatever_comes_between_each_change_is_recorded_once_and_in_order() {
+    for seed in 0..30 {
+        let mut broken = broken(seed);
+        let dice = SeededEntropy::new(seed + 1_000);
+        let any = |below: usize| (dice.next_u64() % below as u64) as usize;
+        let tenants = [named("good"), named("bad")];
+        let mut recorder = broken.world.recorder();
+        let mut open: Vec<(TenantId, TaskId)> = Vec::new();
+        for _ in 0..60 {
+            match any(10) {
+                0 => broken.faults.fail("T#bad#led#", Failure::Down),
+                1 => broken.faults.fail("T#bad#led#", Failure::Panic),
+                2 | 3 => broken.faults.heal(),
+                4 => recorder = broken.world.recorder(),
+                5 => {
+                    let back = any(30) as u64;
+                    broken.seen = broken.seen.saturating_sub(back);
+                }
+                6 => broken.ask().await,
+                7 => broken.world.bus.refuse_next(any(12)),
+                _ => {}
+            }
+            let tenant = &tenants[any(2)];
+            if open.len() < 4 || any(3) == 0 {
+                let id = broken.world.create_for(tenant, Priority::P2).await;
+                open.push((tenant.clone(), id));
+            } else {
+                let (tenant, id) = open[any(open.len())].clone();
+                let done = any(8) == 0;
+                broken.run(&tenant, &id, done).await;
+                open.retain(|(_, other)| !done || *other != id);
+            }
+            broken.world.clock.advance(Duration::from_secs(any(40) as u64));
+            if any(3) > 0 {
+                broken.pump(&recorder, 1 + any(9)).await;
+            }
+        }
+        broken.faults.heal();
+        broken.world.bus.refuse_next(0);
+        broken.pump(&recorder, 10).await;
+        broken.drain(&recorder).await;
+        for tenant in &tenants {
+            broken.assert_whole(tenant).await;
+        }
+        assert_in_order(broken.world.bus.events());
+    }
+}
+
+/// A fault over one item is that item's alone: also of its own tenant the others go on.
+#[tokio::test]
+async fn an_item_over_which_recording_breaks_off_parks_alone() {
+    let mut broken = broken(2);
+    let recorder = broken.world.recorder();
+    let (good, poison) =
+        (broken.world.create(Priority::P2).await, broken.world.create(Priority::P2).await);
+    // So much that its log has to be read from its own partition.
+    for _ in 0..12 {
+        broken.run(&tenant(), &poison, false).await;
+    }
+    let partition = format!("T#default#task#{poison}");
+    broken.faults.fail(&partition, Failure::Panic);
+    broken.pump(&recorder, 100).await;
+    assert_eq!(broken.parked().len(), 1);
+    assert_eq!(&*broken.parked()[0].partition, partition);
+    let tasks = |entries: Vec<Entry>| -> BTreeSet<TaskId> {
+        let task = |entry: &Entry| match entry {
+            Entry::Task(entry) => Some(entry.task.clone()),
+            _ => None,
+        };
+        entries.iter().filter_map(task).collect()
+    };
+    assert_eq!(tasks(broken.world.entries().await), BTreeSet::from([good.clone()]));
+
+    // Later changes of it join, those of the others are recorded at once.
+    broken.faults.heal();
+    broken.run(&tenant(), &poison, false).await;
+    broken.run(&tenant(), &good, true).await;
+    broken.pump(&recorder, 100).await;
+    assert_eq!(tasks(broken.world.entries().await), BTreeSet::from([good]));
+    // Nor does a recorder that knows nothing take them out of their order.
+    broken.run(&tenant(), &poison, true).await;
+    let recorder = broken.world.recorder();
+    broken.pump(&recorder, 100).await;
+    assert_eq!(broken.parked().len(), 1);
+    broken.drain(&recorder).await;
+    broken.assert_whole(&tenant()).await;
+    assert_in_order(broken.world.bus.events());
+}
+
+/// A bus that does not take events of some tasks.
+struct Picky {
+    bus: Arc<MemoryBus>,
+    refused: Mutex<BTreeSet<TaskId>>,
+    panics: bool,
+    /// Nor anything of this tenant.
+    down: Mutex<Option<TenantId>>,
+}
+
+#[async_trait]
+impl Bus for Picky {
+    async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
+        let refused = self.refused.lock().unwrap().clone();
+        let poison = |event: &Event| event.task_id.as_ref().is_some_and(|id| refused.contains(id));
+        if self.down.lock().unwrap().as_ref() == Some(tenant) {
+            return Err(BusError::Down { reason: "on purpose".into() });
+        }
+        if events.iter().any(poison) {
+            assert!(!self.panics, "the subscriber breaks off on purpose");
+            let (sent, reason) = (events.len(), "on purpose".into());
+            return Err(BusError::Partial { sent, failed: 1, reason });
+        }
+        self.bus.publish(tenant, events).await
+    }
+}
+
+fn picky(world: &World, panics: bool) -> (Arc<Picky>, Recorder) {
+    let bus = Arc::new(Picky {
+        bus: world.bus.clone(),
+        refused: Mutex::default(),
+        panics,
+        down: Mutex::default(),
+    });
+    (bus.clone(), Recorder::new(world.core.clone(), bus))
+}
+
+/// An event that nobody takes holds up neither the ledger nor other tasks' events; those of its
+/// own task wait behind it.
+#[tokio::test]
+async fn events_that_are_never_taken_hold_up_no_others() {
+    for panics in [false, true] {
+        let mut broken = broken(3);
+        let (bus, recorder) = picky(&broken.world, panics);
+        let (good, poison) =
+            (broken.world.create(Priority::P2).await, broken.world.create(Priority::P2).await);
+        bus.refused.lock().unwrap().insert(poison.clone());
+        broken.pump(&recorder, 1).await;
+        for round in 0..6 {
+            broken.run(&tenant(), &good, false).await;
+            broken.run(&tenant(), &poison, false).await;
+            broken.world.clock.advance(Duration::from_secs(70));
+            broken.pump(&recorder, if round % 2 == 0 { 1 } else { 100 }).await;
+        }
+        let sent = first_sent(broken.world.bus.events());
+        let recorded = |entries: &[Entry], id: &TaskId| {
+            let of = |entry: &&Entry| matches!(entry, Entry::Task(entry) if entry.task == *id);
+            entries.iter().filter(of).count()
+        };
+        let entries = broken.world.entries().await;
+        assert_eq!(recorded(&entries, &good), 13, "recording goes on");
+        assert_eq!(recorded(&entries, &poison), 13, "of what is not sent too");
+        assert_eq!(sent.get(&poison), None);
+        assert_eq!(sent[&good].last(), Some(&13), "what others wait for goes out");
+        assert_eq!(broken.parked().len(), 1, "{:?}", broken.parked());
+        assert_eq!(broken.parked()[0].first, None, "nothing of it is to be recorded");
+
+        bus.refused.lock().unwrap().clear();
+        broken.drain(&recorder).await;
+        broken.assert_whole(&tenant()).await;
+        assert_in_order(broken.world.bus.events());
+    }
+}
+
+/// A bus that is down is waited for: the ledger is the outbox, nothing is parked by item.
+#[tokio::test]
+async fn a_bus_that_is_down_for_a_tenant_holds_up_no_recording_and_no_other() {
+    let mut broken = broken(4);
+    let (bus, mut recorder) = picky(&broken.world, false);
+    let (good, bad) = (named("good"), named("bad"));
+    *bus.down.lock().unwrap() = Some(bad.clone());
+    for round in 0..8 {
+        for tenant in [&good, &bad] {
+            let id = broken.world.create_for(tenant, Priority::P2).await;
+            broken.run(tenant, &id, true).await;
+        }
+        broken.world.clock.advance(Duration::from_secs(20));
+        broken.pump(&recorder, 3).await;
+        if round == 5 {
+            // A new process knows of nothing.
+            recorder = Recorder::new(broken.world.core.clone(), bus.clone());
+            recorder.catch_up().await.unwrap();
+        }
+    }
+    broken.assert_whole(&good).await;
+    assert_eq!(broken.parked(), []);
+    let [of] = &broken.tenants()[..] else { panic!("one tenant is due") };
+    assert!(of.unpublished && of.tenant == bad);
+    verify(broken.world.store.clone(), &bad).await.unwrap();
+    assert!(!broken.world.entries_of(&bad).await.is_empty());
+    // Nothing more happens there: the question alone brings it out.
+    *bus.down.lock().unwrap() = None;
+    broken.drain(&recorder).await;
+    broken.assert_whole(&bad).await;
+    assert_in_order(broken.world.bus.events());
+}
+
+/// What is gone before it could be recorded is told where it is missing.
+#[tokio::test]
+async fn an_item_that_goes_while_it_is_parked_is_told_of() {
+    let mut broken = broken(5);
+    let recorder = broken.world.recorder();
+    broken.faults.fail("T#default#led#", Failure::Down);
+    let gone = broken.world.create(Priority::P2).await;
+    broken.pump(&recorder, 10).await;
+    let (key, expect) = (task_key(&tenant(), &gone), Expect::Version(1));
+    let commit = Commit { id: WriteId(9), writes: vec![Write::Delete { key, expect }] };
+    broken.world.store.commit(commit).await.unwrap();
+    broken.faults.heal();
+    broken.drain(&recorder).await;
+    broken.pump(&recorder, 10).await;
+    let lost = |entry: &Entry| match entry {
+        Entry::Record(record) => {
+            record.kind == RecordKind::ChangesLost && record.subject.contains(gone.as_str())
+        }
+        _ => false,
+    };
+    assert_eq!(broken.world.entries().await.iter().filter(|entry| lost(entry)).count(), 1);
+}
+
+/// Only what can't even be parked holds the feed.
+#[tokio::test]
+async fn what_can_not_be_parked_comes_again() {
+    let mut broken = broken(6);
+    let recorder = broken.world.recorder();
+    let id = broken.world.create(Priority::P2).await;
+    let changes = broken.world.changes();
+    for partitions in [&["T#default#"][..], &["T#default#led#", "T#default#park#"]] {
+        partitions.iter().for_each(|of| broken.faults.fail(of, Failure::Down));
+        for again in [&recorder, &broken.world.recorder()] {
+            let answer = again.record(&changes).await;
+            assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
+        }
+        broken.faults.heal();
+    }
+    broken.world.clock.advance(Duration::from_secs(3_600));
+    broken.run(&tenant(), &id, true).await;
+    broken.pump(&recorder, 10).await;
+    broken.drain(&recorder).await;
+    broken.assert_whole(&tenant()).await;
+}
+
+/// However much a tenant has parked, one item of it is due.
+#[tokio::test]
+async fn a_tenant_that_stays_broken_is_one_due_item() {
+    let mut broken = broken(7);
+    let recorder = broken.world.recorder();
+    broken.faults.fail("T#default#led#", Failure::Down);
+    for _ in 0..300 {
+        broken.world.create(Priority::P2).await;
+    }
+    broken.pump(&recorder, 128).await;
+    let due = |item: &&Item| item.due.is_some() && &*item.kind != Task::KIND;
+    assert_eq!(broken.world.store.items().iter().filter(due).count(), 1);
+    assert_eq!((broken.parked().len(), broken.tenants()[0].keys), (300, 300));
+    let summary = broken.world.core.parking().summary().await.unwrap();
+    assert_eq!((summary.items, summary.tenants), (300, 1));
+    // Healed, one question is enough: the recorder goes on by itself, some at a time.
+    broken.faults.heal();
+    broken.world.clock.advance(Duration::from_secs(3_600));
+    broken.ask().await;
+    for _ in 0..20 {
+        broken.pump(&recorder, 64).await;
+    }
+    assert_eq!((broken.parked(), broken.tenants()), (vec![], vec![]));
+    broken.assert_whole(&tenant()).await;
+}

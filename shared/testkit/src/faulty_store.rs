@@ -1,0 +1,119 @@
+//! A store that fails where a test wants it to: for some partitions, and not for the others.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use watchbill_core::domain::Timestamp;
+use watchbill_core::ports::{
+    Commit, CommitError, DueKey, Item, Key, Page, Query, Store, StoreError,
+};
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It is answered with an error.
+    Down,
+    /// It breaks off.
+    Panic,
+}
+
+/// Another store, with faults by partition.
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    faults: Mutex<Vec<(String, Failure)>>,
+    /// What begins the partitions whose reads are counted.
+    counted: String,
+    reads: AtomicU64,
+}
+
+impl FaultyStore {
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self::counting(inner, "")
+    }
+
+    /// One that counts reads by key of partitions that begin so.
+    pub fn counting(inner: Arc<dyn Store>, counted: &str) -> Self {
+        let (faults, reads) = (Mutex::default(), AtomicU64::new(0));
+        Self { inner, faults, counted: counted.to_owned(), reads }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Vec<(String, Failure)>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on every call on keys of partitions that begin so fails.
+    pub fn fail(&self, partition: &str, how: Failure) {
+        self.faults().push((partition.to_owned(), how));
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.faults().clear();
+    }
+
+    /// Items read by key of the counted partitions so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, partition: &str) {
+        if partition.starts_with(&self.counted) {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn check(&self, partition: &str) -> Result<(), StoreError> {
+        let fault = self.faults().iter().find(|(of, _)| partition.starts_with(of)).cloned();
+        match fault {
+            None => Ok(()),
+            Some((_, Failure::Down)) => {
+                Err(StoreError::Down { reason: format!("{partition} fails on purpose") })
+            }
+            Some((_, Failure::Panic)) => panic!("{partition} breaks off on purpose"),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        self.count(&key.partition);
+        self.check(&key.partition)?;
+        self.inner.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
+        for key in keys {
+            self.count(&key.partition);
+            self.check(&key.partition)?;
+        }
+        self.inner.get_many(keys).await
+    }
+
+    async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
+        self.check(partition)?;
+        self.inner.collect(partition, prefix).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
+        for write in &commit.writes {
+            self.check(&write.key().partition)?;
+        }
+        self.inner.commit(commit).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Page<Key>, StoreError> {
+        self.inner.query(query).await
+    }
+
+    async fn due(
+        &self,
+        shard: u8,
+        until: Timestamp,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Page<DueKey>, StoreError> {
+        self.inner.due(shard, until, limit, cursor).await
+    }
+}
