@@ -1,20 +1,27 @@
-//! The lanes of one process. P0 strictly first; P1, P2, P3 by shares, and what one does not
-//! use the others get; tenants in turn within each. What is taken and not done with comes
-//! back after its visibility, as from a queue.
+//! The lanes of one process. P0 first, with at most 80 % of the slots' time over a minute while
+//! others wait; P1, P2, P3 by shares, and what one does not use the others get; tenants in turn
+//! within each. What is taken and not done with comes back after its visibility, as from a
+//! queue. A message that waits already is not kept twice.
 
 mod schedule;
+mod share;
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::domain::{Agent, Priority};
+use watchbill_core::domain::{Agent, Priority, TaskId, TenantId};
 use watchbill_core::ports::{Clock, LaneMessage, Lanes, LanesError};
 
 use schedule::Schedule;
+use share::{Charge, Share};
+
+/// The heap of messages to come is rebuilt when more than this and half of it are void.
+const MIN_REBUILD: usize = 1_024;
 
 /// Which messages a slot takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +40,36 @@ pub struct LocalLanes {
     p0: Notify,
 }
 
+/// What a message points at: of two with the same one is enough.
+type Pointer = (TenantId, TaskId, u32);
+
+/// Where a message waits.
+#[derive(Clone, Copy)]
+enum Place {
+    Ready,
+    Later { at: Duration, number: u64 },
+}
+
+/// A message that was taken and not done with.
+struct Taken {
+    message: LaneMessage,
+    /// Nothing for a slot that is kept for P0.
+    charge: Option<Charge>,
+}
+
 #[derive(Default)]
 struct State {
     ready: Schedule,
-    /// Messages to come, by their moment.
+    share: Share,
+    /// Every message that waits, ready or to come. One that is taken may come again: its run may
+    /// end without another look.
+    places: HashMap<Pointer, Place>,
+    /// Messages that were not kept because the same one waited.
+    duplicates: u64,
+    /// Messages to come, by their moment; without one in `waiting` an entry is void.
     later: BinaryHeap<Reverse<(Duration, u64)>>,
     waiting: HashMap<u64, LaneMessage>,
-    /// Taken and not done with.
-    taken: HashMap<u64, LaneMessage>,
+    taken: HashMap<u64, Taken>,
     /// When what was taken comes back: one visibility for all, so in the order of taking.
     back: VecDeque<(Duration, u64)>,
     /// Slots that sleep until something ripens. One is needed, or nobody would notice.
@@ -60,16 +89,16 @@ pub struct Delivery {
 impl Delivery {
     /// Done with.
     pub fn done(self) {
-        let mut state = self.lanes.state();
-        state.taken.remove(&self.receipt);
+        let now = self.lanes.clock.monotonic();
+        self.lanes.state().give_up(self.receipt, now);
     }
 
     /// Back into its lane after a while.
     pub fn back(self, after: Duration) {
+        let now = self.lanes.clock.monotonic();
         let mut state = self.lanes.state();
-        if let Some(message) = state.taken.remove(&self.receipt) {
-            let at = self.lanes.clock.monotonic() + after;
-            state.put_later(message, at);
+        if let Some(message) = state.give_up(self.receipt, now) {
+            state.put_later(message, now + after);
         }
         drop(state);
         self.lanes.any.notify_one();
@@ -144,13 +173,9 @@ impl LocalLanes {
         slot: Slot,
         now: Duration,
     ) -> Option<Delivery> {
-        let message = match slot {
-            Slot::Any => state.ready.next(),
-            Slot::OnlyP0 => state.ready.next_p0(),
-        }?;
-        state.less(&message);
+        let (message, charge) = state.next(slot, now)?;
         let receipt = state.number();
-        state.taken.insert(receipt, message.clone());
+        state.taken.insert(receipt, Taken { message: message.clone(), charge });
         state.back.push_back((now + self.visibility, receipt));
         Some(Delivery { lanes: self.clone(), receipt, message })
     }
@@ -162,6 +187,11 @@ impl LocalLanes {
         self.p0.notify_waiters();
         self.any.notify_one();
         self.p0.notify_one();
+    }
+
+    /// How many messages were not kept because the same one waited already.
+    pub fn duplicates(&self) -> u64 {
+        self.state().duplicates
     }
 
     /// Whether nothing waits and nothing is in hand.
@@ -196,25 +226,82 @@ impl State {
         }
     }
 
+    /// The next message that such a slot takes, out of its lane.
+    fn next(&mut self, slot: Slot, now: Duration) -> Option<(LaneMessage, Option<Charge>)> {
+        let contended = self.ready.is_contended();
+        let message = match slot {
+            Slot::Any => {
+                let p0_first = !contended || !self.share.is_used_up(now);
+                self.ready.next(p0_first)
+            }
+            Slot::OnlyP0 => self.ready.next_p0(),
+        }?;
+        self.less(&message);
+        self.places.remove(&pointer(&message));
+        let p0 = message.priority == Priority::P0;
+        let charge = (slot == Slot::Any).then(|| self.share.begin(p0, contended, now));
+        Some((message, charge))
+    }
+
+    /// Ends what was taken: its message, if it has not gone back yet.
+    fn give_up(&mut self, receipt: u64, now: Duration) -> Option<LaneMessage> {
+        let taken = self.taken.remove(&receipt)?;
+        if let Some(charge) = taken.charge {
+            self.share.end(charge, now);
+        }
+        Some(taken.message)
+    }
+
     fn put_ready(&mut self, message: LaneMessage) {
+        match self.places.insert(pointer(&message), Place::Ready) {
+            Some(Place::Ready) => {
+                self.duplicates += 1;
+                return;
+            }
+            Some(Place::Later { number, .. }) => {
+                self.duplicates += 1;
+                self.waiting.remove(&number);
+            }
+            None => {}
+        }
         self.more(&message);
         self.ready.put(message);
     }
 
+    /// Of two messages the earlier one stays.
     fn put_later(&mut self, message: LaneMessage, at: Duration) {
         let number = self.number();
+        let place = Place::Later { at, number };
+        match self.places.entry(pointer(&message)) {
+            Entry::Vacant(free) => _ = free.insert(place),
+            Entry::Occupied(mut there) => {
+                self.duplicates += 1;
+                match *there.get() {
+                    Place::Later { at: before, number } if at < before => {
+                        self.waiting.remove(&number);
+                        there.insert(place);
+                    }
+                    _ => return,
+                }
+            }
+        }
         self.waiting.insert(number, message);
         self.later.push(Reverse((at, number)));
+        if self.later.len() > 2 * self.waiting.len() + MIN_REBUILD {
+            self.later.retain(|Reverse((_, number))| self.waiting.contains_key(number));
+        }
     }
 
     /// Moves what is due into its lane: delayed messages, and taken ones nobody is done with.
     fn ripen(&mut self, now: Duration) {
         while let Some(Reverse((at, number))) = self.later.peek().copied() {
-            if at > now {
+            let void = !self.waiting.contains_key(&number);
+            if at > now && !void {
                 break;
             }
             self.later.pop();
             if let Some(message) = self.waiting.remove(&number) {
+                self.places.remove(&pointer(&message));
                 self.put_ready(message);
             }
         }
@@ -224,8 +311,9 @@ impl State {
                 break;
             }
             self.back.pop_front();
-            if let Some(message) = self.taken.remove(&number) {
-                self.put_ready(message);
+            if let Some(taken) = self.taken.remove(&number) {
+                // When its slot was left nobody knows: what it was charged stands.
+                self.put_ready(taken.message);
             }
         }
     }
@@ -237,6 +325,10 @@ impl State {
         let next = [later, back].into_iter().flatten().min()?;
         Some(next.saturating_sub(now).max(Duration::from_millis(1)))
     }
+}
+
+fn pointer(message: &LaneMessage) -> Pointer {
+    (message.tenant.clone(), message.task_id.clone(), message.assignment)
 }
 
 #[async_trait]
@@ -271,5 +363,7 @@ impl Lanes for LocalLanes {
     }
 }
 
+#[cfg(test)]
+mod share_tests;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
+//! Which message is next: by priority, by shares, by tenants in turn.
+
 use std::collections::{HashMap, VecDeque};
 
 use watchbill_core::domain::{Priority, TenantId};
 use watchbill_core::ports::LaneMessage;
 
-/// Shares of P1, P2 and P3 in starts while all three wait. P0 goes before them all.
+/// Shares of P1, P2 and P3 in starts while all three wait. P0 goes before them all, as far as
+/// its share of the slots goes.
 const SHARES: [u64; 3] = [50, 30, 20];
 /// Divisible by every share.
 const WHOLE: u64 = 300;
@@ -49,10 +52,21 @@ impl Schedule {
         self.p0.next()
     }
 
-    pub fn next(&mut self) -> Option<LaneMessage> {
-        if let Some(message) = self.p0.next() {
-            return Some(message);
+    /// Whether P0 and others wait.
+    pub fn is_contended(&self) -> bool {
+        !self.p0.is_empty() && self.shared.iter().any(|class| !class.turns.is_empty())
+    }
+
+    /// Any message: P0 first, or last where it has had its share.
+    pub fn next(&mut self, p0_first: bool) -> Option<LaneMessage> {
+        if p0_first {
+            self.p0.next().or_else(|| self.next_shared())
+        } else {
+            self.next_shared().or_else(|| self.p0.next())
         }
+    }
+
+    fn next_shared(&mut self) -> Option<LaneMessage> {
         // The class that has come least far, the higher priority where two are level.
         let (place, class) = self
             .shared

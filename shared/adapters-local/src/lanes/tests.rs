@@ -5,7 +5,7 @@ use watchbill_testkit::FakeClock;
 
 use super::*;
 
-fn message(tenant: &str, task: &str, priority: Priority) -> LaneMessage {
+pub(super) fn message(tenant: &str, task: &str, priority: Priority) -> LaneMessage {
     LaneMessage {
         tenant: TenantId::parse(tenant).unwrap(),
         task_id: TaskId::parse(task).unwrap(),
@@ -16,12 +16,12 @@ fn message(tenant: &str, task: &str, priority: Priority) -> LaneMessage {
     }
 }
 
-fn lanes() -> (Arc<LocalLanes>, Arc<FakeClock>) {
+pub(super) fn lanes() -> (Arc<LocalLanes>, Arc<FakeClock>) {
     let clock = Arc::new(FakeClock::default());
     (LocalLanes::new(clock.clone(), Duration::from_secs(75)), clock)
 }
 
-async fn offer(lanes: &LocalLanes, message: LaneMessage) {
+pub(super) async fn offer(lanes: &LocalLanes, message: LaneMessage) {
     lanes.offer(vec![(message, Duration::ZERO)]).await.unwrap();
 }
 
@@ -139,4 +139,74 @@ async fn delayed_messages_ripen_and_a_closed_lane_ends_its_takers() {
     tokio::task::yield_now().await;
     lanes.close();
     assert!(taker.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_message_that_waits_already_is_not_kept_twice() {
+    let (lanes, clock) = lanes();
+    for _ in 0..3 {
+        offer(&lanes, message("a", "t", Priority::P2)).await;
+    }
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 1);
+    assert_eq!(lanes.duplicates(), 2);
+    // Another assignment, and another tenant's task of the same id, are others.
+    offer(&lanes, LaneMessage { assignment: 2, ..message("a", "t", Priority::P2) }).await;
+    offer(&lanes, message("b", "t", Priority::P2)).await;
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 3);
+    // One that is in hand may come again: what it points at may have to be looked at anew.
+    let held = lanes.take(Slot::Any).await.unwrap();
+    lanes.offer(vec![(held.message.clone(), Duration::from_secs(60))]).await.unwrap();
+    held.done();
+    for _ in 0..2 {
+        lanes.take(Slot::Any).await.unwrap().done();
+    }
+    assert!(!lanes.is_empty());
+    clock.advance(Duration::from_secs(61));
+    lanes.take(Slot::Any).await.unwrap().done();
+    assert!(lanes.is_empty());
+    assert_eq!(lanes.duplicates(), 2);
+}
+
+#[tokio::test]
+async fn of_two_moments_the_earlier_one_stays() {
+    let (lanes, clock) = lanes();
+    let later = |seconds| vec![(message("a", "t", Priority::P2), Duration::from_secs(seconds))];
+    for seconds in [100, 50, 200] {
+        lanes.offer(later(seconds)).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(49));
+    assert!(!taken_now(&lanes).await);
+    clock.advance(Duration::from_secs(1));
+    assert!(taken_now(&lanes).await);
+    clock.advance(Duration::from_secs(200));
+    assert!(!taken_now(&lanes).await, "the others were the same");
+    // A message that is to come gives way to one that is there.
+    lanes.offer(later(100)).await.unwrap();
+    offer(&lanes, message("a", "t", Priority::P2)).await;
+    assert!(taken_now(&lanes).await);
+    assert!(lanes.is_empty());
+}
+
+/// Takes a message and is done with it, if there is one.
+async fn taken_now(lanes: &Arc<LocalLanes>) -> bool {
+    let mut state = lanes.state();
+    let now = lanes.clock.monotonic();
+    state.ripen(now);
+    let taken = lanes.take_ready(&mut state, Slot::Any, now);
+    drop(state);
+    taken.map(Delivery::done).is_some()
+}
+
+/// A day of offers for what waits, as a sweeper makes them each quarter of an hour.
+#[tokio::test]
+async fn a_backlog_of_a_day_holds_each_task_once() {
+    let (lanes, clock) = lanes();
+    let tasks: Vec<_> = (0..1_000).map(|n| message("a", &format!("t{n}"), Priority::P3)).collect();
+    for _ in 0..96 {
+        let offers = tasks.iter().map(|task| (task.clone(), Duration::ZERO)).collect();
+        lanes.offer(offers).await.unwrap();
+        clock.advance(Duration::from_secs(900));
+    }
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P3).await.unwrap(), 1_000);
+    assert_eq!(lanes.duplicates(), 95_000);
 }
