@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
-use watchbill_core::domain::{Agent, Approval, ApprovalStatus, TaskType, Timestamp};
+use watchbill_core::domain::{Agent, Approval, ApprovalStatus, Task, TaskType, Timestamp, What};
 use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
 use watchbill_core::ports::{Clock as _, Planner as _};
 use watchbill_core::repo::decode;
@@ -23,6 +23,8 @@ struct Witness {
     /// When leave was asked for.
     at: Timestamp,
     approvals: Vec<Approval>,
+    /// From when to when its task was held.
+    held: Vec<(Timestamp, Timestamp)>,
     /// The policies that were in force from then until it went out.
     policies: Vec<Arc<Policy>>,
 }
@@ -84,9 +86,17 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     witness.approvals.iter().any(|approval| {
         approval.status == ApprovalStatus::Approved
             && approval.plan_hash == shown(task_type, payload, &plan, &approval.salt).hash
-            && approval.use_by.is_some_and(|until| witness.at < until)
+            && approval.use_by.is_some_and(|until| witness.at < with_wait(witness, approval, until))
             && approval.votes.len() >= usize::from(quorum)
     })
+}
+
+/// The time that the task was held since the approval doesn't count, up to a day after it.
+fn with_wait(witness: &Witness, approval: &Approval, use_by: Timestamp) -> Timestamp {
+    let given = approval.decision.as_ref().map_or(use_by, |decision| decision.at);
+    let waits = witness.held.iter().map(|(from, to)| to.since((*from).max(given)));
+    let day = Duration::from_secs(24 * 60 * 60);
+    use_by.plus(waits.sum()).min(given.plus(day))
 }
 
 /// Deploys what its payload says, as one effect.
@@ -170,7 +180,13 @@ impl Effect for Deployment {
         let approvals = items.iter().filter(|item| &*item.kind == "approval");
         let approvals =
             approvals.map(|item| decode::<Approval>(item).expect("it can be read").value);
+        let tasks = items.iter().filter(|item| &*item.kind == "task");
+        let task = tasks.map(|item| decode::<Task>(item).expect("it can be read").value).next();
+        let log = task.map(|task| task.log).unwrap_or_default();
+        let ends = log.windows(2).filter(|pair| pair[0].what == What::Held);
+        let held = ends.map(|pair| (pair[0].at, pair[1].at)).collect();
         let witness = Witness {
+            held,
             project: self.project(),
             payload: self.payload.clone(),
             at,

@@ -293,6 +293,9 @@ impl World {
             subject: "T#acme#x".into(),
             at: now,
             event: lived.event.clone(),
+            task: None,
+            folded: 0,
+            last: None,
             expires: now,
         };
         let child = Child {

@@ -5,20 +5,24 @@
 
 mod envelope;
 mod file;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::domain::{Caller, Event, EventType, Role, TaskLimits, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Expect, Write};
 use watchbill_core::reactions::{Reacted, Reaction, is_published};
-use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
 use watchbill_core::service::{Core, Identity, NewTask, ServiceError};
 use watchbill_wire::CreateTask;
 
+use window::{FOLD_WINDOW, Taken, Windows};
+
 pub use envelope::{Envelope, Sources, SourcesError, open};
 pub use file::{ReactionsError, read_reactions, shipped_reactions};
+
+/// How often an event that meets another in its window looks again.
+const TRIES: u32 = 8;
 
 pub struct Intake {
     core: Core,
@@ -80,22 +84,27 @@ impl Intake {
             return Err(ServiceError::Conflict { message });
         }
         let new = self.new_task(tenant, event, reaction, &reacted).await?;
-        let Some(window) = reaction.window else {
-            return self.core.create_task(new).await.map(|_| ());
+        let window = match reaction.window {
+            Some(window) => window,
+            None if reacted.folds => FOLD_WINDOW,
+            None => return self.core.create_task(new).await.map(|_| ()),
         };
         // The window's item changes in the commit that makes the task: of two events at the
         // same time one finds it taken.
         let mut last = ServiceError::Busy { after: Duration::from_millis(100) };
-        for _ in 0..4 {
-            let Some(take) = self.take_window(tenant, reaction, &reacted, event, window).await?
-            else {
-                return Ok(());
-            };
-            match self.core.create_task_with(new.clone(), vec![take]).await {
-                // The window was taken meanwhile, which the next look finds, or the task
-                // stands with another content, which lasts.
-                Err(conflict @ ServiceError::Conflict { .. }) => last = conflict,
-                other => return other.map(|_| ()),
+        let windows = Windows { core: &self.core, tenant, reaction, event, window };
+        for _ in 0..TRIES {
+            match windows.take(&reacted, &new).await? {
+                Taken::Before => return Ok(()),
+                Taken::Retry => {}
+                Taken::Now { write, new } => {
+                    match self.core.create_task_with(*new, vec![write]).await {
+                        // The window was taken meanwhile, which the next look finds, or the task
+                        // stands with another content, which lasts.
+                        Err(conflict @ ServiceError::Conflict { .. }) => last = conflict,
+                        other => return other.map(|_| ()),
+                    }
+                }
             }
         }
         Err(last)
@@ -136,40 +145,6 @@ impl Intake {
             ]),
             hops: event.hops + 1,
         })
-    }
-
-    /// The write that takes the subject's window; nothing if it is taken.
-    async fn take_window(
-        &self,
-        tenant: &TenantId,
-        reaction: &Reaction,
-        reacted: &Reacted,
-        event: &Event,
-        window: Duration,
-    ) -> Result<Option<Write>, ServiceError> {
-        let now = self.core.clock().now();
-        let key = window_key(tenant, &reaction.name, &reacted.subject);
-        let there: Option<Versioned<Window>> =
-            self.core.store().get(&key).await?.as_ref().map(decode).transpose()?;
-        if let Some(there) = &there
-            && there.value.at.plus(window) > now
-        {
-            tracing::debug!(
-                reaction = %reaction.name, subject = %reacted.subject, event = %event.event_id,
-                "reaction {} ran for its subject lately", reaction.name
-            );
-            return Ok(None);
-        }
-        let taken = Window {
-            tenant: tenant.clone(),
-            reaction: reaction.name.clone(),
-            subject: reacted.subject.clone(),
-            at: now,
-            event: event.event_id.clone(),
-            expires: now.plus(window * 2),
-        };
-        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
-        Ok(Some(Write::Put { item: encode(&taken, None), expect }))
     }
 }
 

@@ -64,10 +64,15 @@ fn pointer_of(
         return Ok(None);
     };
     let Some(task) = peek(item)? else { return Ok(None) };
+    let offered = task.is_offered_silently(change.version);
+    if task.is_silent(change.version) && !offered {
+        // Nothing but its due time moved: the pointer that is out is the right one.
+        return Ok(None);
+    }
     let wanted = match task.status {
         Status::Assigned => !task.external,
         // Suspended, or its executor vanished and the sweeper offers it again.
-        Status::InProgress => task.lease.is_none() || task.is_offered(),
+        Status::InProgress => task.lease.is_none() || task.is_offered() || offered,
         _ => false,
     };
     Ok(if wanted { pointer(&task, now) } else { None })

@@ -258,3 +258,29 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
     let taken = core.command(&TenantId::default(), &running, &claim).await.unwrap();
     assert_eq!(taken.value.fence, 2, "the dead process's lease is void at once");
 }
+
+/// A write that moves nothing but the due time stands for an offer, or for none: a pointer that
+/// is out already is not sent again for it.
+#[tokio::test]
+async fn of_changes_that_no_log_tells_of_only_offers_are_routed() {
+    let world = World::new(Rules::default());
+    let id = world.create(Priority::P2).await;
+    let command = async |command: Command| {
+        world.core.command(&TenantId::default(), &id, &command).await.unwrap();
+        world.changes().pop().unwrap()
+    };
+    let postponed = command(Command::Postpone).await;
+    world.router.route(&[postponed]).await.unwrap();
+    assert!(world.lanes.is_empty(), "it is only looked at later");
+    world.clock.advance(Duration::from_secs(15 * 60));
+    let excused = command(Command::Tick { lane_busy: true }).await;
+    assert_eq!(excused.version, 3);
+    world.router.route(&[excused]).await.unwrap();
+    assert_eq!(world.lanes.take_all().len(), 1, "a lost pointer is made good");
+    // An image may be newer than the change: its creation is routed all the same.
+    let all = world.changes();
+    let newest = all.last().unwrap().image.clone();
+    let first = Change { image: newest, ..all[0].clone() };
+    world.router.route(&[first]).await.unwrap();
+    assert_eq!(world.work().await, 1);
+}

@@ -1,6 +1,7 @@
 //! Looks at what is due: SLA marks, approvals nobody decided on, pointers nobody claimed,
-//! leases of workers that went silent, resumes whose message was lost. Beside it: that another
-//! policy holds is recorded, and each day the heads of the ledgers are sealed.
+//! leases of workers that went silent, resumes whose message was lost. Besides, it records that
+//! another policy holds and wakes what the former one held up, offers anew what waited behind
+//! a backlog that is over, and seals the heads of the ledgers each day.
 //!
 //! It reads each item by key, decides and commits conditionally, so that two sweepers, or a
 //! sweeper and an executor, may meet without harm. An item that fails is pushed forward, so
@@ -9,6 +10,8 @@
 //! What is parked is not replayed here: the recorder is asked to, by the change that the question
 //! makes.
 
+mod recall;
+mod wake;
 mod watch;
 
 use std::panic::AssertUnwindSafe;
@@ -22,6 +25,7 @@ use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, New
 use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
 use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError};
 
+use recall::{Backlogs, Recall};
 use watch::Watch;
 
 /// Items of one shard that are read at once.
@@ -33,6 +37,7 @@ pub struct Sweeper {
     core: Core,
     lanes: Arc<dyn Lanes>,
     watch: Watch,
+    recall: Recall,
 }
 
 /// What one sweep did.
@@ -58,24 +63,32 @@ enum Looked {
 
 impl Sweeper {
     pub fn new(core: Core, lanes: Arc<dyn Lanes>) -> Self {
-        Self { core, lanes, watch: Watch::default() }
+        Self { core, lanes, watch: Watch::default(), recall: Recall::default() }
     }
 
     /// Sweeps all shards until nothing is due any more, or `at_most` items were looked at.
     pub async fn sweep(&self, at_most: usize) -> Result<Swept, ServiceError> {
         let now = self.core.clock().now();
         let mut swept = Swept::default();
+        let mut backlogs = Backlogs::new(self.lanes.clone());
         for shard in 0..DUE_SHARDS {
             let mut cursor = None;
             loop {
                 let page = self.core.store().due(shard, now, PAGE, cursor).await?;
                 for due in &page.entries {
-                    self.look_at(due, now, &mut swept).await?;
+                    self.look_at(due, now, &mut backlogs, &mut swept).await?;
                 }
                 cursor = page.next;
                 if cursor.is_none() || swept.looked_at >= at_most {
                     break;
                 }
+            }
+        }
+        match self.recall.look(&self.core, &mut backlogs).await {
+            Ok(recalled) => swept.changed += recalled,
+            Err(error) => {
+                swept.failed += 1;
+                tracing::error!("what waited behind a backlog is not offered yet: {error}");
             }
         }
         let looks = AssertUnwindSafe(self.watch.look(&self.core)).catch_unwind().await;
@@ -97,6 +110,7 @@ impl Sweeper {
         &self,
         due: &DueKey,
         now: Timestamp,
+        backlogs: &mut Backlogs,
         swept: &mut Swept,
     ) -> Result<(), ServiceError> {
         swept.looked_at += 1;
@@ -107,7 +121,7 @@ impl Sweeper {
         }
         let looking = async {
             match &*item.kind {
-                Task::KIND => self.task(&item, swept).await,
+                Task::KIND => self.task(&item, backlogs, swept).await,
                 Approval::KIND => self.approval(&item).await,
                 ParkedTenant::KIND => {
                     self.core.parking().ask(&item).await.map(|()| Looked::Postponed)
@@ -131,7 +145,12 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn task(&self, item: &Item, swept: &mut Swept) -> Result<Looked, ServiceError> {
+    async fn task(
+        &self,
+        item: &Item,
+        backlogs: &mut Backlogs,
+        swept: &mut Swept,
+    ) -> Result<Looked, ServiceError> {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
         let now = self.core.clock().now();
@@ -146,9 +165,11 @@ impl Sweeper {
                 Err(error) => Err(error.into_service(&id)),
             };
         }
-        let backlog = self.lanes.backlog(stored.value.agent, stored.value.lane()).await;
-        // Lanes that can't be asked are no proof of a lost pointer either.
-        let lane_busy = backlog.map_or(true, |waiting| waiting > 0);
+        let lane = (stored.value.agent, stored.value.lane());
+        let lane_busy = backlogs.is_busy(lane).await;
+        if lane_busy && stored.value.status == Status::Assigned && !stored.value.external {
+            self.recall.note(lane);
+        }
         match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
             Ok(_) => Ok(Looked::Changed),
             Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use watchbill_core::service::{Core, ServiceError};
 
+use crate::wake::Wake;
+
 /// How often it is looked whether another policy holds.
 const POLICY_EVERY: Duration = Duration::from_secs(30);
 
 /// What this process remembers, so that most sweeps ask the store for nothing.
 #[derive(Default)]
-pub struct Watch(Mutex<Seen>);
+pub struct Watch {
+    seen: Mutex<Seen>,
+    wake: Wake,
+}
 
 #[derive(Default, Clone)]
 struct Seen {
@@ -33,6 +38,7 @@ impl Watch {
                     self.seen().policy = Some(now);
                     if changed {
                         tracing::info!("the policy that holds now is recorded");
+                        self.wake.begin(core);
                     }
                 }
                 Err(error) => failed += failure("whether another policy holds", &error),
@@ -47,11 +53,16 @@ impl Watch {
                 Err(error) => failed += failure("to seal the ledgers", &error),
             }
         }
+        match self.wake.look(core).await {
+            Ok(0) => {}
+            Ok(woken) => tracing::info!(woken, "{woken} held tasks are looked at anew"),
+            Err(error) => failed += failure("which tasks are held", &error),
+        }
         failed
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.0.lock().expect("nothing under this lock panics")
+        self.seen.lock().expect("nothing under this lock panics")
     }
 }
 

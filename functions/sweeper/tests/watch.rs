@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Event, EventId, EventPriority, EventType, TenantId, Timestamp};
+use watchbill_core::decide::{Command, Leave, Proof, Rejection, Rules};
+use watchbill_core::domain::{
+    Agent, Event, EventId, EventPriority, EventType, Priority, TaskId, TaskType, TenantId,
+    Timestamp, What,
+};
 use watchbill_core::govern::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, Fold, decode, encode};
-use watchbill_core::service::{Core, Governance, OnFailure, Ports, STATS_FOLD};
+use watchbill_core::service::{
+    CommandError, Core, Governance, Identity, NewTask, OnFailure, Ports, STATS_FOLD, ServiceError,
+};
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
@@ -70,7 +75,8 @@ impl World {
         };
         let policies = Arc::new(Changing::default());
         let governance = Governance::new(policies.clone(), OnFailure::Restrict);
-        let core = Core::new(ports, Arc::new(Rules::default()), 1).governed_by(governance);
+        let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+        let core = Core::new(ports, Arc::new(rules), 1).governed_by(governance);
         let mut world = Self { store, clock, policies, core, writes: 0 };
         for tenant in [TenantId::default(), acme()] {
             let name = STATS_FOLD.to_owned();
@@ -225,6 +231,96 @@ async fn a_ledger_that_grew_is_sealed_once_a_day() {
         let sealed = world.records(RecordKind::Sealed);
         assert_eq!((sealed.len(), &sealed[2].tenant), (3, &TenantId::default()));
         assert_eq!(sealed[2].details["seq"], json!(3));
+    }
+}
+
+/// A task of each tenant that a freeze holds up for days, and one of an external worker.
+async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
+    let mut tasks = Vec::new();
+    let plain = [(TenantId::default(), TaskType::Monitor), (acme(), TaskType::Monitor)];
+    for (tenant, task_type) in plain.into_iter().chain([(acme(), TaskType::Bugfix)]) {
+        let new = NewTask {
+            tenant: tenant.clone(),
+            task_type,
+            priority: Priority::P2,
+            source: "user".into(),
+            payload: Map::new(),
+            metadata: Map::new(),
+            sla_target: None,
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: "alex".into(),
+            identity: Identity::Cause(vec![format!("{task_type}")]),
+            hops: 0,
+        };
+        let id = loop {
+            if let Ok(created) = world.core.create_task(new.clone()).await {
+                break created.task.task.id;
+            }
+        };
+        tasks.push((tenant, id));
+    }
+    // The third look makes the next one an hour away.
+    for minutes in [16, 31, 0] {
+        for (tenant, id) in &tasks {
+            while hold(world, tenant, id).await.is_err() {}
+        }
+        world.clock.advance(Duration::from_secs(minutes * 60));
+    }
+    tasks
+}
+
+async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), ServiceError> {
+    let Some(stored) = world.core.stored_task(tenant, id).await? else { return Ok(()) };
+    let until = world.clock.now().plus(Duration::from_secs(60 * 3_600));
+    let leave = Leave::Hold { until, why: "freeze 'release'".into() };
+    let proof = Proof { version: stored.version, leave };
+    let (agent, assignment) = (stored.value.agent, stored.value.assignment);
+    let command = match stored.value.external {
+        true => Command::ClaimOutside { owner: "w".into(), proof },
+        false => Command::Claim { agent, owner: "one".into(), assignment, proof },
+    };
+    match world.core.command_on(stored, &command, &[]).await {
+        Ok(_) | Err(CommandError::Rejected { rejection: Rejection::NotYet { .. }, .. }) => Ok(()),
+        Err(error) => Err(error.into_service(id)),
+    }
+}
+
+#[tokio::test]
+async fn another_policy_wakes_what_the_former_one_held_up() {
+    for seed in 0..12 {
+        let world = World::new(seed).await;
+        world.policies.set(Some("frozen"));
+        let sweeper = world.sweeper();
+        let sweep = async || while sweeper.sweep(100).await.map_or(1, |swept| swept.failed) > 0 {};
+        sweep().await;
+        world.clock.advance(Duration::from_secs(60));
+        sweep().await;
+        let tasks = held(&world).await;
+        sweep().await;
+        let resume = async |(tenant, id): &(TenantId, TaskId)| loop {
+            if let Ok(Some(stored)) = world.core.stored_task(tenant, id).await {
+                let at = stored.value.resume_at.unwrap();
+                break (at.since(world.clock.now()), stored);
+            }
+        };
+        for task in &tasks {
+            assert!(resume(task).await.0 > Duration::from_secs(5 * 60), "no other policy yet");
+        }
+        world.policies.set(Some("lifted"));
+        world.clock.advance(Duration::from_secs(30));
+        sweep().await;
+        // Others may go by the former policy for half a minute.
+        world.clock.advance(Duration::from_secs(36));
+        sweep().await;
+        for task in &tasks {
+            let (wait, stored) = resume(task).await;
+            assert!(wait <= Duration::from_secs(30), "seed {seed}: {wait:?} for {task:?}");
+            assert_eq!(stored.value.offered_version, stored.version);
+            assert_eq!(stored.value.log.iter().filter(|e| e.what == What::Held).count(), 1);
+        }
     }
 }
 

@@ -277,7 +277,7 @@ fn withheld(leave: Leave) -> Ending {
     match leave {
         Leave::Ask(asked) => Ending::Asks(asked),
         Leave::Refused { error, earned } => Ending::Refused { error, earned },
-        Leave::Hold { until, why } => Ending::Suspended { resume_at: until, note: why },
+        Leave::Hold { until, why } => Ending::Held { until, why },
         Leave::Granted { .. } => Ending::FailedForGood {
             error: "the run stopped for want of leave, though it has leave".to_owned(),
         },

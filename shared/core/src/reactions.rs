@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::domain::{Event, EventType, Priority, TaskType, TimestampError, parse_span};
 
+/// Where an event of our own says what it is one of many about.
+pub const FOLD: &str = "fold";
+
 /// As it stands in `reactions.yaml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +73,9 @@ pub struct Reacted {
     pub payload: Map<String, Value>,
     pub metadata: Map<String, Value>,
     pub subject: String,
+    /// The event is one of many of its kind: while the task made for one of them is open, the
+    /// others are counted and make none.
+    pub folds: bool,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -166,13 +172,31 @@ impl Reaction {
             .iter()
             .find_map(|path| value_at(&whole, path).filter(|value| !value.is_null()))
             .map_or_else(|| event.event_id.to_string(), in_text);
-        Some(Reacted {
+        let mut reacted = Reacted {
             task_type: self.task_type,
             priority: self.priority,
             payload: fill_object(&self.payload, &whole),
             metadata: fill_object(&self.metadata, &whole),
             subject,
-        })
+            folds: false,
+        };
+        // Only our own events fold: a caller's could hide another's.
+        if let Some(all) = event.payload.get(FOLD).filter(|_| !is_published(event)) {
+            reacted.fold_into(&in_text(all), event);
+        }
+        Some(reacted)
+    }
+}
+
+impl Reacted {
+    /// Makes it about all of which the event's subject is one, such as the tasks of a priority.
+    fn fold_into(&mut self, all: &str, event: &Event) {
+        let kind = event.payload.get("alert_type").map(in_text).unwrap_or_default();
+        self.subject = format!("{}:{kind}:{all}", event.event_type);
+        self.folds = true;
+        if let Some(target) = self.payload.get_mut("target") {
+            *target = Value::from(all);
+        }
     }
 }
 

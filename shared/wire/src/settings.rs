@@ -79,6 +79,7 @@ pub enum Switch {
 pub struct ApprovalsForm {
     pub decide_within: Option<String>,
     pub use_within: Option<String>,
+    pub use_at_most: Option<String>,
     /// Whether one may approve what one submitted oneself.
     pub own: Option<bool>,
 }
@@ -162,6 +163,7 @@ impl RulesForm {
         let form = &self.approvals;
         span(&mut rules.decide_within, "approvals.decide_within", &form.decide_within)?;
         span(&mut rules.use_within, "approvals.use_within", &form.use_within)?;
+        span(&mut rules.use_at_most, "approvals.use_at_most", &form.use_at_most)?;
         rules.approve_own = match env.get("APPROVAL_SELF") {
             Some(text) => allow("APPROVAL_SELF", text)?,
             None => form.own.unwrap_or(approve_own),

@@ -66,6 +66,11 @@ pub enum Ending {
         reason: String,
         question: Option<Question>,
     },
+    /// A freeze holds the run up, or governance can't be reached.
+    Held {
+        until: Timestamp,
+        why: String,
+    },
     /// The run needs a person's leave to go on.
     Asks(Asked),
     /// Governance does not let it go on.
@@ -88,7 +93,10 @@ impl Ending {
             Ending::Failed { .. } | Ending::FailedForGood { .. } => ReputationEvent::TaskFailure,
             Ending::Blocked { question: Some(_), .. } => ReputationEvent::HumanEscalation,
             Ending::Refused { earned, .. } => return *earned,
-            Ending::Blocked { .. } | Ending::Asks(_) | Ending::Suspended { .. } => return None,
+            Ending::Blocked { .. }
+            | Ending::Held { .. }
+            | Ending::Asks(_)
+            | Ending::Suspended { .. } => return None,
         };
         Some(rules.earned(event))
     }
@@ -194,8 +202,12 @@ pub enum Command {
         lane_busy: bool,
     },
     /// It stood among what is due, and is not due yet: an index entry that is early enough is
-    /// not rewritten at every change. It is now, and as any new version that is logged.
+    /// not rewritten at every change. It is now; nothing is logged.
     Postpone,
+    /// What holds it up may be over.
+    Wake,
+    /// Its lane's backlog is over.
+    Recall,
 }
 
 /// Why a command changes nothing.

@@ -2,8 +2,10 @@ use serde_json::json;
 
 use super::Rejection;
 use super::task::{Step, clip};
+use super::wait;
 use crate::domain::{ApprovalId, ApprovalRef, Status, TaskLimits, TaskType, Timestamp, What};
 use crate::govern::{Earned, ReputationEvent};
+use crate::reactions::FOLD;
 
 /// What governance says of a task, and of which version of it that was worked out: on any
 /// other it is worked out anew.
@@ -74,15 +76,17 @@ pub(super) fn admit(step: &mut Step<'_>, proof: &Proof) -> Result<bool, Rejectio
         Leave::Granted { .. } => return Ok(true),
         Leave::Ask(asked) => ask(step, "", asked),
         Leave::Refused { error, earned } => refuse(step, "", error, *earned),
-        Leave::Hold { until, why } => hold(step, *until, why),
+        Leave::Hold { until, why } => wait::hold(step, *until, why),
     }
     Ok(false)
 }
 
 /// The task waits for a person's leave.
 pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
+    wait::settle(step);
     let task = &mut step.task;
     task.status = Status::Blocked;
+    task.held = None;
     task.lease = None;
     task.resume_at = None;
     task.offer_at = None;
@@ -111,27 +115,16 @@ pub(super) fn refuse(step: &mut Step<'_>, by: &str, error: &str, earned: Option<
         _ => ("permission.denied", "permission_denied"),
     };
     step.event(event_type, json!({ "agent": agent, "reason": error, "kind": alert_type }));
-    if step.task.task_type != TaskType::Alert {
-        step.event(
-            "alert.triggered",
-            json!({
-                "alert_type": alert_type, "severity": "high", "target": step.task.id,
-                "message": format!("{agent}: {error}"),
-            }),
-        );
+    if step.task.task_type == TaskType::Alert {
+        return;
     }
-}
-
-fn hold(step: &mut Step<'_>, until: Timestamp, why: &str) {
-    if step.task.status == Status::InProgress {
-        step.task.lease = None;
-        step.task.resume_at = Some(until);
-    } else {
-        step.assign(Some(until));
-        let payload = json!({
-            "assigned_to": step.task.agent, "resume_at": until.to_string(), "reason": why,
-        });
-        step.event("task.assigned", payload);
+    let mut alert = json!({
+        "alert_type": alert_type, "severity": "high", "target": step.task.id,
+        "message": format!("{agent}: {error}"),
+    });
+    // What a spent budget or a rule stops comes in numbers; a violation is looked at alone.
+    if alert_type != "violation_detected" {
+        alert[FOLD] = format!("tasks of {agent}").into();
     }
-    step.says(What::Held, "", Some(why));
+    step.event("alert.triggered", alert);
 }

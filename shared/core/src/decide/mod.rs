@@ -12,6 +12,7 @@ mod rules;
 mod run;
 mod task;
 mod tick;
+mod wait;
 
 pub use approval::{
     ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, escalates_at,
@@ -22,3 +23,4 @@ pub use leave::{Asked, Leave, Proof};
 pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};
+pub use wait::{MAX_LOOK, usable_until};

@@ -20,6 +20,9 @@ pub struct Rules {
     pub decide_within: Duration,
     /// An approval given may be used for this long.
     pub use_within: Duration,
+    /// A wait for a freeze or behind a backlog moves that on, to this long after the approval
+    /// at most.
+    pub use_at_most: Duration,
     /// Whether one may approve what one submitted oneself.
     pub approve_own: bool,
     /// First offer again after this long without a claim; doubles with each offer.
@@ -98,6 +101,7 @@ impl Default for Rules {
             },
             decide_within: DAY,
             use_within: Duration::from_secs(60 * 60),
+            use_at_most: DAY,
             approve_own: false,
             offer_every: Duration::from_secs(15 * 60),
             keep_tasks: 90 * DAY,

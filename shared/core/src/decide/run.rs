@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
+use super::wait;
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
 use crate::redact;
@@ -40,8 +41,11 @@ pub(super) fn claim(
         }
         (_, Some(_)) => What::Reclaimed,
     };
-    if what == What::Reclaimed && !count_lost_run(step) {
-        return Ok(());
+    if what == What::Reclaimed {
+        step.task.held = None;
+        if !count_lost_run(step) {
+            return Ok(());
+        }
     }
     if !admit(step, proof)? {
         return Ok(());
@@ -77,7 +81,12 @@ fn note_of(proof: &Proof) -> Option<&str> {
 }
 
 fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Timestamp) {
+    wait::settle(step);
     let task = &mut step.task;
+    if task.status == Status::Assigned {
+        task.held = None;
+    }
+    task.excused = 0;
     task.status = Status::InProgress;
     task.fence += 1;
     task.resume_at = None;
@@ -144,7 +153,7 @@ pub(super) fn end(
     step.task.notes.iter_mut().for_each(|note| redact::string(&mut note.text));
     apply(step, &owner, ending);
     step.outcome = match ending {
-        Ending::Suspended { .. } => None,
+        Ending::Suspended { .. } | Ending::Held { .. } => None,
         _ => Some(outcome)
             .filter(|outcome| !outcome.reputation.is_empty())
             // What it used stands in the header, from its own settlements.
@@ -161,7 +170,7 @@ pub(super) fn end_outside(
     ending: &Ending,
     proof: &Proof,
 ) -> Result<(), Rejection> {
-    if let Ending::Suspended { .. } = ending {
+    if let Ending::Suspended { .. } | Ending::Held { .. } = ending {
         // Nothing would wake a worker outside: it keeps its lease, or gives the task up.
         return Err(step.illegal("suspended by a worker outside"));
     }
@@ -191,7 +200,12 @@ pub(super) fn end_outside(
 }
 
 fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
+    wait::settle(step);
     step.task.lost_runs = 0;
+    step.task.excused = 0;
+    if !matches!(ending, Ending::Held { .. }) {
+        step.task.held = None;
+    }
     match ending {
         Ending::Succeeded { result } => {
             step.end(Status::Completed);
@@ -220,6 +234,10 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
             }
             step.says(What::Blocked, owner, Some(reason));
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
+        }
+        Ending::Held { until, why } => {
+            wait::hold(step, *until, why);
+            step.says(What::Held, owner, Some(why));
         }
         Ending::Asks(asked) => ask(step, owner, asked),
         Ending::Refused { error, earned } => refuse(step, owner, error, *earned),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Command, Facts, Rejection, budget, create, run, tick};
+use super::{Command, Facts, Rejection, budget, create, run, tick, wait};
 use crate::domain::{
     Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp, What,
 };
@@ -18,7 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     pub task: Task,
-    /// One more than before.
+    /// One more than before. A change of which nothing is to be told, such as another due
+    /// time, has no entry in the log.
     pub version: u64,
     /// Changes that no longer fit in the header's log, to be kept in an item beside it.
     pub overflow: Vec<LogEntry>,
@@ -76,7 +77,9 @@ pub(crate) fn decide_on(
         Command::RetryNow { by } => step.retry_now(by)?,
         Command::Reroute { agent } => step.reroute(*agent)?,
         Command::Tick { lane_busy } => tick::tick(&mut step, *lane_busy)?,
-        Command::Postpone => tick::postpone_look(&mut step)?,
+        Command::Postpone => tick::postpone_look(&step)?,
+        Command::Wake => wait::wake(&mut step)?,
+        Command::Recall => wait::recall(&mut step)?,
     }
     Ok(step.finish())
 }
@@ -163,6 +166,20 @@ impl<'a> Step<'a> {
         self.events.push(event);
     }
 
+    /// The pointer goes out again, and nothing else is to be told.
+    pub fn offers_silently(&mut self) {
+        self.task.offered_version = self.version + 1;
+    }
+
+    /// Whether the log has nothing to tell of the change.
+    fn is_silent(&self) -> bool {
+        self.what == What::Checked
+            && self.before == self.task.status
+            && self.events.is_empty()
+            && self.outcome.is_none()
+            && self.budget.is_none()
+    }
+
     /// An event that says no more than every event of a task does.
     pub fn plain_event(&mut self, event_type: &str) {
         self.event(event_type, Value::Null);
@@ -179,6 +196,9 @@ impl<'a> Step<'a> {
         let what = self.what;
         budget::report_usage(&mut self, what);
         let version = self.version + 1;
+        if self.is_silent() {
+            return Decided { task: self.task, version, overflow: Vec::new(), budget: None };
+        }
         let status = self.task.status;
         self.task.log.push(LogEntry {
             version,
@@ -210,12 +230,15 @@ impl<'a> Step<'a> {
 
     /// Puts the task into its lane: a new assignment, whose pointer the router sends.
     pub fn assign(&mut self, resume_at: Option<Timestamp>) {
+        wait::settle(self);
         let task = &mut self.task;
         task.status = Status::Assigned;
         task.assignment += 1;
         task.lease = None;
         task.resume_at = resume_at;
         task.offers = 0;
+        task.excused = 0;
+        task.held = None;
         let outside = self.facts.rules.is_left_outside(task.agent, task.task_type);
         task.external = outside;
         let from = resume_at.unwrap_or(self.facts.now);
@@ -230,6 +253,8 @@ impl<'a> Step<'a> {
         task.lease = None;
         task.resume_at = None;
         task.offer_at = None;
+        task.held = None;
+        task.waiting_since = None;
         task.finished_at = Some(self.facts.now);
     }
 
@@ -258,7 +283,7 @@ impl<'a> Step<'a> {
         let now = self.facts.now;
         let grants = &mut self.task.grants;
         grants.retain(|grant| grant.use_by > now && grant.hash != hash);
-        grants.push(Grant { hash, asked, use_by, salt });
+        grants.push(Grant { hash, asked, use_by, salt, approved_at: Some(now) });
         let most = TaskLimits::GRANTS;
         grants.drain(..grants.len().saturating_sub(most));
         self.assign(None);

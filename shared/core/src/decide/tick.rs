@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::run::count_lost_run;
 use super::task::Step;
-use super::{Rejection, next_due};
+use super::{Rejection, next_due, wait};
 use crate::domain::{Lease, Status, TaskLimits, TaskType, What};
+use crate::reactions::FOLD;
 
 pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection> {
     let now = step.facts.now;
@@ -17,7 +18,6 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
         Some(due) if due > now => return Err(Rejection::NothingDue),
         Some(_) => {}
     }
-    step.says(What::Checked, "", None);
     sla(step);
     let lease_over =
         step.task.lease.as_ref().is_some_and(|lease| !lease.is_live(now, step.facts.epoch));
@@ -27,11 +27,13 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
     let outside = step.task.lease.as_ref().is_some_and(|lease| lease.epoch == Lease::OUTSIDE);
     match step.task.status {
         Status::InProgress if lease_over && outside => give_back(step),
-        Status::InProgress if step.task.lease.is_none() || lease_over => offer(step, true),
+        Status::InProgress if step.task.lease.is_none() || lease_over => offer(step, lane_busy),
         Status::InProgress => postpone(step),
         Status::Assigned if !step.task.external => {
             let waits_until = step.task.resume_at.or(step.task.offer_at);
-            if waits_until.is_none_or(|at| at <= now) {
+            // The backlog that put the next offer off is over.
+            let early = step.task.excused > 0 && !lane_busy && step.task.resume_at.is_none();
+            if early || waits_until.is_none_or(|at| at <= now) {
                 offer(step, lane_busy);
             }
         }
@@ -45,12 +47,9 @@ pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection
 }
 
 /// Nothing changes but when it is looked at again.
-pub(super) fn postpone_look(step: &mut Step<'_>) -> Result<(), Rejection> {
+pub(super) fn postpone_look(step: &Step<'_>) -> Result<(), Rejection> {
     match next_due(&step.task, step.facts.now) {
-        Some(due) if due > step.facts.now => {
-            step.says(What::Checked, "", None);
-            Ok(())
-        }
+        Some(due) if due > step.facts.now => Ok(()),
         _ => Err(step.illegal("postponed")),
     }
 }
@@ -75,6 +74,8 @@ fn sla(step: &mut Step<'_>) {
                 "alert.triggered",
                 json!({
                     "alert_type": "sla_violation", "severity": "high", "target": step.task.id,
+                    // One alert task for all of them: a backlog must not double itself.
+                    FOLD: format!("{priority} tasks"),
                     "message": format!("{title} ({priority}) is past its deadline"),
                 }),
             );
@@ -90,28 +91,38 @@ fn sla(step: &mut Step<'_>) {
     }
 }
 
-/// Another pointer goes out. Where nothing else explains that nobody claimed, it counts,
-/// and five that nobody claims are the end.
-fn offer(step: &mut Step<'_>, excused: bool) {
+/// Another pointer goes out. It counts where nothing else explains that nobody claimed, and
+/// five that nobody claims are the end. One that is excused, by a backlog or because a run has
+/// begun already, is followed by the next at a growing distance and leaves no trace in the log.
+fn offer(step: &mut Step<'_>, lane_busy: bool) {
     let now = step.facts.now;
-    if !excused {
-        step.task.offers += 1;
-    }
-    if step.task.offers > TaskLimits::OFFERS {
+    let suspended = step.task.status == Status::InProgress;
+    if lane_busy || suspended {
+        wait::excuse(step, lane_busy);
+    } else if step.task.offers >= TaskLimits::OFFERS {
         let agent = step.task.agent;
         step.fail("", &format!("undeliverable: no {agent} agent has claimed it after five offers"));
         return;
+    } else {
+        wait::settle(step);
+        step.task.offers += 1;
+        step.task.excused = 0;
+        let wait = step.facts.rules.offer_every.saturating_mul(1 << step.task.offers.min(5));
+        step.task.offer_at = Some(now.plus(wait));
     }
-    let wait = step.facts.rules.offer_every.saturating_mul(1 << step.task.offers.min(5));
-    step.task.offer_at = Some(now.plus(wait));
     if step.task.resume_at.is_some_and(|at| at <= now) {
         step.task.resume_at = None;
-        if step.task.status == Status::InProgress {
+        if suspended {
             // Still marks it as suspended and due now: a claim resumes it.
             step.task.lease = None;
         }
     }
-    step.says(What::Offered, "", None);
+    // Of a run that vanished or sleeps on, the first offer is told.
+    if step.task.excused == 0 || suspended && step.task.excused == 1 {
+        step.says(What::Offered, "", None);
+    } else {
+        step.offers_silently();
+    }
 }
 
 /// Running as it should: look again later.

@@ -22,7 +22,7 @@ pub use names::{Agent, Priority, Status, TaskType, UnknownName};
 pub use sla::Sla;
 pub(crate) use task::hex;
 pub use task::{
-    ApprovalRef, Grant, Lease, LogEntry, LoggedEvent, Note, Outcome, Override, Question, Task,
-    TaskLimits, What,
+    ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Outcome, Override, Question,
+    Task, TaskLimits, What,
 };
 pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};

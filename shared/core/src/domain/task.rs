@@ -57,6 +57,13 @@ pub struct Task {
     /// Times the pointer was offered again without a claim.
     #[serde(rename = "of", default, skip_serializing_if = "is_default")]
     pub offers: u32,
+    /// Offers in a row that did not count, because its lane had a backlog.
+    #[serde(rename = "eo", default, skip_serializing_if = "is_default")]
+    pub excused: u32,
+    /// The version whose write stands for an offer and nothing else: such a write has no
+    /// entry in the log.
+    #[serde(rename = "ow", default, skip_serializing_if = "is_default")]
+    pub offered_version: u64,
     /// Times it reached an agent that was not its own.
     #[serde(rename = "mi", default, skip_serializing_if = "is_default")]
     pub misrouted: u32,
@@ -68,6 +75,13 @@ pub struct Task {
     /// Not to be run before: after a failure (assigned) or a suspension (in progress).
     #[serde(rename = "ra", default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
+    /// What keeps it from running, where governance put it off.
+    #[serde(rename = "hd", default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Since when it has waited for a freeze or behind a backlog, as far as the limits of its
+    /// grants have not been moved on by that yet.
+    #[serde(rename = "ws", default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Timestamp>,
     /// When to offer the pointer again if nobody has claimed by then.
     #[serde(rename = "oa", default, skip_serializing_if = "Option::is_none")]
     pub offer_at: Option<Timestamp>,
@@ -198,6 +212,19 @@ pub struct Grant {
     pub use_by: Timestamp,
     #[serde(rename = "s", default)]
     pub salt: String,
+    /// When it was given. Missing in what older builds wrote.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
+}
+
+/// Why a task is held: a freeze, or a governance that can't be reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    #[serde(rename = "w")]
+    pub why: String,
+    /// How often it was looked whether it still is.
+    #[serde(rename = "n", default, skip_serializing_if = "is_default")]
+    pub looks: u32,
 }
 
 /// A freeze that a person let a task pass.

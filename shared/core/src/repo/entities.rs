@@ -181,6 +181,11 @@ impl Entity for Fold {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// When a reaction last ran for a subject.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
@@ -190,6 +195,15 @@ pub struct Window {
     pub at: Timestamp,
     /// The event it ran for.
     pub event: EventId,
+    /// The task it made, where the events fold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// Events since, which made none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub folded: u64,
+    /// The last of these: one that comes twice in a row counts once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<EventId>,
     pub expires: Timestamp,
 }
 

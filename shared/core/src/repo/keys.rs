@@ -128,6 +128,11 @@ pub fn outside_list(tenant: &TenantId, agent: Agent) -> Arc<str> {
     part(tenant, format_args!("out#{agent}"))
 }
 
+/// List of the tasks that a freeze or the like holds up, those of workers outside left out.
+pub fn held_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("held#0"))
+}
+
 pub fn approvals_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("apprs#0"))
 }

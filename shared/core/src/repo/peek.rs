@@ -34,6 +34,10 @@ pub struct RoutePeek<'a> {
     pub resume_at: Option<Timestamp>,
     #[serde(rename = "tr", borrow)]
     pub trace_id: Cow<'a, str>,
+    #[serde(rename = "eo", default)]
+    pub excused: u32,
+    #[serde(rename = "ow", default)]
+    offered_version: u64,
     #[serde(rename = "sl", default)]
     sla: Option<SlaPeek>,
     #[serde(rename = "lg", default)]
@@ -63,6 +67,8 @@ struct SlaPeek {
 
 #[derive(Debug, Deserialize)]
 struct WhatPeek {
+    #[serde(rename = "v")]
+    version: u64,
     #[serde(rename = "w")]
     what: What,
 }
@@ -80,6 +86,19 @@ impl<'a> RoutePeek<'a> {
     /// Whether its last change was an offer.
     pub fn is_offered(&self) -> bool {
         self.changes.last().is_some_and(|change| change.what == What::Offered)
+    }
+
+    /// Whether the write that made this version moved no more than when the task is looked at
+    /// again, or what else nobody is told of. The image may be of a later version.
+    pub fn is_silent(&self, version: u64) -> bool {
+        // What left the log was told.
+        let in_log = self.changes.first().is_some_and(|first| first.version < version);
+        in_log && !self.changes.iter().any(|change| change.version == version)
+    }
+
+    /// Whether the write that made this version is an offer that the log doesn't tell of.
+    pub fn is_offered_silently(&self, version: u64) -> bool {
+        self.offered_version == version
     }
 }
 

@@ -31,6 +31,11 @@ impl Entity for Task {
                 keys::attention_list(&self.tenant, self.status)
             }
             Status::Assigned if self.external => keys::outside_list(&self.tenant, self.agent),
+            Status::Assigned | Status::InProgress
+                if self.held.is_some() && self.lease.is_none() =>
+            {
+                keys::held_list(&self.tenant)
+            }
             _ => return None,
         };
         Some(ListEntry { partition, sort: self.created_at.sortable().into() })

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asking::Asking;
 use super::bodies;
 use super::core::{Conflict, Core};
+use super::leave::{external_call, frozen_by};
 use super::{Created, FullTask, Identity, NewTask, ServiceError};
 use crate::decide::{Command, Draft, Facts, Rejection, canonical_hash, decide};
 use crate::domain::{Body, MOST_SPAN, TaskId, TaskType, derived_uuid, parse_span};
@@ -103,16 +104,25 @@ impl Core {
             gated_as: self.planner().gated_as(new.task_type, &new.payload),
         };
         let mut asks = policy.gates(&subject);
-        if !self.rules().is_left_outside(agent, new.task_type)
-            && let Some(call) = self.planner().call(agent, new.task_type, &new.payload)
-            && let Judgement::Ask(more) = policy.judge(&subject, &call)
-        {
+        let external = self.rules().is_left_outside(agent, new.task_type);
+        let call = match external {
+            true => Some(external_call(new.task_type, &new.payload)),
+            false => self.planner().call(agent, new.task_type, &new.payload),
+        };
+        let Some(call) = call else { return asks };
+        if frozen_by(&policy, &call, self.clock().now(), |_, _| false).is_some() {
+            // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
+            // then.
+            return Vec::new();
+        }
+        if !external && let Judgement::Ask(more) = policy.judge(&subject, &call) {
             asks.extend(more);
         }
         asks
     }
 
-    fn task_id(&self, new: &NewTask) -> TaskId {
+    /// The id that the task gets; where it is derived, the same at each call.
+    pub fn task_id(&self, new: &NewTask) -> TaskId {
         let tenant = new.tenant.as_str();
         match &new.identity {
             Identity::Fresh => self.entropy().uuid7(self.clock().now()).into(),

@@ -9,19 +9,19 @@ use serde_json::{Map, Value, json};
 use super::asking::Asking;
 use super::core::Core;
 use super::{OnFailure, ServiceError};
-use crate::decide::{Leave, Proof};
-use crate::domain::{Agent, Task, Timestamp};
+use crate::decide::{Leave, Proof, usable_until};
+use crate::domain::{Agent, Task, TaskType, Timestamp};
 use crate::govern::{
-    Ask, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash, is_low_risk,
-    shown,
+    Ask, Freeze, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash,
+    is_low_risk, shown,
 };
 use crate::ports::{Expect, Write};
 use crate::repo::{StoredTask, encode};
 
-/// A freeze is looked at again after this long: it may have been lifted.
-const FROZEN_LOOK: Duration = Duration::from_secs(60 * 60);
-/// Work that waits because governance can't be reached is tried again after this long.
+/// Work that waits because governance can't be reached is tried again after this long, then
+/// after twice as long each time, up to [`MAX_UNREACHED_LOOK`].
 pub const UNREACHED_LOOK: Duration = Duration::from_secs(60);
+const MAX_UNREACHED_LOOK: Duration = Duration::from_secs(15 * 60);
 
 /// Who would run it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +117,10 @@ impl Judging<'_> {
             let note = lacking.map(|lacking| format!("{lacking}; let through by approval"));
             return Ok(self.says(self.unless_frozen(&policy, note)));
         }
+        // A person's decision would run out before the freeze ends: wait first, ask late.
+        if let Some(hold) = self.frozen(&policy) {
+            return Ok(self.says(hold));
+        }
         let asking = Asking {
             task: self.task(),
             payload: self.payload,
@@ -195,7 +199,7 @@ impl Judging<'_> {
     fn is_approved(&self, plan: &Map<String, Value>, asks: &[Ask], now: Timestamp) -> bool {
         let asked = (!asks.is_empty()).then(|| asked_hash(asks));
         self.task().grants.iter().any(|grant| {
-            now < grant.use_by
+            now < usable_until(self.task(), grant, now, self.core.rules())
                 && asked.as_ref().is_none_or(|asked| grant.asked == *asked)
                 && shown(self.task().task_type, self.payload, plan, &grant.salt).hash == grant.hash
         })
@@ -219,37 +223,26 @@ impl Judging<'_> {
     }
 
     fn unless_frozen(&self, policy: &Policy, note: Option<String>) -> Leave {
-        let outside;
+        self.frozen(policy).unwrap_or(Leave::Granted { note })
+    }
+
+    /// The freeze that holds the longest of those that hold this up.
+    fn frozen(&self, policy: &Policy) -> Option<Leave> {
+        let external;
         let call = match self.call {
             Some(call) => call,
             None if self.runner == Runner::Outside => {
-                outside = ToolCall {
-                    tool: self.task().task_type.to_string(),
-                    arguments: self.payload.clone(),
-                    mutating: true,
-                };
-                &outside
+                external = external_call(self.task().task_type, self.payload);
+                &external
             }
-            None => return Leave::Granted { note },
+            None => return None,
         };
-        if !call.mutating {
-            return Leave::Granted { note };
-        }
+        let overrides = &self.task().overrides;
         let now = self.core.clock().now();
-        let frozen = policy
-            .frozen(call, now)
-            .into_iter()
-            .filter(|(freeze, until)| {
-                !self.task().overrides.iter().any(|o| o.passes(freeze, *until))
-            })
-            .max_by_key(|(_, until)| *until);
-        match frozen {
-            None => Leave::Granted { note },
-            Some((freeze, until)) => Leave::Hold {
-                until: until.min(now.plus(FROZEN_LOOK)),
-                why: format!("freeze '{}' until {until}: {}", freeze.name, freeze.reason),
-            },
-        }
+        let passed = |freeze: &Freeze, until| overrides.iter().any(|o| o.passes(freeze, until));
+        let (freeze, until) = frozen_by(policy, call, now, passed)?;
+        let why = format!("freeze '{}' until {until}: {}", freeze.name, freeze.reason);
+        Some(Leave::Hold { until, why })
     }
 
     /// Governance can't be reached.
@@ -268,11 +261,33 @@ impl Judging<'_> {
                 granted(Some(format!("without governance: {reason}")))
             }
             OnFailure::Restrict => {
-                let until = self.core.clock().now().plus(UNREACHED_LOOK);
+                let looks = self.task().held.as_ref().map_or(0, |held| held.looks);
+                let wait = UNREACHED_LOOK.saturating_mul(1 << looks.min(10));
+                let until = self.core.clock().now().plus(wait.min(MAX_UNREACHED_LOOK));
                 self.says(Leave::Hold { until, why })
             }
             OnFailure::Deny => self
                 .says(Leave::Refused { error: format!("Permission denied: {why}"), earned: None }),
         }
     }
+}
+
+/// What a worker of someone else's does, as far as a freeze can tell.
+pub(super) fn external_call(task_type: TaskType, payload: &Map<String, Value>) -> ToolCall {
+    ToolCall { tool: task_type.to_string(), arguments: payload.clone(), mutating: true }
+}
+
+/// The freeze that holds a call up for the longest, and until when. `passed`: whether the
+/// task may pass one.
+pub(super) fn frozen_by<'p>(
+    policy: &'p Policy,
+    call: &ToolCall,
+    now: Timestamp,
+    passed: impl Fn(&Freeze, Timestamp) -> bool,
+) -> Option<(&'p Freeze, Timestamp)> {
+    if !call.mutating {
+        return None;
+    }
+    let freezes = policy.frozen(call, now).into_iter();
+    freezes.filter(|(freeze, until)| !passed(freeze, *until)).max_by_key(|(_, until)| *until)
 }

@@ -126,7 +126,7 @@ fn earned(old: &Task, new: &Task, command: &Command) -> Vec<Earned> {
         None => {}
     }
     match command {
-        Command::End { ending: Ending::Suspended { .. }, .. } => Vec::new(),
+        Command::End { ending: Ending::Suspended { .. } | Ending::Held { .. }, .. } => Vec::new(),
         Command::End { outcome, .. } => outcome.reputation.clone(),
         Command::EndOutside { ending, .. } => match ending {
             Ending::Succeeded { .. } => vec![Earned(ReputationEvent::TaskSuccess, 2)],

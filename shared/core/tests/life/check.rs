@@ -1,6 +1,9 @@
 //! What must hold of every change.
 
-use watchbill_core::decide::{Command, Decided, Ending, Facts, Rules, next_due};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use watchbill_core::decide::{Command, Decided, Ending, Facts, MAX_LOOK, Rules, next_due};
 use watchbill_core::decide::{Leave, Proof};
 use watchbill_core::domain::{Lease, LogEntry, Status, Task, TaskLimits, TaskType, What};
 
@@ -52,7 +55,7 @@ pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))
         }
-        Command::EndOutside { ending: Ending::Suspended { .. }, .. } => false,
+        Command::EndOutside { ending: Ending::Suspended { .. } | Ending::Held { .. }, .. } => false,
         Command::EndOutside { owner, proof, .. } => in_lane && fresh(proof) || holds(owner),
         Command::Answer { .. } => task.status == Status::Blocked && !asks,
         Command::RetryNow { .. } => match task.status {
@@ -72,6 +75,15 @@ pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -
         }
         Command::Tick { .. } => next_due(task, facts.now).is_some_and(|due| due <= facts.now),
         Command::Postpone => next_due(task, facts.now).is_some_and(|due| due > facts.now),
+        Command::Wake => {
+            let soon = facts.now.plus(Duration::from_secs(30));
+            let later = task.resume_at.is_some_and(|at| at > soon);
+            if !later {
+                return None;
+            }
+            task.held.is_some() && task.lease.is_none()
+        }
+        Command::Recall => in_lane && !task.external && task.excused > 0 && !early,
         _ => return None,
     })
 }
@@ -128,12 +140,16 @@ pub fn change(
         decided.version
     );
     let Some(entry) = new.log.last() else { return Err("the log is empty".into()) };
+    standing(new, facts)?;
+    grants(old, new, command, facts)?;
+    if entry.version < decided.version {
+        return silent(old, command, decided, facts);
+    }
     let row = (old.status, new.status, entry.what);
     hold!(rows::rows(command).contains(&row), "illegal: {row:?}");
     let changed = (old.status != new.status).then_some(old.status);
     hold!(entry.version == decided.version && entry.at == facts.now, "entry {entry:?}");
     hold!((entry.status, entry.before) == (new.status, changed), "entry {entry:?}");
-    standing(new, facts)?;
     unchanged(old, new)?;
     counted(old, new, command, entry)?;
     events(old, new, command, entry)?;
@@ -143,6 +159,71 @@ pub fn change(
         hold!(due.is_none_or(|at| at > facts.now), "still due at {due:?} after the look");
     }
     budget::change(old, command, decided, facts)
+}
+
+/// What no log tells of: when it is looked at again, and what goes with that.
+fn silent(
+    old: &Task,
+    command: &Command,
+    decided: &Decided,
+    facts: &Facts<'_>,
+) -> Result<(), String> {
+    let new = &decided.task;
+    let again = matches!(withheld(command), Some(Leave::Hold { .. })) && old.held.is_some();
+    let look = matches!(
+        command,
+        Command::Tick { .. } | Command::Postpone | Command::Wake | Command::Recall
+    );
+    hold!(look || again, "nothing was told");
+    hold!(decided.overflow.is_empty() && decided.budget.is_none(), "more was written");
+    let mut wanted = old.clone();
+    wanted.resume_at = new.resume_at;
+    wanted.offer_at = new.offer_at;
+    wanted.excused = new.excused;
+    wanted.offered_version = new.offered_version;
+    wanted.held.clone_from(&new.held);
+    wanted.waiting_since = new.waiting_since;
+    wanted.grants.clone_from(&new.grants);
+    if let (Some(wanted), Some(new)) = (&mut wanted.approval, &new.approval) {
+        wanted.use_by = new.use_by;
+    }
+    if old.status == Status::InProgress && new.resume_at != old.resume_at {
+        wanted.lease = None;
+    }
+    hold!(wanted == *new, "changed without a word: {old:?} → {new:?}");
+    hold!(old.held.is_some() == new.held.is_some(), "held or let go without a word");
+    if let Command::Tick { .. } = command {
+        let due = next_due(new, facts.now);
+        hold!(due.is_some_and(|at| at > facts.now), "still due at {due:?} after the look");
+        let offered = new.offered_version == decided.version;
+        let wait = new.offer_at.map_or(Duration::ZERO, |at| at.since(facts.now));
+        hold!(!offered || wait >= Duration::from_secs(15 * 60), "offered again in {wait:?}");
+        hold!(!offered || wait <= MAX_LOOK, "offered again only in {wait:?}");
+    }
+    Ok(())
+}
+
+/// The limit of a grant moves on by a wait that was nobody's fault, and by nothing else.
+fn grants(old: &Task, new: &Task, command: &Command, facts: &Facts<'_>) -> Result<(), String> {
+    for grant in &new.grants {
+        let Some(before) = old.grants.iter().find(|old| old.hash == grant.hash) else { continue };
+        if matches!(command, Command::Approve { .. }) {
+            continue;
+        }
+        let moved = grant.use_by.since(before.use_by);
+        hold!(grant.use_by >= before.use_by, "the limit of a grant came nearer");
+        if moved.is_zero() {
+            continue;
+        }
+        let busy = matches!(command, Command::Tick { lane_busy: true });
+        hold!(busy || old.waiting_since.is_some(), "moved by {moved:?} without a wait");
+        let since = old.waiting_since.unwrap_or(old.created_at);
+        hold!(moved <= facts.now.since(since), "moved by {moved:?}, waited since {since}");
+        let given = before.approved_at.ok_or("a grant without its moment")?;
+        hold!(grant.use_by <= given.plus(facts.rules.use_at_most), "good for over a day");
+        hold!(old.waiting_since.is_none_or(|at| before.use_by > at), "a dead grant came to life");
+    }
+    Ok(())
 }
 
 /// What holds of a task whatever happened.
@@ -163,6 +244,8 @@ fn standing(task: &Task, facts: &Facts<'_>) -> Result<(), String> {
     hold!(!offered || task.offer_at.is_some(), "assigned, and nobody offers it again");
     let held_back = task.lease.is_some() && task.resume_at.is_some();
     hold!(!held_back, "held and waiting at once");
+    let open = matches!(task.status, Status::Assigned | Status::InProgress);
+    hold!(open || task.held.is_none() && task.waiting_since.is_none(), "waits for two things");
     Ok(())
 }
 
@@ -199,7 +282,9 @@ fn unchanged(old: &Task, new: &Task) -> Result<(), String> {
         }
         (Some(old), Some(new)) => {
             hold!(old.id == new.id && old.n == new.n, "another approval");
-            hold!(old.proof.is_none() || old == new, "a proof changed");
+            let same = (&old.proof, &old.approved_by, &old.asked, &old.salt)
+                == (&new.proof, &new.approved_by, &new.asked, &new.salt);
+            hold!(old.proof.is_none() || same && new.use_by >= old.use_by, "a proof changed");
         }
         (old, new) => hold!(old == new, "an approval came or went"),
     }
@@ -249,10 +334,10 @@ fn counted(old: &Task, new: &Task, command: &Command, entry: &LogEntry) -> Resul
     hold!(!ended_by_loss || old.lost_runs == TaskLimits::LOST_RUNS, "given up too early");
     if let (Command::Tick { lane_busy }, Status::Assigned) = (command, old.status) {
         let offers = if moved { 0 } else { old.offers };
-        let counts = u32::from(!lane_busy);
         match what {
             What::Offered => {
-                hold!(new.offers == offers + counts, "offers {} → {}", offers, new.offers)
+                hold!(!lane_busy, "an excused offer is told");
+                hold!(new.offers == offers + 1, "offers {} → {}", offers, new.offers)
             }
             What::Failed => {
                 hold!(!lane_busy, "undeliverable, though its lane is busy");
@@ -328,9 +413,15 @@ fn log(before: &Before<'_>, decided: &Decided) -> Result<(), String> {
     Ok(())
 }
 
-pub fn whole_log(log: &[LogEntry], version: u64, rules: &Rules) -> Result<(), String> {
+/// `silent`: the versions that the log says nothing of.
+pub fn whole_log(
+    log: &[LogEntry],
+    version: u64,
+    silent: &BTreeSet<u64>,
+    rules: &Rules,
+) -> Result<(), String> {
     let versions: Vec<u64> = log.iter().map(|entry| entry.version).collect();
-    let wanted: Vec<u64> = (1..=version).collect();
+    let wanted: Vec<u64> = (1..=version).filter(|version| !silent.contains(version)).collect();
     hold!(versions == wanted, "versions {versions:?}");
     let times = |name: &str| {
         log.iter().flat_map(|entry| &entry.events).filter(|e| e.event_type.as_str() == name).count()

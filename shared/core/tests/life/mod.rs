@@ -4,8 +4,9 @@
 mod budget;
 mod check;
 mod rows;
+mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, json};
@@ -80,6 +81,22 @@ impl Setup {
             },
             sla_seconds: [None, Some(1), Some(60), Some(86_400)][pick(dice, 4)],
             no_sla: dice.one_in(5),
+        }
+    }
+
+    /// A task of no gate and no deadline, for an agent of our own.
+    fn plain(gate: bool) -> Self {
+        Self {
+            gate,
+            external: false,
+            by_type: false,
+            lift: false,
+            priority: Priority::P2,
+            task_type: TaskType::Monitor,
+            max_retries: None,
+            sla_seconds: None,
+            no_sla: true,
+            long: false,
         }
     }
 
@@ -169,6 +186,8 @@ pub struct Life {
     epoch: u64,
     /// Every change that was ever written, from header and overflow.
     log: Vec<LogEntry>,
+    /// Versions of changes that have no entry in it.
+    silent: BTreeSet<u64>,
     long: bool,
 }
 
@@ -183,7 +202,16 @@ impl Life {
         check::created(&decided, wanted, &facts)?;
         let Decided { task, version, .. } = decided;
         let log = task.log.clone();
-        Ok(Self { rules, task, version, now, epoch: 1, log, long: setup.long })
+        Ok(Self {
+            rules,
+            task,
+            version,
+            now,
+            epoch: 1,
+            log,
+            silent: BTreeSet::new(),
+            long: setup.long,
+        })
     }
 
     pub fn task(&self) -> &Task {
@@ -193,6 +221,9 @@ impl Life {
     pub fn count(&self, reached: &mut BTreeMap<String, u64>) {
         if self.version > 2 * TaskLimits::LOG as u64 {
             *reached.entry("a log that outgrew the header twice".into()).or_default() += 1;
+        }
+        if !self.silent.is_empty() {
+            *reached.entry("a change that nothing is told of".into()).or_default() += 1;
         }
         for entry in &self.log {
             *reached.entry(entry.what.as_str().to_owned()).or_default() += 1;
@@ -241,6 +272,9 @@ impl Life {
                 self.log.extend(decided.overflow.iter().cloned());
                 self.log.extend(decided.task.log.iter().cloned());
                 self.version = decided.version;
+                if decided.task.log.last().is_some_and(|last| last.version < decided.version) {
+                    self.silent.insert(decided.version);
+                }
                 self.task = decided.task;
                 Ok(())
             }
@@ -249,7 +283,7 @@ impl Life {
 
     /// What holds over the whole life.
     pub fn close(&self) -> Result<(), String> {
-        check::whole_log(&self.log, self.version, &self.rules)?;
+        check::whole_log(&self.log, self.version, &self.silent, &self.rules)?;
         let json = serde_json::to_vec(&self.task).map_err(|e| e.to_string())?;
         let read: Task = serde_json::from_slice(&json).map_err(|e| e.to_string())?;
         if read == self.task { Ok(()) } else { Err(format!("not read as written: {read:?}")) }
@@ -264,6 +298,12 @@ impl Life {
         let Some(due) = next_due(&self.task, self.now) else { return Ok(()) };
         self.now = self.now.max(due);
         self.decide(&Command::Tick { lane_busy: false }, 0)
+    }
+
+    /// Carries out a command after a wait.
+    pub fn after(&mut self, wait: Duration, command: &Command) -> Result<(), String> {
+        self.now = self.now.plus(wait);
+        self.decide(command, 0)
     }
 
     /// Moments worth being at: now, a little later, and around whatever is due.
@@ -345,6 +385,8 @@ impl Life {
                 Command::Create(Box::new(Setup::random(&mut Dice::new(step.random)).draft()))
             }
             27 if step.a == 1 => Command::Postpone,
+            27 if step.a < 5 => Command::Wake,
+            27 if step.a < 8 => Command::Recall,
             32..=41 => self.spending(step),
             _ => Command::Tick { lane_busy: step.b < 4 },
         }
@@ -404,6 +446,10 @@ impl Life {
                 Ending::Blocked { reason: "which one?".into(), question }
             }
             12 => Ending::Asks(self.asked()),
+            14 => {
+                let until = self.now.plus(Duration::from_secs(step.random % 90_000));
+                Ending::Held { until, why: "a freeze".into() }
+            }
             13 if step.random.is_multiple_of(3) => {
                 Ending::Refused { error: "Permission denied: no".into(), earned: None }
             }

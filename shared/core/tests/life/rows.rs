@@ -30,7 +30,9 @@ pub const EVERY_WHAT: &[&str] = &[
     "rerouted",
     "sla_warning",
     "sla_violation",
-    "checked",
+    "held",
+    "overridden",
+    "a change that nothing is told of",
     "reserved",
     "sent",
     "settled",
@@ -76,6 +78,7 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (InProgress, Assigned, What::Retrying),
             (InProgress, Blocked, What::Blocked),
             (InProgress, InProgress, What::Suspended),
+            (InProgress, InProgress, What::Held),
         ],
         Command::EndOutside { .. } => &[
             (InProgress, Completed, What::Completed),
@@ -109,7 +112,6 @@ pub fn rows(command: &Command) -> &'static [Row] {
             (Assigned, Assigned, What::SlaWarning),
             (Assigned, Assigned, What::SlaViolation),
             (Assigned, Assigned, What::Offered),
-            (Assigned, Assigned, What::Checked),
             (Assigned, Failed, What::Failed),
             (InProgress, InProgress, What::SlaWarning),
             (InProgress, InProgress, What::SlaViolation),
@@ -133,12 +135,8 @@ pub fn rows(command: &Command) -> &'static [Row] {
         Command::Settle { .. } | Command::Release { .. } => {
             &[(InProgress, InProgress, What::Settled)]
         }
-        Command::Postpone => &[
-            (Pending, Pending, What::Checked),
-            (Blocked, Blocked, What::Checked),
-            (Assigned, Assigned, What::Checked),
-            (InProgress, InProgress, What::Checked),
-        ],
+        // Nobody is told of these.
+        Command::Postpone | Command::Wake | Command::Recall => &[],
     }
 }
 

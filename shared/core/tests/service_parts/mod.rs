@@ -3,6 +3,7 @@ mod bodies;
 mod budget;
 mod degraded;
 mod events;
+mod held;
 mod identity;
 mod lists;
 mod lost_answers;

@@ -1,0 +1,127 @@
+//! The time in which a reaction runs once for a subject. Events that fold are counted while
+//! the task that was made for one of them is open, however long that is.
+
+use std::time::Duration;
+
+use watchbill_core::domain::{Event, TenantId, Timestamp};
+use watchbill_core::ports::{Commit, CommitError, Expect, Write};
+use watchbill_core::reactions::{Reacted, Reaction};
+use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
+use watchbill_core::service::{Core, NewTask, ServiceError};
+
+/// Where events fold and the reaction names no window.
+pub const FOLD_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// A window whose events fold is forgotten after so long without one, also if its task is open.
+const KEEP_FOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub struct Windows<'a> {
+    pub core: &'a Core,
+    pub tenant: &'a TenantId,
+    pub reaction: &'a Reaction,
+    pub event: &'a Event,
+    pub window: Duration,
+}
+
+pub enum Taken {
+    /// The task is to be made, with the write that takes the window.
+    Now { write: Write, new: Box<NewTask> },
+    /// Another event's task stands for this one too.
+    Before,
+    /// Someone else changed the window.
+    Retry,
+}
+
+impl Windows<'_> {
+    /// Takes the subject's window, unless it is taken.
+    pub async fn take(&self, reacted: &Reacted, new: &NewTask) -> Result<Taken, ServiceError> {
+        let now = self.core.clock().now();
+        let key = window_key(self.tenant, &self.reaction.name, &reacted.subject);
+        let there: Option<Versioned<Window>> =
+            self.core.store().get(&key).await?.as_ref().map(decode).transpose()?;
+        if let Some(there) = &there {
+            if reacted.folds && there.value.event == self.event.event_id {
+                return Ok(Taken::Before);
+            }
+            let running = there.value.at.plus(self.window) > now;
+            if running || (reacted.folds && self.is_open(&there.value).await?) {
+                tracing::debug!(
+                    reaction = %self.reaction.name, subject = %reacted.subject,
+                    event = %self.event.event_id,
+                    "reaction {} ran for its subject lately", self.reaction.name
+                );
+                return if reacted.folds {
+                    self.count(there, now).await
+                } else {
+                    Ok(Taken::Before)
+                };
+            }
+        }
+        let mut new = Box::new(new.clone());
+        let folded = there.as_ref().map_or(0, |there| there.value.folded);
+        if reacted.folds {
+            tell(&mut new, folded);
+        }
+        let keep = if reacted.folds { KEEP_FOLD.max(self.window * 2) } else { self.window * 2 };
+        let taken = Window {
+            tenant: self.tenant.clone(),
+            reaction: self.reaction.name.clone(),
+            subject: reacted.subject.clone(),
+            at: now,
+            event: self.event.event_id.clone(),
+            task: reacted.folds.then(|| self.core.task_id(&new)),
+            folded: 0,
+            last: None,
+            expires: now.plus(keep),
+        };
+        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+        let write = Write::Put { item: encode(&taken, None), expect };
+        Ok(Taken::Now { write, new })
+    }
+
+    async fn is_open(&self, window: &Window) -> Result<bool, ServiceError> {
+        let Some(task) = &window.task else { return Ok(false) };
+        let stored = self.core.stored_task(self.tenant, task).await?;
+        Ok(stored.is_some_and(|stored| !stored.value.status.is_terminal()))
+    }
+
+    async fn count(
+        &self,
+        there: &Versioned<Window>,
+        now: Timestamp,
+    ) -> Result<Taken, ServiceError> {
+        let id = &self.event.event_id;
+        if there.value.event == *id || there.value.last.as_ref() == Some(id) {
+            return Ok(Taken::Before);
+        }
+        let counted = Window {
+            folded: there.value.folded + 1,
+            last: Some(id.clone()),
+            expires: now.plus(KEEP_FOLD.max(self.window * 2)),
+            ..there.value.clone()
+        };
+        let item = encode(&counted, there.unknown.as_deref());
+        let writes = vec![Write::Put { item, expect: Expect::Version(there.version) }];
+        let id = self.core.entropy().write_id();
+        match self.core.store().commit(Commit { id, writes }).await {
+            Ok(()) => Ok(Taken::Before),
+            Err(CommitError::Conflict { .. } | CommitError::Unknown { .. }) => Ok(Taken::Retry),
+            Err(CommitError::Busy { after }) => {
+                self.core.clock().sleep(after).await;
+                Ok(Taken::Retry)
+            }
+            Err(CommitError::Illegal { reason }) => Err(ServiceError::Down { reason }),
+            Err(CommitError::Store(error)) => Err(error.into()),
+        }
+    }
+}
+
+/// Says in the task how many events it stands for: its own, and those since the last task.
+fn tell(new: &mut NewTask, folded: u64) {
+    if folded == 0 {
+        return;
+    }
+    new.payload.insert("count".into(), (folded + 1).into());
+    if let Some(serde_json::Value::String(message)) = new.payload.get_mut("message") {
+        message.push_str(&format!(" (and {folded} more since the last alert)"));
+    }
+}

@@ -1,0 +1,163 @@
+//! Events of our own that come in numbers, as in an overload: one task stands for them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use watchbill_core::decide::{Command, Rules};
+use watchbill_core::domain::{Event, Priority, Task, TaskId, TaskType, TenantId};
+use watchbill_core::govern::Policy;
+use watchbill_core::ledger::{Entry, entries_of};
+use watchbill_core::repo::{LedgerPeek, decode};
+use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
+use watchbill_intake::{Intake, shipped_reactions};
+use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+
+struct World {
+    store: Arc<MemoryStore>,
+    clock: Arc<FakeClock>,
+    core: Core,
+    intake: Intake,
+}
+
+fn acme() -> TenantId {
+    TenantId::parse("acme").unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let clock = Arc::new(FakeClock::default());
+        let ports = Ports {
+            store: store.clone(),
+            blobs: Arc::new(MemoryBlobs::new()),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        let core = Core::new(ports, Arc::new(Rules::default()), 1)
+            .governed_by(Governance::fixed(Policy::without_gates()));
+        let intake = Intake::new(core.clone(), shipped_reactions());
+        Self { store, clock, core, intake }
+    }
+
+    async fn create(&self, tenant: &TenantId, priority: Priority) -> TaskId {
+        let new = NewTask {
+            tenant: tenant.clone(),
+            task_type: TaskType::Monitor,
+            priority,
+            source: "user".into(),
+            payload: Default::default(),
+            metadata: Default::default(),
+            sla_target: Some("1h".into()),
+            sla_deadline: None,
+            parent: None,
+            trace_id: None,
+            max_retries: None,
+            created_by: "alex".into(),
+            identity: Identity::Fresh,
+            hops: 0,
+        };
+        self.core.create_task(new).await.unwrap().task.task.id
+    }
+
+    /// So many tasks pass their deadline; each one's events come twice.
+    async fn violate(&self, tenant: &TenantId, priority: Priority, n: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        for _ in 0..n {
+            let id = self.create(tenant, priority).await;
+            let stored = self.core.stored_task(tenant, &id).await.unwrap().unwrap();
+            events.push((id, stored));
+        }
+        self.clock.advance(Duration::from_secs(3_600));
+        let mut told = Vec::new();
+        for (id, stored) in events {
+            let tick = Command::Tick { lane_busy: true };
+            let ticked = self.core.command_on(stored, &tick, &[]).await.unwrap();
+            let item = self.store.items().into_iter().find(|item| {
+                *item.kind == *"task" && decode::<Task>(item).is_ok_and(|t| t.value.id == id)
+            });
+            let task = LedgerPeek::of(&item.unwrap()).unwrap();
+            let entries = entries_of(task, Vec::new(), ticked.version - 1);
+            told.extend(entries.iter().flat_map(Entry::events));
+        }
+        for event in told.iter().flat_map(|event| [event, event]) {
+            self.intake.handle(tenant, event).await.unwrap();
+        }
+        told
+    }
+
+    fn alerts(&self, tenant: &TenantId) -> Vec<Task> {
+        let items = self.store.items();
+        let tasks = items.iter().filter(|item| *item.kind == *"task");
+        let tasks = tasks.map(|item| decode::<Task>(item).unwrap().value);
+        let mut alerts: Vec<_> =
+            tasks.filter(|t| t.task_type == TaskType::Alert && t.tenant == *tenant).collect();
+        alerts.sort_by_key(|task| task.created_at);
+        alerts
+    }
+
+    async fn end(&self, alert: &Task) {
+        let caller = watchbill_core::domain::Caller {
+            name: "kim".into(),
+            role: watchbill_core::domain::Role::Admin,
+            tenant: alert.tenant.clone(),
+        };
+        self.core.cancel_task(&caller, &alert.id, None).await.unwrap();
+    }
+}
+
+fn payload(task: &Task, name: &str) -> Value {
+    task.payload.inline().unwrap().get(name).cloned().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn many_violations_make_one_open_alert_task() {
+    let world = World::new();
+    let told = world.violate(&acme(), Priority::P2, 50).await;
+    let of = |name: &str| told.iter().filter(|event| event.event_type.as_str() == name).count();
+    assert_eq!((of("sla.violation"), of("alert.triggered")), (50, 50), "each one is an event");
+    let alerts = world.alerts(&acme());
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(payload(&alerts[0], "target"), "P2 tasks");
+    // The window is over, the task is open: it stands for those that follow too.
+    world.violate(&acme(), Priority::P2, 50).await;
+    assert_eq!(world.alerts(&acme()).len(), 1);
+    // Another priority and another tenant are others'.
+    world.violate(&acme(), Priority::P3, 5).await;
+    world.violate(&TenantId::default(), Priority::P2, 5).await;
+    assert_eq!((world.alerts(&acme()).len(), world.alerts(&TenantId::default()).len()), (2, 1));
+}
+
+#[tokio::test]
+async fn the_next_alert_task_says_how_many_there_were() {
+    let world = World::new();
+    world.violate(&acme(), Priority::P2, 50).await;
+    world.end(&world.alerts(&acme())[0]).await;
+    world.violate(&acme(), Priority::P2, 3).await;
+    let alerts = world.alerts(&acme());
+    assert_eq!(alerts.len(), 2, "the first one is over, and its window");
+    assert!(payload(&alerts[0], "count").is_null());
+    // 49 behind the first, and this one.
+    assert_eq!(payload(&alerts[1], "count"), json!(50));
+    let message = payload(&alerts[1], "message");
+    assert!(message.as_str().unwrap().contains("and 49 more"), "{message}");
+}
+
+/// What folds is said by our own events alone: a caller's must not hide another's.
+#[tokio::test]
+async fn what_a_caller_publishes_never_folds() {
+    let world = World::new();
+    let told = world.violate(&acme(), Priority::P2, 1).await;
+    let alert = told.iter().find(|event| event.event_type.as_str() == "alert.triggered").unwrap();
+    for n in 0..3 {
+        let mut published = alert.clone();
+        published.event_id = watchbill_core::domain::EventId::parse(&format!("e-{n}")).unwrap();
+        published.metadata.insert("published_by".into(), json!("ci"));
+        published.payload.insert("target".into(), json!(format!("shop-{n}")));
+        world.intake.handle(&acme(), &published).await.unwrap();
+    }
+    assert_eq!(world.alerts(&acme()).len(), 4);
+}

@@ -1,0 +1,121 @@
+//! Wakes the tasks that governance holds up once another policy holds: a freeze may have been
+//! lifted, hours before it would have ended.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use watchbill_core::decide::Command;
+use watchbill_core::domain::{Agent, Task, TenantId};
+use watchbill_core::ports::{Item, ListRange, Query, WhichList};
+use watchbill_core::repo::{self, decode};
+use watchbill_core::service::{CommandError, Core, ServiceError};
+
+/// Tasks read at once, and pages read in one sweep: the rest comes with the next.
+const PAGE: usize = 100;
+const MAX_PAGES: usize = 20;
+/// Other processes may go by the policy before this one for so long: a task woken earlier would
+/// be held again.
+const OLD_POLICY: Duration = Duration::from_secs(35);
+
+/// The walk over what is held, where there is one.
+#[derive(Default)]
+pub struct Wake(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// When the next walk begins, on the monotonic clock.
+    from: Option<Duration>,
+    walk: Option<Walk>,
+}
+
+#[derive(Clone)]
+struct Walk {
+    /// Those that are left, the present one last.
+    tenants: Vec<TenantId>,
+    list: usize,
+    cursor: Option<String>,
+}
+
+impl Wake {
+    /// Another policy holds.
+    pub fn begin(&self, core: &Core) {
+        self.state().from = Some(core.clock().monotonic() + OLD_POLICY);
+    }
+
+    /// Wakes some pages, where it is time to. Answers how many tasks.
+    pub async fn look(&self, core: &Core) -> Result<usize, ServiceError> {
+        let now = core.clock().monotonic();
+        // A policy that changes during a walk begins it anew.
+        if self.state().from.is_some_and(|from| from <= now) {
+            let tenants = core.tenants().await?;
+            let mut state = self.state();
+            state.walk = Some(Walk { tenants, list: 0, cursor: None });
+            state.from = None;
+        }
+        let mut woken = 0;
+        for _ in 0..MAX_PAGES {
+            let Some(walk) = self.state().walk.clone() else { break };
+            let Some(tenant) = walk.tenants.last() else {
+                self.state().walk = None;
+                break;
+            };
+            let partition = match walk.list.checked_sub(1) {
+                None => repo::held_list(tenant),
+                // Those of external workers stand where these look for work.
+                Some(agent) => repo::outside_list(tenant, Agent::ALL[agent]),
+            };
+            let query = Query {
+                list: WhichList::Second,
+                partition,
+                range: ListRange::default(),
+                descending: false,
+                limit: PAGE,
+                cursor: walk.cursor.clone(),
+            };
+            let page = core.store().query(query).await?;
+            for item in core.store().get_many(&page.entries).await?.into_iter().flatten() {
+                match wake(core, &item).await {
+                    Ok(true) => woken += 1,
+                    Ok(false) => {}
+                    // Its own look comes all the same; the others must not wait for it.
+                    Err(error) => {
+                        tracing::warn!(key = %item.key, "{} is not woken: {error}", item.key);
+                    }
+                }
+            }
+            self.state().walk = walk.after(page.next);
+        }
+        Ok(woken)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
+    let stored = decode::<Task>(item)?;
+    if stored.value.held.is_none() {
+        return Ok(false);
+    }
+    match core.command_on(stored, &Command::Wake, &[]).await {
+        Ok(_) => Ok(true),
+        Err(CommandError::Rejected { .. }) => Ok(false),
+        Err(CommandError::Service(error)) => Err(error),
+    }
+}
+
+impl Walk {
+    /// Where it goes on, once a page is done with.
+    fn after(mut self, cursor: Option<String>) -> Option<Self> {
+        if cursor.is_none() {
+            self.list += 1;
+        }
+        self.cursor = cursor;
+        if self.list > Agent::ALL.len() {
+            self.list = 0;
+            self.tenants.pop();
+        }
+        (!self.tenants.is_empty()).then_some(self)
+    }
+}
