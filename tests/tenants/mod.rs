@@ -142,7 +142,7 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
         let all = EventFilter::default();
         let wait = std::time::Duration::ZERO;
         let event = Some(&other.event);
-        absent(core.events_after(tenant, &all, event, 10, wait).await.map(|_| ()));
+        absent(core.events_after(tenant, &all, (event, None), 10, wait).await.map(|_| ()));
         absent(core.revoke_key(&admin, &other.key).await.map(|_| ()));
         assert!(!core.is_link_used(tenant, &life::link_use(other).nonce).await.unwrap());
         assert!(world.alerts().find(tenant, &other.alert).await.unwrap().is_none());

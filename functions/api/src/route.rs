@@ -8,7 +8,9 @@ use http::{HeaderValue, StatusCode, header};
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use watchbill_core::domain::Role;
+use watchbill_core::offload::{Abandoned, SMALL};
 use watchbill_core::redact;
+use watchbill_core::service::Core;
 use watchbill_wire::Field;
 
 use crate::fault::Fault;
@@ -137,6 +139,30 @@ pub fn json<T: Serialize>(answer: &T) -> Answer {
 /// was recorded.
 pub fn json_as_is<T: Serialize>(answer: &T) -> Answer {
     Ok(raw(StatusCode::OK, "application/json", written(answer)?.into()))
+}
+
+/// The same for an answer that may be large: one of more than a few kilobytes is written and
+/// cleaned beside the runtime's threads, unless its caller is gone.
+pub async fn json_of<T>(core: &Core, bytes: usize, answer: T) -> Answer
+where
+    T: Serialize + Send + 'static,
+{
+    let write = move |abandoned: &Abandoned| {
+        let body = written(&answer)?;
+        // Nobody waits for it any more.
+        if abandoned.is_set() { Err(Fault::internal()) } else { Ok(clean(body)) }
+    };
+    let body = core.offload().run_if(bytes > SMALL, write).await?;
+    Ok(raw(StatusCode::OK, "application/json", body))
+}
+
+/// The same for what must be just what was recorded.
+pub async fn json_as_is_of<T>(core: &Core, bytes: usize, answer: T) -> Answer
+where
+    T: Serialize + Send + 'static,
+{
+    let body = core.offload().run_if(bytes > SMALL, move |_| written(&answer)).await?;
+    Ok(raw(StatusCode::OK, "application/json", body.into()))
 }
 
 fn written<T: Serialize>(answer: &T) -> Result<String, Fault> {

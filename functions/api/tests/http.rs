@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use common::{ADMIN, AGENT, USER, api, api_with, ask, config};
-use futures_util::stream;
+use common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
+use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use watchbill_api::{ApiConfig, HealthReport, HealthSource, RateLimits};
 use watchbill_core::decide::Rules;
@@ -26,6 +26,7 @@ async fn public_routes_answer_as_the_original_does() {
         json!({
             "status": "healthy", "redis": "disabled",
             "queue_stats": { "pending_tasks": 0, "processing_tasks": 0, "total_tasks": 0 },
+            "counted_at": "2025-10-20T10:00:00.000Z",
             "governance": { "mode": "restrict", "state": "ok" }
         })
     );
@@ -290,4 +291,81 @@ async fn a_panic_costs_its_own_call_and_tells_nothing() {
     let health = ask("GET", "/health").of(&api).await.json();
     assert_eq!((&health["redis"], &health["feed_lag_ms"]), (&json!("connected"), &json!(12)));
     assert_eq!(health["governance"], json!({ "mode": "restrict", "state": "ok" }));
+}
+
+/// One thread serves everybody: a large answer is written beside it, and small ones go on.
+#[tokio::test]
+async fn a_large_page_is_written_beside_the_runtime() {
+    let api = api();
+    let body = json!({ "type": "monitor", "payload": {} });
+    let small = api.create(body).await["task_id"].as_str().unwrap().to_owned();
+    let large = json!({ "type": "monitor", "payload": { "log": "x".repeat(80 * 1024) } });
+    let large = api.create(large).await["task_id"].as_str().unwrap().to_owned();
+    // All that may be done at once is taken.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let mut busy = Vec::new();
+    for _ in 0..64 {
+        let (core, held) = (api.core.clone(), held.clone());
+        let work = move |_: &_| held.lock().unwrap().recv().is_ok();
+        busy.push(tokio::spawn(async move { core.offload().run(work).await }));
+    }
+    tokio::task::yield_now().await;
+    let path = format!("/tasks/{large}");
+    let mut page = std::pin::pin!(ask("GET", &path).key(USER).of(&api));
+    for _ in 0..10 {
+        assert!((&mut page).now_or_never().is_none(), "it was written right here");
+        tokio::task::yield_now().await;
+    }
+    let path = format!("/tasks/{small}");
+    assert_eq!(ask("GET", &path).key(USER).of(&api).await.status, 200);
+    drop(release);
+    assert_eq!(page.await.json()["task"]["task_id"], large);
+    for work in busy {
+        assert!(!work.await.unwrap());
+    }
+}
+
+/// A cursor belongs to one list of one tenant; elsewhere it is named for what it is.
+#[tokio::test]
+async fn a_cursor_of_another_list_is_refused() {
+    let api = api();
+    for _ in 0..3 {
+        let id = api.create(json!({ "type": "monitor", "payload": {} })).await["task_id"].clone();
+        api.record(id.as_str().unwrap()).await;
+    }
+    let cursor = async |path: &str| {
+        let page = ask("GET", path).key(ADMIN).of(&api).await.json();
+        page["next_cursor"].as_str().unwrap().to_owned()
+    };
+    let cursors = [
+        ("/tasks", cursor("/tasks?limit=1").await),
+        ("/events", cursor("/events?limit=1").await),
+        ("/audit", cursor("/audit?limit=1").await),
+    ];
+    let lists = [
+        "/tasks",
+        "/events",
+        "/audit",
+        "/approvals/pending",
+        "/approvals/history",
+        "/agents/ops/events",
+    ];
+    for (of, cursor) in &cursors {
+        for list in lists {
+            let got = ask("GET", &format!("{list}?cursor={cursor}")).key(ADMIN).of(&api).await;
+            if list == *of {
+                assert_eq!(got.status, 200, "{list}: {:?}", got.body);
+                continue;
+            }
+            let problem = got.problem(400);
+            assert_eq!(problem["errors"][0]["field"], "cursor");
+            assert!(got.detail().contains(&cursor[..12]), "{list}: {}", got.detail());
+        }
+        // Well formed, but nothing of this tenant's.
+        let theirs = ask("GET", &format!("{of}?cursor={cursor}")).key(OTHER).of(&api).await;
+        assert!(theirs.problem(404)["detail"].as_str().unwrap().contains("another tenant"));
+    }
+    let old = ask("GET", "/audit?cursor=5.18446744073709551615").key(ADMIN).of(&api).await;
+    assert!(old.problem(400)["detail"].as_str().unwrap().contains("leave it out"));
 }

@@ -268,7 +268,7 @@ async fn tasks_are_listed_newest_first_in_pages() {
         }
     }
     assert_eq!(seen, ids);
-    ask("GET", "/tasks?cursor=nonsense").key(USER).of(&api).await.problem(404);
+    ask("GET", "/tasks?cursor=nonsense").key(USER).of(&api).await.problem(400);
 }
 
 fn encoded(text: &str) -> String {

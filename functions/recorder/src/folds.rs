@@ -84,6 +84,18 @@ impl Folds {
         Ok(())
     }
 
+    /// Keeps the counts of tasks, which anyone may ask for, with the batch they go up to.
+    pub async fn save_stats(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
+        if self.kept_stats.seq == head {
+            return Ok(());
+        }
+        let (item, next) = item(&self.tenant, STATS_FOLD, &self.stats, self.kept_stats, head);
+        if commit(core, vec![item]).await? {
+            self.kept_stats = next;
+        }
+        Ok(())
+    }
+
     /// Keeps the folds with the batch they go up to.
     pub async fn save(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
         let current = |kept: Kept| kept.seq == head && kept.version.is_some();

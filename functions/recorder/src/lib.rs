@@ -318,6 +318,24 @@ impl Recorder {
         Ok(())
     }
 
+    /// Keeps the counts of tasks as they are now: to be called where the feed has gone quiet, so
+    /// that readers find them whole in one item and need no ledger.
+    pub async fn quiet(&self) {
+        let mut state = self.state.lock().await;
+        let mut stale = Vec::new();
+        for (tenant, recorder) in &mut state.tenants {
+            if let Err(fault) = recorder.save_stats(&self.core).await {
+                // Nothing is lost by it: the ledger has it all.
+                tracing::warn!(%tenant, "the counts of tasks are not kept: {fault}");
+                stale.push(tenant.clone());
+            }
+        }
+        // What it remembers may no longer be what is stored: read anew next time.
+        for tenant in stale {
+            state.tenants.remove(&tenant);
+        }
+    }
+
     /// Keeps the folds as they are now: nothing is lost without it, the next start is faster.
     pub async fn save(&self) -> Result<(), HandlerError> {
         for recorder in self.state.lock().await.tenants.values_mut() {

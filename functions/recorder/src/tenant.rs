@@ -270,6 +270,11 @@ impl TenantRecorder {
         Err(Fault::Store("the store stays busy".to_owned()))
     }
 
+    /// Keeps the counts of tasks with the batch they go up to.
+    pub async fn save_stats(&mut self, core: &Core) -> Result<(), Fault> {
+        self.folds.save_stats(core, self.head.seq).await
+    }
+
     /// Keeps the folds with the batch they go up to.
     pub async fn save(&mut self, core: &Core) -> Result<(), Fault> {
         self.folds.save(core, self.head.seq).await

@@ -8,7 +8,8 @@ use watchbill_core::domain::{
     Agent, ApprovalId, Caller, EventId, Role, Status, TaskId, TaskType, TenantId,
 };
 use watchbill_core::service::{
-    Core, EventFilter, Identity, LedgerPlace, NewEvent, ServiceError, TaskFilter, TimelineKind,
+    Core, EventFilter, Identity, LedgerPlace, NewEvent, PageSize, ServiceError, TaskFilter,
+    TimelineKind,
 };
 use watchbill_wire::{ApprovalView, BudgetView, EventView, PatchStatus, TaskView};
 
@@ -119,7 +120,14 @@ impl Home for CoreHome {
             None => self.core.ledger_place(self.tenant(), after).await?,
         };
         let filter = EventFilter::default();
-        let events = self.core.events_from(self.tenant(), &filter, &mut at, most, wait).await?;
+        let page = PageSize { entries: most, ..PageSize::default() };
+        let events = loop {
+            let read = self.core.events_from(self.tenant(), &filter, &mut at, page, wait).await?;
+            // A call walks only so far: an empty page with more behind it is not the end.
+            if !read.events.is_empty() || !read.more {
+                break read.events;
+            }
+        };
         // Ids of others can't be found again by their time.
         let own = events.iter().rev().find(|event| event.event_id.millis().is_some());
         let mut reached = own.map(|event| event.event_id.clone()).or_else(|| after.cloned());

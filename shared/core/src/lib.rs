@@ -4,6 +4,7 @@
 //! - `domain`: tasks, approvals, events and their parts, as types that can't hold nonsense.
 //! - `decide`: `(state, command, facts) → change | rejection`, pure. The only place with rules.
 //! - `govern`: budget, permission, reputation, policy: what must hold before anything runs.
+//! - `offload`: long work, beside the runtime's threads.
 //! - `ports`: what the outside must provide (store, lanes, bus, clock, entropy …).
 //! - `redact`: takes secrets out of whatever is shown, sent or recorded.
 //! - `repo`: entities on the store: keys, lists, due times, codecs.
@@ -19,6 +20,7 @@ pub mod domain;
 pub mod govern;
 pub mod handler;
 pub mod ledger;
+pub mod offload;
 pub mod ports;
 pub mod reactions;
 pub mod redact;

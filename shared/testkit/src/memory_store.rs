@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{
-    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, NewItem, Page,
-    Query, Store, StoreError, WhichList, Write, WriteId, due_shard,
+    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListCursor,
+    NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId, due_shard,
 };
 use watchbill_core::repo::HEAD;
 
@@ -272,13 +272,12 @@ fn page<R, T>(
 }
 
 fn cursor_of(sort: &str, key: &Key) -> String {
-    serde_json::json!([sort, &*key.partition, &*key.sort]).to_string()
+    ListCursor { sort: sort.into(), key: key.clone() }.to_string()
 }
 
 fn read_cursor(text: &str) -> Result<(String, Key), StoreError> {
-    let (sort, partition, key_sort): (String, String, String) =
-        serde_json::from_str(text).map_err(|_| StoreError::BadCursor(text.to_owned()))?;
-    Ok((sort, Key::new(partition, key_sort)))
+    let cursor = ListCursor::parse(text)?;
+    Ok((cursor.sort.to_string(), cursor.key))
 }
 
 #[async_trait]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use watchbill_core::domain::{
     ApiKey, ApprovalId, EventType, Role, Status, TaskId, TenantId, Timestamp,
 };
-use watchbill_core::service::{Created, QueueStats, Stats, TimelineEntry};
+use watchbill_core::service::{Created, QueueFigures, QueueStats, Stats, TimelineEntry};
 
 use crate::{ApprovalView, EventView, TaskView, rfc3339, schemas};
 
@@ -46,6 +46,10 @@ pub struct Health {
     /// `connected`, `disabled` or `unreachable`.
     pub redis: String,
     pub queue_stats: QueueView,
+    /// When the counts were read: at most a second ago.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub counted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governance: Option<GovernanceHealth>,
     /// Whatever else the host reports, such as the lag of the change feed.
@@ -66,9 +70,14 @@ pub struct GovernanceHealth {
 #[schemars(rename = "Stats")]
 pub struct StatsView {
     pub queue: QueueView,
+    /// When the counts were read: at most a second ago.
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub timestamp: Timestamp,
+    /// The newest change that is counted.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub recorded_until: Option<Timestamp>,
     /// By agent and status, for a caller with a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_agent: Option<BTreeMap<String, BTreeMap<String, u64>>>,
@@ -78,11 +87,17 @@ pub struct StatsView {
 }
 
 impl StatsView {
-    pub fn public(queue: QueueStats, now: Timestamp) -> Self {
-        Self { queue: queue.into(), timestamp: now, by_agent: None, by_priority: None }
+    pub fn public(figures: QueueFigures) -> Self {
+        Self {
+            queue: figures.queue.into(),
+            timestamp: figures.read_at,
+            recorded_until: figures.recorded_until,
+            by_agent: None,
+            by_priority: None,
+        }
     }
 
-    pub fn detailed(stats: Stats, now: Timestamp) -> Self {
+    pub fn detailed(stats: Stats) -> Self {
         let mut by_agent = BTreeMap::<_, BTreeMap<_, _>>::new();
         let mut by_priority = BTreeMap::<_, BTreeMap<_, _>>::new();
         for row in &stats.rows {
@@ -95,7 +110,9 @@ impl StatsView {
         Self {
             by_agent: Some(by_agent),
             by_priority: Some(by_priority),
-            ..Self::public(stats.queue, stats.as_of.unwrap_or(now))
+            queue: stats.queue.into(),
+            timestamp: stats.read_at,
+            recorded_until: stats.as_of,
         }
     }
 }
@@ -169,6 +186,8 @@ pub struct Timeline {
     pub task_id: TaskId,
     pub count: usize,
     pub timeline: Vec<TimelineView>,
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// One thing that happened to a task.

@@ -8,13 +8,16 @@ use watchbill_wire::{
 
 use super::tasks::reason;
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
 
 const APPROVAL_ID: &[Field] = &[Field::needed(
     "id",
     Kind::Text { most: 160, lines: false },
     "The approval's id: `approval_<task_id>`.",
 )];
+
+/// What an approval may weigh: it shows up to 16 KB of a payload.
+const APPROVAL_BYTES: usize = 16 * 1024;
 
 pub const ROUTES: &[Route] = &[
     Route {
@@ -23,7 +26,7 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(pending(req)),
         doc: Doc {
-            query: PageQuery::FIELDS,
+            query: PageQuery::PENDING,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Approvals",
@@ -39,7 +42,7 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(history(req)),
         doc: Doc {
-            query: PageQuery::FIELDS,
+            query: PageQuery::HISTORY,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Approvals",
@@ -114,19 +117,24 @@ fn views(page: Page<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
 }
 
 async fn pending(req: Req) -> Answer {
-    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let query = PageQuery::read(req.query(PageQuery::PENDING))?;
     let tenant = &req.caller().tenant;
     let page = req.core().pending_approvals(tenant, query.limit, query.cursor).await?;
+    // What a list of approvals weighs is not counted again: more than a few are large.
+    let bytes = page.entries.len() * APPROVAL_BYTES;
     let (approvals, next_cursor) = views(page);
-    json(&ApprovalList { success: true, count: approvals.len(), approvals, next_cursor })
+    let list = ApprovalList { success: true, count: approvals.len(), approvals, next_cursor };
+    json_of(req.core(), bytes, list).await
 }
 
 async fn history(req: Req) -> Answer {
-    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let query = PageQuery::read(req.query(PageQuery::HISTORY))?;
     let tenant = &req.caller().tenant;
     let page = req.core().approval_history(tenant, query.limit, query.cursor).await?;
+    let bytes = page.entries.len() * APPROVAL_BYTES;
     let (history, next_cursor) = views(page);
-    json(&ApprovalHistory { success: true, count: history.len(), history, next_cursor })
+    let list = ApprovalHistory { success: true, count: history.len(), history, next_cursor };
+    json_of(req.core(), bytes, list).await
 }
 
 async fn get(req: Req) -> Answer {

@@ -4,7 +4,7 @@ use watchbill_core::domain::Role;
 use watchbill_wire::{AuditList, AuditQuery, BatchList, BatchQuery};
 
 use crate::req::Req;
-use crate::route::{Access, Answer, Doc, Route, Success, Verb, json, json_as_is};
+use crate::route::{Access, Answer, Doc, Route, Success, Verb, json_as_is_of, json_of};
 
 pub const ROUTES: &[Route] = &[
     Route {
@@ -51,13 +51,15 @@ async fn list(req: Req) -> Answer {
     let query = AuditQuery::read(req.query(AuditQuery::FIELDS))?;
     let tenant = &req.caller().tenant;
     let page = req.core().audit(tenant, &query.filter, query.limit, query.cursor).await?;
-    json(&AuditList::from(page))
+    json_of(req.core(), page.bytes, AuditList::from(page)).await
 }
 
 async fn batches(req: Req) -> Answer {
     let query = BatchQuery::read(req.query(BatchQuery::FIELDS))?;
     let tenant = &req.caller().tenant;
     let page = req.core().audit_batches(tenant, query.from, query.limit).await?;
+    let bytes = page.bytes;
     // What was recorded was clean, and with another word in it the hashes would not fit.
-    json_as_is(&BatchList::new(tenant.clone(), page))
+    let list = BatchList::new(tenant.clone(), page);
+    json_as_is_of(req.core(), bytes, list).await
 }

@@ -6,16 +6,20 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, header};
 use watchbill_core::domain::{Event, EventId, Role, TenantId};
+use watchbill_core::offload::SMALL;
 use watchbill_core::ports::Topic;
 use watchbill_core::redact;
-use watchbill_core::service::{EventFilter, LedgerPlace, ServiceError};
+use watchbill_core::service::cursors::FOLLOWED;
+use watchbill_core::service::{
+    EventFilter, EventPage, Followed, LedgerPlace, PageSize, ServiceError,
+};
 use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
 
 use super::follow::Wait;
 use crate::Fault;
 use crate::auth::{PROOF_AGE, Session};
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
 use crate::serve::no_place;
 use crate::shares::Share;
 use crate::state::ApiState;
@@ -25,8 +29,8 @@ use crate::state::ApiState;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After so long a stream ends; a client that calls again proves its key anew.
 const STREAM_LIFE: Duration = Duration::from_secs(600);
-/// Events read at once.
-const PAGE: usize = 100;
+/// Events read at once. A stream that is not read holds so much.
+const PAGE: PageSize = PageSize { entries: 100, bytes: 64 * 1024 };
 
 const LAST_EVENT_ID: Field = Field::maybe(
     "Last-Event-ID",
@@ -64,7 +68,9 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(list(req)),
         doc: Doc {
             text: "Newest first; with `after`, what came after that event, oldest first, and with \
-                   `wait` held back until there is something. With `Accept: text/event-stream` \
+                   `wait` held back until there is something. A page may be empty and still have \
+                   a cursor: it has looked at a part only. After an event, there is a cursor only \
+                   where more can be read at once; send it beside `after`. With `Accept: text/event-stream` \
                    the answer is a stream of server-sent events where the host can hold one.",
             query: EventQuery::FIELDS,
             headers: &[LAST_EVENT_ID],
@@ -101,31 +107,32 @@ async fn list(mut req: Req) -> Answer {
         return stream(req, query, last).await;
     }
     let tenant = req.caller().tenant.clone();
-    let (events, next_cursor) = match query.after.clone() {
-        Some(after) => (events_after(&mut req, &query, &tenant, &after).await?, None),
-        None => {
-            let page = req.core().events(&tenant, &query.filter, query.limit, query.cursor).await?;
-            (page.events, page.next_cursor)
-        }
+    let follows = query.cursor.as_ref().is_some_and(|cursor| cursor.starts_with(FOLLOWED.tag));
+    let page = if query.after.is_some() || follows {
+        events_after(&mut req, query, &tenant).await?
+    } else {
+        req.core().events(&tenant, &query.filter, query.limit, query.cursor).await?
     };
-    let events: Vec<_> = events.into_iter().map(EventView::from).collect();
-    json(&EventList { success: true, count: events.len(), events, next_cursor })
+    let events: Vec<_> = page.events.into_iter().map(EventView::from).collect();
+    let next_cursor = page.next_cursor;
+    let list = EventList { success: true, count: events.len(), events, next_cursor };
+    json_of(req.core(), page.bytes, list).await
 }
 
 async fn events_after(
     req: &mut Req,
-    query: &EventQuery,
+    query: EventQuery,
     tenant: &TenantId,
-    after: &EventId,
-) -> Result<Vec<Event>, Fault> {
+) -> Result<EventPage, Fault> {
     let mut wait = Wait::new(req, Topic::Ledger(tenant.clone()), query.wait)?;
     let core = req.core();
-    let mut place = core.ledger_place(tenant, Some(after)).await?;
+    let mut place = core.open_place(tenant, query.after.as_ref(), query.cursor).await?;
+    let page = PageSize { entries: query.limit, ..PageSize::default() };
     loop {
-        let (filter, limit, now) = (&query.filter, query.limit, Duration::ZERO);
-        let events = core.events_from(tenant, filter, &mut place, limit, now).await?;
-        if !events.is_empty() || !wait.more().await? {
-            return Ok(events);
+        let (filter, now) = (&query.filter, Duration::ZERO);
+        let found = core.events_from(tenant, filter, &mut place, page, now).await?;
+        if !found.events.is_empty() || found.more || !wait.more().await? {
+            return Ok(found.into_page(tenant, &place));
         }
     }
 }
@@ -155,7 +162,9 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
     let (state, tenant) = (req.state.clone(), req.caller().tenant.clone());
     // An unknown event is told of now, while the answer can still be a 404.
     let after = last.or(query.after);
-    let place = state.core().ledger_place(&tenant, after.as_ref()).await?;
+    let mut place = state.core().ledger_place(&tenant, after.as_ref()).await?;
+    // A long search goes on in the stream.
+    state.core().find_place(&tenant, &mut place).await?;
     req.release_call();
     let follower = Follower {
         ends: state.core().clock().monotonic() + STREAM_LIFE,
@@ -208,9 +217,10 @@ impl Follower {
                 return Some(Bytes::from_static(b": keep-alive\n\n"));
             }
             match self.read(PROOF_AGE.min(quiet_until - now)).await {
-                Ok(events) => {
-                    let wanted = events.into_iter().filter(|event| fits(event, &self.filter));
-                    self.ready.extend(wanted.map(frame));
+                Ok(followed) => {
+                    let (events, much) = (followed.events, followed.bytes > SMALL);
+                    let frames = move |_: &_| events.into_iter().map(frame).collect();
+                    self.ready = self.state.core().offload().run_if(much, frames).await;
                 }
                 Err(ServiceError::Busy { after }) => clock.sleep(after).await,
                 // The client comes back with Last-Event-ID and is told then.
@@ -219,22 +229,14 @@ impl Follower {
         }
     }
 
-    async fn read(&mut self, wait: Duration) -> Result<Vec<Event>, ServiceError> {
-        let (core, all) = (self.state.core(), EventFilter::default());
+    async fn read(&mut self, wait: Duration) -> Result<Followed, ServiceError> {
+        let (core, tenant) = (self.state.core(), &self.tenant);
         // A reading that fails half-way is made again from where it began.
-        let mut place = self.place;
-        let events = core.events_from(&self.tenant, &all, &mut place, PAGE, wait).await?;
+        let mut place = self.place.clone();
+        let read = core.events_from(tenant, &self.filter, &mut place, PAGE, wait).await?;
         self.place = place;
-        Ok(events)
+        Ok(read)
     }
-}
-
-fn fits(event: &Event, filter: &EventFilter) -> bool {
-    let type_fits = filter.event_type.as_deref().is_none_or(|wanted| {
-        let found = event.event_type.as_str();
-        found == wanted || wanted.ends_with('.') && found.starts_with(wanted)
-    });
-    type_fits && filter.task_id.as_ref().is_none_or(|id| event.task_id.as_ref() == Some(id))
 }
 
 fn frame(event: Event) -> Bytes {

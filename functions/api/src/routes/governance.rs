@@ -63,7 +63,7 @@ pub const ROUTES: &[Route] = &[
             text: "What changed its score, newest first. A page may be empty and still have a \
                    cursor: it has looked at a part only.",
             path: AGENT,
-            query: PageQuery::FIELDS,
+            query: PageQuery::EARNED,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Agents",
@@ -160,7 +160,7 @@ async fn get(req: Req) -> Answer {
 async fn events(req: Req) -> Answer {
     let agent = req.param("type", Agent::parse)?;
     info(&req, agent)?;
-    let query = PageQuery::read(req.query(PageQuery::FIELDS))?;
+    let query = PageQuery::read(req.query(PageQuery::EARNED))?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
     let page = core.reputation_events(tenant, agent, query.limit, query.cursor).await?;
     json(&ReputationList::new(agent, page))

@@ -29,7 +29,7 @@ pub const ROUTES: &[Route] = &[
         access: Access::Public,
         handler: |req| Box::pin(health(req)),
         doc: Doc {
-            text: "503 when the store can't be reached.",
+            text: "503 when the store can't be reached. The counts are at most a second old.",
             errors: &[503],
             ..Doc::new(
                 "Service",
@@ -91,10 +91,12 @@ async fn health(req: Req) -> Answer {
     };
     let governance = req.core().governance();
     let degraded = !governance.is_reached().await;
+    let figures = req.core().queue_figures().await?;
     json(&Health {
         status: "healthy".into(),
         redis: report.redis,
-        queue_stats: req.core().queue_stats().await?.into(),
+        queue_stats: figures.queue.into(),
+        counted_at: Some(figures.read_at),
         governance: Some(GovernanceHealth {
             mode: governance.on_failure().as_str().to_owned(),
             state: if degraded { "degraded" } else { "ok" }.to_owned(),
@@ -104,10 +106,9 @@ async fn health(req: Req) -> Answer {
 }
 
 async fn stats(req: Req) -> Answer {
-    let now = req.core().clock().now();
     json(&match &req.caller {
-        Some(caller) => StatsView::detailed(req.core().stats(&caller.tenant).await?, now),
-        None => StatsView::public(req.core().queue_stats().await?, now),
+        Some(caller) => StatsView::detailed(req.core().stats(&caller.tenant).await?),
+        None => StatsView::public(req.core().queue_figures().await?),
     })
 }
 

@@ -1,15 +1,15 @@
 use watchbill_core::domain::{Role, Status, TaskId};
 use watchbill_core::ports::Topic;
-use watchbill_core::service::{FullTask, Identity};
+use watchbill_core::service::{Core, FullTask, Identity};
 use watchbill_wire::{
     Answer as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer, TaskChanged,
-    TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineView, WatchQuery,
+    TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineQuery, TimelineView, WatchQuery,
 };
 
 use super::{TASK_ID, follow::Wait};
 use crate::Fault;
 use crate::req::{IDEMPOTENCY, Req};
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
+use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
 
 pub const ROUTES: &[Route] = &[
     Route {
@@ -168,8 +168,10 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(timeline(req)),
         doc: Doc {
-            text: "Changes, steps, approvals and events, in order.",
+            text: "Changes, steps, approvals and events, in order. Of a task with many changes \
+                   there are several pages.",
             path: TASK_ID,
+            query: TimelineQuery::FIELDS,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Tasks",
@@ -194,7 +196,8 @@ async fn create(mut req: Req) -> Answer {
         }
     };
     let new = task.into_new_task(req.caller(), req.trace_id(), identity);
-    json(&TaskCreated::from(req.core().create_task(new).await?))
+    let created = req.core().create_task(new).await?;
+    json_of(req.core(), created.task.weight(), TaskCreated::from(created)).await
 }
 
 async fn list(mut req: Req) -> Answer {
@@ -214,8 +217,10 @@ async fn list(mut req: Req) -> Answer {
             break page;
         }
     };
+    let bytes = page.entries.iter().map(FullTask::weight).sum();
     let tasks: Vec<_> = page.entries.into_iter().map(TaskView::from).collect();
-    json(&TaskList { success: true, count: tasks.len(), tasks, next_cursor: page.next })
+    let list = TaskList { success: true, count: tasks.len(), tasks, next_cursor: page.next };
+    json_of(core, bytes, list).await
 }
 
 async fn get(mut req: Req) -> Answer {
@@ -230,7 +235,8 @@ async fn get(mut req: Req) -> Answer {
     while full.version <= version && wait.more().await? {
         full = core.task(&tenant, &id).await?;
     }
-    json(&TaskAnswer { success: true, task_id: id, task: full.into() })
+    let bytes = full.weight();
+    json_of(core, bytes, TaskAnswer { success: true, task_id: id, task: full.into() }).await
 }
 
 async fn patch(mut req: Req) -> Answer {
@@ -249,7 +255,7 @@ async fn answer(mut req: Req) -> Answer {
     let AnswerForm(answer) = AnswerForm::read(&body)?;
     let full = req.core().answer_task(req.caller(), &id, answer).await?;
     let message = format!("Answered; assigned to {}", full.task.agent);
-    changed(full, message)
+    changed(req.core(), full, message).await
 }
 
 async fn cancel(mut req: Req) -> Answer {
@@ -257,7 +263,7 @@ async fn cancel(mut req: Req) -> Answer {
     let Reason(reason) = reason(&mut req).await?;
     let full = req.core().cancel_task(req.caller(), &id, reason).await?;
     let message = format!("Cancelled by {}", req.caller().name);
-    changed(full, message)
+    changed(req.core(), full, message).await
 }
 
 async fn retry(req: Req) -> Answer {
@@ -268,14 +274,18 @@ async fn retry(req: Req) -> Answer {
     } else {
         format!("Task {} created to try {id} again", full.task.id)
     };
-    changed(full, message)
+    changed(req.core(), full, message).await
 }
 
 async fn timeline(req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
-    let entries = req.core().timeline(&req.caller().tenant, &id).await?;
-    let timeline: Vec<_> = entries.into_iter().map(TimelineView::from).collect();
-    json(&Timeline { success: true, task_id: id, count: timeline.len(), timeline })
+    let query = TimelineQuery::read(req.query(TimelineQuery::FIELDS))?;
+    let (core, tenant) = (req.core(), &req.caller().tenant);
+    let page = core.timeline_page(tenant, &id, query.cursor).await?;
+    let timeline: Vec<_> = page.entries.into_iter().map(TimelineView::from).collect();
+    let (count, next_cursor) = (timeline.len(), page.next_cursor);
+    let list = Timeline { success: true, task_id: id, count, timeline, next_cursor };
+    json_of(core, page.bytes, list).await
 }
 
 /// A reason in the query or an optional body.
@@ -287,7 +297,8 @@ pub async fn reason(req: &mut Req) -> Result<Reason, crate::Fault> {
     Ok(reason)
 }
 
-fn changed(full: FullTask, message: String) -> Answer {
-    let (task_id, status) = (full.task.id.clone(), full.task.status);
-    json(&TaskChanged { success: true, task_id, status, message, task: full.into() })
+async fn changed(core: &Core, full: FullTask, message: String) -> Answer {
+    let (task_id, status, bytes) = (full.task.id.clone(), full.task.status, full.weight());
+    let answer = TaskChanged { success: true, task_id, status, message, task: full.into() };
+    json_of(core, bytes, answer).await
 }

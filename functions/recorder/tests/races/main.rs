@@ -146,9 +146,43 @@ async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
     let last = newest.events[0].event_id.clone();
     let after = world
         .core
-        .events_after(&tenant(), &Default::default(), Some(&last), 5, Duration::ZERO)
+        .events_after(&tenant(), &Default::default(), (Some(&last), None), 5, Duration::ZERO)
         .await;
-    assert_eq!(after.unwrap().len(), 0, "a follower finds its place again");
+    assert_eq!(after.unwrap().events.len(), 0, "a follower finds its place again");
+}
+
+/// Anyone may ask how much work there is, so it is read off one item, whole once nothing comes
+/// any more.
+#[tokio::test]
+async fn once_the_feed_is_quiet_the_counts_stand_in_one_item() {
+    let world = World::new(1, 0);
+    let recorder = world.recorder();
+    let mut seen = 0;
+    for _ in 0..3 {
+        world.create(Priority::P2).await;
+        let new: Vec<Change> =
+            world.store.changes(seen, usize::MAX).into_iter().map(|(_, change)| change).collect();
+        seen = world.store.last_seq();
+        feed(&recorder, &new, 5).await;
+    }
+    let counted = async || {
+        world.clock.advance(Duration::from_secs(1));
+        world.core.queue_figures().await.unwrap().queue.pending
+    };
+    assert_eq!(counted().await, 1, "kept with the first batch, and not with each");
+    recorder.quiet().await;
+    assert_eq!(counted().await, 3);
+    let version = |item: Option<watchbill_core::ports::Item>| item.unwrap().version;
+    let key = watchbill_core::repo::fold_key(&tenant(), watchbill_core::service::STATS_FOLD);
+    let before = version(world.store.get(&key).await.unwrap());
+    recorder.quiet().await;
+    assert_eq!(version(world.store.get(&key).await.unwrap()), before, "nothing new, no write");
+    // What it kept at the end it goes on from.
+    world.create(Priority::P2).await;
+    feed(&recorder, &world.changes(), 5).await;
+    recorder.save().await.unwrap();
+    assert_eq!(counted().await, 4);
+    world.assert_counts().await;
 }
 
 #[tokio::test]

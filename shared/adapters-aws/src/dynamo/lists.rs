@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{
-    DUE_SHARDS, DueKey, Key, Page, Query, StoreError, WhichList, due_shard,
+    DUE_SHARDS, DueKey, Key, ListCursor, Page, Query, StoreError, WhichList, due_shard,
 };
 
 use super::failure::read_failure;
@@ -171,7 +171,10 @@ fn cut(mut found: Vec<(String, Key)>, limit: usize, descending: bool) -> Page<Ke
     }
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|(sort, key)| cursor_of(sort, key));
+    let cursor = |(sort, key): &(String, Key)| {
+        ListCursor { sort: sort.as_str().into(), key: key.clone() }.to_string()
+    };
+    let next = found.last().filter(|_| more).map(cursor);
     Page { entries: found.into_iter().map(|(_, key)| key).collect(), next }
 }
 
@@ -209,11 +212,9 @@ fn bad(cursor: &str) -> StoreError {
 }
 
 fn read_list_cursor(cursor: &str) -> Result<(String, Key), StoreError> {
-    let (sort, partition, key_sort): (String, String, String) =
-        serde_json::from_str(cursor).map_err(|_| bad(cursor))?;
-    let key = Key::new(partition, key_sort);
+    let ListCursor { sort, key } = ListCursor::parse(cursor)?;
     let sound = storable(&key) && fits("0", &sort);
-    if sound { Ok((sort, key)) } else { Err(bad(cursor)) }
+    if sound { Ok((sort.to_string(), key)) } else { Err(bad(cursor)) }
 }
 
 fn read_due_cursor(cursor: &str, shard: u8) -> Result<(Timestamp, Key), StoreError> {

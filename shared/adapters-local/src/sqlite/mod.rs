@@ -35,6 +35,7 @@ use std::thread::{self, JoinHandle};
 pub use error::OpenError;
 use error::reason_of;
 pub use feed::Feed;
+use watchbill_core::offload::Offload;
 
 use checkpoint::Checkpoints;
 use queue::Queue;
@@ -55,7 +56,7 @@ pub struct Options {
     pub recent_bytes: usize,
     /// Bytes of memory for the tail of the change feed.
     pub tail_bytes: usize,
-    /// Connections for reading, each with up to 4 MB of cache.
+    /// Connections for reading, each with up to 4 MB of cache. All but two serve long reads.
     pub readers: usize,
     /// By default the process ends at once: what is in memory may be more than what is on
     /// disk, and only a new start from the log can tell.
@@ -82,6 +83,10 @@ impl Default for Options {
 pub struct SqliteStore {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Reads for callers that may take long, and those of the bundle itself: neither waits for
+    /// the other, and together they leave connections to the short reads on the spot.
+    long_reads: Offload,
+    own_reads: Offload,
     path: PathBuf,
     epoch: u64,
 }
@@ -129,7 +134,9 @@ impl SqliteStore {
             _lock: lock,
         });
         let threads = Mutex::new(start_threads(&shared, conn, &path, options.on_fatal)?);
-        Ok(Self { shared, threads, path, epoch })
+        let long_reads = Offload::new(options.readers.saturating_sub(2));
+        let own_reads = Offload::new(1);
+        Ok(Self { shared, threads, long_reads, own_reads, path, epoch })
     }
 
     /// Grows by one with each opening: a lease of an older epoch belongs to a dead process.

@@ -7,11 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use watchbill_core::domain::Timestamp;
-use watchbill_core::ports::{DueKey, Item, Key, Page, Query, StoreError, WhichList};
+use watchbill_core::offload::Abandoned;
+use watchbill_core::ports::{DueKey, Item, Key, ListCursor, Page, Query, StoreError, WhichList};
 
 use super::codec::{
-    ITEM_COLUMNS, after_all, due_cursor, joined, key_of, list_cursor, read_due_cursor, read_item,
-    read_list_cursor, unpack_changes,
+    ITEM_COLUMNS, SHORT_ITEM_COLUMNS, after_all, due_cursor, is_long, joined, key_of, list_cursor,
+    read_due_cursor, read_item, unpack_changes,
 };
 use super::{OpenError, reason_of, schema};
 
@@ -49,6 +50,30 @@ impl Readers {
     }
 }
 
+/// What a short read finds.
+pub(super) enum Short {
+    Found(Option<Item>),
+    /// There is an item, and reading it takes long.
+    Long,
+}
+
+/// An item whose body is small. How large a body is SQLite knows without reading it.
+pub(super) fn get_short(conn: &Connection, key: &Key) -> Result<Short, StoreError> {
+    let sql = format!("SELECT {SHORT_ITEM_COLUMNS} FROM items WHERE key = ?");
+    let mut statement = conn.prepare_cached(&sql).map_err(down)?;
+    let found = statement
+        .query_row([joined(&key.partition, &key.sort)], |row| {
+            Ok((!is_long(row)?).then(|| read_item(row, Some(key))))
+        })
+        .optional()
+        .map_err(down)?;
+    Ok(match found {
+        None => Short::Found(None),
+        Some(None) => Short::Long,
+        Some(Some(item)) => Short::Found(Some(item?.1)),
+    })
+}
+
 pub(super) fn get(conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key = ?");
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
@@ -63,13 +88,16 @@ pub(super) fn collect(
     conn: &Connection,
     partition: &str,
     prefix: &str,
+    abandoned: &Abandoned,
 ) -> Result<Vec<Item>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key >= ? AND key < ? ORDER BY key");
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
     let range = (joined(partition, prefix), after_all(partition));
     let mut rows = statement.query(range).map_err(down)?;
     let mut items = Vec::new();
-    while let Some(row) = rows.next().map_err(down)? {
+    while !abandoned.is_set()
+        && let Some(row) = rows.next().map_err(down)?
+    {
         let (_, item) = read_item(row, None)?;
         if !item.key.sort.starts_with(prefix) {
             break;
@@ -95,7 +123,8 @@ pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, Store
     let mut values = vec![Value::Blob(from), Value::Blob(to)];
     let mut sql = format!("SELECT {column}, key FROM items WHERE {column} >= ? AND {column} < ?");
     if let Some(cursor) = &query.cursor {
-        let (list, key) = read_list_cursor(cursor)?;
+        let ListCursor { sort, key } = ListCursor::parse(cursor)?;
+        let (list, key) = (joined(partition, &sort), joined(&key.partition, &key.sort));
         sql += &format!(" AND ({column}, key) {past} (?, ?)");
         values.extend([Value::Blob(list), Value::Blob(key)]);
     }
@@ -103,20 +132,19 @@ pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, Store
     values.push(one_more(query.limit));
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(down)?;
-    let (mut entries, mut next, mut last) = (Vec::new(), None, String::new());
+    let (mut entries, mut next, mut last) = (Vec::new(), None, None);
     while let Some(row) = rows.next().map_err(down)? {
         if entries.len() == query.limit {
-            next = Some(last);
+            next = last;
             break;
         }
         let blob = |at| row.get_ref(at).and_then(|v| Ok(v.as_blob()?)).map_err(down);
         let (list, key) = (blob(0)?, blob(1)?);
+        let key = key_of(key).ok_or_else(unreadable_key)?;
         if entries.len() + 1 == query.limit {
-            last = list_cursor(list, key);
-        } else {
-            last = String::new();
+            last = Some(list_cursor(list, &key).ok_or_else(unreadable_key)?);
         }
-        entries.push(key_of(key).ok_or_else(unreadable_key)?);
+        entries.push(key);
     }
     Ok(Page { entries, next })
 }

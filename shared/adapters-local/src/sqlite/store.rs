@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use watchbill_core::domain::Timestamp;
+use watchbill_core::offload::{Abandoned, Offload};
 use watchbill_core::ports::{
     Change, Commit, CommitError, DueKey, Item, Key, ListEntry, Page, Query, Store, StoreError,
     Write,
 };
 
 use super::queue::{Job, Refused};
+use super::reader::Short;
 use super::{OpenError, Shared, SqliteStore, codec, reader, schema};
 
 /// What a commit that finds the queue full is told to wait: the time of some groups.
@@ -23,7 +25,7 @@ impl SqliteStore {
     /// Up to `max` changes after number `after`, in the order of their commits, from the
     /// table, each with the item as it is now. [`Feed`](super::Feed) follows more cheaply.
     pub async fn changes(&self, after: u64, max: usize) -> Result<Vec<(u64, Change)>, StoreError> {
-        self.blocking(move |shared| {
+        self.blocking(&self.own_reads, move |shared, _| {
             let conn = shared.readers.one();
             let found = reader::changes(&conn, after, max)?;
             found
@@ -74,16 +76,14 @@ impl SqliteStore {
         copied.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    /// Runs a read that may take long beside the runtime's threads.
+    /// Runs a read that may take long beside the runtime's threads, so many of them at once.
     async fn blocking<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+        within: &Offload,
+        read: impl FnOnce(&Shared, &Abandoned) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
-        let reading = tokio::task::spawn_blocking(move || read(&shared));
-        reading.await.unwrap_or_else(|error| {
-            Err(StoreError::Down { reason: format!("a read ended: {error}") })
-        })
+        within.run(move |abandoned| read(&shared, abandoned)).await
     }
 }
 
@@ -92,13 +92,6 @@ fn no_answer() -> StoreError {
 }
 
 impl Shared {
-    fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
-        match self.recent.get(key) {
-            Some(item) => Ok(Some(Item::clone(&item))),
-            None => reader::get(&self.readers.one(), key),
-        }
-    }
-
     fn get_with(&self, conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
         match self.recent.get(key) {
             Some(item) => Ok(Some(Item::clone(&item))),
@@ -126,17 +119,46 @@ fn check_borders(commit: &Commit) -> Result<(), CommitError> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
-        self.shared.get(key)
+        if let Some(item) = self.shared.recent.get(key) {
+            return Ok(Some(Item::clone(&item)));
+        }
+        let short = reader::get_short(&self.shared.readers.one(), key)?;
+        match short {
+            Short::Found(item) => Ok(item),
+            Short::Long => {
+                let key = key.clone();
+                self.blocking(&self.long_reads, move |shared, _| {
+                    shared.get_with(&shared.readers.one(), &key)
+                })
+                .await
+            }
+        }
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
-        keys.iter().map(|key| self.shared.get(key)).collect()
+        if let [key] = keys {
+            return Ok(vec![self.get(key).await?]);
+        }
+        let recent = |key| self.shared.recent.get(key).map(|item| Item::clone(&item));
+        let found: Option<Vec<Item>> = keys.iter().map(recent).collect();
+        if let Some(found) = found {
+            return Ok(found.into_iter().map(Some).collect());
+        }
+        let keys = keys.to_vec();
+        self.blocking(&self.long_reads, move |shared, abandoned| {
+            let conn = shared.readers.one();
+            let present = keys.iter().take_while(|_| !abandoned.is_set());
+            present.map(|key| shared.get_with(&conn, key)).collect()
+        })
+        .await
     }
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
         let (partition, prefix): (Arc<str>, Arc<str>) = (partition.into(), prefix.into());
-        self.blocking(move |shared| reader::collect(&shared.readers.one(), &partition, &prefix))
-            .await
+        self.blocking(&self.long_reads, move |shared, abandoned| {
+            reader::collect(&shared.readers.one(), &partition, &prefix, abandoned)
+        })
+        .await
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
@@ -154,7 +176,10 @@ impl Store for SqliteStore {
     }
 
     async fn query(&self, query: Query) -> Result<Page<Key>, StoreError> {
-        self.blocking(move |shared| reader::query(&shared.readers.one(), &query)).await
+        self.blocking(&self.long_reads, move |shared, _| {
+            reader::query(&shared.readers.one(), &query)
+        })
+        .await
     }
 
     async fn due(
@@ -164,7 +189,7 @@ impl Store for SqliteStore {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Page<DueKey>, StoreError> {
-        self.blocking(move |shared| {
+        self.blocking(&self.own_reads, move |shared, _| {
             reader::due(&shared.readers.one(), shard, until, limit, cursor.as_deref())
         })
         .await

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchbill_core::ports::{
@@ -36,6 +37,45 @@ fn tampered(
     let mut conn = schema::open_writer(&path, schema::MIGRATIONS).unwrap();
     tamper(&mut conn);
     SqliteStore::start(lock, conn, path, 1, options).unwrap()
+}
+
+/// One thread serves everybody: what reads long waits for its turn beside it, and short reads
+/// go on meanwhile.
+#[tokio::test]
+async fn long_reads_are_bounded_and_short_ones_do_not_wait() {
+    let folder = TempDir::new().unwrap();
+    let options = Options { recent_bytes: 0, readers: 3, ..Options::default() };
+    let store = SqliteStore::open(folder.path(), options).unwrap();
+    // The last one stays in memory whatever is set.
+    for (n, size) in [(1, 100), (2, 100_000), (3, 16_384), (4, 16_385), (5, 1)] {
+        store.commit(create(n, size)).await.unwrap();
+    }
+    let key = |n: u32| Key::new(format!("P#{n}"), "0");
+    let (release, held) = mpsc::channel::<()>();
+    let long_reads = store.long_reads.clone();
+    let busy = tokio::spawn(async move { long_reads.run(move |_| held.recv().is_ok()).await });
+    tokio::task::yield_now().await;
+    let (large, both, listed) = (key(2), [key(1), key(3)], "P#1".to_owned());
+    let mut large = store.get(&large);
+    let mut both = store.get_many(&both);
+    let mut listed = store.collect(&listed, "");
+    assert!(large.as_mut().now_or_never().is_none(), "a large body was read right here");
+    assert!(both.as_mut().now_or_never().is_none(), "many items were read right here");
+    assert!(listed.as_mut().now_or_never().is_none(), "a partition was read right here");
+    for (n, size) in [(1, 100), (3, 16_384)] {
+        let item = store.get(&key(n)).now_or_never().expect("a short read needs nobody");
+        assert_eq!(item.unwrap().unwrap().body.len(), size);
+    }
+    assert!(store.get(&key(9)).await.unwrap().is_none());
+    assert!(store.get(&key(4)).now_or_never().is_none());
+    release.send(()).unwrap();
+    assert_eq!(large.await.unwrap().unwrap().body.len(), 100_000);
+    let sizes = |items: Vec<watchbill_core::ports::Item>| {
+        items.iter().map(|item| item.body.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(both.await.unwrap().into_iter().flatten().collect()), [100, 16_384]);
+    assert_eq!(sizes(listed.await.unwrap()), [100]);
+    assert!(busy.await.unwrap());
 }
 
 #[tokio::test]

@@ -15,6 +15,16 @@ pub enum Body {
 }
 
 impl Body {
+    /// Bytes of its JSON. What stands in the header counts there.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Body::In(_) => 0,
+            Body::Item(bytes) | Body::Blob(_, bytes) => {
+                usize::try_from(*bytes).unwrap_or(usize::MAX)
+            }
+        }
+    }
+
     pub fn inline(&self) -> Option<&Map<String, Value>> {
         match self {
             Body::In(map) => Some(map),

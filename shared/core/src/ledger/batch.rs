@@ -58,6 +58,11 @@ impl Batch {
 
     /// Reads a batch and checks its own hash.
     pub fn read(item: &Item) -> Result<Self, BatchError> {
+        Self::read_weighed(item).map(|(batch, _)| batch)
+    }
+
+    /// The same, with the bytes of its lines.
+    pub fn read_weighed(item: &Item) -> Result<(Self, usize), BatchError> {
         let raw = RawBatch::open(item)?;
         let expected = raw.expected();
         if expected != raw.hash {
@@ -66,7 +71,8 @@ impl Batch {
         let entries = raw.entries().collect::<Result<Vec<Entry>, _>>().map_err(|e| {
             BatchError::Unreadable { seq: item.key.sort.to_string(), reason: e.to_string() }
         })?;
-        Ok(raw.with(entries))
+        let bytes = raw.lines.len();
+        Ok((raw.with(entries), bytes))
     }
 }
 

@@ -2,8 +2,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    Agent, Event, EventId, EventPriority, EventType, LogEntry, Priority, TaskId, TaskType,
-    Timestamp, What, timed_uuid,
+    Agent, Event, EventId, EventPriority, EventType, LogEntry, LoggedEvent, Priority, TaskId,
+    TaskType, Timestamp, What, timed_uuid,
 };
 use crate::govern::Record;
 use crate::repo::LedgerPeek;
@@ -84,6 +84,58 @@ impl Entry {
                 .filter(|place| wanted(&entry.change.events[*place].event_type))
                 .map(|place| entry.event(place))
                 .collect(),
+        }
+    }
+}
+
+impl Entry {
+    /// How many events this line stands for.
+    pub fn event_count(&self) -> usize {
+        match self {
+            Entry::Published(_) => 1,
+            Entry::Record(record) => record.events.len(),
+            Entry::Task(entry) => entry.change.events.len(),
+        }
+    }
+
+    /// Its events in their places; only those are made that are wanted.
+    pub fn events_if(
+        &self,
+        wanted: impl Fn(&EventType, Option<&TaskId>) -> bool,
+    ) -> Vec<Option<Event>> {
+        match self {
+            Entry::Published(event) => {
+                let fits = wanted(&event.event_type, event.task_id.as_ref());
+                vec![fits.then(|| event.clone())]
+            }
+            Entry::Record(record) => {
+                let fits = |event: &Event| wanted(&event.event_type, event.task_id.as_ref());
+                let events = record.events_where(|_| true).into_iter();
+                events.map(|event| Some(event).filter(&fits)).collect()
+            }
+            Entry::Task(entry) => {
+                let events = entry.change.events.iter().enumerate();
+                let of = |(place, logged): (usize, &LoggedEvent)| {
+                    wanted(&logged.event_type, Some(&entry.task)).then(|| entry.event(place))
+                };
+                events.map(of).collect()
+            }
+        }
+    }
+
+    /// The place of an event among those of this line.
+    pub fn place_of(&self, id: &EventId) -> Option<usize> {
+        // What we made bears its time, so that most lines need no hash.
+        let ours = |at: Timestamp| id.millis() == Some(at.max(Timestamp::from_millis(0)));
+        match self {
+            Entry::Published(event) => (event.event_id == *id).then_some(0),
+            Entry::Record(record) if ours(record.at) => {
+                record.events_where(|_| true).iter().position(|event| event.event_id == *id)
+            }
+            Entry::Task(entry) if ours(entry.change.at) => {
+                (0..entry.change.events.len()).find(|place| entry.event_id(*place) == *id)
+            }
+            Entry::Record(_) | Entry::Task(_) => None,
         }
     }
 }

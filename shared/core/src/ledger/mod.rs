@@ -11,6 +11,6 @@ mod verify;
 pub use batch::{Batch, BatchError, MAX_BATCH_BYTES};
 pub use entry::{Entry, TaskEntry, entries_of};
 pub use raw::RawBatch;
-pub use read::{Head, LedgerReader};
+pub use read::{Head, LedgerReader, Weighed};
 pub use stats::StatsFold;
 pub use verify::{Broken, BrokenEntry, Found, Tampering, Verified, Verifier, VerifyError, verify};

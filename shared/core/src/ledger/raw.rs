@@ -72,6 +72,13 @@ impl RawBatch {
         })
     }
 
+    /// When it was recorded, as its header says; nothing where that can't be read.
+    pub fn recorded_at(item: &Item) -> Option<Timestamp> {
+        let end = item.body.iter().position(|byte| *byte == b'\n')?;
+        let header: Header = serde_json::from_slice(&item.body[..end]).ok()?;
+        Some(header.at)
+    }
+
     /// What its hash should be. SHA-256, hex, over: tenant, 0, digests, 0 (both left out of
     /// batches without digests); number and milliseconds, eight bytes each, big end first;
     /// the hash before, in hex; the lines.

@@ -2,8 +2,15 @@ use std::sync::Arc;
 
 use super::{Batch, BatchError};
 use crate::domain::{TenantId, Timestamp};
+use crate::offload::Offload;
 use crate::ports::{ListRange, Query, Store, StoreError, WhichList};
 use crate::repo;
+
+/// Compressed bytes up to which a batch is unpacked on the spot; text packs about tenfold.
+const SMALL_BATCH: usize = 4 * 1024;
+
+/// A batch with the bytes of its lines, or why it can't be believed.
+pub type Weighed = Result<(Batch, usize), BatchError>;
 
 /// The newest batch of a ledger: number and hash. Zero and empty where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,16 +21,23 @@ pub struct Head {
     pub recorded_at: Timestamp,
 }
 
-/// Reads a tenant's ledger.
+/// Reads a tenant's ledger. Large batches are unpacked beside the runtime's threads.
 #[derive(Clone)]
 pub struct LedgerReader {
     pub(super) store: Arc<dyn Store>,
     pub(super) tenant: TenantId,
+    offload: Offload,
 }
 
 impl LedgerReader {
     pub fn new(store: Arc<dyn Store>, tenant: TenantId) -> Self {
-        Self { store, tenant }
+        Self { store, tenant, offload: Offload::default() }
+    }
+
+    /// The same, sharing a bound on long work with others.
+    #[must_use]
+    pub fn within(self, offload: Offload) -> Self {
+        Self { offload, ..self }
     }
 
     /// The head, found by the list and then followed by key, because lists may lag.
@@ -46,13 +60,25 @@ impl LedgerReader {
     }
 
     pub async fn batch(&self, seq: u64) -> Result<Option<Batch>, StoreError> {
+        Ok(self.weighed(seq).await?.map(|(batch, _)| batch))
+    }
+
+    /// The same, with the bytes of its lines.
+    pub async fn weighed(&self, seq: u64) -> Result<Option<(Batch, usize)>, StoreError> {
+        let corrupt = |error: BatchError| StoreError::Corrupt {
+            key: repo::ledger_key(&self.tenant, seq),
+            reason: error.to_string(),
+        };
+        self.look(seq).await?.transpose().map_err(corrupt)
+    }
+
+    /// What stands at a number, be it readable or not.
+    pub async fn look(&self, seq: u64) -> Result<Option<Weighed>, StoreError> {
         let Some(item) = self.store.get(&repo::ledger_key(&self.tenant, seq)).await? else {
             return Ok(None);
         };
-        Batch::read(&item).map(Some).map_err(|e: BatchError| StoreError::Corrupt {
-            key: item.key.clone(),
-            reason: e.to_string(),
-        })
+        let much = item.body.len() > SMALL_BATCH;
+        Ok(Some(self.offload.run_if(much, move |_| Batch::read_weighed(&item)).await))
     }
 
     /// The number of the first batch recorded at or after a moment, if there is one.

@@ -55,7 +55,7 @@ impl StatsFold {
             pending: sum(&[Status::Pending, Status::Assigned]),
             processing: sum(&[Status::InProgress]),
         };
-        Stats { queue, rows, as_of: self.as_of }
+        Stats { queue, rows, as_of: self.as_of, read_at: Timestamp::default() }
     }
 }
 

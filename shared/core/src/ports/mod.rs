@@ -6,6 +6,7 @@ mod bus;
 mod clock;
 mod entropy;
 mod lanes;
+mod list_cursor;
 mod peer;
 mod planner;
 mod secret;
@@ -18,6 +19,7 @@ pub use bus::{Bus, BusError, Buses};
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
+pub use list_cursor::ListCursor;
 pub use peer::{
     Cost, DomainWrite, Offer, Peer, PeerChannels, PeerDomains, PeerError, PeerHealth, PeerListener,
     PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued, Registration, Rejected,

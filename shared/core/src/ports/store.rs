@@ -233,7 +233,7 @@ pub struct Query {
     /// Newest (greatest sort) first.
     pub descending: bool,
     pub limit: usize,
-    /// From the page before; opaque.
+    /// From the page before, or a [`ListCursor`](super::ListCursor)'s text.
     pub cursor: Option<String>,
 }
 

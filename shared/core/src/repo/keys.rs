@@ -22,6 +22,11 @@ fn part(tenant: &TenantId, rest: std::fmt::Arguments<'_>) -> Arc<str> {
     format!("T#{tenant}#{rest}").into()
 }
 
+/// What all partitions of a tenant begin with.
+pub fn tenant_prefix(tenant: &TenantId) -> String {
+    format!("T#{tenant}#")
+}
+
 /// Whose a key is; none for those of the whole installation.
 pub fn tenant_of(key: &Key) -> Option<TenantId> {
     let (tenant, _) = key.partition.strip_prefix("T#")?.split_once('#')?;

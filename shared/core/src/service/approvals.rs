@@ -1,10 +1,16 @@
+//! Approvals: listed, and decided together with their tasks.
+
 use std::time::Duration;
 
 use super::core::Core;
+use super::cursor::cursors::{HISTORY, PENDING};
+use super::store_list::StoreList;
+use super::walk::Walk;
+use super::weight::{FIELDS, Room};
 use super::{FullApproval, ServiceError};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
 use crate::domain::{Approval, ApprovalId, ApprovalStatus, Caller, TenantId, Timestamp};
-use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
+use crate::ports::{Expect, ListRange, Page, WhichList, Write};
 use crate::repo::{self, UsedLink, Versioned, decode, encode};
 
 /// How long a used link is remembered after it has run out: clocks may differ.
@@ -54,8 +60,9 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Page<FullApproval>, ServiceError> {
-        let partition = repo::open_approvals_list(tenant);
-        self.list_approvals(WhichList::Second, partition, limit, cursor, |_| true).await
+        let list = (WhichList::Second, repo::open_approvals_list(tenant));
+        let list = StoreList::new(PENDING, tenant, list, ListRange::default());
+        self.list_approvals(&list, limit, cursor, |_| true).await
     }
 
     /// Those that are decided, newest first.
@@ -66,39 +73,47 @@ impl Core {
         cursor: Option<String>,
     ) -> Result<Page<FullApproval>, ServiceError> {
         let decided = |approval: &Approval| approval.status != ApprovalStatus::Pending;
-        let partition = repo::approvals_list(tenant);
-        self.list_approvals(WhichList::First, partition, limit, cursor, decided).await
+        let list = (WhichList::First, repo::approvals_list(tenant));
+        let list = StoreList::new(HISTORY, tenant, list, ListRange::default());
+        self.list_approvals(&list, limit, cursor, decided).await
     }
 
+    /// A page ends at its limit, at its bytes, or where one call has looked far enough.
     async fn list_approvals(
         &self,
-        list: WhichList,
-        partition: std::sync::Arc<str>,
+        list: &StoreList,
         limit: usize,
-        mut cursor: Option<String>,
+        cursor: Option<String>,
         wanted: impl Fn(&Approval) -> bool,
     ) -> Result<Page<FullApproval>, ServiceError> {
-        let mut found = Vec::new();
+        let mut last = list.open(cursor)?;
+        let (mut walk, mut room) = (Walk::of_items(&**self.clock()), Room::of_page());
+        let mut entries = Vec::new();
         loop {
-            let query = Query {
-                list,
-                partition: partition.clone(),
-                range: ListRange::default(),
-                descending: true,
-                limit: limit - found.len(),
-                cursor,
-            };
-            let page = self.store().query(query).await?;
-            cursor = page.next;
-            for item in self.store().get_many(&page.entries).await?.into_iter().flatten() {
+            let chunk = list.chunk(self, last.as_ref()).await?;
+            walk.read_many(chunk.items.len(), chunk.bytes);
+            let mut items = chunk.items.into_iter().flatten().peekable();
+            while let Some((item, place)) = items.next() {
                 let stored: Versioned<Approval> = decode(&item)?;
                 if wanted(&stored.value) {
-                    found.push(FullApproval { approval: stored.value, version: stored.version });
+                    // What is shown has the texts of what is stored.
+                    if !room.takes(FIELDS + item.body.len()) {
+                        return Ok(Page { entries, next: last.map(|last| list.seal(&last)) });
+                    }
+                    entries.push(FullApproval { approval: stored.value, version: stored.version });
                 }
+                if entries.len() == limit {
+                    let more = items.peek().is_some() || chunk.next.is_some();
+                    let next = more.then(|| list.seal(&place));
+                    return Ok(Page { entries, next });
+                }
+                last = Some(place);
             }
-            if cursor.is_none() || found.len() >= limit {
-                return Ok(Page { entries: found, next: cursor });
+            let Some(next) = chunk.next else { return Ok(Page { entries, next: None }) };
+            if walk.is_over() {
+                return Ok(Page { entries, next: Some(list.seal(&next)) });
             }
+            last = Some(next);
         }
     }
 

@@ -4,18 +4,16 @@
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
-use super::pages::parse_cursor;
+use super::cursor::Cursors;
+use super::cursor::cursors::AUDIT;
+use super::walk::Walk;
+use super::weight::{self, PAGE_BYTES, Room};
 use super::{AuditBatches, AuditEntry, AuditFilter, AuditPage, ServiceError};
 use crate::domain::{TenantId, What};
 use crate::govern::Record;
-use crate::ledger::{Batch, Entry, Found, LedgerReader, TaskEntry};
+use crate::ledger::{Entry, Found, RawBatch, TaskEntry, Weighed};
 use crate::repo;
 
-/// Ledger batches that one page looks at before it hands back a cursor.
-const LOOK_AT: u64 = 256;
-/// Bytes of lines after which a page of batches ends: a Lambda answers with 6 MB at most, and
-/// every quote is escaped.
-const PAGE_BYTES: usize = 1024 * 1024;
 /// Who did what nobody asked for.
 const NOBODY: &str = super::records::SYSTEM;
 /// The kind of an entry that stands for a batch which can't be believed.
@@ -75,8 +73,7 @@ pub const AUDIT_KINDS: &[&str] = &[
 ];
 
 impl Core {
-    /// Newest first, as it is recorded. The cursor is `<batch>.<place>`: what comes next is
-    /// before it.
+    /// Newest first, as it is recorded.
     pub async fn audit(
         &self,
         tenant: &TenantId,
@@ -84,14 +81,11 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<AuditPage, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let (ledger, cursors) = (self.ledger(tenant), Cursors::new(AUDIT, tenant, ""));
         let newest = ledger.listed_head().await?;
         let mut page = AuditPage { batch: newest, ..AuditPage::default() };
-        if let Some(item) = self.store().get(&repo::ledger_key(tenant, newest)).await?
-            && let Found::Batch(batch) = Found::from(&item)
-        {
-            page.recorded_until = Some(batch.recorded_at);
-        }
+        let head = self.store().get(&repo::ledger_key(tenant, newest)).await?;
+        page.recorded_until = head.as_ref().and_then(RawBatch::recorded_at);
         // What happened since then was recorded since then.
         let first = match filter.since {
             Some(since) => ledger.first_since(since).await?.unwrap_or(newest + 1),
@@ -99,44 +93,41 @@ impl Core {
         };
         let (mut seq, mut before) = match cursor {
             None => (newest, usize::MAX),
-            Some(cursor) => parse_cursor(&cursor, "/audit")?,
+            Some(cursor) => cursors.open_batch(&cursor)?,
         };
-        let lowest = seq.saturating_sub(LOOK_AT).max(first - 1);
-        while seq > lowest {
-            for entry in self.audit_of(tenant, seq).await?.into_iter().rev() {
+        let (mut walk, mut room) = (Walk::new(&**self.clock()), Room::of_page());
+        while seq >= first {
+            if walk.is_over() {
+                page.next_cursor = Some(cursors.seal_batch(seq, usize::MAX));
+                return Ok(page);
+            }
+            let look = ledger.look(seq).await?;
+            walk.read(look.as_ref().and_then(|found| found.as_ref().ok()).map_or(0, |(_, n)| *n));
+            if look.is_none() && seq > newest {
+                // The list of batches may lag behind a cursor, but nothing is missing there.
+                seq -= 1;
+                continue;
+            }
+            for entry in audit_of(seq, look).into_iter().rev() {
                 if entry.place >= before || !fits(&entry, filter) {
                     continue;
                 }
                 let place = entry.place;
+                if !room.takes(weight::audit_entry(&entry)) {
+                    page.next_cursor = Some(cursors.seal_batch(seq, place + 1));
+                    return Ok(page);
+                }
+                page.bytes = room.taken();
                 page.entries.push(entry);
                 if page.entries.len() == limit {
-                    page.next_cursor = Some(format!("{seq}.{place}"));
+                    page.next_cursor = Some(cursors.seal_batch(seq, place));
                     return Ok(page);
                 }
             }
             before = usize::MAX;
             seq -= 1;
         }
-        page.next_cursor = (seq >= first).then(|| format!("{seq}.{}", usize::MAX));
         Ok(page)
-    }
-
-    /// The entries of one batch; one that says so where the batch can't be believed, so that
-    /// it does not hide the others.
-    async fn audit_of(&self, tenant: &TenantId, seq: u64) -> Result<Vec<AuditEntry>, ServiceError> {
-        let item = self.store().get(&repo::ledger_key(tenant, seq)).await?;
-        let batch = match item.as_ref().map(Batch::read) {
-            Some(Ok(batch)) => batch,
-            Some(Err(error)) => return Ok(vec![broken(seq, &error.to_string())]),
-            None => return Ok(vec![broken(seq, &format!("ledger batch {seq} is missing"))]),
-        };
-        let entries = batch.entries.into_iter().enumerate();
-        let entries = entries.filter_map(|(place, entry)| match entry {
-            Entry::Task(entry) => of_task(seq, place + 1, entry),
-            Entry::Record(record) => Some(of_record(seq, place + 1, *record)),
-            Entry::Published(_) => None,
-        });
-        Ok(entries.collect())
     }
 
     /// The ledger's batches as they stand, from a number on, for who verifies the chain.
@@ -146,28 +137,48 @@ impl Core {
         from: u64,
         limit: u64,
     ) -> Result<AuditBatches, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let ledger = self.ledger(tenant);
         let seen = ledger.seen().await?;
-        let mut page = AuditBatches { seen, batches: Vec::new(), next: None };
-        let mut bytes = 0;
+        let mut page = AuditBatches { seen, batches: Vec::new(), next: None, bytes: 0 };
+        let mut walk = Walk::new(&**self.clock());
         for seq in from..from.saturating_add(limit) {
-            if bytes >= PAGE_BYTES {
+            if page.bytes >= PAGE_BYTES || walk.is_over() {
                 page.next = Some(seq);
                 return Ok(page);
             }
             let found = match self.store().get(&repo::ledger_key(tenant, seq)).await? {
-                Some(item) => Found::from(&item),
+                Some(item) => self.offload().run(move |_| Found::from(&item)).await,
                 None if seq <= seen => Found::Missing,
                 None => return Ok(page),
             };
-            if let Found::Batch(batch) = &found {
-                bytes += batch.lines.len();
-            }
+            let weight = match &found {
+                Found::Batch(batch) => batch.lines.len(),
+                Found::Missing | Found::Unreadable(_) => 0,
+            };
+            walk.read(weight);
+            page.bytes += weight;
             page.batches.push((seq, found));
         }
         page.next = Some(from.saturating_add(limit));
         Ok(page)
     }
+}
+
+/// The entries of one batch; one that says so where the batch can't be believed, so that it
+/// does not hide the others.
+fn audit_of(seq: u64, look: Option<Weighed>) -> Vec<AuditEntry> {
+    let batch = match look {
+        Some(Ok((batch, _))) => batch,
+        Some(Err(error)) => return vec![broken(seq, &error.to_string())],
+        None => return vec![broken(seq, &format!("ledger batch {seq} is missing"))],
+    };
+    let entries = batch.entries.into_iter().enumerate();
+    let entries = entries.filter_map(|(place, entry)| match entry {
+        Entry::Task(entry) => of_task(seq, place + 1, entry),
+        Entry::Record(record) => Some(of_record(seq, place + 1, *record)),
+        Entry::Published(_) => None,
+    });
+    entries.collect()
 }
 
 fn of_task(seq: u64, place: usize, entry: TaskEntry) -> Option<AuditEntry> {

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::{FullTask, ServiceError};
 use crate::domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
 use crate::ports::{BlobError, BlobKey, Expect, Item, Key, Write};
-use crate::repo::{self, Child, body_item, decode, read_body};
+use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
 
 /// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
 /// ends it at 400 KB.
@@ -123,7 +123,19 @@ impl Core {
 
     /// A task with everything that stands beside its header.
     pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
-        let mut parts = self.parts(tenant, id).await?;
+        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
+        let Some(stored) = self.stored_task(tenant, id).await? else { return Err(not_found()) };
+        match self.whole_task(stored).await {
+            // It expired between two reads.
+            Err(ServiceError::Down { .. }) if self.stored_task(tenant, id).await?.is_none() => {
+                Err(not_found())
+            }
+            whole => whole,
+        }
+    }
+
+    async fn whole_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(stored).await?;
         let task = &parts.full.task;
         parts.full.payload = self.whole(&task.payload, parts.payload.as_ref(), task).await?;
         parts.full.result = match &task.result {
@@ -148,23 +160,16 @@ impl Core {
                 continue;
             };
             let stored = decode::<Task>(&item)?;
-            let task = stored.value;
+            let task = &stored.value;
             let full = match (&task.payload, &task.result) {
-                (Body::In(payload), None | Some(Body::In(_))) => {
-                    let payload = payload.clone();
-                    let result = match &task.result {
-                        Some(Body::In(result)) => Some(result.clone()),
-                        _ => None,
-                    };
-                    FullTask {
-                        task,
-                        version: stored.version,
-                        payload,
-                        result,
-                        children: Vec::new(),
-                    }
-                }
-                _ => self.listed_task(tenant, &task.id).await?,
+                (Body::In(payload), None | Some(Body::In(_))) => FullTask {
+                    version: stored.version,
+                    payload: payload.clone(),
+                    result: task.result.as_ref().and_then(Body::inline).cloned(),
+                    children: Vec::new(),
+                    task: stored.value,
+                },
+                _ => self.listed_task(stored).await?,
             };
             found.push(Some(full));
         }
@@ -174,34 +179,42 @@ impl Core {
     /// The same for a list, which must not become as large as all its results together: in
     /// the place of a result that is a blob stands how large it is and where it is read. The
     /// same stands for a body that is lost, which must not take the others out of the list.
-    pub(super) async fn listed_task(
-        &self,
-        tenant: &TenantId,
-        id: &TaskId,
-    ) -> Result<FullTask, ServiceError> {
-        let mut parts = self.parts(tenant, id).await?;
+    pub(super) async fn listed_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(stored).await?;
         let task = &parts.full.task;
         let payload = self.load(&task.payload, parts.payload.as_ref()).await?;
-        parts.full.payload = payload.unwrap_or_else(|_| left_out(&task.payload, id));
+        parts.full.payload = payload.unwrap_or_else(|_| left_out(&task.payload, &task.id));
         parts.full.result = match &task.result {
             None => None,
-            Some(result @ Body::Blob(..)) => Some(left_out(result, id)),
+            Some(result @ Body::Blob(..)) => Some(left_out(result, &task.id)),
             Some(result) => {
                 let there = self.load(result, parts.result.as_ref()).await?;
-                Some(there.unwrap_or_else(|_| left_out(result, id)))
+                Some(there.unwrap_or_else(|_| left_out(result, &task.id)))
             }
         };
         Ok(parts.full)
     }
 
-    async fn parts(&self, tenant: &TenantId, id: &TaskId) -> Result<Parts, ServiceError> {
-        let items = self.store().collect(&repo::task_partition(tenant, id), "").await?;
-        let at = |sort: &str| items.iter().find(|item| &*item.key.sort == sort);
-        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
-        let stored = decode::<Task>(at(repo::HEAD).ok_or_else(not_found)?)?;
-        let children = items
+    /// What stands beside a header, but for its history: of a task with many changes that is
+    /// much, and none of it is shown.
+    async fn parts(&self, stored: StoredTask) -> Result<Parts, ServiceError> {
+        let partition = repo::task_partition(&stored.value.tenant, &stored.value.id);
+        let beside = |body: Option<&Body>| matches!(body, Some(Body::Item(_)));
+        let places = [
+            (repo::PAYLOAD, beside(Some(&stored.value.payload))),
+            (repo::RESULT, beside(stored.value.result.as_ref())),
+        ];
+        let keys = places.iter().filter(|(_, is)| *is);
+        let keys: Vec<Key> = keys.map(|(sort, _)| Key::new(partition.clone(), *sort)).collect();
+        let bodies = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.store().get_many(&keys).await?,
+        };
+        let at = |sort: &str| bodies.iter().flatten().find(|item| &*item.key.sort == sort);
+        let (payload, result) = (at(repo::PAYLOAD).cloned(), at(repo::RESULT).cloned());
+        let children = self.store().collect(&partition, repo::CHILDREN).await?;
+        let children = children
             .iter()
-            .filter(|item| item.key.sort.starts_with(repo::CHILDREN))
             .map(|item| decode::<Child>(item).map(|child| child.value.child))
             .collect::<Result<_, _>>()?;
         let full = FullTask {
@@ -211,7 +224,6 @@ impl Core {
             result: None,
             children,
         };
-        let (payload, result) = (at(repo::PAYLOAD).cloned(), at(repo::RESULT).cloned());
         Ok(Parts { full, payload, result })
     }
 
@@ -273,6 +285,14 @@ struct Parts {
     full: FullTask,
     payload: Option<Item>,
     result: Option<Item>,
+}
+
+/// Bytes of a result in a list.
+pub(super) fn listed_bytes(result: Option<&Body>) -> usize {
+    match result {
+        None | Some(Body::Blob(..)) => 0,
+        Some(result) => result.bytes(),
+    }
 }
 
 fn left_out(body: &Body, id: &TaskId) -> Map<String, Value> {

@@ -2,10 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budgets::Budgets;
+use super::figures::Figures;
 use super::standing::Standings;
 use super::{Governance, ServiceError};
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
+use crate::ledger::LedgerReader;
+use crate::offload::Offload;
 use crate::ports::{
     Blobs, Clock, Commit, CommitError, Entropy, Item, PlainPlanner, Planner, Store, StoreError,
     Topic, Wake, Write,
@@ -37,6 +40,8 @@ pub struct Core {
     governance: Governance,
     standings: Standings,
     budgets: Budgets,
+    figures: Figures,
+    offload: Offload,
 }
 
 /// Why a command on a task was not carried out.
@@ -59,6 +64,8 @@ impl Core {
             governance: Governance::default(),
             standings: Standings::default(),
             budgets: Budgets::default(),
+            figures: Figures::default(),
+            offload: Offload::default(),
         }
     }
 
@@ -84,6 +91,10 @@ impl Core {
 
     pub(super) fn budgets(&self) -> &Budgets {
         &self.budgets
+    }
+
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     pub(crate) fn planner(&self) -> &dyn Planner {
@@ -112,6 +123,16 @@ impl Core {
 
     pub fn rules(&self) -> &Arc<Rules> {
         &self.rules
+    }
+
+    /// Where long work is done.
+    pub fn offload(&self) -> &Offload {
+        &self.offload
+    }
+
+    /// A tenant's ledger, read within the bound on long work.
+    pub fn ledger(&self, tenant: &TenantId) -> LedgerReader {
+        LedgerReader::new(self.ports.store.clone(), tenant.clone()).within(self.offload.clone())
     }
 
     pub fn epoch(&self) -> u64 {

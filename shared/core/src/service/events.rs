@@ -1,15 +1,22 @@
+//! Events: published by callers, listed, and followed from a place in the ledger on.
+
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::core::Core;
-use super::pages::newest_first;
+use super::cursor::Cursors;
+use super::cursor::cursors::{EVENTS, FOLLOWED};
+use super::pages::{LedgerList, newest_first};
+use super::walk::Walk;
+use super::weight::{self, PAGE_BYTES, Room};
 use super::{EventFilter, EventPage, NewEvent, ServiceError};
 use crate::domain::{
     Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
     Timestamp,
 };
-use crate::ledger::{Batch, LedgerReader};
+use crate::ledger::{Batch, Entry, LedgerReader};
 use crate::ports::{Expect, Topic, Write};
 use crate::redact;
 use crate::repo::{decode, encode};
@@ -18,14 +25,49 @@ use crate::repo::{decode, encode};
 const EVENT_PAYLOAD: usize = 100 * 1024;
 /// How long the item of a published event is kept; the ledger has it within seconds.
 const KEEP_PUBLISHED: Duration = Duration::from_secs(7 * 86_400);
-/// Ledger batches that one page looks at before it hands back a cursor.
-const LOOK_AT: u64 = 256;
+/// An id that says nothing of its time is looked for in so many of the newest batches.
+const RECENT: u64 = 256;
+/// An event is recorded after it happened; clocks of two machines may differ by this much.
+const SKEW: Duration = Duration::from_secs(5);
 
-/// A follower's place in a tenant's ledger: batch, and how many events of it were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A follower's place in a tenant's ledger: batch, and how many events of it were read; or how
+/// far the search for the event after which it begins has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerPlace {
     seq: u64,
     skip: usize,
+    search: Option<Search>,
+}
+
+/// The search for an event: from its own time on, then among the newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Search {
+    wanted: EventId,
+    among_newest: bool,
+}
+
+/// How much a follower is given at once.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    pub entries: usize,
+    /// Bytes of JSON, about; one entry that is larger is given all the same.
+    pub bytes: usize,
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self { entries: 100, bytes: PAGE_BYTES }
+    }
+}
+
+/// What a follower is given.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub events: Vec<Event>,
+    /// There is more to read at once: the call ended before the ledger did.
+    pub more: bool,
+    /// What the events weigh in JSON, about.
+    pub bytes: usize,
 }
 
 impl Core {
@@ -104,7 +146,7 @@ impl Core {
         })
     }
 
-    /// Newest first. The cursor is `<batch>.<place>`: what comes next is before it.
+    /// Newest first.
     pub async fn events(
         &self,
         tenant: &TenantId,
@@ -112,27 +154,41 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<EventPage, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
-        let of = |batch: &Batch| {
-            let events = events_of(batch).into_iter();
-            events.map(|event| Some(event).filter(|event| fits(event, filter))).collect()
-        };
-        let (events, next_cursor) = newest_first(&ledger, "/events", limit, cursor, of).await?;
-        Ok(EventPage { events, next_cursor })
+        let cursors = Cursors::new(EVENTS, tenant, "");
+        let page = newest_first(self, tenant, filter, &cursors, (limit, cursor)).await?;
+        Ok(EventPage { events: page.entries, next_cursor: page.next, bytes: page.bytes })
     }
 
     /// What came after an event, oldest first; waits for the first if there is none yet.
-    /// Without `after`: from now on.
+    /// Without `after`: from now on. The cursor goes on where a page ended, and is there only
+    /// where more can be read at once.
     pub async fn events_after(
         &self,
         tenant: &TenantId,
         filter: &EventFilter,
-        after: Option<&EventId>,
+        (after, cursor): (Option<&EventId>, Option<String>),
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Event>, ServiceError> {
-        let mut place = self.ledger_place(tenant, after).await?;
-        self.events_from(tenant, filter, &mut place, limit, wait).await
+    ) -> Result<EventPage, ServiceError> {
+        let mut place = self.open_place(tenant, after, cursor).await?;
+        let page = PageSize { entries: limit, ..PageSize::default() };
+        let found = self.events_from(tenant, filter, &mut place, page, wait).await?;
+        Ok(found.into_page(tenant, &place))
+    }
+
+    /// The place that a cursor names; without one that after an event, or from now on.
+    pub async fn open_place(
+        &self,
+        tenant: &TenantId,
+        after: Option<&EventId>,
+        cursor: Option<String>,
+    ) -> Result<LedgerPlace, ServiceError> {
+        let cursors = Cursors::new(FOLLOWED, tenant, "");
+        match cursor {
+            Some(cursor) => LedgerPlace::parse(cursors.open(&cursor)?, after)
+                .ok_or_else(|| cursors.refuse(&cursor, "names no place")),
+            None => self.ledger_place(tenant, after).await,
+        }
     }
 
     /// The same for a follower that keeps its place in the ledger, and moves it past what it
@@ -142,74 +198,215 @@ impl Core {
         tenant: &TenantId,
         filter: &EventFilter,
         place: &mut LedgerPlace,
-        limit: usize,
+        page: PageSize,
         wait: Duration,
-    ) -> Result<Vec<Event>, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+    ) -> Result<Followed, ServiceError> {
+        let ledger = self.ledger(tenant);
         let topic = Topic::Ledger(tenant.clone());
         let until = self.clock().monotonic() + wait;
         let mut mark = self.wake().mark(&topic);
-        let mut events = Vec::new();
         loop {
-            while let Some(batch) = ledger.batch(place.seq).await? {
-                for event in events_of(&batch).into_iter().skip(place.skip) {
-                    if events.len() == limit {
-                        return Ok(events);
-                    }
-                    place.skip += 1;
-                    events.extend(Some(event).filter(|event| fits(event, filter)));
-                }
-                *place = LedgerPlace { seq: place.seq + 1, skip: 0 };
+            let mut walk = Walk::new(&**self.clock());
+            if !find(&ledger, place, &mut walk).await? {
+                return Ok(Followed { events: Vec::new(), more: true, bytes: 0 });
             }
+            let followed = read_on(&ledger, filter, place, page, &mut walk).await?;
             let left = until.saturating_sub(self.clock().monotonic());
-            if !events.is_empty() || left.is_zero() {
-                return Ok(events);
+            if !followed.events.is_empty() || followed.more || left.is_zero() {
+                return Ok(followed);
             }
             self.wake().wait(&topic, mark, left).await;
             mark = self.wake().mark(&topic);
         }
     }
 
-    /// Where reading goes on after an event; without one, from now on.
+    /// Where reading goes on after an event; without one, from now on. The event itself is
+    /// looked for by whoever reads on.
     pub async fn ledger_place(
         &self,
         tenant: &TenantId,
         after: Option<&EventId>,
     ) -> Result<LedgerPlace, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let ledger = self.ledger(tenant);
         let Some(after) = after else {
-            return Ok(LedgerPlace { seq: ledger.listed_head().await? + 1, skip: 0 });
+            let seq = ledger.listed_head().await? + 1;
+            return Ok(LedgerPlace { seq, skip: 0, search: None });
         };
-        // An event is recorded after it happened, so batches before its time can't hold it.
-        // Clocks of two machines may differ by a few seconds.
+        let search = |among_newest| Some(Search { wanted: after.clone(), among_newest });
+        // Batches before its time can't hold it.
         if let Some(at) = after.millis()
-            && let Some(first) = ledger.first_since(at.minus(Duration::from_secs(5))).await?
-            && let Some(place) = find_from(&ledger, first, after).await?
+            && let Some(seq) = ledger.first_since(at.minus(SKEW)).await?
         {
-            return Ok(place);
+            return Ok(LedgerPlace { seq, skip: 0, search: search(false) });
         }
-        // An id that a peer gave says nothing of when it was recorded, even where it reads as
-        // if it did.
-        let recent = ledger.listed_head().await?.saturating_sub(LOOK_AT).max(1);
-        let place = find_from(&ledger, recent, after).await?;
-        place.ok_or_else(|| ServiceError::NotFound { what: "event", id: after.to_string() })
+        let seq = newest(&ledger).await?;
+        Ok(LedgerPlace { seq, skip: 0, search: search(true) })
+    }
+
+    /// Looks for the event that a place begins after, as far as one call may. True once the
+    /// place is found.
+    pub async fn find_place(
+        &self,
+        tenant: &TenantId,
+        place: &mut LedgerPlace,
+    ) -> Result<bool, ServiceError> {
+        find(&self.ledger(tenant), place, &mut Walk::new(&**self.clock())).await
     }
 }
 
-/// The batch and the place after an event, looked for from a batch on.
-async fn find_from(
+/// The first of the newest batches.
+async fn newest(ledger: &LedgerReader) -> Result<u64, ServiceError> {
+    Ok(ledger.listed_head().await?.saturating_sub(RECENT).max(1))
+}
+
+/// Goes on with a place's search. True once there is none any more.
+async fn find(
     ledger: &LedgerReader,
-    mut seq: u64,
-    wanted: &EventId,
-) -> Result<Option<LedgerPlace>, ServiceError> {
-    while let Some(batch) = ledger.batch(seq).await? {
-        let place = events_of(&batch).iter().position(|event| event.event_id == *wanted);
-        if let Some(place) = place {
-            return Ok(Some(LedgerPlace { seq, skip: place + 1 }));
+    place: &mut LedgerPlace,
+    walk: &mut Walk<'_>,
+) -> Result<bool, ServiceError> {
+    while let Some(search) = &place.search {
+        if walk.is_over() {
+            return Ok(false);
         }
-        seq += 1;
+        if let Some((batch, bytes)) = ledger.weighed(place.seq).await? {
+            walk.read(bytes);
+            match place_in(&batch, &search.wanted) {
+                Some(at) => *place = LedgerPlace { skip: at + 1, search: None, ..*place },
+                None => place.seq += 1,
+            }
+        } else if search.among_newest {
+            let id = search.wanted.to_string();
+            return Err(ServiceError::NotFound { what: "event", id });
+        } else {
+            // An id that a peer gave says nothing of when it was recorded, even where it reads
+            // as if it did.
+            let search = Search { among_newest: true, ..search.clone() };
+            *place = LedgerPlace { seq: newest(ledger).await?, skip: 0, search: Some(search) };
+        }
     }
-    Ok(None)
+    Ok(true)
+}
+
+/// The place of an event among those of a batch.
+fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
+    let mut before = 0;
+    for entry in &batch.entries {
+        if let Some(place) = entry.place_of(wanted) {
+            return Some(before + place);
+        }
+        before += entry.event_count();
+    }
+    None
+}
+
+/// Reads from a place on, to the ledger's end or as far as one page and one walk go.
+async fn read_on(
+    ledger: &LedgerReader,
+    filter: &EventFilter,
+    place: &mut LedgerPlace,
+    page: PageSize,
+    walk: &mut Walk<'_>,
+) -> Result<Followed, ServiceError> {
+    let (mut events, mut room) = (Vec::new(), Room::of(page.bytes));
+    loop {
+        if walk.is_over() {
+            return Ok(Followed { events, more: true, bytes: room.taken() });
+        }
+        let Some((batch, bytes)) = ledger.weighed(place.seq).await? else {
+            return Ok(Followed { events, more: false, bytes: room.taken() });
+        };
+        walk.read(bytes);
+        let mut at = 0;
+        for entry in &batch.entries {
+            let count = entry.event_count();
+            if at + count <= place.skip {
+                at += count;
+                continue;
+            }
+            for event in filter.of(entry) {
+                at += 1;
+                if at <= place.skip {
+                    continue;
+                }
+                if let Some(event) = event {
+                    if !room.takes(weight::event(&event)) {
+                        return Ok(Followed { events, more: true, bytes: room.taken() });
+                    }
+                    events.push(event);
+                }
+                place.skip = at;
+                if events.len() == page.entries {
+                    return Ok(Followed { events, more: true, bytes: room.taken() });
+                }
+            }
+        }
+        *place = LedgerPlace { seq: place.seq + 1, skip: 0, search: None };
+    }
+}
+
+impl Followed {
+    /// A page for a caller, with a cursor of the place that was reached.
+    pub fn into_page(self, tenant: &TenantId, place: &LedgerPlace) -> EventPage {
+        let cursors = Cursors::new(FOLLOWED, tenant, "");
+        let next_cursor = self.more.then(|| cursors.seal(&place.to_string()));
+        EventPage { events: self.events, next_cursor, bytes: self.bytes }
+    }
+}
+
+impl LedgerPlace {
+    /// Reads what its text says. A search needs the event that is looked for.
+    fn parse(text: &str, after: Option<&EventId>) -> Option<Self> {
+        let among_newest = match text.as_bytes().first()? {
+            b's' => false,
+            b'n' => true,
+            _ => {
+                let (seq, skip) = text.split_once('.')?;
+                let (seq, skip) = (seq.parse().ok()?, skip.parse().ok()?);
+                return Some(Self { seq, skip, search: None });
+            }
+        };
+        let search = Search { wanted: after?.clone(), among_newest };
+        Some(Self { seq: text[1..].parse().ok()?, skip: 0, search: Some(search) })
+    }
+}
+
+impl fmt::Display for LedgerPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seq, skip, search } = self;
+        match search {
+            None => write!(f, "{seq}.{skip}"),
+            Some(Search { among_newest: false, .. }) => write!(f, "s{seq}"),
+            Some(Search { among_newest: true, .. }) => write!(f, "n{seq}"),
+        }
+    }
+}
+
+impl LedgerList for EventFilter {
+    type Item = Event;
+
+    fn count(&self, entry: &Entry) -> usize {
+        entry.event_count()
+    }
+
+    fn of(&self, entry: &Entry) -> Vec<Option<Event>> {
+        entry.events_if(|event_type, task| self.fits(event_type, task))
+    }
+
+    fn weight(event: &Event) -> usize {
+        weight::event(event)
+    }
+}
+
+impl EventFilter {
+    /// Whether it wants events of this type and about this task.
+    fn fits(&self, event_type: &EventType, task: Option<&TaskId>) -> bool {
+        let of_type = self.event_type.as_deref().is_none_or(|wanted| {
+            let found = event_type.as_str();
+            found == wanted || (wanted.ends_with('.') && found.starts_with(wanted))
+        });
+        of_type && self.task_id.as_ref().is_none_or(|id| Some(id) == task)
+    }
 }
 
 /// An id can't be cleaned, as it would then be another's: one that looks like a secret is
@@ -225,16 +422,4 @@ fn refuse_secrets(new: &NewEvent) -> Result<(), ServiceError> {
         Some((field, _)) => Err(ServiceError::secret(field)),
         None => Ok(()),
     }
-}
-
-fn events_of(batch: &Batch) -> Vec<Event> {
-    batch.entries.iter().flat_map(crate::ledger::Entry::events).collect()
-}
-
-fn fits(event: &Event, filter: &EventFilter) -> bool {
-    let type_fits = filter.event_type.as_deref().is_none_or(|wanted| {
-        let found = event.event_type.as_str();
-        found == wanted || (wanted.ends_with('.') && found.starts_with(wanted))
-    });
-    type_fits && filter.task_id.as_ref().is_none_or(|id| Some(id) == event.task_id.as_ref())
 }

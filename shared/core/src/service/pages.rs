@@ -1,50 +1,79 @@
-//! Lists that are read off the ledger, newest first. A cursor is `<batch>.<place>`: what comes
-//! next is before it.
+//! Lists that are read off the ledger, newest first.
 
 use super::ServiceError;
-use crate::ledger::{Batch, LedgerReader};
+use super::core::Core;
+use super::cursor::Cursors;
+use super::walk::Walk;
+use super::weight::Room;
+use crate::domain::TenantId;
+use crate::ledger::Entry;
 
-/// How many batches one page looks through before it hands back a cursor.
-const LOOK_AT: u64 = 256;
+/// What a list makes of the ledger's lines.
+pub(super) trait LedgerList {
+    type Item;
 
-/// A page of what `of` finds in the batches. It gives a place to everything of a batch that
-/// the list could hold, in its order, and nothing at the places of what is not wanted.
-pub(super) async fn newest_first<T>(
-    ledger: &LedgerReader,
-    list: &str,
-    limit: usize,
-    cursor: Option<String>,
-    of: impl Fn(&Batch) -> Vec<Option<T>>,
-) -> Result<(Vec<T>, Option<String>), ServiceError> {
+    /// How many things of a line the list could hold.
+    fn count(&self, entry: &Entry) -> usize;
+
+    /// Those things in their order, with nothing at the places of what is not wanted.
+    fn of(&self, entry: &Entry) -> Vec<Option<Self::Item>>;
+
+    /// Bytes of one in a page.
+    fn weight(item: &Self::Item) -> usize;
+}
+
+/// A page of a list, with what it weighs.
+pub(super) struct LedgerPage<T> {
+    pub entries: Vec<T>,
+    pub next: Option<String>,
+    pub bytes: usize,
+}
+
+/// A page of a list. It ends at its limit, at its bytes, or where one call has walked far
+/// enough: then it may be empty, and its cursor goes on.
+pub(super) async fn newest_first<L: LedgerList>(
+    core: &Core,
+    tenant: &TenantId,
+    list: &L,
+    cursors: &Cursors,
+    (limit, cursor): (usize, Option<String>),
+) -> Result<LedgerPage<L::Item>, ServiceError> {
+    let ledger = core.ledger(tenant);
     let (mut seq, mut before) = match cursor {
         None => (ledger.listed_head().await?, usize::MAX),
-        Some(cursor) => parse_cursor(&cursor, list)?,
+        Some(cursor) => cursors.open_batch(&cursor)?,
     };
-    let lowest = seq.saturating_sub(LOOK_AT);
-    let mut found = Vec::new();
-    while seq > lowest {
-        let Some(batch) = ledger.batch(seq).await? else { break };
-        for (place, one) in of(&batch).into_iter().enumerate().rev() {
-            let Some(one) = one.filter(|_| place < before) else { continue };
-            found.push(one);
-            if found.len() == limit {
-                let next = (seq > 1 || place > 0).then(|| format!("{seq}.{place}"));
-                return Ok((found, next));
+    let (mut walk, mut room) = (Walk::new(&**core.clock()), Room::of_page());
+    let mut entries = Vec::new();
+    let page = |entries, room: &Room, next| LedgerPage { entries, next, bytes: room.taken() };
+    while seq > 0 {
+        if walk.is_over() {
+            return Ok(page(entries, &room, Some(cursors.seal_batch(seq, usize::MAX))));
+        }
+        let Some((batch, bytes)) = ledger.weighed(seq).await? else { break };
+        walk.read(bytes);
+        let mut place: usize = batch.entries.iter().map(|entry| list.count(entry)).sum();
+        for entry in batch.entries.iter().rev() {
+            let count = list.count(entry);
+            if place.saturating_sub(count) >= before {
+                place = place.saturating_sub(count);
+                continue;
+            }
+            for one in list.of(entry).into_iter().rev() {
+                place = place.saturating_sub(1);
+                let Some(one) = one.filter(|_| place < before) else { continue };
+                if !room.takes(L::weight(&one)) {
+                    return Ok(page(entries, &room, Some(cursors.seal_batch(seq, place + 1))));
+                }
+                entries.push(one);
+                if entries.len() == limit {
+                    let more = seq > 1 || place > 0;
+                    return Ok(page(entries, &room, more.then(|| cursors.seal_batch(seq, place))));
+                }
             }
         }
         before = usize::MAX;
         seq -= 1;
     }
-    let next = (seq > 0 && seq == lowest).then(|| format!("{seq}.{}", usize::MAX));
-    Ok((found, next))
-}
-
-pub(super) fn parse_cursor(cursor: &str, list: &str) -> Result<(u64, usize), ServiceError> {
-    let parsed = cursor
-        .split_once('.')
-        .and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
-    parsed.ok_or_else(|| ServiceError::Invalid {
-        field: "cursor",
-        message: format!("'{cursor}' is no cursor of {list}; leave it out to start anew"),
-    })
+    Ok(page(entries, &room, None))
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use futures_util::lock::Mutex;
 
 use super::core::Core;
-use super::pages::newest_first;
-use super::{ReputationLine, ReputationPage, ServiceError};
+use super::cursor::Cursors;
+use super::cursor::cursors::REPUTATION;
+use super::pages::{LedgerList, newest_first};
+use super::{ReputationLine, ReputationPage, ServiceError, weight};
 use crate::domain::{Agent, TenantId};
 use crate::govern::{Earned, ReputationFold, Standing};
-use crate::ledger::{Batch, Entry, LedgerReader};
+use crate::ledger::{Entry, TaskEntry};
 use crate::repo::{self, Fold, Versioned, decode};
 
 /// Name of the fold that keeps scores and levels.
@@ -71,7 +73,7 @@ impl Core {
         &self,
         tenant: &TenantId,
     ) -> Result<ReputationFold, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let ledger = self.ledger(tenant);
         let mut fold = ReputationFold::default();
         for seq in 1.. {
             let Some(batch) = ledger.batch(seq).await? else { break };
@@ -88,7 +90,7 @@ impl Core {
         if followed.looked.is_none() {
             self.start_from_kept(tenant, followed).await?;
         }
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let ledger = self.ledger(tenant);
         let began = followed.seq;
         let mut asked = false;
         while let Some(batch) = ledger.batch(followed.seq + 1).await? {
@@ -122,8 +124,7 @@ impl Core {
         Ok(())
     }
 
-    /// What an agent earned, newest first. The cursor is `<batch>.<place>`: what comes next is
-    /// before it.
+    /// What an agent earned, newest first.
     pub async fn reputation_events(
         &self,
         tenant: &TenantId,
@@ -131,32 +132,45 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<ReputationPage, ServiceError> {
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
-        let of = |batch: &Batch| lines_of(batch, agent).into_iter().map(Some).collect();
-        let (events, next_cursor) =
-            newest_first(&ledger, "these events", limit, cursor, of).await?;
-        Ok(ReputationPage { events, next_cursor })
+        let cursors = Cursors::new(REPUTATION, tenant, agent.as_str());
+        let page = newest_first(self, tenant, &EarnedBy(agent), &cursors, (limit, cursor)).await?;
+        Ok(ReputationPage { events: page.entries, next_cursor: page.next })
     }
 }
 
-fn lines_of(batch: &Batch, agent: Agent) -> Vec<ReputationLine> {
-    let mut lines = Vec::new();
-    for entry in &batch.entries {
-        let Entry::Task(entry) = entry else { continue };
-        let Some(outcome) = entry.change.outcome.as_ref().filter(|_| entry.agent == agent) else {
-            continue;
-        };
-        for Earned(event, delta) in &outcome.reputation {
-            lines.push(ReputationLine {
-                agent,
-                event: *event,
-                delta: *delta,
-                reason: entry.change.note.clone(),
-                trace_id: entry.trace_id.clone(),
-                task: entry.task.clone(),
-                at: entry.change.at,
-            });
-        }
+struct EarnedBy(Agent);
+
+impl EarnedBy {
+    /// What an entry earned the agent, in its order.
+    fn earned<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [Earned])> {
+        let Entry::Task(entry) = entry else { return None };
+        let outcome = entry.change.outcome.as_ref().filter(|_| entry.agent == self.0)?;
+        Some((entry, &outcome.reputation))
     }
-    lines
+}
+
+impl LedgerList for EarnedBy {
+    type Item = ReputationLine;
+
+    fn count(&self, entry: &Entry) -> usize {
+        self.earned(entry).map_or(0, |(_, earned)| earned.len())
+    }
+
+    fn of(&self, entry: &Entry) -> Vec<Option<ReputationLine>> {
+        let Some((entry, earned)) = self.earned(entry) else { return Vec::new() };
+        let line = |Earned(event, delta): &Earned| ReputationLine {
+            agent: self.0,
+            event: *event,
+            delta: *delta,
+            reason: entry.change.note.clone(),
+            trace_id: entry.trace_id.clone(),
+            task: entry.task.clone(),
+            at: entry.change.at,
+        };
+        earned.iter().map(|earned| Some(line(earned))).collect()
+    }
+
+    fn weight(line: &ReputationLine) -> usize {
+        weight::reputation_line(line)
+    }
 }

@@ -1,24 +1,35 @@
+//! What is asked of tasks: lists, and what callers and people do to them.
+
+use std::iter::Peekable;
+
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
+use super::bodies::listed_bytes;
 use super::core::{CommandError, Core};
+use super::cursor::cursors::TASKS;
+use super::store_list::StoreList;
+use super::walk::Walk;
+use super::weight::Room;
 use super::{FullTask, Identity, NewTask, Placed, Runner, ServiceError, StatusChange};
 use super::{TaskFilter, Verdict};
 use crate::decide::{
     ApprovalCommand, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
 };
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
-use crate::ports::{Expect, ListRange, Page, Query, WhichList, Write};
+use crate::offload::SMALL;
+use crate::ports::{Expect, Item, ListCursor, ListRange, Page, WhichList, Write};
 use crate::redact;
 use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
-/// How many tasks a filtered list looks at for one page before it hands back a cursor.
-const LOOK_AT: usize = 2_000;
+/// Tasks of a list whose bodies are loaded at once.
+const GROUP: usize = 16;
 /// How often a call is judged again because the task changed meanwhile.
 const LOOKS: u32 = 4;
 
 impl Core {
-    /// Newest first.
+    /// Newest first. A page ends at its limit, at its bytes, or where one call has looked far
+    /// enough: then it may be empty, and its cursor goes on.
     pub async fn tasks(
         &self,
         tenant: &TenantId,
@@ -26,37 +37,48 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Page<FullTask>, ServiceError> {
-        let (list, partition) = self.best_list(tenant, filter);
-        let mut found: Vec<TaskId> = Vec::new();
-        let mut next = cursor;
-        let mut looked = 0;
         let from = filter.created_from.map(|at| at.sortable().into());
+        let range = ListRange { from, to: None };
+        let (limit, list) = (limit.max(1), self.best_list(tenant, filter));
+        let list = StoreList::new(TASKS, tenant, list, range);
+        let mut last = list.open(cursor)?;
+        let mut page = TaskPage { limit, room: Room::of_page(), entries: Vec::new() };
+        let mut walk = Walk::of_items(&**self.clock());
         loop {
-            // Never more keys than places left, so that the cursor stands right after the
-            // last task handed out.
-            let query = Query {
-                list,
-                partition: partition.clone(),
-                range: ListRange { from: from.clone(), to: None },
-                descending: true,
-                limit: limit - found.len(),
-                cursor: next,
-            };
-            let page = self.store().query(query).await?;
-            looked += page.entries.len();
-            next = page.next;
-            for item in self.store().get_many(&page.entries).await?.into_iter().flatten() {
-                let stored = decode::<Task>(&item)?;
-                if fits(&stored.value, filter) {
-                    found.push(stored.value.id);
+            let chunk = list.chunk(self, last.as_ref()).await?;
+            walk.read_many(chunk.items.len(), chunk.bytes);
+            let filter = filter.clone();
+            let much = chunk.bytes > SMALL;
+            let wanted =
+                self.offload().run_if(much, move |_| decoded(chunk.items, &filter)).await?;
+            let mut wanted = wanted.into_iter().peekable();
+            while wanted.peek().is_some() {
+                for (task, place) in self.load_listed(page.next_group(&mut wanted)).await? {
+                    if !page.takes(task) {
+                        return Ok(page.ended(last.map(|last| list.seal(&last))));
+                    }
+                    last = Some(place);
+                    if page.entries.len() == limit {
+                        let more = wanted.peek().is_some() || chunk.next.is_some();
+                        return Ok(page.ended(last.filter(|_| more).map(|last| list.seal(&last))));
+                    }
                 }
             }
-            if next.is_none() || found.len() >= limit || looked >= LOOK_AT {
-                break;
+            let Some(next) = chunk.next else { return Ok(page.ended(None)) };
+            if walk.is_over() {
+                return Ok(page.ended(Some(list.seal(&next))));
             }
+            last = Some(next);
         }
-        let tasks = try_join_all(found.iter().map(|id| self.listed_task(tenant, id))).await?;
-        Ok(Page { entries: tasks, next })
+    }
+
+    /// Headers with what stands beside them.
+    async fn load_listed(
+        &self,
+        group: Vec<(StoredTask, ListCursor)>,
+    ) -> Result<Vec<(FullTask, ListCursor)>, ServiceError> {
+        let load = async |(stored, place)| Ok((self.listed_task(stored).await?, place));
+        try_join_all(group.into_iter().map(load)).await
     }
 
     /// The list that holds the fewest tasks besides the wanted ones.
@@ -279,6 +301,62 @@ fn outside_owner(caller: &Caller) -> String {
 
 fn not_found(id: &TaskId) -> ServiceError {
     ServiceError::NotFound { what: "task", id: id.to_string() }
+}
+
+/// A page in the making.
+struct TaskPage {
+    limit: usize,
+    room: Room,
+    entries: Vec<FullTask>,
+}
+
+impl TaskPage {
+    /// The next few whose bodies fit together, by what their headers say; one at least.
+    fn next_group(
+        &self,
+        wanted: &mut Peekable<impl Iterator<Item = (StoredTask, ListCursor)>>,
+    ) -> Vec<(StoredTask, ListCursor)> {
+        let most = GROUP.min(self.limit - self.entries.len());
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < most
+            && let Some((stored, _)) = wanted.peek()
+        {
+            bytes += stored.value.payload.bytes() + listed_bytes(stored.value.result.as_ref());
+            if !group.is_empty() && bytes > self.room.left() {
+                break;
+            }
+            group.extend(wanted.next());
+        }
+        group
+    }
+
+    /// False where there is no room for it.
+    fn takes(&mut self, task: FullTask) -> bool {
+        let fits = self.room.takes(task.weight());
+        if fits {
+            self.entries.push(task);
+        }
+        fits
+    }
+
+    fn ended(self, next: Option<String>) -> Page<FullTask> {
+        Page { entries: self.entries, next }
+    }
+}
+
+/// The wanted ones of a chunk, each with the place behind it.
+fn decoded(
+    items: Vec<Option<(Item, ListCursor)>>,
+    filter: &TaskFilter,
+) -> Result<Vec<(StoredTask, ListCursor)>, ServiceError> {
+    let mut wanted = Vec::new();
+    for (item, place) in items.into_iter().flatten() {
+        let stored: StoredTask = decode(&item)?;
+        if fits(&stored.value, filter) {
+            wanted.push((stored, place));
+        }
+    }
+    Ok(wanted)
 }
 
 fn fits(task: &Task, filter: &TaskFilter) -> bool {

@@ -1,47 +1,144 @@
+//! What happened to a task, read off its own items.
+
+use std::fmt;
+
 use super::core::Core;
-use super::{ServiceError, TimelineEntry, TimelineKind};
-use crate::domain::{LogEntry, Note, Task, TaskId, TenantId, What};
+use super::cursor::Cursors;
+use super::cursor::cursors::TIMELINE;
+use super::weight::{self, Room};
+use super::{ServiceError, TimelineEntry, TimelineKind, TimelinePage};
+use crate::domain::{LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp, What};
 use crate::ports::Item;
 use crate::repo::{self, Overflow, Step, decode};
 
+/// Entries of one page.
+const MAX_ENTRIES: usize = 1_000;
+/// Versions whose log is read at once: the items that left a header are named by ten digits of
+/// the last version in them, so that a prefix of eight names a hundred.
+const BLOCK: u64 = 100;
+
 impl Core {
-    /// Everything that is known of a task's way, in order.
+    /// Everything that is known of a task's way, in order. Of a task with many changes that is
+    /// much: who answers a caller takes it page by page.
     pub async fn timeline(
         &self,
         tenant: &TenantId,
         id: &TaskId,
     ) -> Result<Vec<TimelineEntry>, ServiceError> {
-        let items = self.store().collect(&repo::task_partition(tenant, id), "").await?;
-        let head = items.iter().find(|item| &*item.key.sort == repo::HEAD);
-        let Some(head) = head else {
-            return Err(ServiceError::NotFound { what: "task", id: id.to_string() });
+        let (mut entries, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.timeline_page(tenant, id, cursor).await?;
+            entries.extend(page.entries);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// A page of it, oldest first.
+    pub async fn timeline_page(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        cursor: Option<String>,
+    ) -> Result<TimelinePage, ServiceError> {
+        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
+        let task = self.stored_task(tenant, id).await?.ok_or_else(not_found)?.value;
+        let cursors = Cursors::new(TIMELINE, tenant, id.as_str());
+        let from = match cursor {
+            None => Place { version: 0, reached: task.created_at },
+            Some(cursor) => Place::parse(cursors.open(&cursor)?)
+                .ok_or_else(|| cursors.refuse(&cursor, "names no place"))?,
         };
-        let task = decode::<Task>(head)?.value;
-        let mut entries = Vec::new();
-        // Changes stand in the order of their versions, also where the clock was set back.
-        let mut reached = task.created_at;
-        for change in older_log(&items)?.iter().chain(&task.log) {
-            reached = reached.max(change.at);
-            entries.push((reached, of_change(change)));
-            entries.extend(change.events.iter().map(|event| {
-                let entry = TimelineEntry {
-                    kind: TimelineKind::Event,
-                    what: event.event_type.to_string(),
-                    text: String::new(),
-                    duration_ms: None,
-                    ..of_change(change)
-                };
-                (reached, entry)
-            }));
+        let (changes, next) = self.changes_of(&task, from).await?;
+        // What is no change stands behind the last change before it.
+        let begins = changes.first().map_or(from.reached, |(reached, _)| *reached);
+        let until = next.map(|next| next.reached);
+        let in_page = |at: Timestamp| {
+            (from.version == 0 || at >= begins) && until.is_none_or(|until| at < until)
+        };
+        let mut entries: Vec<(Timestamp, TimelineEntry)> = Vec::new();
+        for (reached, change) in changes {
+            entries.push((reached, of_change(&change)));
+            entries.extend(change.events.iter().map(|event| (reached, of_event(&change, event))));
         }
-        for item in items.iter().filter(|item| item.key.sort.starts_with(repo::STEPS)) {
-            let step = decode::<Step>(item)?.value;
-            entries.extend(of_step(&step).into_iter().map(|entry| (entry.at, entry)));
+        let partition = repo::task_partition(tenant, id);
+        for item in self.store().collect(&partition, repo::STEPS).await? {
+            let step = of_step(&decode::<Step>(&item)?.value).into_iter();
+            entries.extend(step.filter(|entry| in_page(entry.at)).map(|entry| (entry.at, entry)));
         }
-        entries.extend(task.notes.iter().map(|note| (note.at, of_note(note))));
+        let notes = task.notes.iter().filter(|note| in_page(note.at));
+        entries.extend(notes.map(|note| (note.at, of_note(note))));
         // Stable: a change before the events it gave.
         entries.sort_by_key(|(at, _)| *at);
-        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+        let entries: Vec<TimelineEntry> = entries.into_iter().map(|(_, entry)| entry).collect();
+        let bytes = entries.iter().map(weight::timeline_entry).sum();
+        let next_cursor = next.map(|next| cursors.seal(&next.to_string()));
+        Ok(TimelinePage { entries, next_cursor, bytes })
+    }
+
+    /// A page of changes with the time that was reached by each, and the place of the next.
+    /// Changes stand in the order of their versions, also where the clock was set back.
+    async fn changes_of(
+        &self,
+        task: &Task,
+        from: Place,
+    ) -> Result<(Vec<(Timestamp, LogEntry)>, Option<Place>), ServiceError> {
+        let (mut page, mut room) = (Vec::new(), Room::of_page());
+        let (mut reached, mut entries) = (from.reached, 0);
+        let in_header = task.log.first().map_or(u64::MAX, |change| change.version);
+        let partition = repo::task_partition(&task.tenant, &task.id);
+        let mut version = from.version;
+        let mut log = task.log.clone();
+        loop {
+            let changes = if version < in_header {
+                let block = format!("{}{:08}", repo::LOGS, version / BLOCK);
+                version = (version / BLOCK + 1) * BLOCK;
+                let items = self.store().collect(&partition, &block).await?;
+                // What left the header since it was read still stands in what was read.
+                older_log(&items)?.into_iter().filter(|c| c.version < in_header).collect()
+            } else {
+                version = u64::MAX;
+                std::mem::take(&mut log)
+            };
+            for change in changes.into_iter().filter(|change| change.version >= from.version) {
+                reached = reached.max(change.at);
+                let count = 1 + change.events.len();
+                let bytes = weight::timeline_entry(&of_change(&change)) * count;
+                let full = !page.is_empty() && entries + count > MAX_ENTRIES;
+                if full || !room.takes(bytes) {
+                    return Ok((page, Some(Place { version: change.version, reached })));
+                }
+                entries += count;
+                page.push((reached, change));
+            }
+            if version == u64::MAX {
+                return Ok((page, None));
+            }
+        }
+    }
+}
+
+/// Where a page of a task's changes begins.
+#[derive(Clone, Copy)]
+struct Place {
+    version: u64,
+    /// The time that was reached by then.
+    reached: Timestamp,
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        let (version, reached) = text.split_once('.')?;
+        let reached = Timestamp::from_millis(reached.parse().ok()?);
+        Some(Self { version: version.parse().ok()?, reached })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.version, self.reached.millis())
     }
 }
 
@@ -74,6 +171,16 @@ fn of_change(change: &LogEntry) -> TimelineEntry {
         version: Some(change.version),
         status: Some(change.status),
         duration_ms: None,
+    }
+}
+
+fn of_event(change: &LogEntry, event: &LoggedEvent) -> TimelineEntry {
+    TimelineEntry {
+        kind: TimelineKind::Event,
+        what: event.event_type.to_string(),
+        text: String::new(),
+        duration_ms: None,
+        ..of_change(change)
     }
 }
 

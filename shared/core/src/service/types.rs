@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::weight;
 use crate::domain::{
     Agent, Approval, Event, IdError, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp,
     UnknownName,
@@ -56,6 +57,13 @@ pub struct FullTask {
     pub children: Vec<TaskId>,
 }
 
+impl FullTask {
+    /// What it weighs in JSON, about.
+    pub fn weight(&self) -> usize {
+        weight::task(self)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Created {
     pub task: FullTask,
@@ -89,6 +97,14 @@ pub struct TimelineEntry {
     pub status: Option<Status>,
     /// Milliseconds it took, where that was measured.
     pub duration_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TimelinePage {
+    pub entries: Vec<TimelineEntry>,
+    pub next_cursor: Option<String>,
+    /// What the entries weigh in JSON, about.
+    pub bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +152,8 @@ pub struct EventFilter {
 pub struct EventPage {
     pub events: Vec<Event>,
     pub next_cursor: Option<String>,
+    /// What the events weigh in JSON, about.
+    pub bytes: usize,
 }
 
 /// Which entries of the audit are asked for.
@@ -174,6 +192,8 @@ pub struct AuditPage {
     pub recorded_until: Option<Timestamp>,
     /// The newest batch; 0 where there is none.
     pub batch: u64,
+    /// What the entries weigh in JSON, about.
+    pub bytes: usize,
 }
 
 /// Batches as they stand, each with its number.
@@ -183,6 +203,8 @@ pub struct AuditBatches {
     /// The newest that the list of batches or the statistics know of.
     pub seen: u64,
     pub next: Option<u64>,
+    /// Bytes of their lines.
+    pub bytes: usize,
 }
 
 /// An event as a caller publishes it.
@@ -215,8 +237,10 @@ pub struct QueueStats {
 pub struct Stats {
     pub queue: QueueStats,
     pub rows: Vec<StatsRow>,
-    /// Up to which change the figures go.
+    /// The newest change that is in the figures.
     pub as_of: Option<Timestamp>,
+    /// When they were read.
+    pub read_at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,9 +53,10 @@ async fn paging_back_and_following_see_the_same_events_though_batches_come_in() 
     loop {
         let page = world
             .core
-            .events_after(&tenant(), &filter, Some(&after), 4, Duration::ZERO)
+            .events_after(&tenant(), &filter, (Some(&after), None), 4, Duration::ZERO)
             .await
-            .unwrap();
+            .unwrap()
+            .events;
         let Some(last) = page.last() else { break };
         after = last.event_id.clone();
         followed.extend(page);
@@ -100,7 +101,7 @@ async fn a_follower_that_waits_is_woken_by_the_next_batch() {
         let world = world.clone();
         async move {
             let (filter, wait) = (EventFilter::default(), Duration::from_secs(20));
-            world.core.events_after(&tenant(), &filter, None, 10, wait).await
+            world.core.events_after(&tenant(), &filter, (None, None), 10, wait).await
         }
     });
     for _ in 0..10 {
@@ -108,7 +109,7 @@ async fn a_follower_that_waits_is_woken_by_the_next_batch() {
     }
     assert!(!follower.is_finished(), "there is nothing new yet");
     append(&world).await;
-    let events = follower.await.unwrap().unwrap();
+    let events = follower.await.unwrap().unwrap().events;
     let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
     assert_eq!(types, ["task.created", "task.started", "task.completed"]);
 }

@@ -1,5 +1,6 @@
 mod approvals;
 mod bodies;
+mod bounds;
 mod budget;
 mod degraded;
 mod events;

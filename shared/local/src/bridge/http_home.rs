@@ -88,20 +88,38 @@ impl HttpHome {
         most: usize,
         wait: Duration,
     ) -> Result<Vec<EventView>, HomeError> {
-        let call = Call::get(&["events"])
-            .query("after", after)
-            .query("limit", most.clamp(1, PAGE))
-            .held(wait.min(LONGEST_WAIT).as_secs());
-        let list: EventList = self.ask(call).await?;
-        Ok(list.events)
+        let mut cursor = None::<String>;
+        loop {
+            let call = Call::get(&["events"])
+                .query("after", after)
+                .query("limit", most.clamp(1, PAGE))
+                .filter("cursor", cursor.as_deref())
+                .held(wait.min(LONGEST_WAIT).as_secs());
+            let list: EventList = self.ask(call).await?;
+            // An empty page with a cursor has looked at a part only.
+            let on = list.next_cursor.filter(|_| list.events.is_empty());
+            if on.is_none() || on == cursor {
+                return Ok(list.events);
+            }
+            cursor = on;
+        }
     }
 
     /// Oldest first.
     async fn newest_events(&self, most: usize) -> Result<Vec<EventView>, HomeError> {
-        let call = Call::get(&["events"]).query("limit", most.clamp(1, PAGE));
-        let mut list: EventList = self.ask(call).await?;
-        list.events.reverse();
-        Ok(list.events)
+        let mut cursor = None::<String>;
+        loop {
+            let call = Call::get(&["events"])
+                .query("limit", most.clamp(1, PAGE))
+                .filter("cursor", cursor.as_deref());
+            let mut list: EventList = self.ask(call).await?;
+            let on = list.next_cursor.filter(|_| list.events.is_empty());
+            if on.is_none() || on == cursor {
+                list.events.reverse();
+                return Ok(list.events);
+            }
+            cursor = on;
+        }
     }
 
     /// From now on: the newest event there is, and what comes after it.
@@ -339,9 +357,17 @@ impl Home for HttpHome {
         if !has_path(id) {
             return Ok(Vec::new());
         }
-        let call = Call::get(&["tasks", id.as_str(), "timeline"]);
-        let timeline: Option<Timeline> = self.ask_for(call).await?;
-        let lines = timeline.map(|answer| answer.timeline).unwrap_or_default();
+        let (mut lines, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let call =
+                Call::get(&["tasks", id.as_str(), "timeline"]).filter("cursor", cursor.as_deref());
+            let Some(page) = self.ask_for::<Timeline>(call).await? else { break };
+            lines.extend(page.timeline);
+            if page.next_cursor.is_none() || page.next_cursor == cursor {
+                break;
+            }
+            cursor = page.next_cursor;
+        }
         let noted = lines.into_iter().filter(|line| line.kind == "step");
         Ok(noted
             .map(|line| (line.at.to_string(), format!("{}: {}", line.what, line.text)))

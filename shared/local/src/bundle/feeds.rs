@@ -23,6 +23,8 @@ const GATHER_FEW: Duration = Duration::from_millis(250);
 /// The same where so many come that they fill a batch well in less.
 const GATHER_MANY: Duration = Duration::from_millis(100);
 const MANY: usize = 32;
+/// While there are changes, and once they end, the counts of tasks are kept this often.
+const KEEP_COUNTS: Duration = Duration::from_millis(500);
 
 /// How far the readers have come.
 #[derive(Default)]
@@ -101,8 +103,20 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
     let mut recorded = feed.position();
     watch.lag.recorded.store(recorded, Ordering::Relaxed);
     until_done(&watch, "published", || recorder.catch_up()).await;
-    while let Some(numbered) = watch.next(&mut feed, RECORD).await {
-        let began = watch.clock.monotonic();
+    let clock = watch.clock.clone();
+    let mut counts = Counts { kept: clock.monotonic(), behind: true };
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = watch.next(&mut feed, RECORD) => next,
+            // The feed has gone quiet.
+            () = counts.due(&*clock), if counts.behind => {
+                counts.keep(&recorder, &*clock).await;
+                continue;
+            }
+        };
+        let Some(numbered) = next else { break };
+        let began = clock.monotonic();
         let full = numbered.len() == RECORD;
         let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
         let done = until_done(&watch, "recorded", || recorder.record(&changes)).await;
@@ -110,6 +124,10 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         recorded = feed.position();
         watch.lag.recorded.store(recorded, Ordering::Relaxed);
         keeper.reached(recorded).await;
+        counts.behind |= entries > 0;
+        if counts.is_due(&*clock) {
+            counts.keep(&recorder, &*clock).await;
+        }
         if entries > 0 && !full {
             let took = watch.clock.monotonic().saturating_sub(began);
             watch.pause(gather(entries).saturating_sub(took)).await;
@@ -119,6 +137,28 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         tracing::warn!("the folds are not kept: {error}");
     }
     keeper.save(recorded).await;
+}
+
+/// When the recorder's counts of tasks were kept last: they are read by anyone who asks how the
+/// service does.
+struct Counts {
+    kept: Duration,
+    behind: bool,
+}
+
+impl Counts {
+    fn is_due(&self, clock: &dyn Clock) -> bool {
+        self.behind && clock.monotonic().saturating_sub(self.kept) >= KEEP_COUNTS
+    }
+
+    async fn due(&self, clock: &dyn Clock) {
+        clock.sleep((self.kept + KEEP_COUNTS).saturating_sub(clock.monotonic())).await;
+    }
+
+    async fn keep(&mut self, recorder: &Recorder, clock: &dyn Clock) {
+        recorder.quiet().await;
+        *self = Self { kept: clock.monotonic(), behind: false };
+    }
 }
 
 /// How long to gather after a batch of so many entries, from its beginning.

@@ -10,7 +10,7 @@ use super::client::Call;
 use super::failure::Failure;
 use super::out::{Out, Style};
 use super::table::{Cell, Column, Table};
-use super::tasks::{approval_id, said};
+use super::tasks::{approval_id, first_filled, said};
 use super::text::{lines, moment, relative};
 use super::view::{first, list, pairs, scalar, text, time};
 use super::{Session, card};
@@ -94,8 +94,8 @@ fn next_level(agent: &Value) -> String {
 }
 
 async fn agent_events(mut s: Session<'_>, agent: &str, wanted: u32) -> Result<(), Failure> {
-    let call = Call::get(&["agents", agent, "events"]).query("limit", wanted);
-    let answer = s.client.ask(call, s.out).await?;
+    let call = || Call::get(&["agents", agent, "events"]).query("limit", wanted);
+    let answer = first_filled(&mut s, call, "events").await?;
     if s.out.json {
         return Ok(s.out.document(&answer.body)?);
     }

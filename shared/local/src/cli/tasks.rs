@@ -208,8 +208,28 @@ pub fn said(out: &mut Out, value: &Value) -> io::Result<()> {
     out.line(&format!("{id} {}", out.paint(Style::of_status(&status), &status)))
 }
 
+/// The first page that holds anything: one that is empty and has a cursor has looked at a part
+/// of the list only.
+pub async fn first_filled(
+    s: &mut Session<'_>,
+    call: impl Fn() -> Call,
+    field: &str,
+) -> Result<Answer, Failure> {
+    let mut cursor = None::<String>;
+    loop {
+        let call = call().filter("cursor", cursor.as_deref());
+        let answer = s.client.ask(call, s.out).await?;
+        let next = Some(text(&answer.value, "next_cursor")).filter(|next| !next.is_empty());
+        if !items(&answer.value, field).is_empty() || next.is_none() || next == cursor {
+            return Ok(answer);
+        }
+        cursor = next;
+    }
+}
+
 pub async fn approvals(mut s: Session<'_>) -> Result<(), Failure> {
-    let answer = s.client.ask(Call::get(&["approvals", "pending"]), s.out).await?;
+    let call = || Call::get(&["approvals", "pending"]);
+    let answer = first_filled(&mut s, call, "approvals").await?;
     if s.out.json {
         return Ok(s.out.document(&answer.body)?);
     }
@@ -241,8 +261,8 @@ pub async fn approvals(mut s: Session<'_>) -> Result<(), Failure> {
 }
 
 pub async fn decisions(mut s: Session<'_>, limit: u32) -> Result<(), Failure> {
-    let call = Call::get(&["approvals", "history"]).query("limit", limit);
-    let answer = s.client.ask(call, s.out).await?;
+    let call = || Call::get(&["approvals", "history"]).query("limit", limit);
+    let answer = first_filled(&mut s, call, "history").await?;
     if s.out.json {
         return Ok(s.out.document(&answer.body)?);
     }
@@ -298,8 +318,22 @@ pub async fn change(
 }
 
 pub async fn timeline(mut s: Session<'_>, id: &str) -> Result<(), Failure> {
-    let answer = s.client.ask(Call::get(&["tasks", id, "timeline"]), s.out).await?;
-    s.show(&answer, |out, value| {
+    let mut cursor = String::new();
+    loop {
+        let page = Some(cursor.as_str()).filter(|cursor| !cursor.is_empty());
+        let call = Call::get(&["tasks", id, "timeline"]).filter("cursor", page);
+        let answer = s.client.ask(call, s.out).await?;
+        show_timeline(&mut s, &answer)?;
+        let next = text(&answer.value, "next_cursor");
+        if next.is_empty() || next == cursor {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+fn show_timeline(s: &mut Session<'_>, answer: &Answer) -> Result<(), Failure> {
+    s.show(answer, |out, value| {
         let entries = items(value, "timeline");
         let wide = |field: &str, most: usize| {
             entries.iter().map(|e| text(e, field).chars().count()).max().unwrap_or(0).min(most)

@@ -24,24 +24,39 @@ const BACKOFF: [u64; 6] = [1, 2, 4, 8, 15, 30];
 /// Delivery is at least once; so many ids are remembered to show each event once.
 const REMEMBERED: usize = 512;
 
+/// Pages that are looked through for the first events that fit.
+const LOOK_BACK: usize = 8;
+
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow, default)]
     events: Vec<&'a RawValue>,
+    #[serde(default)]
+    next_cursor: Option<String>,
 }
 
 struct Follower<'a> {
     args: &'a WatchArgs,
     after: String,
+    /// Where the server goes on after the last page: it walks only so far in one call.
+    cursor: Option<String>,
     seen: VecDeque<String>,
 }
 
 /// Never returns `Ok`: it ends with the reader, a refusal, or Ctrl-C.
 pub async fn follow(client: &Client, out: &mut Out, args: &WatchArgs) -> Result<(), Failure> {
-    let mut follower = Follower { args, after: String::new(), seen: VecDeque::new() };
-    let newest = client.ask(follower.call().query("limit", args.last.max(1)), out).await?;
+    let mut follower = Follower { args, after: String::new(), cursor: None, seen: VecDeque::new() };
     let shown = usize::try_from(args.last).unwrap_or(usize::MAX);
-    follower.page(out, &newest, shown)?;
+    for _ in 0..LOOK_BACK {
+        let newest = client.ask(follower.call().query("limit", args.last.max(1)), out).await?;
+        // An empty page with a cursor has looked at a part only: what is asked for may be older.
+        follower.cursor = follower.page(out, &newest, shown)?;
+        if !follower.after.is_empty() || follower.cursor.is_none() {
+            break;
+        }
+    }
+    // From here on it goes the other way.
+    follower.cursor = None;
     let mut failures = 0;
     loop {
         let asked = client.clock.monotonic();
@@ -52,7 +67,9 @@ pub async fn follow(client: &Client, out: &mut Out, args: &WatchArgs) -> Result<
                     out.note("connected again");
                 }
                 failures = 0;
-                follower.page(out, &answer, usize::MAX)?;
+                let before = follower.after.clone();
+                let next = follower.page(out, &answer, usize::MAX)?;
+                follower.went_on(&before, next);
                 let took = client.clock.monotonic().saturating_sub(asked);
                 client.clock.sleep(CLOSEST.saturating_sub(took)).await;
             }
@@ -82,10 +99,26 @@ impl Follower<'_> {
             .filter("type", group.as_deref())
             .filter("task_id", self.args.task.as_deref())
             .filter("after", after)
+            .filter("cursor", self.cursor.as_deref())
     }
 
-    /// Prints what is new and wanted of one answer.
-    fn page(&mut self, out: &mut Out, answer: &Answer, most: usize) -> Result<(), Failure> {
+    /// Where the next call goes on. Without a new cursor and a new event the last still stands:
+    /// nothing came after it yet. Before the first event there is no way on, only the newest.
+    fn went_on(&mut self, before: &str, next: Option<String>) {
+        if before.is_empty() {
+            self.cursor = None;
+        } else if next.is_some() || self.after != before {
+            self.cursor = next;
+        }
+    }
+
+    /// Prints what is new and wanted of one answer; gives its cursor.
+    fn page(
+        &mut self,
+        out: &mut Out,
+        answer: &Answer,
+        most: usize,
+    ) -> Result<Option<String>, Failure> {
         let page: Page<'_> = serde_json::from_slice(&answer.body)
             .map_err(|e| Failure::Nonsense("GET /events".to_owned(), e.to_string()))?;
         let mut events = page.events;
@@ -105,7 +138,7 @@ impl Follower<'_> {
                 show(out, raw.get(), &event)?;
             }
         }
-        Ok(())
+        Ok(page.next_cursor)
     }
 
     fn is_new(&mut self, id: &str) -> bool {

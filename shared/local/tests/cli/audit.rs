@@ -57,7 +57,7 @@ fn chain(batches: u64) -> (Vec<(u64, Found)>, Vec<String>) {
 }
 
 fn page(batches: &[(u64, Found)], seen: u64, next: Option<u64>) -> String {
-    let page = AuditBatches { batches: batches.to_vec(), seen, next };
+    let page = AuditBatches { batches: batches.to_vec(), seen, next, bytes: 0 };
     serde_json::to_string(&BatchList::new(TenantId::default(), page)).expect("plain JSON")
 }
 

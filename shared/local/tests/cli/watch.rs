@@ -52,6 +52,42 @@ fn events_go_on_where_they_were_lost() {
     assert!(ran.err.contains("connected again"), "{}", ran.err);
 }
 
+/// A server walks only so far in one call: an empty page with a cursor is not the end, and its
+/// place stands until something comes after it.
+#[test]
+fn an_empty_page_with_a_cursor_is_gone_on_from() {
+    let part = |events: &[String], cursor: &str| {
+        let events = events.join(",");
+        says(200, format!(r#"{{"success":true,"events":[{events}],"next_cursor":"{cursor}"}}"#))
+    };
+    let (e1, e2) = (event(1, "task.created"), event(2, "task.started"));
+    let peer = Peer::new(vec![
+        part(&[], "e1-a"),
+        part(std::slice::from_ref(&e1), "e1-b"),
+        part(&[], "f1-c"),
+        page(&[]),
+        part(std::slice::from_ref(&e2), "f1-d"),
+        page(&[]),
+        the_end(),
+    ]);
+    let ran = run(&peer.url, &["watch", "--json"]);
+    assert_eq!(ran.out, format!("{e1}\n{e2}\n{}\n", problem(403, "the key was revoked")));
+    let lines = peer.lines();
+    let after = |rest: &str| format!("GET /events?after={rest}&wait=20");
+    assert_eq!(
+        lines,
+        [
+            "GET /events?limit=10".to_owned(),
+            "GET /events?cursor=e1-a&limit=10".to_owned(),
+            after("e1"),
+            after("e1&cursor=f1-c"),
+            after("e1&cursor=f1-c"),
+            after("e2&cursor=f1-d"),
+            after("e2&cursor=f1-d"),
+        ]
+    );
+}
+
 #[test]
 fn an_empty_server_is_waited_at_without_a_place_to_go_on_from() {
     let peer = Peer::new(vec![

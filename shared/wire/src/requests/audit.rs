@@ -1,7 +1,7 @@
 use watchbill_core::domain::TaskId;
 use watchbill_core::service::{AUDIT_KINDS, AuditFilter};
 
-use super::queries::{CURSOR, LIMIT, limit};
+use super::queries::{LIMIT, cursor_field, limit};
 use super::{ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
@@ -21,7 +21,7 @@ impl AuditQuery {
         Field::maybe("since", Kind::Time, "Only what happened then or later."),
         Field::maybe("until", Kind::Time, "Only what happened then or before."),
         LIMIT,
-        CURSOR,
+        cursor_field!("a1", "/audit", AUDIT),
     ];
 
     pub fn read(mut form: Form) -> Result<Self, BadForm> {

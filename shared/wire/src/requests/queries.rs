@@ -11,8 +11,28 @@ pub(super) const LIMIT: Field = Field::maybe(
     Kind::Int { least: 1, most: 200 },
     "Most entries of a page; 50 if left out.",
 );
-pub(super) const CURSOR: Field =
-    Field::maybe("cursor", line(1024), "`next_cursor` of the page before, for the next one.");
+/// A cursor holds an id of a peer's, escaped twice.
+pub(super) const MAX_CURSOR: usize = 4_096;
+
+/// A cursor of one list, by the tags that its cursors begin with.
+macro_rules! cursor_field {
+    ($tags:literal, $of:literal, $($kind:ident),+) => {
+        crate::form::Field::maybe(
+            "cursor",
+            crate::form::Kind::Word {
+                pattern: concat!("^(", $tags, ")-[0-9a-f]{8}-[A-Za-z0-9_~.-]*$"),
+                most: crate::requests::queries::MAX_CURSOR,
+                fits: |text| {
+                    use watchbill_core::service::{cursors, has_cursor_form};
+                    has_cursor_form(text, &[$(cursors::$kind),+])
+                },
+                like: concat!("`next_cursor` of a page of ", $of, "; leave it out to start anew"),
+            },
+            "`next_cursor` of the page before, for the next one.",
+        )
+    };
+}
+pub(super) use cursor_field;
 const WAIT: Field = Field::maybe(
     "wait",
     Kind::Int { least: 0, most: 20 },
@@ -37,7 +57,9 @@ pub struct PageQuery {
 }
 
 impl PageQuery {
-    pub const FIELDS: &[Field] = &[LIMIT, CURSOR];
+    pub const PENDING: &[Field] = &[LIMIT, cursor_field!("p1", "/approvals/pending", PENDING)];
+    pub const HISTORY: &[Field] = &[LIMIT, cursor_field!("h1", "/approvals/history", HISTORY)];
+    pub const EARNED: &[Field] = &[LIMIT, cursor_field!("r1", "/agents/{type}/events", REPUTATION)];
 
     pub fn read(mut form: Form) -> Result<Self, BadForm> {
         let query = Self { limit: limit(&mut form), cursor: form.text("cursor") };
@@ -65,7 +87,7 @@ impl TaskQuery {
         Field::maybe("parent_task_id", ID, "Only parts of this task."),
         Field::maybe("parent", ID, "The same as `parent_task_id`."),
         LIMIT,
-        CURSOR,
+        cursor_field!("t1", "/tasks", TASKS),
         WAIT,
     ];
 
@@ -87,6 +109,21 @@ impl TaskQuery {
             cursor: form.text("cursor"),
             wait: wait(&mut form),
         };
+        form.done().map(|()| query)
+    }
+}
+
+/// `GET /tasks/{id}/timeline`.
+#[derive(Clone, Debug)]
+pub struct TimelineQuery {
+    pub cursor: Option<String>,
+}
+
+impl TimelineQuery {
+    pub const FIELDS: &[Field] = &[cursor_field!("l1", "/tasks/{id}/timeline", TIMELINE)];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let query = Self { cursor: form.text("cursor") };
         form.done().map(|()| query)
     }
 }
@@ -150,7 +187,7 @@ impl EventQuery {
             "Only what was recorded after this event, oldest first, for followers.",
         ),
         LIMIT,
-        CURSOR,
+        cursor_field!("e1|f1", "/events", EVENTS, FOLLOWED),
         WAIT,
     ];
 

@@ -1,0 +1,43 @@
+//! A place in a list of the store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Item, Key, ListEntry, StoreError, WhichList};
+
+/// Right after an entry of a list, in whichever direction it is read. Its text is what
+/// [`Query::cursor`](super::Query) takes and [`Page::next`](super::Page) gives, so that whoever
+/// stops within a page can make the cursor of the place by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListCursor {
+    pub sort: Arc<str>,
+    pub key: Key,
+}
+
+impl ListCursor {
+    pub fn after(entry: &ListEntry, key: &Key) -> Self {
+        Self { sort: entry.sort.clone(), key: key.clone() }
+    }
+
+    /// After an item, in one of its lists; nothing where it stands in none.
+    pub fn of(item: &Item, list: WhichList) -> Option<Self> {
+        let entry = match list {
+            WhichList::First => &item.list,
+            WhichList::Second => &item.list2,
+        };
+        entry.as_ref().map(|entry| Self::after(entry, &item.key))
+    }
+
+    pub fn parse(text: &str) -> Result<Self, StoreError> {
+        let (sort, partition, key_sort): (String, String, String) =
+            serde_json::from_str(text).map_err(|_| StoreError::BadCursor(text.to_owned()))?;
+        Ok(Self { sort: sort.into(), key: Key::new(partition, key_sort) })
+    }
+}
+
+impl fmt::Display for ListCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [&*self.sort, &*self.key.partition, &*self.key.sort];
+        f.write_str(&serde_json::json!(parts).to_string())
+    }
+}

@@ -1,0 +1,76 @@
+//! Lists of the store, read in chunks and cut where a page is full.
+
+use std::sync::Arc;
+
+use super::ServiceError;
+use super::core::Core;
+use super::cursor::{CursorKind, Cursors};
+use crate::domain::TenantId;
+use crate::ports::{Item, ListCursor, ListRange, Query, WhichList};
+use crate::repo;
+
+/// Items of one chunk: what is read and thrown away at most when a page is full.
+const CHUNK: usize = 50;
+
+/// One list of one tenant.
+pub(super) struct StoreList {
+    list: WhichList,
+    partition: Arc<str>,
+    range: ListRange,
+    cursors: Cursors,
+    prefix: String,
+}
+
+/// A part of a list, newest first.
+pub(super) struct Chunk {
+    /// Each with the place behind it. Without an item: what was removed meanwhile.
+    pub items: Vec<Option<(Item, ListCursor)>>,
+    /// Where the next one begins.
+    pub next: Option<ListCursor>,
+    pub bytes: usize,
+}
+
+impl StoreList {
+    pub fn new(
+        kind: CursorKind,
+        tenant: &TenantId,
+        (list, partition): (WhichList, Arc<str>),
+        range: ListRange,
+    ) -> Self {
+        let cursors = Cursors::new(kind, tenant, &partition);
+        Self { list, partition, range, cursors, prefix: repo::tenant_prefix(tenant) }
+    }
+
+    pub fn open(&self, cursor: Option<String>) -> Result<Option<ListCursor>, ServiceError> {
+        cursor.map(|cursor| self.cursors.open_list(&self.prefix, &cursor)).transpose()
+    }
+
+    pub fn seal(&self, place: &ListCursor) -> String {
+        self.cursors.seal_list(&self.prefix, place)
+    }
+
+    pub async fn chunk(
+        &self,
+        core: &Core,
+        after: Option<&ListCursor>,
+    ) -> Result<Chunk, ServiceError> {
+        let query = Query {
+            list: self.list,
+            partition: self.partition.clone(),
+            range: self.range.clone(),
+            descending: true,
+            limit: CHUNK,
+            cursor: after.map(ToString::to_string),
+        };
+        let page = core.store().query(query).await?;
+        let next = page.next.as_deref().map(ListCursor::parse).transpose()?;
+        let items = core.store().get_many(&page.entries).await?;
+        let bytes = items.iter().flatten().map(|item| item.body.len()).sum();
+        let placed = |item: Option<Item>| {
+            let item = item?;
+            let place = ListCursor::of(&item, self.list)?;
+            Some((item, place))
+        };
+        Ok(Chunk { items: items.into_iter().map(placed).collect(), next, bytes })
+    }
+}
