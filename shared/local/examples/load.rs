@@ -4,7 +4,11 @@
 //! `load tasks DIR IN_FLIGHT TASKS`: submit → completed with an agent that does nothing.
 //! `load bare DIR IN_FLIGHT TASKS`: the same without governance, to see what that costs.
 //! `load one DIR TASKS`: the same over HTTP, one task at a time.
+//! `load lists DIR`: lists of old, large and hostile data over HTTP, beside an honest caller.
 //! `load fill DIR TASKS`: finished tasks, 256 at a time, for what comes after.
+
+#[path = "load/lists.rs"]
+mod lists;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -70,8 +74,9 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(tasks(Path::new(folder), number(2)? as usize, number(3)?, false))
         }
         "one" => runtime.block_on(one(Path::new(folder), number(2)?)),
+        "lists" => runtime.block_on(lists::run(Path::new(folder))),
         "fill" => runtime.block_on(tasks(Path::new(folder), 256, number(2)?, true)),
-        other => bail!("'{other}' is not store, tasks, bare, one or fill"),
+        other => bail!("'{other}' is not store, tasks, bare, one, lists or fill"),
     }?;
     println!("{report}");
     Ok(())

@@ -67,6 +67,35 @@ pub fn flat(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
+/// Lists that callers read without end beside one of small answers: their name in the report,
+/// and what the two figures of each are called.
+const LISTS: &[(&str, &str, &str)] = &[
+    ("tasks", "beside /tasks of 192 KB each, median", "beside /tasks, 99 of 100"),
+    ("events", "beside /events of a type that never was, median", "beside /events, 99 of 100"),
+    ("audit", "beside /audit of nobody, median", "beside /audit, 99 of 100"),
+    ("timeline", "beside a timeline of 1,000 changes, median", "beside a timeline, 99 of 100"),
+    ("stats", "beside /stats, median", "beside /stats, 99 of 100"),
+];
+
+/// What a caller of small answers waits beside four that read a list which is old and large: as
+/// many times as alone.
+pub fn lists(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let report = run(ctx, &["lists"])?;
+    let of = |name: &str| number(&report, name);
+    let (p50, p99) = (of("alone_p50_us")?, of("alone_p99_us")?);
+    let mut figures = vec![
+        Figure::new("GET /tasks/{id} alone, median", p50, "µs"),
+        Figure::new("GET /tasks/{id} alone, 99 of 100", p99, "µs"),
+    ];
+    for (name, median, most) in LISTS {
+        figures.push(Figure::new(median, of(&format!("{name}_p50_us"))? / p50, "×"));
+        figures.push(Figure::new(most, of(&format!("{name}_p99_us"))? / p99, "×"));
+    }
+    let largest = of("tasks_largest_bytes")? / f64::from(1 << 20);
+    figures.push(Figure::new("largest page of /tasks", largest, "MiB"));
+    Ok(figures)
+}
+
 fn run(ctx: &Ctx, args: &[&str]) -> Result<Value> {
     let folder = ctx.fresh_folder("bench-data")?;
     let report = print(ctx, &folder, args);

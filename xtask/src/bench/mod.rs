@@ -65,7 +65,7 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "http",
-        why: "POST /tasks by wrk with 16 connections, accepting only",
+        why: "POST /tasks by wrk with 16 connections, accepting only; an honest caller beside lists",
         runs: 5,
         run: server::http,
     },

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Figure;
+use super::{Figure, load};
 use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
@@ -17,7 +17,8 @@ use crate::tools::proc::{self, Server};
 
 const KEY: &str = "bench-key-of-a-server-that-lives-for-a-minute";
 
-/// `POST /tasks` by wrk: 16 connections, tasks are only accepted.
+/// `POST /tasks` by wrk: 16 connections, tasks are only accepted. Then lists of old, large and
+/// hostile data.
 pub fn http(ctx: &Ctx) -> Result<Vec<Figure>> {
     let wrk = apt::need("wrk", "wrk")?;
     let (command, port) = command(ctx)?;
@@ -31,11 +32,14 @@ pub fn http(ctx: &Ctx) -> Result<Vec<Figure>> {
     if text.contains("Non-2xx") {
         bail!("not all answers were 200:\n{text}");
     }
-    Ok(vec![
+    drop(server);
+    let mut figures = vec![
         Figure::new("POST /tasks accepted, 16 connections", field(&text, "Requests/sec:")?, "1/s"),
         Figure::new("half of the answers within", field(&text, "50%")?, "ms"),
         Figure::new("99 of 100 within", field(&text, "99%")?, "ms"),
-    ])
+    ];
+    figures.extend(load::lists(ctx)?);
+    Ok(figures)
 }
 
 /// From starting the process to its first answer, and what it then holds of memory.
