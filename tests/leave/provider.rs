@@ -8,17 +8,21 @@ use serde_json::{Map, Value};
 use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
-use watchbill_core::domain::{Agent, Approval, ApprovalStatus, Task, TaskType, Timestamp, What};
+use watchbill_core::domain::{
+    Agent, Approval, ApprovalStatus, Task, TaskId, TaskType, Timestamp, What,
+};
 use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
 use watchbill_core::ports::{Clock as _, Planner as _};
 use watchbill_core::repo::decode;
 use watchbill_testkit::{FakeClock, MemoryStore};
 
-use super::world::Shelf;
+use super::shelf::Shelf;
 
 /// What stood in the store when an effect went out.
 struct Witness {
     project: String,
+    /// As its run claimed it.
+    task: Task,
     payload: Map<String, Value>,
     /// When leave was asked for.
     at: Timestamp,
@@ -45,6 +49,11 @@ impl Provider {
         self.witnesses.lock().expect("nobody panics here").len()
     }
 
+    pub fn made_for(&self, task: &TaskId) -> usize {
+        let witnesses = self.witnesses.lock().expect("nobody panics here");
+        witnesses.iter().filter(|witness| witness.task.id == *task).count()
+    }
+
     pub fn assert_all_had_leave(&self, seed: u64) {
         for witness in self.witnesses.lock().expect("nobody panics here").iter() {
             let had = witness.policies.iter().any(|policy| had_leave(witness, policy));
@@ -62,16 +71,16 @@ impl Provider {
 fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     let (payload, task_type) = (&witness.payload, TaskType::Deploy);
     let plan = PlaybookPlanner.plan(Agent::Ops, task_type, payload);
-    let empty = Map::new();
     let subject = Subject {
         task_type,
-        priority: watchbill_core::domain::Priority::P2,
+        priority: witness.task.priority,
         agent: Agent::Ops,
-        source: "user",
-        created_by: "alex",
+        source: &witness.task.source,
+        created_by: &witness.task.created_by,
         payload,
-        metadata: &empty,
+        metadata: &witness.task.metadata,
         gated_as: task_type,
+        mutates: true,
     };
     let Some(call) = PlaybookPlanner.call(Agent::Ops, task_type, payload) else { return false };
     let mut quorum = policy.gates(&subject).iter().map(|ask| ask.quorum).max().unwrap_or(1);
@@ -85,7 +94,8 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     }
     witness.approvals.iter().any(|approval| {
         approval.status == ApprovalStatus::Approved
-            && approval.plan_hash == shown(task_type, payload, &plan, &approval.salt).hash
+            && approval.task_id == witness.task.id
+            && approval.plan_hash == shown(&witness.task, payload, &plan, &approval.salt).hash
             && approval.use_by.is_some_and(|until| witness.at < with_wait(witness, approval, until))
             && approval.votes.len() >= usize::from(quorum)
     })
@@ -112,6 +122,7 @@ impl TaskAgent for Deployer {
         let steps = run.steps.as_ref().expect("the executor gives steps");
         let effect = Deployment {
             provider: self.0.clone(),
+            task: run.task.clone(),
             payload: run.payload.clone(),
             begun: Mutex::default(),
         };
@@ -133,6 +144,7 @@ impl TaskAgent for Deployer {
 
 struct Deployment {
     provider: Arc<Provider>,
+    task: Task,
     payload: Map<String, Value>,
     /// When leave was asked for, and how many policies had been handed out by then.
     begun: Mutex<(Timestamp, usize)>,
@@ -181,13 +193,16 @@ impl Effect for Deployment {
         let approvals =
             approvals.map(|item| decode::<Approval>(item).expect("it can be read").value);
         let tasks = items.iter().filter(|item| &*item.kind == "task");
-        let task = tasks.map(|item| decode::<Task>(item).expect("it can be read").value).next();
+        let task = tasks
+            .map(|item| decode::<Task>(item).expect("it can be read").value)
+            .find(|task| task.id == self.task.id);
         let log = task.map(|task| task.log).unwrap_or_default();
         let ends = log.windows(2).filter(|pair| pair[0].what == What::Held);
         let held = ends.map(|pair| (pair[0].at, pair[1].at)).collect();
         let witness = Witness {
             held,
             project: self.project(),
+            task: self.task.clone(),
             payload: self.payload.clone(),
             at,
             approvals: approvals.collect(),
@@ -201,7 +216,7 @@ impl Effect for Deployment {
 
     async fn look_up(&self) -> LookedUp {
         let made = self.provider.witnesses.lock().expect("nobody panics here");
-        match made.first() {
+        match made.iter().find(|made| made.task.id == self.task.id) {
             Some(made) => {
                 let mut result = Map::new();
                 result.insert("project".into(), Value::from(made.project.as_str()));

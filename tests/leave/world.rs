@@ -1,9 +1,9 @@
-//! One deployment that waits for leave, and everyone who has a hand in it.
+//! Deployments that wait for leave, and everyone who has a hand in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body as HttpBody;
 use http::{Request, StatusCode};
@@ -12,138 +12,54 @@ use tower::ServiceExt as _;
 use watchbill_agent::executor::Executor;
 use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::{Command, GateRules, Rules};
 use watchbill_core::domain::{
-    Agent, Approval, ApprovalStatus, Body, LogEntry, Priority, Role, Status, Task, TaskId,
+    Agent, Approval, ApprovalStatus, Body, Caller, LogEntry, Priority, Role, Status, Task, TaskId,
     TaskType, TenantId, Timestamp, hash_key,
 };
-use watchbill_core::govern::{
-    EnvironmentKind, Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, Say, ToolRule,
-};
+use watchbill_core::govern::{EnvironmentKind, Freeze, FreezeWhen, Policy, Say, ToolRule};
 use watchbill_core::ports::{
-    Clock, Commit, Entropy as _, Expect, FixedSecret, LaneMessage, Store as _, Write,
+    Clock as _, Commit, Entropy as _, Expect, FixedSecret, LaneMessage, Store as _, Write,
 };
 use watchbill_core::repo::{decode, encode, task_key};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, Ports, older_log};
 use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
+    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, ScriptedStore, SeededEntropy,
 };
 use watchbill_wire::{ApprovalLink, LinkKey};
 
+use super::act::Act;
 use super::provider::{Deployer, Provider};
+use super::shelf::{Brisk, Shelf};
 
 const SECRET: &str = "what links are signed with";
 
-/// Something that someone does.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Act {
-    Approve(&'static str),
-    /// Twice at the same moment.
-    DoubleClick(&'static str),
-    Reject,
-    /// By a link of this number: few numbers, so that links are used again.
-    Link(u64),
-    /// By a link that is not one.
-    ForgedLink,
-    /// The sweeper looks at what is due.
-    Sweep,
-    /// Someone changes what stands in the table.
-    Edit(&'static str),
-    Policy(u64),
-    Dispatch,
-    /// A process claims the task and dies.
-    Die,
-    Wait(u64),
-}
-
-impl Act {
-    pub fn random(dice: &SeededEntropy) -> Self {
-        match dice.next_u64() % 32 {
-            0..=4 => Act::Approve(["kim", "sam", "kim", "alex", "bot", "joe", "eve"][n(dice, 7)]),
-            5 | 6 => Act::DoubleClick(["kim", "sam"][n(dice, 2)]),
-            7 => Act::Reject,
-            8..=10 => Act::Link(dice.next_u64() % 3),
-            11 => Act::ForgedLink,
-            12..=14 => Act::Sweep,
-            15 | 16 => Act::Edit(["shop", "bank"][n(dice, 2)]),
-            17..=19 => Act::Policy(dice.next_u64() % 7),
-            20..=25 => Act::Dispatch,
-            26 | 27 => Act::Die,
-            _ => Act::Wait(dice.next_u64() % 6),
-        }
-    }
-}
-
-fn n(dice: &SeededEntropy, of: u64) -> usize {
-    (dice.next_u64() % of) as usize
-}
-
-/// Waits of a moment are over at once; longer ones last until the story moves the clock.
-struct Brisk(Arc<FakeClock>);
-
-#[async_trait]
-impl Clock for Brisk {
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    async fn sleep(&self, span: Duration) {
-        match span < Duration::from_secs(5) {
-            true => tokio::task::yield_now().await,
-            false => self.0.sleep(span).await,
-        }
-    }
-}
-
-/// The policy in force, and all that were ever handed out.
-pub struct Shelf {
-    now: Mutex<Option<Arc<Policy>>>,
-    handed: Mutex<Vec<Arc<Policy>>>,
-}
-
-impl Shelf {
-    pub fn handed(&self) -> usize {
-        self.handed.lock().expect("nobody panics here").len()
-    }
-
-    pub fn handed_from(&self, place: usize) -> Vec<Arc<Policy>> {
-        self.handed.lock().expect("nobody panics here")[place..].to_vec()
-    }
-}
-
-#[async_trait]
-impl Policies for Shelf {
-    async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable> {
-        let now = self.now.lock().expect("nobody panics here").clone();
-        let now = now.ok_or_else(|| PolicyUnavailable("the file is gone".to_owned()))?;
-        self.handed.lock().expect("nobody panics here").push(now.clone());
-        Ok(now)
-    }
-}
-
 pub struct World {
     pub provider: Arc<Provider>,
+    pub rules: Arc<Rules>,
     store: Arc<MemoryStore>,
+    flaky: Arc<FlakyStore>,
+    script: Arc<ScriptedStore>,
     clock: Arc<FakeClock>,
     shelf: Arc<Shelf>,
     core: Core,
     router: Router,
-    task: TaskId,
+    on_failure: OnFailure,
+    made_keys: BTreeMap<&'static str, String>,
+    tasks: Mutex<Vec<TaskId>>,
+    /// Who asked for which task.
+    asked: Mutex<BTreeMap<TaskId, BTreeSet<&'static str>>>,
 }
 
 impl World {
     pub async fn new(seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::at(FakeClock::default().now()));
-        let handed = Mutex::default();
-        let shelf = Shelf { now: Mutex::new(Some(Arc::default())), handed };
-        let shelf = Arc::new(shelf);
+        let shelf = Arc::new(Shelf::default());
+        let script = Arc::new(ScriptedStore::new(store.clone()));
+        let flaky = Arc::new(FlakyStore::new(script.clone(), seed, 5));
         let ports = Ports {
-            store: Arc::new(FlakyStore::new(store.clone(), seed, 5)),
+            store: flaky.clone(),
             blobs: Arc::new(MemoryBlobs::new()),
             clock: Arc::new(Brisk(clock.clone())),
             entropy: Arc::new(SeededEntropy::new(seed)),
@@ -152,10 +68,17 @@ impl World {
         let rules = Rules {
             decide_within: Duration::from_secs(7_200),
             use_within: Duration::from_secs(600),
+            approve_own: seed % 4 == 3,
             ..Rules::default()
         };
-        let governance = Governance::new(shelf.clone(), OnFailure::Restrict);
-        let core = Core::new(ports, Arc::new(rules), 1)
+        let rules = Arc::new(rules);
+        let on_failure = match seed % 3 {
+            0 => OnFailure::Restrict,
+            1 => OnFailure::Deny,
+            _ => OnFailure::Allow,
+        };
+        let governance = Governance::new(shelf.clone(), on_failure);
+        let core = Core::new(ports, rules.clone(), 1)
             .planned_by(Arc::new(PlaybookPlanner))
             .governed_by(governance);
         let key = |name: &str, role, tenant: &str| StaticKey {
@@ -169,6 +92,7 @@ impl World {
                 key("alex", Role::Admin, "default"),
                 key("kim", Role::Approver, "default"),
                 key("sam", Role::Admin, "default"),
+                key("lee", Role::Approver, "default"),
                 key("bot", Role::Agent, "default"),
                 key("joe", Role::User, "default"),
                 key("eve", Role::Admin, "acme"),
@@ -179,9 +103,39 @@ impl World {
         };
         let state = ApiState::new(core.clone(), config).expect("the configuration is good");
         let router = watchbill_api::router(state);
-        let task = deployment(&core).await;
-        let provider = Provider::new(store.clone(), clock.clone(), shelf.clone());
-        Self { provider: Arc::new(provider), store, clock, shelf, core, router, task }
+        let mut made_keys = BTreeMap::new();
+        for (by, name) in [("kim", "deputy"), ("alex", "helper")] {
+            made_keys.insert(name, made_key(&core, by, name).await);
+        }
+        let tasks =
+            vec![deployment(&core, "X", "shop").await, deployment(&core, "X_2", "bank").await];
+        let asked = tasks.iter().map(|id| (id.clone(), BTreeSet::from(["alex"]))).collect();
+        let provider = Arc::new(Provider::new(store.clone(), clock.clone(), shelf.clone()));
+        let (tasks, asked) = (Mutex::new(tasks), Mutex::new(asked));
+        Self {
+            provider,
+            rules,
+            store,
+            flaky,
+            script,
+            clock,
+            shelf,
+            core,
+            router,
+            on_failure,
+            made_keys,
+            tasks,
+            asked,
+        }
+    }
+
+    pub fn tasks(&self) -> Vec<TaskId> {
+        self.tasks.lock().expect("nobody panics here").clone()
+    }
+
+    /// Who asked for a task, as people.
+    pub fn asked(&self, id: &TaskId) -> BTreeSet<&'static str> {
+        self.asked.lock().expect("nobody panics here").get(id).cloned().unwrap_or_default()
     }
 
     /// True if it was turned away.
@@ -189,43 +143,61 @@ impl World {
         for _ in 0..pause {
             tokio::task::yield_now().await;
         }
+        let tasks = self.tasks();
+        let task = &tasks[pause as usize % tasks.len()];
         match act {
-            Act::Approve(who) => self.decide(who, "approve").await,
+            Act::Approve(who) => self.decide(task, who, "approve").await,
             Act::DoubleClick(who) => {
-                let clicks = (self.decide(who, "approve"), self.decide(who, "approve"));
+                let clicks = (self.decide(task, who, "approve"), self.decide(task, who, "approve"));
                 let (one, other) = futures_util::future::join(clicks.0, clicks.1).await;
                 assert!(one || other, "both clicks of {who} were counted");
                 one && other
             }
-            Act::Reject => self.decide("kim", "reject").await,
-            Act::Link(number) => self.link(number, SECRET).await,
+            Act::Reject => self.decide(task, "kim", "reject").await,
+            Act::Cancel => {
+                let caller = Caller::new("sam", Role::Admin, TenantId::default());
+                self.core.cancel_task(&caller, task, None).await.is_err()
+            }
+            Act::Retry(who) => {
+                self.retry(who, task).await;
+                false
+            }
+            Act::Fault(fault) => {
+                self.script.fail_reads(fault.map(|fault| ("#led#", fault)));
+                false
+            }
+            Act::Link(number) => self.link(task, number, SECRET).await,
             Act::ForgedLink => {
-                let away = self.link(9, "what others sign links with").await;
+                let away = self.link(task, 9, "what others sign links with").await;
                 assert!(away, "a forged link was taken");
                 away
             }
             Act::Sweep => {
-                if let Some(open) = self.open_approval() {
-                    let due = self.core.approval_due(&TenantId::default(), &open.id).await;
-                    return !due.unwrap_or(false);
-                }
-                false
+                let due = self.sweep().await;
+                due == Some(false)
             }
             Act::Edit(project) => {
-                self.edit(project).await;
+                self.edit(task, |header| {
+                    header.payload = Body::In(payload(task.as_str(), project))
+                })
+                .await;
+                false
+            }
+            Act::EditHint(hint) => {
+                self.edit(task, |header| header.metadata = metadata(hint)).await;
                 false
             }
             Act::Policy(number) => {
-                *self.shelf.now.lock().expect("nobody panics here") = self.policy(number);
+                self.shelf.put(self.policy(number));
                 false
             }
             Act::Dispatch => {
-                self.dispatch().await;
+                self.dispatch(task).await;
                 false
             }
             Act::Die => {
                 let some = 1 + pause;
-                let mut dispatch = Box::pin(self.dispatch());
+                let mut dispatch = Box::pin(self.dispatch(task));
                 for _ in 0..some {
                     if futures_util::poll!(&mut dispatch).is_ready() {
                         break;
@@ -243,23 +215,27 @@ impl World {
     }
 
     /// True if it was turned away.
-    async fn decide(&self, who: &str, how: &str) -> bool {
-        let approval = self.newest_approval();
+    async fn decide(&self, task: &TaskId, who: &str, how: &str) -> bool {
+        let Some(approval) = self.newest_approval(task) else { return true };
+        let key = self.made_keys.get(who).cloned().unwrap_or_else(|| key_of(who));
         let request = Request::post(format!("/approvals/{}/{how}", approval.id))
-            .header("x-api-key", key_of(who))
+            .header("x-api-key", key)
             .body(HttpBody::empty())
             .expect("a request");
         let status = self.router.clone().oneshot(request).await.expect("it answers").status();
         match who {
             "eve" => assert_eq!(status, StatusCode::NOT_FOUND, "another tenant's admin"),
-            "bot" | "joe" | "alex" => assert!(!status.is_success(), "{who} may not approve"),
+            "bot" | "joe" => assert!(!status.is_success(), "{who} may not approve"),
+            "alex" | "helper" if !self.rules.approve_own => {
+                assert!(!status.is_success(), "{who} may not approve what alex asked for");
+            }
             _ => {}
         }
         !status.is_success()
     }
 
-    async fn link(&self, number: u64, secret: &str) -> bool {
-        let approval = self.newest_approval();
+    async fn link(&self, task: &TaskId, number: u64, secret: &str) -> bool {
+        let Some(approval) = self.newest_approval(task) else { return true };
         let link = ApprovalLink {
             tenant: TenantId::default(),
             approval: approval.id,
@@ -282,11 +258,11 @@ impl World {
     }
 
     /// As someone with a hand in the table would.
-    async fn edit(&self, project: &str) {
-        let key = task_key(&TenantId::default(), &self.task);
+    async fn edit(&self, task: &TaskId, change: impl FnOnce(&mut Task)) {
+        let key = task_key(&TenantId::default(), task);
         let Ok(Some(item)) = self.store.get(&key).await else { return };
         let mut stored = decode::<Task>(&item).expect("it can be read");
-        stored.value.payload = Body::In(payload(project));
+        change(&mut stored.value);
         let mut item = encode(&stored.value, None);
         item.due = stored.due;
         let expect = Expect::Version(stored.version);
@@ -295,14 +271,37 @@ impl World {
         let _ = self.store.commit(Commit { id, writes }).await;
     }
 
-    async fn dispatch(&self) {
-        let Some(stored) =
-            self.core.stored_task(&TenantId::default(), &self.task).await.ok().flatten()
+    /// What has ended is tried again as another task, once.
+    async fn retry(&self, who: &'static str, task: &TaskId) {
+        let caller = Caller::new(who, Role::Admin, TenantId::default());
+        let Ok(again) = self.core.retry_task(&caller, task).await else { return };
+        let id = again.task.id;
+        let mut tasks = self.tasks.lock().expect("nobody panics here");
+        if !tasks.contains(&id) {
+            let mut asked = self.asked(task);
+            asked.insert(who);
+            self.asked.lock().expect("nobody panics here").insert(id.clone(), asked);
+            tasks.push(id);
+        }
+    }
+
+    /// Looks at every approval that waits. `Some`: whether it was this look that did something.
+    async fn sweep(&self) -> Option<bool> {
+        let mut did = None;
+        for open in self.approvals().iter().filter(|a| a.status == ApprovalStatus::Pending) {
+            let due = self.core.approval_due(&TenantId::default(), &open.id).await;
+            did = Some(did.unwrap_or(false) | due.unwrap_or(false));
+        }
+        did
+    }
+
+    async fn dispatch(&self, task: &TaskId) {
+        let Some(stored) = self.core.stored_task(&TenantId::default(), task).await.ok().flatten()
         else {
             return;
         };
         let message = LaneMessage {
-            task_id: self.task.clone(),
+            task_id: task.clone(),
             tenant: TenantId::default(),
             agent: Agent::Ops,
             priority: Priority::P2,
@@ -313,6 +312,45 @@ impl World {
         let executor = Executor::new(self.core.clone(), deployer, "one");
         // What fails comes back by itself, with the next dispatch.
         let _ = executor.handle(&message).await;
+    }
+
+    /// The faults are over, the usual policy holds, and time passes: everything that can move
+    /// by itself has moved.
+    pub async fn settle(&self) {
+        self.flaky.answer_rightly();
+        self.script.fail_reads(None);
+        self.shelf.put(Some(Arc::default()));
+        self.pass(12, Duration::from_secs(70)).await;
+    }
+
+    /// What is due is looked at and what is assigned is dispatched, so many times.
+    async fn pass(&self, times: usize, apart: Duration) {
+        for _ in 0..times {
+            self.sweep().await;
+            for task in self.tasks() {
+                let tick = Command::Tick { lane_busy: true };
+                let _ = self.core.command(&TenantId::default(), &task, &tick).await;
+                self.dispatch(&task).await;
+            }
+            self.clock.advance(apart);
+        }
+    }
+
+    /// Those who may say yes to whatever waits, until nothing waits.
+    pub async fn approve_all(&self) {
+        for _ in 0..4 {
+            for task in self.tasks() {
+                for who in ["lee", "kim", "sam"] {
+                    self.decide(&task, who, "approve").await;
+                }
+            }
+            self.pass(3, Duration::from_secs(70)).await;
+        }
+    }
+
+    pub async fn header(&self, task: &TaskId) -> Task {
+        let stored = self.core.stored_task(&TenantId::default(), task).await;
+        stored.expect("the store answers").expect("it is there").value
     }
 
     fn policy(&self, number: u64) -> Option<Arc<Policy>> {
@@ -342,7 +380,13 @@ impl World {
                 };
                 Policy { freezes: vec![freeze], ..Policy::default() }
             }
-            4 => return None,
+            // What is asked for without a policy is in no policy: another test looks at that.
+            4 if self.on_failure != OnFailure::Allow => return None,
+            // The level alone decides.
+            7 | 8 => {
+                let gates = GateRules::off();
+                Policy { gates, tools: vec![rule(Say::Allow, "by level")], ..Policy::default() }
+            }
             _ => Policy::default(),
         };
         Some(Arc::new(policy))
@@ -354,24 +398,21 @@ impl World {
         approvals.map(|item| decode(item).expect("it can be read").value).collect()
     }
 
-    fn newest_approval(&self) -> Approval {
-        let newest = self.approvals().into_iter().max_by_key(|a| (a.requested_at, a.id.clone()));
-        newest.expect("a deployment to production is asked for")
+    fn newest_approval(&self, task: &TaskId) -> Option<Approval> {
+        let all = self.approvals().into_iter().filter(|approval| approval.task_id == *task);
+        all.max_by_key(|approval| (approval.requested_at, approval.id.clone()))
     }
 
-    fn open_approval(&self) -> Option<Approval> {
-        self.approvals().into_iter().find(|a| a.status == ApprovalStatus::Pending)
-    }
-
+    /// What happened to all tasks.
     pub async fn log(&self) -> Vec<LogEntry> {
-        let tenant = TenantId::default();
-        let stored = self.core.stored_task(&tenant, &self.task).await;
-        let stored = stored.expect("the store answers").expect("it is there");
-        let partition = task_key(&tenant, &self.task).partition;
-        let items = self.store.collect(&partition, "L#").await.expect("the store answers");
-        let mut log = older_log(&items).expect("it can be read");
-        log.extend(stored.value.log);
-        log
+        let mut all = Vec::new();
+        for task in self.tasks() {
+            let partition = task_key(&TenantId::default(), &task).partition;
+            let items = self.store.collect(&partition, "L#").await.expect("the store answers");
+            all.extend(older_log(&items).expect("it can be read"));
+            all.extend(self.header(&task).await.log);
+        }
+        all
     }
 }
 
@@ -379,26 +420,49 @@ fn key_of(name: &str) -> String {
     format!("the-key-of-{name}-0123456789")
 }
 
-fn payload(project: &str) -> Map<String, Value> {
-    let payload = json!({ "project": project, "environment": "production" });
+/// The payload of `X_2` is larger than what is shown of it.
+fn payload(task: &str, project: &str) -> Map<String, Value> {
+    let mut payload = json!({ "project": project, "environment": "production" });
+    if task == "X_2" {
+        payload["notes"] = format!("{}{project}", "word ".repeat(5_000)).into();
+    }
     payload.as_object().cloned().expect("it is an object")
 }
 
-async fn deployment(core: &Core) -> TaskId {
+fn metadata(hint: &str) -> Map<String, Value> {
+    let said = (!hint.is_empty()).then(|| ("rule_hint".to_owned(), Value::from(hint)));
+    said.into_iter().collect()
+}
+
+async fn made_key(core: &Core, by: &str, name: &str) -> String {
+    let caller = Caller::new(by, Role::Admin, TenantId::default());
+    for _ in 0..8 {
+        if let Ok((key, _)) =
+            core.create_key(&caller, &TenantId::default(), name, Role::Approver).await
+        {
+            return key;
+        }
+    }
+    panic!("the store does not take a key");
+}
+
+async fn deployment(core: &Core, id: &str, project: &str) -> TaskId {
+    let id = TaskId::parse(id).expect("an id");
     let new = NewTask {
         tenant: TenantId::default(),
         task_type: TaskType::Deploy,
         priority: Priority::P2,
         source: "user".to_owned(),
-        payload: payload("shop"),
-        metadata: Map::new(),
+        payload: payload(id.as_str(), project),
+        metadata: metadata(""),
         sla_target: None,
         sla_deadline: None,
         parent: None,
         trace_id: None,
         max_retries: Some(20),
         created_by: "alex".to_owned(),
-        identity: Identity::Fresh,
+        also_requested_by: Vec::new(),
+        identity: Identity::Given(id),
         hops: 0,
     };
     for _ in 0..8 {

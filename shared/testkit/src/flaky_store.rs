@@ -1,6 +1,7 @@
 //! A store whose answers can't be relied on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,13 +18,18 @@ use crate::SeededEntropy;
 pub struct FlakyStore {
     inner: Arc<dyn Store>,
     dice: SeededEntropy,
-    percent: u64,
+    percent: AtomicU64,
 }
 
 impl FlakyStore {
     /// `percent`: how many of a hundred commits are answered wrongly.
     pub fn new(inner: Arc<dyn Store>, seed: u64, percent: u64) -> Self {
-        Self { inner, dice: SeededEntropy::new(seed), percent }
+        Self { inner, dice: SeededEntropy::new(seed), percent: AtomicU64::new(percent) }
+    }
+
+    /// From now on every commit is answered as it went.
+    pub fn answer_rightly(&self) {
+        self.percent.store(0, Ordering::Relaxed);
     }
 
     async fn others_first(&self) {
@@ -57,7 +63,7 @@ impl Store for FlakyStore {
 
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         let unknown = || CommitError::Unknown { reason: "no answer, on purpose".into() };
-        if self.dice.next_u64() % 100 >= self.percent {
+        if self.dice.next_u64() % 100 >= self.percent.load(Ordering::Relaxed) {
             return self.among(self.inner.commit(commit)).await;
         }
         match self.dice.next_u64() % 3 {
