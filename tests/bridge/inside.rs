@@ -109,6 +109,7 @@ fn bugfix() -> NewTask {
         trace_id: None,
         max_retries: None,
         created_by: "alex".to_owned(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     }
@@ -190,7 +191,7 @@ async fn what_was_cancelled_here_is_not_put_there_again() {
         take.arg(QUEUE).query_async(&mut inside.client).await.expect("redis answers");
     // Nothing is recorded here, so the events don't tell the bridge of it.
     let tenant = TenantId::default();
-    let person = Caller { name: "alex".to_owned(), role: Role::Admin, tenant };
+    let person = Caller { name: "alex".to_owned(), role: Role::Admin, tenant, made_by: None };
     inside.core.cancel_task(&person, &id, None).await.expect("it is cancelled");
     for _ in 0..2 * 120 {
         clock.advance(STEP);
@@ -263,4 +264,39 @@ async fn a_round_in_which_nothing_moves_ends_early() {
     assert_eq!((report.taken, report.connection), (20, "connected"));
     let took = inside.clock.monotonic();
     assert!(took >= quiet && took < lasts / 2, "{took:?}");
+}
+
+/// Ids that steer paths are others here, and the peer's own there; one that an older build kept
+/// as it was stays the task that it is.
+#[tokio::test]
+async fn a_peer_finds_its_tasks_under_its_own_ids() {
+    const ODD: &str = "jobs/7 #a?b%c~2=x";
+    const OLD: &str = "old/8~1";
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let drain = Some(Drain::Agents([Agent::Ops].into()));
+    let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
+    let raw = |id: &str| TaskId::parse(id).expect("an id");
+    let metadata = Map::from_iter([("via".to_owned(), json!("redis"))]);
+    let identity = Identity::Given(raw(OLD));
+    let old = NewTask { task_type: TaskType::Monitor, metadata, identity, ..bugfix() };
+    inside.core.create_task(old).await.expect("it is taken");
+    let mut pipe = redis::pipe();
+    for id in [ODD, OLD] {
+        queue::put(&mut pipe, id, &queue::data(id, json!({})));
+    }
+    pipe.exec_async(&mut inside.client).await.expect("redis takes it");
+    let report = inside.bridge.round(Duration::from_millis(600), None).await;
+    assert_eq!((report.taken, report.connection), (2, "connected"));
+    let here = TaskId::parse("jobs=2F7 =23a=3Fb=25c=7E2=3Dx").expect("an id");
+    let person = Caller::new("alex", Role::Admin, TenantId::default());
+    for (id, other) in [(&here, raw(ODD)), (&raw(OLD), raw("old=2F8=7E1"))] {
+        assert_eq!(inside.status(id).await, Some(Status::Assigned), "{id}");
+        assert_eq!(inside.status(&other).await, None, "{other} is no task of its own");
+        inside.core.cancel_task(&person, id, None).await.expect("it is open");
+    }
+    inside.bridge.round(Duration::from_millis(600), None).await;
+    for id in [ODD, OLD] {
+        let data = inside.data(&raw(id)).await;
+        assert_eq!((&data["status"], &data["task_id"]), (&json!("cancelled"), &json!(id)));
+    }
 }

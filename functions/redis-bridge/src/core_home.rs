@@ -35,7 +35,7 @@ pub struct CoreHome {
 impl CoreHome {
     /// `built`: the agents whose work is built.
     pub fn new(core: Core, tenant: TenantId, built: Vec<Agent>) -> Self {
-        let caller = Caller { name: NAME.to_owned(), role: Role::Agent, tenant };
+        let caller = Caller { name: NAME.to_owned(), role: Role::Agent, tenant, made_by: None };
         Self { core, caller, built, place: Mutex::new(None) }
     }
 

@@ -10,11 +10,12 @@ use tokio::sync::Notify;
 use watchbill_core::domain::Status;
 use watchbill_core::ports::{DomainWrite, Registration, Rejected, Taken};
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{DomainView, iso, read_domain_task};
+use watchbill_wire::redis::{DomainTask, DomainView, iso, read_domain_task};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{HomeError, TaskOfPeer};
+use crate::ids::{is_ambiguous, tasks_of_peer};
 use crate::report::Figures;
 
 /// Messages taken at once.
@@ -48,12 +49,10 @@ impl Domain {
             Ok(task) => task,
             Err(reason) => return self.refuse(taken, reason).await,
         };
-        let id = task.id.clone();
         // Before the bundle has it: what becomes of it may be told at once, and its message
         // must be found then.
-        self.sides.peer.begin(&self.name, id.as_str(), &taken.message).await?;
-        let new = TaskOfPeer { id, task: task.task, trace_id: None };
-        match self.sides.home.create(new).await {
+        self.sides.peer.begin(&self.name, &task.peer_id, &taken.message).await?;
+        match self.record(task).await {
             Ok(view) => {
                 self.figures.taken.fetch_add(1, Ordering::Relaxed);
                 self.sides.peer.settle_message(&self.name, &taken.message).await?;
@@ -66,6 +65,18 @@ impl Domain {
             Err(error @ HomeError::Retry { .. }) => Err(error.into()),
             Err(error) => self.refuse(taken, error.to_string()).await,
         }
+    }
+
+    async fn record(&self, task: DomainTask) -> Result<TaskView, HomeError> {
+        let DomainTask { id, peer_id, task } = task;
+        if is_ambiguous(&peer_id) {
+            // One of a build that kept it under the peer's own id stays that task.
+            let known = tasks_of_peer(&*self.sides.home, &[peer_id]).await?.pop().flatten();
+            if let Some(known) = known.filter(|known| known.task_id != id) {
+                return Ok(known);
+            }
+        }
+        self.sides.home.create(TaskOfPeer { id, task, trace_id: None }).await
     }
 
     async fn refuse(&self, taken: &Taken, reason: String) -> Result<(), Trouble> {
@@ -119,7 +130,7 @@ pub(crate) async fn domain_write(sides: &Sides, task: &TaskView) -> Result<Domai
     };
     logs.push(format!("[{}] {line}", iso(now)));
     Ok(DomainWrite {
-        id: task.task_id.to_string(),
+        id: task.peer_id().to_owned(),
         version: task.version,
         done: view.is_over(),
         fields: view.fields,

@@ -13,14 +13,15 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::Notify;
-use watchbill_core::domain::{Agent, Priority, Status, TaskId, Timestamp};
+use watchbill_core::domain::{Agent, Priority, Status, Timestamp};
 use watchbill_core::ports::{PeerTask, Queued, Rejected, TaskWrite};
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{PeerTaskView, iso, merge_task, read_peer_task, score};
+use watchbill_wire::redis::{PeerTaskView, id_of_peer, iso, merge_task, read_peer_task, score};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{HomeError, TaskOfPeer};
+use crate::ids::{is_ambiguous, tasks_of_peer};
 use crate::report::Figures;
 use crate::settings::Drain as Whose;
 
@@ -303,10 +304,15 @@ impl Drain {
 
     /// Nothing where it had ended before it came to us: it is only taken out of the queue.
     async fn record_one(&self, one: &Candidate) -> Result<Option<TaskView>, HomeError> {
-        let id = TaskId::parse(&one.id).map_err(|error| HomeError::Refused(error.to_string()))?;
-        if matches!(one.task.status, Status::Completed | Status::Cancelled) {
-            let known = self.sides.home.tasks(std::slice::from_ref(&id)).await?;
-            return Ok(known.into_iter().next().flatten());
+        let id = id_of_peer(&one.id).map_err(HomeError::Refused)?;
+        let ended = matches!(one.task.status, Status::Completed | Status::Cancelled);
+        if ended || is_ambiguous(&one.id) {
+            let names = std::slice::from_ref(&one.id);
+            let known = tasks_of_peer(&*self.sides.home, names).await?.pop().flatten();
+            // One of a build that kept it under the peer's own id stays that task.
+            if ended || known.as_ref().is_some_and(|task| task.task_id != id) {
+                return Ok(known);
+            }
         }
         let (task, trace_id) = (one.task.task.clone(), one.task.trace_id.clone());
         let mut tries = 0;
@@ -340,7 +346,7 @@ fn has_moved(view: &TaskView) -> bool {
 pub(crate) fn write_back(data: &str, view: &TaskView, now: Timestamp) -> TaskWrite {
     let data = Some(data).filter(|data| !data.is_empty());
     TaskWrite {
-        id: view.task_id.to_string(),
+        id: view.peer_id().to_owned(),
         version: view.version,
         data: merge_task(data, view),
         status: view.status.as_str().to_owned(),

@@ -15,6 +15,7 @@ use watchbill_wire::redis::{PeerEvent, read_peer_event};
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{EventOfPeer, HomeError};
+use crate::ids::{is_ambiguous, tasks_of_peer};
 use crate::report::Figures;
 use crate::settings::Settings;
 
@@ -93,7 +94,12 @@ impl In {
 
     /// Into the bundle with what was heard.
     async fn carry_in(&mut self) -> Result<(), Trouble> {
-        let Some(PeerEvent { id, event, hops }) = self.held.clone() else { return Ok(()) };
+        let Some(held) = self.held.clone() else { return Ok(()) };
+        let PeerEvent { id, mut event, peer_task, hops } = held;
+        if let Some(name) = peer_task.filter(|name| is_ambiguous(name)) {
+            let known = tasks_of_peer(&*self.sides.home, &[name]).await?.pop().flatten();
+            event.task_id = known.map(|task| task.task_id).or(event.task_id);
+        }
         let event_type = event.event_type.to_string();
         match self.sides.home.publish(EventOfPeer { id, event, hops }).await {
             Ok(()) => {

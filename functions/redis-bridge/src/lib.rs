@@ -2,6 +2,7 @@
 //!
 //! - `settings`: which directions are on.
 //! - `home`: our side, the bundle; `core_home`: where it is the same process.
+//! - `ids`: the peer's tasks, under whichever ids they are kept here.
 //! - `drive`: what drives the directions, through whatever stands in their way.
 //! - `drain`: the peer's tasks into the bundle. `out`: what happens here, told there.
 //! - `feed`: our tasks for the peer's workers. `inward`: the peer's events.
@@ -25,6 +26,7 @@ mod drain;
 mod drive;
 mod feed;
 mod home;
+mod ids;
 mod inward;
 mod out;
 mod report;

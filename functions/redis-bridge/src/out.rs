@@ -153,7 +153,7 @@ impl Out {
         if ours.is_empty() {
             return Ok(());
         }
-        let ids: Vec<String> = ours.iter().map(|task| task.task_id.to_string()).collect();
+        let ids: Vec<String> = ours.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&ids).await?;
         let now = self.sides.clock.now();
         let mut writes = Vec::with_capacity(ours.len());
@@ -231,7 +231,8 @@ impl Out {
         self.cursor = Cursor::At(at);
         let (mut messages, mut bytes) = (Vec::new(), 0);
         for event in events {
-            let text = self.is_told(event, tasks).then(|| event_for_peer(event)).flatten();
+            let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
+            let text = self.is_told(event, task).then(|| event_for_peer(event, task)).flatten();
             if let Some(text) = text {
                 bytes += 2 * text.len();
                 messages.push(PeerMessage {
@@ -275,8 +276,7 @@ impl Out {
 
     /// All events where they go out; else those of the tasks that came from there. That such
     /// a task was made, the one who put it into the queue has said.
-    fn is_told(&self, event: &EventView, tasks: &BTreeMap<TaskId, TaskView>) -> bool {
-        let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
+    fn is_told(&self, event: &EventView, task: Option<&TaskView>) -> bool {
         let drained = task.is_some_and(TaskView::is_of_redis_queue);
         match drained {
             true => !is_creation(event),

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::domain::TaskId;
 use watchbill_core::ports::{Cost, PeerError, PeerTask};
 use watchbill_wire::redis::iso;
 use watchbill_wire::{PeriodView, TaskView};
@@ -16,6 +15,7 @@ use crate::Sides;
 use crate::domains::domain_write;
 use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
+use crate::ids::tasks_of_peer;
 use crate::out::mirror_approval;
 use crate::report::{Figures, Link};
 use crate::settings::Settings;
@@ -73,8 +73,7 @@ impl Tend {
         let mut cursor = 0;
         loop {
             let (next, ids) = self.sides.peer.worked_on(cursor).await?;
-            let ids: Vec<TaskId> = ids.iter().filter_map(|id| TaskId::parse(id).ok()).collect();
-            let tasks = self.sides.home.tasks(&ids).await?;
+            let tasks = tasks_of_peer(&*self.sides.home, &ids).await?;
             let ended = tasks
                 .into_iter()
                 .flatten()
@@ -91,7 +90,7 @@ impl Tend {
         if ended.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = ended.iter().map(|task| task.task_id.to_string()).collect();
+        let names: Vec<String> = ended.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&names).await?;
         let now = self.sides.clock.now();
         let writes: Vec<_> = ended
@@ -110,8 +109,8 @@ impl Tend {
     async fn compare_domains(&self) -> Result<(), Trouble> {
         for domain in &self.settings.domains {
             let open = self.sides.peer.open(domain).await?;
-            let ids: Vec<TaskId> = open.iter().filter_map(|id| TaskId::parse(id).ok()).collect();
-            for task in self.sides.home.tasks(&ids).await?.into_iter().flatten() {
+            let tasks = tasks_of_peer(&*self.sides.home, &open).await?;
+            for task in tasks.into_iter().flatten() {
                 let write = domain_write(&self.sides, &task).await?;
                 if write.done {
                     self.sides.peer.write_result(domain, &write).await?;

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::{Agent, Priority, Status, TaskType, Timestamp};
 use watchbill_wire::redis::{
-    DomainView, compose_task, event_for_peer, merge_task, read_domain_task, read_peer_event,
-    read_peer_task,
+    DomainView, compose_task, event_for_peer, id_of_peer, ids_of_peer, merge_task,
+    read_domain_task, read_peer_event, read_peer_task,
 };
 use watchbill_wire::{EventView, TaskView};
 
@@ -123,12 +123,63 @@ fn events_go_once_each_way() {
     // Once it is an event here it does not go back.
     let mut here: EventView = serde_json::from_str(EVENT).unwrap();
     here.event_id = heard.id;
-    assert_eq!(event_for_peer(&here), None);
+    assert_eq!(event_for_peer(&here, None), None);
     // Ours goes out with their fields alone, and is ours when it comes back.
     let ours: EventView = serde_json::from_str(EVENT).unwrap();
-    let told = event_for_peer(&ours).expect("it is ours");
+    let told = event_for_peer(&ours, None).expect("it is ours");
     assert_eq!(keys(&told), keys(EVENT));
     assert_eq!(read_peer_event(&told).unwrap(), None);
+}
+
+/// In every direction a peer finds its own id.
+#[test]
+fn a_peers_id_is_another_here_and_its_own_there() {
+    const ODD: &str = "jobs/7 #a?b%c~2=x";
+    const HERE: &str = "jobs=2F7 =23a=3Fb=25c=7E2=3Dx";
+    let data = TASK.replace(ID, ODD);
+    let read = read_peer_task(ODD, &data).unwrap();
+    let mut task = view("completed");
+    task.task_id = id_of_peer(ODD).unwrap();
+    assert_eq!(task.task_id.as_str(), HERE);
+    task.metadata = read.task.metadata;
+    assert_eq!(task.peer_id(), ODD);
+    for written in [merge_task(Some(&data), &task), merge_task(None, &task)] {
+        let written: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(written["task_id"], ODD);
+        assert!(written["metadata"].get("peer_id").is_none(), "{written}");
+    }
+    let shown = DomainView::of(&task, Timestamp::from_millis(0));
+    assert!(shown.fields.contains(&("task_id".to_owned(), ODD.to_owned())));
+    let message: Value = serde_json::from_slice(MESSAGE).unwrap();
+    let message = message.to_string().replace("d-1", ODD);
+    let read = read_domain_task("devops", message.as_bytes()).unwrap();
+    assert_eq!((read.id.as_str(), read.peer_id.as_str()), (HERE, ODD));
+    // Events, with their own ids and their tasks'.
+    let event = EVENT.replace("0b8a5d1e-58f5-4b53-9b38-3a4e6dd3c001", "e/1~2");
+    let mut event: Value = serde_json::from_str(&event).unwrap();
+    event["task_id"] = ODD.into();
+    let heard = read_peer_event(&event.to_string()).unwrap().unwrap();
+    assert_eq!(heard.id.as_str(), "redis:e=2F1=7E2");
+    assert_eq!(heard.event.task_id.as_ref().map(|id| id.as_str()), Some(HERE));
+    assert_eq!(heard.peer_task.as_deref(), Some(ODD));
+    let mut ours: EventView = serde_json::from_str(EVENT).unwrap();
+    ours.task_id = Some(task.task_id.clone());
+    let told: Value = serde_json::from_str(&event_for_peer(&ours, Some(&task)).unwrap()).unwrap();
+    assert_eq!(told["task_id"], ODD);
+}
+
+#[test]
+fn a_mark_that_is_some_callers_names_nobody() {
+    let mut task = view("completed");
+    task.metadata.insert("peer_id".into(), "another".into());
+    assert_eq!(task.peer_id(), ID);
+    // One of a build that did not escape: its id is the peer's own.
+    task.task_id = serde_json::from_value(json!("a/b=2F")).unwrap();
+    task.metadata.remove("peer_id");
+    assert_eq!(task.peer_id(), "a/b=2F");
+    let ids: Vec<String> = ids_of_peer("a/b").iter().map(ToString::to_string).collect();
+    assert_eq!(ids, ["a=2Fb", "a/b"]);
+    assert_eq!(ids_of_peer("plain").len(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@ use watchbill_core::domain::{
     MOST_SPAN, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, parse_span,
 };
 
+use super::ids::{id_of_peer, mark};
 use super::{VIA, iso};
 use crate::{CreateTask, METADATA_LIMIT, TaskView};
 
@@ -13,6 +14,8 @@ const DOMAIN: &str = "redis:";
 #[derive(Clone, Debug, PartialEq)]
 pub struct DomainTask {
     pub id: TaskId,
+    /// The id that the domain's clients know it by.
+    pub peer_id: String,
     pub task: CreateTask,
 }
 
@@ -35,7 +38,8 @@ pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, Stri
         Some(other) => return Err(format!("its type is '{other}', not task_assignment")),
     }
     let id = said("task_id").ok_or("it has no task_id")?;
-    let id = TaskId::parse(id).map_err(|error| error.to_string())?;
+    let peer_id = id.to_owned();
+    let id = id_of_peer(id)?;
     let task_type = TaskType::parse(domain).map_err(|error| error.to_string())?;
     let payload = match map.get("payload") {
         Some(Value::Object(payload)) => payload.clone(),
@@ -57,6 +61,7 @@ pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, Stri
     sized("metadata", &metadata, METADATA_LIMIT)?;
     metadata.remove("result");
     metadata.insert(VIA.into(), format!("{DOMAIN}{domain}").into());
+    mark(&mut metadata, &peer_id);
     let source = said("source").filter(|source| !source.is_empty() && source.len() <= 64);
     let task = CreateTask {
         task_type,
@@ -70,7 +75,7 @@ pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, Stri
         parent: None,
         max_retries: None,
     };
-    Ok(DomainTask { id, task })
+    Ok(DomainTask { id, peer_id, task })
 }
 
 fn sized(name: &str, object: &Map<String, Value>, most: usize) -> Result<(), String> {
@@ -108,7 +113,7 @@ impl DomainView {
         };
         let over = matches!(status, "completed" | "failed");
         let mut fields = vec![
-            ("task_id".to_owned(), view.task_id.to_string()),
+            ("task_id".to_owned(), view.peer_id().to_owned()),
             ("status".to_owned(), status.to_owned()),
         ];
         let mut more = |name: &str, value: Option<String>| {

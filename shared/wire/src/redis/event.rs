@@ -1,9 +1,10 @@
 use serde_json::{Map, Value, json};
-use watchbill_core::domain::{EventId, EventPriority, EventType, TaskId, derived_uuid};
+use watchbill_core::domain::{EventId, EventPriority, EventType, TaskId, derived_uuid, escape_id};
 use watchbill_core::redact;
 
 use super::RELAYED_BY;
-use crate::{EventView, PublishEvent};
+use super::ids::id_of_peer;
+use crate::{EventView, PublishEvent, TaskView};
 
 /// What marks our own events on the channels.
 const US: &str = "watchbill";
@@ -14,18 +15,24 @@ const FROM: &str = "redis:";
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerEvent {
     pub id: EventId,
+    /// Of the task that it is about the id that is likely here: see `peer_task`.
     pub event: PublishEvent,
+    /// The id of its task as it was said.
+    pub peer_task: Option<String>,
     pub hops: u8,
 }
 
 /// An event for the channels, with the orchestrator's fields alone. Nothing for one that came
-/// from there: it has been said.
-pub fn event_for_peer(view: &EventView) -> Option<String> {
+/// from there: it has been said. `task`: the one that it is about, as far as it is known.
+pub fn event_for_peer(view: &EventView, task: Option<&TaskView>) -> Option<String> {
     if view.event_id.as_str().starts_with(FROM) {
         return None;
     }
     let mut event = view.clone();
     event.metadata.insert(RELAYED_BY.into(), US.into());
+    if let Some(id) = task.and_then(|task| TaskId::parse(task.peer_id()).ok()) {
+        event.task_id = Some(id);
+    }
     Some(serde_json::to_string(&event).expect("an event can be written as JSON"))
 }
 
@@ -41,12 +48,13 @@ pub fn read_peer_event(text: &str) -> Result<Option<PeerEvent>, String> {
     let event_type = said("event_type").ok_or("it has no event_type")?;
     let event_type = EventType::parse(event_type).map_err(|error| error.to_string())?;
     let id = match said("event_id") {
-        Some(id) if id.len() + FROM.len() <= 128 => format!("{FROM}{id}"),
+        Some(id) if id.len() + FROM.len() <= 128 => format!("{FROM}{}", escape_id(id)),
         // Of no or an odd id: what it says is what it is.
         _ => format!("{FROM}{}", derived_uuid(&["redis event", text])),
     };
     let id = EventId::parse(&id).map_err(|error| error.to_string())?;
-    let task_id = said("task_id").map(TaskId::parse).transpose().map_err(|e| e.to_string())?;
+    let peer_task = said("task_id").map(str::to_owned);
+    let task_id = peer_task.as_deref().map(id_of_peer).transpose()?;
     let trace_id = said("trace_id").filter(|trace| trace.len() <= 128).map(str::to_owned);
     let priority = said("priority").filter(|word| EventPriority::parse(word).is_ok());
     let event = PublishEvent {
@@ -62,5 +70,6 @@ pub fn read_peer_event(text: &str) -> Result<Option<PeerEvent>, String> {
         },
     };
     let hops = metadata.get("hops").and_then(Value::as_u64).unwrap_or(0);
-    Ok(Some(PeerEvent { id, event, hops: u8::try_from(hops).unwrap_or(u8::MAX) }))
+    let hops = u8::try_from(hops).unwrap_or(u8::MAX);
+    Ok(Some(PeerEvent { id, event, peer_task, hops }))
 }

@@ -17,7 +17,7 @@ pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String
     let by = view.approved_by.as_ref().or(view.rejected_by.as_ref());
     let mut approval = json!({
         "approval_id": view.approval_id,
-        "task_id": view.task_id,
+        "task_id": task.map_or(view.task_id.as_str(), TaskView::peer_id),
         "task_type": task.map(|task| task.task_type),
         "priority": task.map(|task| task.priority),
         "reason": view.reasons.join("; "),

@@ -4,15 +4,18 @@
 //!
 //! - `task`: a task of the orchestrator's queue. `event`: an event on its channels.
 //! - `domain`: messages and results of the domain network.
+//! - `ids`: ids of peers' tasks, there and here.
 //! - `mirror`: approvals as the orchestrator's dashboards read them.
 
 mod domain;
 mod event;
+mod ids;
 mod mirror;
 mod task;
 
 pub use domain::{DomainTask, DomainView, read_domain_task};
 pub use event::{PeerEvent, event_for_peer, read_peer_event};
+pub use ids::{id_of_peer, ids_of_peer};
 pub use mirror::{approval_for_peer, is_decided};
 pub use task::{PeerTaskView, compose_task, merge_task, read_peer_task, score};
 

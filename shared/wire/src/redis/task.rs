@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::{
-    Agent, MOST_SPAN, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, parse_span,
+    Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span,
 };
 use watchbill_core::redact;
 
+use super::ids::{PEER_ID, id_of_peer, mark};
 use super::{VIA, iso};
 use crate::requests::is_trace;
 use crate::{CreateTask, METADATA_LIMIT, TaskView};
@@ -33,7 +34,7 @@ pub struct PeerTaskView {
 /// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
 /// an SLA in words of its own, stands in the metadata as it was.
 pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
-    TaskId::parse(id).map_err(|error| error.to_string())?;
+    id_of_peer(id)?;
     let mut map: Map<String, Value> = serde_json::from_str(data)
         .map_err(|error| format!("its data is no JSON object: {error}"))?;
     let said = map.get("task_id").and_then(Value::as_str);
@@ -75,6 +76,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
     // Where a finished task's result is shown; what stands there is an earlier run's.
     metadata.remove("result");
     metadata.insert(VIA.into(), QUEUE.into());
+    mark(&mut metadata, id);
     let task = CreateTask {
         task_type,
         priority,
@@ -207,8 +209,10 @@ pub fn compose_task(view: &TaskView, assigned_to: &str) -> String {
             "alert_threshold": sla.alert_threshold,
         })
     });
+    let mut metadata = view.metadata.clone();
+    metadata.remove(PEER_ID);
     let task = json!({
-        "task_id": view.task_id,
+        "task_id": view.peer_id(),
         "type": view.task_type,
         "priority": view.priority,
         "source": source,
@@ -222,7 +226,7 @@ pub fn compose_task(view: &TaskView, assigned_to: &str) -> String {
         "completed_at": view.completed_at.map(iso),
         "parent_task_id": view.parent_task_id,
         "child_task_ids": view.child_task_ids,
-        "metadata": view.metadata,
+        "metadata": metadata,
         "error": view.error,
         "retry_count": view.retry_count,
         "max_retries": view.max_retries,

@@ -1,0 +1,97 @@
+//! Ids of peers in a form that no other id and no part of a path can be taken for. The design
+//! gives `~` to approvals (`approval_<task_id>~2`), and `#`, `?`, `/` and `%` steer URLs and keys;
+//! so each of these and `=` becomes `=HH`, and the peer's own id can be told from it.
+
+use std::borrow::Cow;
+
+/// What no new id may hold.
+const REFUSED: &[char] = &['#', '?', '/', '%', '~'];
+
+fn is_escaped(byte: u8) -> bool {
+    byte == b'=' || REFUSED.contains(&char::from(byte))
+}
+
+/// The first character of a text that no new id may hold.
+pub fn refused_in_ids(text: &str) -> Option<char> {
+    text.chars().find(|c| REFUSED.contains(c))
+}
+
+/// A peer's id as it is kept here.
+pub fn escape_id(id: &str) -> Cow<'_, str> {
+    if !id.bytes().any(is_escaped) {
+        return id.into();
+    }
+    let mut out = String::with_capacity(id.len() + 8);
+    for c in id.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if is_escaped(byte) => {
+                out.push('=');
+                for nibble in [byte >> 4, byte & 15] {
+                    out.push(char::from(b"0123456789ABCDEF"[usize::from(nibble)]));
+                }
+            }
+            _ => out.push(c),
+        }
+    }
+    out.into()
+}
+
+/// The peer's id of one that [`escape_id`] made.
+pub fn unescape_id(id: &str) -> Cow<'_, str> {
+    if !id.contains('=') {
+        return id.into();
+    }
+    let mut out = String::with_capacity(id.len());
+    let mut rest = id;
+    while let Some(place) = rest.find('=') {
+        out.push_str(&rest[..place]);
+        match escaped_at(&rest[place..]) {
+            Some(c) => {
+                out.push(c);
+                rest = &rest[place + 3..];
+            }
+            None => {
+                out.push('=');
+                rest = &rest[place + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+/// The character that a text begins with in its escaped form.
+fn escaped_at(text: &str) -> Option<char> {
+    let hex = text.get(1..3)?;
+    let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+    let byte = hex.bytes().all(upper).then(|| u8::from_str_radix(hex, 16).ok())??;
+    is_escaped(byte).then_some(char::from(byte))
+}
+
+/// Characters of an id, each escaped one counted once: a peer's id of the greatest length has
+/// room here.
+pub(super) fn length(id: &str) -> usize {
+    let escaped = id.match_indices('=').filter(|(place, _)| escaped_at(&id[*place..]).is_some());
+    id.chars().count() - 2 * escaped.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_path_or_an_id_is_escaped_and_nothing_else() {
+        assert_eq!(escape_id("a#b?c/d%e~f=g"), "a=23b=3Fc=2Fd=25e=7Ef=3Dg");
+        assert_eq!(escape_id("Ünï-1 _:.@"), "Ünï-1 _:.@");
+        assert_eq!(refused_in_ids("a=b/c~"), Some('/'));
+        assert_eq!(refused_in_ids("a=2F"), None);
+    }
+
+    #[test]
+    fn what_was_not_escaped_here_is_left_alone() {
+        for id in ["a=", "a=2", "a=2f", "a=41", "=é2F", "a=zz"] {
+            assert_eq!(unescape_id(id), id);
+        }
+        assert_eq!(length("a=2Fb=41"), 6);
+    }
+}
