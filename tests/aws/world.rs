@@ -133,6 +133,7 @@ pub fn new_task(tenant: &TenantId, priority: Priority, key: String) -> NewTask {
         trace_id: None,
         max_retries: None,
         created_by: "ci".to_owned(),
+        also_requested_by: Vec::new(),
         identity: Identity::IdempotencyKey(key),
         hops: 0,
     }

@@ -1,7 +1,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -10,6 +14,8 @@ use super::{Backend, Settings, World};
 
 /// Between two ticks. On AWS they come by the minute, which no test can wait for.
 const TICK: Duration = Duration::from_millis(500);
+/// What approvers' tokens are signed with: 32 bytes at least.
+const JWT_SECRET: &str = "somebody else signs the tokens of approvers";
 /// Between two looks at whether all has come to rest.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -28,8 +34,9 @@ impl Backend for Deployed {
     async fn start(settings: &Settings) -> Self {
         let bed = Bed::find();
         let mut asked = json!({"parameters": parameters(settings), "policy": settings.policy()});
+        asked["secrets"] = json!({"JwtSecretParameter": JWT_SECRET});
         if let Some(redis) = &settings.redis {
-            asked["secrets"] = json!({"RedisUrlParameter": redis.url});
+            asked["secrets"]["RedisUrlParameter"] = json!(redis.url);
         }
         let made = bed.call("deploy", asked).await;
         let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
@@ -146,16 +153,29 @@ fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
     parameters
 }
 
-/// The template makes one key, and that one makes the others.
+/// The template makes one key, and that one makes the others. The approver comes with a token of
+/// somebody else: keys that the admin makes count as the admin.
 async fn keys(url: &str, admin: String) -> Keys {
     let first = Client::new(url, &admin);
     let make = async |role: &str| {
         let made = first.post("/keys", json!({"name": role, "role": role})).await.ok();
         made["key"].as_str().expect("a new key is shown").to_owned()
     };
-    let (agent, approver) = (make("agent").await, make("approver").await);
-    let user = make("user").await;
+    let (agent, user) = (make("agent").await, make("user").await);
+    let approver = token("approver", "approver");
     Keys { admin, agent, approver, user }
+}
+
+/// As whoever knows the secret besides Watchbill would sign it.
+fn token(sub: &str, role: &str) -> String {
+    // In the year 2100.
+    let claims = json!({"sub": sub, "role": role, "exp": 4_102_444_800_u64});
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    let signed =
+        format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
+    let mut mac = Hmac::<Sha256>::new_from_slice(JWT_SECRET.as_bytes()).expect("of any length");
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
 /// Until the scenario is over.

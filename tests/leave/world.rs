@@ -19,7 +19,7 @@ use watchbill_core::domain::{
 };
 use watchbill_core::govern::{EnvironmentKind, Freeze, FreezeWhen, Policy, Say, ToolRule};
 use watchbill_core::ports::{
-    Clock as _, Commit, Entropy as _, Expect, FixedSecret, LaneMessage, Store as _, Write,
+    Clock as _, Commit, Expect, FixedSecret, LaneMessage, Store as _, Write,
 };
 use watchbill_core::repo::{decode, encode, task_key};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, Ports, older_log};

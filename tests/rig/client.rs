@@ -66,7 +66,10 @@ impl Client {
     ) -> Result<Answer, reqwest::Error> {
         let asked = format!("{method} {path}");
         let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if !self.key.is_empty() {
+        // A token has dots, which no key has.
+        if self.key.contains('.') {
+            request = request.bearer_auth(&self.key);
+        } else if !self.key.is_empty() {
             request = request.header("X-API-Key", &self.key);
         }
         if let Some(key) = idempotency_key {

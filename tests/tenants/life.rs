@@ -122,6 +122,7 @@ impl World {
             trace_id: None,
             max_retries: None,
             created_by: format!("bob {}", mark(tenant)),
+            also_requested_by: Vec::new(),
             identity: Identity::Fresh,
             hops: 0,
         };
@@ -172,6 +173,7 @@ impl World {
             name: format!("w {}", mark(tenant)),
             role: Role::Agent,
             tenant: tenant.clone(),
+            made_by: None,
         };
         let dev = |new: &mut NewTask| new.task_type = TaskType::Bugfix;
         let (long, failed) = (self.create(tenant, dev).await, self.create(tenant, dev).await);
@@ -203,6 +205,7 @@ impl World {
             name: format!("alice {}", mark(tenant)),
             role: Role::Approver,
             tenant: tenant.clone(),
+            made_by: None,
         };
         self.core.approve(&alice, &ApprovalId::of(&tasks[0], 1)).await.unwrap();
         let reason = Some(mark(tenant));
@@ -212,10 +215,19 @@ impl World {
     }
 
     async fn access(&self, tenant: &TenantId) -> String {
-        let operator =
-            Caller { name: "operator".into(), role: Role::Operator, tenant: TenantId::default() };
+        let operator = Caller {
+            name: "operator".into(),
+            role: Role::Operator,
+            tenant: TenantId::default(),
+            made_by: None,
+        };
         self.core.create_tenant(&operator, tenant, "first").await.unwrap();
-        let admin = Caller { name: "first".into(), role: Role::Admin, tenant: tenant.clone() };
+        let admin = Caller {
+            name: "first".into(),
+            role: Role::Admin,
+            tenant: tenant.clone(),
+            made_by: None,
+        };
         let name = format!("helper-of-{tenant}");
         self.core.create_key(&admin, tenant, &name, Role::User).await.unwrap();
         self.core.create_key(&admin, tenant, "gone", Role::User).await.unwrap();
@@ -227,7 +239,8 @@ impl World {
 
     /// Limits of the tenant's own, and something set aside of them by a run.
     async fn budget(&self, tenant: &TenantId, task: &TaskId) {
-        let admin = Caller { name: mark(tenant), role: Role::Admin, tenant: tenant.clone() };
+        let admin =
+            Caller { name: mark(tenant), role: Role::Admin, tenant: tenant.clone(), made_by: None };
         let amount = |micro_usd| Amount { micro_usd, tokens: 1_000 };
         let limits = BudgetLimits { day: amount(4_000), hour: amount(3_000), task: amount(2_000) };
         self.core.set_budget_limits(&admin, limits).await.unwrap();

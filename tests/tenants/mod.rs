@@ -120,7 +120,12 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
     let core = &world.core;
     for (own, other) in [(&lived[0], &lived[1]), (&lived[1], &lived[0])] {
         let (tenant, before) = (&own.tenant, world.store.items().len());
-        let admin = Caller { name: "root".into(), role: Role::Admin, tenant: tenant.clone() };
+        let admin = Caller {
+            name: "root".into(),
+            role: Role::Admin,
+            tenant: tenant.clone(),
+            made_by: None,
+        };
         // An id that peers chose may be one's own as well.
         for id in other.tasks.iter().filter(|id| !life::is_shared(id.as_str())) {
             absent(core.task(tenant, id).await);

@@ -114,6 +114,7 @@ async fn a_key_revoked_elsewhere_works_for_thirty_seconds_at_most() {
         name: "root".into(),
         role: Role::Admin,
         tenant: watchbill_core::domain::TenantId::default(),
+        made_by: None,
     };
     api.core.revoke_key(&admin, "helper").await.unwrap();
     api.clock.advance(Duration::from_secs(29));
@@ -168,6 +169,75 @@ async fn a_minted_token_works_until_it_expires() {
     api.clock.advance(Duration::from_secs(1));
     let problem = ask("GET", "/tasks").bearer(token).of(&api).await.problem(401);
     assert!(problem["detail"].as_str().unwrap().contains("expired"));
+}
+
+/// What a caller makes, key or token, is that caller where one person must not count twice.
+#[tokio::test]
+async fn what_an_admin_makes_does_not_approve_for_the_admin() {
+    let api = api();
+    let urgent = json!({ "type": "monitor", "payload": {}, "priority": "P0" });
+    let made = ask("POST", "/tasks").key(ADMIN).json(&urgent).of(&api).await.json();
+    let path = format!("/approvals/approval_{}/approve", made["task_id"].as_str().unwrap());
+    let body = json!({ "sub": "somebody", "role": "admin" });
+    let token = ask("POST", "/auth/token").key(ADMIN).json(&body).of(&api).await.json();
+    let token = token["access_token"].as_str().unwrap().to_owned();
+    ask("POST", &path).bearer(&token).of(&api).await.problem(403);
+    // Also by what that one makes.
+    let body = json!({ "sub": "nobody", "role": "approver" });
+    let second = ask("POST", "/auth/token").bearer(&token).json(&body).of(&api).await.json();
+    let second = second["access_token"].as_str().unwrap().to_owned();
+    ask("POST", &path).bearer(&second).of(&api).await.problem(403);
+    let body = json!({ "name": "helper", "role": "approver" });
+    let key = ask("POST", "/keys").bearer(&token).json(&body).of(&api).await.json();
+    let key = key["key"].as_str().unwrap().to_owned();
+    ask("POST", &path).key(&key).of(&api).await.problem(403);
+    let mut other = claims(&api, "approver");
+    other["sub"] = json!("carol");
+    let other = hs256(&other, SECRET.as_bytes());
+    assert_eq!(ask("POST", &path).bearer(&other).of(&api).await.status, 200);
+}
+
+#[tokio::test]
+async fn nobody_is_named_like_the_system() {
+    let api = api();
+    for name in ["system", "Scheduler", "on-call", "ops_agent", "watchbill"] {
+        let body = json!({ "sub": name, "role": "user" });
+        ask("POST", "/auth/token").key(ADMIN).json(&body).of(&api).await.problem(400);
+        let body = json!({ "name": name, "role": "user" });
+        ask("POST", "/keys").key(ADMIN).json(&body).of(&api).await.problem(400);
+        let mut claims = claims(&api, "user");
+        claims["sub"] = json!(name);
+        let token = hs256(&claims, SECRET.as_bytes());
+        ask("GET", "/tasks").bearer(&token).of(&api).await.problem(401);
+    }
+}
+
+/// `~` is of approvals, the others steer URLs and keys.
+#[tokio::test]
+async fn a_new_id_with_a_character_that_means_something_is_refused_by_name() {
+    let api = api();
+    for character in ['#', '?', '/', '%', '~'] {
+        let id = format!("a{character}b");
+        let task = json!({ "type": "monitor", "payload": {}, "task_id": id });
+        let problem = ask("POST", "/tasks").key(AGENT).json(&task).of(&api).await.problem(400);
+        assert!(problem.to_string().contains(&format!("'{character}'")), "{problem}");
+        let event = json!({
+            "event_type": "ci.passed", "source_agent": "ci", "payload": {}, "event_id": id,
+        });
+        let problem =
+            ask("POST", "/events/publish").key(AGENT).json(&event).of(&api).await.problem(400);
+        assert!(problem.to_string().contains(&format!("'{character}'")), "{problem}");
+    }
+    // As a bridge escapes them, and however long that makes them.
+    for id in ["a=2Fb".to_owned(), "=7E".repeat(128)] {
+        let task = json!({ "type": "monitor", "payload": {}, "task_id": id });
+        let made = ask("POST", "/tasks").key(AGENT).json(&task).of(&api).await;
+        assert_eq!(made.status, 200, "{id}");
+        let path = format!("/tasks/{id}");
+        assert_eq!(ask("GET", &path).key(AGENT).of(&api).await.json()["task_id"], json!(id));
+    }
+    let long = json!({ "type": "monitor", "payload": {}, "task_id": "x".repeat(129) });
+    ask("POST", "/tasks").key(AGENT).json(&long).of(&api).await.problem(400);
 }
 
 #[tokio::test]

@@ -36,7 +36,12 @@ async fn revoke(api: &Api, name: &str) {
 
 /// As another instance of the API does it: nothing of it is seen here but in the store.
 async fn revoke_elsewhere(api: &Api, name: &str) {
-    let admin = Caller { name: "root".into(), role: Role::Admin, tenant: TenantId::default() };
+    let admin = Caller {
+        name: "root".into(),
+        role: Role::Admin,
+        tenant: TenantId::default(),
+        made_by: None,
+    };
     api.core.revoke_key(&admin, name).await.unwrap();
 }
 

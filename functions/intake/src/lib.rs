@@ -64,6 +64,7 @@ impl Intake {
             name: by.unwrap_or(&event.source_agent).to_owned(),
             role: Role::Agent,
             tenant: tenant.clone(),
+            made_by: None,
         };
         let cause = vec!["task.requested".to_owned(), event.event_id.to_string()];
         let trace = Some(event.trace_id.clone());
@@ -121,6 +122,7 @@ impl Intake {
         metadata.insert("reaction".into(), reaction.name.clone().into());
         metadata.insert("event_id".into(), event.event_id.as_str().into());
         metadata.insert("event_type".into(), event.event_type.as_str().into());
+        let by = event.metadata.get("published_by").and_then(|by| by.as_str());
         let parent = match &event.task_id {
             Some(id) => self.core.stored_task(tenant, id).await?.map(|task| task.value.id),
             None => None,
@@ -138,6 +140,8 @@ impl Intake {
             trace_id: Some(event.trace_id.clone()),
             max_retries: None,
             created_by: format!("reaction:{}", reaction.name),
+            // Whoever publishes an event does not approve what it starts.
+            also_requested_by: by.map(str::to_owned).into_iter().collect(),
             identity: Identity::Cause(vec![
                 "reaction".to_owned(),
                 reaction.name.clone(),

@@ -115,6 +115,7 @@ async fn an_event_of_a_task_counts_where_the_task_is() {
         trace_id: None,
         max_retries: None,
         created_by: "alex".into(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     };

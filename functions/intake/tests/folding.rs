@@ -57,6 +57,7 @@ impl World {
             trace_id: None,
             max_retries: None,
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             identity: Identity::Fresh,
             hops: 0,
         };
@@ -75,7 +76,7 @@ impl World {
         let mut told = Vec::new();
         for (id, stored) in events {
             let tick = Command::Tick { lane_busy: true };
-            let ticked = self.core.command_on(stored, &tick, &[]).await.unwrap();
+            let ticked = self.core.command_on(stored, &tick).await.unwrap();
             let item = self.store.items().into_iter().find(|item| {
                 *item.kind == *"task" && decode::<Task>(item).is_ok_and(|t| t.value.id == id)
             });

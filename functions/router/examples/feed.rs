@@ -99,6 +99,7 @@ fn new_task() -> NewTask {
         trace_id: None,
         max_retries: None,
         created_by: "bench".into(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     }

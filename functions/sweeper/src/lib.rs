@@ -159,7 +159,7 @@ impl Sweeper {
             swept.oldest = swept.oldest.max(now.since(since));
         }
         if next_due(&stored.value, now).is_some_and(|due| due > now) {
-            return match self.core.command_on(stored, &Command::Postpone, &[]).await {
+            return match self.core.command_on(stored, &Command::Postpone).await {
                 // Rejected: someone has changed it meanwhile, and its due time with it.
                 Ok(_) | Err(CommandError::Rejected { .. }) => Ok(Looked::Postponed),
                 Err(error) => Err(error.into_service(&id)),
@@ -170,7 +170,7 @@ impl Sweeper {
         if lane_busy && stored.value.status == Status::Assigned && !stored.value.external {
             self.recall.note(lane);
         }
-        match self.core.command_on(stored, &Command::Tick { lane_busy }, &[]).await {
+        match self.core.command_on(stored, &Command::Tick { lane_busy }).await {
             Ok(_) => Ok(Looked::Changed),
             Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
             Err(error) => Err(error.into_service(&id)),

@@ -146,7 +146,7 @@ async fn recall(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> Result<bool
         return Ok(false);
     }
     let stored = decode::<Task>(item)?;
-    match core.command_on(stored, &Command::Recall, &[]).await {
+    match core.command_on(stored, &Command::Recall).await {
         Ok(_) => Ok(true),
         Err(CommandError::Rejected { .. }) => Ok(false),
         Err(CommandError::Service(error)) => Err(error),

@@ -98,7 +98,7 @@ async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
     if stored.value.held.is_none() {
         return Ok(false);
     }
-    match core.command_on(stored, &Command::Wake, &[]).await {
+    match core.command_on(stored, &Command::Wake).await {
         Ok(_) => Ok(true),
         Err(CommandError::Rejected { .. }) => Ok(false),
         Err(CommandError::Service(error)) => Err(error),

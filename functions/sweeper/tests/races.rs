@@ -80,6 +80,7 @@ impl World {
             trace_id: None,
             max_retries: None,
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             identity: Identity::Fresh,
             hops: 0,
         };
@@ -254,7 +255,7 @@ async fn a_lane_with_a_backlog_is_no_lost_pointer() {
 async fn outside() -> (World, TaskId, Caller) {
     let world = World::new(Rules { external: [Agent::Ops].into(), ..Rules::default() }, 1);
     let id = world.create(Priority::P3).await;
-    (world, id, Caller { name: "w".into(), role: Role::Agent, tenant: tenant() })
+    (world, id, Caller { name: "w".into(), role: Role::Agent, tenant: tenant(), made_by: None })
 }
 
 fn to(status: Status) -> StatusChange {

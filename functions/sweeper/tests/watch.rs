@@ -252,6 +252,7 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
             trace_id: None,
             max_retries: None,
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             identity: Identity::Cause(vec![format!("{task_type}")]),
             hops: 0,
         };
@@ -282,7 +283,7 @@ async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), Servi
         true => Command::ClaimOutside { owner: "w".into(), proof },
         false => Command::Claim { agent, owner: "one".into(), assignment, proof },
     };
-    match world.core.command_on(stored, &command, &[]).await {
+    match world.core.command_on(stored, &command).await {
         Ok(_) | Err(CommandError::Rejected { rejection: Rejection::NotYet { .. }, .. }) => Ok(()),
         Err(error) => Err(error.into_service(id)),
     }

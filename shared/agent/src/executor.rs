@@ -2,17 +2,20 @@
 //! may write; everything here may happen twice.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use watchbill_core::decide::{Command, Ending, Leave, Proof, Rejection};
-use watchbill_core::domain::{Agent, Note, Outcome, Status, Task, Timestamp};
+use watchbill_core::domain::{Agent, LoggedEvent, Note, Outcome, Status, Task, Timestamp};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{CommandError, Core, Runner, ServiceError, Verdict};
+use watchbill_core::service::{
+    CommandBuilder, CommandError, CommandWithWrites, Core, Runner, ServiceError, Verdict,
+};
 
 use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent, Withheld};
 use crate::spending::Spending;
@@ -20,8 +23,6 @@ use crate::steps::Steps;
 
 /// Between two tries to write an ending that the store would not take.
 const WRITE_AGAIN: Duration = Duration::from_millis(200);
-/// How often a task is judged again because it changed meanwhile.
-const LOOKS: u32 = 4;
 
 /// Runs tasks of one agent.
 #[derive(Clone)]
@@ -57,33 +58,26 @@ impl Executor {
         &self,
         message: &LaneMessage,
     ) -> Result<Option<(StoredTask, Map<String, Value>)>, HandlerError> {
-        for _ in 0..LOOKS {
-            let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
-            let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message))
-            else {
-                tracing::debug!(task = %message.task_id, "pointer is void");
-                return Ok(None);
-            };
-            let payload = self.core.payload(&stored.value).await?;
-            let verdict = self.judge(&stored, &payload).await?;
-            let command = Command::Claim {
-                agent: self.agent.agent(),
-                owner: self.owner.to_string(),
-                assignment: message.assignment,
-                proof: verdict.proof,
-            };
-            match self.core.command_on(stored, &command, &verdict.beside).await {
-                Ok(claimed) => return Ok(Some((claimed, payload))),
-                Err(CommandError::Rejected { rejection: Rejection::Changed { .. }, .. }) => {}
-                Err(CommandError::Service(ServiceError::Conflict { .. })) => break,
-                Err(CommandError::Service(error)) => return Err(error.into()),
-                Err(CommandError::Rejected { rejection, status }) => {
-                    self.unclaimed(message, rejection, status).await?;
-                    return Ok(None);
-                }
+        let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
+        let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message)) else {
+            tracing::debug!(task = %message.task_id, "pointer is void");
+            return Ok(None);
+        };
+        let claiming = Claim { executor: self, message, payload: Mutex::default() };
+        match self.core.execute_with_writes(stored, &claiming).await {
+            Ok(claimed) => {
+                let payload = claiming.payload.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Some((claimed, payload)))
+            }
+            Err(CommandError::Service(ServiceError::Conflict { .. })) => {
+                Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"))
+            }
+            Err(CommandError::Service(error)) => Err(error.into()),
+            Err(CommandError::Rejected { rejection, status }) => {
+                self.unclaimed(message, rejection, status).await?;
+                Ok(None)
             }
         }
-        Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"))
     }
 
     async fn judge(
@@ -165,9 +159,8 @@ impl Executor {
         let task = &claimed.value;
         let (tenant, id) = (task.tenant.clone(), task.id.clone());
         let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
-        let mut beside: Vec<Write> = Vec::new();
-        let command = self.end_command(task, ended, until, &mut beside).await?;
-        let mut written = self.core.command_on(claimed, &command, &beside).await;
+        let ending = self.end_run(task, ended, until).await?;
+        let mut written = self.core.execute_with_writes(claimed, &ending).await;
         loop {
             match written {
                 Ok(_) => return Ok(()),
@@ -183,26 +176,29 @@ impl Executor {
                     self.core.clock().sleep(WRITE_AGAIN).await;
                 }
             }
-            written = self.core.command_beside(&tenant, &id, &command, &beside).await;
+            written = match self.core.stored_task(&tenant, &id).await {
+                Ok(Some(state)) => self.core.execute_with_writes(state, &ending).await,
+                Ok(None) => {
+                    Err(CommandError::Rejected { rejection: Rejection::Absent, status: None })
+                }
+                Err(error) => Err(error.into()),
+            };
         }
     }
 
-    async fn end_command(
+    async fn end_run(
         &self,
         task: &Task,
         ended: Ended,
         until: Timestamp,
-        beside: &mut Vec<Write>,
-    ) -> Result<Command, HandlerError> {
+    ) -> Result<EndRun, HandlerError> {
         let Ended { mut end, notes } = ended;
         let events = match &mut end {
             RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
-        let ending = self.ending(task, end, until, beside).await?;
-        let earned = ending.earned(&self.core.rules().reputation);
-        let outcome = Outcome { reputation: earned.into_iter().collect(), ..Outcome::default() };
-        Ok(Command::End { fence: task.fence, ending, events, notes, outcome })
+        let how = self.ending(task, end, until).await?;
+        Ok(EndRun { fence: task.fence, how, events, notes })
     }
 
     async fn ending(
@@ -210,21 +206,18 @@ impl Executor {
         task: &Task,
         end: RunEnd,
         until: Timestamp,
-        beside: &mut Vec<Write>,
-    ) -> Result<Ending, HandlerError> {
-        Ok(match end {
-            RunEnd::Done { result, .. } => self.succeeded(task, &result, until, beside).await?,
+    ) -> Result<How, HandlerError> {
+        let ending = match end {
+            RunEnd::Done { result, .. } => return self.succeeded(task, &result, until).await,
+            RunEnd::Withheld(withheld) => return Ok(How::Withheld(withheld)),
             RunEnd::Failed { error, retry: Retry::No, .. } => Ending::FailedForGood { error },
             RunEnd::Failed { error, retry: Retry::Yes { after }, .. } => {
                 Ending::Failed { error, retry: after }
             }
             RunEnd::Blocked { reason, question } => Ending::Blocked { reason, question },
             RunEnd::Suspended { resume_at, note } => Ending::Suspended { resume_at, note },
-            RunEnd::Withheld(Withheld { leave, beside: writes }) => {
-                beside.extend(writes);
-                withheld(leave)
-            }
-        })
+        };
+        Ok(How::Ended(ending, None))
     }
 
     /// A large result goes to the blob store first, which is asked for as long as the store is.
@@ -233,22 +226,20 @@ impl Executor {
         task: &Task,
         result: &Map<String, Value>,
         until: Timestamp,
-        beside: &mut Vec<Write>,
-    ) -> Result<Ending, HandlerError> {
+    ) -> Result<How, HandlerError> {
         let (tenant, id) = (&task.tenant, &task.id);
         let placed = match self.core.place_result(tenant, id, result) {
             Ok(placed) => placed,
             // The work is done; running it again would only make the same again.
             Err(error) => {
                 let error = format!("its result can't be kept: {error}");
-                return Ok(Ending::FailedForGood { error });
+                return Ok(How::Ended(Ending::FailedForGood { error }, None));
             }
         };
         loop {
             match self.core.put_result(tenant, id, &placed).await {
                 Ok(write) => {
-                    beside.extend(write);
-                    return Ok(Ending::Succeeded { result: placed.body });
+                    return Ok(How::Ended(Ending::Succeeded { result: placed.body }, write));
                 }
                 Err(error) if self.core.clock().now() >= until => return Err(error.into()),
                 Err(error) => {
@@ -266,6 +257,83 @@ struct Ended {
     notes: Vec<Note>,
 }
 
+/// Claims a task for its agent, as governance judges the state that it is claimed in.
+struct Claim<'a> {
+    executor: &'a Executor,
+    message: &'a LaneMessage,
+    /// Of the state that was claimed.
+    payload: Mutex<Map<String, Value>>,
+}
+
+#[async_trait]
+impl CommandBuilder for Claim<'_> {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let Self { executor, message, .. } = self;
+        let mut claim = Command::Claim {
+            agent: executor.agent(),
+            owner: executor.owner.to_string(),
+            assignment: message.assignment,
+            proof: Proof::granted(state.version),
+        };
+        // What can't be claimed is not judged: nothing is to be written for it.
+        if !may_be_claimed(&state.value, message) {
+            return Ok(claim.into());
+        }
+        let payload = core.payload(&state.value).await?;
+        let verdict = executor.judge(state, &payload).await?;
+        *self.payload.lock().unwrap_or_else(PoisonError::into_inner) = payload;
+        if let Command::Claim { proof, .. } = &mut claim {
+            *proof = verdict.proof;
+        }
+        Ok(CommandWithWrites { command: claim, extra_writes: verdict.beside })
+    }
+}
+
+/// Ends a run, with what belongs to its end.
+struct EndRun {
+    fence: u64,
+    how: How,
+    events: Vec<LoggedEvent>,
+    notes: Vec<Note>,
+}
+
+enum How {
+    /// The write is of a result in an item of its own, which depends on the run alone.
+    Ended(Ending, Option<Write>),
+    Withheld(Withheld),
+}
+
+#[async_trait]
+impl CommandBuilder for EndRun {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let held = state.value.status == Status::InProgress && state.value.fence == self.fence;
+        let (ending, extra_writes) = match &self.how {
+            How::Ended(ending, write) => (ending.clone(), write.iter().cloned().collect()),
+            How::Withheld(said) => match &said.of {
+                Some((call, version)) if held && state.version != *version => {
+                    let payload = core.payload(&state.value).await?;
+                    let verdict = core.judge_call(state, &payload, Runner::Own, Some(call)).await?;
+                    (withheld(verdict.proof.leave, core.clock().now()), verdict.beside)
+                }
+                _ => (withheld(said.leave.clone(), core.clock().now()), said.beside.clone()),
+            },
+        };
+        let earned = ending.earned(&core.rules().reputation);
+        let outcome = Outcome { reputation: earned.into_iter().collect(), ..Outcome::default() };
+        let (events, notes) = (self.events.clone(), self.notes.clone());
+        let command = Command::End { fence: self.fence, ending, events, notes, outcome };
+        Ok(CommandWithWrites { command, extra_writes })
+    }
+}
+
 /// Whether a pointer can still mean this task, before anything else is read for it.
 fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
     matches!(task.status, Status::Assigned | Status::InProgress)
@@ -273,14 +341,15 @@ fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
 }
 
 /// How a run ends that governance did not let go on.
-fn withheld(leave: Leave) -> Ending {
+fn withheld(leave: Leave, now: Timestamp) -> Ending {
     match leave {
         Leave::Ask(asked) => Ending::Asks(asked),
         Leave::Refused { error, earned } => Ending::Refused { error, earned },
         Leave::Hold { until, why } => Ending::Held { until, why },
-        Leave::Granted { .. } => Ending::FailedForGood {
-            error: "the run stopped for want of leave, though it has leave".to_owned(),
-        },
+        // The task changed meanwhile, and as it is now it may: the run is taken up again.
+        Leave::Granted { .. } => {
+            Ending::Suspended { resume_at: now, note: "governance lets it go on now".to_owned() }
+        }
     }
 }
 

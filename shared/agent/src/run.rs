@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use watchbill_core::decide::Leave;
 use watchbill_core::domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp};
+use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::{Clock, Write};
 
 use crate::redact;
@@ -83,6 +84,9 @@ pub enum RunEnd {
 pub struct Withheld {
     pub leave: Leave,
     pub beside: Vec<Write>,
+    /// The call that it was said of, at this version of the task: on another one governance is
+    /// asked again. Nothing where it stands whatever becomes of the task.
+    pub of: Option<(ToolCall, u64)>,
 }
 
 impl RunEnd {

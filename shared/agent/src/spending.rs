@@ -121,7 +121,11 @@ impl Spending {
             error => SpendError::Unreached {
                 reason: error.to_string(),
                 until: self.core.clock().now().plus(UNREACHED_LOOK),
-                on_failure: self.core.governance().on_failure(),
+                on_failure: match error {
+                    // The store has no time for it now: that is no reason to fail for good.
+                    ServiceError::Busy { .. } => OnFailure::Restrict,
+                    _ => self.core.governance().on_failure(),
+                },
             },
         }
     }
@@ -206,5 +210,5 @@ impl From<SpendError> for RunEnd {
 }
 
 fn withheld(leave: Leave) -> RunEnd {
-    RunEnd::Withheld(Withheld { leave, beside: Vec::new() })
+    RunEnd::Withheld(Withheld { leave, beside: Vec::new(), of: None })
 }

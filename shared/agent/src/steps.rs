@@ -150,7 +150,8 @@ impl Steps {
         let payload = self.core.payload(&held.value).await?;
         let verdict = self.core.judge_call(held, &payload, Runner::Own, Some(call)).await?;
         let Verdict { proof, beside } = verdict;
-        Ok((!proof.leave.is_granted()).then_some(Withheld { leave: proof.leave, beside }))
+        let of = Some((call.clone(), proof.version));
+        Ok((!proof.leave.is_granted()).then_some(Withheld { leave: proof.leave, beside, of }))
     }
 
     /// The task if this run still holds it, with time for the effect.

@@ -7,10 +7,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use watchbill_core::decide::{
-    ApprovalCommand, ApprovalRejection, Rules, canonical_hash, decide_approval,
+    ApprovalCommand, ApprovalRejection, Command, Draft, Facts, Rules, canonical_hash, decide,
+    decide_approval,
 };
 use watchbill_core::domain::{
-    Approval, ApprovalId, ApprovalStatus, TaskId, TaskType, TenantId, Timestamp,
+    Approval, ApprovalId, ApprovalStatus, Body, Priority, Task, TaskId, TaskType, TenantId,
+    Timestamp, escape_id, refused_in_ids, unescape_id,
 };
 use watchbill_core::govern::shown;
 use watchbill_core::ports::{Item, StoreError, WriteId};
@@ -59,6 +61,44 @@ proptest! {
     fn a_hash_does_not_depend_on_the_order_of_keys(value in values()) {
         let again: Value = serde_json::from_str(&reversed(&value)).unwrap();
         prop_assert_eq!(canonical_hash(&value), canonical_hash(&again));
+    }
+
+    /// Ids that a task may have, or may have had: with and without what is refused now.
+    #[test]
+    fn no_two_approvals_have_one_id(
+        one in "[ab_~=0-9/]{1,6}", other in "[ab_~=0-9/]{1,6}", n in 1u32..13, m in 1u32..13,
+    ) {
+        let of = |id: &str, n| ApprovalId::of(&TaskId::parse(id).unwrap(), n);
+        let same = (&one, n) == (&other, m);
+        prop_assert_eq!(of(&one, n) == of(&other, m), same, "{} and {}", of(&one, n), of(&other, m));
+        // `X` and `X_2`, `X~2`, which looked alike.
+        for suffix in ["_", "~"] {
+            let alike = format!("{one}{suffix}{n}");
+            prop_assert_ne!(of(&one, n), of(&alike, 1));
+        }
+        prop_assert!(ApprovalId::parse(of(&one, n).as_str()).is_ok());
+    }
+
+    #[test]
+    fn a_peers_id_is_escaped_reversibly_and_fits(id in "[^\\p{C}]{1,128}", other in "[a=2F/3D~#?%]{1,8}") {
+        for id in [&id, &other] {
+            let escaped = escape_id(id);
+            prop_assert_eq!(refused_in_ids(&escaped), None);
+            prop_assert_eq!(&*unescape_id(&escaped), id.as_str());
+            let task = TaskId::parse_new(&escaped).unwrap();
+            prop_assert!(ApprovalId::parse(ApprovalId::of(&task, 12).as_str()).is_ok());
+        }
+        prop_assert_eq!(id == other, escape_id(&id) == escape_id(&other));
+    }
+
+    /// Whatever was stored is read as it stands.
+    #[test]
+    fn ids_of_older_builds_are_read(id in "[^\\p{C}]{1,128}") {
+        let read: TaskId = serde_json::from_value(json!(id)).unwrap();
+        prop_assert_eq!(read.as_str(), &id);
+        prop_assert_eq!(TaskId::parse(&id).unwrap(), read);
+        let second = format!("approval_{id}_2");
+        prop_assert!(ApprovalId::parse(&second).is_ok());
     }
 
     #[test]
@@ -118,7 +158,76 @@ fn what_looks_alike_is_told_apart() {
 }
 
 fn hash_of(task_type: TaskType, payload: &Map<String, Value>, plan: &Map<String, Value>) -> String {
-    shown(task_type, payload, plan, "salt").hash
+    let task = Task { task_type, ..task() };
+    shown(&task, payload, plan, "salt").hash
+}
+
+fn task() -> Task {
+    let draft = Draft {
+        id: TaskId::parse("t-1").unwrap(),
+        tenant: TenantId::default(),
+        task_type: TaskType::Deploy,
+        priority: Priority::P2,
+        source: "user".into(),
+        payload: Body::default(),
+        has_repo: false,
+        metadata: Map::new(),
+        trace_id: "trace".into(),
+        sla_target: None,
+        sla_deadline: None,
+        parent: None,
+        hops: 0,
+        created_by: "alex".into(),
+        also_requested_by: Vec::new(),
+        body_hash: None,
+        max_retries: None,
+        approval: None,
+    };
+    let rules = Rules::default();
+    let now = Timestamp::from_millis(0);
+    let facts = Facts { now, epoch: 1, random: 0, rules: &rules };
+    decide(None, &Command::Create(Box::new(draft)), &facts).unwrap().task
+}
+
+/// Whatever a run reads of a task binds the approval: nothing of it can change unseen.
+#[test]
+fn all_that_a_run_reads_is_hashed() {
+    let metadata = |value: Value| value.as_object().unwrap().clone();
+    let hint = |hint: &str| metadata(json!({ "rule_hint": hint }));
+    let long = |end: &str| metadata(json!({ "note": format!("{}{end}", "x".repeat(40_000)) }));
+    let with = |change: &dyn Fn(&mut Task)| {
+        let mut task = task();
+        change(&mut task);
+        task
+    };
+    let tasks = [
+        task(),
+        with(&|task| task.priority = Priority::P3),
+        with(&|task| task.source = "webhook".into()),
+        with(&|task| task.created_by = "sam".into()),
+        with(&|task| task.parent = Some(TaskId::parse("t-0").unwrap())),
+        with(&|task| task.sla = None),
+        with(&|task| task.metadata = hint("skip the checks")),
+        with(&|task| task.metadata = hint("keep the checks")),
+        with(&|task| task.metadata = metadata(json!({ "feature_flag_change": true }))),
+        with(&|task| task.metadata = metadata(json!({ "password": "one-secret-of-many" }))),
+        with(&|task| task.metadata = metadata(json!({ "password": "another-secret" }))),
+        with(&|task| task.metadata = long("a")),
+        with(&|task| task.metadata = long("b")),
+    ];
+    let none = Map::new();
+    let payloads = [long("a"), long("b")];
+    let hashes: std::collections::BTreeSet<String> = tasks
+        .iter()
+        .map(|task| shown(task, &none, &none, "salt").hash)
+        .chain(payloads.iter().map(|payload| shown(&task(), payload, &none, "salt").hash))
+        .collect();
+    assert_eq!(hashes.len(), tasks.len() + payloads.len());
+    let document = shown(&tasks[6], &payloads[0], &none, "salt").document;
+    assert_eq!(document["metadata"]["rule_hint"], "skip the checks");
+    let first = &document["payload_left_out"]["fields"][0];
+    assert_eq!((&first["name"], &first["bytes"]), (&json!("note"), &json!(40_003)));
+    assert!(first["begins"].as_str().unwrap().starts_with("xxx"));
 }
 
 fn object(project: &str) -> Map<String, Value> {
@@ -137,6 +246,7 @@ fn approval() -> Approval {
         plan: Map::new(),
         plan_hash: "hash".into(),
         requested_by: "alex".into(),
+        also_requested_by: Vec::new(),
         requested_at: Timestamp::from_millis(0),
         decide_by: Timestamp::from_millis(1_000),
         use_by: None,
@@ -179,7 +289,7 @@ fn a_newer_schema_is_said_and_nothing_guessed() {
 
 fn commands() -> [ApprovalCommand; 4] {
     [
-        ApprovalCommand::Approve { by: "kim".into(), own: false },
+        ApprovalCommand::Approve { by: "kim".into(), made_by: None, own: false },
         ApprovalCommand::Reject { by: "kim".into(), reason: Some("no".into()) },
         ApprovalCommand::Expire,
         ApprovalCommand::Close { by: "alex".into(), reason: None },
@@ -236,7 +346,7 @@ fn the_last_millisecond_is_in_time_and_the_next_is_not() {
 
 #[test]
 fn ones_own_is_for_another_to_approve_unless_the_rules_say_so() {
-    let own = ApprovalCommand::Approve { by: "alex".into(), own: true };
+    let own = ApprovalCommand::Approve { by: "alex".into(), made_by: None, own: true };
     let now = Timestamp::from_millis(0);
     let refused = decide_approval(&approval(), &own, now, &Rules::default());
     assert_eq!(refused, Err(ApprovalRejection::Own));
@@ -248,7 +358,7 @@ fn ones_own_is_for_another_to_approve_unless_the_rules_say_so() {
 #[test]
 fn a_quorum_counts_each_approver_once() {
     let (rules, now) = (Rules::default(), Timestamp::from_millis(0));
-    let by = |name: &str| ApprovalCommand::Approve { by: name.into(), own: false };
+    let by = |name: &str| ApprovalCommand::Approve { by: name.into(), made_by: None, own: false };
     let two = Approval { quorum: 2, ..approval() };
     let one = decide_approval(&two, &by("kim"), now, &rules).unwrap();
     assert_eq!((one.status, one.use_by), (ApprovalStatus::Pending, None));

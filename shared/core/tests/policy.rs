@@ -70,6 +70,7 @@ fn subject<'a>(payload: &'a Map<String, Value>, metadata: &'a Map<String, Value>
         payload,
         metadata,
         gated_as: TaskType::Deploy,
+        mutates: true,
     }
 }
 

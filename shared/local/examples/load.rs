@@ -213,6 +213,7 @@ fn plain() -> NewTask {
         trace_id: None,
         max_retries: None,
         created_by: "bench".to_owned(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     }

@@ -75,6 +75,7 @@ async fn submit(core: Core, priority: Priority) -> TaskId {
         trace_id: None,
         max_retries: None,
         created_by: "test".to_owned(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     };

@@ -31,6 +31,8 @@ pub struct Gates {
     /// `off` switches off the standing gates, not the rules below.
     pub all: Option<Switch>,
     pub priorities: Option<Vec<Text>>,
+    /// `all` or `mutating`: which work of these priorities waits.
+    pub priorities_for: Option<Text>,
     pub production: Option<Vec<Text>>,
     pub feature_flags: Option<bool>,
     pub rules: Vec<Spanned<GateRule>>,

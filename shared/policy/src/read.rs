@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_saphyr::Spanned;
 use sha2::{Digest as _, Sha256};
-use watchbill_core::decide::GateRules;
+use watchbill_core::decide::{GateRules, PrioritiesFor};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, Timestamp};
 use watchbill_core::govern::{
     Amount, BudgetLimits, Condition, EnvironmentKind, Environments, Freeze, FreezeWhen, GateRule,
@@ -156,6 +156,10 @@ fn gates(form: &form::Gates) -> Result<GateRules, PolicyFileError> {
     let mut gates = GateRules::default();
     if let Some(list) = &form.priorities {
         gates.priorities = each(list, "priorities", |t| Priority::parse(t).map_err(said))?;
+    }
+    if let Some(text) = &form.priorities_for {
+        gates.priorities_for =
+            PrioritiesFor::parse(text.value.trim()).map_err(|fault| wrong(text, fault))?;
     }
     if let Some(list) = &form.production {
         gates.production = each(list, "production", |t| TaskType::parse(t).map_err(said))?;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 use serde_json::{Map, Value, json};
+use watchbill_core::decide::PrioritiesFor;
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, Timestamp};
 use watchbill_core::govern::{FreezeWhen, Judgement, Policy, Subject, ToolCall};
 use watchbill_policy::{SHIPPED, read_policy, shipped_policy};
@@ -24,6 +25,7 @@ fn judge(policy: &Policy, tool: &str, arguments: Value) -> Judgement {
         payload: &payload,
         metadata: &metadata,
         gated_as: TaskType::Deploy,
+        mutates: true,
     };
     let call = ToolCall { tool: tool.into(), arguments: map(arguments), mutating: true };
     policy.judge(&subject, &call)
@@ -65,6 +67,7 @@ fn what_is_commented_out_in_the_shipped_policy_is_right_too() {
 fn a_rich_policy_is_read_as_it_stands() {
     let policy = read_policy(EXAMPLE).unwrap();
     assert_eq!(policy.gates.priorities, [Priority::P0].into());
+    assert_eq!(policy.gates.priorities_for, PrioritiesFor::Mutating);
     assert_eq!(policy.gates.production, [TaskType::Deploy].into());
     assert!(!policy.gates.feature_flags);
     assert_eq!(policy.gate_rules[0].quorum, 2);
@@ -112,6 +115,7 @@ fn a_fault_names_its_line() {
     for (text, line, wanted) in [
         ("gatez: {}\n", 1, "gatez"),
         ("gates:\n  priorities: [P0, P9]\n", 2, "unknown priority 'P9'"),
+        ("gates:\n  priorities_for: reads\n", 2, "unknown priorities_for 'reads': use one of all"),
         ("gates:\n  all: perhaps\n", 2, "perhaps"),
         ("gates:\n  rules:\n    - name: a\n      when: args.x ==\n", 4, "when: at character"),
         ("gates:\n  rules:\n    - name: a\n      quorum: 0\n", 4, "quorum: 0 is not 1 to 20"),

@@ -31,7 +31,7 @@ pub fn tenant() -> TenantId {
 }
 
 pub fn admin() -> Caller {
-    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() }
+    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None }
 }
 
 /// The same limits for every period but the task's, which has room for one call.
@@ -54,6 +54,7 @@ pub async fn running(core: &Core, n: usize) -> (TaskId, u64) {
         trace_id: Some("trace".into()),
         max_retries: None,
         created_by: "alex".into(),
+        also_requested_by: Vec::new(),
         identity: Identity::IdempotencyKey(format!("key-{n}")),
         hops: 0,
     };

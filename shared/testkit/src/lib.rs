@@ -16,6 +16,7 @@ mod memory_blobs;
 mod memory_store;
 mod peers;
 mod redis_server;
+mod scripted_store;
 mod store_loop;
 pub mod store_suite;
 
@@ -27,4 +28,5 @@ pub use memory_blobs::MemoryBlobs;
 pub use memory_store::{MemoryFeed, MemoryStore};
 pub use peers::{MemoryBus, MemoryLanes, MemoryWake};
 pub use redis_server::{RedisServer, RedisSetup};
+pub use scripted_store::{ReadFault, ScriptedStore};
 pub use store_loop::{LoopReport, store_loop};

@@ -21,7 +21,7 @@ pub struct ApprovalView {
     /// Which gates asked.
     pub reasons: Vec<String>,
     pub plan: Map<String, Value>,
-    /// SHA-256 over what was shown: type, payload, target and plan.
+    /// SHA-256 over all that was shown, see `shown`.
     pub plan_hash: String,
     pub requested_by: String,
     #[serde(with = "rfc3339")]
@@ -39,8 +39,9 @@ pub struct ApprovalView {
     pub reason: Option<String>,
     pub trace_id: String,
     pub version: u64,
-    /// What the approver decides on, and what the hash is over: type, target, payload without
-    /// secrets, SHA-256 of the whole payload, and plan.
+    /// What the approver decides on, and what the hash is over: type, priority, source, requester,
+    /// parent, SLA, target, payload and metadata without secrets (of large ones the beginnings,
+    /// and names and sizes of the rest), SHA-256 of each of the two as a whole, and plan.
     #[serde(default)]
     pub shown: Map<String, Value>,
     /// How many people must say yes.
@@ -114,7 +115,11 @@ impl From<FullApproval> for ApprovalView {
             version,
             shown: approval.shown,
             quorum: approval.quorum,
-            votes: approval.votes.into_iter().map(|Vote { by, at }| VoteView { by, at }).collect(),
+            votes: approval
+                .votes
+                .into_iter()
+                .map(|Vote { by, at, .. }| VoteView { by, at })
+                .collect(),
             escalated_at: approval.escalated_at,
             text: None,
         }

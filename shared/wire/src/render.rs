@@ -39,13 +39,28 @@ pub fn render_approval(view: &ApprovalView) -> String {
     if let Some(kind) = view.shown.get("type").and_then(Value::as_str) {
         field(&mut out, "type", kind);
     }
+    for (name, key) in
+        [("priority", "priority"), ("source", "source"), ("parent", "parent_task_id")]
+    {
+        if let Some(text) = view.shown.get(key).and_then(Value::as_str) {
+            field(&mut out, name, text);
+        }
+    }
+    if let Some(deadline) = view.shown.get("sla").and_then(|sla| sla["deadline"].as_str()) {
+        field(&mut out, "deadline", deadline);
+    }
     block(&mut out, "target", view.shown.get("target"));
     block(&mut out, "payload", view.shown.get("payload"));
+    block(&mut out, "payload, not shown to its end", view.shown.get("payload_left_out"));
+    block(&mut out, "metadata", view.shown.get("metadata"));
+    block(&mut out, "metadata, not shown to its end", view.shown.get("metadata_left_out"));
     let plan = Value::Object(view.plan.clone());
     block(&mut out, "plan", view.shown.get("plan").or(Some(&plan)));
     out.push('\n');
-    if let Some(hash) = view.shown.get("payload_sha256").and_then(Value::as_str) {
-        field(&mut out, "payload is", &format!("sha256 {hash}"));
+    for (name, key) in [("payload is", "payload_sha256"), ("metadata is", "metadata_sha256")] {
+        if let Some(hash) = view.shown.get(key).and_then(Value::as_str) {
+            field(&mut out, name, &format!("sha256 {hash}"));
+        }
     }
     field(&mut out, "all of it", &format!("sha256 {}", view.plan_hash));
     field(&mut out, "approval", view.approval_id.as_str());
@@ -254,6 +269,53 @@ all of it   sha256 ab12
 approval    approval_t1
 ";
         assert_eq!(render_approval(&view(more)), expected);
+    }
+
+    #[test]
+    fn what_a_worker_reads_besides_the_payload_is_there_too() {
+        let left_out = json!({
+            "of_bytes": 20_000,
+            "fields": [{"name": "notes", "bytes": 19_000, "begins": "drop the tables"}],
+        });
+        let shown = json!({
+            "type": "deploy", "priority": "P1", "source": "webhook", "parent_task_id": "t0",
+            "sla": {"target": "1h", "deadline": "2026-01-31T09:00:00.000Z"},
+            "payload": {"project": "shop"}, "payload_left_out": left_out,
+            "payload_sha256": "cd34", "metadata": {"rule_hint": "skip the checks"},
+            "metadata_sha256": "ef56",
+        });
+        let text = render_approval(&view(json!({ "shown": shown })));
+        let wanted = "\
+type        deploy
+priority    P1
+source      webhook
+parent      t0
+deadline    2026-01-31T09:00:00.000Z
+
+payload
+  project: shop
+
+payload, not shown to its end
+  fields:
+    -
+      begins: drop the tables
+      bytes: 19000
+      name: notes
+  of_bytes: 20000
+
+metadata
+  rule_hint: skip the checks
+
+plan
+  steps:
+    - back up
+    - deploy
+
+payload is  sha256 cd34
+metadata is sha256 ef56
+all of it   sha256 ab12
+";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

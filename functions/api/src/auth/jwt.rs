@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use watchbill_core::domain::{Caller, Role, TenantId, Timestamp};
+use watchbill_core::domain::{Caller, Role, TenantId, Timestamp, is_reserved_name};
 use watchbill_core::ports::Clock;
 use watchbill_core::redact;
 
@@ -41,6 +41,9 @@ struct Claims {
     nbf: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
+    /// Whom the bearer counts as, see `Caller::made_by`: in tokens that are minted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_by: Option<String>,
 }
 
 /// What we mint. Whole numbers, as most readers expect them.
@@ -49,6 +52,7 @@ struct Minted<'a> {
     sub: &'a str,
     role: &'a str,
     tenant: &'a str,
+    made_by: &'a str,
     iat: i64,
     exp: i64,
 }
@@ -138,10 +142,11 @@ impl Tokens {
             .map_err(|error| refused(why(error.kind())))
     }
 
-    /// A token for someone of the caller's own tenant.
+    /// A token for someone of the caller's own tenant. Whoever bears it counts as the caller too,
+    /// where one person must not count twice.
     pub fn mint(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         sub: &str,
         role: Role,
         now: Timestamp,
@@ -154,7 +159,8 @@ impl Tokens {
         };
         let iat = now.millis() / 1000;
         let exp = iat + lifetime.as_secs() as i64;
-        let claims = Minted { sub, role: role.as_str(), tenant: tenant.as_str(), iat, exp };
+        let (tenant, made_by) = (caller.tenant.as_str(), caller.root());
+        let claims = Minted { sub, role: role.as_str(), tenant, made_by, iat, exp };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key).map_err(|error| {
             tracing::error!(%error, "a token could not be signed");
             Fault::internal()
@@ -194,10 +200,13 @@ fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, Fault> {
     if redact::holds_secret(&sub) {
         return Err(refused("its sub looks like a secret, and names are shown"));
     }
+    if is_reserved_name(&sub) {
+        return Err(refused("its sub is a name under which Watchbill itself acts"));
+    }
     let role = Role::parse(&claims.role).map_err(|error| refused(&error.to_string()))?;
     let tenant = match claims.tenant {
         None => TenantId::default(),
         Some(text) => TenantId::parse(&text).map_err(|error| refused(&error.to_string()))?,
     };
-    Ok(Caller { name: sub, role, tenant })
+    Ok(Caller { name: sub, role, tenant, made_by: claims.made_by })
 }

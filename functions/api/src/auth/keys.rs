@@ -41,7 +41,8 @@ impl Keys {
         let mut add = |name: &str, hash: &str, role, tenant: &TenantId| {
             let hash = KeyHash::parse(hash)
                 .ok_or_else(|| ConfigError::BadHash { name: name.to_owned() })?;
-            let caller = Caller { name: name.to_owned(), role, tenant: tenant.clone() };
+            let caller =
+                Caller { name: name.to_owned(), role, tenant: tenant.clone(), made_by: None };
             if let Some((_, other)) = keys.iter().find(|(h, _): &&(KeyHash, Caller)| *h == hash) {
                 let first = other.name.clone();
                 return Err(ConfigError::SameKey { first, second: name.to_owned() });
@@ -87,7 +88,12 @@ impl Keys {
             return Ok(caller);
         }
         let found = match core.key_by_hash(&hash_key(text)).await? {
-            Some(key) => Some(Caller { name: key.name, role: key.role, tenant: key.tenant }),
+            Some(key) => Some(Caller {
+                name: key.name,
+                role: key.role,
+                tenant: key.tenant,
+                made_by: key.made_by,
+            }),
             None => self.first(&hash).await,
         };
         let Some(caller) = found else {
@@ -108,8 +114,12 @@ impl Keys {
             }
         };
         let known = KeyHash::of(key.as_bytes());
-        let caller =
-            || Caller { name: "admin".into(), role: Role::Admin, tenant: TenantId::default() };
+        let caller = || Caller {
+            name: "admin".into(),
+            role: Role::Admin,
+            tenant: TenantId::default(),
+            made_by: None,
+        };
         (known == *hash).then(caller)
     }
 

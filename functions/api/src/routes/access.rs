@@ -21,7 +21,8 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(token(req)),
         doc: Doc {
-            text: "A JWT (HS256) for someone of the caller's tenant. 409 where no secret is set.",
+            text: "A JWT (HS256) for someone of the caller's tenant. Its bearer counts as the caller \
+                   too where one person must not count twice. 409 where no secret is set.",
             body: Some(Body {
                 fields: TokenRequest::FIELDS,
                 required: true,
@@ -43,7 +44,9 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(create(req)),
         doc: Doc {
-            text: "The key is shown in this answer and never again.",
+            text: "The key is shown in this answer and never again. It counts as its maker too where \
+                   one person must not count twice: in a quorum, and where nobody approves what \
+                   they submitted themselves.",
             body: Some(Body {
                 fields: CreateKey::FIELDS,
                 required: true,
@@ -119,9 +122,9 @@ pub const ROUTES: &[Route] = &[
 async fn token(mut req: Req) -> Answer {
     let body = req.body().await?;
     let TokenRequest { sub, role, lifetime } = TokenRequest::read(&body)?;
-    let (tenant, now) = (req.caller().tenant.clone(), req.core().clock().now());
+    let now = req.core().clock().now();
     let tokens = req.state.shared().auth.tokens();
-    let access_token = tokens.mint(&tenant, &sub, role, now, lifetime)?;
+    let access_token = tokens.mint(req.caller(), &sub, role, now, lifetime)?;
     req.core().token_issued(req.caller(), &sub, role, lifetime).await?;
     json_as_is(&TokenIssued {
         success: true,
@@ -130,7 +133,7 @@ async fn token(mut req: Req) -> Answer {
         expires_in: lifetime.as_secs(),
         sub,
         role,
-        tenant_id: tenant,
+        tenant_id: req.caller().tenant.clone(),
     })
 }
 

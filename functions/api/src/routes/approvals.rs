@@ -12,8 +12,8 @@ use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_o
 
 const APPROVAL_ID: &[Field] = &[Field::needed(
     "id",
-    Kind::Text { most: 160, lines: false },
-    "The approval's id: `approval_<task_id>`.",
+    Kind::Text { most: 416, lines: false },
+    "The approval's id: `approval_<task_id>`, then `approval_<task_id>~2` and so on.",
 )];
 
 /// What an approval may weigh: it shows up to 16 KB of a payload.

@@ -3,6 +3,7 @@
 
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
+use watchbill_core::decide::{ApprovalRejection, demands_a_person};
 use watchbill_core::domain::ApprovalStatus;
 use watchbill_core::redact;
 use watchbill_core::service::{LinkDecision, LinkUse};
@@ -49,7 +50,8 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(decide(req)),
         doc: Doc {
             text: "What the page's form sends, as application/x-www-form-urlencoded or as JSON. \
-                   The link is used up by it.",
+                   The link is used up by it. Several people can read a link, so it approves \
+                   only where one approval is enough and anyone may give it; else 403.",
             path: TOKEN,
             body: Some(Body {
                 fields: LinkChoice::FIELDS,
@@ -57,7 +59,7 @@ pub const ROUTES: &[Route] = &[
                 one_of: false,
                 example: r#"{"decision":"approve"}"#,
             }),
-            errors: &[400, 404, 409, 413, 415, 503],
+            errors: &[400, 403, 404, 409, 413, 415, 503],
             ..Doc::new(
                 "Approvals",
                 "decide_by_link",
@@ -99,6 +101,8 @@ struct Said {
     text: String,
     /// The form is shown.
     open: bool,
+    /// Why the form can't approve, where it can't.
+    rejects_alone: Option<String>,
 }
 
 async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
@@ -108,13 +112,15 @@ async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
     let open = full.approval.status == ApprovalStatus::Pending
         && full.approval.plan_hash == link.plan_hash
         && !core.is_link_used(&link.tenant, &link.nonce).await?;
+    let why = demands_a_person(&full.approval, core.rules()).filter(|_| open);
+    let rejects_alone = why.map(|why| ApprovalRejection::SharedLink { why }.to_string());
     let view = ApprovalView::from(full);
     let title = match (view.status, open) {
         (ApprovalStatus::Pending, true) => format!("{} asks for leave", view.requested_by),
         (ApprovalStatus::Pending, false) => "This link was used already".to_owned(),
         (status, _) => format!("This is {} already", status.as_str()),
     };
-    Ok(Said { title, text: render_approval(&view), open })
+    Ok(Said { title, text: render_approval(&view), open, rejects_alone })
 }
 
 async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> Result<Said, Fault> {
@@ -138,7 +144,8 @@ async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> R
             format!("Your yes is counted: {have} of {need}")
         }
     };
-    Ok(Said { title, text: render_approval(&ApprovalView::from(full)), open: false })
+    let text = render_approval(&ApprovalView::from(full));
+    Ok(Said { title, text, open: false, rejects_alone: None })
 }
 
 fn token(req: &Req) -> Result<String, Fault> {
@@ -186,13 +193,17 @@ fn page(said: Result<Said, Fault>, in_words: bool) -> Answer {
         Err(fault) if !in_words => return Err(fault),
         Err(fault) => {
             let title = fault.status.canonical_reason().unwrap_or("That did not work");
-            let said = Said { title: title.to_owned(), text: fault.detail, open: false };
+            let (title, text) = (title.to_owned(), fault.detail);
+            let said = Said { title, text, open: false, rejects_alone: None };
             (fault.status, said)
         }
     };
-    let form = if said.open { "" } else { " hidden" };
+    let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
     let page = PAGE
-        .replace("{{form}}", form)
+        .replace("{{form}}", hidden(!said.open))
+        .replace("{{approve}}", hidden(said.rejects_alone.is_some()))
+        .replace("{{note}}", hidden(said.rejects_alone.is_none()))
+        .replace("{{why}}", &escape(said.rejects_alone.as_deref().unwrap_or_default()))
         .replace("{{title}}", &escape(&redact::text(&said.title)))
         .replace("{{text}}", &escape(&redact::text(&said.text)));
     Ok(with_policy(raw(status, "text/html; charset=utf-8", page.into())))

@@ -34,7 +34,7 @@ pub fn tenant() -> TenantId {
 }
 
 pub fn caller() -> Caller {
-    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() }
+    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None }
 }
 
 impl World {
@@ -84,6 +84,7 @@ impl World {
             trace_id: None,
             max_retries: Some(100),
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             identity: Identity::Fresh,
             hops: 0,
         };

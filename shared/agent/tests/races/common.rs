@@ -68,6 +68,7 @@ impl Machine {
             trace_id: None,
             max_retries: None,
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             identity: Identity::Fresh,
             hops: 0,
         };

@@ -237,7 +237,7 @@ async fn a_run_cancelled_meanwhile_ends_unheard() {
     let executor = executor(&machine, &slow);
     let running = tokio::spawn(async move { executor.handle(&message).await });
     gate.0.notified().await;
-    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
     machine.core.cancel_task(&kim, &id, None).await.unwrap();
     gate.1.notify_one();
     running.await.unwrap().unwrap();

@@ -95,7 +95,7 @@ async fn used(core: &Core) -> (u64, u64) {
 }
 
 async fn set_day(core: &Core, day: Amount) {
-    let caller = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+    let caller = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
     core.set_budget_limits(&caller, BudgetLimits { day, ..BudgetLimits::default() }).await.unwrap();
 }
 

@@ -293,7 +293,7 @@ async fn a_cancelled_run_stops_at_its_next_intent_and_records_what_it_had_begun(
         async move { steps.take(&Deploy(provider)).await }
     });
     provider.begun.notified().await;
-    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
     machine.core.cancel_task(&kim, &id, None).await.unwrap();
     provider.go_on.notify_one();
     assert_eq!(made(&taking.await.unwrap().unwrap()), Some(1));

@@ -41,6 +41,7 @@ pub struct Draft {
     pub parent: Option<TaskId>,
     pub hops: u8,
     pub created_by: String,
+    pub also_requested_by: Vec<String>,
     pub body_hash: Option<String>,
     pub max_retries: Option<u32>,
     /// The approval it waits for, where a person is asked first.

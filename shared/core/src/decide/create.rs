@@ -71,6 +71,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         overrides: Vec::new(),
         question: None,
         created_by: draft.created_by.clone(),
+        also_requested_by: draft.also_requested_by.clone(),
         body_hash: draft.body_hash.clone(),
         outcome: None,
         notes: Vec::new(),

@@ -1,6 +1,6 @@
 use serde_json::{Map, Value};
 
-use super::GateRules;
+use super::{GateRules, PrioritiesFor};
 use crate::domain::{Priority, TaskType};
 use crate::govern::{EnvironmentKind, Environments};
 
@@ -23,17 +23,20 @@ impl Gate {
     }
 }
 
-/// Which gates a task must pass before it is assigned.
+/// Which gates a task must pass before it is assigned. `mutates`: whether it may change
+/// something.
 pub fn asked_gates(
     task_type: TaskType,
     priority: Priority,
+    mutates: bool,
     payload: &Map<String, Value>,
     metadata: &Map<String, Value>,
     rules: &GateRules,
     environments: &Environments,
 ) -> Vec<Gate> {
     let mut gates = Vec::new();
-    if rules.priorities.contains(&priority) {
+    let meant = mutates || rules.priorities_for == PrioritiesFor::All;
+    if rules.priorities.contains(&priority) && meant {
         gates.push(Gate::Priority(priority));
     }
     let production =
@@ -66,6 +69,7 @@ mod tests {
         asked_gates(
             task_type,
             priority,
+            false,
             &payload,
             &Map::new(),
             &GateRules::default(),
@@ -89,6 +93,7 @@ mod tests {
         let asked = asked_gates(
             TaskType::Feature,
             Priority::P0,
+            true,
             &Map::new(),
             metadata.as_object().unwrap(),
             &GateRules::default(),
@@ -98,11 +103,27 @@ mod tests {
         let off = asked_gates(
             TaskType::Feature,
             Priority::P0,
+            true,
             &Map::new(),
             metadata.as_object().unwrap(),
             &GateRules::off(),
             &Environments::default(),
         );
         assert_eq!(off, []);
+    }
+
+    #[test]
+    fn priorities_may_wait_where_something_changes_alone() {
+        let asked = |priorities_for, mutates| {
+            let rules = GateRules { priorities_for, ..GateRules::default() };
+            let (none, environments) = (Map::new(), Environments::default());
+            let (of, at) = (TaskType::Monitor, Priority::P0);
+            asked_gates(of, at, mutates, &none, &none, &rules, &environments)
+        };
+        let waits = vec![Gate::Priority(Priority::P0)];
+        assert_eq!(asked(PrioritiesFor::All, false), waits);
+        assert_eq!(asked(PrioritiesFor::All, true), waits);
+        assert_eq!(asked(PrioritiesFor::Mutating, false), []);
+        assert_eq!(asked(PrioritiesFor::Mutating, true), waits);
     }
 }

@@ -15,12 +15,13 @@ mod tick;
 mod wait;
 
 pub use approval::{
-    ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, escalates_at,
+    ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, demands_a_person,
+    escalates_at,
 };
 pub use command::{Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use leave::{Asked, Leave, Proof};
-pub use rules::{GateRules, LeaseRules, RetryRules, Rules, SlaRules};
+pub use rules::{GateRules, LeaseRules, PrioritiesFor, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};
 pub use wait::{MAX_LOOK, usable_until};

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::domain::{Agent, Priority, Sla, TaskType, Timestamp};
+use crate::domain::{Agent, Priority, Sla, TaskType, Timestamp, UnknownName};
 use crate::govern::ReputationRules;
 
 /// Everything about deciding that is configuration: data, with the contract's defaults.
@@ -38,16 +38,54 @@ pub struct Rules {
 pub struct GateRules {
     /// Priorities that wait for a person.
     pub priorities: BTreeSet<Priority>,
+    /// Which work of these priorities does.
+    pub priorities_for: PrioritiesFor,
     /// Types that wait for a person when their environment is production.
     pub production: BTreeSet<TaskType>,
     /// Whether `metadata.feature_flag_change` waits for a person.
     pub feature_flags: bool,
 }
 
+/// Which work the gate of priorities is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PrioritiesFor {
+    /// Also what only reads.
+    #[default]
+    All,
+    /// What changes something, or may: nobody here knows what an external worker does.
+    Mutating,
+}
+
+impl PrioritiesFor {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PrioritiesFor::All => "all",
+            PrioritiesFor::Mutating => "mutating",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Self, UnknownName> {
+        match text {
+            "all" => Ok(PrioritiesFor::All),
+            "mutating" => Ok(PrioritiesFor::Mutating),
+            _ => Err(UnknownName {
+                what: "priorities_for",
+                value: crate::redact::shortened(text, 64),
+                known: "all, mutating".to_owned(),
+            }),
+        }
+    }
+}
+
 impl GateRules {
     /// No gate at all.
     pub fn off() -> Self {
-        Self { priorities: BTreeSet::new(), production: BTreeSet::new(), feature_flags: false }
+        Self {
+            priorities: BTreeSet::new(),
+            priorities_for: PrioritiesFor::default(),
+            production: BTreeSet::new(),
+            feature_flags: false,
+        }
     }
 }
 
@@ -115,6 +153,7 @@ impl Default for GateRules {
     fn default() -> Self {
         Self {
             priorities: [Priority::P0, Priority::P1].into(),
+            priorities_for: PrioritiesFor::default(),
             production: [TaskType::Deploy, TaskType::Feature, TaskType::Refactor].into(),
             feature_flags: true,
         }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ApprovalId, TaskId, TenantId, Timestamp};
+use super::{ApprovalId, Person, TaskId, TenantId, Timestamp};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,14 +43,17 @@ pub struct Approval {
     /// Which gates asked, in words.
     pub reasons: Vec<String>,
     pub summary: String,
-    /// What the approver is shown, and what the hash is over: type, target, payload without
-    /// secrets, the whole payload's SHA-256, and the plan.
+    /// What the approver is shown, and what the hash is over, see
+    /// [`shown`](crate::govern::shown). One of an older build has no metadata in it.
     #[serde(default)]
     pub shown: Map<String, Value>,
     pub plan: Map<String, Value>,
     /// SHA-256, hex, over `shown` in canonical JSON.
     pub plan_hash: String,
     pub requested_by: String,
+    /// See [`Task::also_requested_by`](super::Task::also_requested_by).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_requested_by: Vec<String>,
     pub requested_at: Timestamp,
     /// Until when it waits for a decision.
     pub decide_by: Timestamp,
@@ -75,11 +78,28 @@ pub struct Approval {
     pub trace_id: String,
 }
 
+impl Approval {
+    /// Whether someone has a part in what is asked for.
+    pub fn is_requested_by(&self, person: &Person) -> bool {
+        let also = self.also_requested_by.iter().map(String::as_str);
+        person.is_one_of(also.chain([self.requested_by.as_str()]))
+    }
+}
+
 /// One yes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
     pub by: String,
     pub at: Timestamp,
+    /// See [`Caller::made_by`](super::Caller::made_by).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+}
+
+impl Vote {
+    pub fn person(&self) -> Person {
+        Person::new(&self.by, self.made_by.as_deref())
+    }
 }
 
 fn one() -> u8 {

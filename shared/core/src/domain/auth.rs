@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{TenantId, Timestamp, UnknownName};
+use super::{Person, TenantId, Timestamp, UnknownName};
 
 /// What a caller may do: admin ⊃ agent, approver ⊃ user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -59,6 +59,24 @@ pub struct Caller {
     pub name: String,
     pub role: Role,
     pub tenant: TenantId,
+    /// Who made the key or the token, where a caller did: the first of them, where that was by a
+    /// made key too. Both count as one person.
+    pub made_by: Option<String>,
+}
+
+impl Caller {
+    pub fn new(name: impl Into<String>, role: Role, tenant: TenantId) -> Self {
+        Self { name: name.into(), role, tenant, made_by: None }
+    }
+
+    pub fn person(&self) -> Person {
+        Person::new(&self.name, self.made_by.as_deref())
+    }
+
+    /// Whom what they make counts as.
+    pub fn root(&self) -> &str {
+        self.made_by.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A key in the store: the key itself is shown once and never kept.
@@ -71,6 +89,10 @@ pub struct ApiKey {
     pub tenant: TenantId,
     pub created_at: Timestamp,
     pub created_by: String,
+    /// Whom it counts as, see [`Caller::made_by`]. None: a key that everything begins with, or
+    /// of a build that did not keep this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
     /// The first characters, so that people can tell keys apart.
     pub prefix: String,
     pub revoked_at: Option<Timestamp>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::Timestamp;
+use super::{Timestamp, escape};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdError {
@@ -17,10 +17,14 @@ pub enum IdError {
     BadTenant { what: &'static str, value: String },
     #[error("{what} holds a control character")]
     Control { what: &'static str },
+    #[error(
+        "{what} holds '{character}': leave out # ? / % and ~, which have a meaning in ids and URLs"
+    )]
+    Refused { what: &'static str, character: char },
 }
 
 fn check(what: &'static str, text: &str, most: usize) -> Result<(), IdError> {
-    let length = text.chars().count();
+    let length = escape::length(text);
     if length == 0 {
         return Err(IdError::Empty { what });
     }
@@ -50,6 +54,15 @@ macro_rules! text_id {
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 check($what, text, $most)?;
                 Ok(Self(text.into()))
+            }
+
+            /// The same of an id for something new. What was stored before may be named by
+            /// any id, see [`refused_in_ids`](super::refused_in_ids).
+            pub fn parse_new(text: &str) -> Result<Self, IdError> {
+                if let Some(character) = super::refused_in_ids(text) {
+                    return Err(IdError::Refused { what: $what, character });
+                }
+                Self::parse(text)
             }
 
             pub fn as_str(&self) -> &str {
@@ -87,17 +100,19 @@ text_id!(
     EventId, "event_id", 128
 );
 text_id!(
-    /// `approval_<task_id>`, then `approval_<task_id>_2` and so on.
+    /// `approval_<task_id>`, then `approval_<task_id>~2` and so on. Those of an older build have
+    /// `_2` there, which another task's first approval may have too.
     ApprovalId, "approval_id", 160
 );
 
 impl ApprovalId {
-    /// The `n`-th approval of a task, counted from 1.
+    /// The `n`-th approval of a task, counted from 1. No two have one id: after the last `~` is
+    /// the number. A task of an older build may have a `~` in its own id: its first approval
+    /// has a number too.
     pub fn of(task: &TaskId, n: u32) -> Self {
-        if n <= 1 {
-            Self(format!("approval_{task}").into())
-        } else {
-            Self(format!("approval_{task}_{n}").into())
+        match n {
+            0 | 1 if !task.as_str().contains('~') => Self(format!("approval_{task}").into()),
+            n => Self(format!("approval_{task}~{}", n.max(1)).into()),
         }
     }
 }

@@ -132,6 +132,10 @@ pub struct Task {
     /// Who made it: nobody approves what they submitted themselves.
     #[serde(rename = "by")]
     pub created_by: String,
+    /// Who asked for it besides: the maker of the key it was made with, whoever made the task
+    /// that it tries again or is a part of. They don't approve it either.
+    #[serde(rename = "ab", default, skip_serializing_if = "Vec::is_empty")]
+    pub also_requested_by: Vec<String>,
     /// Hash of the creating request's body, to tell a repeat from another request.
     #[serde(rename = "bh", default, skip_serializing_if = "Option::is_none")]
     pub body_hash: Option<String>,

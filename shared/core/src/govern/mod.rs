@@ -5,13 +5,15 @@
 //! - `budget`: amounts, periods, reservations.
 //! - `policy`: gates, rules on tools, environments, inventory, freezes. Data; expressions
 //!   come in through [`Condition`].
-//! - `shown`: what an approver sees, and the hash that binds an approval to it.
+//! - `shown`: what an approver sees, and the hash that binds an approval to it; `excerpt`: as
+//!   much of a large object as a person can read.
 //! - `records`: what the audit holds besides changes of tasks.
 //!
 //! How to add an operation: a variant in `operation`, its level in `Operation::needs`. How to
 //! add a kind of rule: its form in the crate `policy`, its data and its evaluation here.
 
 mod budget;
+mod excerpt;
 mod freeze;
 mod operation;
 mod policy;

@@ -167,6 +167,8 @@ pub struct Subject<'a> {
     pub metadata: &'a Map<String, Value>,
     /// As the gates see it: a text may ask for more than the type says.
     pub gated_as: TaskType,
+    /// Whether it may change something: true also where nobody here can tell.
+    pub mutates: bool,
 }
 
 /// A reason to ask a person, and how many must say yes.
@@ -248,6 +250,7 @@ impl Policy {
             asked_gates(
                 task_type,
                 subject.priority,
+                subject.mutates,
                 subject.payload,
                 subject.metadata,
                 &self.gates,

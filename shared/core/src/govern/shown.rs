@@ -1,12 +1,12 @@
+//! What an approver is shown of a task: all that a run of it reads, and the plan. Exactly this
+//! document is hashed, so that an approval is for this and nothing else.
+
 use serde_json::{Map, Value, json};
 
+use super::excerpt::excerpt;
 use crate::decide::canonical_hash;
-use crate::domain::TaskType;
+use crate::domain::Task;
 use crate::redact;
-
-/// Bytes of JSON up to which a payload is shown whole; a larger one is shown by its size and
-/// its hash.
-const WHOLE: usize = 16 * 1024;
 
 /// What an approver is shown, and its hash.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,11 +16,12 @@ pub struct Shown {
     pub hash: String,
 }
 
-/// What an approver is shown of a task: exactly this is hashed. Secrets are hidden in it, so
-/// a hash of the whole payload stands beside them: another secret is another document. It is
-/// taken over a salt too, which nobody is shown: a short secret can't be guessed by it.
+/// What an approver is shown of a task. Secrets are hidden in it and large values cut off, so
+/// hashes of the whole payload and the whole metadata stand beside them: another secret, or
+/// another end of a long text, is another document. They are taken over a salt too, which
+/// nobody is shown: a short secret can't be guessed by its hash.
 pub fn shown(
-    task_type: TaskType,
+    task: &Task,
     payload: &Map<String, Value>,
     plan: &Map<String, Value>,
     salt: &str,
@@ -28,19 +29,31 @@ pub fn shown(
     let mut plan = plan.clone();
     redact::object(&mut plan);
     let mut document = Map::new();
-    document.insert("type".into(), json!(task_type));
+    document.insert("type".into(), json!(task.task_type));
+    document.insert("priority".into(), json!(task.priority));
+    document.insert("source".into(), Value::from(redact::text(&task.source)));
+    document.insert("requested_by".into(), Value::from(redact::text(&task.created_by)));
+    if !task.also_requested_by.is_empty() {
+        let names = task.also_requested_by.iter().map(|name| redact::text(name).into_owned());
+        document.insert("also_requested_by".into(), names.collect::<Vec<_>>().into());
+    }
+    if let Some(parent) = &task.parent {
+        document.insert("parent_task_id".into(), json!(parent));
+    }
+    if let Some(sla) = &task.sla {
+        let sla = json!({ "target": sla.target, "deadline": sla.deadline.to_string() });
+        document.insert("sla".into(), sla);
+    }
     document.insert("target".into(), Value::Object(target(&plan, payload)));
-    let bytes = serde_json::to_vec(payload).expect("a JSON object can be written");
-    let shown_payload = if bytes.len() <= WHOLE {
-        let mut payload = payload.clone();
-        redact::object(&mut payload);
-        Value::Object(payload)
-    } else {
-        json!({ "bytes": bytes.len() })
-    };
-    document.insert("payload".into(), shown_payload);
-    let whole = canonical_hash(&json!([salt, payload]));
-    document.insert("payload_sha256".into(), Value::from(whole));
+    for (name, whole) in [("payload", payload), ("metadata", &task.metadata)] {
+        let excerpt = excerpt(whole);
+        document.insert(name.into(), Value::Object(excerpt.shown));
+        if let Some(left_out) = excerpt.left_out {
+            document.insert(format!("{name}_left_out"), left_out);
+        }
+        let hash = canonical_hash(&json!([salt, whole]));
+        document.insert(format!("{name}_sha256"), Value::from(hash));
+    }
     document.insert("plan".into(), Value::Object(plan));
     let hash = canonical_hash(&Value::Object(document.clone()));
     Shown { document, hash }

@@ -1,17 +1,24 @@
 //! Approvals: listed, and decided together with their tasks.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::core::Core;
+use async_trait::async_trait;
+
+use super::core::{CommandError, Core};
 use super::cursor::cursors::{HISTORY, PENDING};
+use super::execute::{CommandBuilder, CommandWithWrites};
+use super::records::SYSTEM;
 use super::store_list::StoreList;
 use super::walk::Walk;
 use super::weight::{FIELDS, Room};
 use super::{FullApproval, ServiceError};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
-use crate::domain::{Approval, ApprovalId, ApprovalStatus, Caller, TenantId, Timestamp};
+use crate::domain::{
+    Approval, ApprovalId, ApprovalStatus, Caller, Status, Task, TenantId, Timestamp,
+};
 use crate::ports::{Expect, ListRange, Page, WhichList, Write};
-use crate::repo::{self, UsedLink, Versioned, decode, encode};
+use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
 
 /// How long a used link is remembered after it has run out: clocks may differ.
 const KEEP_USED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,7 +40,7 @@ pub enum LinkDecision {
 }
 
 impl Core {
-    async fn stored_approval(
+    pub(super) async fn stored_approval(
         &self,
         tenant: &TenantId,
         id: &ApprovalId,
@@ -122,10 +129,12 @@ impl Core {
         caller: &Caller,
         id: &ApprovalId,
     ) -> Result<FullApproval, ServiceError> {
-        let stored = self.stored_approval(&caller.tenant, id).await?;
-        let own = stored.value.requested_by == caller.name;
-        let command = ApprovalCommand::Approve { by: caller.name.clone(), own };
-        self.decide_on(stored, &command, Vec::new()).await
+        let command = |approval: &Approval| ApprovalCommand::Approve {
+            by: caller.name.clone(),
+            made_by: caller.made_by.clone(),
+            own: approval.is_requested_by(&caller.person()),
+        };
+        self.decide_approval(&caller.tenant, id, &command, None).await
     }
 
     pub async fn reject(
@@ -134,9 +143,11 @@ impl Core {
         id: &ApprovalId,
         reason: Option<String>,
     ) -> Result<FullApproval, ServiceError> {
-        let stored = self.stored_approval(&caller.tenant, id).await?;
-        let command = ApprovalCommand::Reject { by: caller.name.clone(), reason };
-        self.decide_on(stored, &command, Vec::new()).await
+        let command = |_: &Approval| ApprovalCommand::Reject {
+            by: caller.name.clone(),
+            reason: reason.clone(),
+        };
+        self.decide_approval(&caller.tenant, id, &command, None).await
     }
 
     /// Decides by a link from a notification, which is used up by it: its mark stands in the
@@ -148,38 +159,44 @@ impl Core {
         link: &LinkUse,
         decision: LinkDecision,
     ) -> Result<FullApproval, ServiceError> {
-        let stored = self.stored_approval(tenant, id).await?;
+        let command = |_: &Approval| match &decision {
+            LinkDecision::Approve => ApprovalCommand::ApproveByLink { by: link.to.clone() },
+            LinkDecision::Reject { reason } => {
+                ApprovalCommand::Reject { by: link.to.clone(), reason: reason.clone() }
+            }
+        };
+        self.decide_approval(tenant, id, &command, Some(link)).await
+    }
+
+    /// The write that uses a link up, if it is good for this approval as it stands.
+    async fn use_link(
+        &self,
+        tenant: &TenantId,
+        approval: &Approval,
+        link: &LinkUse,
+    ) -> Result<Write, ServiceError> {
         if let Some(used) = self.store().get(&repo::link_key(tenant, &link.nonce)).await? {
             let used: UsedLink = decode(&used)?.value;
             let message = format!(
                 "this link was used already, at {}; the approval is {}",
                 used.at,
-                stored.value.status.as_str()
+                approval.status.as_str()
             );
             return Err(ServiceError::Conflict { message });
         }
-        if stored.value.plan_hash != link.plan_hash {
+        if approval.plan_hash != link.plan_hash {
             let message = "this link is for another plan; wait for the next notice".to_owned();
             return Err(ServiceError::Conflict { message });
         }
-        let by = link.to.clone();
-        let command = match decision {
-            LinkDecision::Approve => {
-                let own = stored.value.requested_by == by;
-                ApprovalCommand::Approve { by, own }
-            }
-            LinkDecision::Reject { reason } => ApprovalCommand::Reject { by, reason },
-        };
         let used = UsedLink {
             tenant: tenant.clone(),
             nonce: link.nonce.clone(),
-            approval: id.clone(),
+            approval: approval.id.clone(),
             by: link.to.clone(),
             at: self.clock().now(),
             expires: link.expires.plus(KEEP_USED),
         };
-        let item = encode(&used, None);
-        self.decide_on(stored, &command, vec![Write::Put { item, expect: Expect::Absent }]).await
+        Ok(Write::Put { item: encode(&used, None), expect: Expect::Absent })
     }
 
     /// Whether a decision has used a link up.
@@ -194,62 +211,159 @@ impl Core {
         tenant: &TenantId,
         id: &ApprovalId,
     ) -> Result<bool, ServiceError> {
-        let stored = self.stored_approval(tenant, id).await?;
-        let over = self.clock().now() > stored.value.decide_by;
-        let command = if over { ApprovalCommand::Expire } else { ApprovalCommand::Escalate };
-        match self.decide_on(stored, &command, Vec::new()).await {
+        let command = |approval: &Approval| match self.clock().now() > approval.decide_by {
+            true => ApprovalCommand::Expire,
+            false => ApprovalCommand::Escalate,
+        };
+        match self.decide_approval(tenant, id, &command, None).await {
             Ok(_) => Ok(true),
-            Err(ServiceError::Conflict { .. }) => Ok(false),
+            Err(ServiceError::Conflict { .. } | ServiceError::NotFound { what: "task", .. }) => {
+                self.close_orphan(tenant, id).await
+            }
             Err(error) => Err(error),
         }
     }
 
+    /// Closes an approval that no task waits for, as builds before this one could leave behind:
+    /// nobody is asked for it any more. True if it was one.
+    async fn close_orphan(&self, tenant: &TenantId, id: &ApprovalId) -> Result<bool, ServiceError> {
+        let stored = self.stored_approval(tenant, id).await?;
+        let task = self.stored_task(tenant, &stored.value.task_id).await?;
+        if task.as_ref().is_some_and(|task| waits_for(&task.value, id)) {
+            return Ok(false);
+        }
+        let command = ApprovalCommand::Close {
+            by: SYSTEM.to_owned(),
+            reason: Some("its task does not wait for it".to_owned()),
+        };
+        let now = self.clock().now();
+        let Ok(closed) = decide_approval(&stored.value, &command, now, self.rules()) else {
+            return Ok(false);
+        };
+        let item = encode(&closed, stored.unknown.as_deref());
+        let expect = task.map_or(Expect::Absent, |task| Expect::Version(task.version));
+        let writes = vec![
+            Write::Put { item, expect: Expect::Version(stored.version) },
+            Write::Check { key: repo::task_key(tenant, &stored.value.task_id), expect },
+        ];
+        Ok(self.commit(writes).await?.is_none())
+    }
+
     /// One conditional change of approval and task together: of two that decide at the same
-    /// time the second meets a conflict.
-    async fn decide_on(
+    /// time the second finds what the first has decided.
+    async fn decide_approval(
         &self,
-        stored: Versioned<Approval>,
-        command: &ApprovalCommand,
-        mut beside: Vec<Write>,
+        tenant: &TenantId,
+        id: &ApprovalId,
+        command: &(dyn Fn(&Approval) -> ApprovalCommand + Send + Sync),
+        link: Option<&LinkUse>,
     ) -> Result<FullApproval, ServiceError> {
-        let next = decide_approval(&stored.value, command, self.clock().now(), self.rules())
+        let first = self.stored_approval(tenant, id).await?;
+        let task_id = first.value.task_id.clone();
+        let task = self
+            .stored_task(tenant, &task_id)
+            .await?
+            .ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
+        let deciding = DecideApproval {
+            id,
+            command,
+            link,
+            first: Mutex::new(Some(first)),
+            decided: Mutex::new(None),
+        };
+        self.execute_with_writes(task, &deciding)
+            .await
+            .map_err(|error| error.into_service(&task_id))?;
+        let decided = deciding.decided.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(decided.expect("what was committed was decided before"))
+    }
+}
+
+/// Whether it is this approval that the task waits for.
+pub(super) fn waits_for(task: &Task, id: &ApprovalId) -> bool {
+    matches!(task.status, Status::Pending | Status::Blocked)
+        && task.approval.as_ref().is_some_and(|open| open.id == *id && open.proof.is_none())
+}
+
+/// Decides on an approval, and on its task with it.
+struct DecideApproval<'a> {
+    id: &'a ApprovalId,
+    command: &'a (dyn Fn(&Approval) -> ApprovalCommand + Send + Sync),
+    /// The link that it is decided by, which is used up.
+    link: Option<&'a LinkUse>,
+    /// What was read to find the task: good for the first attempt.
+    first: Mutex<Option<Versioned<Approval>>>,
+    decided: Mutex<Option<FullApproval>>,
+}
+
+#[async_trait]
+impl CommandBuilder for DecideApproval<'_> {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let tenant = &state.value.tenant;
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stored = match first {
+            Some(first) => first,
+            None => core.stored_approval(tenant, self.id).await?,
+        };
+        let mut extra_writes = Vec::new();
+        if let Some(link) = self.link {
+            extra_writes.push(core.use_link(tenant, &stored.value, link).await?);
+        }
+        let command = (self.command)(&stored.value);
+        let next = decide_approval(&stored.value, &command, core.clock().now(), core.rules())
             .map_err(refused)?;
-        let task_id = next.task_id.clone();
-        let task_command = match command {
-            ApprovalCommand::Approve { by, .. } if next.status == ApprovalStatus::Pending => {
-                let (have, need) = (next.votes.len(), next.quorum);
-                Command::Vote { by: by.clone(), have, need }
-            }
-            ApprovalCommand::Escalate => Command::Escalate { decide_by: next.decide_by },
-            ApprovalCommand::Approve { by, .. } => Command::Approve {
+        if !waits_for(&state.value, self.id) {
+            let message = format!(
+                "task '{}' does not wait for approval {} any more; it is {}",
+                state.value.id, self.id, state.value.status
+            );
+            return Err(ServiceError::Conflict { message }.into());
+        }
+        let item = encode(&next, stored.unknown.as_deref());
+        extra_writes.push(Write::Put { item, expect: Expect::Version(stored.version) });
+        let command = on_task(&command, &next);
+        let decided = FullApproval { approval: next, version: stored.version + 1 };
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
+        Ok(CommandWithWrites { command, extra_writes })
+    }
+}
+
+/// What a decision on an approval means for its task.
+fn on_task(command: &ApprovalCommand, next: &Approval) -> Command {
+    match command {
+        ApprovalCommand::Approve { by, .. } | ApprovalCommand::ApproveByLink { by }
+            if next.status == ApprovalStatus::Pending =>
+        {
+            let (have, need) = (next.votes.len(), next.quorum);
+            Command::Vote { by: by.clone(), have, need }
+        }
+        ApprovalCommand::Escalate => Command::Escalate { decide_by: next.decide_by },
+        ApprovalCommand::Approve { by, .. } | ApprovalCommand::ApproveByLink { by } => {
+            Command::Approve {
                 by: by.clone(),
                 proof: next.plan_hash.clone(),
                 use_by: next.use_by.unwrap_or(next.decide_by),
-            },
-            ApprovalCommand::Reject { by, reason } => {
-                Command::Reject { by: by.clone(), reason: reason.clone() }
             }
-            ApprovalCommand::Expire => Command::Expire,
-            ApprovalCommand::Close { by, reason } => {
-                Command::Cancel { by: by.clone(), reason: reason.clone() }
-            }
-        };
-        let task = self
-            .stored_task(&next.tenant, &task_id)
-            .await?
-            .ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
-        let item = encode(&next, stored.unknown.as_deref());
-        beside.push(Write::Put { item, expect: Expect::Version(stored.version) });
-        self.command_on(task, &task_command, &beside)
-            .await
-            .map_err(|error| error.into_service(&task_id))?;
-        Ok(FullApproval { approval: next, version: stored.version + 1 })
+        }
+        ApprovalCommand::Reject { by, reason } => {
+            Command::Reject { by: by.clone(), reason: reason.clone() }
+        }
+        ApprovalCommand::Expire => Command::Expire,
+        ApprovalCommand::Close { by, reason } => {
+            Command::Cancel { by: by.clone(), reason: reason.clone() }
+        }
     }
 }
 
 fn refused(rejection: ApprovalRejection) -> ServiceError {
     match rejection {
-        ApprovalRejection::Own => ServiceError::Forbidden { message: rejection.to_string() },
+        ApprovalRejection::Own | ApprovalRejection::SharedLink { .. } => {
+            ServiceError::Forbidden { message: rejection.to_string() }
+        }
         other => ServiceError::Conflict { message: other.to_string() },
     }
 }

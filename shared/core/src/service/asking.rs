@@ -2,11 +2,16 @@
 
 use serde_json::{Map, Value};
 
+use super::ServiceError;
 use super::core::Core;
 use crate::decide::{Asked, Rules};
 use crate::domain::{Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, Timestamp};
 use crate::govern::{Ask, asked_hash, shown};
 use crate::redact;
+use crate::repo;
+
+/// How many ids are looked at for one that is free; each costs a read.
+const MAX_TAKEN: usize = 16;
 
 /// Everything that an approval is made of.
 pub(super) struct Asking<'a> {
@@ -24,12 +29,25 @@ impl Core {
     pub(super) fn salt(&self) -> String {
         format!("{:032x}", self.entropy().write_id().0)
     }
+
+    /// The number of the task's next approval, from `n` on: past those whose id is taken, as by
+    /// an approval that a build before this one left behind.
+    pub(super) async fn free_approval(&self, task: &Task, n: u32) -> Result<u32, ServiceError> {
+        for n in (n..).take(MAX_TAKEN) {
+            let key = repo::approval_key(&task.tenant, &ApprovalId::of(&task.id, n));
+            if self.store().get(&key).await?.is_none() {
+                return Ok(n);
+            }
+        }
+        let reason = format!("{MAX_TAKEN} approval ids of task '{}' are taken", task.id);
+        Err(ServiceError::Down { reason })
+    }
 }
 
 impl Asking<'_> {
     /// The first approval of a task that is yet to be made.
-    pub fn before(id: &TaskId, asks: &[Ask], salt: &str) -> Asked {
-        asked(id, 1, asks, None, salt)
+    pub fn before(id: &TaskId, n: u32, asks: &[Ask], salt: &str) -> Asked {
+        asked(id, n, asks, None, salt)
     }
 
     pub fn asked(&self) -> Asked {
@@ -45,7 +63,7 @@ impl Asking<'_> {
         rules: &Rules,
     ) -> Approval {
         let task = self.task;
-        let shown = shown(task.task_type, self.payload, &plan, &self.salt);
+        let shown = shown(task, self.payload, &plan, &self.salt);
         redact::object(&mut plan);
         let mut reasons: Vec<String> = self.asks.iter().map(|ask| ask.reason.clone()).collect();
         reasons.extend(self.also.clone());
@@ -63,6 +81,7 @@ impl Asking<'_> {
             plan,
             reasons,
             requested_by: task.created_by.clone(),
+            also_requested_by: task.also_requested_by.clone(),
             requested_at: now,
             decide_by: now.plus(rules.decide_within),
             use_by: None,

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budgets::Budgets;
+use super::execute::{CommandBuilder, CommandSource, CommandWithWrites};
 use super::figures::Figures;
 use super::standing::Standings;
 use super::{Governance, ServiceError};
@@ -165,31 +166,47 @@ impl Core {
         id: &TaskId,
         command: &Command,
     ) -> Result<StoredTask, CommandError> {
-        self.command_beside(tenant, id, command, &[]).await
-    }
-
-    /// The same, with further writes that belong into the commit.
-    pub async fn command_beside(
-        &self,
-        tenant: &TenantId,
-        id: &TaskId,
-        command: &Command,
-        beside: &[Write],
-    ) -> Result<StoredTask, CommandError> {
         match self.stored_task(tenant, id).await? {
-            Some(state) => self.command_on(state, command, beside).await,
+            Some(state) => self.command_on(state, command).await,
             None => Err(CommandError::Rejected { rejection: Rejection::Absent, status: None }),
         }
     }
 
-    /// The same on a state in hand, with further writes that belong into the commit.
+    /// The same on a state in hand.
     pub async fn command_on(
         &self,
-        mut state: StoredTask,
+        state: StoredTask,
         command: &Command,
-        beside: &[Write],
+    ) -> Result<StoredTask, CommandError> {
+        self.execute(state, CommandSource::Fixed(command)).await
+    }
+
+    /// The same with extra writes: command and writes are built from the state that the command
+    /// is decided on, again after each conflict.
+    pub async fn execute_with_writes(
+        &self,
+        state: StoredTask,
+        builder: &dyn CommandBuilder,
+    ) -> Result<StoredTask, CommandError> {
+        self.execute(state, CommandSource::Built(builder)).await
+    }
+
+    async fn execute(
+        &self,
+        mut state: StoredTask,
+        source: CommandSource<'_>,
     ) -> Result<StoredTask, CommandError> {
         for _ in 0..CONFLICTS {
+            let built;
+            let (command, extra_writes) = match source {
+                CommandSource::Fixed(command) => (command, Vec::new()),
+                CommandSource::Built(builder) => {
+                    let CommandWithWrites { command, extra_writes } =
+                        builder.build(self, &state).await?;
+                    built = command;
+                    (&built, extra_writes)
+                }
+            };
             let facts = self.facts();
             let StoredTask { value, version, unknown, due } = state;
             let status = value.status;
@@ -202,39 +219,39 @@ impl Core {
                 Write::Put { item, .. } => item.due,
                 _ => None,
             };
-            writes.extend_from_slice(beside);
-            match self.commit(writes).await? {
-                None => {
-                    self.wake_task(&decided.task.tenant, &decided.task.id);
-                    if let Some(moved) = &decided.budget {
-                        self.tell_marks(&decided.task, moved).await;
-                    }
-                    return Ok(StoredTask {
-                        value: decided.task,
-                        version: decided.version,
-                        unknown,
-                        due,
-                    });
+            let extra_keys: Vec<_> = extra_writes.iter().map(|write| write.key().clone()).collect();
+            writes.extend(extra_writes);
+            let Some(conflict) = self.commit(writes).await? else {
+                self.wake_task(&decided.task.tenant, &decided.task.id);
+                if let Some(moved) = &decided.budget {
+                    self.tell_marks(&decided.task, moved).await;
                 }
-                Some(Conflict { item: Some(item), .. }) if *item.kind == *"task" => {
+                return Ok(StoredTask {
+                    value: decided.task,
+                    version: decided.version,
+                    unknown,
+                    due,
+                });
+            };
+            let (tenant, id) = (&decided.task.tenant, &decided.task.id);
+            let Conflict { key, item } = conflict;
+            let budget = decided.budget.as_ref().filter(|m| key == budget_key(tenant, m.at));
+            if key == repo::task_key(tenant, id) {
+                if let Some(item) = item {
                     state = decode(&item).map_err(ServiceError::from)?;
+                    continue;
                 }
-                Some(Conflict { key, item }) => {
-                    let (tenant, id) = (&decided.task.tenant, &decided.task.id);
-                    let Some(moved) = decided.budget.filter(|m| key == budget_key(tenant, m.at))
-                    else {
-                        return Err(Conflict { key, item }.gone().into());
-                    };
-                    if let Some(exceeded) = refused_by(item.as_deref(), &moved) {
-                        let rejection = Rejection::OverBudget(exceeded);
-                        return Err(CommandError::Rejected { rejection, status: Some(status) });
-                    }
-                    // There was room again before we looked.
-                    let gone =
-                        CommandError::Rejected { rejection: Rejection::Absent, status: None };
-                    state = self.stored_task(tenant, id).await?.ok_or(gone)?;
+            } else if let Some(moved) = budget {
+                if let Some(exceeded) = refused_by(item.as_deref(), moved) {
+                    let rejection = Rejection::OverBudget(exceeded);
+                    return Err(CommandError::Rejected { rejection, status: Some(status) });
                 }
+                // There was room again before we looked.
+            } else if !extra_keys.contains(&key) {
+                return Err(Conflict { key, item }.gone().into());
             }
+            let gone = CommandError::Rejected { rejection: Rejection::Absent, status: None };
+            state = self.stored_task(tenant, id).await?.ok_or(gone)?;
         }
         Err(ServiceError::Busy { after: Duration::from_millis(50) }.into())
     }

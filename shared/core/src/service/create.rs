@@ -1,3 +1,5 @@
+//! Accepting tasks.
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -6,13 +8,26 @@ use super::asking::Asking;
 use super::bodies;
 use super::core::{Conflict, Core};
 use super::leave::{external_call, frozen_by};
-use super::{Created, FullTask, Identity, NewTask, ServiceError};
-use crate::decide::{Command, Draft, Facts, Rejection, canonical_hash, decide};
-use crate::domain::{Body, MOST_SPAN, TaskId, TaskType, derived_uuid, parse_span};
+use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
+use crate::decide::{Command, Decided, Draft, Facts, Rejection, canonical_hash, decide};
+use crate::domain::{
+    ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, add_requester, derived_uuid,
+    folded_name, parse_span,
+};
 use crate::govern::{Ask, Judgement, Subject};
 use crate::ports::{Expect, Topic, Write};
 use crate::redact;
 use crate::repo::{self, Child, StoredTask, TaskWrite, decode, encode};
+
+/// Everything about a task to be made that stays as it is.
+struct Creation {
+    new: NewTask,
+    id: TaskId,
+    body_hash: Option<String>,
+    asks: Vec<Ask>,
+    placed: Placed,
+    extra_writes: Vec<Write>,
+}
 
 impl Core {
     /// Accepts a task: durable when this returns.
@@ -20,72 +35,99 @@ impl Core {
         self.create_task_with(new, Vec::new()).await
     }
 
-    /// The same, with further writes that belong into its commit.
+    /// The same, with further writes that belong into its commit. Nothing is decided again here
+    /// where one of them meets a conflict: the caller builds them anew and calls again.
     pub async fn create_task_with(
         &self,
         new: NewTask,
-        beside: Vec<Write>,
+        extra_writes: Vec<Write>,
     ) -> Result<Created, ServiceError> {
         let id = self.task_id(&new);
         // Ours are made of digits; one that was given is shown as it is.
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
         }
-        let body_hash = (new.identity != Identity::Fresh).then(|| request_hash(&new));
+        let creation = Creation {
+            body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
+            asks: self.asked_at_creation(&new).await,
+            placed: bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?,
+            extra_writes,
+            new,
+            id,
+        };
+        let mut n = 1;
+        loop {
+            let (decided, writes) = self.creation(&creation, n).await?;
+            let Some(conflict) = self.commit(writes).await? else {
+                return Ok(self.created(creation.new, decided));
+            };
+            let Creation { new, id, body_hash, .. } = &creation;
+            let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
+            if conflict.key == taken && self.stored_task(&new.tenant, id).await?.is_none() {
+                // An approval of another task, of a build whose ids could collide.
+                n = self.free_approval(&decided.task, n + 1).await?;
+                continue;
+            }
+            return self.repeated(new, id, body_hash.clone(), conflict).await;
+        }
+    }
+
+    /// The task with what is written with it. `n`: the number of its approval.
+    async fn creation(
+        &self,
+        creation: &Creation,
+        n: u32,
+    ) -> Result<(Decided, Vec<Write>), ServiceError> {
+        let Creation { new, id, asks, placed, .. } = creation;
         let facts = self.facts();
-        let placed = bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?;
-        let asks = self.asked_at_creation(&new).await;
         let salt = if asks.is_empty() { String::new() } else { self.salt() };
+        let parent = match &new.parent {
+            Some(parent) => Some(self.parent(&new.tenant, parent).await?),
+            None => None,
+        };
         let mut draft = Draft {
             payload: placed.body.clone(),
-            ..self.draft(&new, id.clone(), body_hash.clone())?
+            also_requested_by: also_requested_by(new, parent.as_ref()),
+            ..self.draft(new, id.clone(), creation.body_hash.clone())?
         };
         if !asks.is_empty() {
-            let asked = Asking::before(&id, &asks, &salt);
-            draft.approval = Some(asked);
+            draft.approval = Some(Asking::before(id, n, asks, &salt));
         }
         let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
         let mut writes =
             TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
                 .writes();
         if !asks.is_empty() {
-            let asking = Asking {
-                task: &decided.task,
-                payload: &new.payload,
-                asks: &asks,
-                also: None,
-                n: 1,
-                salt,
-            };
+            let asking =
+                Asking { task: &decided.task, payload: &new.payload, asks, also: None, n, salt };
             let plan = self.planner().plan(decided.task.agent, new.task_type, &new.payload);
             let approval = asking.approval(plan, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {
-            writes.push(self.link(&new, parent, &id, &facts).await?);
+            writes.push(link(new, parent, id, &facts));
         }
         // In the same commit, or under a name that depends on the content: of two requests
         // with one key the header must never point at the other's payload.
         let expires = facts.rules.keep_beside(None, facts.now);
-        writes.extend(self.put_beside(&new.tenant, &id, &placed, expires).await?);
-        writes.extend(beside);
-        match self.commit(writes).await? {
-            None => {
-                let task = decided.task;
-                if task.external {
-                    self.wake().wake(&Topic::External(task.tenant.clone()));
-                }
-                let task = FullTask {
-                    task,
-                    version: decided.version,
-                    payload: new.payload,
-                    result: None,
-                    children: Vec::new(),
-                };
-                Ok(Created { task, repeated: false })
-            }
-            Some(conflict) => self.repeated(&new, &id, body_hash, conflict).await,
+        writes.extend(self.put_beside(&new.tenant, id, placed, expires).await?);
+        writes.extend_from_slice(&creation.extra_writes);
+        Ok((decided, writes))
+    }
+
+    fn created(&self, new: NewTask, decided: Decided) -> Created {
+        let task = decided.task;
+        if task.external {
+            self.wake().wake(&Topic::External(task.tenant.clone()));
         }
+        let task = FullTask {
+            task,
+            version: decided.version,
+            payload: new.payload,
+            result: None,
+            children: Vec::new(),
+        };
+        Created { task, repeated: false }
     }
 
     /// What a person is asked before the task is assigned: by gates, and by rules on the tool
@@ -93,6 +135,11 @@ impl Core {
     async fn asked_at_creation(&self, new: &NewTask) -> Vec<Ask> {
         let policy = self.policy_for_gates().await;
         let agent = self.rules().route(new.task_type, has_repo(&new.payload));
+        let external = self.rules().is_left_outside(agent, new.task_type);
+        let call = match external {
+            true => None,
+            false => self.planner().call(agent, new.task_type, &new.payload),
+        };
         let subject = Subject {
             task_type: new.task_type,
             priority: new.priority,
@@ -102,20 +149,23 @@ impl Core {
             payload: &new.payload,
             metadata: &new.metadata,
             gated_as: self.planner().gated_as(new.task_type, &new.payload),
+            mutates: call.as_ref().is_none_or(|call| call.mutating),
         };
         let mut asks = policy.gates(&subject);
-        let external = self.rules().is_left_outside(agent, new.task_type);
-        let call = match external {
+        let frozen_as = match external {
             true => Some(external_call(new.task_type, &new.payload)),
-            false => self.planner().call(agent, new.task_type, &new.payload),
+            false => call.clone(),
         };
-        let Some(call) = call else { return asks };
-        if frozen_by(&policy, &call, self.clock().now(), |_, _| false).is_some() {
+        if let Some(call) = &frozen_as
+            && frozen_by(&policy, call, self.clock().now(), |_, _| false).is_some()
+        {
             // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
             // then.
             return Vec::new();
         }
-        if !external && let Judgement::Ask(more) = policy.judge(&subject, &call) {
+        if let Some(call) = call
+            && let Judgement::Ask(more) = policy.judge(&subject, &call)
+        {
             asks.extend(more);
         }
         asks
@@ -182,33 +232,21 @@ impl Core {
             parent: new.parent.clone(),
             hops: new.hops,
             created_by: new.created_by.clone(),
+            also_requested_by: Vec::new(),
             body_hash,
             max_retries: new.max_retries,
             approval: None,
         })
     }
 
-    async fn link(
-        &self,
-        new: &NewTask,
-        parent: &TaskId,
-        child: &TaskId,
-        facts: &Facts<'_>,
-    ) -> Result<Write, ServiceError> {
-        if self.stored_task(&new.tenant, parent).await?.is_none() {
-            return Err(ServiceError::Invalid {
+    async fn parent(&self, tenant: &TenantId, id: &TaskId) -> Result<Task, ServiceError> {
+        match self.stored_task(tenant, id).await? {
+            Some(parent) => Ok(parent.value),
+            None => Err(ServiceError::Invalid {
                 field: "parent_task_id",
-                message: format!("parent task '{parent}' not found"),
-            });
+                message: format!("parent task '{id}' not found"),
+            }),
         }
-        let child = Child {
-            tenant: new.tenant.clone(),
-            parent: parent.clone(),
-            child: child.clone(),
-            at: facts.now,
-            expires: Some(facts.rules.keep_beside(None, facts.now)),
-        };
-        Ok(Write::Put { item: encode(&child, None), expect: Expect::Absent })
     }
 
     /// Someone was first: the same request gets the same task, another one a conflict.
@@ -244,6 +282,33 @@ impl Core {
             None => Err(conflict.gone()),
         }
     }
+}
+
+fn link(new: &NewTask, parent: &TaskId, child: &TaskId, facts: &Facts<'_>) -> Write {
+    let child = Child {
+        tenant: new.tenant.clone(),
+        parent: parent.clone(),
+        child: child.clone(),
+        at: facts.now,
+        expires: Some(facts.rules.keep_beside(None, facts.now)),
+    };
+    Write::Put { item: encode(&child, None), expect: Expect::Absent }
+}
+
+/// Who asks for a task besides its creator: nobody gets around the rule that nobody approves
+/// what they submitted themselves by having a part of it, or another try, made by others.
+fn also_requested_by(new: &NewTask, parent: Option<&Task>) -> Vec<String> {
+    let creator = folded_name(&new.created_by);
+    let of_parent = parent
+        .into_iter()
+        .flat_map(|parent| std::iter::once(&parent.created_by).chain(&parent.also_requested_by));
+    let mut all = Vec::new();
+    for name in of_parent.chain(&new.also_requested_by) {
+        if folded_name(name) != creator {
+            add_requester(&mut all, name);
+        }
+    }
+    all
 }
 
 fn has_repo(payload: &Map<String, Value>) -> bool {

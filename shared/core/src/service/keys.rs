@@ -3,7 +3,7 @@ use serde_json::json;
 use super::ServiceError;
 use super::core::Core;
 use super::records::{Said, about_key, record_write};
-use crate::domain::{ApiKey, Caller, Role, TenantId, hash_key};
+use crate::domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
 use crate::govern::RecordKind;
 use crate::ports::{Expect, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
@@ -20,7 +20,18 @@ impl Core {
         name: &str,
         role: Role,
     ) -> Result<(String, ApiKey), ServiceError> {
-        self.make_key(caller, tenant, name, role, Vec::new()).await
+        let made_by = Some(caller.root().to_owned());
+        self.make_key(caller, tenant, name, role, made_by, Vec::new()).await
+    }
+
+    /// The same for the admin's key that everything begins with: it counts as itself.
+    pub async fn create_first_key(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<(String, ApiKey), ServiceError> {
+        self.make_key(caller, tenant, name, Role::Admin, None, Vec::new()).await
     }
 
     /// Makes a tenant by making its first key, with the role admin.
@@ -39,7 +50,7 @@ impl Core {
             details: json!({ "admin": name }),
         };
         let record = record_write(&self.record(tenant, &caller.name, said));
-        self.make_key(caller, tenant, name, Role::Admin, vec![record]).await
+        self.make_key(caller, tenant, name, Role::Admin, None, vec![record]).await
     }
 
     /// `beside`: what else belongs into the key's commit.
@@ -49,11 +60,14 @@ impl Core {
         tenant: &TenantId,
         name: &str,
         role: Role,
+        made_by: Option<String>,
         beside: Vec<Write>,
     ) -> Result<(String, ApiKey), ServiceError> {
         check_name(name)?;
         let there = self.keys(tenant).await?;
-        if there.iter().any(|key| key.name == name && key.revoked_at.is_none()) {
+        let folded = folded_name(name);
+        let same = |key: &ApiKey| key.revoked_at.is_none() && folded_name(&key.name) == folded;
+        if there.iter().any(same) {
             let message =
                 format!("there is a key '{name}' already; revoke it or choose another name");
             return Err(ServiceError::Conflict { message });
@@ -70,6 +84,7 @@ impl Core {
             tenant: tenant.clone(),
             created_at: self.clock().now(),
             created_by: caller.name.clone(),
+            made_by,
             prefix: key.chars().take(8).collect(),
             revoked_at: None,
         };
@@ -159,6 +174,14 @@ impl Core {
 
 fn check_name(name: &str) -> Result<(), ServiceError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    if is_reserved_name(name) {
+        return Err(ServiceError::Invalid {
+            field: "name",
+            message: format!(
+                "'{name}' is a name under which Watchbill itself acts: choose another"
+            ),
+        });
+    }
     if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
         let shown = json!(name.chars().take(64).collect::<String>());
         return Err(ServiceError::Invalid {

@@ -15,13 +15,15 @@ use crate::govern::{
     Ask, Freeze, Judgement, Operation, Policy, ReputationEvent, Subject, ToolCall, asked_hash,
     is_low_risk, shown,
 };
-use crate::ports::{Expect, Write};
+use crate::ports::{Expect, StoreError, Write};
 use crate::repo::{StoredTask, encode};
 
 /// Work that waits because governance can't be reached is tried again after this long, then
 /// after twice as long each time, up to [`MAX_UNREACHED_LOOK`].
 pub const UNREACHED_LOOK: Duration = Duration::from_secs(60);
 const MAX_UNREACHED_LOOK: Duration = Duration::from_secs(15 * 60);
+/// How the note of such a wait begins.
+const UNREACHED: &str = "governance can't be reached";
 
 /// Who would run it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,36 +99,59 @@ impl Judging<'_> {
     async fn verdict(&self) -> Result<Verdict, ServiceError> {
         let policy = match self.core.governance().policies().current().await {
             Ok(policy) => policy,
-            Err(error) => return Ok(self.without(&error.to_string())),
+            Err(error) => return Ok(self.without(&error.to_string(), None)),
         };
         self.core.governance().set_degraded(false);
         let asks = match self.asks(&policy) {
             Ok(asks) => asks,
             Err(refused) => return Ok(self.says(refused)),
         };
-        let lacking = match self.lacking(&policy).await {
-            Ok(lacking) => lacking,
-            Err(error) => return Ok(self.without(&error.to_string())),
-        };
-        if asks.is_empty() && lacking.is_none() {
-            return Ok(self.says(self.unless_frozen(&policy, None)));
-        }
         let plan = self.plan();
         let now = self.core.clock().now();
-        if self.is_approved(&plan, &asks, now) {
-            let note = lacking.map(|lacking| format!("{lacking}; let through by approval"));
+        let approved = self.is_approved(&plan, &asks, now);
+        let level = match self.level(&policy).await {
+            Ok(level) => level,
+            // The approval stands for the level too, so nothing hangs on the score.
+            Err(error) if approved => LevelCheck::Unknown(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let missing = match level {
+            LevelCheck::Met if asks.is_empty() => {
+                return Ok(self.says(self.unless_frozen(&policy, None)));
+            }
+            LevelCheck::Unknown(reason) if asks.is_empty() && !approved => {
+                return Ok(self.without(&reason, Some(&policy)));
+            }
+            LevelCheck::Met => None,
+            LevelCheck::Missing(missing) => Some(missing),
+            LevelCheck::Unknown(reason) => Some(format!("the score can't be read: {reason}")),
+        };
+        if approved {
+            let note = missing.map(|missing| format!("{missing}; let through by approval"));
             return Ok(self.says(self.unless_frozen(&policy, note)));
         }
         // A person's decision would run out before the freeze ends: wait first, ask late.
         if let Some(hold) = self.frozen(&policy) {
             return Ok(self.says(hold));
         }
+        self.ask(plan, &asks, missing, now).await
+    }
+
+    /// Opens an approval, to be written in the commit of the change that makes the task wait.
+    async fn ask(
+        &self,
+        plan: Map<String, Value>,
+        asks: &[Ask],
+        missing_level: Option<String>,
+        now: Timestamp,
+    ) -> Result<Verdict, ServiceError> {
+        let had = self.task().approval.as_ref().map_or(0, |approval| approval.n);
         let asking = Asking {
             task: self.task(),
             payload: self.payload,
-            asks: &asks,
-            also: lacking,
-            n: self.task().approval.as_ref().map_or(0, |approval| approval.n) + 1,
+            asks,
+            also: missing_level,
+            n: self.core.free_approval(self.task(), had + 1).await?,
             salt: self.core.salt(),
         };
         let approval = asking.approval(plan, now, self.core.rules());
@@ -148,6 +173,7 @@ impl Judging<'_> {
             payload: self.payload,
             metadata: &task.metadata,
             gated_as: self.core.planner().gated_as(task.task_type, self.payload),
+            mutates: self.call.is_none_or(|call| call.mutating),
         };
         let mut asks = policy.gates(&subject);
         let Some(call) = self.call else { return Ok(asks) };
@@ -171,23 +197,34 @@ impl Judging<'_> {
         Ok(asks)
     }
 
-    /// The level that the agent lacks for this, in words.
-    async fn lacking(&self, policy: &Policy) -> Result<Option<String>, ServiceError> {
-        let Some(call) = self.call.filter(|call| call.mutating) else { return Ok(None) };
+    /// Whether the agent's level is enough for this. An error: ask again, nothing is known.
+    async fn level(&self, policy: &Policy) -> Result<LevelCheck, ServiceError> {
+        let Some(call) = self.call.filter(|call| call.mutating) else {
+            return Ok(LevelCheck::Met);
+        };
         let task = self.task();
         let environment = policy.environments.kind(call.arguments.get("environment"));
         let operation = Operation::of_call(&call.tool, environment, is_low_risk(self.payload));
         let needed = operation.needs();
         // Everyone has the lowest level, so nothing need be read for it.
         if needed == crate::govern::Level::SandboxOnly {
-            return Ok(None);
+            return Ok(LevelCheck::Met);
         }
-        let standing = self.core.standing(&task.tenant, task.agent).await?;
+        let standing = match self.core.read_standing(&task.tenant, task.agent).await {
+            Ok(standing) => standing,
+            // The store has no time for it now: that says nothing of governance.
+            Err(error @ StoreError::Busy { .. }) => return Err(error.into()),
+            Err(error) => {
+                // Where the task can't be read either it is the store that is out of reach.
+                self.core.stored_task(&task.tenant, &task.id).await?;
+                return Ok(LevelCheck::Unknown(error.to_string()));
+            }
+        };
         if standing.level >= needed {
-            return Ok(None);
+            return Ok(LevelCheck::Met);
         }
         let agent: Agent = task.agent;
-        Ok(Some(format!(
+        Ok(LevelCheck::Missing(format!(
             "{operation} needs level {needed}, {} has {} (score {})",
             agent.long_name(),
             standing.level,
@@ -201,7 +238,7 @@ impl Judging<'_> {
         self.task().grants.iter().any(|grant| {
             now < usable_until(self.task(), grant, now, self.core.rules())
                 && asked.as_ref().is_none_or(|asked| grant.asked == *asked)
-                && shown(self.task().task_type, self.payload, plan, &grant.salt).hash == grant.hash
+                && shown(self.task(), self.payload, plan, &grant.salt).hash == grant.hash
         })
     }
 
@@ -245,29 +282,40 @@ impl Judging<'_> {
         Some(Leave::Hold { until, why })
     }
 
-    /// Governance can't be reached.
-    fn without(&self, reason: &str) -> Verdict {
+    /// Governance can't be reached. `policy`: where that could be read, and the score not.
+    fn without(&self, reason: &str, policy: Option<&Policy>) -> Verdict {
         let governance = self.core.governance();
         governance.set_degraded(true);
-        let id = &self.task().id;
-        let granted = |note: Option<String>| self.says(Leave::Granted { note });
-        if !self.mutates() && self.task().approval.is_none() {
-            return granted(None);
+        let (id, now) = (&self.task().id, self.core.clock().now());
+        // What was asked for once must have been given, whatever can't be read now; and what a
+        // freeze holds up was not asked for yet.
+        let task = self.task();
+        let unasked = task.approval.is_none() && (task.held.is_none() || was_unreached(task));
+        let may = unasked || self.is_approved(&self.plan(), &[], now);
+        if !self.mutates() && may {
+            return self.says(Leave::Granted { note: None });
         }
-        let why = format!("governance can't be reached: {reason}");
+        let why = format!("{UNREACHED}: {reason}");
         match governance.on_failure() {
-            OnFailure::Allow => {
+            OnFailure::Allow if may => {
                 tracing::warn!(task = %id, "task {id} runs without governance: {reason}");
-                granted(Some(format!("without governance: {reason}")))
+                let note = Some(format!("without governance: {reason}"));
+                self.says(match policy {
+                    Some(policy) => self.unless_frozen(policy, note),
+                    None => Leave::Granted { note },
+                })
             }
-            OnFailure::Restrict => {
+            // Once may be a moment's trouble; what fails for good is found so twice.
+            OnFailure::Deny if was_unreached(self.task()) => {
+                let error = format!("Permission denied: {why}");
+                self.says(Leave::Refused { error, earned: None })
+            }
+            OnFailure::Allow | OnFailure::Restrict | OnFailure::Deny => {
                 let looks = self.task().held.as_ref().map_or(0, |held| held.looks);
                 let wait = UNREACHED_LOOK.saturating_mul(1 << looks.min(10));
-                let until = self.core.clock().now().plus(wait.min(MAX_UNREACHED_LOOK));
+                let until = now.plus(wait.min(MAX_UNREACHED_LOOK));
                 self.says(Leave::Hold { until, why })
             }
-            OnFailure::Deny => self
-                .says(Leave::Refused { error: format!("Permission denied: {why}"), earned: None }),
         }
     }
 }
@@ -290,4 +338,18 @@ pub(super) fn frozen_by<'p>(
     }
     let freezes = policy.frozen(call, now).into_iter();
     freezes.filter(|(freeze, until)| !passed(freeze, *until)).max_by_key(|(_, until)| *until)
+}
+
+/// What is known of an agent's level.
+enum LevelCheck {
+    Met,
+    /// It is too low; in words.
+    Missing(String),
+    /// The score can't be read, though the task can; why.
+    Unknown(String),
+}
+
+/// Whether the task waits since the last look because governance could not be reached.
+fn was_unreached(task: &Task) -> bool {
+    task.held.as_ref().is_some_and(|held| held.why.starts_with(UNREACHED))
 }

@@ -12,6 +12,7 @@ use super::{ReputationLine, ReputationPage, ServiceError, weight};
 use crate::domain::{Agent, TenantId};
 use crate::govern::{Earned, ReputationFold, Standing};
 use crate::ledger::{Entry, TaskEntry};
+use crate::ports::StoreError;
 use crate::repo::{self, Fold, Versioned, decode};
 
 /// Name of the fold that keeps scores and levels.
@@ -56,6 +57,15 @@ impl Core {
         tenant: &TenantId,
         agent: Agent,
     ) -> Result<Standing, ServiceError> {
+        Ok(self.read_standing(tenant, agent).await?)
+    }
+
+    /// The same, with what the store said.
+    pub(super) async fn read_standing(
+        &self,
+        tenant: &TenantId,
+        agent: Agent,
+    ) -> Result<Standing, StoreError> {
         let followed = self.standings().of(tenant);
         // Whoever comes while another looks waits for what it finds.
         let mut followed = followed.lock().await;
@@ -82,11 +92,7 @@ impl Core {
         Ok(fold)
     }
 
-    async fn read_on(
-        &self,
-        tenant: &TenantId,
-        followed: &mut Followed,
-    ) -> Result<(), ServiceError> {
+    async fn read_on(&self, tenant: &TenantId, followed: &mut Followed) -> Result<(), StoreError> {
         if followed.looked.is_none() {
             self.start_from_kept(tenant, followed).await?;
         }
@@ -110,7 +116,7 @@ impl Core {
         &self,
         tenant: &TenantId,
         followed: &mut Followed,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<(), StoreError> {
         let key = repo::fold_key(tenant, REPUTATION_FOLD);
         let Some(item) = self.store().get(&key).await? else { return Ok(()) };
         let kept: Versioned<Fold> = decode(&item)?;

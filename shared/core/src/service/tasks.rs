@@ -1,13 +1,17 @@
 //! What is asked of tasks: lists, and what callers and people do to them.
 
 use std::iter::Peekable;
+use std::sync::{Mutex, PoisonError};
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
+use super::approvals::waits_for;
 use super::bodies::listed_bytes;
 use super::core::{CommandError, Core};
 use super::cursor::cursors::TASKS;
+use super::execute::{CommandBuilder, CommandWithWrites};
 use super::store_list::StoreList;
 use super::walk::Walk;
 use super::weight::Room;
@@ -24,8 +28,6 @@ use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
 /// Tasks of a list whose bodies are loaded at once.
 const GROUP: usize = 16;
-/// How often a call is judged again because the task changed meanwhile.
-const LOOKS: u32 = 4;
 
 impl Core {
     /// Newest first. A page ends at its limit, at its bytes, or where one call has looked far
@@ -139,62 +141,17 @@ impl Core {
                 return Err(ServiceError::Conflict { message });
             }
         };
-        for _ in 0..LOOKS {
-            match self.outside(caller, id, ending.as_ref(), result.as_ref()).await {
-                Err(CommandError::Rejected { rejection: Rejection::Changed { .. }, .. }) => {}
-                Err(error) => return Err(error.into_service(id)),
-                Ok(()) => return self.task(&caller.tenant, id).await,
-            }
-        }
-        Err(ServiceError::Busy { after: std::time::Duration::from_millis(50) })
-    }
-
-    /// Claims or ends a task for a worker outside, if governance lets it.
-    async fn outside(
-        &self,
-        caller: &Caller,
-        id: &TaskId,
-        ending: Option<&Ending>,
-        result: Option<&Placed>,
-    ) -> Result<(), CommandError> {
-        let (tenant, owner) = (&caller.tenant, outside_owner(caller));
-        let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
-        let mut verdict = match state.value.status {
-            Status::Assigned => {
-                let payload = self.payload(&state.value).await?;
-                self.judge(&state, &payload, Runner::Outside).await?
-            }
-            // It has begun, with leave; or it can't, whatever governance says.
-            _ => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+        let state = self.stored_task(&caller.tenant, id).await?.ok_or_else(|| not_found(id))?;
+        let change = ExternalChange {
+            owner: outside_owner(caller),
+            ending,
+            result,
+            withheld: Mutex::new(None),
         };
-        let proof = verdict.proof.clone();
-        let granted = proof.leave.is_granted();
-        let refused = match &proof.leave {
-            Leave::Granted { .. } => None,
-            Leave::Ask(asked) => {
-                Some(format!("it waits for approval {}: {}", asked.approval, asked.reason))
-            }
-            Leave::Refused { error, .. } => Some(error.clone()),
-            Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
-        };
-        let command = match ending {
-            None => Command::ClaimOutside { owner, proof },
-            Some(ending) => Command::EndOutside { owner, ending: ending.clone(), proof },
-        };
-        if let (Some(result), true) = (result, granted) {
-            // Decided once before, so that what is refused leaves no blob behind.
-            let task = state.value.clone();
-            let status = Some(task.status);
-            decide_on(task, state.version, &command, &self.facts())
-                .map_err(|rejection| CommandError::Rejected { rejection, status })?;
-            verdict.beside.extend(self.put_result(tenant, id, result).await?);
-        }
-        self.command_on(state, &command, &verdict.beside).await?;
-        match refused {
-            None => Ok(()),
-            Some(why) => {
-                Err(ServiceError::Conflict { message: format!("task '{id}': {why}") }.into())
-            }
+        self.execute_with_writes(state, &change).await.map_err(|error| error.into_service(id))?;
+        match change.withheld.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => self.task(&caller.tenant, id).await,
+            Some(why) => Err(ServiceError::Conflict { message: format!("task '{id}': {why}") }),
         }
     }
 
@@ -204,21 +161,10 @@ impl Core {
         id: &TaskId,
         reason: Option<String>,
     ) -> Result<FullTask, ServiceError> {
-        let (tenant, by) = (&caller.tenant, caller.name.clone());
-        let command = Command::Cancel { by: by.clone(), reason: reason.clone() };
-        // A second look where the approval was decided between our look and our commit.
-        for _ in 0..4 {
-            let state = self.stored_task(tenant, id).await?.ok_or_else(|| not_found(id))?;
-            let close = ApprovalCommand::Close { by: by.clone(), reason: reason.clone() };
-            let beside = self.close_approval(&state, &close).await?;
-            match self.command_on(state, &command, &beside).await {
-                Ok(_) => return self.task(tenant, id).await,
-                Err(CommandError::Service(ServiceError::Conflict { .. })) if !beside.is_empty() => {
-                }
-                Err(error) => return Err(error.into_service(id)),
-            }
-        }
-        Err(ServiceError::Busy { after: std::time::Duration::from_millis(50) })
+        let state = self.stored_task(&caller.tenant, id).await?.ok_or_else(|| not_found(id))?;
+        let cancel = Cancel { by: caller.name.clone(), reason };
+        self.execute_with_writes(state, &cancel).await.map_err(|error| error.into_service(id))?;
+        self.task(&caller.tenant, id).await
     }
 
     /// The write that closes the open approval of a task, where it has one.
@@ -227,9 +173,11 @@ impl Core {
         state: &StoredTask,
         command: &ApprovalCommand,
     ) -> Result<Vec<Write>, ServiceError> {
-        let open = state.value.approval.as_ref().filter(|a| a.proof.is_none());
-        let waits = matches!(state.value.status, Status::Pending | Status::Blocked);
-        let (Some(open), true) = (open, waits) else { return Ok(Vec::new()) };
+        let Some(open) =
+            state.value.approval.as_ref().filter(|open| waits_for(&state.value, &open.id))
+        else {
+            return Ok(Vec::new());
+        };
         let Some(item) =
             self.store().get(&repo::approval_key(&state.value.tenant, &open.id)).await?
         else {
@@ -275,6 +223,7 @@ impl Core {
             trace_id: Some(ended.task.trace_id.clone()),
             max_retries: Some(ended.task.max_retries),
             created_by: caller.name.clone(),
+            also_requested_by: requesters(caller, &ended.task),
             // One retry of a task, however often it is asked for; the next is of the retry.
             identity: Identity::Cause(vec!["retry".into(), id.to_string()]),
             hops: ended.task.hops,
@@ -292,6 +241,85 @@ impl Core {
         self.command(&caller.tenant, id, &command).await.map_err(|e| e.into_service(id))?;
         self.task(&caller.tenant, id).await
     }
+}
+
+/// Claims or ends a task for a worker outside, if governance lets it.
+struct ExternalChange {
+    owner: String,
+    /// Nothing: it is claimed.
+    ending: Option<Ending>,
+    result: Option<Placed>,
+    /// Why governance does not let it, where it doesn't.
+    withheld: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl CommandBuilder for ExternalChange {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let mut verdict = match state.value.status {
+            Status::Assigned => {
+                let payload = core.payload(&state.value).await?;
+                core.judge(state, &payload, Runner::Outside).await?
+            }
+            // It has begun, with leave; or it can't, whatever governance says.
+            _ => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+        };
+        let proof = verdict.proof;
+        let granted = proof.leave.is_granted();
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = match &proof.leave {
+            Leave::Granted { .. } => None,
+            Leave::Ask(asked) => {
+                Some(format!("it waits for approval {}: {}", asked.approval, asked.reason))
+            }
+            Leave::Refused { error, .. } => Some(error.clone()),
+            Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
+        };
+        let owner = self.owner.clone();
+        let command = match &self.ending {
+            None => Command::ClaimOutside { owner, proof },
+            Some(ending) => Command::EndOutside { owner, ending: ending.clone(), proof },
+        };
+        if let (Some(result), true) = (&self.result, granted) {
+            // Decided once before, so that what is refused leaves no blob behind.
+            let task = state.value.clone();
+            let status = Some(task.status);
+            let (tenant, id) = (task.tenant.clone(), task.id.clone());
+            decide_on(task, state.version, &command, &core.facts())
+                .map_err(|rejection| CommandError::Rejected { rejection, status })?;
+            verdict.beside.extend(core.put_result(&tenant, &id, result).await?);
+        }
+        Ok(CommandWithWrites { command, extra_writes: verdict.beside })
+    }
+}
+
+/// Cancels a task, and closes the approval that it waits for.
+struct Cancel {
+    by: String,
+    reason: Option<String>,
+}
+
+#[async_trait]
+impl CommandBuilder for Cancel {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let (by, reason) = (self.by.clone(), self.reason.clone());
+        let close = ApprovalCommand::Close { by: by.clone(), reason: reason.clone() };
+        let extra_writes = core.close_approval(state, &close).await?;
+        Ok(CommandWithWrites { command: Command::Cancel { by, reason }, extra_writes })
+    }
+}
+
+/// Who asked for a task that is tried again as another one, the first of them first.
+fn requesters(caller: &Caller, ended: &Task) -> Vec<String> {
+    let first = std::iter::once(&ended.created_by).chain(&ended.also_requested_by);
+    first.chain(&caller.made_by).cloned().collect()
 }
 
 /// Who holds a lease that was taken over HTTP.

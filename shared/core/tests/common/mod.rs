@@ -13,7 +13,7 @@ use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
 use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
+    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, ScriptedStore, SeededEntropy,
 };
 
 pub struct World {
@@ -22,6 +22,8 @@ pub struct World {
     pub clock: Arc<FakeClock>,
     pub wake: Arc<MemoryWake>,
     pub core: Core,
+    /// By which tests make the store fail.
+    pub script: Arc<ScriptedStore>,
 }
 
 impl World {
@@ -44,15 +46,16 @@ impl World {
             None => store.clone(),
             Some(percent) => Arc::new(FlakyStore::new(store.clone(), seed, percent)),
         };
+        let script = Arc::new(ScriptedStore::new(seen));
         let ports = Ports {
-            store: seen,
+            store: script.clone(),
             blobs: blobs.clone(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(seed)),
             wake: wake.clone(),
         };
         let core = Core::new(ports, Arc::new(rules), 1);
-        Self { store, blobs, clock, wake, core }
+        Self { store, blobs, clock, wake, core, script }
     }
 
     /// How many items of a kind stand in the store.
@@ -99,7 +102,7 @@ pub fn tenant() -> TenantId {
 }
 
 pub fn caller(name: &str) -> Caller {
-    Caller { name: name.into(), role: Role::Admin, tenant: tenant() }
+    Caller { name: name.into(), role: Role::Admin, tenant: tenant(), made_by: None }
 }
 
 pub fn object(value: Value) -> Map<String, Value> {
@@ -120,6 +123,7 @@ pub fn new_task(task_type: TaskType, priority: Priority) -> NewTask {
         trace_id: Some("trace".into()),
         max_retries: None,
         created_by: "alex".into(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     }

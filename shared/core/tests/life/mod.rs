@@ -138,6 +138,7 @@ impl Setup {
             parent: None,
             hops: 2,
             created_by: "alex".into(),
+            also_requested_by: Vec::new(),
             body_hash: None,
             max_retries: self.max_retries,
             approval: self.gate.then(|| Asked {

@@ -38,7 +38,7 @@ impl Policies for Fragile {
 }
 
 /// Deployments change something, all else reads.
-struct Tools;
+pub struct Tools;
 
 impl Planner for Tools {
     fn plan(
@@ -75,7 +75,7 @@ fn reading() -> NewTask {
 }
 
 /// A run as an agent of ours would begin it.
-async fn claim(world: &World, id: &TaskId) -> StoredTask {
+pub async fn claim(world: &World, id: &TaskId) -> StoredTask {
     let stored = world.stored(id).await;
     let payload = match &stored.value.payload {
         watchbill_core::domain::Body::In(payload) => payload.clone(),
@@ -114,6 +114,10 @@ async fn denied_it_fails_and_the_score_stays_as_it_is() {
     let (deploy, monitor) = (world.create(deployment()).await, world.create(reading()).await);
     policies.break_it(true);
     assert_eq!(claim(&world, &monitor).await.value.status, Status::InProgress);
+    // Once may be a moment's trouble.
+    let held = claim(&world, &deploy).await.value;
+    assert_eq!((held.status, held.lease), (Status::Assigned, None));
+    world.clock.advance(Duration::from_secs(61));
     let failed = claim(&world, &deploy).await.value;
     assert_eq!(failed.status, Status::Failed);
     let error = failed.error.unwrap();

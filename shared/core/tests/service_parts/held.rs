@@ -16,6 +16,7 @@ use watchbill_core::ports::{Clock as _, PlainPlanner, Planner};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Governance, NewTask, OnFailure, Runner, StatusChange};
 
+use super::authorization::Fixed;
 use crate::common::{World, caller, new_task, object, outside_rules, tenant};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -84,7 +85,8 @@ async fn claim(world: &World, id: &TaskId) -> Result<StoredTask, CommandError> {
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let proof = verdict.proof;
     let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    world.core.command_beside(&tenant(), id, &command, &verdict.beside).await
+    let extra = Fixed(command, verdict.beside);
+    world.core.execute_with_writes(world.stored(id).await, &extra).await
 }
 
 /// Claims at each moment at which the task's message comes, until it is held no more.
@@ -182,7 +184,7 @@ async fn an_override_lets_what_is_held_go_on_to_be_asked_for() {
     freeze(&world, &policies, 60);
     let id = world.create(deployment()).await;
     claim(&world, &id).await.unwrap();
-    let kim = Caller { name: "kim".into(), role: Role::Approver, tenant: tenant() };
+    let kim = Caller { name: "kim".into(), role: Role::Approver, tenant: tenant(), made_by: None };
     world.core.override_freeze(&kim, &id, "release", "the fix of the outage").await.unwrap();
     let task = claim(&world, &id).await.unwrap();
     assert_eq!(task.value.status, Status::Blocked, "the freeze is passed, the gate is not");
@@ -195,7 +197,7 @@ async fn an_external_worker_is_told_to_wait_before_anyone_is_asked() {
     let (world, policies) = world(outside_rules());
     freeze(&world, &policies, 3);
     let id = world.create(deployment()).await;
-    let worker = Caller { name: "w".into(), role: Role::Agent, tenant: tenant() };
+    let worker = Caller { name: "w".into(), role: Role::Agent, tenant: tenant(), made_by: None };
     let to = || StatusChange { status: Status::InProgress, error: None, result: None };
     let refused = world.core.set_status(&worker, &id, to()).await.unwrap_err().to_string();
     assert!(refused.contains("freeze 'release'"), "{refused}");

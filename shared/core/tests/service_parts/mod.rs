@@ -1,9 +1,11 @@
 mod approvals;
+mod authorization;
 mod bodies;
 mod bounds;
 mod budget;
 mod degraded;
 mod events;
+mod four_eyes;
 mod held;
 mod identity;
 mod lists;

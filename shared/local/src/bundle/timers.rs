@@ -179,6 +179,7 @@ mod tests {
                 trace_id: None,
                 max_retries: None,
                 created_by: "alex".into(),
+                also_requested_by: Vec::new(),
                 identity: Identity::Fresh,
                 hops: 0,
             };
@@ -187,8 +188,12 @@ mod tests {
 
         /// Ends it with a result of so many bytes.
         async fn end(&self, id: &TaskId, bytes: usize) {
-            let caller =
-                Caller { name: "kim".into(), role: Role::Admin, tenant: TenantId::default() };
+            let caller = Caller {
+                name: "kim".into(),
+                role: Role::Admin,
+                tenant: TenantId::default(),
+                made_by: None,
+            };
             let result = Some(text(bytes));
             let change = StatusChange { status: Status::Completed, error: None, result };
             self.core.set_status(&caller, id, change).await.unwrap();

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use watchbill_core::decide::PrioritiesFor;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::govern::{Amount, EnvironmentKind, Freeze, Inventory, Policy, Say, ToolRule};
 use watchbill_policy::{SHIPPED, read_policy};
@@ -111,7 +112,11 @@ fn gates(policy: &Policy) -> Vec<String> {
     let gates = &policy.gates;
     let mut rows = Vec::new();
     if !gates.priorities.is_empty() {
-        rows.push(format!("priority {}", listed(&gates.priorities, "")));
+        let of = match gates.priorities_for {
+            PrioritiesFor::All => "",
+            PrioritiesFor::Mutating => ", where something may change",
+        };
+        rows.push(format!("priority {}{of}", listed(&gates.priorities, "")));
     }
     if !gates.production.is_empty() {
         rows.push(format!("{} in production", listed(&gates.production, "")));

@@ -38,9 +38,14 @@ pub async fn admin_key(core: &Core, config: &Config) -> anyhow::Result<AdminKey>
     if !keys.is_empty() {
         return Ok(if file.exists() { AdminKey::There { file } } else { AdminKey::Elsewhere });
     }
-    let by = Caller { name: "first start".to_owned(), role: Role::Admin, tenant: tenant.clone() };
+    let by = Caller {
+        name: "first start".to_owned(),
+        role: Role::Admin,
+        tenant: tenant.clone(),
+        made_by: None,
+    };
     let (key, _) =
-        core.create_key(&by, &tenant, "admin", Role::Admin).await.context("making an admin key")?;
+        core.create_first_key(&by, &tenant, "admin").await.context("making an admin key")?;
     write_private(&file, &key)?;
     Ok(AdminKey::Made { key, file })
 }
@@ -113,6 +118,7 @@ async fn try_first_task(core: &Core) -> anyhow::Result<()> {
         trace_id: None,
         max_retries: None,
         created_by: "first start".to_owned(),
+        also_requested_by: Vec::new(),
         identity: Identity::Cause(vec!["first task".to_owned()]),
         hops: 0,
     };

@@ -27,7 +27,7 @@ fn check(file: &File, more: &[&str]) -> Ran {
 fn a_policy_is_told_in_words_without_a_server() {
     // It is Saturday, 31 January 2026, 8:00 UTC.
     let policy = file(
-        "gates:\n  priorities: [P0]\n  production: []\n  feature_flags: false\n  rules:\n    \
+        "gates:\n  priorities: [P0]\n  priorities_for: mutating\n  production: []\n  feature_flags: false\n  rules:\n    \
          - { name: big, types: [deploy], when: args.replicas > 20, quorum: 2 }\n\
          tools:\n  - { name: none, tools: [deploy], environments: [staging], say: deny }\n\
          inventory: { projects: [shop, billing] }\n\
@@ -41,7 +41,7 @@ fn a_policy_is_told_in_words_without_a_server() {
     assert_eq!((ran.exit, ran.err.as_str()), (Exit::Fine, ""));
     for row in [
         "rules.yaml: fine, fingerprint ",
-        "gates         priority P0\n              big: deploy, when args.replicas > 20, 2 must say yes\n",
+        "gates         priority P0, where something may change\n              big: deploy, when args.replicas > 20, 2 must say yes\n",
         "tools         deny   none: deploy, staging\n",
         "inventory     projects: billing, shop\n",
         "freezes       weekend: now, until ",

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use watchbill_core::domain::{Role, TenantId};
+use watchbill_core::domain::{Role, TenantId, is_reserved_name};
 use watchbill_core::redact;
 
 use super::line;
@@ -74,6 +74,10 @@ impl TokenRequest {
                 "sub",
                 "'sub' looks like a secret, and names are shown: choose another".into(),
             );
+        }
+        if sub.as_deref().is_some_and(is_reserved_name) {
+            let said = "'sub' is a name under which Watchbill itself acts: choose another";
+            form.fault("sub", said.into());
         }
         let role = form.choice("role", Role::parse);
         let lifetime = Duration::from_secs(form.int("expires_in").unwrap_or(3_600));

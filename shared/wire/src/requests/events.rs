@@ -73,7 +73,7 @@ impl PublishEvent {
     pub fn read_with_origin(body: &[u8]) -> Result<(Self, Origin), BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
         let origin = Origin {
-            event_id: form.parsed("event_id", EventId::parse),
+            event_id: form.parsed("event_id", EventId::parse_new),
             hops: form.int("hops").map_or(0, |hops| hops as u8),
         };
         Self::of(form).map(|event| (event, origin))

@@ -38,4 +38,10 @@ fn says_something(text: &str) -> bool {
     text.chars().any(|c| !c.is_whitespace() && !c.is_control())
 }
 
-const ID: Kind = line(128);
+/// 128 characters, of which each may be escaped, as ids of peers are (`=2F`).
+const ID: Kind = Kind::Word {
+    pattern: "^(=(23|25|2F|3D|3F|7E)|[^\\u0000-\\u001f\\u007f-\\u009f]){1,128}$",
+    most: 384,
+    fits: |text| !text.is_empty() && !text.contains(char::is_control),
+    like: "a text of 1 to 128 characters without control characters",
+};

@@ -13,10 +13,13 @@ pub const METADATA_LIMIT: usize = 16 * 1024;
 
 /// An id that a path can name: `.` and `..` would lead elsewhere there.
 const NEW_ID: Kind = Kind::Word {
-    pattern: "^(\\.{0,2}[^.\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})[^\\u0000-\\u001f\\u007f-\\u009f]*$",
-    most: 128,
+    pattern: "^(\\.{0,2}[^.#?/%~\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})(=(23|25|2F|3D|3F|7E)|[^#?/%~\\u0000-\\u001f\\u007f-\\u009f]){0,125}$",
+    // 128, of which each may be escaped, as ids of peers are.
+    most: 384,
+    // What else is refused `TaskId::parse_new` names.
     fits: |text| !matches!(text, "" | "." | "..") && !text.contains(char::is_control),
-    like: "a text of 1 to 128 characters without control characters, other than '.' and '..'",
+    like: "a text of 1 to 128 characters without control characters and # ? / % ~, other than '.' \
+           and '..'",
 };
 
 /// All spellings of types that a caller may ask for.
@@ -105,7 +108,7 @@ impl CreateTask {
     /// from the event there, so that a repeat of the event is the same task.
     pub fn read_with_id(body: &[u8]) -> Result<(Self, Option<TaskId>), BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
-        let id = form.parsed("task_id", TaskId::parse);
+        let id = form.parsed("task_id", TaskId::parse_new);
         Self::of(form).map(|task| (task, id))
     }
 
@@ -169,6 +172,7 @@ impl CreateTask {
             trace_id,
             max_retries: self.max_retries,
             created_by: caller.name.clone(),
+            also_requested_by: caller.made_by.iter().cloned().collect(),
             identity,
             hops: 0,
         }
