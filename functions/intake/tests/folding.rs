@@ -105,6 +105,7 @@ impl World {
             name: "kim".into(),
             role: watchbill_core::domain::Role::Admin,
             tenant: alert.tenant.clone(),
+            made_by: None,
         };
         self.core.cancel_task(&caller, &alert.id, None).await.unwrap();
     }
