@@ -151,7 +151,12 @@ async fn serve(
 }
 
 fn caller() -> Caller {
-    Caller { name: "bench".to_owned(), role: Role::Admin, tenant: TenantId::default() }
+    Caller {
+        name: "bench".to_owned(),
+        role: Role::Admin,
+        tenant: TenantId::default(),
+        made_by: None,
+    }
 }
 
 fn text(bytes: usize) -> Map<String, Value> {
