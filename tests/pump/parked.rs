@@ -16,7 +16,7 @@ use super::shard::Shard;
 use super::world::World;
 
 /// What was written since, as the stream carries it.
-fn since(world: &World, seen: &mut usize) -> Vec<EventRecord> {
+pub fn since(world: &World, seen: &mut usize) -> Vec<EventRecord> {
     world.note_images();
     let stream = world.stream();
     let new = stream[*seen..].iter().enumerate();

@@ -6,6 +6,7 @@ use watchbill_core::ports::{Change, Entropy as _, LaneMessage};
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::SeededEntropy;
 
+use super::parked::since;
 use super::record::{poison, record};
 use super::shard::Shard;
 use super::world::{World, history};
@@ -141,6 +142,14 @@ async fn lanes_and_bus_that_fail_get_it_again() {
     world.store.refuse_next(5);
     world.store.lose_answers(5);
     take_down(&world, &mut Shard::new(stream, 10)).await;
+    // What the bus did not take goes out when the sweeper asks for it.
+    let mut seen = world.stream().len();
+    let sweeper = Sweeper::new(world.core.clone(), world.lanes.clone());
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(15 * 60));
+        sweeper.sweep(1_000).await.expect("it sweeps");
+        take_down(&world, &mut Shard::new(since(&world, &mut seen), 10)).await;
+    }
     world.assert_recorded().await;
 }
 

@@ -13,7 +13,7 @@ use watchbill_core::govern::{Amount, BudgetLimits};
 use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{Child, Step, Window, encode};
 use watchbill_core::service::{
-    Core, Identity, LinkDecision, LinkUse, NewEvent, NewTask, Ports, StatusChange,
+    Core, Identity, LinkDecision, LinkUse, NewEvent, NewTask, Ports, StatusChange, ToPark,
 };
 use watchbill_recorder::Recorder;
 use watchbill_sweeper::Sweeper;
@@ -91,11 +91,21 @@ impl World {
         let sweeper = Sweeper::new(world.core.clone(), Arc::new(MemoryLanes::new()));
         assert_eq!(sweeper.sweep(1_000).await.unwrap().failed, 0);
         world.record().await;
+        for tenant in tenants() {
+            world.park(&tenant).await;
+        }
         (world, lived)
     }
 
     pub fn alerts(&self) -> StoredAlerts {
         StoredAlerts::new(self.core.clone())
+    }
+
+    /// Changes that can't be recorded now, with a reason that names whose they are.
+    async fn park(&self, tenant: &TenantId) {
+        let partition = format!("T#{tenant}#task#later").into();
+        let later = ToPark { partition, first: Some(1), last: 1, unsent: None };
+        self.core.parking().park(tenant, &[later], &mark(tenant)).await.unwrap();
     }
 
     /// A recorder that reads everything from the beginning.

@@ -14,7 +14,7 @@ use watchbill_agent::ports::AlertBook as _;
 use watchbill_core::domain::{ApprovalId, Caller, Role, Status, TenantId};
 use watchbill_core::ledger::RawBatch;
 use watchbill_core::ports::{Item, ListEntry};
-use watchbill_core::repo::{self, TENANTS};
+use watchbill_core::repo::{self, PARKED, TENANTS};
 use watchbill_core::service::{
     AuditFilter, EventFilter, LinkDecision, ServiceError, StatusChange, TaskFilter,
 };
@@ -64,7 +64,10 @@ fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
         _ => partition.starts_with(&format!("T#{owner}#")),
     };
     let in_tenants = item.list.as_ref().is_some_and(|list| &*list.partition == TENANTS);
-    let own_lists = begins(&item.list, &owner) || (in_tenants && &*item.kind == "fold");
+    let in_parked = item.list.as_ref().is_some_and(|list| &*list.partition == PARKED);
+    let own_lists = begins(&item.list, &owner)
+        || (in_tenants && &*item.kind == "fold")
+        || (in_parked && &*item.kind == "parked_tenant");
     let others = tenants.iter().filter(|tenant| tenant.as_str() != owner);
     match () {
         () if !own_key => Some(format!("it is of {owner} and stands elsewhere")),

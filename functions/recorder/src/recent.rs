@@ -9,8 +9,8 @@ const HALF: usize = 100_000;
 
 #[derive(Clone, Copy, Default)]
 struct Known {
-    /// Recorded up to this version.
-    version: u64,
+    /// Recorded up to this version, where that is known.
+    version: Option<u64>,
     /// Up to this version nothing of the item is parked, as far as its changes have come.
     settled: u64,
 }
@@ -40,7 +40,7 @@ impl Recent {
     }
 
     pub fn version(&self, item: &str) -> Option<u64> {
-        self.known(item).map(|known| known.version)
+        self.known(item)?.version
     }
 
     /// Whether it is certain that nothing of the item is parked when its change `version`
@@ -51,7 +51,11 @@ impl Recent {
 
     pub fn note(&mut self, item: &str, version: u64, now: Timestamp) {
         let known = self.known(item).unwrap_or_default();
-        self.young.insert(item.into(), Known { version: version.max(known.version), ..known });
+        self.insert(item, Known { version: known.version.max(Some(version)), ..known }, now);
+    }
+
+    fn insert(&mut self, item: &str, known: Known, now: Timestamp) {
+        self.young.insert(item.into(), known);
         if self.young.len() >= HALF {
             self.old = std::mem::take(&mut self.young);
             self.since = self.young_since;
@@ -62,9 +66,14 @@ impl Recent {
     /// Everything of the item up to `version` has been recorded and sent, or was never to be.
     pub fn settle(&mut self, item: &str, version: u64, now: Timestamp) {
         self.note(item, version, now);
-        if let Some(known) = self.young.get_mut(item).or_else(|| self.old.get_mut(item)) {
-            known.settled = known.settled.max(version);
-        }
+        self.nothing_parked(item, version, now);
+    }
+
+    /// Nothing of the item is parked, of all that came up to `version`. What of it is recorded
+    /// is another matter.
+    pub fn nothing_parked(&mut self, item: &str, version: u64, now: Timestamp) {
+        let known = self.known(item).unwrap_or_default();
+        self.insert(item, Known { settled: known.settled.max(version), ..known }, now);
     }
 
     /// Something of the item was parked.
@@ -108,8 +117,11 @@ mod tests {
         recent.settle("a", 1, at);
         assert!(recent.is_settled_before("a", 2));
         assert!(!recent.is_settled_before("a", 3));
+        recent.nothing_parked("a", 4, at);
+        assert_eq!(recent.version("a"), Some(1), "what is recorded is not guessed");
+        assert!(recent.is_settled_before("a", 5));
         recent.unsettle("a");
-        assert!(!recent.is_settled_before("a", 2));
+        assert!(!recent.is_settled_before("a", 5));
         assert_eq!(recent.version("a"), Some(1), "recorded all the same");
     }
 }

@@ -73,8 +73,8 @@ impl TenantRecorder {
         let open = self.unrecorded(core, changes).await?;
         let now = core.clock().now();
         let mut entries = Vec::with_capacity(2 * open.len());
-        for (change, recorded) in open {
-            entries.extend(self.entries(change, recorded, now));
+        for (change, known) in open {
+            entries.extend(self.entries(change, known, now));
         }
         let recorded = entries.len();
         let mut entries = entries.into_iter().peekable();
@@ -117,7 +117,7 @@ impl TenantRecorder {
             match parked.get(&change.key) {
                 Some(Some(parked)) if parked.first.is_some() => join.push(change.to_park()),
                 Some(None) => {
-                    self.recent.settle(&change.key, change.version - 1, now);
+                    self.recent.nothing_parked(&change.key, change.version - 1, now);
                     rest.push(change);
                 }
                 // Recorded, and its events wait behind those that are parked.
@@ -128,19 +128,20 @@ impl TenantRecorder {
         Ok(rest)
     }
 
-    /// The changes of which something is not recorded yet, with the version up to which their
-    /// items are.
+    /// The changes of which something may not be recorded yet, with the version up to which
+    /// their items are, where that is known.
     async fn unrecorded(
         &mut self,
         core: &Core,
         changes: Vec<Recorded>,
-    ) -> Result<Vec<(Recorded, u64)>, Fault> {
+    ) -> Result<Vec<(Recorded, Option<u64>)>, Fault> {
         let mut open = Vec::with_capacity(changes.len());
         let mut oldest: Option<Timestamp> = None;
         for mut change in changes {
             // Changes of one key come in order and without a gap, so everything before this
             // version had its own turn.
-            let recorded = self.recent.version(&change.key).unwrap_or(change.version - 1);
+            let known = self.recent.version(&change.key);
+            let recorded = known.unwrap_or(change.version - 1);
             if recorded >= change.last() {
                 self.pass_by(&change, core.clock().now());
                 continue;
@@ -151,7 +152,7 @@ impl TenantRecorder {
                 *older = self.older(core, task).await?;
             }
             oldest = oldest.into_iter().chain(change.happened_after(recorded)).min();
-            open.push((change, recorded));
+            open.push((change, known));
         }
         if let Some(since) = oldest.map(|at| at.minus(SKEW))
             && !self.recent.covers(since)
@@ -165,7 +166,7 @@ impl TenantRecorder {
     fn pass_by(&mut self, change: &Recorded, now: Timestamp) {
         let brings_nothing = change.last() < change.version;
         if brings_nothing && self.recent.is_settled_before(&change.key, change.version) {
-            self.recent.settle(&change.key, change.version, now);
+            self.recent.nothing_parked(&change.key, change.version, now);
         }
     }
 
@@ -174,10 +175,10 @@ impl TenantRecorder {
     async fn look_back_to(
         &mut self,
         since: Timestamp,
-        changes: &mut [(Recorded, u64)],
+        changes: &mut [(Recorded, Option<u64>)],
     ) -> Result<(), Fault> {
-        let mut wanted: HashMap<Arc<str>, &mut u64> =
-            changes.iter_mut().map(|(change, recorded)| (change.key.clone(), recorded)).collect();
+        let mut wanted: HashMap<Arc<str>, &mut Option<u64>> =
+            changes.iter_mut().map(|(change, known)| (change.key.clone(), known)).collect();
         let mut recent = Recent::since(since);
         if let Some(first) = self.ledger.first_since(since).await? {
             for seq in first..=self.head.seq {
@@ -185,8 +186,8 @@ impl TenantRecorder {
                 for entry in &batch.entries {
                     let (key, version) = self.place_of(entry);
                     recent.note(&key, version, batch.recorded_at);
-                    if let Some(recorded) = wanted.get_mut(&key) {
-                        **recorded = version.max(**recorded);
+                    if let Some(known) = wanted.get_mut(&key) {
+                        **known = (**known).max(Some(version));
                     }
                 }
             }
@@ -209,7 +210,8 @@ impl TenantRecorder {
     }
 
     /// What of a change is not recorded yet.
-    fn entries(&mut self, change: Recorded, recorded: u64, now: Timestamp) -> Vec<Entry> {
+    fn entries(&mut self, change: Recorded, known: Option<u64>, now: Timestamp) -> Vec<Entry> {
+        let recorded = known.unwrap_or(change.version - 1);
         let last = change.last();
         if recorded >= last {
             return Vec::new();
