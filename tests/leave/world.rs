@@ -320,7 +320,8 @@ impl World {
         self.flaky.answer_rightly();
         self.script.fail_reads(None);
         self.shelf.put(Some(Arc::default()));
-        self.pass(12, Duration::from_secs(70)).await;
+        // Longer than a task is held while the policy can't be read.
+        self.pass(30, Duration::from_secs(70)).await;
     }
 
     /// What is due is looked at and what is assigned is dispatched, so many times.
@@ -346,6 +347,8 @@ impl World {
             }
             self.pass(3, Duration::from_secs(70)).await;
         }
+        // Longer than the wait before a next try.
+        self.pass(6, Duration::from_secs(70)).await;
     }
 
     pub async fn header(&self, task: &TaskId) -> Task {
