@@ -1,7 +1,7 @@
 //! Blobs as files, `blobs/<tenant>/<task>/<hash>` in the data folder. The lock of the store
 //! in that folder keeps other processes out.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{BlobError, BlobKey, Blobs};
 
-use crate::private_folder;
+use crate::private::{self, private_folder, private_options};
 
 /// The embedded [`Blobs`].
 #[derive(Clone)]
@@ -40,10 +40,13 @@ impl FolderBlobs {
         };
         match fs::remove_dir_all(&folder.half) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(down("clear", &folder.half, &error))
+                return Err(down("clear", &folder.half, &error));
             }
-            _ => Ok(Self(Arc::new(folder))),
+            _ => {}
         }
+        // One that was copied here may be open to others; nothing below it is without it.
+        private::restrict(&folder.root).map_err(|error| down("close", &folder.root, &error))?;
+        Ok(Self(Arc::new(folder)))
     }
 
     /// Those that were last put before `moment`.
@@ -100,11 +103,7 @@ impl Folder {
         let task = path.parent().expect("a blob's path has three parts below the root");
         private_folder(&self.half)?;
         let half = self.half.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&half)?;
+        let mut file = private_options().create_new(true).open(&half)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         {
@@ -190,7 +189,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// A folder that is gone again has nothing to keep: its last blob was deleted.
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
+    match private::sync_folder(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

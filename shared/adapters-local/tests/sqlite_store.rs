@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -279,49 +279,115 @@ async fn child_that_commits_until_it_is_killed() {
     }
 }
 
+/// Starts the child over a folder; `limit`: bytes that no file of it may exceed.
+fn child(folder: &Path, limit: Option<u64>) -> Child {
+    let child = ["child_that_commits_until_it_is_killed", "--exact", "--nocapture"];
+    let this = std::env::current_exe().unwrap();
+    let mut command = match limit {
+        None => Command::new(this),
+        Some(limit) => {
+            let mut command = Command::new("prlimit");
+            // Without the signal a write beyond the limit is one that fails.
+            let shell = "trap '' XFSZ; exec \"$0\" \"$@\"";
+            command.arg(format!("--fsize={limit}")).args(["sh", "-c", shell]).arg(this);
+            command
+        }
+    };
+    command
+        .args(child)
+        .env("STORE_OF_THE_CHILD", folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What the child acknowledged until its end, a version for each writer; `at` is called when
+/// that many were.
+fn acknowledged(child: &mut Child, most: u64, mut at: impl FnMut(&mut Child)) -> [u64; 8] {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut versions, mut count) = ([0; 8], 0);
+    for line in lines {
+        let line = line.unwrap();
+        let Some((_, rest)) = line.split_once("acknowledged ") else { continue };
+        let Some((writer, version)) = rest.split_once(' ') else { continue };
+        let (writer, version): (usize, u64) = (writer.parse().unwrap(), version.parse().unwrap());
+        versions[writer] = versions[writer].max(version);
+        count += 1;
+        if count == most {
+            at(child);
+        }
+    }
+    versions
+}
+
+/// Opens the store and finds everything that was acknowledged in it.
+async fn all_is_there(folder: &Path, acknowledged: [u64; 8]) {
+    let sqlite = open(folder, &Options::default());
+    let store: Arc<dyn Store> = sqlite.clone();
+    let mut written = 0;
+    for (writer, version) in acknowledged.into_iter().enumerate() {
+        let item = get(&store, &key("w", &writer.to_string())).await;
+        let found = item.map_or(0, |item| item.version);
+        assert!(found >= version, "writer {writer}: {version} acknowledged, {found} found");
+        written += found;
+    }
+    assert_eq!(sqlite.last_seq(), written, "a change for each write");
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_killed_process() {
-    let folder = TempDir::new().unwrap();
     for _ in 0..3 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child_that_commits_until_it_is_killed", "--exact", "--nocapture"])
-            .env("STORE_OF_THE_CHILD", folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut acknowledged = [0_u64; 8];
-        let mut count = 0;
-        for line in lines {
-            let line = line.unwrap();
-            let Some((_, rest)) = line.split_once("acknowledged ") else { continue };
-            let Some((writer, version)) = rest.split_once(' ') else { continue };
-            let (writer, version): (usize, u64) =
-                (writer.parse().unwrap(), version.parse().unwrap());
-            acknowledged[writer] = acknowledged[writer].max(version);
-            count += 1;
-            if count == 400 {
-                // SIGKILL; what is still in the pipe was acknowledged before it.
-                child.kill().unwrap();
-            }
-        }
+        let folder = TempDir::new().unwrap();
+        let mut child = child(folder.path(), None);
+        // SIGKILL; what is still in the pipe was acknowledged before it.
+        let versions = acknowledged(&mut child, 400, |child| child.kill().unwrap());
         child.wait().unwrap();
-        assert!(count >= 400, "the child ended by itself after {count}");
-        let sqlite = open(folder.path(), &Options::default());
-        let store: Arc<dyn Store> = sqlite.clone();
-        let mut written = 0;
-        for (writer, version) in acknowledged.into_iter().enumerate() {
-            let item = get(&store, &key("w", &writer.to_string())).await;
-            let found = item.map_or(0, |item| item.version);
-            assert!(found >= version, "writer {writer}: {version} acknowledged, {found} found");
-            written += found;
+        assert!(versions.iter().sum::<u64>() >= 400, "it ended by itself: {versions:?}");
+        all_is_there(folder.path(), versions).await;
+    }
+}
+
+/// The log can't be written when a group is to be committed: an answer given before that
+/// COMMIT, or in spite of it, would be one for something that is not there.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_when_a_commit_finds_no_room() {
+    let folder = TempDir::new().unwrap();
+    let mut child = child(folder.path(), Some(1 << 20));
+    let versions = acknowledged(&mut child, u64::MAX, |_| {});
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success(), "{said}");
+    assert!(said.contains("the store can't commit"), "{said}");
+    assert!(versions.iter().sum::<u64>() > 0, "it came to commits at all: {said}");
+    all_is_there(folder.path(), versions).await;
+}
+
+/// The operator removes a file under a working process, which ends: nothing that it answered
+/// is lost, either because the next start finds it or because it is told what to put back.
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_removed_file() {
+    for name in ["watchbill.db", "watchbill.db-wal", "watchbill.db-shm", "watchbill.lock"] {
+        let folder = TempDir::new().unwrap();
+        let removed = folder.path().join(name);
+        let mut child = child(folder.path(), None);
+        let versions = acknowledged(&mut child, 400, |_| std::fs::remove_file(&removed).unwrap());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{name}: {said}");
+        assert!(said.contains(&format!("{name} was removed")), "{said}");
+        let rescued = folder.path().join("watchbill.rescued-1.db");
+        assert!(said.contains(rescued.to_str().unwrap()), "{said}");
+        if name == "watchbill.db" || name == "watchbill.db-wal" {
+            let error = refused(folder.path());
+            assert!(error.to_string().contains("watchbill.rescued-"), "{name}: {error}");
         }
-        assert_eq!(sqlite.last_seq(), written, "a change for each write");
-        // The next child begins anew.
-        drop((store, sqlite));
-        for name in ["watchbill.db", "watchbill.db-wal", "watchbill.db-shm"] {
-            std::fs::remove_file(folder.path().join(name)).ok();
+        // As it was told.
+        for gone in ["watchbill.db", "watchbill.db-wal", "watchbill.db-shm"] {
+            std::fs::remove_file(folder.path().join(gone)).ok();
         }
+        std::fs::rename(rescued, folder.path().join("watchbill.db")).unwrap();
+        all_is_there(folder.path(), versions).await;
     }
 }
 

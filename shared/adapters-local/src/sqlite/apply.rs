@@ -79,21 +79,45 @@ impl<'c> Applier<'c> {
 
     /// Removes up to `limit` expired items; a head takes its partition with it.
     pub(super) fn purge(&mut self, now: Timestamp, limit: usize) -> Sql<usize> {
-        let mut removed = 0;
-        for key in self.statements.expired(now, limit)? {
-            let gone = match &*key.sort {
-                HEAD => self.statements.partition(&key.partition)?,
-                _ => vec![key],
-            };
-            for key in gone {
-                // It may have gone with its head already.
-                if self.load(&key)?.is_ok() && self.slot(&key).is_some() {
-                    self.delete(&key)?;
-                    removed += 1;
+        let (mut removed, mut unreadable) = (0, 0);
+        while removed < limit {
+            let expired = self.statements.expired(now, limit - removed, unreadable)?;
+            if expired.is_empty() {
+                break;
+            }
+            for key in expired {
+                // What can't be read stays: perhaps just the time is wrong in it.
+                let Some(key) = key else {
+                    unreadable += 1;
+                    continue;
+                };
+                match self.purge_one(key)? {
+                    Ok(gone) => removed += gone,
+                    Err(_) => unreadable += 1,
                 }
             }
         }
         Ok(removed)
+    }
+
+    /// How many went with it; an error if it can't be read itself.
+    fn purge_one(&mut self, key: Key) -> Sql<Result<usize, StoreError>> {
+        if let Err(unreadable) = self.load(&key)? {
+            return Ok(Err(unreadable));
+        }
+        let gone = match &*key.sort {
+            HEAD => self.statements.partition(&key.partition)?,
+            _ => vec![key],
+        };
+        let mut removed = 0;
+        for key in gone {
+            // It may have gone with its head already.
+            if self.load(&key)?.is_ok() && self.slot(&key).is_some() {
+                self.delete(&key)?;
+                removed += 1;
+            }
+        }
+        Ok(Ok(removed))
     }
 
     /// Writes the group's changes; the last statement before COMMIT.

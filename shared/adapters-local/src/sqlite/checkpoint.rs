@@ -1,28 +1,49 @@
 //! Moves the write-ahead log into the database beside the writer, which would otherwise
-//! stand still for it.
+//! stand still for it, cuts its file back, and looks after the store while nothing is written.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// From this many pages (64 MB) the log is moved. Larger: fewer pages are moved, because
-/// more of them were overwritten meanwhile; smaller: a quicker start after a crash.
-const PAGES: u32 = 16 * 1024;
+use super::guard::Guard;
+use super::tail::Tail;
+
+/// What SQLite makes of a database that is told nothing else.
+const PAGE_BYTES: u64 = 4096;
 
 /// So few that the writer itself moves the rest, between two groups.
 const FEW: i64 = 256;
 
+/// Between two looks at the files, while nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A log that is so many times its limit is worth a warning: some reader holds it.
+const WARN_TIMES: u64 = 4;
+
+/// How large the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogReport {
+    pub bytes: u64,
+    /// It can't be moved, because a reader still needs what it held when it began.
+    pub held: bool,
+}
+
 /// A checkpoint can start the log anew only where nothing was written since. So the
 /// thread moves most of it while the writer writes, and then lets the writer move the
 /// little that came meanwhile.
-#[derive(Default)]
 pub(super) struct Checkpoints {
+    log: PathBuf,
+    limit: u64,
     /// Pages in the log after the last COMMIT.
     pages: AtomicU32,
     /// The rest is little: the writer's turn.
     nearly_done: AtomicBool,
+    /// Bytes of the log's file at the last look.
+    bytes: AtomicU64,
+    held: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -38,9 +59,29 @@ fn passive(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
     conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
+/// Moves what is left and empties the file. False: a reader or the writer is at it.
+fn truncate(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
+}
+
 impl Checkpoints {
-    /// Counts the pages that `writer` leaves in the log.
+    pub(super) fn new(database: &Path, limit: u64) -> Self {
+        Self {
+            log: database.with_extension("db-wal"),
+            limit,
+            pages: AtomicU32::new(0),
+            nearly_done: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            held: AtomicBool::new(false),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Counts the pages that `writer` leaves in the log, and lets it cut the file back to the
+    /// limit when it begins it anew.
     pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
+        writer.pragma_update(None, "journal_size_limit", self.limit.cast_signed())?;
         let this = self.clone();
         writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: i32| {
             this.pages.store(pages.unsigned_abs(), Ordering::Relaxed);
@@ -48,9 +89,16 @@ impl Checkpoints {
         }))
     }
 
+    pub(super) fn report(&self) -> LogReport {
+        LogReport {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
+        }
+    }
+
     /// Called by the writer between two groups.
     pub(super) fn between_groups(&self, writer: &Connection) {
-        if self.pages.load(Ordering::Relaxed) < PAGES {
+        if u64::from(self.pages.load(Ordering::Relaxed)) < self.limit / PAGE_BYTES {
             return;
         }
         if self.nearly_done.swap(false, Ordering::Acquire) {
@@ -72,30 +120,40 @@ impl Checkpoints {
         self.wake.notify_one();
     }
 
-    /// The thread's life.
-    pub(super) fn run(&self, conn: Connection, path: PathBuf) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The thread's life: until it is told to stop, or the store has ended.
+    pub(super) fn run(&self, conn: &Connection, guard: &Guard, tail: &Tail) {
         loop {
-            if state.stop {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let idle = |state: &mut State| !state.wanted && !state.stop;
+            let (state, _) = self
+                .wake
+                .wait_timeout_while(state, LOOK_EVERY, idle)
+                .unwrap_or_else(PoisonError::into_inner);
+            let (stop, wanted) = (state.stop, state.wanted);
+            drop(state);
+            if stop || guard.has_ended() {
                 return;
             }
-            if !state.wanted {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            match guard.look(conn, tail.last()) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::warn!(%error, "the store can't be looked after"),
             }
-            drop(state);
-            match Self::move_most(&conn) {
-                Ok(()) => self.nearly_done.store(true, Ordering::Release),
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "can't move the write-ahead log");
-                }
+            let moved = match wanted {
+                true => self.move_most(conn),
+                false => self.tidy(conn),
+            };
+            if let Err(error) = moved {
+                let log = self.log.display();
+                tracing::warn!(%error, "can't move the write-ahead log {log}");
             }
-            state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.wanted = false;
+            if wanted {
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).wanted = false;
+            }
         }
     }
 
-    fn move_most(conn: &Connection) -> rusqlite::Result<()> {
+    fn move_most(&self, conn: &Connection) -> rusqlite::Result<()> {
         // Each round leaves what was written during it; four rounds are enough for any
         // writer that is slower than the disk.
         let mut moved_before = 0;
@@ -106,6 +164,42 @@ impl Checkpoints {
             }
             moved_before = moved;
         }
+        self.nearly_done.store(true, Ordering::Release);
+        // It begins anew soon after its limit, unless somebody needs it.
+        let bytes = self.measure();
+        self.held.store(bytes > self.limit.saturating_mul(WARN_TIMES), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Cuts a log back that has outgrown its limit and that nobody needs any more, also when
+    /// nothing is written that would begin it anew. Says once that somebody still needs it.
+    pub(super) fn tidy(&self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.measure() > self.limit {
+            let (pages, moved) = passive(conn)?;
+            let free = pages == moved && truncate(conn)?;
+            self.held.store(!free, Ordering::Relaxed);
+            self.measure();
+        } else {
+            self.held.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Looks how large the log's file is, and warns where it became far too large.
+    fn measure(&self) -> u64 {
+        let bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        let large = self.limit.saturating_mul(WARN_TIMES);
+        if bytes > large && before <= large {
+            tracing::warn!(
+                bytes,
+                "the write-ahead log {} has grown to {} MB: something has been reading the \
+                 database for long, such as a copy, or a transaction left open in a shell; the \
+                 log is cut back when that has ended",
+                self.log.display(),
+                bytes >> 20
+            );
+        }
+        bytes
     }
 }

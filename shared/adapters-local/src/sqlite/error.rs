@@ -11,6 +11,20 @@ pub enum OpenError {
          one a folder of its own with --data"
     )]
     Locked { folder: PathBuf },
+    #[error(
+        "{path} is not there, or is empty, but its folder is not new: it holds {traces}. Put the \
+         database back (a copy in that folder, or the last backup) under that name and start \
+         again; to begin anew without what was in it, move the whole folder away first"
+    )]
+    Lost { path: PathBuf, traces: String },
+    #[error(
+        "{path} is older than it was at the last run: it holds changes up to number {found}, and \
+         {marked} were committed. Its write-ahead log was removed, or another file was put in \
+         its place. Put back what is newer (a file watchbill.rescued-… in that folder is the \
+         newest there can be); if you mean to go on from the older one, remove {lock} and start \
+         again"
+    )]
+    Older { path: PathBuf, lock: PathBuf, found: u64, marked: u64 },
     #[error("can't use {folder}: {source}; check that it is a folder you may write to")]
     Folder { folder: PathBuf, source: io::Error },
     #[error(
@@ -40,7 +54,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+    pub(crate) fn from_sqlite(doing: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },

@@ -1,11 +1,12 @@
 //! Reading: a few connections, each with its own statements.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
 use watchbill_core::domain::Timestamp;
 use watchbill_core::offload::Abandoned;
 use watchbill_core::ports::{DueKey, Item, Key, ListCursor, Page, Query, StoreError, WhichList};
@@ -16,25 +17,50 @@ use super::codec::{
 };
 use super::{OpenError, reason_of, schema};
 
+/// A read that takes longer is ended: while it goes on, the write-ahead log can't begin anew.
+pub(super) const MAX_READ: Duration = Duration::from_secs(30);
+
+/// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
+const STEPS: i32 = 10_000;
+
 pub(super) struct Readers {
-    connections: Vec<Mutex<Connection>>,
+    connections: Vec<(Mutex<Connection>, Arc<AtomicU64>)>,
     next: AtomicUsize,
+    begun: Instant,
 }
 
 /// What SQLite says when a read fails.
 fn down(error: rusqlite::Error) -> StoreError {
+    if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
+        let reason = format!("a read took longer than {MAX_READ:?} and was ended; ask for less");
+        return StoreError::Down { reason };
+    }
     StoreError::Down { reason: reason_of(&error) }
 }
 
-fn unreadable_key() -> StoreError {
-    StoreError::Corrupt { key: Key::new("?", "?"), reason: "a key without its border".into() }
+/// So many entries of a list that can't be read are passed by in one page.
+const MAX_PASSED_BY: usize = 1_000;
+
+/// An index entry whose key can't be read is left out: the others are no less there for it.
+fn log_unreadable(entry: &[u8]) {
+    tracing::error!("a key of {} bytes in the database can't be read and is left out", entry.len());
 }
 
 impl Readers {
-    pub(super) fn open(path: &Path, count: usize) -> Result<Self, OpenError> {
-        let open = |_| schema::open_reader(path).map(Mutex::new);
+    #[expect(clippy::disallowed_methods, reason = "a bound on real time that a read may take")]
+    pub(super) fn open(path: &Path, count: usize, longest: Duration) -> Result<Self, OpenError> {
+        let begun = Instant::now();
+        let open = |_| {
+            let mut conn = schema::open_reader(path)?;
+            let since = Arc::new(AtomicU64::new(0));
+            let (started, longest) = (since.clone(), longest.as_micros() as u64);
+            let too_long = move || micros(begun) - started.load(Ordering::Relaxed) > longest;
+            conn.progress_handler(STEPS, Some(too_long))
+                .map_err(|source| OpenError::from_sqlite("set up a reader of", path, source))?;
+            Ok((Mutex::new(conn), since))
+        };
         let connections = (0..count.max(1)).map(open).collect::<Result<_, _>>()?;
-        Ok(Self { connections, next: AtomicUsize::new(0) })
+        Ok(Self { connections, next: AtomicUsize::new(0), begun })
     }
 
     /// A free connection, or the next in turn when it is.
@@ -42,12 +68,21 @@ impl Readers {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.connections.len();
         for step in 0..count {
-            if let Ok(free) = self.connections[(start + step) % count].try_lock() {
+            let (connection, since) = &self.connections[(start + step) % count];
+            if let Ok(free) = connection.try_lock() {
+                since.store(micros(self.begun), Ordering::Relaxed);
                 return free;
             }
         }
-        self.connections[start % count].lock().unwrap_or_else(PoisonError::into_inner)
+        let (connection, since) = &self.connections[start % count];
+        let free = connection.lock().unwrap_or_else(PoisonError::into_inner);
+        since.store(micros(self.begun), Ordering::Relaxed);
+        free
     }
+}
+
+fn micros(begun: Instant) -> u64 {
+    begun.elapsed().as_micros() as u64
 }
 
 /// What a short read finds.
@@ -129,7 +164,7 @@ pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, Store
         values.extend([Value::Blob(list), Value::Blob(key)]);
     }
     sql += &format!(" ORDER BY {column} {order}, key {order} LIMIT ?");
-    values.push(one_more(query.limit));
+    values.push(one_more(query.limit.saturating_add(MAX_PASSED_BY)));
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(down)?;
     let (mut entries, mut next, mut last) = (Vec::new(), None, None);
@@ -140,9 +175,16 @@ pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, Store
         }
         let blob = |at| row.get_ref(at).and_then(|v| Ok(v.as_blob()?)).map_err(down);
         let (list, key) = (blob(0)?, blob(1)?);
-        let key = key_of(key).ok_or_else(unreadable_key)?;
+        let Some(key) = key_of(key) else {
+            log_unreadable(key);
+            continue;
+        };
         if entries.len() + 1 == query.limit {
-            last = Some(list_cursor(list, &key).ok_or_else(unreadable_key)?);
+            last = list_cursor(list, &key);
+            if last.is_none() {
+                log_unreadable(list);
+                continue;
+            }
         }
         entries.push(key);
     }
@@ -170,15 +212,19 @@ pub(super) fn due(
     let values = (due, until.millis(), shard, id, one_more(limit));
     let mut rows = statement.query(values).map_err(down)?;
     let (mut entries, mut next, mut last) = (Vec::new(), None, (0, 0));
+    let mut seen = 0;
     while let Some(row) = rows.next().map_err(down)? {
-        if entries.len() == limit {
+        if seen == limit {
             next = Some(due_cursor(last.0, last.1));
             break;
         }
         last = (row.get(0).map_err(down)?, row.get(1).map_err(down)?);
         let key = row.get_ref(2).and_then(|v| Ok(v.as_blob()?)).map_err(down)?;
-        let key = key_of(key).ok_or_else(unreadable_key)?;
-        entries.push(DueKey { key, due: Timestamp::from_millis(last.0) });
+        seen += 1;
+        match key_of(key) {
+            Some(key) => entries.push(DueKey { key, due: Timestamp::from_millis(last.0) }),
+            None => log_unreadable(key),
+        }
     }
     Ok(Page { entries, next })
 }
@@ -201,8 +247,15 @@ pub(super) fn changes(
         let n = row.get::<_, i64>(1).map_err(down)?.cast_unsigned();
         let packed = row.get_ref(2).and_then(|v| Ok(v.as_blob()?)).map_err(down)?;
         for (seq, change) in (last + 1 - n..).zip(unpack_changes(packed)) {
+            let Some((key, version)) = change else {
+                tracing::error!(
+                    seq,
+                    last,
+                    "changes {seq} to {last} can't be read and are left out of the feed"
+                );
+                break;
+            };
             if seq > after && found.len() < max {
-                let (key, version) = change.ok_or_else(unreadable_key)?;
                 found.push((seq, key, version));
             }
         }

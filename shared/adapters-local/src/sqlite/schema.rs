@@ -4,13 +4,15 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::OpenError;
+use super::lock::Lock;
+use super::{OpenError, traces};
+use crate::private;
 
 /// Marks a file as ours: "WtBl".
 const APPLICATION_ID: i32 = 0x5774_426c;
 
 /// Step `n` leads from version `n` to `n + 1`. Only ever add at the end.
-pub(super) const MIGRATIONS: &[&str] = &[V1];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// A row id orders items as they were made, so that new rows go to the end of the table and
 /// an update touches only what has changed: an index whose columns are not set is left
@@ -49,6 +51,12 @@ const V1: &str = "
     INSERT INTO meta VALUES ('epoch', 0);
 ";
 
+/// The first version whose items have a checksum.
+pub(super) const WITH_SUMS: usize = 2;
+
+/// A checksum of each item (see `codec::sum_of`); those written before have none.
+const V2: &str = "ALTER TABLE items ADD COLUMN sum INTEGER";
+
 /// Pages of memory for the writer: 24 MB, enough for the ends of all its indexes.
 const WRITER_CACHE_KIB: i64 = 24 * 1024;
 const READER_CACHE_KIB: i64 = 4 * 1024;
@@ -59,11 +67,26 @@ fn sqlite(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> OpenE
 }
 
 /// The connection that writes: brings the file to the newest version first.
-pub(super) fn open_writer(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
+pub(super) fn open_writer(
+    lock: &Lock,
+    path: &Path,
+    migrations: &[&str],
+) -> Result<Connection, OpenError> {
+    // SQLite gives the log the rights that the database has, so these come first.
+    match private::private_options().create_new(true).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(OpenError::Folder { folder: path.to_owned(), source: error });
+        }
+        _ => {}
+    }
     let conn = Connection::open(path).map_err(sqlite("open", path))?;
     conn.set_prepared_statement_cache_capacity(64);
     let doing = sqlite("set up", path);
     let version = check_ours(&conn, path, migrations.len())?;
+    match version {
+        0 => traces::check_blank(lock, path, &conn)?,
+        _ => traces::check_age(lock, path, &conn)?,
+    }
     let mode: String = conn
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(sqlite("switch to a write-ahead log in", path))?;
@@ -79,6 +102,15 @@ pub(super) fn open_writer(path: &Path, migrations: &[&str]) -> Result<Connection
     Ok(conn)
 }
 
+/// The connection that moves the log. It waits for nobody: it comes again.
+pub(super) fn open_mover(path: &Path) -> Result<Connection, OpenError> {
+    let conn = Connection::open(path).map_err(sqlite("open", path))?;
+    let doing = sqlite("set up", path);
+    conn.pragma_update(None, "synchronous", "FULL").map_err(&doing)?;
+    conn.busy_timeout(std::time::Duration::ZERO).map_err(&doing)?;
+    Ok(conn)
+}
+
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let conn = Connection::open(path).map_err(sqlite("open", path))?;
     let doing = sqlite("set up a reader of", path);
@@ -90,7 +122,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 }
 
 /// The file's version, if it is ours and not newer than we are.
-fn check_ours(conn: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
+pub(super) fn check_ours(conn: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
     let number = |pragma: &str| -> Result<i32, OpenError> {
         conn.pragma_query_value(None, pragma, |row| row.get(0)).map_err(sqlite("read", path))
     };
@@ -145,7 +177,8 @@ fn copy_anew(conn: &Connection, copy: &Path) -> Result<(), OpenError> {
         std::fs::remove_file(&half).map_err(unusable)?;
     }
     backup(conn, &half)?;
-    std::fs::rename(&half, copy).map_err(unusable)
+    std::fs::rename(&half, copy).map_err(unusable)?;
+    private::sync_folder(private::parent(copy)).map_err(unusable)
 }
 
 /// Copies the whole database, compacted, as of now. The copy must not exist yet.
@@ -154,8 +187,11 @@ pub(super) fn backup(conn: &Connection, to: &Path) -> Result<(), OpenError> {
         return Err(OpenError::CopyExists { path: to.to_owned() });
     }
     let name = to.to_str().ok_or_else(|| OpenError::BadName { path: to.to_owned() })?;
+    let unusable = |source| OpenError::Folder { folder: to.to_owned(), source };
+    // An empty file is one that VACUUM INTO takes: so the copy never has wider rights.
+    let file = private::private_options().create_new(true).open(to).map_err(unusable)?;
     conn.execute("VACUUM INTO ?1", [name]).map_err(sqlite("write a copy to", to))?;
-    super::lock::keep_private(to)
+    file.sync_all().map_err(unusable)
 }
 
 /// One more than at the last opening.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Statement};
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{Item, Key, ListEntry, StoreError, WriteId, due_shard};
 
-use super::codec::{ITEM_COLUMNS, join, read_item};
+use super::codec::{ITEM_COLUMNS, join, read_item, sum_of};
 use super::recent::Slot;
 
 pub(super) type Sql<T> = rusqlite::Result<T>;
@@ -40,7 +40,7 @@ impl Changed {
     }
 
     fn sql(self) -> String {
-        let mut sql = "UPDATE items SET v = ?, w = ?, body = ?, room = ?".to_owned();
+        let mut sql = "UPDATE items SET v = ?, w = ?, body = ?, room = ?, sum = ?".to_owned();
         for (set, columns) in [
             (self.list, ", list = ?"),
             (self.list2, ", list2 = ?"),
@@ -58,6 +58,7 @@ impl Changed {
 pub(super) struct Statements<'c> {
     conn: &'c Connection,
     begin: Statement<'c>,
+    epoch: Statement<'c>,
     commit: Statement<'c>,
     find: Statement<'c>,
     insert: Statement<'c>,
@@ -100,16 +101,19 @@ impl<'c> Statements<'c> {
         Ok(Self {
             conn,
             begin: conn.prepare("BEGIN IMMEDIATE")?,
+            epoch: conn.prepare(EPOCH)?,
             commit: conn.prepare("COMMIT")?,
             find: conn.prepare(&format!("SELECT {ITEM_COLUMNS} FROM items WHERE key = ?"))?,
             insert: conn.prepare(
                 "INSERT INTO items
-                     (id, key, v, w, kind, schema, list, list2, due, shard, expires, body, room)
-                 VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                     (id, key, v, w, kind, schema, list, list2, due, shard, expires, body, room,
+                      sum)
+                 VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
             )?,
             updates: Default::default(),
-            count: conn
-                .prepare("UPDATE items SET v = ?, w = ?, counters = ?, expires = ? WHERE id = ?")?,
+            count: conn.prepare(
+                "UPDATE items SET v = ?, w = ?, counters = ?, expires = ?, sum = ? WHERE id = ?",
+            )?,
             delete: conn.prepare("DELETE FROM items WHERE id = ?")?,
             change: conn.prepare("INSERT INTO changes (last, n, packed) VALUES (?, ?, ?)")?,
             key: Vec::new(),
@@ -117,8 +121,10 @@ impl<'c> Statements<'c> {
         })
     }
 
-    pub(super) fn begin(&mut self) -> Sql<()> {
-        self.begin.execute([]).map(drop)
+    /// Begins a transaction, and gives the epoch as it stands in it.
+    pub(super) fn begin(&mut self) -> Sql<u64> {
+        self.begin.execute([])?;
+        self.epoch.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
     }
 
     pub(super) fn commit(&mut self) -> Sql<()> {
@@ -160,6 +166,7 @@ impl<'c> Statements<'c> {
             millis(item.expires),
             &item.body[..],
             room(item),
+            sum_of(item),
         ))?;
         Ok(made == 1)
     }
@@ -179,6 +186,7 @@ impl<'c> Statements<'c> {
         statement.raw_bind_parameter(next(), mark(item.write_id))?;
         statement.raw_bind_parameter(next(), &item.body[..])?;
         statement.raw_bind_parameter(next(), room(item))?;
+        statement.raw_bind_parameter(next(), sum_of(item))?;
         if changed.list {
             statement.raw_bind_parameter(next(), list_bytes(&item.list, list))?;
         }
@@ -202,7 +210,7 @@ impl<'c> Statements<'c> {
         let counters = counters_text(&item.counters);
         let version = item.version.cast_signed();
         let (w, expires) = (mark(item.write_id), millis(item.expires));
-        self.count.execute((version, w, counters, expires, id)).map(drop)
+        self.count.execute((version, w, counters, expires, sum_of(item), id)).map(drop)
     }
 
     pub(super) fn delete(&mut self, id: i64) -> Sql<()> {
@@ -213,13 +221,19 @@ impl<'c> Statements<'c> {
         self.change.execute((last.cast_signed(), n as i64, packed)).map(drop)
     }
 
-    pub(super) fn expired(&self, now: Timestamp, limit: usize) -> Sql<Vec<Key>> {
-        let sql = "SELECT key FROM items WHERE expires <= ? ORDER BY expires LIMIT ?";
+    /// Keys of expired items, without the first `skipped`; none for a key that can't be read.
+    pub(super) fn expired(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        skipped: usize,
+    ) -> Sql<Vec<Option<Key>>> {
+        let sql = "SELECT key FROM items WHERE expires <= ? ORDER BY expires, id LIMIT ? OFFSET ?";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let rows = statement.query_map((now.millis(), limit as i64), |row| {
+        let rows = statement.query_map((now.millis(), limit as i64, skipped as i64), |row| {
             Ok(super::codec::key_of(row.get_ref(0)?.as_blob()?))
         })?;
-        rows.filter_map(Result::transpose).collect()
+        rows.collect()
     }
 
     /// Every key of a partition.
@@ -248,6 +262,13 @@ impl<'c> Statements<'c> {
 
 fn counters_text(counters: &BTreeMap<String, i64>) -> String {
     serde_json::to_string(counters).expect("a map of texts to numbers is JSON")
+}
+
+const EPOCH: &str = "SELECT value FROM meta WHERE name = 'epoch'";
+
+/// How often the file was opened.
+pub(super) fn epoch(conn: &Connection) -> Sql<u64> {
+    conn.query_row(EPOCH, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }
 
 /// The last row id and the last change's number.

@@ -31,7 +31,7 @@ impl SqliteStore {
             found
                 .into_iter()
                 .map(|(seq, key, version)| {
-                    let image = shared.get_with(&conn, &key)?;
+                    let image = shared.readable(&conn, &key)?;
                     Ok((seq, Change { key, version, image }))
                 })
                 .collect()
@@ -96,6 +96,17 @@ impl Shared {
         match self.recent.get(key) {
             Some(item) => Ok(Some(Item::clone(&item))),
             None => reader::get(conn, key),
+        }
+    }
+
+    /// The item, none where it can't be read: the feed goes on past it.
+    fn readable(&self, conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
+        match self.get_with(conn, key) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%key, "a change is left out of the feed: {error}");
+                Ok(None)
+            }
+            found => found,
         }
     }
 }

@@ -9,9 +9,10 @@ use watchbill_core::ports::{
     Commit, CommitError, Expect, Key, NewItem, Store, StoreError, Write, WriteId,
 };
 
-use super::{OpenError, Options, SqliteStore, lock, schema};
+use super::lock::Lock;
+use super::{OpenError, Options, SqliteStore, schema};
 
-fn create(n: u32, size: usize) -> Commit {
+pub(super) fn create(n: u32, size: usize) -> Commit {
     let item = NewItem {
         key: Key::new(format!("P#{n}"), "0"),
         kind: "thing".into(),
@@ -32,11 +33,12 @@ fn tampered(
     options: Options,
     tamper: impl FnOnce(&mut Connection),
 ) -> SqliteStore {
-    let lock = lock::take(folder.path()).unwrap();
+    let lock = Lock::take(folder.path()).unwrap();
     let path = folder.path().join("watchbill.db");
-    let mut conn = schema::open_writer(&path, schema::MIGRATIONS).unwrap();
+    let mut conn = schema::open_writer(&lock, &path, schema::MIGRATIONS).unwrap();
+    let epoch = schema::bump_epoch(&conn, &path).unwrap();
     tamper(&mut conn);
-    SqliteStore::start(lock, conn, path, 1, options).unwrap()
+    SqliteStore::start(lock, conn, path, epoch, options).unwrap()
 }
 
 /// One thread serves everybody: what reads long waits for its turn beside it, and short reads
@@ -122,19 +124,20 @@ async fn a_full_disk_is_said_so_and_what_was_there_stays() {
 fn a_migration_makes_a_copy_first_and_a_failed_one_changes_nothing() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("watchbill.db");
-    drop(schema::open_writer(&path, schema::MIGRATIONS).unwrap());
+    let lock = Lock::take(folder.path()).unwrap();
+    drop(schema::open_writer(&lock, &path, schema::MIGRATIONS).unwrap());
     let version = |path| -> i64 {
         let conn = Connection::open(path).unwrap();
         conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
     };
     let first = schema::MIGRATIONS.len() as i64;
     let broken = [schema::MIGRATIONS, &["CREATE TABLE more (x); CREATE TABLE more (x)"]].concat();
-    let error = schema::open_writer(&path, &broken).unwrap_err();
+    let error = schema::open_writer(&lock, &path, &broken).unwrap_err();
     assert!(matches!(error, OpenError::Sqlite { doing: "migrate", .. }), "{error}");
     assert_eq!(version(&path), first);
     let copy = path.with_extension(format!("before-v{}.db", first + 1));
     assert_eq!(version(&copy), first);
     let good = [schema::MIGRATIONS, &["CREATE TABLE more (x)"]].concat();
-    drop(schema::open_writer(&path, &good).unwrap());
+    drop(schema::open_writer(&lock, &path, &good).unwrap());
     assert_eq!((version(&path), version(&copy)), (first + 1, first));
 }

@@ -10,11 +10,12 @@ use watchbill_core::ports::{Commit, CommitError, StoreError, Write};
 
 use super::apply::{Applier, Verdict};
 use super::checkpoint::Checkpoints;
+use super::guard::Guard;
 use super::queue::{CommitAnswer, CountAnswer, Job, Queue};
+use super::reason_of;
 use super::recent::Recent;
 use super::statements::{Sql, Statements, last_numbers};
 use super::tail::Tail;
-use super::{OnFatal, reason_of};
 
 /// A group ends at so many writes or bytes of bodies, so that it stays in the page cache
 /// and the first of it needn't wait long.
@@ -27,7 +28,7 @@ pub(super) struct Writer {
     pub(super) recent: Arc<Recent>,
     pub(super) tail: Arc<Tail>,
     pub(super) checkpoints: Arc<Checkpoints>,
-    pub(super) on_fatal: OnFatal,
+    pub(super) guard: Arc<Guard>,
 }
 
 /// An answer that waits for COMMIT.
@@ -99,6 +100,9 @@ impl Writer {
             }
         }
         drop(applier);
+        if self.guard.has_ended() {
+            return;
+        }
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the write-ahead log stays; the next start reads it");
         }
@@ -111,7 +115,18 @@ impl Writer {
         jobs: &mut impl Iterator<Item = Job>,
         owed: &mut Vec<Owed>,
     ) -> bool {
-        let done = fill(applier, jobs, owed);
+        let began = match applier.statements.begin() {
+            Ok(epoch) => {
+                if let Err(taken) = self.guard.check_epoch(epoch) {
+                    // Nothing was written; who waits learns that there is no answer.
+                    self.guard.die(&taken);
+                    return false;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let done = fill(began, applier, jobs, owed);
         if let Err(error) = done {
             applier.forget();
             if let Err(second) = applier.statements.rollback() {
@@ -129,6 +144,11 @@ impl Writer {
             self.die("the store can't commit", &error);
             return false;
         }
+        if let Err(lost) = self.guard.check_files() {
+            // It is on a disk, but not in the file that the next start reads.
+            self.guard.lost(&self.conn, &lost);
+            return false;
+        }
         let (first, changes) = applier.publish();
         self.tail.push(first, changes);
         owed.drain(..).for_each(Owed::give);
@@ -136,19 +156,20 @@ impl Writer {
     }
 
     fn die(&self, what: &str, error: &rusqlite::Error) {
-        let message = format!("{what}: {}", reason_of(error));
-        self.queue.abandon(&message);
-        (self.on_fatal)(&message);
+        self.guard.die(&format!(
+            "{what}: {}; start it again, nothing that was answered is lost",
+            reason_of(error)
+        ));
     }
 }
 
 /// Applies jobs until the group is full. An error leaves every job it took in `owed`.
 fn fill(
+    began: Sql<()>,
     applier: &mut Applier<'_>,
     jobs: &mut impl Iterator<Item = Job>,
     owed: &mut Vec<Owed>,
 ) -> Sql<()> {
-    let began = applier.statements.begin();
     let (mut writes, mut bytes) = (0, 0);
     let mut failed = began.err();
     while writes < GROUP_WRITES && bytes < GROUP_BYTES {
