@@ -113,6 +113,10 @@ impl From<ServiceError> for Fault {
             ServiceError::Invalid { field, .. } => Fault::field(field, detail),
             ServiceError::TooLarge { .. } => Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             ServiceError::Forbidden { .. } => Fault::forbidden(detail),
+            ServiceError::Unreadable { ref key, .. } => {
+                tracing::error!(%key, "a call failed: {detail}");
+                Fault::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
             ServiceError::Busy { after } => Fault::unavailable("busy; try the same again", after),
             ServiceError::Down { reason } => {
                 tracing::error!(reason, "a call failed because the store is out of reach");

@@ -119,7 +119,7 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
             let page = core.store().due(shard, end, PAGE, cursor).await?;
             let keys: Vec<Key> = page.entries.into_iter().map(|due| due.key).collect();
             let mut pointers = Vec::new();
-            for item in core.store().get_many(&keys).await?.iter().flatten() {
+            for item in core.get_readable(&keys).await?.iter().flatten() {
                 pointers.extend(open_pointer(item, &core));
             }
             offered += pointers.len();

@@ -114,7 +114,13 @@ impl Sweeper {
         swept: &mut Swept,
     ) -> Result<(), ServiceError> {
         swept.looked_at += 1;
-        let Some(item) = self.core.store().get(&due.key).await? else { return Ok(()) };
+        let read = self.core.store().get(&due.key).await;
+        let Some(read) = self.core.past_unreadable(read)? else {
+            // It stays due: what can't be read can't be written back either.
+            swept.failed += 1;
+            return Ok(());
+        };
+        let Some(item) = read else { return Ok(()) };
         if item.due.is_none_or(|at| at > now) {
             // The index was behind; someone has looked at it since.
             return Ok(());

@@ -85,7 +85,7 @@ impl Recall {
             let Some(walk) = self.state().walk.clone() else { break };
             let page = core.store().due(walk.shard, walk.until, PAGE, walk.cursor.clone()).await?;
             let keys: Vec<_> = page.entries.into_iter().map(|due| due.key).collect();
-            for item in core.store().get_many(&keys).await?.iter().flatten() {
+            for item in core.get_readable(&keys).await?.iter().flatten() {
                 match recall(core, item, &walk.lanes).await {
                     Ok(offered) => recalled += usize::from(offered),
                     // Its own look comes all the same; the others must not wait for it.

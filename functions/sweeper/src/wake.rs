@@ -73,7 +73,7 @@ impl Wake {
                 cursor: walk.cursor.clone(),
             };
             let page = core.store().query(query).await?;
-            for item in core.store().get_many(&page.entries).await?.into_iter().flatten() {
+            for item in core.get_readable(&page.entries).await?.into_iter().flatten() {
                 match wake(core, &item).await {
                     Ok(true) => woken += 1,
                     Ok(false) => {}

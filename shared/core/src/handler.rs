@@ -26,6 +26,10 @@ impl From<ServiceError> for HandlerError {
         match error {
             ServiceError::Busy { after } => HandlerError::retry(after, "the store is busy"),
             ServiceError::Down { reason } => HandlerError::retry(Duration::from_secs(5), reason),
+            // Until somebody mends it: what rests on it may not be taken as done.
+            unreadable @ ServiceError::Unreadable { .. } => {
+                HandlerError::retry(Duration::from_secs(60), unreadable.to_string())
+            }
             other => HandlerError::Reject { reason: other.to_string() },
         }
     }

@@ -232,8 +232,12 @@ impl AlertBook for StoredAlerts {
                 cursor: None,
             };
             let page = self.core.store().query(query).await?;
-            let items = self.core.store().get_many(&page.entries).await?;
-            let records = items.iter().flatten().map(decode::<AlertRecord>);
+            let items = self.core.get_readable(&page.entries).await?;
+            let records = items
+                .iter()
+                .flatten()
+                .map(|item| self.core.past_unreadable(decode::<AlertRecord>(item)));
+            let records = records.filter_map(Result::transpose);
             records.map(|record| record.map(|r| r.value.alert)).collect::<Result<Vec<_>, _>>()
         };
         let alerts = listed.await.map_err(|e| port_error("the alert book", e.into()))?;

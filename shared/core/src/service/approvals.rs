@@ -101,7 +101,8 @@ impl Core {
             walk.read_many(chunk.items.len(), chunk.bytes);
             let mut items = chunk.items.into_iter().flatten().peekable();
             while let Some((item, place)) = items.next() {
-                let stored: Versioned<Approval> = decode(&item)?;
+                let stored: Option<Versioned<Approval>> = self.past_unreadable(decode(&item))?;
+                let Some(stored) = stored else { continue };
                 if wanted(&stored.value) {
                     // What is shown has the texts of what is stored.
                     if !room.takes(FIELDS + item.body.len()) {

@@ -5,6 +5,7 @@ use super::budgets::Budgets;
 use super::execute::{CommandBuilder, CommandSource, CommandWithWrites};
 use super::figures::Figures;
 use super::standing::Standings;
+use super::unreadable::Unreadables;
 use super::{Governance, ServiceError};
 use crate::decide::{Command, Facts, Rejection, Rules, decide_on};
 use crate::domain::{Status, TaskId, TenantId};
@@ -43,6 +44,7 @@ pub struct Core {
     budgets: Budgets,
     figures: Figures,
     offload: Offload,
+    unreadables: Unreadables,
 }
 
 /// Why a command on a task was not carried out.
@@ -67,6 +69,7 @@ impl Core {
             budgets: Budgets::default(),
             figures: Figures::default(),
             offload: Offload::default(),
+            unreadables: Unreadables::default(),
         }
     }
 
@@ -88,6 +91,10 @@ impl Core {
 
     pub(super) fn standings(&self) -> &Standings {
         &self.standings
+    }
+
+    pub(super) fn unreadables(&self) -> &Unreadables {
+        &self.unreadables
     }
 
     pub(super) fn budgets(&self) -> &Budgets {
@@ -319,6 +326,7 @@ impl From<StoreError> for ServiceError {
                     "'{cursor}' is no cursor of this list; leave it out to start anew"
                 ),
             },
+            StoreError::Corrupt { key, reason } => ServiceError::Unreadable { key, reason },
             other => ServiceError::Down { reason: other.to_string() },
         }
     }

@@ -122,7 +122,7 @@ impl Core {
         let tenants = self.tenants().await?;
         let keys: Vec<Key> =
             tenants.iter().map(|tenant| repo::fold_key(tenant, STATS_FOLD)).collect();
-        for item in self.store().get_many(&keys).await?.iter().flatten() {
+        for item in self.get_readable(&keys).await?.iter().flatten() {
             let stats = read_fold(item)?.0.stats();
             found.queue.pending += stats.queue.pending;
             found.queue.processing += stats.queue.processing;

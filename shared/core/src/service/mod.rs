@@ -23,6 +23,7 @@ mod store_list;
 mod tasks;
 mod timeline;
 mod types;
+mod unreadable;
 mod walk;
 mod weight;
 
@@ -35,6 +36,7 @@ pub use events::{Followed, LedgerPlace, PageSize};
 pub use execute::{CommandBuilder, CommandWithWrites};
 pub use figures::{QueueFigures, STATS_FOLD};
 pub use governance::{Governance, OnFailure};
+pub use keys::is_key;
 pub use leave::{Runner, UNREACHED_LOOK, Verdict};
 pub use parked::{ParkedSummary, Parking, Replayed, ToPark};
 pub use standing::REPUTATION_FOLD;

@@ -64,7 +64,7 @@ impl StoreList {
         };
         let page = core.store().query(query).await?;
         let next = page.next.as_deref().map(ListCursor::parse).transpose()?;
-        let items = core.store().get_many(&page.entries).await?;
+        let items = core.get_readable(&page.entries).await?;
         let bytes = items.iter().flatten().map(|item| item.body.len()).sum();
         let placed = |item: Option<Item>| {
             let item = item?;

@@ -49,10 +49,10 @@ impl Core {
         loop {
             let chunk = list.chunk(self, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
-            let filter = filter.clone();
+            let (core, filter) = (self.clone(), filter.clone());
             let much = chunk.bytes > SMALL;
             let wanted =
-                self.offload().run_if(much, move |_| decoded(chunk.items, &filter)).await?;
+                self.offload().run_if(much, move |_| decoded(&core, chunk.items, &filter)).await?;
             let mut wanted = wanted.into_iter().peekable();
             while wanted.peek().is_some() {
                 for (task, place) in self.load_listed(page.next_group(&mut wanted)).await? {
@@ -79,8 +79,12 @@ impl Core {
         &self,
         group: Vec<(StoredTask, ListCursor)>,
     ) -> Result<Vec<(FullTask, ListCursor)>, ServiceError> {
-        let load = async |(stored, place)| Ok((self.listed_task(stored).await?, place));
-        try_join_all(group.into_iter().map(load)).await
+        let load = async |(stored, place)| {
+            let listed = self.past_unreadable_part(self.listed_task(stored).await)?;
+            Ok::<_, ServiceError>(listed.map(|task| (task, place)))
+        };
+        let listed = try_join_all(group.into_iter().map(load)).await?;
+        Ok(listed.into_iter().flatten().collect())
     }
 
     /// The list that holds the fewest tasks besides the wanted ones.
@@ -374,12 +378,13 @@ impl TaskPage {
 
 /// The wanted ones of a chunk, each with the place behind it.
 fn decoded(
+    core: &Core,
     items: Vec<Option<(Item, ListCursor)>>,
     filter: &TaskFilter,
 ) -> Result<Vec<(StoredTask, ListCursor)>, ServiceError> {
     let mut wanted = Vec::new();
     for (item, place) in items.into_iter().flatten() {
-        let stored: StoredTask = decode(&item)?;
+        let Some(stored) = core.past_unreadable(decode::<Task>(&item))? else { continue };
         if fits(&stored.value, filter) {
             wanted.push((stored, place));
         }

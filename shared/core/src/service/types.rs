@@ -11,6 +11,7 @@ use crate::domain::{
 };
 use crate::govern::ReputationEvent;
 use crate::ledger::Found;
+use crate::ports::Key;
 
 /// A request for a task, parsed and bounded, whoever it came from.
 #[derive(Clone, Debug)]
@@ -291,6 +292,9 @@ pub enum ServiceError {
     Busy { after: Duration },
     #[error("{reason}")]
     Down { reason: String },
+    /// This item alone, until somebody mends it: trying again gives the same.
+    #[error("item {key} can't be read: {reason}; restore it from a backup")]
+    Unreadable { key: Key, reason: String },
 }
 
 impl ServiceError {

@@ -1,0 +1,78 @@
+//! Items that can't be read: lists, sweeps and refills go on past them, and they are named, in
+//! the log and on `/health`, until the process ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+
+use super::ServiceError;
+use super::core::Core;
+use crate::ports::{Item, Key, StoreError};
+
+/// So many are remembered by name; beyond, they are named in the log each time.
+const MAX_REMEMBERED: usize = 1_000;
+
+/// What could not be read since the process started.
+#[derive(Clone, Default)]
+pub(super) struct Unreadables(Arc<Mutex<BTreeMap<Key, String>>>);
+
+impl Core {
+    /// Items in the order of their keys; none for those that are gone, and for those that can't
+    /// be read. An error is the store's, not an item's.
+    pub async fn get_readable(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
+        match self.store().get_many(keys).await {
+            Err(StoreError::Corrupt { .. }) => {}
+            read => return read,
+        }
+        // One of them at least: each by itself, so that only those are left out.
+        let mut items = Vec::with_capacity(keys.len());
+        for found in join_all(keys.iter().map(|key| self.store().get(key))).await {
+            items.push(self.past_unreadable(found)?.flatten());
+        }
+        Ok(items)
+    }
+
+    /// What was read; none where it can't be, which is noted. An error is the store's.
+    pub fn past_unreadable<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(StoreError::Corrupt { key, reason }) => {
+                self.note_unreadable(&key, &reason);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same of something that is read in parts.
+    pub(super) fn past_unreadable_part<T>(
+        &self,
+        read: Result<T, ServiceError>,
+    ) -> Result<Option<T>, ServiceError> {
+        match read {
+            Err(ServiceError::Unreadable { key, reason }) => {
+                self.note_unreadable(&key, &reason);
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    fn note_unreadable(&self, key: &Key, reason: &str) {
+        let mut known = self.unreadables().0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains_key(key) {
+            return;
+        }
+        if known.len() < MAX_REMEMBERED {
+            known.insert(key.clone(), reason.to_owned());
+        }
+        drop(known);
+        tracing::error!(%key, reason, "item {key} can't be read and is left out: {reason}");
+    }
+
+    /// How many items could not be read since the process started, up to a thousand.
+    pub fn unreadable_items(&self) -> usize {
+        self.unreadables().0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
