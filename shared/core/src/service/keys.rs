@@ -11,6 +11,17 @@ use crate::repo::{self, KeyRecord, Versioned, decode, encode};
 /// How many keys a tenant may have, revoked ones included.
 const KEYS: usize = 1_000;
 
+/// A key is this and so many digits in hex.
+const KEY_PREFIX: &str = "wb_";
+const KEY_DIGITS: usize = 64;
+
+/// What a key is to be.
+struct NewKey<'a> {
+    name: &'a str,
+    role: Role,
+    made_by: Option<String>,
+}
+
 impl Core {
     /// Makes a key and gives it away once: only its hash is kept.
     pub async fn create_key(
@@ -21,17 +32,26 @@ impl Core {
         role: Role,
     ) -> Result<(String, ApiKey), ServiceError> {
         let made_by = Some(caller.root().to_owned());
-        self.make_key(caller, tenant, name, role, made_by, Vec::new()).await
+        let (secret, new) = (self.random_key(), NewKey { name, role, made_by });
+        Ok((secret.clone(), self.make_key(caller, tenant, new, secret, Vec::new()).await?))
     }
 
-    /// The same for the admin's key that everything begins with: it counts as itself.
+    /// The same for the admin's key that everything begins with: it counts as itself. Its secret
+    /// is one of [`Core::random_key`] that the caller has put down already, so that it is there
+    /// whatever happens after this.
     pub async fn create_first_key(
         &self,
         caller: &Caller,
         tenant: &TenantId,
         name: &str,
-    ) -> Result<(String, ApiKey), ServiceError> {
-        self.make_key(caller, tenant, name, Role::Admin, None, Vec::new()).await
+        secret: String,
+    ) -> Result<ApiKey, ServiceError> {
+        if !is_key(&secret) {
+            let message = format!("a key is {KEY_PREFIX} and {KEY_DIGITS} hexadecimal digits");
+            return Err(ServiceError::Invalid { field: "key", message });
+        }
+        let new = NewKey { name, role: Role::Admin, made_by: None };
+        self.make_key(caller, tenant, new, secret, Vec::new()).await
     }
 
     /// Makes a tenant by making its first key, with the role admin.
@@ -50,7 +70,8 @@ impl Core {
             details: json!({ "admin": name }),
         };
         let record = record_write(&self.record(tenant, &caller.name, said));
-        self.make_key(caller, tenant, name, Role::Admin, None, vec![record]).await
+        let (secret, new) = (self.random_key(), NewKey { name, role: Role::Admin, made_by: None });
+        Ok((secret.clone(), self.make_key(caller, tenant, new, secret, vec![record]).await?))
     }
 
     /// `beside`: what else belongs into the key's commit.
@@ -58,11 +79,10 @@ impl Core {
         &self,
         caller: &Caller,
         tenant: &TenantId,
-        name: &str,
-        role: Role,
-        made_by: Option<String>,
+        NewKey { name, role, made_by }: NewKey<'_>,
+        key: String,
         beside: Vec<Write>,
-    ) -> Result<(String, ApiKey), ServiceError> {
+    ) -> Result<ApiKey, ServiceError> {
         check_name(name)?;
         let there = self.keys(tenant).await?;
         let folded = folded_name(name);
@@ -76,7 +96,6 @@ impl Core {
             let message = format!("there are {KEYS} keys already, the most a tenant may have");
             return Err(ServiceError::Conflict { message });
         }
-        let key = self.random_key();
         let record = ApiKey {
             hash: hash_key(&key),
             name: name.to_owned(),
@@ -93,7 +112,7 @@ impl Core {
         writes.extend(beside);
         writes.push(self.about(caller, &record, RecordKind::KeyCreated));
         match self.commit(writes).await? {
-            None => Ok((key, record)),
+            None => Ok(record),
             Some(conflict) => Err(conflict.gone()),
         }
     }
@@ -113,10 +132,10 @@ impl Core {
     }
 
     /// `wb_` and 256 random bits in hex.
-    fn random_key(&self) -> String {
-        let mut bytes = [0; 32];
+    pub fn random_key(&self) -> String {
+        let mut bytes = [0; KEY_DIGITS / 2];
         self.entropy().fill(&mut bytes);
-        format!("wb_{}", crate::domain::hex(&bytes))
+        format!("{KEY_PREFIX}{}", crate::domain::hex(&bytes))
     }
 
     pub async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, ServiceError> {
@@ -136,8 +155,9 @@ impl Core {
             cursor: None,
         };
         let page = self.store().query(query).await?;
-        let items = self.store().get_many(&page.entries).await?;
-        Ok(items.iter().flatten().map(decode).collect::<Result<_, _>>()?)
+        let items = self.get_readable(&page.entries).await?;
+        let keys = items.iter().map(|item| self.past_unreadable(decode(item)));
+        Ok(keys.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     }
 
     /// Two made at the same time may bear one name: all of them are revoked.
@@ -170,6 +190,12 @@ impl Core {
         let key: Versioned<KeyRecord> = decode(&item)?;
         Ok(Some(key.value.0).filter(|key| key.revoked_at.is_none()))
     }
+}
+
+/// Whether a text has the form of a key that was made here.
+pub fn is_key(text: &str) -> bool {
+    let digits = text.strip_prefix(KEY_PREFIX).unwrap_or_default().as_bytes();
+    digits.len() == KEY_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn check_name(name: &str) -> Result<(), ServiceError> {

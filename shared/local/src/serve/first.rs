@@ -1,17 +1,16 @@
 //! The first start: an admin key, and a first real task.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 use watchbill_adapters_host::entropy::SystemEntropy;
-use watchbill_adapters_local::private_folder;
+use watchbill_adapters_local::private::{private_folder, restrict, write_private};
 use watchbill_core::domain::{Caller, Event, Priority, Role, Task, TaskType, TenantId};
 use watchbill_core::ports::{Entropy as _, FixedSecret};
-use watchbill_core::service::{Core, EventFilter, Identity, NewTask, TimelineKind};
+use watchbill_core::service::{Core, EventFilter, Identity, NewTask, TimelineKind, is_key};
 
 use super::config::Config;
 use super::say;
@@ -30,60 +29,74 @@ pub enum AdminKey {
     Elsewhere,
 }
 
-/// Makes an admin key if the store has never had a key.
-pub async fn admin_key(core: &Core, config: &Config) -> anyhow::Result<AdminKey> {
-    let file = config.data.join("admin.key");
+/// Makes an admin key if the store has never had a key. Its file is on disk before the store
+/// knows of it: a key that nobody holds would lock everybody out for good, and a file whose key
+/// the store does not know yet is taken up by the next start.
+pub async fn admin_key(core: &Core, data: &Path) -> anyhow::Result<AdminKey> {
+    let file = data.join("admin.key");
     let tenant = TenantId::default();
     let keys = core.keys(&tenant).await.context("reading the keys")?;
     if !keys.is_empty() {
         return Ok(if file.exists() { AdminKey::There { file } } else { AdminKey::Elsewhere });
     }
+    let key = match read_if_there(&file)? {
+        Some(text) if is_key(text.trim()) => text.trim().to_owned(),
+        Some(_) => bail!(
+            "{} holds no key of ours, and the store has none: move it away, so that a new one can \
+             be made",
+            file.display()
+        ),
+        None => {
+            let key = core.random_key();
+            keep(&file, &key)?;
+            key
+        }
+    };
     let by = Caller {
         name: "first start".to_owned(),
         role: Role::Admin,
         tenant: tenant.clone(),
         made_by: None,
     };
-    let (key, _) =
-        core.create_first_key(&by, &tenant, "admin").await.context("making an admin key")?;
-    write_private(&file, &key)?;
+    core.create_first_key(&by, &tenant, "admin", key.clone())
+        .await
+        .context("making an admin key")?;
     Ok(AdminKey::Made { key, file })
+}
+
+fn read_if_there(file: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{} can't be read", file.display())),
+    }
+}
+
+fn keep(file: &Path, secret: &str) -> anyhow::Result<()> {
+    write_private(file, &format!("{secret}\n"))
+        .with_context(|| format!("{} can't be written", file.display()))
 }
 
 /// What approval links are signed with: made at the first start, kept beside the store.
 pub fn link_secret(data: &Path) -> anyhow::Result<Arc<FixedSecret>> {
     private_folder(data).with_context(|| format!("{} can't be made", data.display()))?;
     let file = data.join("link.key");
-    let text = match std::fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            return Err(error).with_context(|| format!("{} can't be read", file.display()));
+    if let Some(text) = read_if_there(&file)? {
+        restrict(&file).with_context(|| format!("{} can't be closed", file.display()))?;
+        if text.ends_with('\n') && text.trim().len() == 64 {
+            return Ok(Arc::new(FixedSecret(text.trim().into())));
         }
-    };
-    // One that was not written to its end is none.
-    if text.ends_with('\n') && text.trim().len() == 64 {
-        return Ok(Arc::new(FixedSecret(text.trim().into())));
+        // One that was not written to its end, as builds before this one could leave it, is none.
+        std::fs::remove_file(&file)
+            .with_context(|| format!("{} can't be removed", file.display()))?;
     }
     let secret = format!("{:032x}{:032x}", random(), random());
-    write_private(&file, &secret)?;
+    keep(&file, &secret)?;
     Ok(Arc::new(FixedSecret(secret.into())))
 }
 
 fn random() -> u128 {
     SystemEntropy.write_id().0
-}
-
-fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    let written = options.open(file).and_then(|mut open| writeln!(open, "{text}"));
-    written.with_context(|| format!("{} can't be written", file.display()))
 }
 
 /// Whether to run the first task: once, on the first start, where agents run.
@@ -199,7 +212,76 @@ async fn report(core: &Core, task: &Task) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use watchbill_adapters_local::blobs::FolderBlobs;
+    use watchbill_adapters_local::sqlite::{Options, SqliteStore};
+    use watchbill_adapters_local::wake::LocalWake;
+    use watchbill_core::decide::Rules;
+    use watchbill_core::domain::hash_key;
+    use watchbill_core::service::Ports;
+    use watchbill_testkit::{FakeClock, SeededEntropy};
+
     use super::*;
+
+    fn core(data: &Path, seed: u64) -> Core {
+        let ports = Ports {
+            store: Arc::new(SqliteStore::open(data, Options::default()).unwrap()),
+            blobs: Arc::new(FolderBlobs::open(data).unwrap()),
+            clock: Arc::new(FakeClock::default()),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            wake: Arc::new(LocalWake::new()),
+        };
+        Core::new(ports, Arc::new(Rules::default()), 1)
+    }
+
+    async fn is_live(core: &Core, key: &str) -> bool {
+        core.key_by_hash(&hash_key(key)).await.unwrap().is_some()
+    }
+
+    /// Broken off before the file, between the file and the commit, and after both: the next
+    /// start always ends with one key, which is in the file.
+    #[tokio::test]
+    async fn a_first_start_that_is_broken_off_leaves_nobody_locked_out() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("admin.key");
+        // Before the file has its name: a half of it is there, and no key.
+        std::fs::write(data.path().join("admin.key.half"), "wb_12").unwrap();
+        // The commit fails: its store is closed.
+        let store = Arc::new(SqliteStore::open(data.path(), Options::default()).unwrap());
+        store.close().await;
+        let ports = Ports {
+            store: store.clone(),
+            blobs: Arc::new(FolderBlobs::open(data.path()).unwrap()),
+            clock: Arc::new(FakeClock::default()),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            wake: Arc::new(LocalWake::new()),
+        };
+        let broken = Core::new(ports, Arc::new(Rules::default()), 1);
+        admin_key(&broken, data.path()).await.map(drop).unwrap_err();
+        let written = std::fs::read_to_string(&file).unwrap();
+        drop((broken, store));
+
+        let next = core(data.path(), 2);
+        assert!(next.keys(&TenantId::default()).await.unwrap().is_empty());
+        let AdminKey::Made { key, .. } = admin_key(&next, data.path()).await.unwrap() else {
+            panic!("it is told, because nobody has seen it yet")
+        };
+        assert_eq!(written, format!("{key}\n"), "the file is not written anew");
+        assert!(is_live(&next, &key).await);
+        assert!(matches!(admin_key(&next, data.path()).await.unwrap(), AdminKey::There { .. }));
+        assert_eq!(next.keys(&TenantId::default()).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_key_of_ours_is_not_written_over() {
+        let data = tempfile::tempdir().unwrap();
+        let core = core(data.path(), 1);
+        std::fs::write(data.path().join("admin.key"), "somebody's notes").unwrap();
+        let error = admin_key(&core, data.path()).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("move it away"), "{error}");
+        assert!(core.keys(&TenantId::default()).await.unwrap().is_empty());
+        let kept = std::fs::read_to_string(data.path().join("admin.key")).unwrap();
+        assert_eq!(kept, "somebody's notes");
+    }
 
     #[test]
     fn the_links_secret_is_made_once_and_is_for_its_owner_alone() {
