@@ -1,21 +1,93 @@
-use std::sync::atomic::{AtomicI64, Ordering};
+//! The machine's clock, which never goes back within the process and never stands still.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::Clock;
 
-/// The machine's clock. Its wall time never goes back within the process: where the
-/// machine's is set back, it stands still until it has caught up.
+/// Up to here a machine's clock that was set back is waited for: time stands still so long. It
+/// is what NTP corrects all the time, and less than any lease or margin.
+const WAITED_FOR: Duration = Duration::from_secs(1);
+
+/// What the machine says: the wall clock in milliseconds since 1970, and the time since the
+/// process began.
+struct Reading {
+    wall: i64,
+    monotonic: Duration,
+}
+
+type Source = Box<dyn Fn() -> Reading + Send + Sync>;
+
+/// The machine's clock. Where it was set back, the wall time given out goes on from the latest
+/// at the pace of the monotonic clock, until the machine's has caught up.
 pub struct SystemClock {
-    begun: Instant,
+    read: Source,
     latest: AtomicI64,
+    is_ahead: AtomicBool,
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// Since when time is counted here, and from where.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: i64,
+    since: Duration,
 }
 
 impl SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the Clock port's real source")]
     pub fn new() -> Self {
-        Self { begun: Instant::now(), latest: AtomicI64::new(0) }
+        let begun = Instant::now();
+        Self::of(move || {
+            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let wall = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
+            Reading { wall, monotonic: begun.elapsed() }
+        })
+    }
+
+    fn of(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self {
+            read: Box::new(read),
+            latest: AtomicI64::new(0),
+            is_ahead: AtomicBool::new(false),
+            ahead: Mutex::default(),
+        }
+    }
+
+    /// The latest that was given out, or this if it is later.
+    fn at_least(&self, millis: i64) -> i64 {
+        self.latest.fetch_max(millis, Ordering::Relaxed).max(millis)
+    }
+
+    /// Time by the monotonic clock, from the latest that was given out.
+    fn count_on(&self, reading: &Reading) -> i64 {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.load(Ordering::Relaxed);
+        let began = ahead.get_or_insert_with(|| {
+            self.is_ahead.store(true, Ordering::Relaxed);
+            let back = latest - reading.wall;
+            tracing::warn!(
+                back_ms = back,
+                "the machine's clock was set back by {back} ms: time goes on here from where it \
+                 was, by the monotonic clock, until the machine's has caught up; start again to \
+                 go by the machine's at once"
+            );
+            Ahead { from: latest, since: reading.monotonic }
+        });
+        let passed = reading.monotonic.saturating_sub(began.since).as_millis();
+        began.from.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
+    }
+
+    /// The machine's clock has caught up.
+    fn caught_up(&self) {
+        let was = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_ahead.store(false, Ordering::Relaxed);
+        if was.is_some() {
+            tracing::warn!("the machine's clock has caught up: time goes by it again");
+        }
     }
 }
 
@@ -27,19 +99,141 @@ impl Default for SystemClock {
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the Clock port's real source")]
     fn now(&self) -> Timestamp {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
-        let latest = self.latest.fetch_max(millis, Ordering::Relaxed).max(millis);
-        Timestamp::from_millis(latest)
+        let reading = (self.read)();
+        let latest = self.at_least(reading.wall);
+        let is_ahead = self.is_ahead.load(Ordering::Relaxed);
+        if latest == reading.wall {
+            if is_ahead {
+                self.caught_up();
+            }
+            return Timestamp::from_millis(latest);
+        }
+        if !is_ahead && latest - reading.wall <= WAITED_FOR.as_millis() as i64 {
+            return Timestamp::from_millis(latest);
+        }
+        let counted = self.count_on(&reading);
+        Timestamp::from_millis(self.at_least(counted))
     }
 
     fn monotonic(&self) -> Duration {
-        self.begun.elapsed()
+        (self.read)().monotonic
     }
 
     async fn sleep(&self, how_long: Duration) {
         tokio::time::sleep(how_long).await;
+    }
+
+    fn ahead(&self) -> Duration {
+        let wall = (self.read)().wall;
+        let now = self.now().millis();
+        match self.is_ahead.load(Ordering::Relaxed) {
+            true => Duration::from_millis(u64::try_from(now - wall).unwrap_or_default()),
+            false => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    /// A machine whose clocks a test sets.
+    #[derive(Clone, Default)]
+    struct Machine {
+        wall: Arc<AtomicI64>,
+        monotonic: Arc<AtomicU64>,
+    }
+
+    impl Machine {
+        fn clock(&self) -> SystemClock {
+            let machine = self.clone();
+            SystemClock::of(move || Reading {
+                wall: machine.wall.load(Ordering::Relaxed),
+                monotonic: Duration::from_millis(machine.monotonic.load(Ordering::Relaxed)),
+            })
+        }
+
+        fn passes(&self, millis: u64) {
+            self.wall.fetch_add(millis as i64, Ordering::Relaxed);
+            self.monotonic.fetch_add(millis, Ordering::Relaxed);
+        }
+
+        fn steps(&self, millis: i64) {
+            self.wall.fetch_add(millis, Ordering::Relaxed);
+        }
+    }
+
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+    #[test]
+    fn after_a_jump_ahead_and_back_time_goes_on() {
+        let machine = Machine::default();
+        let clock = machine.clock();
+        machine.steps(DAY);
+        assert_eq!(clock.now().millis(), DAY);
+        machine.steps(DAY);
+        assert_eq!(clock.now().millis(), 2 * DAY, "ahead it follows: the machine may have slept");
+        machine.steps(-DAY);
+        assert_eq!(
+            (clock.now().millis(), clock.ahead()),
+            (2 * DAY, Duration::from_millis(DAY as u64))
+        );
+        machine.passes(60_000);
+        assert_eq!(clock.now().millis(), 2 * DAY + 60_000, "a lease of a minute has ended");
+        machine.passes(60_000);
+        assert_eq!(clock.now().millis(), 2 * DAY + 120_000);
+        // A second step back, and a small one ahead, change nothing.
+        machine.steps(-DAY / 2);
+        machine.passes(1_000);
+        assert_eq!(clock.now().millis(), 2 * DAY + 121_000);
+        machine.steps(5_000);
+        assert_eq!(clock.now().millis(), 2 * DAY + 121_000);
+        // The machine's has caught up: time goes by it again.
+        machine.steps(3 * DAY);
+        let wall = machine.wall.load(Ordering::Relaxed);
+        assert_eq!((clock.now().millis(), clock.ahead()), (wall, Duration::ZERO));
+        machine.passes(10);
+        assert_eq!(clock.now().millis(), wall + 10);
+    }
+
+    #[test]
+    fn what_ntp_corrects_is_waited_for() {
+        let machine = Machine::default();
+        let clock = machine.clock();
+        machine.steps(DAY);
+        clock.now();
+        machine.steps(-800);
+        assert_eq!((clock.now().millis(), clock.ahead()), (DAY, Duration::ZERO));
+        machine.passes(799);
+        assert_eq!(clock.now().millis(), DAY);
+        machine.passes(2);
+        assert_eq!(clock.now().millis(), DAY + 1, "and it is the machine's time again");
+    }
+
+    #[test]
+    fn threads_never_see_time_go_back() {
+        let machine = Machine::default();
+        let clock = Arc::new(machine.clock());
+        machine.steps(DAY);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut before = clock.now();
+                    for _ in 0..20_000 {
+                        let now = clock.now();
+                        assert!(now >= before, "{now:?} after {before:?}");
+                        before = now;
+                    }
+                });
+            }
+            for n in 0..20_000_i64 {
+                machine.passes(1);
+                machine.steps([0, 5_000, -5_003][n as usize % 3]);
+            }
+        });
     }
 }

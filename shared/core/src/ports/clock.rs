@@ -14,4 +14,10 @@ pub trait Clock: Send + Sync {
     fn monotonic(&self) -> Duration;
 
     async fn sleep(&self, how_long: Duration);
+
+    /// By how much [`now`](Self::now) is ahead of the machine's clock, because that was set
+    /// back; zero where both go together.
+    fn ahead(&self) -> Duration {
+        Duration::ZERO
+    }
 }
