@@ -1,10 +1,9 @@
-//! The bans, licences and sources of deny.toml.
+//! The bans, licences and sources of deny.toml, and the advisories that are known here.
 //!
 //! The file is cargo-deny's, and `cargo deny check bans licenses sources` runs it too. This
 //! reads the part of it that we use, because building cargo-deny takes more than two minutes
 //! on two cores, longer than all else a fresh machine has to build, and these three checks
-//! are small. Advisories need the network and change from day to day: they are a job of
-//! their own and no test.
+//! are small. Advisories change from day to day: `advisories` holds them against a pinned copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use toml::Table;
 
-use super::{Report, licence};
+use super::{Report, advisories, licence};
 use crate::cmd;
 use crate::ctx::Ctx;
 
@@ -24,13 +23,15 @@ pub fn run(ctx: &Ctx) -> Result<Report> {
     let mut tree = ctx.cargo(&tree);
     tree.args(["--target", "all", "--prefix", "none", "--format", "{p}"]);
     let packages = Package::all(&ctx.metadata(true)?, &built(&cmd::output(&mut tree)?))?;
-    let complaints = rules.complaints(&packages);
-    println!("{} packages looked at", packages.len());
+    let mut complaints = rules.complaints(&packages);
+    let (known, summary) = advisories::complaints(ctx, &text)?;
+    complaints.extend(known);
+    println!("{} packages looked at; {summary}", packages.len());
     if complaints.is_empty() {
         return Ok(Report::new());
     }
     complaints.iter().for_each(|complaint| println!("{complaint}"));
-    bail!("{} packages are against deny.toml", complaints.len())
+    bail!("{} complaints", complaints.len())
 }
 
 /// A crate that is built into something of ours, on any platform.
@@ -159,16 +160,16 @@ fn numbers(version: &str) -> Vec<u64> {
     version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
 }
 
-fn string(table: &Table, key: &str) -> String {
+pub(super) fn string(table: &Table, key: &str) -> String {
     table.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
 }
 
-fn strings(table: &Table, key: &str) -> Vec<String> {
+pub(super) fn strings(table: &Table, key: &str) -> Vec<String> {
     let values = table.get(key).and_then(|value| value.as_array()).into_iter().flatten();
     values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
-fn tables<'a>(table: &'a Table, key: &str) -> impl Iterator<Item = &'a Table> {
+pub(super) fn tables<'a>(table: &'a Table, key: &str) -> impl Iterator<Item = &'a Table> {
     let values = table.get(key).and_then(|value| value.as_array()).into_iter().flatten();
     values.filter_map(|value| value.as_table())
 }

@@ -1,5 +1,6 @@
 //! The stages of `cargo xtask test`, in the order in which they run.
 
+mod advisories;
 mod deny;
 mod gates;
 mod http;
@@ -25,7 +26,11 @@ pub type Report = Vec<String>;
 pub const STAGES: &[Stage] = &[
     Stage { name: "fmt", why: "one layout, so that diffs show changes", run: rust::fmt },
     Stage { name: "unused", why: "no dependency that nobody uses", run: unused::run },
-    Stage { name: "deny", why: "bans, licences and sources of deny.toml", run: deny::run },
+    Stage {
+        name: "deny",
+        why: "bans, licences and sources of deny.toml, and advisories",
+        run: deny::run,
+    },
     Stage { name: "clippy", why: "the lints of Cargo.toml and clippy.toml", run: rust::clippy },
     Stage {
         name: "tests",
