@@ -137,6 +137,8 @@ pub enum Command {
     },
     /// Whether the server and its parts are well
     Health,
+    /// Copy the data folder of this machine, also while a server works in it
+    Backup(BackupArgs),
     /// API keys
     Keys {
         #[command(subcommand)]
@@ -178,6 +180,16 @@ pub struct ServeArgs {
     /// said by REDIS_DRAIN and so on, see docs/redis.md
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct BackupArgs {
+    /// Folder to be made for the copy: the database and the blobs, no keys. It must not be there
+    #[arg(value_name = "DEST", value_hint = clap::ValueHint::DirPath)]
+    pub dest: PathBuf,
+    /// The data folder [default: ./.watchbill]
+    #[arg(long, env = "WATCHBILL_DATA", value_hint = clap::ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

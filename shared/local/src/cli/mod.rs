@@ -2,8 +2,8 @@
 //!
 //! - `args`: what can be typed · `exit`: what scripts get back.
 //! - `client`: one call with the retries that are safe · `failure`: errors in words.
-//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`, `bridge`: the
-//!   commands.
+//! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`, `backup`,
+//!   `bridge`: the commands.
 //! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
 //! - `world`: streams, time, randomness; a test brings its own.
 //!
@@ -13,6 +13,7 @@
 mod admin;
 pub mod args;
 mod audit;
+mod backup;
 mod bridge;
 mod card;
 pub(crate) mod client;
@@ -136,6 +137,7 @@ pub async fn run(cli: Cli, mut world: World) -> Exit {
     let outcome = match (cli.command, client) {
         (Some(Command::Completions { shell }), _) => completions(shell, &mut out),
         (Some(Command::Policy { command }), _) => policy::policy(command, now, &mut out),
+        (Some(Command::Backup(args)), _) => backup::backup(&args, &data, &mut out),
         (_, Err(failure)) => Err(failure),
         (Some(command), Ok(client)) => {
             dispatch(command, Session { client: &client, out: &mut out, stdin, interrupt }).await
@@ -185,7 +187,9 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Openapi => admin::openapi(s).await,
         Command::Completions { shell } => completions(shell, s.out),
         Command::Policy { command } => policy::policy(command, s.now(), s.out),
-        Command::Serve(_) => Err(Failure::Usage("serve is no client command".to_owned())),
+        Command::Serve(_) | Command::Backup(_) => {
+            Err(Failure::Usage("this is no client command".to_owned()))
+        }
     }
 }
 

@@ -1,14 +1,37 @@
+//! What `/health` says of the embedded bundle beyond what it says everywhere.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 use watchbill_api::{HealthReport, HealthSource};
 
+use watchbill_adapters_local::sqlite::SqliteStore;
+use watchbill_core::service::Core;
 use watchbill_redis_bridge::Bridge;
 
 use super::connections::Table;
 use crate::bundle::{LagReport, ParkedReport};
+
+/// What the store and the clock say of themselves: all of it stands in memory.
+pub struct Inside {
+    pub store: Arc<SqliteStore>,
+    pub core: Core,
+}
+
+impl Inside {
+    fn report(&self) -> [(String, Value); 2] {
+        let log = self.store.log();
+        let store = json!({
+            "wal_bytes": log.bytes,
+            "wal_held": log.held,
+            "unreadable_items": self.core.unreadable_items(),
+        });
+        let clock = json!({ "ahead_ms": self.core.clock().ahead().as_millis() as u64 });
+        [("store".to_owned(), store), ("clock".to_owned(), clock)]
+    }
+}
 
 /// What the embedded bundle knows of its own health: how far its feed's readers are behind, what
 /// is parked, how the bridge to a Redis stands, if there is one, and whether callers find
@@ -18,6 +41,7 @@ pub struct EmbeddedHealth<F, P> {
     parked: P,
     redis: Option<Bridge>,
     connections: Arc<Table>,
+    inside: Inside,
 }
 
 impl<F, P> EmbeddedHealth<F, P>
@@ -25,8 +49,14 @@ where
     F: Fn() -> LagReport + Send + Sync,
     P: Fn() -> ParkedReport + Send + Sync,
 {
-    pub fn new(lag: F, parked: P, redis: Option<Bridge>, connections: Arc<Table>) -> Self {
-        Self { lag, parked, redis, connections }
+    pub fn new(
+        lag: F,
+        parked: P,
+        redis: Option<Bridge>,
+        connections: Arc<Table>,
+        inside: Inside,
+    ) -> Self {
+        Self { lag, parked, redis, connections, inside }
     }
 }
 
@@ -58,6 +88,7 @@ where
             ("connections".to_owned(), connections),
             ("parked".to_owned(), parked),
         ]);
+        more.extend(self.inside.report());
         let Some(bridge) = &self.redis else {
             return HealthReport { redis: "disabled".to_owned(), more };
         };

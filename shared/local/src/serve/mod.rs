@@ -91,7 +91,7 @@ async fn serve(
     bundle: &Bundle,
     redis: Option<&Running>,
 ) -> anyhow::Result<()> {
-    let admin = first::admin_key(&bundle.core, &config).await?;
+    let admin = first::admin_key(&bundle.core, &config.data).await?;
     let most = connections::files::connections();
     let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
     let table = Arc::new(connections::Table::new(most));
@@ -245,6 +245,7 @@ fn api_config(
             parked_now(bundle),
             redis.map(|running| running.bridge().clone()),
             table.clone(),
+            health::Inside { store: bundle.store.clone(), core: bundle.core.clone() },
         ))),
         agents: agent_infos(config),
         streams: true,
