@@ -156,7 +156,7 @@ impl Core {
         };
         let page = self.store().query(query).await?;
         let items = self.get_readable(&page.entries).await?;
-        let keys = items.iter().map(|item| self.past_unreadable(decode(item)));
+        let keys = items.iter().flatten().map(|item| self.past_unreadable(decode(item)));
         Ok(keys.filter_map(Result::transpose).collect::<Result<_, _>>()?)
     }
 
