@@ -230,7 +230,9 @@ async fn a_key_takes_its_share_of_waiting_calls_and_no_more() {
     for _ in 0..128 {
         held.push(waiting(&api, path(), USER).await);
     }
-    let refused = waiting(&api, path(), USER).await.await.unwrap();
+    let refused = waiting(&api, path(), USER).await;
+    assert!(refused.is_finished(), "one more than its share waits");
+    let refused = refused.await.unwrap();
     refused.problem(503);
     assert!(!refused.header("retry-after").is_empty());
     assert_eq!(ask("GET", "/tasks").key(USER).of(&api).await.status, 200, "without waiting");
