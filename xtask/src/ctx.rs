@@ -12,6 +12,8 @@ pub struct Ctx {
     pub root: PathBuf,
     /// Where cargo builds: CARGO_TARGET_DIR, or `target` in the clone.
     pub target: PathBuf,
+    /// A folder of logs to measure with, where one is given.
+    pub data: Option<PathBuf>,
 }
 
 impl Ctx {
@@ -25,7 +27,7 @@ impl Ctx {
             Some(folder) => env::current_dir()?.join(folder),
             None => root.join("target"),
         };
-        Ok(Self { root, target })
+        Ok(Self { root, target, data: None })
     }
 
     /// A folder of xtask's own, kept between runs: tools, logs, reports.

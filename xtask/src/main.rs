@@ -15,6 +15,7 @@ mod stopwatch;
 mod summary;
 mod tools;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -58,6 +59,9 @@ enum Task {
         /// Name the benchmarks and stop
         #[arg(long)]
         list: bool,
+        /// A folder of logs; `redact` says how many of their lines it changes
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
     },
     /// Build the binary that is shipped, and print its size
     Dist,
@@ -76,7 +80,7 @@ fn main() -> ExitCode {
 
 /// `Ok(false)` means that something failed and has been told.
 fn run(cli: Cli) -> Result<bool> {
-    let ctx = Ctx::find()?;
+    let mut ctx = Ctx::find()?;
     match cli.task {
         Task::Test { list: true, .. } => {
             summary::list(stages::STAGES.iter().map(|s| (s.name, s.why)));
@@ -88,7 +92,10 @@ fn run(cli: Cli) -> Result<bool> {
             summary::list(bench::BENCHES.iter().map(|b| (b.name, b.why)));
             Ok(true)
         }
-        Task::Bench { name, .. } => bench::run(&ctx, name.as_deref()).map(|()| true),
+        Task::Bench { name, data, .. } => {
+            ctx.data = data;
+            bench::run(&ctx, name.as_deref()).map(|()| true)
+        }
         Task::Dist => dist::run(&ctx).map(|()| true),
     }
 }

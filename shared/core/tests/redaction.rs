@@ -1,6 +1,8 @@
 //! Redaction: secrets in foreign forms, honest text, and what it costs.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 #[path = "redaction/foreign.rs"]
 mod foreign;
+#[path = "redaction/growth.rs"]
+mod growth;
+#[path = "redaction/honest.rs"]
+mod honest;

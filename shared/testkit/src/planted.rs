@@ -115,8 +115,22 @@ fn without_hidden(shown: &str) -> String {
 struct Values(u64);
 
 const WORDS: &[&str] = &[
-    "zebrawood", "quincunx", "oxbow", "marzipan", "gimbal", "fjord", "tamarack", "yurtish", "plinth",
-    "kumquat", "wombat", "jodhpur", "vellum", "nutmeg", "dirigible", "saxhorn",
+    "zebrawood",
+    "quincunx",
+    "oxbow",
+    "marzipan",
+    "gimbal",
+    "fjord",
+    "tamarack",
+    "yurtish",
+    "plinth",
+    "kumquat",
+    "wombat",
+    "jodhpur",
+    "vellum",
+    "nutmeg",
+    "dirigible",
+    "saxhorn",
 ];
 
 impl Values {
@@ -152,7 +166,12 @@ impl Values {
             }
             "pass" => {
                 let inner = self.from(&format!("{ALNUM}!+_.~"), length - 4);
-                format!("{}{}{inner}{}", self.from("KLMN", 1), self.from(DIGITS, 2), self.from("xyz", 1))
+                format!(
+                    "{}{}{inner}{}",
+                    self.from("KLMN", 1),
+                    self.from(DIGITS, 2),
+                    self.from("xyz", 1)
+                )
             }
             "hard" => {
                 let third = (length - 3) / 3;
@@ -160,7 +179,8 @@ impl Values {
                 format!("{}/{}@{}#x", part(self), part(self), part(self))
             }
             "words" => {
-                let words: Vec<&str> = (0..length).map(|_| WORDS[self.next() % WORDS.len()]).collect();
+                let words: Vec<&str> =
+                    (0..length).map(|_| WORDS[self.next() % WORDS.len()]).collect();
                 words.join(" ")
             }
             other => panic!("planted/forms.txt names the unknown kind {other:?}"),

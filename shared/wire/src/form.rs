@@ -177,10 +177,11 @@ impl Form {
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let (field, value) = self.take(name)?;
         match value {
-            Value::String(mut text) if field.kind.fits_text(&text) => {
+            Value::String(text) if field.kind.fits_text(&text) => {
                 // Only texts of several lines can hold any: a worker's output, say, with colours.
-                text.retain(|c| !c.is_control() || matches!(c, '\n' | '\t'));
-                Some(text)
+                // They go as a whole: what is left of a sequence would keep a secret from being
+                // recognised.
+                Some(redact::without_controls(&text).into_owned())
             }
             other => {
                 self.wrong(field, &other);

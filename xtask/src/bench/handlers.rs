@@ -24,6 +24,26 @@ pub fn api(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
+/// Redaction alone, in one thread; over a folder of logs, too, where one is given.
+pub fn redact(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let folder = ctx.data.as_ref().map(|data| ctx.root.join(data).display().to_string());
+    let more: Vec<&str> = folder.iter().flat_map(|folder| ["--", "--data", folder]).collect();
+    let figures = example(ctx, "watchbill-core", "redact", &more)?;
+    let mut rows = vec![
+        Figure::new("clean text", number(&figures, "clean")?, "MB/s"),
+        Figure::new("a plain log", number(&figures, "log")?, "MB/s"),
+        Figure::new("a log with a URL a line", number(&figures, "url")?, "MB/s"),
+        Figure::new("JSON", number(&figures, "json")?, "MB/s"),
+        Figure::new("a log with two secrets a line", number(&figures, "secrets")?, "MB/s"),
+        Figure::new("the slowest of the hostile texts, 4 MB", number(&figures, "hostile")?, "MB/s"),
+        Figure::new("4 MB to 1 MB, the worst of them", number(&figures, "growth")?, "times"),
+    ];
+    if folder.is_some() {
+        rows.push(Figure::new("lines changed in --data", number(&figures, "changed")?, "%"));
+    }
+    Ok(rows)
+}
+
 /// What an example prints as JSON on its last line.
 fn example(ctx: &Ctx, package: &str, name: &str, more: &[&str]) -> Result<Value> {
     let mut command = ctx.cargo(&["run", "--release", "--locked", "--quiet"]);

@@ -106,6 +106,12 @@ pub const BENCHES: &[Bench] = &[
         run: handlers::api,
     },
     Bench {
+        name: "redact",
+        why: "what redaction costs: clean text, logs, JSON, hostile texts of 1 and 4 MB",
+        runs: 3,
+        run: handlers::redact,
+    },
+    Bench {
         name: "functions",
         why: "start of each Lambda function, its memory and its size",
         runs: 21,

@@ -3,49 +3,58 @@
 
 use std::borrow::Cow;
 
-use super::{HIDDEN, filter, names, text};
+use super::fields::{self, Items, Pair};
+use super::names::{self, Kind};
+use super::{HIDDEN, filter, hidden, plain};
 
 /// JSON without secrets. What is no JSON is cleaned as text.
 pub fn json(written: &str) -> Cow<'_, str> {
-    if !filter::any(written.as_bytes()) {
-        return Cow::Borrowed(written);
+    whole(written, 0).unwrap_or_else(|| plain(written))
+}
+
+/// JSON without secrets; nothing if it is none. Within so many texts it was written as one.
+pub(super) fn whole(written: &str, nested: usize) -> Option<Cow<'_, str>> {
+    // Whatever is escaped can't be seen by the filter.
+    let escaped = || written.contains("\\u") || written.contains("\\/");
+    if !filter::any(written.as_bytes()) && !escaped() && !hidden::any(written) {
+        return Some(Cow::Borrowed(written));
     }
-    let mut scan = Scan { json: written, at: 0, copied: 0, out: String::new() };
-    let whole = scan.value(&Under::Nothing, 0).is_some() && {
-        scan.blank();
-        scan.at == written.len()
+    let pairs = pairs(written)?;
+    let mut scan = Scan {
+        cursor: Cursor { json: written, at: 0 },
+        nested,
+        copied: 0,
+        out: String::new(),
+        pairs: pairs.into_iter(),
     };
-    match (whole, scan.copied) {
-        (false, _) => text(written),
-        (true, 0) => Cow::Borrowed(written),
-        (true, copied) => {
+    scan.value(&Under::Nothing)?;
+    Some(match scan.copied {
+        0 => Cow::Borrowed(written),
+        copied => {
             scan.out.push_str(&written[copied..]);
             Cow::Owned(scan.out)
         }
-    }
+    })
 }
 
 /// What the names above a value say of it.
-enum Under<'a> {
+enum Under {
     Nothing,
     /// Within a list or object whose name tells a secret.
     Secret,
-    /// Right under this name, or in a list under it.
-    Name(&'a str),
-}
-
-struct Scan<'a> {
-    json: &'a str,
-    at: usize,
-    /// Up to here `out` holds what was written; 0 while nothing was hidden.
-    copied: usize,
-    out: String,
+    /// Right under a name of this kind, or in a list under it.
+    Name(Kind),
 }
 
 /// serde_json reads no deeper, so nothing that we write is.
 const DEPTH: usize = 256;
 
-impl<'a> Scan<'a> {
+struct Cursor<'a> {
+    json: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
     fn byte(&self) -> Option<u8> {
         self.json.as_bytes().get(self.at).copied()
     }
@@ -61,103 +70,24 @@ impl<'a> Scan<'a> {
         (self.byte()? == wanted).then(|| self.at += 1)
     }
 
-    fn put(&mut self, from: usize, instead: &str) {
-        self.out.push_str(&self.json[self.copied..from]);
-        self.out.push_str(instead);
-        self.copied = self.at;
-    }
-
-    /// Reads over one value; nothing if it is none.
-    fn value(&mut self, under: &Under<'_>, depth: usize) -> Option<()> {
+    /// Whether another one follows in a list or object.
+    fn more(&mut self, end: u8) -> Option<bool> {
         self.blank();
-        match self.byte()? {
-            _ if depth > DEPTH => None,
-            b'{' => self.object(under, depth),
-            b'[' => self.list(under, depth),
-            b'"' => {
-                let (from, said) = self.string()?;
-                let hides = match under {
-                    Under::Nothing => false,
-                    Under::Secret => !said.is_empty() && said != HIDDEN,
-                    Under::Name(name) => names::hides(name, &said),
-                };
-                if hides {
-                    self.put(from, "\"***\"");
-                } else if let Cow::Owned(clean) = text(&said) {
-                    self.put(from, &quoted(&clean));
-                }
-                Some(())
-            }
-            _ => {
-                let from = self.at;
-                while self
-                    .byte()
-                    .is_some_and(|b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace())
-                {
-                    self.at += 1;
-                }
-                let said = &self.json[from..self.at];
-                let number = said.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-                let hides = number
-                    && match under {
-                        Under::Nothing => false,
-                        Under::Secret => true,
-                        Under::Name(name) => names::hides(name, said),
-                    };
-                if hides {
-                    self.put(from, "\"***\"");
-                }
-                (number || matches!(said, "true" | "false" | "null")).then_some(())
-            }
+        if self.byte()? == end {
+            self.at += 1;
+            return Some(false);
         }
+        self.eat(b',').map(|()| true)
     }
 
-    fn object(&mut self, under: &Under<'_>, depth: usize) -> Option<()> {
-        self.eat(b'{')?;
-        let secret = match under {
-            Under::Nothing => false,
-            Under::Secret => true,
-            Under::Name(name) => names::tells(name),
-        };
+    fn is_empty(&mut self, open: u8, end: u8) -> Option<bool> {
+        self.eat(open)?;
         self.blank();
-        if self.byte()? == b'}' {
-            return self.eat(b'}');
-        }
-        loop {
-            self.blank();
-            let (from, name) = self.string()?;
-            if let Cow::Owned(clean) = text(&name) {
-                self.put(from, &quoted(&clean));
-            }
-            self.eat(b':')?;
-            let below = if secret { Under::Secret } else { Under::Name(&name) };
-            self.value(&below, depth + 1)?;
-            self.blank();
-            if self.byte()? == b'}' {
-                return self.eat(b'}');
-            }
-            self.eat(b',')?;
-        }
+        Some(self.byte()? == end && self.eat(end).is_some())
     }
 
-    fn list(&mut self, under: &Under<'_>, depth: usize) -> Option<()> {
-        self.eat(b'[')?;
-        self.blank();
-        if self.byte()? == b']' {
-            return self.eat(b']');
-        }
-        loop {
-            self.value(under, depth + 1)?;
-            self.blank();
-            if self.byte()? == b']' {
-                return self.eat(b']');
-            }
-            self.eat(b',')?;
-        }
-    }
-
-    /// Where a string begins, and what it says.
-    fn string(&mut self) -> Option<(usize, Cow<'a, str>)> {
+    /// Where a string begins, and its end.
+    fn quoted(&mut self) -> Option<(usize, bool)> {
         let from = self.at;
         if self.byte()? != b'"' {
             return None;
@@ -175,12 +105,188 @@ impl<'a> Scan<'a> {
             }
         }
         self.at += 1;
-        let quoted = &self.json[from..self.at];
+        Some((from, escaped))
+    }
+
+    /// Where a string begins, and what it says.
+    fn string(&mut self) -> Option<(usize, Cow<'a, str>)> {
+        let (from, escaped) = self.quoted()?;
+        let quoted = self.json.get(from..self.at)?;
         let said = match escaped {
             false => Cow::Borrowed(&quoted[1..quoted.len() - 1]),
             true => Cow::Owned(serde_json::from_str(quoted).ok()?),
         };
         Some((from, said))
+    }
+
+    /// A number or word, and whether it is a number.
+    fn bare(&mut self) -> Option<(&'a str, bool)> {
+        let from = self.at;
+        let inner = |b: u8| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace();
+        while self.byte().is_some_and(inner) {
+            self.at += 1;
+        }
+        let said = &self.json[from..self.at];
+        let number = said.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        (number || matches!(said, "true" | "false" | "null")).then_some((said, number))
+    }
+}
+
+/// What the fields of each object say of one another, in the order in which the objects begin;
+/// nothing if this is no JSON.
+fn pairs(written: &str) -> Option<Vec<Pair>> {
+    let mut cursor = Cursor { json: written, at: 0 };
+    let mut pairs = Vec::new();
+    pairs_in(&mut cursor, &mut pairs, 0)?;
+    cursor.blank();
+    (cursor.at == written.len()).then_some(pairs)
+}
+
+fn pairs_in(cursor: &mut Cursor<'_>, pairs: &mut Vec<Pair>, depth: usize) -> Option<()> {
+    cursor.blank();
+    match cursor.byte()? {
+        _ if depth > DEPTH => None,
+        b'{' => {
+            let own = pairs.len();
+            pairs.push(Pair::default());
+            if cursor.is_empty(b'{', b'}')? {
+                return Some(());
+            }
+            loop {
+                cursor.blank();
+                let (_, name) = cursor.string()?;
+                cursor.eat(b':')?;
+                cursor.blank();
+                if cursor.byte()? == b'"' && fields::is_name(&name) {
+                    let (_, said) = cursor.string()?;
+                    pairs[own].named(&said);
+                } else {
+                    pairs_in(cursor, pairs, depth + 1)?;
+                }
+                pairs[own].has(&name);
+                if !cursor.more(b'}')? {
+                    return Some(());
+                }
+            }
+        }
+        b'[' => {
+            if cursor.is_empty(b'[', b']')? {
+                return Some(());
+            }
+            loop {
+                pairs_in(cursor, pairs, depth + 1)?;
+                if !cursor.more(b']')? {
+                    return Some(());
+                }
+            }
+        }
+        b'"' => cursor.quoted().map(|_| ()),
+        _ => cursor.bare().map(|_| ()),
+    }
+}
+
+/// Reads what [`pairs`] has found to be JSON.
+struct Scan<'a> {
+    cursor: Cursor<'a>,
+    nested: usize,
+    /// Up to here `out` holds what was written; 0 while nothing was hidden.
+    copied: usize,
+    out: String,
+    pairs: std::vec::IntoIter<Pair>,
+}
+
+impl Scan<'_> {
+    fn put(&mut self, from: usize, instead: &str) {
+        self.out.push_str(&self.cursor.json[self.copied..from]);
+        self.out.push_str(instead);
+        self.copied = self.cursor.at;
+    }
+
+    /// Reads over one value; nothing if it is none.
+    fn value(&mut self, under: &Under) -> Option<()> {
+        self.cursor.blank();
+        match self.cursor.byte()? {
+            b'{' => self.object(under),
+            b'[' => self.list(under),
+            b'"' => {
+                let (from, said) = self.cursor.string()?;
+                let hides = match under {
+                    Under::Nothing => false,
+                    Under::Secret => !said.is_empty() && said != HIDDEN,
+                    Under::Name(kind) => names::hides(*kind, &said),
+                };
+                if hides {
+                    self.put(from, "\"***\"");
+                } else if let Cow::Owned(clean) = super::nested(&said, self.nested + 1) {
+                    self.put(from, &quoted(&clean));
+                }
+                Some(())
+            }
+            _ => {
+                let from = self.cursor.at;
+                let (said, number) = self.cursor.bare()?;
+                let hides = match under {
+                    Under::Nothing => false,
+                    Under::Secret => number,
+                    Under::Name(kind) => number && names::hides(*kind, said),
+                };
+                if hides {
+                    self.put(from, "\"***\"");
+                }
+                Some(())
+            }
+        }
+    }
+
+    fn object(&mut self, under: &Under) -> Option<()> {
+        let pair = self.pairs.next()?;
+        let secret = matches!(under, Under::Secret | Under::Name(Kind::Secret));
+        if self.cursor.is_empty(b'{', b'}')? {
+            return Some(());
+        }
+        loop {
+            self.cursor.blank();
+            let (from, name) = self.cursor.string()?;
+            if let Cow::Owned(clean) = super::text(&name) {
+                self.put(from, &quoted(&clean));
+            }
+            self.cursor.eat(b':')?;
+            let below = if secret { Under::Secret } else { Under::Name(pair.kind_of(&name)) };
+            self.value(&below)?;
+            if !self.cursor.more(b'}')? {
+                return Some(());
+            }
+        }
+    }
+
+    fn list(&mut self, under: &Under) -> Option<()> {
+        if self.cursor.is_empty(b'[', b']')? {
+            return Some(());
+        }
+        let mut items = Items::new(self.nested);
+        let kind = match under {
+            Under::Secret => None,
+            Under::Nothing => Some(Kind::Plain),
+            Under::Name(kind) => Some(*kind),
+        };
+        loop {
+            self.cursor.blank();
+            match (self.cursor.byte()?, kind) {
+                (b'"', Some(kind)) => {
+                    let (from, said) = self.cursor.string()?;
+                    if let Cow::Owned(clean) = items.clean(&said, kind) {
+                        self.put(from, &quoted(&clean));
+                    }
+                }
+                _ => {
+                    items.pass();
+                    self.value(under)?;
+                }
+            }
+            if !self.cursor.more(b']')? {
+                return Some(());
+            }
+        }
     }
 }
 

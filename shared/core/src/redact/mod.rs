@@ -1,22 +1,42 @@
 //! Takes secrets out of whatever is shown, sent or recorded. It errs on the side of hiding
 //! too much, and costs little where there is nothing to hide.
 //!
-//! - `rules`: what is taken for a secret by its looks; `names`: by the name it stands under.
+//! - `rules`: the table of what is taken for a secret. By its looks: `tokens`, `urls`, `headers`,
+//!   `commands`; by the `names` it stands under: `assigned`, `blocks` of lines, `markup`.
 //! - `filter`: whether any rule can match at all.
-//! - `json`: the same over JSON as it was written; `writer`: over a log.
+//! - `hidden`: what a reader doesn't see; a text is read with it and without.
+//! - `json`: the same over JSON as it was written, `fields`: over what stands in it side by side;
+//!   `writer`: over a log.
 //!
-//! How to add a kind of secret: a row in `rules::RULES`, a line in the table of the tests.
+//! Every rule takes time in proportion to the text, whatever is in it (`tests/redaction/growth.rs`).
+//!
+//! How to add a kind of secret: a row in `rules::RULES` or in the table of its module, a form in
+//! testkit's `planted/forms.txt`; for a new row a hostile text in the test of growth, too.
 
+mod assigned;
+mod blocks;
+mod commands;
+mod edit;
+mod fields;
 mod filter;
+mod headers;
+mod hidden;
 mod json;
+mod markup;
 mod names;
 mod rules;
+mod tokens;
+mod urls;
 mod writer;
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use fields::{Items, Pair};
+use names::Kind;
+
+pub use hidden::without_controls;
 pub use json::json;
 pub use writer::{CleanWriter, clean_panics};
 
@@ -25,17 +45,62 @@ pub const HIDDEN: &str = "***";
 
 /// The text without secrets. One without any costs a walk over its bytes.
 pub fn text(text: &str) -> Cow<'_, str> {
+    nested(text, 0)
+}
+
+/// JSON in a text in JSON is read as such so many times; further within it is cleaned as text.
+const MAX_NESTED: usize = 4;
+
+/// The same for what was written as a text within so many others.
+fn nested(text: &str, nested: usize) -> Cow<'_, str> {
+    if text.starts_with(['{', '[']) && nested < MAX_NESTED {
+        return json::whole(text, nested).unwrap_or_else(|| plain(text));
+    }
+    plain(text)
+}
+
+/// The same for a text that is no JSON.
+fn plain(text: &str) -> Cow<'_, str> {
+    let clean = ruled(text);
+    if !hidden::any(&clean) {
+        return clean;
+    }
+    // What is stripped or not seen later must not have kept a rule from matching.
+    let visible = hidden::visible(&clean);
+    match ruled(&visible) {
+        Cow::Owned(again) => Cow::Owned(again),
+        Cow::Borrowed(_) => clean,
+    }
+}
+
+fn ruled(text: &str) -> Cow<'_, str> {
     let mut rules = filter::of(text.as_bytes());
     let mut out = Cow::Borrowed(text);
     while rules != 0 {
-        if let Cow::Owned(changed) = rules::apply(rules.trailing_zeros() as usize, &out)
-            && changed != *out
-        {
-            out = Cow::Owned(changed);
-        }
+        let rule = rules.trailing_zeros() as usize;
+        out = then(out, |text| rules::apply(rule, text));
         rules &= rules - 1;
     }
-    out
+    match out == text {
+        true => Cow::Borrowed(text),
+        false => out,
+    }
+}
+
+/// The next step over what is left of a text.
+fn then<'a>(text: Cow<'a, str>, step: impl for<'b> Fn(&'b str) -> Cow<'b, str>) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => step(text),
+        Cow::Owned(changed) => Cow::Owned(match step(&changed) {
+            Cow::Owned(again) => again,
+            Cow::Borrowed(_) => changed,
+        }),
+    }
+}
+
+/// The name of each rule, so that a test can say that it has looked at them all.
+pub fn rules() -> impl Iterator<Item = &'static str> {
+    rules::RULES.iter().map(|rule| rule.name)
 }
 
 /// Whether a text holds what looks like a secret: such a one is no name for anything.
@@ -68,18 +133,22 @@ pub fn shortened(long: &str, most: usize) -> String {
 
 /// Every text within the value, names included, without secrets.
 pub fn value(value: &mut Value) {
-    match value {
-        Value::String(inner) => string(inner),
-        Value::Array(items) => items.iter_mut().for_each(self::value),
-        Value::Object(fields) => object(fields),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
+    under(Kind::Plain, value);
 }
 
 /// The same for an object; what stands under a name that tells a secret goes as a whole.
 pub fn object(fields: &mut Map<String, Value>) {
+    let mut pair = Pair::default();
+    for (name, inner) in fields.iter() {
+        pair.has(name);
+        if let Value::String(said) = inner
+            && fields::is_name(name)
+        {
+            pair.named(said);
+        }
+    }
     for (name, inner) in fields.iter_mut() {
-        under(name, inner);
+        under(pair.kind_of(name), inner);
     }
     if fields.keys().any(|name| holds_secret(name)) {
         let named = std::mem::take(fields).into_iter();
@@ -87,17 +156,37 @@ pub fn object(fields: &mut Map<String, Value>) {
     }
 }
 
-fn under(name: &str, inner: &mut Value) {
-    let hides = match &*inner {
-        Value::String(said) => names::hides(name, said),
-        Value::Number(number) => names::hides(name, &number.to_string()),
-        Value::Array(_) | Value::Object(_) | Value::Null | Value::Bool(_) => false,
-    };
+fn under(kind: Kind, inner: &mut Value) {
     match inner {
-        _ if hides => *inner = Value::from(HIDDEN),
-        Value::Array(items) => items.iter_mut().for_each(|item| under(name, item)),
-        Value::Object(fields) if names::tells(name) => fields.values_mut().for_each(hide),
-        inner => value(inner),
+        Value::String(said) if names::hides(kind, said) => *inner = Value::from(HIDDEN),
+        Value::String(said) => {
+            if let Cow::Owned(clean) = nested(said, 1) {
+                *said = clean;
+            }
+        }
+        Value::Number(number) => {
+            if kind != Kind::Plain && names::hides(kind, &number.to_string()) {
+                *inner = Value::from(HIDDEN);
+            }
+        }
+        Value::Array(items) => list(kind, items),
+        Value::Object(fields) if kind == Kind::Secret => fields.values_mut().for_each(hide),
+        Value::Object(fields) => object(fields),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn list(kind: Kind, items: &mut [Value]) {
+    let mut texts = Items::new(0);
+    for item in items {
+        if let Value::String(said) = item {
+            if let Cow::Owned(clean) = texts.clean(said, kind) {
+                *said = clean;
+            }
+        } else {
+            texts.pass();
+            under(kind, item);
+        }
     }
 }
 
@@ -122,7 +211,8 @@ mod tests {
     fn secrets_go_and_what_explains_them_stays() {
         for (line, expected) in [
             ("login failed password=hunter2 for bob", "login failed password=*** for bob"),
-            (r#"{"api_key": "abc def", "n": 1}"#, r#"{"api_key": ***, "n": 1}"#),
+            (r#"{"api_key": "abc def", "n": 1}"#, r#"{"api_key": "***", "n": 1}"#),
+            (r#"got {"api_key": "abc def", "n": 1}"#, r#"got {"api_key": ***, "n": 1}"#),
             ("Authorization: Bearer abc.def.ghi", "Authorization: ***"),
             ("sent bearer abcdefgh12345 to it", "sent bearer *** to it"),
             ("postgres://app:s3cr3t@db:5432/x refused", "postgres://***@db:5432/x refused"),

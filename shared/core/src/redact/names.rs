@@ -1,74 +1,175 @@
 //! Names that tell a secret: `password`, `API_KEY`, `clientSecret`.
 
-use super::{HIDDEN, filter};
+use std::sync::LazyLock;
 
-/// One of these stands in each such name; see [`PARTS`].
-pub(super) const WORDS: &[&str] = &[
-    "password",
-    "passwd",
+use regex::Regex;
+
+use super::{HIDDEN, hidden};
+
+/// What the name of a value says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    /// The value is a secret, whatever it looks like.
+    Secret,
+    /// So it is, unless it is a status or tells where the secret is: `pass: ok`, `ssh_key: ~/.ssh/id`.
+    Likely,
+    /// It may be: `auth: none` is no secret, `auth: dXNlcjpw` is one.
+    Perhaps,
+    /// `tokens`: as often counted as listed.
+    Many,
+}
+
+/// One of these stands in each name that tells a secret; most may stand anywhere in it.
+pub(super) const STEMS: &[&str] = &[
+    "passw",
     "passphrase",
-    "pwd",
-    "_pass",
-    "-pass",
-    ".pass",
+    "passcode",
     "secret",
     "token",
-    "apikey",
-    "api_key",
-    "api-key",
-    "accesskey",
-    "access_key",
-    "access-key",
-    "accountkey",
-    "account_key",
-    "account-key",
-    "privatekey",
-    "private_key",
-    "private-key",
-    "signingkey",
-    "signing_key",
-    "signing-key",
     "credential",
-    "sessionid",
-    "session_id",
-    "session-id",
+    "session",
+    "sessid",
     "signature",
+    "cookie",
+    "authorization",
+    "mnemonic",
+    "csrf",
+    "xsrf",
+    "recovery_code",
+    "recoverycode",
+    "backup_code",
+    "backupcode",
+    "seed_phrase",
+    "seedphrase",
+    "client_assertion",
+    "clientassertion",
+    "code_verifier",
+    "codeverifier",
+    "credit_card",
+    "creditcard",
+    "card_number",
+    "cardnumber",
+    "contrase",
+    "key_data",
+    "key-data",
+    "bearer",
+    "pwd",
 ];
 
-/// `name=value` in text: the name with its sign, then the value. Quotes may have been escaped,
-/// once or more often, and a terminal's colours may stand between.
-pub(super) const ASSIGNED: &str = concat!(
-    r#"(?i)([A-Za-z0-9_.-]*(?:"#,
-    r#"password|passwd|passphrase|pwd|[_.-]pass|secret|token|api[_-]?key|access[_-]?key"#,
-    r#"|account[_-]?key|private[_-]?key|signing[_-]?key|credential|session[_-]?id|signature"#,
-    r#")[A-Za-z0-9_.-]*(?:\\*["'])?(?:\x1b\[[0-9;]*m)*\s*(?:=>|[:=])\s*(?:\x1b\[[0-9;]*m)*)"#,
-    r#"((?:[A-Za-z]{1,16}\()?"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"#,
-    r#"|\\"(?:[^"\\]|\\\\(?:\\["\\]|[^"\\]))*(?:\\")?|\\+["'][^"']*["']?"#,
-    r#"|[^\s,;&}\])"']+)"#,
-);
+/// The same, but only at a name's end, so that a sign follows: `api_key=`, `"pw":`.
+pub(super) const ENDS: &[&str] = &[
+    "key", "keys", "pass", "auth", "pw", "jwt", "otp", "pin", "sid", "salt", "seed", "cvv", "cvc",
+];
 
-const PARTS: &[&str] = &[
+/// Where a name may be that tells a secret.
+pub(super) static STEM: LazyLock<Regex> = LazyLock::new(|| {
+    let stems: Vec<&str> = STEMS.iter().chain(ENDS).copied().collect();
+    Regex::new(&format!("(?i){}", stems.join("|"))).expect("stems are plain letters")
+});
+
+/// Within a name without its separators: `x.api-key` is `xapikey`.
+const SECRET: &[&str] = &[
     "password",
     "passwd",
     "passphrase",
+    "passcode",
     "pwd",
-    "_pass",
     "secret",
     "token",
-    "api_key",
     "apikey",
-    "access_key",
     "accesskey",
-    "account_key",
     "accountkey",
-    "private_key",
     "privatekey",
-    "signing_key",
     "signingkey",
     "credential",
-    "session_id",
     "sessionid",
     "signature",
+    "contrase",
+    "mnemonic",
+    "seedphrase",
+    "recoverycode",
+    "backupcode",
+    "clientassertion",
+    "codeverifier",
+    "creditcard",
+    "cardnumber",
+    "sessid",
+    "csrf",
+    "xsrf",
+];
+
+/// A name's last word.
+const SECRET_LAST: &[&str] = &["pw", "passw", "jwt", "cvv", "cvc"];
+
+/// What a key is for that is to be kept secret: `ssh_key`, but not `primary_key`.
+const KEYS: &[&str] = &[
+    "account",
+    "admin",
+    "aes",
+    "api",
+    "app",
+    "application",
+    "auth",
+    "cert",
+    "cipher",
+    "client",
+    "crypto",
+    "crypt",
+    "db",
+    "database",
+    "decryption",
+    "decrypt",
+    "deploy",
+    "encryption",
+    "encrypt",
+    "hmac",
+    "ingest",
+    "insert",
+    "integration",
+    "jwt",
+    "license",
+    "licence",
+    "master",
+    "pgp",
+    "gpg",
+    "preshared",
+    "priv",
+    "root",
+    "rsa",
+    "server",
+    "service",
+    "shared",
+    "sign",
+    "ssh",
+    "ssl",
+    "storage",
+    "subscription",
+    "tls",
+    "validation",
+    "webhook",
+    "write",
+];
+
+/// What a `pass` is of, written without a separator: `dbpass`, but not `bypass`.
+const PASSES: &[&str] = &[
+    "admin", "become", "db", "ftp", "key", "login", "mail", "mysql", "proxy", "root", "smtp",
+    "ssl", "store", "sudo", "user",
+];
+
+const PERHAPS_LAST: &[&str] = &[
+    "auth",
+    "authorization",
+    "bearer",
+    "cookie",
+    "cookies",
+    "otp",
+    "pin",
+    "salt",
+    "seed",
+    "session",
+    "sid",
+    "totp",
 ];
 
 /// What such a name may end in and be about a secret without being one.
@@ -99,72 +200,190 @@ const ABOUT: &[&str] = &[
     "algorithm",
 ];
 
-/// Whether what stands under this name is a secret, whatever it looks like.
-pub(super) fn tells(name: &str) -> bool {
-    sort(name) == Sort::Secret
+/// Nobody's name of a secret is longer; of a longer one both ends are looked at.
+const MAX_NAME: usize = 256;
+
+pub(super) fn kind(name: &str) -> Kind {
+    let name = &*hidden::visible(name);
+    if !STEM.is_match(name) && !name.contains(SEPARATORS) {
+        return Kind::Plain;
+    }
+    if name.len() <= MAX_NAME {
+        return kind_of(name);
+    }
+    let head = name.floor_char_boundary(MAX_NAME);
+    let tail = name.ceil_char_boundary(name.len() - MAX_NAME);
+    match kind_of(&name[..head]) {
+        Kind::Plain => kind_of(&name[tail..]),
+        kind => kind,
+    }
 }
 
-/// Whether this value under this name is to be hidden.
-pub(super) fn hides(name: &str, value: &str) -> bool {
+fn kind_of(name: &str) -> Kind {
+    let Split { flat, lower, last } = split(name);
+    if !SECRET.iter().any(|part| flat.contains(part)) {
+        return weaker(&flat, &lower, &last);
+    }
+    if is_about(&lower) {
+        return Kind::Plain;
+    }
+    let mut others = SECRET.iter().filter(|part| **part != "token");
+    match lower.contains("tokens") && !others.any(|part| flat.contains(part)) {
+        true => Kind::Many,
+        false => Kind::Secret,
+    }
+}
+
+/// The kind of a name that holds no word which tells by itself.
+fn weaker(flat: &str, lower: &str, last: &str) -> Kind {
+    let of = |suffix: &str, what: &[&str]| {
+        let before =
+            flat.strip_suffix(suffix).or_else(|| flat.strip_suffix('s')?.strip_suffix(suffix));
+        before.is_some_and(|before| what.iter().any(|what| before.ends_with(what)))
+    };
+    if SECRET_LAST.contains(&last) {
+        return Kind::Secret;
+    }
+    let passes = || lower.split('_').any(|word| word == "pass");
+    if last == "pass"
+        || passes()
+        || of("pass", PASSES)
+        || of("key", KEYS)
+        || flat.ends_with("keydata")
+    {
+        return Kind::Likely;
+    }
+    match PERHAPS_LAST.contains(&last) && !is_about(lower) {
+        true => Kind::Perhaps,
+        false => Kind::Plain,
+    }
+}
+
+fn is_about(lower: &str) -> bool {
+    ABOUT.iter().any(|about| {
+        lower.strip_suffix(about).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
+    })
+}
+
+const SEPARATORS: [char; 5] = ['-', '.', ' ', ':', '_'];
+
+struct Split {
+    /// In lower case, without separators.
+    flat: String,
+    /// In lower case, with `_` for every separator.
+    lower: String,
+    /// The last word; a capital within a word begins one, too.
+    last: String,
+}
+
+fn split(name: &str) -> Split {
+    let (mut flat, mut lower) =
+        (String::with_capacity(name.len()), String::with_capacity(name.len()));
+    let mut last = String::new();
+    let mut before = '_';
+    for c in name.trim_matches(SEPARATORS).chars() {
+        if SEPARATORS.contains(&c) {
+            lower.push('_');
+            last.clear();
+        } else {
+            if c.is_ascii_uppercase() && !before.is_ascii_uppercase() {
+                last.clear();
+            }
+            let small = c.to_ascii_lowercase();
+            flat.push(small);
+            lower.push(small);
+            last.push(small);
+        }
+        before = c;
+    }
+    Split { flat, lower, last }
+}
+
+/// Whether this value under a name of this kind is to be hidden.
+pub(super) fn hides(kind: Kind, value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'', '\\', '`']);
-    if bare.is_empty() || bare == HIDDEN || bare.starts_with('<') && bare.ends_with('>') {
+    let placeholder = bare.len() <= MAX_PLACE && bare.starts_with('<') && bare.ends_with('>');
+    if bare.is_empty() || bare == HIDDEN || placeholder {
         return false;
     }
-    match sort(name) {
-        Sort::Plain => false,
-        Sort::Secret => !matches!(bare, "null" | "none" | "None" | "true" | "false"),
+    match kind {
+        Kind::Plain => false,
+        Kind::Secret => !matches!(bare, "null" | "none" | "None" | "true" | "false"),
+        Kind::Likely => {
+            !is_status(bare) && !is_elsewhere(bare) && !(is_counted(bare) && bare.len() < 6)
+        }
+        // `pin: 13` of a chip, `session: 5`.
+        Kind::Perhaps => {
+            !is_word(bare) && !is_elsewhere(bare) && !(is_counted(bare) && bare.len() < 4)
+        }
         // `tokens: 123`, `tokens: {"input": 5}`: how many, not which.
-        Sort::Many => {
-            let counted =
-                bare.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'/'));
+        Kind::Many => {
             let word = bare.len() <= 12 && bare.bytes().all(|b| b.is_ascii_lowercase());
-            !counted && !word && !bare.starts_with(['{', '['])
+            !is_counted(bare) && !word && !bare.starts_with(['{', '['])
         }
     }
 }
 
-/// The name in front of a value in text.
-pub(super) fn in_text(before: &str) -> &str {
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let end = before.find(|c: char| !word(c)).unwrap_or(before.len());
-    &before[..end]
+/// A path or the name of a place-holder is no longer; a longer value is read once and hidden.
+const MAX_PLACE: usize = 256;
+
+fn is_counted(bare: &str) -> bool {
+    bare.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'/' | b'%'))
 }
 
-#[derive(PartialEq, Eq)]
-enum Sort {
-    Plain,
-    Secret,
-    /// `tokens`: as often counted as listed.
-    Many,
+fn is_status(bare: &str) -> bool {
+    const STATUS: &[&str] = &[
+        "ok", "yes", "no", "true", "false", "null", "none", "nil", "pass", "passed", "fail",
+        "failed", "skip", "skipped", "error", "warn", "warning", "required", "optional", "enabled",
+        "disabled", "test", "set", "unset", "missing", "invalid", "valid",
+    ];
+    STATUS.iter().any(|status| bare.eq_ignore_ascii_case(status))
 }
 
-fn sort(name: &str) -> Sort {
-    if name.len() > 3 && !filter::any(name.as_bytes()) {
-        return Sort::Plain;
-    }
-    // The longest of our own is 32 bytes long; nobody's secret has a name of kilobytes.
-    let name: String = name
-        .chars()
-        .take(256)
-        .map(|c| match c {
-            '-' | '.' | ' ' => '_',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect();
-    if !PARTS.iter().any(|part| name.contains(part)) {
-        return Sort::Plain;
-    }
-    let about = ABOUT.iter().any(|about| {
-        name.strip_suffix(about).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
-    });
-    if about {
-        return Sort::Plain;
-    }
-    let others = PARTS.iter().filter(|part| **part != "token");
-    match name.contains("tokens") && !others.into_iter().any(|part| name.contains(part)) {
-        true => Sort::Many,
-        false => Sort::Secret,
-    }
+/// A word of plain text or the name of a scheme: `auth: Basic`.
+fn is_word(bare: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || matches!(b, b'-' | b'_' | b' ' | b'.');
+    bare.len() <= 24
+        && (bare.bytes().skip(1).all(inner) && bare.as_bytes()[0].is_ascii_alphabetic()
+            || is_status(bare))
+}
+
+/// Where the secret is to be found, or what stands for it: a path, an ARN, a variable.
+fn is_elsewhere(bare: &str) -> bool {
+    const PLACES: &[&str] = &[
+        "/etc/",
+        concat!("/ho", "me/"),
+        "/opt/",
+        concat!("/ro", "ot/"),
+        "/run/",
+        "/srv/",
+        "/tmp/",
+        "/usr/",
+        "/var/",
+        "~/",
+        "./",
+        "../",
+        "arn:",
+        "alias/",
+        "file:",
+        "vault:",
+        "ssm:",
+        "projects/",
+        "${",
+        "{{",
+        "$(",
+    ];
+    bare.len() <= MAX_PLACE && PLACES.iter().any(|place| bare.starts_with(place))
+}
+
+/// Whether a word has the looks of something that was made up by a machine or a careful person.
+pub(super) fn is_generated(word: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+    word.len() >= 8
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_alphabetic)
+        && !is_elsewhere(word)
+        && word.bytes().all(|b| b.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -173,10 +392,28 @@ mod tests {
 
     #[test]
     fn a_name_tells_a_secret_or_how_many_or_something_about_it() {
-        for name in
-            ["password", "DB_PASSWORD", "apiKey", "client-secret", "x.auth.token", "smtp_pass"]
-        {
-            assert!(tells(name) && hides(name, "x1"), "{name}");
+        for name in [
+            "password",
+            "DB_PASSWORD",
+            "apiKey",
+            "client-secret",
+            "x.auth.token",
+            "smtp_pass",
+            "pass",
+            "pw",
+            "ssh_key",
+            "encryption_key",
+            "masterKey",
+            "dbPass",
+            "Ocp-Apim-Subscription-Key",
+            "set-cookie",
+            "authorization",
+            "client-key-data",
+            "JSESSIONID",
+            "auth",
+            "APIKeys",
+        ] {
+            assert!(hides(kind(name), "x1y2z3w4"), "{name}");
         }
         for (name, value) in [
             ("tokens", "123"),
@@ -188,11 +425,46 @@ mod tests {
             ("next_cursor", "1.2"),
             ("password", "<password>"),
             ("has_password", "true"),
-            ("passenger", "bob"),
+            ("passenger", "bob1"),
+            ("tests_passed", "17"),
+            ("bypass", "x1y2z3w4"),
+            ("author", "bob1"),
+            ("oauth", "x1y2"),
+            ("primary_key", "x1y2z3"),
+            ("monkey", "x1"),
+            ("key", "x1y2z3w4"),
+            ("pass", "17"),
+            ("auth", "none"),
+            ("auth", "Basic"),
+            ("ssh_key", "~/.ssh/id_ed25519"),
+            ("session", "5"),
         ] {
-            assert!(!hides(name, value), "{name}");
+            assert!(!hides(kind(name), value), "{name}: {value}");
         }
-        assert!(hides("tokens", "abc123def"));
-        assert!(hides("password", "123456"));
+        assert!(hides(kind("tokens"), "abc123def"));
+        assert!(hides(kind("password"), "123456"));
+    }
+
+    #[test]
+    fn both_ends_of_a_long_name_count() {
+        let long = "a".repeat(2 * MAX_NAME);
+        assert_eq!(kind(&format!("{long}_password")), Kind::Secret);
+        assert_eq!(kind(&format!("password_{long}")), Kind::Secret);
+        assert_eq!(kind(&long), Kind::Plain);
+    }
+
+    #[test]
+    fn every_name_that_tells_holds_a_stem_or_ends_in_one() {
+        let ends = SECRET_LAST.iter().chain(PERHAPS_LAST);
+        let keys = KEYS.iter().map(|of| format!("{of}_key"));
+        let passes = PASSES.iter().map(|of| format!("{of}pass"));
+        let names =
+            SECRET.iter().chain(ends).map(|name| (*name).to_owned()).chain(keys).chain(passes);
+        for name in names {
+            assert_ne!(kind(&name), Kind::Plain, "{name}");
+            let held = STEMS.iter().any(|stem| name.contains(stem));
+            let ended = ENDS.iter().any(|end| name.ends_with(end));
+            assert!(held || ended, "{name}");
+        }
     }
 }

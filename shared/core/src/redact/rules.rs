@@ -1,175 +1,334 @@
-//! What is taken for a secret: one table of patterns, each with the words without which it
-//! can't match.
+//! What is taken for a secret: one table of rules, each with the words without which it can't
+//! match. Every rule reads a text a bounded number of times, however hostile the text is.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use regex::{Captures, Regex};
 
-use super::HIDDEN;
-use super::names;
+use super::{HIDDEN, assigned, blocks, commands, headers, markup, names, tokens, urls};
 
 /// A kind of secret.
 pub(super) struct Rule {
-    /// In lower case; one of them stands in whatever the pattern matches.
+    /// For people, and for the test that each has a hostile text.
+    pub name: &'static str,
+    /// In lower case; one of them stands in whatever the rule matches.
     pub words: &'static [&'static str],
-    /// Whether a word must not stand right after a letter or digit, as `sk_` in `task_id`.
-    pub starts: bool,
-    /// A byte without which it can't match either.
-    pub needs: Option<u8>,
-    pattern: &'static str,
-    with: With,
+    /// The same, but for a sign or a blank right after it.
+    pub ends: &'static [&'static str],
+    pub place: Where,
+    how: How,
+}
+
+/// Where a word counts.
+pub(super) enum Where {
+    Anywhere,
+    /// Not right after a letter or digit, as `sk_` in `task_id`.
+    Alone,
+    /// Where a bounded look at what is around it says so: text, begin and end of the word.
+    If(fn(&[u8], usize, usize) -> bool),
 }
 
 /// What takes the place of a match.
-enum With {
+enum How {
     /// Nothing of it is left but its first group.
-    Hidden,
+    Hidden(&'static str),
     /// The same, unless the second group is harmless.
-    Unless(fn(&str) -> bool),
-    /// The first group is `name=`, the second what it is given.
-    Named,
+    Unless(&'static str, fn(&str) -> bool),
+    /// The rule reads the text itself, in several steps.
+    Scan(&'static [Scan]),
 }
 
-const fn rule(words: &'static [&'static str], pattern: &'static str, with: With) -> Rule {
-    Rule { words, starts: false, needs: None, pattern, with }
+type Scan = for<'a> fn(&'a str) -> Cow<'a, str>;
+
+const fn rule(name: &'static str, words: &'static [&'static str], how: How) -> Rule {
+    Rule { name, words, ends: &[], place: Where::Anywhere, how }
 }
 
 /// Applied in this order. No pattern begins with a word's border where it can be helped: in
 /// text that was escaped a letter may stand before, as in `\nghp_…`.
 pub(super) const RULES: &[Rule] = &[
-    // Private keys in PEM, also when they were cut off.
+    // Private keys in PEM, OpenPGP and SSH2, also when they were cut off.
     rule(
-        &["private key-----"],
-        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|$)",
-        With::Hidden,
+        "private key",
+        &["private key-----", "private key block", "private key ----"],
+        How::Hidden(
+            r"-{4,5} ?BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)? ?-{4,5}[\s\S]*?(?:-{4,5} ?END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)? ?-{4,5}|$)",
+        ),
+    ),
+    rule(
+        "private lines",
+        &["private-lines:"],
+        How::Hidden(
+            r"(?i)(private-lines:\s*\d+)(?:(?:\s|\\r|\\n)+[A-Za-z0-9+/]{4,}={0,2})+(?:-mac:\s*[0-9a-f]+)?",
+        ),
+    ),
+    rule(
+        "vault file",
+        &["$ansible_vault"],
+        How::Hidden(r"(?i)(\$ansible_vault[;.a-z0-9_-]*)(?:(?:\s|\\r|\\n)+[0-9a-f]{6,})+"),
     ),
     // Headers that are secret as a whole.
-    rule(&["cookie"], r#"(?i)((?:set-)?cookie["']?\s*:\s*["']?)[^\r\n"]+"#, With::Hidden),
-    rule(
-        &["authorization"],
-        r#"(?i)((?:proxy-)?authorization(?:\\*["'])?\s*[:=]\s*(?:\\*["'])?)((?:(?:bearer|basic|digest|token|apikey|aws4-hmac-sha256)\s+)?[^\s"',;\\]+)"#,
-        With::Unless(is_placeholder),
-    ),
-    rule(
-        &["bearer", "basic"],
-        r"(?i)((?:bearer|basic)\s+)([a-z0-9._~+/=-]{8,})",
-        With::Unless(is_word),
-    ),
-    // Connection strings and URLs with a user.
     Rule {
-        needs: Some(b'@'),
+        place: Where::If(sign_follows),
         ..rule(
-            &["://"],
-            r#"(?i)([a-z][a-z0-9+.-]*://)(?:[^\s/?#@:"'<>\\]*:[^\s/"'<>\\]*|[^\s/?#@:"'<>\\]{16,})(?:@)"#,
-            With::Hidden,
+            "cookie",
+            &["cookie"],
+            How::Hidden(r#"(?i)((?:set-)?cookie["']?\s*:\s*["']?)[^\r\n"]+"#),
         )
     },
+    Rule {
+        place: Where::If(sign_follows),
+        ..rule("authorization", &["authorization"], How::Scan(&[headers::authorization]))
+    },
+    Rule {
+        place: Where::If(blank_follows),
+        ..rule(
+            "bearer",
+            &["bearer", "basic"],
+            How::Unless(r"(?i)((?:bearer|basic)\s+)([a-z0-9._~+/=-]{8,})", is_word),
+        )
+    },
+    // Connection strings and URLs with a user.
+    Rule { place: Where::If(urls::may), ..rule("url", &["://"], How::Scan(&[urls::apply])) },
+    rule("driver", &["@tcp(", "@unix(", "@udp(", ":thin:"], How::Scan(&[driver, thin])),
     // Webhooks whose path is the secret.
     rule(
+        "webhook",
         &["hooks.slack.com/", "api/webhooks/", "webhook.office.com/"],
-        r#"(?i)(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/)[^\s"'<>\\]+"#,
-        With::Hidden,
+        How::Hidden(
+            r#"(?i)(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/)[^\s"'<>\\]+"#,
+        ),
     ),
-    // name=value, name: value and "name": "value" where the name tells a secret.
-    rule(names::WORDS, names::ASSIGNED, With::Named),
-    rule(
-        &["?sig=", "&sig=", "?key=", "&key=", "?code=", "&code=", "?auth=", "&auth="],
-        r#"(?i)([?&](?:sig|key|code|auth)=)[^\s&#"'<>\\]+"#,
-        With::Hidden,
-    ),
-    // `password is hunter2`, `--password hunter2`
-    rule(
-        &["password", "passwd", "passphrase", "secret", "api key"],
-        r"(?i)((?:password|passwd|passphrase|secret|api key)\s+(?:is|was)\s+)\S+",
-        With::Hidden,
-    ),
-    rule(
-        &["-password", "-passwd", "-secret", "-token", "-api-key"],
-        r"(?i)(--?(?:password|passwd|secret|token|api-key)\s+)[^\s-]\S*",
-        With::Hidden,
-    ),
-    // Keys that are known by their looks.
-    rule(
-        &["akia", "asia", "aroa", "aida", "abia", "acca"],
-        r"(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}",
-        With::Hidden,
-    ),
-    rule(
-        &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"],
-        r"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
-        With::Hidden,
-    ),
-    rule(
-        &["glpat-", "gldt-", "glrt-", "glptt-", "glcbt-", "glft-", "glsoat-", "glimt-", "glagent-"],
-        r"gl(?:pat|dt|rt|ptt|cbt|ft|soat|imt|agent)-[A-Za-z0-9_.-]{16,}",
-        With::Hidden,
-    ),
-    rule(
-        &["xoxa-", "xoxb-", "xoxe-", "xoxe.", "xoxo-", "xoxp-", "xoxr-", "xoxs-", "xapp-"],
-        r"(?:xox[abeoprs][.-]|xapp-)[A-Za-z0-9.-]{8,}",
-        With::Hidden,
-    ),
+    // What stands under a name that tells a secret.
     Rule {
-        starts: true,
+        ends: names::ENDS,
+        place: Where::If(assigned::may),
         ..rule(
-            &["sk-", "sk_", "rk_", "pk_live_", "pk_test_", "whsec_", "gsk_"],
-            r"((?:^|[^A-Za-z0-9]|\\[nrtbf]|\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2})(?:sk|rk|pk|gsk|whsec)[_-](?:live_|test_|proj-|ant-|svcacct-)?)([A-Za-z0-9_+/=-]{16,})",
-            With::Unless(is_word),
+            "assigned",
+            names::STEMS,
+            How::Scan(&[blocks::apply, markup::elements, markup::pairs, assigned::apply]),
         )
     },
-    rule(&["aiza", "gocspx-", "ya29."], r"(?:AIza|GOCSPX-|ya29\.)[A-Za-z0-9_-]{20,}", With::Hidden),
-    rule(&["npm_", "pypi-", "hf_"], r"(?:npm_|pypi-|hf_)[A-Za-z0-9_-]{30,}", With::Hidden),
     rule(
-        &["hvs.", "hvb.", "dckr_pat_", "dop_v1_", "glsa_", "shpat_", "age-secret-key-1"],
-        r"(?i)(?:hv[sb]\.|dckr_pat_|dop_v1_|glsa_|shpat_|age-secret-key-1)[A-Za-z0-9_-]{20,}",
-        With::Hidden,
+        "query",
+        &["?sig=", "&sig=", "?key=", "&key=", "?code=", "&code=", "?auth=", "&auth="],
+        How::Hidden(r#"(?i)([?&](?:sig|key|code|auth)=)[^\s&#"'<>\\]+"#),
     ),
-    rule(&["sg."], r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}", With::Hidden),
+    // `password is hunter2`, `--password hunter2`
+    Rule {
+        place: Where::If(is_follows),
+        ..rule(
+            "said",
+            &["password", "passwd", "secret", "api key"],
+            How::Hidden(r"(?i)((?:password|passwd|secret|api key)\s+(?:is|was):?\s+)\S+"),
+        )
+    },
+    Rule {
+        place: Where::If(is_follows),
+        ..rule(
+            "phrase",
+            &["passphrase", "seed phrase", "mnemonic"],
+            How::Hidden(
+                r"(?i)((?:passphrase|seed phrase|mnemonic)\s+(?:is|was):?\s+)[^\s,;]+(?: [a-z]+){0,24}",
+            ),
+        )
+    },
+    Rule {
+        place: Where::If(blank_follows),
+        ..rule(
+            "flag",
+            &["-password", "-passwd", "-secret", "-token", "-api-key"],
+            How::Hidden(r"(?i)(--?(?:password|passwd|secret|token|api-key)\s+)[^\s-]\S*"),
+        )
+    },
+    rule(
+        "stdin",
+        &["password-stdin"],
+        How::Hidden(r"((?:echo|printf)\s+(?:-n\s+)?)[^\s|]+(?:[^\S\n]+[^\s|]+){0,8}"),
+    ),
+    Rule {
+        place: Where::If(commands::may),
+        ..rule("command", commands::WORDS, How::Scan(&[commands::apply]))
+    },
+    // Keys that are known by their looks.
+    Rule {
+        place: Where::If(tokens::may),
+        ..rule("token", tokens::WORDS, How::Scan(&[tokens::apply]))
+    },
+    rule(
+        "aws",
+        &["akia", "asia", "aroa", "aida", "abia", "acca"],
+        How::Hidden(r"(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}"),
+    ),
+    Rule {
+        place: Where::Alone,
+        ..rule(
+            "sk",
+            &["sk-", "sk_", "rk_", "pk_live_", "pk_test_", "whsec_", "gsk_"],
+            How::Unless(
+                r"((?:^|[^A-Za-z0-9]|\\[nrtbf]|\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2})(?:sk|rk|pk|gsk|whsec)[_-](?:live_|test_|proj-|ant-|svcacct-)?)([A-Za-z0-9_+/=-]{16,})",
+                is_word,
+            ),
+        )
+    },
+    rule("sendgrid", &["sg."], How::Hidden(r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}")),
     // Our own keys, as `service::create_key` makes them.
-    rule(&["wb_"], r"wb_[0-9a-fA-F]{64}", With::Hidden),
+    rule("own", &["wb_"], How::Hidden(r"wb_[0-9a-fA-F]{64}")),
     // JSON web tokens.
-    rule(&["eyj"], r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*", With::Hidden),
+    rule(
+        "jwt",
+        &["eyj"],
+        How::Hidden(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"),
+    ),
+    Rule {
+        place: Where::If(has_digits),
+        ..rule(
+            "digits",
+            &[
+                "key-",
+                "v1.0-",
+                "api-",
+                ":aa",
+                "a3-",
+                "-us",
+                ".atlasv1.",
+                "t1.",
+                "0q~",
+                "1q~",
+                "2q~",
+                "3q~",
+                "4q~",
+                "5q~",
+                "6q~",
+                "7q~",
+                "8q~",
+                "9q~",
+                "sk0",
+                "sk1",
+                "sk2",
+                "sk3",
+                "sk4",
+                "sk5",
+                "sk6",
+                "sk7",
+                "sk8",
+                "sk9",
+                "ska",
+                "skb",
+                "skc",
+                "skd",
+                "ske",
+                "skf",
+            ],
+            How::Hidden(concat!(
+                r"key-[0-9a-f]{32}|SK[0-9a-fA-F]{32}|v1\.0-[0-9a-f]{24}-[0-9a-f]{40,}",
+                r"|API-[A-Z0-9]{25,}|\d{8,10}:AA[A-Za-z0-9_-]{30,}|A3-[A-Z0-9]{6}(?:-[A-Z0-9]{5,11}){4,5}",
+                r"|[0-9a-f]{32}-us\d{1,2}|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{40,}|t1\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]{86}={0,2}|[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}",
+            )),
+        )
+    },
+    rule(
+        "crypt",
+        &["$apr1$", "$2a$", "$2b$", "$2y$", "$1$", "$5$", "$6$", "$y$", "$argon2", "$scrypt$"],
+        How::Hidden(r"(\$(?:apr1|2[aby]|[156y]|argon2(?:id?|d)|scrypt)\$)[./A-Za-z0-9$=,+]{20,}"),
+    ),
+    // The private parts of a JSON web key within a text.
+    rule("jwk", &["kty"], How::Hidden(r#"("(?:d|k|p|q|dp|dq|qi)\\*"\s*:\s*\\*")[A-Za-z0-9_-]+"#)),
+    rule("pgpass", &[":5432:"], How::Hidden(r"(:5432:[^:\s]{1,64}:[^:\s]{1,64}:)[^\s:]+")),
+    rule(
+        "identified",
+        &["identified by"],
+        How::Hidden(r#"(?i)(identified\s+by\s+)(?:'[^']*'?|"[^"]*"?|[^\s;'"]+)"#),
+    ),
 ];
 
 /// Each compiled when it is first needed: most processes need few.
 static COMPILED: [OnceLock<Regex>; RULES.len()] = [const { OnceLock::new() }; RULES.len()];
 
-fn compiled(place: usize) -> &'static Regex {
-    let compile = || Regex::new(RULES[place].pattern).expect("a test compiles every pattern");
+fn compiled(place: usize, pattern: &str) -> &'static Regex {
+    let compile = || Regex::new(pattern).expect("a test compiles every pattern");
     COMPILED[place].get_or_init(compile)
 }
 
 /// The text after one rule.
 pub(super) fn apply(place: usize, text: &str) -> Cow<'_, str> {
-    compiled(place).replace_all(text, |found: &Captures<'_>| {
+    let (pattern, harmless): (_, fn(&str) -> bool) = match RULES[place].how {
+        How::Hidden(pattern) => (pattern, |_| false),
+        How::Unless(pattern, harmless) => (pattern, harmless),
+        How::Scan(steps) => {
+            return {
+                steps.iter().fold(Cow::Borrowed(text), |text, step| super::then(text, *step))
+            };
+        }
+    };
+    compiled(place, pattern).replace_all(text, |found: &Captures<'_>| {
         let group = |n: usize| found.get(n).map_or("", |group| group.as_str());
-        let (before, value) = (group(1), group(2));
-        let stays = match RULES[place].with {
-            With::Hidden => false,
-            With::Unless(harmless) => harmless(value),
-            With::Named => !names::hides(names::in_text(before), value),
-        };
-        match (stays, &RULES[place].with) {
-            (true, _) => found[0].to_owned(),
-            (false, With::Hidden) if RULES[place].needs == Some(b'@') => {
-                format!("{before}{HIDDEN}@")
-            }
-            (false, _) => format!("{before}{HIDDEN}"),
+        match harmless(group(2)) {
+            true => found[0].to_owned(),
+            false => format!("{}{HIDDEN}", group(1)),
         }
     })
 }
 
-/// `<token>` and the like, as a manual writes it; and what was hidden already.
-fn is_placeholder(value: &str) -> bool {
-    let value = value.trim_matches(['"', '\'', '\\', '`']);
-    let inner = value.rsplit(' ').next().and_then(|last| last.strip_prefix('<'));
-    value.ends_with(HIDDEN) || inner.is_some_and(|inner| inner.ends_with('>'))
+/// `app:secret@tcp(db:3306)/x`, as Go's drivers write it.
+fn driver(text: &str) -> Cow<'_, str> {
+    static PATTERN: OnceLock<Regex> = OnceLock::new();
+    let pattern = r#"([A-Za-z0-9_.%+-]{1,128}:)[^\s"'<>]+(@(?:tcp|unix|udp)\()"#;
+    let found = PATTERN.get_or_init(|| Regex::new(pattern).expect("the pattern is well formed"));
+    found.replace_all(text, "${1}***${2}")
+}
+
+/// `jdbc:oracle:thin:app/secret@//db`.
+fn thin(text: &str) -> Cow<'_, str> {
+    static PATTERN: OnceLock<Regex> = OnceLock::new();
+    let pattern = r#"(:thin:[A-Za-z0-9_.]{1,128}/)[^\s"'<>@]+(@)"#;
+    let found = PATTERN.get_or_init(|| Regex::new(pattern).expect("the pattern is well formed"));
+    found.replace_all(text, "${1}***${2}")
 }
 
 /// A word of plain text: `basic monitoring`.
 fn is_word(value: &str) -> bool {
     value.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'.' | b'_'))
+}
+
+/// How far a rule looks behind a word: nobody writes more blanks or quotes before a value.
+const MAX_LOOK: usize = 64;
+
+fn after(text: &[u8], to: usize) -> &[u8] {
+    &text[to..text.len().min(to + MAX_LOOK)]
+}
+
+fn blank_follows(text: &[u8], _: usize, to: usize) -> bool {
+    text.get(to).is_some_and(u8::is_ascii_whitespace)
+}
+
+/// A sign, after blanks, quotes and what was escaped; or too much of these to tell.
+fn sign_follows(text: &[u8], _: usize, to: usize) -> bool {
+    let between = |b: &&u8| b.is_ascii_whitespace() || matches!(**b, b'"' | b'\'' | b'\\');
+    let near = after(text, to);
+    let sign = near.iter().find(|b| !between(b));
+    sign.map_or(near.len() == MAX_LOOK, |sign| matches!(sign, b':' | b'='))
+}
+
+/// `is` or `was`, after blanks.
+fn is_follows(text: &[u8], _: usize, to: usize) -> bool {
+    let near = after(text, to);
+    let word = near.trim_ascii_start();
+    let is = |said: &[u8]| word.len() > said.len() && word[..said.len()].eq_ignore_ascii_case(said);
+    word.len() < near.len() && (is(b"is") || is(b"was"))
+        || near.len() == MAX_LOOK && word.is_empty()
+}
+
+/// Whether enough letters and digits without a blank are on either side of a short word.
+fn has_digits(text: &[u8], from: usize, to: usize) -> bool {
+    const LEAST: usize = 13;
+    let is_key = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~' | b'.');
+    let after = &text[to..text.len().min(to + LEAST)];
+    let before = &text[from.saturating_sub(LEAST)..from];
+    [after, before].iter().any(|near| {
+        near.len() == LEAST && near.iter().all(is_key) && near.iter().any(u8::is_ascii_digit)
+    })
 }
 
 #[cfg(test)]
@@ -179,15 +338,18 @@ mod tests {
     #[test]
     fn every_pattern_can_be_compiled() {
         for place in 0..RULES.len() {
-            compiled(place);
+            apply(place, "a text");
         }
     }
 
     #[test]
     fn words_are_in_lower_case_and_long_enough_to_be_rare() {
-        for word in RULES.iter().flat_map(|rule| rule.words) {
-            assert!(word.len() >= 3, "{word}");
-            assert_eq!(*word, word.to_ascii_lowercase());
+        for rule in RULES {
+            for word in rule.words.iter().chain(rule.ends) {
+                assert_eq!(*word, word.to_ascii_lowercase());
+            }
+            assert!(rule.words.iter().all(|word| word.len() >= 3), "{}", rule.name);
+            assert!(rule.ends.iter().all(|word| word.len() >= 2), "{}", rule.name);
         }
     }
 }

@@ -20,24 +20,51 @@ fn leak(case: &Planted) -> Option<String> {
     case.leak(&shown).map(|leak| format!("{}: value shows {leak:?}: {shown:?}", case.form))
 }
 
-fn held_out(case: &Planted) -> bool {
-    let hash = case.form.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (hash >> 32) % 3 == 0
-}
+/// What can't be told from other text by its looks; under a name that tells a secret it is hidden.
+const UNTOLD: &[&str] = &[
+    // A letter, a dot and letters: any method call. Vault writes `hvs.` since 1.10.
+    "s.<<alnum:12>>7<<alnum:11>>",
+    "u+<<alnum:18>>",
+    // Letters, dots and letters, as file names and hosts.
+    "M<<alnum:23>>.<<alnum:6>>.<<url:27>>",
+    "pat<<alnum:14>>.<<hex:64>>",
+    "1/<<digits:16>>:<<hex:32>>",
+    // Nothing in the name says that it is one.
+    "BUNDLE_GEMS__CONTRIBSYS__COM=<<hex:8>>:<<hex:8>>",
+    // Mail addresses and SSH targets with a port are written like this.
+    "bob:<<pass:12>>@acct.snowflakecomputing.com/db",
+];
 
 #[test]
-fn rates() {
+fn secrets_in_foreign_forms_are_hidden() {
     let all = planted();
-    for (name, held) in [("tuning", false), ("held out", true)] {
-        let cases: Vec<_> = all.iter().filter(|case| held_out(case) == held).collect();
-        let leaks: Vec<_> = cases.iter().filter_map(|case| leak(case)).collect();
-        println!("RATE {name}: {} of {} hidden", cases.len() - leaks.len(), cases.len());
-        if !held {
-            for leak in leaks {
-                println!("LEAK {leak}");
-            }
-        }
+    assert!(all.len() >= 450, "only {} forms were planted", all.len());
+    let (untold, told): (Vec<_>, Vec<_>) = all.iter().partition(|case| UNTOLD.contains(&case.form));
+    let leaks: Vec<_> = told.into_iter().filter_map(leak).collect();
+    assert!(leaks.is_empty(), "{} forms pass:\n{}", leaks.len(), leaks.join("\n"));
+    assert_eq!(untold.len(), UNTOLD.len(), "each is on the list");
+    for case in untold {
+        assert!(leak(case).is_some(), "{} is told by now: take it off the list", case.form);
     }
+}
+
+/// The same where it is said among other things, as in a log.
+#[test]
+fn they_are_hidden_within_other_text() {
+    let cases = planted().into_iter().filter(|case| !UNTOLD.contains(&case.form));
+    let leaks: Vec<_> = cases
+        .filter(|case| !case.text.starts_with(['{', '[']))
+        .filter_map(|mut case| {
+            case.text =
+                format!("2026-11-30T01:02:03Z WARN web-7: it said\n{}\nand no more", case.text);
+            let within = serde_json::json!({"log": case.text, "list": [case.text]}).to_string();
+            let nested = serde_json::json!({"body": within}).to_string();
+            case.leak(&redact::text(&case.text))
+                .map(|_| ("text", &case))
+                .or_else(|| case.leak(&redact::json(&within)).map(|_| ("json", &case)))
+                .or_else(|| case.leak(&redact::json(&nested)).map(|_| ("json in json", &case)))
+                .map(|(way, case)| format!("{way}: {}", case.form))
+        })
+        .collect();
+    assert!(leaks.is_empty(), "{} forms pass:\n{}", leaks.len(), leaks.join("\n"));
 }

@@ -1,0 +1,143 @@
+//! What the fields of an object or the items of a list say of one another: `name` and `value`,
+//! a key's parts, a command's words.
+
+use std::borrow::Cow;
+
+use super::commands::Command;
+use super::names::{self, Kind};
+use super::{HIDDEN, nested};
+
+/// Fields that hold the name of another one, in lower case.
+const NAMES: &[&str] = &[
+    "name",
+    "key",
+    "header",
+    "field",
+    "variable",
+    "option",
+    "k",
+    "parameterkey",
+    "parametername",
+    "headername",
+    "optionname",
+    "varname",
+];
+/// Fields that hold the value under such a name.
+const VALUES: &[&str] = &[
+    "value",
+    "val",
+    "v",
+    "parametervalue",
+    "headervalue",
+    "optionvalue",
+    "stringvalue",
+    "default",
+];
+/// The private parts of a JSON web key, which is told by its `kty` (RFC 7518, 6).
+const KEY_PARTS: &[&str] = &["d", "k", "p", "q", "dp", "dq", "qi", "oth"];
+
+fn is_one_of(name: &str, of: &[&str]) -> bool {
+    name.len() <= 16 && of.iter().any(|one| one.eq_ignore_ascii_case(name))
+}
+
+pub(super) fn is_name(field: &str) -> bool {
+    is_one_of(field, NAMES)
+}
+
+/// What an object's fields say of one another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    /// What the name that is given in it says of the value.
+    kind: Kind,
+    is_key: bool,
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self { kind: Kind::Plain, is_key: false }
+    }
+}
+
+impl Pair {
+    /// The object has a field of this name.
+    pub fn has(&mut self, field: &str) {
+        self.is_key |= field == "kty";
+    }
+
+    /// The object names another thing so; the worst of its names counts.
+    pub fn named(&mut self, said: &str) {
+        let worse = |kind| match kind {
+            Kind::Secret => 4,
+            Kind::Likely => 3,
+            Kind::Perhaps => 2,
+            Kind::Many => 1,
+            Kind::Plain => 0,
+        };
+        let kind = names::kind(said);
+        if worse(kind) > worse(self.kind) {
+            self.kind = kind;
+        }
+    }
+
+    /// What the name of this field says, and what the others say of it.
+    pub fn kind_of(&self, field: &str) -> Kind {
+        if self.is_key && KEY_PARTS.contains(&field) {
+            return Kind::Secret;
+        }
+        match self.kind != Kind::Plain && is_one_of(field, VALUES) {
+            true => self.kind,
+            false => names::kind(field),
+        }
+    }
+}
+
+/// The texts of a list, one after the other: `["--password", "x"]`, `["Cookie", "a=b"]`, the
+/// words of a command.
+pub(super) struct Items {
+    command: Command,
+    /// The item before was a name of this kind.
+    after: Option<Kind>,
+    flag: bool,
+    nested: usize,
+}
+
+/// A name of a secret that is an item is no longer.
+const MAX_NAME: usize = 64;
+
+impl Items {
+    pub fn new(nested: usize) -> Self {
+        Self { command: Command::default(), after: None, flag: false, nested }
+    }
+
+    /// An item that is no text.
+    pub fn pass(&mut self) {
+        self.after = None;
+    }
+
+    /// The next text, under a name of this kind.
+    pub fn clean<'a>(&mut self, said: &'a str, kind: Kind) -> Cow<'a, str> {
+        let (after, flag) = (self.after.take(), self.flag);
+        let place = self.command.secret_in(said).filter(|at| *at < said.len());
+        let given = after.is_some_and(|kind| {
+            let looks = if flag { !said.starts_with('-') } else { names::is_generated(said) };
+            looks && names::hides(kind, said)
+        });
+        if names::hides(kind, said) || given {
+            return Cow::Owned(HIDDEN.to_owned());
+        }
+        let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if said.len() <= MAX_NAME && said.bytes().all(name) {
+            self.after =
+                Some(names::kind(said)).filter(|kind| !matches!(kind, Kind::Plain | Kind::Many));
+            self.flag = said.starts_with('-');
+        }
+        let clean = nested(said, self.nested + 1);
+        match place {
+            // What the rules hid already may have moved it.
+            Some(at) if matches!(clean, Cow::Borrowed(_)) => {
+                Cow::Owned(format!("{}{HIDDEN}", &said[..at]))
+            }
+            _ => clean,
+        }
+    }
+}
