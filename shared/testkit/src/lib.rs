@@ -30,7 +30,7 @@ pub use hostile::{Hostile, hostile};
 pub use memory_blobs::MemoryBlobs;
 pub use memory_store::{MemoryFeed, MemoryStore};
 pub use peers::{MemoryBus, MemoryLanes, MemoryWake};
-pub use planted::{Planted, planted};
+pub use planted::{Planted, PlantedParts, planted};
 pub use redis_server::{RedisServer, RedisSetup};
 pub use scripted_store::{ReadFault, ScriptedStore};
 pub use store_loop::{LoopReport, store_loop};

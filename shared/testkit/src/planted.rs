@@ -1,6 +1,8 @@
 //! Secrets to plant: forms that other lists look for (`planted/forms.txt`), with values made at run
 //! time, so that no file of the repository looks like it holds a secret.
 
+use std::collections::HashSet;
+
 /// One form with its secrets filled in.
 #[derive(Debug, Clone)]
 pub struct Planted {
@@ -11,6 +13,51 @@ pub struct Planted {
     pub text: String,
     /// What must not be shown of it.
     pub secrets: Vec<String>,
+}
+
+/// Parts of all secrets, to look for at once in much text.
+pub struct PlantedParts(HashSet<[u8; PART]>);
+
+/// So long a part comes in no other text by chance.
+const PART: usize = 10;
+
+impl PlantedParts {
+    pub fn of<'a>(planted: impl IntoIterator<Item = &'a Planted>) -> Self {
+        let secrets = planted.into_iter().flat_map(|planted| &planted.secrets);
+        let parts = secrets.flat_map(|secret| secret.as_bytes().windows(PART));
+        Self(parts.filter_map(|part| part.try_into().ok()).collect())
+    }
+
+    /// The first part that is shown.
+    pub fn find(&self, shown: &str) -> Option<String> {
+        let shown = without_hidden(shown);
+        let mut parts = shown.as_bytes().windows(PART);
+        let part = parts
+            .find(|part| <&[u8; PART]>::try_from(*part).is_ok_and(|part| self.0.contains(part)));
+        part.map(|part| String::from_utf8_lossy(part).into_owned())
+    }
+}
+
+/// What can't be told from other text by its looks; under a name that tells a secret it is hidden.
+const UNTOLD: &[&str] = &[
+    // A letter, a dot and letters: any method call. Vault writes `hvs.` since 1.10.
+    "s.<<alnum:12>>7<<alnum:11>>",
+    "u+<<alnum:18>>",
+    // Letters, dots and letters, as file names and hosts.
+    "M<<alnum:23>>.<<alnum:6>>.<<url:27>>",
+    "pat<<alnum:14>>.<<hex:64>>",
+    "1/<<digits:16>>:<<hex:32>>",
+    // Nothing in the name says that it is one.
+    "BUNDLE_GEMS__CONTRIBSYS__COM=<<hex:8>>:<<hex:8>>",
+    // Mail addresses and SSH targets with a port are written like this.
+    "bob:<<pass:12>>@acct.snowflakecomputing.com/db",
+];
+
+impl Planted {
+    /// Whether it can be told from other text.
+    pub fn is_told(&self) -> bool {
+        !UNTOLD.contains(&self.form)
+    }
 }
 
 const FORMS: &str = include_str!("planted/forms.txt");

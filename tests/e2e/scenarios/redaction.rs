@@ -22,6 +22,17 @@ fn said() -> String {
         "Authorization: Bearer CANARY.1",
         "https://b.example.com/o?X-Amz-Signature=CANARY1&x=1",
         "eyJCANARY0123.CANARY0123.CANARY0123",
+        "{\"cookie\":\"a=CANARY1\",\"ssh_key\":\"CANARY2\"}",
+        "[{\"name\":\"DB_PASSWORD\",\"value\":\"CANARY3\"}]",
+        "pass=CANARY4 pw := CANARY5",
+        "db:\n  password: |\n    CANARY with blanks\n  host: db",
+        "<password>CANARY6</password>",
+        "curl -u bob:CANARY7 https://b.example.com",
+        "mysql -u root -pCANARY8 shop",
+        "app:CANARY9@tcp(db:3306)/shop",
+        "mysql://app:ab/CANARY@10#x@db/x",
+        "pass\u{1b}[1mword\u{1b}[0m=CANARY11",
+        "pass\u{200b}word=CANARY12",
     ]
     .join("\n")
 }

@@ -282,10 +282,21 @@ pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
                 !b.is_ascii_whitespace()
                     && !matches!(b, b',' | b';' | b'&' | b'}' | b']' | b')' | b'"' | b'\'')
             };
-            let end = skip(bytes, from, word);
+            let mut end = skip(bytes, from, word);
+            // In a text that was escaped the next line may follow: `token=x\npassword = y`.
+            let breaks = |at: &usize| bytes[*at] == b'\\' && names_more(&bytes[at + 1..]);
+            end = (from..end).find(breaks).unwrap_or(end);
             (end > from).then_some(end)
         }
     }
+}
+
+/// Whether a line break that was escaped is followed by a name with a sign.
+fn names_more(text: &[u8]) -> bool {
+    let [b'n' | b'r' | b't', rest @ ..] = text else { return false };
+    let near = &rest[..rest.len().min(MAX_LOOK)];
+    let end = skip(near, 0, is_name);
+    end > 0 && sign(near, skip_blank(near, skip(near, end, is_closing))).is_some()
 }
 
 /// `|`, `>-` and the like of YAML, with nothing after on the line.

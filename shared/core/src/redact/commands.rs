@@ -192,7 +192,9 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
     let mut edit = Edit::of(text);
     let mut at = 0;
     while let Some(start) = START.captures_at(text, at).and_then(|found| found.get(1)) {
-        at = start.start();
+        // `["mysql", "-pX"]`
+        let quoted = text[..start.start()].ends_with(['"', '\'']);
+        at = start.start() - usize::from(quoted);
         let mut command = Command::default();
         // One line is read once, whatever programs it names.
         while let Some(word) = next_word(text, at) {
@@ -229,6 +231,7 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
         match bytes.get(at)? {
             b' ' | b'\t' | b',' | b'[' => at += 1,
             b'\\' if bytes.get(at + 1) == Some(&b'\n') => at += 2,
+            b'\\' if matches!(bytes.get(at + 1), Some(b'"' | b'\'')) => at += 1,
             b'\n' | b'\r' => return None,
             _ => break,
         }
@@ -238,6 +241,8 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
         let close = bytes[inner..].iter().position(|b| b == quote || *b == b'\n');
         let to = close.map_or(bytes.len(), |close| inner + close);
         let end = to + usize::from(bytes.get(to) == Some(quote));
+        // The quote was escaped.
+        let to = inner + text[inner..to].trim_end_matches('\\').len();
         return Some(Word { from: inner, to, end, ends_command: false });
     }
     let mut end = at;
