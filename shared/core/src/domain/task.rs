@@ -436,6 +436,9 @@ impl Lease {
     }
 }
 
+/// A title is one line of a list; what is longer is cut.
+const MAX_TITLE: usize = 120;
+
 impl Task {
     /// In which priority's lane it stands: its own, or one higher once its SLA is violated
     /// and the rules lift such tasks (never into P0's).
@@ -461,7 +464,9 @@ impl Task {
         let text = |name: &str| {
             let payload = self.payload.inline()?;
             let text = payload.get(name)?.as_str()?;
-            Some(text.chars().take(120).collect::<String>())
+            // Redacted some way beyond the cut, so that it can't halve a secret out of recognition.
+            let window: String = text.chars().take(2 * MAX_TITLE + 200).collect();
+            Some(crate::redact::text(&window).chars().take(MAX_TITLE).collect::<String>())
         };
         if let Some(description) = text("description") {
             return description;
