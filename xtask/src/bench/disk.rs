@@ -47,7 +47,8 @@ mod tests {
     #[test]
     fn every_write_is_timed() {
         let folder = tempfile::tempdir().unwrap();
-        let ctx = Ctx { root: folder.path().to_owned(), target: folder.path().to_owned() };
+        let ctx =
+            Ctx { root: folder.path().to_owned(), target: folder.path().to_owned(), data: None };
         let times = fdatasyncs(&ctx).unwrap();
         assert_eq!(times.len(), WRITES);
         assert!(times.is_sorted() && times[0] > 0.0);

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn ctx(folder: &std::path::Path) -> Ctx {
-        Ctx { root: folder.to_owned(), target: folder.to_owned() }
+        Ctx { root: folder.to_owned(), target: folder.to_owned(), data: None }
     }
 
     /// Answers the given status to one request after another, one thread for all.
