@@ -55,6 +55,7 @@ pub async fn create(core: &Core, bytes: usize) -> TaskId {
         trace_id: None,
         max_retries: None,
         created_by: "alex".into(),
+        also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
     };
