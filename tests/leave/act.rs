@@ -42,7 +42,7 @@ impl Act {
             11 => Act::ForgedLink,
             12..=14 => Act::Sweep,
             15 | 16 => Act::Edit(["shop", "bank"][n(dice, 2)]),
-            17..=19 => Act::Policy(dice.next_u64() % 9),
+            17..=19 => Act::Policy(dice.next_u64() % 11),
             20..=25 => Act::Dispatch,
             26 | 27 => Act::Die,
             28 => Act::Cancel,
