@@ -9,7 +9,7 @@ use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
 use watchbill_core::domain::{
-    Agent, Approval, ApprovalStatus, Task, TaskId, TaskType, Timestamp, What,
+    Agent, Approval, ApprovalStatus, LogEntry, Status, Task, TaskId, TaskType, Timestamp, What,
 };
 use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
 use watchbill_core::ports::{Clock as _, Planner as _};
@@ -27,7 +27,7 @@ struct Witness {
     /// When leave was asked for.
     at: Timestamp,
     approvals: Vec<Approval>,
-    /// From when to when its task was held.
+    /// From when to when its task was held, or waited in its lane.
     held: Vec<(Timestamp, Timestamp)>,
     /// The policies that were in force from then until it went out.
     policies: Vec<Arc<Policy>>,
@@ -101,7 +101,8 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     })
 }
 
-/// The time that the task was held since the approval doesn't count, up to a day after it.
+/// The time that the task was held or behind a backlog since the approval doesn't count, up to a
+/// day after it.
 fn with_wait(witness: &Witness, approval: &Approval, use_by: Timestamp) -> Timestamp {
     let given = approval.decision.as_ref().map_or(use_by, |decision| decision.at);
     let waits = witness.held.iter().map(|(from, to)| to.since((*from).max(given)));
@@ -197,7 +198,9 @@ impl Effect for Deployment {
             .map(|item| decode::<Task>(item).expect("it can be read").value)
             .find(|task| task.id == self.task.id);
         let log = task.map(|task| task.log).unwrap_or_default();
-        let ends = log.windows(2).filter(|pair| pair[0].what == What::Held);
+        // The stories' looks find a backlog in its lane each time.
+        let waits = |entry: &LogEntry| entry.what == What::Held || entry.status == Status::Assigned;
+        let ends = log.windows(2).filter(|pair| waits(&pair[0]));
         let held = ends.map(|pair| (pair[0].at, pair[1].at)).collect();
         let witness = Witness {
             held,
