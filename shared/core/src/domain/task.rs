@@ -464,9 +464,8 @@ impl Task {
         let text = |name: &str| {
             let payload = self.payload.inline()?;
             let text = payload.get(name)?.as_str()?;
-            // Redacted some way beyond the cut, so that it can't halve a secret out of recognition.
-            let window: String = text.chars().take(2 * MAX_TITLE + 200).collect();
-            Some(crate::redact::text(&window).chars().take(MAX_TITLE).collect::<String>())
+            // Redacted before the cut, so that it can't halve a secret out of recognition.
+            Some(crate::redact::text(text).chars().take(MAX_TITLE).collect::<String>())
         };
         if let Some(description) = text("description") {
             return description;

@@ -117,9 +117,8 @@ pub fn string(given: &mut String) {
 
 /// The text without secrets, control characters and what is beyond `most` characters.
 pub fn shortened(long: &str, most: usize) -> String {
-    // Redact some way beyond the cut, so that it can't halve a secret out of recognition.
-    let window: String = long.chars().take(most.saturating_mul(2).saturating_add(200)).collect();
-    let clean = text(&window);
+    // All of it: a cut before could halve a secret, and what is hidden before it moves it forward.
+    let clean = text(long);
     let mut out = String::with_capacity(clean.len().min(most * 4));
     for (n, c) in clean.chars().enumerate() {
         if n + 1 >= most && clean.chars().nth(most).is_some() {
