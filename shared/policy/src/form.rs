@@ -52,8 +52,9 @@ pub struct GateRule {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Environments {
-    pub production: Option<Vec<Text>>,
-    pub staging: Option<Vec<Text>>,
+    pub production: Vec<Text>,
+    pub staging: Vec<Text>,
+    pub sandbox: Vec<Text>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -10,7 +10,7 @@ use watchbill_core::decide::{GateRules, PrioritiesFor};
 use watchbill_core::domain::{Agent, Priority, Role, TaskType, Timestamp};
 use watchbill_core::govern::{
     Amount, BudgetLimits, Condition, EnvironmentKind, Environments, Freeze, FreezeWhen, GateRule,
-    Inventory, Policy, Price, Prices, Say, ToolRule,
+    Inventory, Policy, Price, Prices, Say, ToolRule, normalized_environment,
 };
 use watchbill_wire::settings::Switch;
 
@@ -209,23 +209,33 @@ fn kind(text: &str) -> Result<EnvironmentKind, String> {
     })
 }
 
+/// The names of the file join the built-in ones: no list can make production less.
 fn environments(form: &form::Environments) -> Result<Environments, PolicyFileError> {
     let mut environments = Environments::default();
-    let names = |list: &[Text], what| each(list, what, |t| word(&t.to_ascii_lowercase()));
-    if let Some(list) = &form.production {
-        environments.production = names(list, "production")?;
-    }
-    if let Some(list) = &form.staging {
-        environments.staging = names(list, "staging")?;
-        let both = |text: &&Text| {
-            environments.production.contains(&text.value.trim().to_ascii_lowercase())
-        };
-        if let Some(text) = list.iter().find(both) {
-            let what = format!("staging: '{}' is production already", text.value);
-            return Err(wrong(text, what));
+    let names = |list: &[Text], what| each(list, what, |name| word(&normalized_environment(name)));
+    environments.production.extend(names(&form.production, "production")?);
+    let listed = names(&form.staging, "staging")?;
+    not_in(&form.staging, "staging", &[("production", &environments.production)])?;
+    environments.staging.extend(listed);
+    let listed = names(&form.sandbox, "sandbox")?;
+    let stricter = [("production", &environments.production), ("staging", &environments.staging)];
+    not_in(&form.sandbox, "sandbox", &stricter)?;
+    environments.sandbox.extend(listed);
+    Ok(environments)
+}
+
+fn not_in(
+    list: &[Text],
+    what: &str,
+    others: &[(&str, &BTreeSet<String>)],
+) -> Result<(), PolicyFileError> {
+    for text in list {
+        let name = normalized_environment(&text.value);
+        if let Some((other, _)) = others.iter().find(|(_, names)| names.contains(&name)) {
+            return Err(wrong(text, format!("{what}: '{}' is {other} already", text.value)));
         }
     }
-    Ok(environments)
+    Ok(())
 }
 
 fn inventory(form: &form::Inventory) -> Result<Inventory, PolicyFileError> {

@@ -73,7 +73,10 @@ fn a_rich_policy_is_read_as_it_stands() {
     assert_eq!(policy.gate_rules[0].quorum, 2);
     assert_eq!(policy.gate_rules[1].types, [TaskType::KbUpdate].into());
     assert!(policy.gate_rules[1].reason.contains("other-peoples-knowledge"));
-    assert!(policy.environments.production.contains("blue"));
+    let kind = |name: &str| policy.environments.kind(Some(&Value::from(name))).as_str();
+    let kinds = ["blue", "prod", "green", "staging", "Feature-Login", "feature-logout"].map(kind);
+    let wanted = ["production", "production", "staging", "staging", "sandbox", "production"];
+    assert_eq!(kinds, wanted);
     assert_eq!(policy.inventory.hosts, ["*.example.com".to_owned()].into());
     let FreezeWhen::Weekly { from, until, .. } = &policy.freezes[0].when else { panic!() };
     assert_eq!((*from, *until), ((5, 1_080), (1, 360)));
@@ -130,6 +133,8 @@ fn a_fault_names_its_line() {
         ("tools:\n  - name: a\n    say: deny\n    when: who == 'x'\n", 4, "'who' is not known"),
         ("tools:\n  - name: a\n    say: deny\n    environments: [prd]\n", 4, "'prd' is no kind"),
         ("environments:\n  staging:\n    - prod\n", 3, "production already"),
+        ("environments:\n  sandbox:\n    - Staging\n", 3, "'Staging' is staging already"),
+        ("environments:\n  production: [qa]\n  sandbox: [QA]\n", 3, "'QA' is production already"),
         ("inventory:\n  hosts: [\"https://x\"]\n", 2, "is no host"),
         ("freezes:\n  - name: a\n", 2, "either from and until, or weekly"),
         (

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::TaskType;
+use watchbill_core::govern::{EnvironmentKind, Environments};
 
 use super::classify::{Class, classify};
 use super::rule_hint::suggested_rule;
@@ -139,12 +140,15 @@ fn deployed(words: &[String]) -> Option<String> {
     after.next().filter(|word| !vague.contains(&word.as_str())).cloned()
 }
 
+/// The strictest environment that a text speaks of: `deploy the test fix to prod` is about
+/// production.
 fn environment(words: &[String]) -> Option<&'static str> {
-    words.iter().find_map(|word| match word.as_str() {
-        "production" | "prod" | "live" => Some("production"),
-        "staging" | "stage" => Some("staging"),
-        "preview" | "sandbox" | "dev" | "development" | "test" => Some("preview"),
-        _ => None,
+    let known = Environments::default();
+    let kind = words.iter().filter_map(|word| known.spoken_of(word)).min()?;
+    Some(match kind {
+        EnvironmentKind::Production => "production",
+        EnvironmentKind::Staging => "staging",
+        EnvironmentKind::Sandbox => "preview",
     })
 }
 

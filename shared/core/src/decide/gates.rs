@@ -39,8 +39,7 @@ pub fn asked_gates(
     if rules.priorities.contains(&priority) && meant {
         gates.push(Gate::Priority(priority));
     }
-    let production =
-        || environments.kind(payload.get("environment")) == EnvironmentKind::Production;
+    let production = || environments.aimed_at(payload, metadata) == EnvironmentKind::Production;
     if rules.production.contains(&task_type) && production() {
         gates.push(Gate::Production(task_type));
     }

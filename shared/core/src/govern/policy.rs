@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
-use super::{BudgetLimits, Freeze, Prices};
+use super::{BudgetLimits, EnvironmentKind, Environments, Freeze, Prices};
 use crate::decide::{GateRules, asked_gates, canonical_hash};
 use crate::domain::{Agent, Priority, TaskType, Timestamp};
 
@@ -44,65 +44,6 @@ pub struct FixedPolicy(pub Arc<Policy>);
 impl Policies for FixedPolicy {
     async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable> {
         Ok(self.0.clone())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum EnvironmentKind {
-    Production,
-    Staging,
-    Sandbox,
-}
-
-impl EnvironmentKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EnvironmentKind::Production => "production",
-            EnvironmentKind::Staging => "staging",
-            EnvironmentKind::Sandbox => "sandbox",
-        }
-    }
-}
-
-/// Which names of environments are of which kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Environments {
-    pub production: BTreeSet<String>,
-    pub staging: BTreeSet<String>,
-}
-
-impl Default for Environments {
-    fn default() -> Self {
-        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect();
-        Self {
-            production: words(&["production", "prod", "live"]),
-            staging: words(&["staging", "stage", "preprod"]),
-        }
-    }
-}
-
-impl Environments {
-    /// Not said, or not a text: production, so that an omission never lowers the guard. A name
-    /// that has a word of production's in it (`eu-prod-2`) counts as that too.
-    pub fn kind(&self, environment: Option<&Value>) -> EnvironmentKind {
-        let Some(name) = environment.and_then(Value::as_str) else {
-            return EnvironmentKind::Production;
-        };
-        let name = name.trim().to_ascii_lowercase();
-        let words = || name.split(|c: char| !c.is_alphanumeric());
-        if name.is_empty() || self.production.contains(&name) {
-            EnvironmentKind::Production
-        } else if self.staging.contains(&name) {
-            EnvironmentKind::Staging
-        } else if words().any(|word| self.production.contains(word))
-            && !words().any(|word| word == "non" || word == "pre")
-        {
-            EnvironmentKind::Production
-        } else if words().any(|word| self.staging.contains(word)) {
-            EnvironmentKind::Staging
-        } else {
-            EnvironmentKind::Sandbox
-        }
     }
 }
 
@@ -308,7 +249,7 @@ impl Policy {
     }
 
     fn matching(&self, subject: &Subject<'_>, call: &ToolCall) -> Vec<&ToolRule> {
-        let environment = self.environments.kind(call.arguments.get("environment"));
+        let environment = self.environments.aimed_at(&call.arguments, subject.metadata);
         // Made only where an expression needs it: payloads may be large.
         let json = LazyCell::new(|| subject.as_json(Some(call), self));
         // What can't be told counts against the call: it is asked or denied, not allowed.
@@ -326,8 +267,14 @@ impl Policy {
     }
 
     /// The freezes that hold up a mutating call now, and until when.
-    pub fn frozen(&self, call: &ToolCall, now: Timestamp) -> Vec<(&Freeze, Timestamp)> {
-        let environment = self.environments.kind(call.arguments.get("environment"));
+    /// `metadata`: of the task that the call is made for.
+    pub fn frozen(
+        &self,
+        call: &ToolCall,
+        metadata: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Vec<(&Freeze, Timestamp)> {
+        let environment = self.environments.aimed_at(&call.arguments, metadata);
         self.freezes
             .iter()
             .filter(|f| f.environments.is_empty() || f.environments.contains(&environment))
@@ -348,7 +295,7 @@ impl Subject<'_> {
             },
             "tool": call.map(|call| call.tool.as_str()),
             "args": arguments,
-            "environment": policy.environments.kind(arguments.get("environment")).as_str(),
+            "environment": policy.environments.aimed_at(arguments, self.metadata).as_str(),
         })
     }
 }

@@ -157,7 +157,7 @@ impl Core {
             false => call.clone(),
         };
         if let Some(call) = &frozen_as
-            && frozen_by(&policy, call, self.clock().now(), |_, _| false).is_some()
+            && frozen_by(&policy, call, &new.metadata, self.clock().now(), |_, _| false).is_some()
         {
             // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
             // then.

@@ -203,7 +203,7 @@ impl Judging<'_> {
             return Ok(LevelCheck::Met);
         };
         let task = self.task();
-        let environment = policy.environments.kind(call.arguments.get("environment"));
+        let environment = policy.environments.aimed_at(&call.arguments, &task.metadata);
         let operation = Operation::of_call(&call.tool, environment, is_low_risk(self.payload));
         let needed = operation.needs();
         // Everyone has the lowest level, so nothing need be read for it.
@@ -277,7 +277,7 @@ impl Judging<'_> {
         let overrides = &self.task().overrides;
         let now = self.core.clock().now();
         let passed = |freeze: &Freeze, until| overrides.iter().any(|o| o.passes(freeze, until));
-        let (freeze, until) = frozen_by(policy, call, now, passed)?;
+        let (freeze, until) = frozen_by(policy, call, &self.task().metadata, now, passed)?;
         let why = format!("freeze '{}' until {until}: {}", freeze.name, freeze.reason);
         Some(Leave::Hold { until, why })
     }
@@ -330,13 +330,14 @@ pub(super) fn external_call(task_type: TaskType, payload: &Map<String, Value>) -
 pub(super) fn frozen_by<'p>(
     policy: &'p Policy,
     call: &ToolCall,
+    metadata: &Map<String, Value>,
     now: Timestamp,
     passed: impl Fn(&Freeze, Timestamp) -> bool,
 ) -> Option<(&'p Freeze, Timestamp)> {
     if !call.mutating {
         return None;
     }
-    let freezes = policy.frozen(call, now).into_iter();
+    let freezes = policy.frozen(call, metadata, now).into_iter();
     freezes.filter(|(freeze, until)| !passed(freeze, *until)).max_by_key(|(_, until)| *until)
 }
 

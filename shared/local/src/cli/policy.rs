@@ -78,7 +78,12 @@ fn summary(policy: &Policy, now: Timestamp) -> Vec<(&'static str, Vec<String>)> 
         ("quorum", vec![format!("{} unless a rule says otherwise", policy.quorum)]),
         (
             "environments",
-            vec![of("production", &environments.production), of("staging", &environments.staging)],
+            vec![
+                of("production", &environments.production),
+                of("staging", &environments.staging),
+                of("sandbox", &environments.sandbox),
+                "all others: production".to_owned(),
+            ],
         ),
         ("tools", or(policy.tools.iter().map(tool), "no rules: what changes something is asked")),
         ("inventory", inventory(&policy.inventory)),
