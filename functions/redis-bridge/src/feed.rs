@@ -16,7 +16,7 @@ use watchbill_core::domain::{Agent, Status, TaskId, TaskType};
 use watchbill_core::ports::{Offer, PeerTask};
 use watchbill_core::redact;
 use watchbill_wire::redis::{compose_task, iso, score};
-use watchbill_wire::{EventView, PatchStatus, TaskView};
+use watchbill_wire::{EventView, PatchStatus, TaskView, with_exact_numbers};
 
 use crate::Sides;
 use crate::drain::write_back;
@@ -250,7 +250,8 @@ impl Feed {
                 return self.end(id, Status::Blocked, Some(error), None).await;
             }
         };
-        let task: Map<String, Value> = serde_json::from_str(&data).unwrap_or_default();
+        let task: Map<String, Value> =
+            serde_json::from_str(&with_exact_numbers(&data)).unwrap_or_default();
         let error = task.get("error").and_then(Value::as_str).map(str::to_owned);
         match Status::parse(&status).unwrap_or(Status::Assigned) {
             Status::Pending | Status::Assigned => {

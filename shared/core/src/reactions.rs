@@ -65,6 +65,21 @@ enum Pattern {
     Group(String),
 }
 
+/// A number of a template that its reader may have rounded: a whole one that is no integer of 64
+/// bits.
+fn rounded(value: &Value) -> Option<f64> {
+    /// From here on not every whole number is a double (2^53).
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().filter(|n| n.fract() == 0.0 && n.abs() >= EXACT_BELOW)
+        }
+        Value::Array(items) => items.iter().find_map(rounded),
+        Value::Object(fields) => fields.values().find_map(rounded),
+        _ => None,
+    }
+}
+
 /// What a reaction makes of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reacted {
@@ -116,6 +131,16 @@ impl Reaction {
             None => Priority::default(),
             Some(text) => Priority::parse(text).map_err(|e| wrong(format!("task: {e}")))?,
         };
+        for (place, template) in
+            [("payload", &form.task.payload), ("metadata", &form.task.metadata)]
+        {
+            if let Some(number) = template.values().find_map(rounded) {
+                return Err(wrong(format!(
+                    "task: {place} has the number {number}, which may have lost digits: write it \
+                     as a text"
+                )));
+            }
+        }
         let conditions = form.conditions.into_iter().map(|(path, wanted)| match wanted {
             Value::Array(any) => (path, any),
             one => (path, vec![one]),

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use watchbill_core::domain::{Timestamp, UnknownName};
 use watchbill_core::redact;
 
+use crate::exact::check_numbers;
+
 mod schema;
 
 pub use schema::{Plain, field_schema, object_schema};
@@ -114,6 +116,10 @@ impl Form {
         }
         let map = serde_json::from_slice(body)
             .map_err(|e| BadForm::Syntax(format!("the body is not JSON: {e}")))?;
+        check_numbers(body).map_err(|inexact| {
+            let message = inexact.to_string();
+            BadForm::Fields(vec![FieldError { field: inexact.path, message }])
+        })?;
         Ok(Self { size: body.len(), ..Self::from_object(fields, map) })
     }
 

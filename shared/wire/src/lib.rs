@@ -4,6 +4,7 @@
 //! - `form`: how a body or a query is read. A form is a table of fields ([`Field`]); the
 //!   table both drives the reader and becomes the schema in the OpenAPI document, so the two
 //!   can't disagree.
+//! - `exact`: which numbers are kept as they are written.
 //! - `requests`: the bodies clients send, as tables and typed values.
 //! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients get, made `From` the domain.
 //! - `settings`: the rules of an installation as people write them.
@@ -21,6 +22,7 @@ mod approval;
 mod audit;
 mod bus;
 mod event;
+mod exact;
 pub mod form;
 mod governance;
 mod lane;
@@ -40,6 +42,7 @@ pub use approval::{ApprovalView, VoteView};
 pub use audit::{AuditList, AuditView, BatchList, BatchView, PlaceView};
 pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX, tenant_of_resources, tenant_resource};
 pub use event::{EventFormError, EventView};
+pub use exact::{InexactNumber, check_numbers, with_exact_numbers};
 pub use form::{BadForm, Field, FieldError, Form, Kind};
 pub use governance::*;
 pub use lane::{LaneForm, LaneFormError};

@@ -309,3 +309,38 @@ fn a_table_is_its_own_schema() {
     let limit = field_schema(limit, Plain::Parameter);
     assert_eq!((&limit["minimum"], &limit["maximum"]), (&json!(1), &json!(200)));
 }
+
+/// A number that would be rounded would make one task of two: it is refused, with its place.
+#[test]
+fn numbers_that_would_not_be_kept_are_refused_by_name() {
+    let read = |number: &str| {
+        let body = format!(r#"{{"type":"monitor","payload":{{"order":{{"ids":[1,{number}]}}}}}}"#);
+        CreateTask::read(body.as_bytes())
+    };
+    for number in
+        ["18446744073709551615", "-9223372036854775808", "9007199254740993", "0.1", "1e22"]
+    {
+        let read = read(number).unwrap_or_else(|error| panic!("{number}: {error}"));
+        let kept = read.payload["order"]["ids"][1].to_string();
+        let kept = kept.replace('+', "");
+        assert_eq!(kept, *number);
+    }
+    for number in ["18446744073709551616", "18446744073709551617", "0.10000000000000001", "1e-400"]
+    {
+        let Err(BadForm::Fields(errors)) = read(number) else { panic!("{number} was taken") };
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].field, "payload.order.ids[1]");
+        assert!(errors[0].message.contains(number), "{}", errors[0].message);
+    }
+    // Out of any double's range: no JSON that is read here.
+    assert!(matches!(read("1e400"), Err(BadForm::Syntax(_))));
+    for wrong in ["NaN", "Infinity", "-Infinity"] {
+        assert!(matches!(read(wrong), Err(BadForm::Syntax(_))), "{wrong}");
+    }
+    let event = br#"{"event_type":"a.b","source_agent":"x","payload":{"n":-9223372036854775809}}"#;
+    let refused = PublishEvent::read(event).map(|_| ());
+    assert!(matches!(refused, Err(BadForm::Fields(_))), "{refused:?}");
+    let result = br#"{"status":"completed","result":{"n":18446744073709551616}}"#;
+    let mut none = Form::from_query(PatchStatus::QUERY, std::iter::empty());
+    assert!(PatchStatus::read(&mut none, result).is_err());
+}

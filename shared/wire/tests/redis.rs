@@ -217,3 +217,26 @@ fn a_domains_message_is_read_and_answered_in_its_form() {
     assert_eq!(published, fields, "the same as JSON");
     assert!(DomainView::of(&view("in_progress"), now).publish.is_none());
 }
+
+/// What comes from a queue can't be sent back: a number that would be rounded keeps its digits as a
+/// text, and what stands there keeps its bytes.
+#[test]
+fn numbers_that_would_not_be_kept_are_never_rounded() {
+    let serial = "123456789012345678901234567890";
+    let read = read_peer_task(ID, TASK).unwrap();
+    assert_eq!(read.task.payload["serial"], serial);
+    let other =
+        read_peer_task(ID, &TASK.replace(serial, "123456789012345678901234567891")).unwrap();
+    assert_ne!(read.task.payload, other.task.payload);
+    let merged = merge_task(Some(TASK), &view("completed"));
+    assert!(merged.contains(&format!("\"serial\": {serial}")), "{merged}");
+    let message = String::from_utf8(MESSAGE.to_vec()).unwrap();
+    let message =
+        message.replacen("\"payload\":{", &format!("\"payload\":{{\"order\":{serial},"), 1);
+    let task = read_domain_task("devops", message.as_bytes()).unwrap().task;
+    assert_eq!(task.payload["order"], serial);
+    let event =
+        format!(r#"{{"event_type":"order.made","payload":{{"order":{serial},"small":7}}}}"#);
+    let event = read_peer_event(&event).unwrap().unwrap().event;
+    assert_eq!((&event.payload["order"], &event.payload["small"]), (&json!(serial), &json!(7)));
+}

@@ -1,5 +1,7 @@
 use serde_json::Value;
+use serde_json::value::RawValue;
 use watchbill_core::handler::HandlerError;
+use watchbill_wire::with_exact_numbers;
 
 use super::serve;
 
@@ -12,9 +14,10 @@ where
     F: Fn(E) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
 {
-    // Read in two steps, so that what can't be read is a line in the log and not a loop.
-    serve(move |event: Value, _context| {
-        let parsed = serde_json::from_value::<E>(event);
+    // Read in two steps, so that what can't be read is a line in the log and not a loop, and from
+    // its text: a number that would be rounded is kept as its digits.
+    serve(move |event: Box<RawValue>, _context| {
+        let parsed = serde_json::from_str::<E>(&with_exact_numbers(event.get()));
         let handling = parsed.map(&handler);
         async move {
             let done = match handling {

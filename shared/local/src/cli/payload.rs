@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use serde_json::{Map, Value};
+use watchbill_wire::check_numbers;
 
 use super::args::PayloadArgs;
 use super::failure::Failure;
@@ -43,7 +44,11 @@ pub fn object(
         _ => ("the argument", text.to_owned()),
     };
     match serde_json::from_str(&json) {
-        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Object(object)) => {
+            check_numbers(json.as_bytes())
+                .map_err(|inexact| Failure::Usage(format!("{option}: {from}: {inexact}")))?;
+            Ok(object)
+        }
         Ok(other) => Err(Failure::Usage(format!(
             "{option}: {from} holds {}, a JSON object is needed, such as {{\"description\": \"…\"}}",
             kind(&other)
@@ -72,6 +77,7 @@ fn set(payload: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
         Some(key) => {
             let value = serde_json::from_str(text)
                 .map_err(|e| wrong(&format!("what follows ':=' is not JSON ({e})")))?;
+            check_numbers(text.as_bytes()).map_err(|inexact| wrong(&inexact.to_string()))?;
             (key, value)
         }
         None => (key, Value::String(text.to_owned())),
@@ -139,6 +145,16 @@ mod tests {
             (None, Some("n:=1x"), "is not JSON"),
             (None, Some("a..b=1"), "a part of the key is empty"),
             (Some(r#"{"a":1}"#), Some("a.b=1"), "'a' holds no object"),
+            (
+                Some(r#"{"a":[18446744073709551616]}"#),
+                None,
+                "'a[0]' is 18446744073709551616: an integer",
+            ),
+            (
+                None,
+                Some("a:=0.10000000000000001"),
+                "'the value' is 0.10000000000000001: its digits",
+            ),
         ] {
             let error = made(payload, set.as_slice(), "").unwrap_err();
             assert!(error.contains(says), "{error}");

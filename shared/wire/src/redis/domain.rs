@@ -5,7 +5,7 @@ use watchbill_core::domain::{
 
 use super::ids::{id_of_peer, mark};
 use super::{VIA, iso};
-use crate::{CreateTask, METADATA_LIMIT, TaskView};
+use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
 /// Before the domain's name in the mark of its tasks.
 const DOMAIN: &str = "redis:";
@@ -30,7 +30,8 @@ pub struct DomainView {
 
 /// Reads a message of a domain. A domain does one type of task.
 pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, String> {
-    let map: Map<String, Value> = serde_json::from_slice(message)
+    let text = std::str::from_utf8(message).map_err(|error| format!("it is no text: {error}"))?;
+    let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text))
         .map_err(|error| format!("it is no JSON object: {error}"))?;
     let said = |name: &str| map.get(name).and_then(Value::as_str);
     match said("type") {

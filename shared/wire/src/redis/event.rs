@@ -4,7 +4,7 @@ use watchbill_core::redact;
 
 use super::RELAYED_BY;
 use super::ids::id_of_peer;
-use crate::{EventView, PublishEvent, TaskView};
+use crate::{EventView, PublishEvent, TaskView, with_exact_numbers};
 
 /// What marks our own events on the channels.
 const US: &str = "watchbill";
@@ -38,8 +38,8 @@ pub fn event_for_peer(view: &EventView, task: Option<&TaskView>) -> Option<Strin
 
 /// Reads an event off the channels. Nothing for our own.
 pub fn read_peer_event(text: &str) -> Result<Option<PeerEvent>, String> {
-    let mut map: Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
+    let mut map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text))
+        .map_err(|error| format!("it is no JSON object: {error}"))?;
     let metadata = map.remove("metadata").unwrap_or_default();
     if metadata.get(RELAYED_BY).and_then(Value::as_str) == Some(US) {
         return Ok(None);

@@ -11,7 +11,7 @@ use watchbill_core::redact;
 use super::ids::{PEER_ID, id_of_peer, mark};
 use super::{VIA, iso};
 use crate::requests::is_trace;
-use crate::{CreateTask, METADATA_LIMIT, TaskView};
+use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
 /// The mark of tasks of this queue.
 const QUEUE: &str = "redis";
@@ -35,7 +35,7 @@ pub struct PeerTaskView {
 /// an SLA in words of its own, stands in the metadata as it was.
 pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
     id_of_peer(id)?;
-    let mut map: Map<String, Value> = serde_json::from_str(data)
+    let mut map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(data))
         .map_err(|error| format!("its data is no JSON object: {error}"))?;
     let said = map.get("task_id").and_then(Value::as_str);
     if let Some(other) = said.filter(|said| *said != id) {
