@@ -152,6 +152,9 @@ impl TaskAgent for Creator {
             Ok(Taken::Unsettled { after, error }) => {
                 RunEnd::Suspended { resume_at: run.clock.now().plus(after), note: error }
             }
+            Ok(Taken::Mismatch { error, question }) => {
+                RunEnd::Blocked { reason: error, question: Some(question) }
+            }
             Ok(Taken::Undecidable { error }) => RunEnd::Blocked { reason: error, question: None },
             Ok(Taken::Withheld(withheld)) => RunEnd::Withheld(withheld),
             Ok(Taken::Stopped { reason }) => RunEnd::retryable(reason),

@@ -307,6 +307,7 @@ impl World {
             fence: 1,
             intended_at: now,
             settles_at: now,
+            call_hash: None,
             outcome: None,
             expires: None,
         };

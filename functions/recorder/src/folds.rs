@@ -135,9 +135,11 @@ pub struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// The records that an entry brings, to stand right after it.
-    pub fn records(&mut self, entry: &Entry) -> Vec<Entry> {
+    /// The records that an entry brings, to stand right after it. What the entry earns is
+    /// lowered to what counts.
+    pub fn records(&mut self, entry: &mut Entry) -> Vec<Entry> {
         let Entry::Task(entry) = entry else { return Vec::new() };
+        self.fold.limit(entry, self.rules);
         let changes = self.fold.apply_entry(entry, self.rules);
         self.changed |= changes.iter().any(|change| change.before.level != change.after.level);
         let record = |change: &StandingChange| {

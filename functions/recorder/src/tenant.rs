@@ -298,7 +298,7 @@ fn batch_of(
     let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
     let mut batch = Vec::new();
     let mut bytes = 0;
-    while let Some(next) = entries.peek() {
+    while let Some(next) = entries.peek_mut() {
         let weighs = weight(next);
         if !batch.is_empty() && (batch.len() >= chunk || bytes + weighs > MAX_BATCH_BYTES) {
             break;

@@ -130,9 +130,10 @@ impl Executor {
         let clock = self.core.clock().clone();
         let limit = self.core.rules().lease.run;
         let StoredTask { value, version, unknown, due } = claimed;
+        let steps = Steps::of_run(self.core.clone(), &value);
         let run = Run {
             payload,
-            steps: Some(Steps::of_run(self.core.clone(), &value)),
+            steps: Some(steps.clone()),
             spending: Some(Spending::of_run(self.core.clone(), &value)),
             task: value,
             deadline: clock.monotonic() + limit,
@@ -149,7 +150,7 @@ impl Executor {
             }
             None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
         };
-        let ended = Ended { end, notes: run.notes.list() };
+        let ended = Ended { end, notes: run.notes.list(), read_only: !steps.changed_something() };
         (StoredTask { value: run.task, version, unknown, due }, ended)
     }
 
@@ -192,13 +193,13 @@ impl Executor {
         ended: Ended,
         until: Timestamp,
     ) -> Result<EndRun, HandlerError> {
-        let Ended { mut end, notes } = ended;
+        let Ended { mut end, notes, read_only } = ended;
         let events = match &mut end {
             RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
         let how = self.ending(task, end, until).await?;
-        Ok(EndRun { fence: task.fence, how, events, notes })
+        Ok(EndRun { fence: task.fence, how, events, notes, read_only })
     }
 
     async fn ending(
@@ -255,6 +256,8 @@ impl Executor {
 struct Ended {
     end: RunEnd,
     notes: Vec<Note>,
+    /// It changed nothing outside, as far as its journal knows.
+    read_only: bool,
 }
 
 /// Claims a task for its agent, as governance judges the state that it is claimed in.
@@ -299,6 +302,7 @@ struct EndRun {
     how: How,
     events: Vec<LoggedEvent>,
     notes: Vec<Note>,
+    read_only: bool,
 }
 
 enum How {
@@ -327,7 +331,8 @@ impl CommandBuilder for EndRun {
             },
         };
         let earned = ending.earned(&core.rules().reputation);
-        let outcome = Outcome { reputation: earned.into_iter().collect(), ..Outcome::default() };
+        let reputation = earned.into_iter().collect();
+        let outcome = Outcome { reputation, read_only: self.read_only, ..Outcome::default() };
         let (events, notes) = (self.events.clone(), self.notes.clone());
         let command = Command::End { fence: self.fence, ending, events, notes, outcome };
         Ok(CommandWithWrites { command, extra_writes })

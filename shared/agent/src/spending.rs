@@ -28,7 +28,6 @@ pub struct Spending {
 #[must_use = "what is neither sent nor released blocks the next call"]
 pub struct Reserved {
     spending: Spending,
-    model: String,
     reservation: Reservation,
 }
 
@@ -67,9 +66,9 @@ impl Spending {
         most_output: u64,
     ) -> Result<Reserved, SpendError> {
         let most = Usage { input_tokens: most_input, output_tokens: most_output };
-        let amount = self.core.cost(model, most).await.map_err(|error| self.unreached(error))?;
+        let quote = self.core.quote(model, most).await.map_err(|error| self.unreached(error))?;
         for attempt in 0.. {
-            let reserved = self.core.reserve(&self.tenant, &self.task, self.fence, amount).await;
+            let reserved = self.core.reserve(&self.tenant, &self.task, self.fence, quote).await;
             let stored =
                 match reserved {
                     Ok(stored) => stored,
@@ -82,12 +81,12 @@ impl Spending {
                         continue;
                     }
                 };
-            let ours = |open: &Reservation| open.fence == self.fence && open.amount == amount;
+            let ours = |open: &Reservation| open.fence == self.fence && open.amount == quote.amount;
             let found = stored.value.reservation.filter(|open| ours(open) && !open.sent);
             let Some(reservation) = found else {
                 return Err(SpendError::Rejected(Rejection::NothingReserved));
             };
-            return Ok(Reserved { spending: self.clone(), model: model.to_owned(), reservation });
+            return Ok(Reserved { spending: self.clone(), reservation });
         }
         unreachable!("the loop returns")
     }
@@ -170,22 +169,34 @@ impl Reserved {
 }
 
 impl Sent {
-    /// What the call used, as its answer says; also where it is more than was set aside.
+    /// What the call used, as its answer says; also where it is more than was set aside. It is
+    /// priced as it was when it was set aside, and a store out of reach takes nothing back: the
+    /// answer is paid for, and what ends the run charges it as estimated.
     pub async fn settle(self, usage: Usage) -> Result<Amount, SpendError> {
-        let Reserved { spending, model, reservation } = self.0;
-        let used = spending.core.cost(&model, usage).await;
-        let used = used.map_err(|error| spending.unreached(error))?;
-        let (fence, n) = (spending.fence, reservation.n);
-        spending.command(&Command::Settle { fence, n, used }).await?;
-        Ok(used)
+        let used = match self.0.reservation.price {
+            Some(price) => price.cost(usage),
+            None => self.0.reservation.amount,
+        };
+        self.settle_at(used).await
     }
 
     /// Nobody knows what the call used: it counts as the most that it could.
     pub async fn settle_as_estimated(self) -> Result<Amount, SpendError> {
-        let Reserved { spending, reservation, .. } = self.0;
-        let (fence, n, used) = (spending.fence, reservation.n, reservation.amount);
-        spending.command(&Command::Settle { fence, n, used }).await?;
-        Ok(used)
+        let used = self.0.reservation.amount;
+        self.settle_at(used).await
+    }
+
+    async fn settle_at(self, used: Amount) -> Result<Amount, SpendError> {
+        let Reserved { spending, reservation } = self.0;
+        let (fence, n, task) = (spending.fence, reservation.n, &spending.task);
+        match spending.command(&Command::Settle { fence, n, used }).await {
+            Ok(()) => Ok(used),
+            Err(SpendError::Unreached { reason, .. }) => {
+                tracing::warn!(%task, "a call of task {task} is charged as estimated: {reason}");
+                Ok(reservation.amount)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -2,22 +2,29 @@
 //! after it. A finished step gives its recorded result back and is not repeated; one with
 //! an intent and no outcome is unknown, and is looked up.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
-use watchbill_core::domain::{Status, Task, TaskId, TenantId};
+use serde_json::{Map, Value, json};
+use watchbill_core::decide::canonical_hash;
+use watchbill_core::domain::{Question, Status, Task, TaskId, TenantId};
 use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::{Commit, CommitError, Expect, Key, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, decode, encode};
 use watchbill_core::service::{Core, Runner, ServiceError, Verdict};
 
+use crate::redact;
 use crate::run::Withheld;
 
 /// What a provider may still do after its time-out has passed on our side.
 const SETTLING: Duration = Duration::from_secs(10);
 const TRIES: u32 = 16;
+/// What a person may answer where the journal holds another call under an effect's key.
+const GO_ON: &str = "go on anew";
+const CANCEL: &str = "cancel";
 
 /// One effect at a provider.
 #[async_trait]
@@ -30,14 +37,14 @@ pub trait Effect: Send + Sync {
     fn target(&self) -> String;
     /// What it can be found by at the provider.
     fn provider_key(&self) -> String;
-    /// The longest that one attempt takes.
+    /// The longest that one attempt takes, and one look-up.
     fn time_out(&self) -> Duration;
     /// As policy sees it.
     fn call(&self) -> ToolCall;
 
     async fn attempt(&self) -> Attempt;
 
-    /// Asks the provider whether it happened.
+    /// Asks the provider whether it happened. One that takes longer than the time-out can't tell.
     async fn look_up(&self) -> LookedUp;
 
     /// Undoes the younger of two that slipped through: called when this run's attempt went
@@ -86,6 +93,12 @@ pub enum Taken {
     Undecidable {
         error: String,
     },
+    /// The journal holds another call under this key, so its result is not this call's: the run
+    /// blocks the task with the question. Answered, the same call goes on or is refused.
+    Mismatch {
+        error: String,
+        question: Question,
+    },
     /// Governance does not let it: the run ends with this, see [`RunEnd::Withheld`].
     ///
     /// [`RunEnd::Withheld`]: crate::run::RunEnd::Withheld
@@ -104,16 +117,33 @@ pub struct Steps {
     tenant: TenantId,
     task: TaskId,
     fence: u64,
+    changed: Arc<AtomicBool>,
 }
 
 impl Steps {
     /// Of the run that holds the task now.
     pub fn of_run(core: Core, task: &Task) -> Self {
-        Self { core, tenant: task.tenant.clone(), task: task.id.clone(), fence: task.fence }
+        let (tenant, id) = (task.tenant.clone(), task.id.clone());
+        Self { core, tenant, task: id, fence: task.fence, changed: Arc::default() }
+    }
+
+    /// Whether an effect of this run that changes something has come off, now or in an earlier run
+    /// whose result was given back.
+    pub fn changed_something(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// Takes an effect at most once as far as can be known.
     pub async fn take(&self, effect: &dyn Effect) -> Result<Taken, ServiceError> {
+        let call = effect.call();
+        let taken = self.take_call(effect, &hash_of(&call)).await?;
+        if call.mutating && matches!(taken, Taken::Done(_)) {
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        Ok(taken)
+    }
+
+    async fn take_call(&self, effect: &dyn Effect, hash: &str) -> Result<Taken, ServiceError> {
         for _ in 0..TRIES {
             let held = match self.may_act(effect.time_out()).await? {
                 Ok(held) => held,
@@ -121,19 +151,33 @@ impl Steps {
             };
             let version = held.version;
             let known = self.stored(&effect.key()).await?;
-            let (intent, before) = match known {
+            let intent = self.intent(effect, hash);
+            let mut writes = Vec::new();
+            let before = match known {
+                Some(step) if is_other(&step.value, hash) => {
+                    match answered(&held.value, &step.value, hash) {
+                        Answered::GoOn => {}
+                        Answered::Taken(taken) => return Ok(taken),
+                    }
+                    writes.push(archived(&step));
+                    Expect::Version(step.version)
+                }
                 Some(step) if step.value.outcome.is_some() => return Ok(recorded(&step.value)),
                 Some(step) => match self.settle(&step, effect).await? {
                     Settled::Taken(taken) => return Ok(taken),
-                    Settled::DidNot => (self.intent(effect), Expect::Version(step.version)),
+                    // The look-up took its time: what is left must hold an attempt.
+                    Settled::DidNot => match self.may_act(effect.time_out()).await? {
+                        Ok(_) => Expect::Version(step.version),
+                        Err(reason) => return Ok(Taken::Stopped { reason }),
+                    },
                 },
-                None => (self.intent(effect), Expect::Absent),
+                None => Expect::Absent,
             };
             // At the last moment: whatever changes the task from here on fails the intent.
             if let Some(withheld) = self.leave(&held, &effect.call()).await? {
                 return Ok(Taken::Withheld(withheld));
             }
-            if !self.write_intent(&intent, before, version).await? {
+            if !self.write_intent(&intent, before, version, writes).await? {
                 continue;
             }
             return self.attempt(effect, intent).await;
@@ -183,7 +227,7 @@ impl Steps {
         Ok(item.as_ref().map(decode).transpose()?)
     }
 
-    fn intent(&self, effect: &dyn Effect) -> Step {
+    fn intent(&self, effect: &dyn Effect, hash: &str) -> Step {
         let now = self.core.clock().now();
         Step {
             tenant: self.tenant.clone(),
@@ -196,6 +240,7 @@ impl Steps {
             intended_at: now,
             settles_at: now.plus(effect.time_out() + SETTLING),
             outcome: None,
+            call_hash: Some(hash.to_owned()),
             expires: Some(self.core.rules().keep_beside(None, now)),
         }
     }
@@ -206,14 +251,13 @@ impl Steps {
         intent: &Step,
         before: Expect,
         header: u64,
+        mut writes: Vec<Write>,
     ) -> Result<bool, ServiceError> {
-        let writes = vec![
-            Write::Put { item: encode(intent, None), expect: before },
-            Write::Check {
-                key: repo::task_key(&self.tenant, &self.task),
-                expect: Expect::Version(header),
-            },
-        ];
+        writes.push(Write::Put { item: encode(intent, None), expect: before });
+        writes.push(Write::Check {
+            key: repo::task_key(&self.tenant, &self.task),
+            expect: Expect::Version(header),
+        });
         let id = self.core.entropy().write_id();
         match self.core.store().commit(Commit { id, writes }).await {
             Ok(()) => Ok(true),
@@ -268,7 +312,16 @@ impl Steps {
             let error = "an earlier attempt may still be under way".to_owned();
             return Ok(Settled::Taken(Taken::Unsettled { after, error }));
         }
-        Ok(match effect.look_up().await {
+        let limit = self.core.clock().sleep(effect.time_out());
+        let found = tokio::select! {
+            biased;
+            found = effect.look_up() => found,
+            () = limit => {
+                let seconds = effect.time_out().as_secs();
+                LookedUp::CantTell { error: format!("no answer to the look-up within {seconds} s") }
+            }
+        };
+        Ok(match found {
             LookedUp::DidNot => Settled::DidNot,
             LookedUp::CantTell { error } => Settled::Taken(Taken::Undecidable { error }),
             LookedUp::Happened(result) => {
@@ -302,7 +355,10 @@ impl Steps {
                 if success && ours != kept && !same_attempt(&step, &there.value) {
                     effect.undo(ours.unwrap_or(&Map::new())).await;
                 }
-                return Ok(recorded(&there.value));
+                return Ok(match &step.call_hash {
+                    Some(hash) if is_other(&there.value, hash) => mismatch(&there.value, hash),
+                    _ => recorded(&there.value),
+                });
             }
             let writes = vec![Write::Put { item: encode(&step, None), expect }];
             let id = self.core.entropy().write_id();
@@ -317,6 +373,67 @@ impl Steps {
             reason: format!("the outcome of {} can't be written", step.key()),
         })
     }
+}
+
+/// Of the kind of the call and its arguments; a journal's entry is found by key and this.
+fn hash_of(call: &ToolCall) -> String {
+    canonical_hash(&json!([call.tool, call.arguments]))
+}
+
+fn is_other(step: &Step, hash: &str) -> bool {
+    step.call_hash.as_deref().is_some_and(|stored| stored != hash)
+}
+
+enum Answered {
+    GoOn,
+    Taken(Taken),
+}
+
+/// What a person has said to exactly this mismatch.
+fn answered(task: &Task, step: &Step, hash: &str) -> Answered {
+    let asked = question(step, hash);
+    let question = task.question.as_ref().filter(|question| question.text == asked.text);
+    match question.and_then(|question| question.answer.as_deref()) {
+        Some(GO_ON) => Answered::GoOn,
+        Some(CANCEL) => {
+            let error = format!("{} was not done: a person chose to cancel it", step.key);
+            Answered::Taken(Taken::Refused { error, retry: false })
+        }
+        _ => Answered::Taken(mismatch(step, hash)),
+    }
+}
+
+fn mismatch(step: &Step, hash: &str) -> Taken {
+    let question = question(step, hash);
+    Taken::Mismatch { error: question.text.clone(), question }
+}
+
+fn question(step: &Step, hash: &str) -> Question {
+    let stands = match &step.outcome {
+        Some(outcome) => format!("it is {}", outcome.in_words()),
+        None => "what became of it is not known".to_owned(),
+    };
+    let stored: String = step.call_hash.iter().flat_map(|hash| hash.chars().take(12)).collect();
+    let mut text = format!(
+        "the journal holds '{}' ({} on {}, {stands}) with arguments {stored}; this run asks for \
+         {hash:.12}: do the new one, or cancel?",
+        step.key, step.what, step.target
+    );
+    // As it will be kept, or its answer would not be known again.
+    redact::string(&mut text);
+    Question {
+        text,
+        choices: vec![GO_ON.to_owned(), CANCEL.to_owned()],
+        answer: None,
+        answered_by: None,
+    }
+}
+
+/// The entry that gives way to another call, under a key of its own: what was done stays told.
+fn archived(step: &Versioned<Step>) -> Write {
+    let key = format!("{}~{}", step.value.key, step.version);
+    let kept = Step { key, ..step.value.clone() };
+    Write::Put { item: encode(&kept, step.unknown.as_deref()), expect: Expect::Absent }
 }
 
 enum Settled {

@@ -266,3 +266,97 @@ proptest! {
         }
     }
 }
+
+/// As the recorder does: lowered to what its day has left, then folded, then kept.
+fn record(fold: &mut ReputationFold, mut entry: TaskEntry, rules: &ReputationRules) -> TaskEntry {
+    fold.limit(&mut entry, rules);
+    fold.apply_entry(&entry, rules);
+    entry
+}
+
+fn trivial(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
+    let mut entry = entry(n, at, reputation);
+    entry.change.outcome.as_mut().unwrap().read_only = true;
+    entry
+}
+
+fn points(entry: &TaskEntry) -> Vec<i16> {
+    entry.change.outcome.iter().flat_map(|outcome| &outcome.reputation).map(|e| e.1).collect()
+}
+
+/// Forty monitors a day, which change nothing: they open production in no less than six days.
+#[test]
+fn work_that_changes_nothing_earns_so_much_a_day_and_is_recorded_with_0_then() {
+    let rules = ReputationRules::default();
+    let (mut fold, mut recorded) = (ReputationFold::default(), Vec::new());
+    let success = || vec![rules.earned(TaskSuccess)];
+    for day in 0..6 {
+        let level = fold.standing(Agent::Ops, start(), &rules).level;
+        assert!(level < ProdFullAccess, "day {day}: {level}");
+        for n in 0..40 {
+            let at = start().plus(DAY * day + Duration::from_secs(n));
+            let kept = record(&mut fold, trivial(u64::from(day) * 100 + n, at, success()), &rules);
+            assert_eq!(points(&kept), [if n < 5 { 2 } else { 0 }], "run {n} of day {day}");
+            recorded.push(kept);
+        }
+        let standing = fold.standing(Agent::Ops, start().plus(DAY * day), &rules);
+        assert_eq!(standing.score(), 100.0 + 10.0 * f64::from(day + 1));
+    }
+    let at = start().plus(DAY * 5);
+    assert_eq!(fold.standing(Agent::Ops, at, &rules).level, ProdFullAccess);
+    // What changes something is not limited, nor is what costs points, nor another agent's.
+    let full = record(&mut fold, entry(9_001, at, success()), &rules);
+    let bad = record(&mut fold, trivial(9_002, at, vec![rules.earned(TaskFailure)]), &rules);
+    let mut other = trivial(9_003, at, success());
+    other.agent = Agent::Dev;
+    let other = record(&mut fold, other, &rules);
+    assert_eq!((points(&full), points(&bad), points(&other)), (vec![2], vec![-3], vec![2]));
+    recorded.extend([full, bad, other]);
+    // A rebuild goes by what is recorded, also where the limit is another by then.
+    for limit in [0, 10, 1_000] {
+        let rules = ReputationRules { read_only_per_day: limit, ..rules.clone() };
+        let mut rebuilt = ReputationFold::default();
+        recorded.iter().for_each(|entry| _ = rebuilt.apply_entry(entry, &rules));
+        assert_eq!(rebuilt, fold);
+    }
+}
+
+#[test]
+fn what_a_day_has_left_is_given_whole_and_days_in_turn_begin_no_day_anew() {
+    let rules = ReputationRules { read_only_per_day: 3, ..ReputationRules::default() };
+    let mut fold = ReputationFold::default();
+    let mut earn = |n, days, events: &[ReputationEvent]| {
+        let earned = events.iter().map(|event| rules.earned(*event)).collect();
+        points(&record(&mut fold, trivial(n, start().plus(DAY * days), earned), &rules))
+    };
+    assert_eq!(earn(1, 1, &[TaskSuccess, TestPassed, CiFailure]), [2, 1, -2]);
+    assert_eq!(earn(2, 1, &[TaskSuccess]), [0]);
+    // Recorded late: of the day before, when that had its own.
+    assert_eq!(earn(3, 0, &[TaskSuccess]), [0]);
+    assert_eq!(earn(4, 2, &[TaskSuccess]), [2]);
+    assert_eq!(earn(5, 1, &[TaskSuccess]), [1]);
+    assert_eq!(earn(6, 2, &[TaskSuccess]), [0]);
+}
+
+#[test]
+fn what_a_worker_ends_counts_for_the_worker_alone() {
+    let rules = ReputationRules::default();
+    let mut fold = ReputationFold::default();
+    for n in 0..8 {
+        let mut ended = entry(n, start(), vec![rules.earned(TaskSuccess)]);
+        ended.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
+        record(&mut fold, ended, &rules);
+    }
+    let agent = fold.standing(Agent::Ops, start(), &rules);
+    assert_eq!((agent.score(), agent.level, agent.events), (100.0, SandboxOnly, 0));
+    assert_eq!(fold.workers["worker:ci"].score(), 116.0);
+    // However many names there are, the fold stays small: who was not heard of for long goes.
+    for n in 0..1_000 {
+        let at = start().plus(Duration::from_secs(n));
+        let mut ended = entry(n, at, vec![rules.earned(TaskSuccess)]);
+        ended.change.outcome.as_mut().unwrap().worker = Some(format!("worker:{n}"));
+        record(&mut fold, ended, &rules);
+    }
+    assert_eq!(fold.workers.len(), 256);
+    assert!(fold.workers.contains_key("worker:999") && !fold.workers.contains_key("worker:ci"));
+}

@@ -76,11 +76,38 @@ impl AgentView {
     }
 }
 
+/// An external worker's own reputation. No right depends on it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Worker")]
+pub struct WorkerView {
+    /// As in the leases it takes: `worker:` and its key's name.
+    pub worker: String,
+    pub score: f64,
+    pub reputation_events: u64,
+    #[serde(with = "rfc3339::option")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub last_event_at: Option<Timestamp>,
+}
+
+impl WorkerView {
+    pub fn new(worker: String, standing: &Standing) -> Self {
+        Self {
+            worker,
+            score: standing.score(),
+            reputation_events: standing.events,
+            last_event_at: standing.last,
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AgentList {
     pub success: bool,
     pub count: usize,
     pub agents: Vec<AgentView>,
+    /// What they end counts for them and not for an agent.
+    #[serde(default)]
+    pub workers: Vec<WorkerView>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -6,7 +6,7 @@ use watchbill_core::domain::{Agent, Role, TaskId, TenantId, Timestamp};
 use watchbill_core::service::{Core, EventFilter, ServiceError, Stats};
 use watchbill_wire::{
     AgentAnswer, AgentList, AgentView, BudgetView, Field, Kind, OverrideFreeze, PageQuery,
-    ReputationList, SetLimits, TaskChanged,
+    ReputationList, SetLimits, TaskChanged, WorkerView,
 };
 
 use super::TASK_ID;
@@ -145,7 +145,9 @@ async fn list(req: Req) -> Answer {
     for info in &req.state.shared().agents {
         agents.push(view(req.core(), &req.caller().tenant, info, &stats).await?);
     }
-    json(&AgentList { success: true, count: agents.len(), agents })
+    let workers = req.core().workers(&req.caller().tenant).await?;
+    let workers = workers.into_iter().map(|(name, standing)| WorkerView::new(name, &standing));
+    json(&AgentList { success: true, count: agents.len(), agents, workers: workers.collect() })
 }
 
 async fn get(req: Req) -> Answer {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::{Body, Priority};
+use watchbill_core::domain::{Agent, Body, Caller, Priority, Question, Role};
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{
     Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
@@ -219,11 +219,16 @@ async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
 async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
     let world = World::new(1, 0);
     let id = world.create(Priority::P2).await;
-    for _ in 0..3 {
+    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+    for _ in 0..2 {
         let fence = world.claim(&id).await;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
-        world.end(&id, fence, ending).await;
+        let (choices, answer, answered_by) = (Vec::new(), None, None);
+        let question = Some(Question { text: "Go on?".into(), choices, answer, answered_by });
+        world.end(&id, fence, Ending::Blocked { reason: "unsure".into(), question }).await;
+        world.core.answer_task(&kim, &id, "yes".into()).await.unwrap();
     }
+    let fence = world.claim(&id).await;
+    world.end(&id, fence, Ending::FailedForGood { error: "no route".into() }).await;
     // The feed lags: each change comes with the image of the last.
     feed(&world.recorder(), &world.changes(), 1).await;
     let outcomes: Vec<bool> = world
@@ -235,7 +240,39 @@ async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
             Entry::Published(_) | Entry::Record(_) => None,
         })
         .collect();
-    assert_eq!(outcomes, [false, false, true, false, true, false, true]);
+    assert_eq!(outcomes, [false, false, true, false, false, true, false, false, true]);
+}
+
+/// Runs that change nothing earn so much a day, whoever records them and however often the feed
+/// repeats itself; what is recorded is what counted.
+#[tokio::test]
+async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
+    for size in [1, 7, 1_000] {
+        let world = World::new(size as u64, 0);
+        for n in 0..12 {
+            let id = world.create(Priority::P2).await;
+            let fence = world.claim(&id).await;
+            world.end_read_only(&id, fence, Ending::Succeeded { result: Body::default() }).await;
+            // Another recorder each time: the day is read back from what is kept and recorded.
+            if n % 4 == 3 {
+                feed(&world.recorder(), &world.changes(), size).await;
+            }
+        }
+        feed(&world.recorder(), &world.changes(), size).await;
+        let entries = world.entries().await;
+        let earned: Vec<i16> = entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Task(entry) => entry.change.outcome.as_ref(),
+                Entry::Published(_) | Entry::Record(_) => None,
+            })
+            .flat_map(|outcome| outcome.reputation.iter().map(|earned| earned.1))
+            .collect();
+        assert_eq!(earned, [2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
+        world.assert_standings(&entries).await;
+        let standing = world.core.standing(&tenant(), Agent::Ops).await.unwrap();
+        assert_eq!((standing.score(), standing.events), (110.0, 12));
+    }
 }
 
 /// The sweeper writes an item back without a change: that is no entry, and hides none.

@@ -10,7 +10,7 @@ use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{
     Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
 };
-use watchbill_core::govern::{ReputationEvent, ReputationFold};
+use watchbill_core::govern::ReputationFold;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
 use watchbill_core::ports::{Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write};
@@ -110,12 +110,24 @@ impl World {
     }
 
     pub async fn end_for(&self, tenant: &TenantId, id: &TaskId, fence: u64, ending: Ending) {
-        let event = match ending {
-            Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
-            _ => ReputationEvent::TaskFailure,
-        };
-        let reputation = vec![self.core.rules().reputation.earned(event)];
-        let outcome = Outcome { reputation, ..Outcome::default() };
+        self.end_with(tenant, id, fence, ending, false).await;
+    }
+
+    /// The run changed nothing outside.
+    pub async fn end_read_only(&self, id: &TaskId, fence: u64, ending: Ending) {
+        self.end_with(&tenant(), id, fence, ending, true).await;
+    }
+
+    async fn end_with(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        fence: u64,
+        ending: Ending,
+        read_only: bool,
+    ) {
+        let reputation = ending.earned(&self.core.rules().reputation).into_iter().collect();
+        let outcome = Outcome { reputation, read_only, ..Outcome::default() };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.core.command(tenant, id, &command).await.unwrap();

@@ -4,5 +4,6 @@
 
 mod common;
 mod executor;
+mod journal;
 mod spending;
 mod steps;

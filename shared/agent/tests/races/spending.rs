@@ -183,6 +183,47 @@ async fn without_its_limits_in_reach_a_run_waits_or_is_refused_and_nobody_is_bla
     }
 }
 
+/// A policy that can be read so many times, and changes its price each time.
+struct Fading {
+    reads: AtomicU32,
+    readable: u32,
+}
+
+#[async_trait]
+impl Policies for Fading {
+    async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable> {
+        let n = self.reads.fetch_add(1, Ordering::Relaxed);
+        if n >= self.readable {
+            return Err(PolicyUnavailable("policy.yaml is a folder".into()));
+        }
+        let price = Price { input: 1_000_000 * u64::from(n + 1), output: 10_000_000 };
+        Ok(Arc::new(Policy { prices: Prices([("new".to_owned(), price)].into()), ..policy() }))
+    }
+}
+
+/// The price is that of the reservation, and a policy that can't be read by then costs nobody the
+/// answer that was paid for.
+#[tokio::test]
+async fn a_call_is_settled_at_the_price_it_was_reserved_at_whatever_becomes_of_the_policy() {
+    // One read for the price, one for the limits; or as many as anyone asks for.
+    for readable in [2, u32::MAX] {
+        let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
+        let policies = Fading { reads: AtomicU32::new(0), readable };
+        let governance = Governance::new(Arc::new(policies), OnFailure::Restrict);
+        let core = machine.core.clone().governed_by(governance);
+        let id = machine.create().await;
+        let claimed = machine.claim(&id).await.value;
+        let spending = Spending::of_run(core.clone(), &claimed);
+        let reserved = spending.reserve("new", MOST.0, MOST.1).await.unwrap();
+        let stored = machine.stored(&id).await.value.reservation.unwrap();
+        assert_eq!(stored.price, Some(Price { input: 1_000_000, output: 10_000_000 }));
+        let used = reserved.send().await.unwrap().settle(USED).await.unwrap();
+        assert_eq!(used, Amount { micro_usd: USED_COSTS, tokens: 700 }, "{readable} reads");
+        let task = machine.stored(&id).await.value;
+        assert_eq!((task.spent, task.reservation), (used, None));
+    }
+}
+
 /// Whatever answers get lost, each call is charged once.
 #[tokio::test]
 async fn lost_answers_charge_each_call_once() {

@@ -6,15 +6,16 @@ use super::Rejection;
 use super::task::Step;
 use crate::domain::{Lease, Status, What};
 use crate::govern::{
-    Amount, BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, Period, Reservation,
+    Amount, BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, Period, Quote, Reservation,
 };
 
 pub(super) fn reserve(
     step: &mut Step<'_>,
     fence: u64,
-    amount: Amount,
+    quote: Quote,
     limits: &BudgetLimits,
 ) -> Result<(), Rejection> {
+    let Quote { amount, price } = quote;
     demand_live(step, fence)?;
     if step.task.reservation.is_some() {
         return Err(step.illegal("given a second reservation before the first is settled"));
@@ -25,7 +26,7 @@ pub(super) fn reserve(
     }
     let at = step.facts.now;
     let n = step.version() + 1;
-    step.task.reservation = Some(Reservation { n, amount, at, fence, sent: false });
+    step.task.reservation = Some(Reservation { n, amount, at, fence, sent: false, price });
     step.budget =
         Some(BudgetMove { at, kind: BudgetMoveKind::Reserve { amount, limits: *limits } });
     say(step, What::Reserved, &format!("{amount} at most"));

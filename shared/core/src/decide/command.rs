@@ -8,7 +8,7 @@ use crate::domain::{
     TenantId, Timestamp,
 };
 use crate::govern::{
-    Amount, BudgetExceeded, BudgetLimits, Earned, ReputationEvent, ReputationRules,
+    Amount, BudgetExceeded, BudgetLimits, Earned, Quote, ReputationEvent, ReputationRules,
 };
 
 /// What a decision may know besides state and command.
@@ -46,6 +46,8 @@ pub struct Draft {
     pub max_retries: Option<u32>,
     /// The approval it waits for, where a person is asked first.
     pub approval: Option<Asked>,
+    /// It is the retry of a task whose failure has counted already.
+    pub failure_counted: bool,
 }
 
 /// How a run ended.
@@ -153,10 +155,11 @@ pub enum Command {
         notes: Vec<Note>,
         outcome: Outcome,
     },
-    /// The run sets aside the most that a model's call can cost. `limits`: those of its tenant.
+    /// The run sets aside the most that a model's call can cost, with the price that it will be
+    /// settled at. `limits`: those of its tenant.
     Reserve {
         fence: u64,
-        amount: Amount,
+        quote: Quote,
         limits: BudgetLimits,
     },
     /// The call for which reservation `n` was made may go out from now on.

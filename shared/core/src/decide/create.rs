@@ -74,6 +74,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         also_requested_by: draft.also_requested_by.clone(),
         body_hash: draft.body_hash.clone(),
         outcome: None,
+        failure_counted: draft.failure_counted,
         notes: Vec::new(),
         log: Vec::new(),
     }

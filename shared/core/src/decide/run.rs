@@ -9,6 +9,7 @@ use super::task::{Step, clip};
 use super::wait;
 use super::{Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
+use crate::govern::{Earned, ReputationEvent};
 use crate::redact;
 
 pub(super) fn claim(
@@ -154,10 +155,12 @@ pub(super) fn end(
     apply(step, &owner, ending);
     step.outcome = match ending {
         Ending::Suspended { .. } | Ending::Held { .. } => None,
-        _ => Some(outcome)
-            .filter(|outcome| !outcome.reputation.is_empty())
-            // What it used stands in the header, from its own settlements.
-            .map(|o| Outcome { reputation: o.reputation.clone(), ..Outcome::default() }),
+        // What it used stands in the header, from its own settlements.
+        _ => counted(step, &outcome.reputation).map(|reputation| Outcome {
+            reputation,
+            read_only: outcome.read_only,
+            ..Outcome::default()
+        }),
     };
     step.task.outcome.clone_from(&step.outcome);
     step.events(events);
@@ -191,12 +194,31 @@ pub(super) fn end_outside(
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
     apply(step, owner, ending);
-    // What it used nobody here saw; whether it came off is the agent's.
-    let earned = ending.earned(&step.facts.rules.reputation);
-    step.outcome = earned.map(|earned| Outcome { reputation: vec![earned], ..Outcome::default() });
+    // What it used nobody here saw, and whether it came off is the worker's.
+    let earned: Vec<Earned> = ending.earned(&step.facts.rules.reputation).into_iter().collect();
+    step.outcome = counted(step, &earned).map(|reputation| Outcome {
+        reputation,
+        worker: Some(owner.to_owned()),
+        ..Outcome::default()
+    });
     // The run before may have left its own.
     step.task.outcome.clone_from(&step.outcome);
     Ok(())
+}
+
+/// What of it counts, after the ending has been applied: a task's failure does once, when it has
+/// failed for good, however often it is retried. One that counted before is recorded with 0.
+fn counted(step: &Step<'_>, earned: &[Earned]) -> Option<Vec<Earned>> {
+    let failed = step.task.status == Status::Failed;
+    let each = earned.iter().filter_map(|earned| match earned {
+        Earned(ReputationEvent::TaskFailure, _) if !failed => None,
+        Earned(event @ ReputationEvent::TaskFailure, _) if step.task.failure_counted => {
+            Some(Earned(*event, 0))
+        }
+        earned => Some(*earned),
+    });
+    let counted: Vec<Earned> = each.collect();
+    (!counted.is_empty()).then_some(counted)
 }
 
 fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {

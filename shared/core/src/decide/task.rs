@@ -63,8 +63,8 @@ pub(crate) fn decide_on(
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
-        Command::Reserve { fence, amount, limits } => {
-            budget::reserve(&mut step, *fence, *amount, limits)?;
+        Command::Reserve { fence, quote, limits } => {
+            budget::reserve(&mut step, *fence, *quote, limits)?;
         }
         Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
         Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,

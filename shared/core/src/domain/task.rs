@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
 use super::{TenantId, Timestamp};
-use crate::govern::{Amount, Earned, Freeze, Reservation};
+use crate::govern::{Amount, Earned, Freeze, ReputationEvent, Reservation};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -141,6 +141,9 @@ pub struct Task {
     pub body_hash: Option<String>,
     #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// It is the retry of a task whose failure has counted: its own costs no points again.
+    #[serde(rename = "fc", default, skip_serializing_if = "is_default")]
+    pub failure_counted: bool,
     /// What the last run noted of its loop (observe, orient, decide, act), in order.
     #[serde(rename = "no", default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
@@ -274,6 +277,12 @@ pub struct Outcome {
     /// What it does to the agent's score, with the figures as they were then.
     #[serde(rename = "rp", default, skip_serializing_if = "Vec::is_empty")]
     pub reputation: Vec<Earned>,
+    /// The run changed nothing outside: what it earns is limited for each day.
+    #[serde(rename = "ro", default, skip_serializing_if = "is_default")]
+    pub read_only: bool,
+    /// The external worker that ended the task: it earns the points, not our agent.
+    #[serde(rename = "wk", default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// One recorded step of the loop.
@@ -452,6 +461,14 @@ impl Task {
             Priority::P2 if lifted => Priority::P1,
             own => own,
         }
+    }
+
+    /// Whether it has failed and that has cost its agent points, here or in a task that it is the
+    /// retry of.
+    pub fn failure_has_counted(&self) -> bool {
+        let failure = |earned: &Earned| earned.0 == ReputationEvent::TaskFailure;
+        let counted = self.outcome.iter().any(|outcome| outcome.reputation.iter().any(failure));
+        self.failure_counted || (self.status == Status::Failed && counted)
     }
 
     /// How long it may take from creation to completion.

@@ -38,10 +38,26 @@ impl Default for BudgetLimits {
 }
 
 /// What a model costs: millionths of a US dollar for a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
+    #[serde(rename = "i")]
     pub input: u64,
+    #[serde(rename = "o")]
     pub output: u64,
+}
+
+/// The most that a call can cost, and the price that it will be settled at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub amount: Amount,
+    pub price: Option<Price>,
+}
+
+impl From<Amount> for Quote {
+    /// An amount that nothing else is known of: it is settled as told, or as it stands.
+    fn from(amount: Amount) -> Self {
+        Self { amount, price: None }
+    }
 }
 
 /// Prices by model; one that is not known is priced as the dearest known.
@@ -56,18 +72,32 @@ pub struct Prices(pub BTreeMap<String, Price>);
 pub struct NoPrices;
 
 impl Prices {
-    /// What a call costs, in money rounded up, and in tokens.
+    /// What a call that uses so much costs.
     pub fn cost(&self, model: &str, usage: Usage) -> Result<Amount, NoPrices> {
-        let micro_usd = match self.0.get(model) {
-            Some(price) => price.of(usage),
-            None => self.0.values().map(|price| price.of(usage)).max().ok_or(NoPrices)?,
-        };
-        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-        Ok(Amount { micro_usd, tokens })
+        Ok(self.price(model, usage)?.cost(usage))
+    }
+
+    /// The most that a call can cost, with the price that is fixed for it. A model that is not
+    /// known has that of the one that would cost most for this.
+    pub fn quote(&self, model: &str, most: Usage) -> Result<Quote, NoPrices> {
+        let price = self.price(model, most)?;
+        Ok(Quote { amount: price.cost(most), price: Some(price) })
+    }
+
+    fn price(&self, model: &str, usage: Usage) -> Result<Price, NoPrices> {
+        let known = self.0.get(model);
+        let dearest = || self.0.values().max_by_key(|price| price.of(usage));
+        known.or_else(dearest).copied().ok_or(NoPrices)
     }
 }
 
 impl Price {
+    /// What so much costs, in money rounded up, and in tokens.
+    pub fn cost(self, usage: Usage) -> Amount {
+        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+        Amount { micro_usd: self.of(usage), tokens }
+    }
+
     fn of(self, usage: Usage) -> u64 {
         let part = |price: u64, tokens: u64| u128::from(price) * u128::from(tokens);
         let sum = part(self.input, usage.input_tokens) + part(self.output, usage.output_tokens);
@@ -100,6 +130,10 @@ pub struct Reservation {
     /// The call may have been sent: if nothing more is heard it counts as spent.
     #[serde(rename = "s", default)]
     pub sent: bool,
+    /// What the call is settled at, whatever the policy says by then. None in reservations of
+    /// earlier versions: they are charged as estimated.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
 /// One period as it stands.

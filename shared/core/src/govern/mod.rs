@@ -27,7 +27,7 @@ mod violations;
 
 pub use budget::{
     Amount, BudgetExceeded, BudgetLimits, BudgetMark, BudgetMove, BudgetMoveKind, BudgetState,
-    NoPrices, Period, PeriodState, Price, Prices, Reservation, Resource, Usage,
+    NoPrices, Period, PeriodState, Price, Prices, Quote, Reservation, Resource, Usage,
 };
 pub use environment::{EnvironmentKind, Environments, normalized as normalized_environment};
 pub use freeze::{Freeze, FreezeWhen};
@@ -38,6 +38,6 @@ pub use policy::{
 };
 pub use records::{Record, RecordKind};
 pub use reputation::{
-    Earned, ReputationEvent, ReputationFold, ReputationRules, Standing, StandingChange,
+    Earned, ReadOnlyDay, ReputationEvent, ReputationFold, ReputationRules, Standing, StandingChange,
 };
 pub use shown::{Shown, shown};

@@ -46,7 +46,14 @@ pub struct ReputationRules {
     pub decay_floor: u16,
     /// Below this an alert is raised.
     pub alert_below: u16,
+    /// Points that an agent may earn in a UTC day by runs that change nothing.
+    pub read_only_per_day: u16,
 }
+
+/// External workers whose scores are kept for a tenant, so that the fold stays one small item.
+/// Beyond, the one that was heard of longest ago is forgotten.
+const MAX_WORKERS: usize = 256;
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
 impl Default for ReputationRules {
     fn default() -> Self {
@@ -80,6 +87,7 @@ impl Default for ReputationRules {
             decay_every: Duration::from_secs(7 * 24 * 60 * 60),
             decay_floor: 50,
             alert_below: 70,
+            read_only_per_day: 10,
         }
     }
 }
@@ -107,7 +115,13 @@ impl ReputationRules {
     /// How an agent stands before its first event.
     fn newcomer(&self) -> Standing {
         let milli = u32::from(self.start.min(self.most)) * 1000;
-        Standing { milli, level: Level::SandboxOnly, last: None, events: 0 }
+        Standing {
+            milli,
+            level: Level::SandboxOnly,
+            last: None,
+            events: 0,
+            read_only: ReadOnlyDay::default(),
+        }
     }
 
     /// What inactivity leaves of a score. One that is at or below the floor stays.
@@ -140,6 +154,26 @@ pub struct Standing {
     /// Its last event; decay counts from here.
     pub last: Option<Timestamp>,
     pub events: u64,
+    /// What runs that changed nothing have earned it today.
+    #[serde(default)]
+    pub read_only: ReadOnlyDay,
+}
+
+/// Points that runs which changed nothing have earned in one UTC day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOnlyDay {
+    /// Days since 1970.
+    pub day: i64,
+    pub points: u32,
+}
+
+impl ReadOnlyDay {
+    /// As it counts for an event: entries may stand in the ledger against their times, and one
+    /// of an earlier day counts in the latest, or two days in turn would begin anew each time.
+    fn at(self, at: Timestamp) -> Self {
+        let day = at.millis().div_euclid(DAY_MILLIS);
+        if day > self.day { Self { day, points: 0 } } else { self }
+    }
 }
 
 impl Standing {
@@ -155,8 +189,20 @@ impl Standing {
     }
 
     /// After one more event. Its level is worked out anew: a good one may raise it.
-    fn after(&self, earned: Earned, at: Timestamp, rules: &ReputationRules) -> Self {
+    /// `read_only`: it came of a run that changed nothing.
+    fn after(
+        &self,
+        earned: Earned,
+        read_only: bool,
+        at: Timestamp,
+        rules: &ReputationRules,
+    ) -> Self {
         let Earned(_, delta) = earned;
+        let mut day = self.read_only;
+        if read_only {
+            day = day.at(at);
+            day.points = day.points.saturating_add(u32::try_from(delta).unwrap_or(0));
+        }
         let idle = self.at(at, rules);
         let most = i64::from(rules.most) * 1000;
         let milli = (i64::from(idle.milli) + i64::from(delta) * 1000).clamp(0, most);
@@ -168,6 +214,7 @@ impl Standing {
             // Entries of different tasks may stand in the ledger against their times.
             last: Some(self.last.map_or(at, |last| last.max(at))),
             events: self.events + 1,
+            read_only: day,
         }
     }
 }
@@ -189,10 +236,14 @@ pub struct StandingChange {
     pub alert: bool,
 }
 
-/// Score and level of every agent of a tenant, folded over the ledger in its order.
+/// Score and level of every agent of a tenant, and the scores of external workers, folded over the
+/// ledger in its order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReputationFold {
     pub agents: BTreeMap<Agent, Standing>,
+    /// By the name in their leases. No right depends on these.
+    #[serde(default)]
+    pub workers: BTreeMap<String, Standing>,
 }
 
 impl ReputationFold {
@@ -204,6 +255,25 @@ impl ReputationFold {
         }
     }
 
+    /// Lowers what a change that is about to be recorded earns to what its day has left, if its
+    /// run changed nothing. What is recorded is what counts: a rebuild needs no limit.
+    pub fn limit(&self, entry: &mut TaskEntry, rules: &ReputationRules) {
+        let (agent, at) = (entry.agent, entry.change.at);
+        let Some(outcome) = &mut entry.change.outcome else { return };
+        if !outcome.read_only || outcome.worker.is_some() {
+            return;
+        }
+        let day = self.agents.get(&agent).map(|standing| standing.read_only).unwrap_or_default();
+        let mut left = u32::from(rules.read_only_per_day).saturating_sub(day.at(at).points);
+        for Earned(_, delta) in &mut outcome.reputation {
+            let points = u32::try_from(*delta).unwrap_or(0);
+            if points > left {
+                *delta = i16::try_from(left).expect("it is less than the delta was");
+            }
+            left -= points.min(left);
+        }
+    }
+
     /// Takes one change of a task in, and says what of it is worth telling.
     pub fn apply_entry(
         &mut self,
@@ -211,10 +281,18 @@ impl ReputationFold {
         rules: &ReputationRules,
     ) -> Vec<StandingChange> {
         let Some(outcome) = &entry.change.outcome else { return Vec::new() };
+        let (at, read_only) = (entry.change.at, outcome.read_only);
+        if let Some(worker) = &outcome.worker {
+            for earned in &outcome.reputation {
+                let before = self.worker(worker, rules);
+                self.workers.insert(worker.clone(), before.after(*earned, false, at, rules));
+            }
+            return Vec::new();
+        }
         let mut changes = Vec::new();
         for (place, earned) in outcome.reputation.iter().enumerate() {
             let before = self.agents.remove(&entry.agent).unwrap_or_else(|| rules.newcomer());
-            let after = before.after(*earned, entry.change.at, rules);
+            let after = before.after(*earned, read_only, at, rules);
             let line = u32::from(rules.alert_below) * 1000;
             let alert = after.milli < line && before.milli >= line;
             self.agents.insert(entry.agent, after.clone());
@@ -224,7 +302,7 @@ impl ReputationFold {
                     before,
                     after,
                     earned: *earned,
-                    at: entry.change.at,
+                    at,
                     task: entry.task.clone(),
                     version: entry.change.version,
                     place,
@@ -234,6 +312,19 @@ impl ReputationFold {
             }
         }
         changes
+    }
+
+    /// Where a worker stands before its next event. There is room for it afterwards.
+    fn worker(&mut self, worker: &str, rules: &ReputationRules) -> Standing {
+        if let Some(known) = self.workers.remove(worker) {
+            return known;
+        }
+        while self.workers.len() >= MAX_WORKERS {
+            let oldest = self.workers.iter().min_by_key(|(name, known)| (known.last, *name));
+            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
+            self.workers.remove(&oldest);
+        }
+        rules.newcomer()
     }
 
     /// As it stands at a moment, with what inactivity has taken since its last event.

@@ -25,6 +25,10 @@ pub struct Step {
     pub settles_at: Timestamp,
     #[serde(default)]
     pub outcome: Option<StepOutcome>,
+    /// Of the call's tool and arguments: the same key with other arguments is another effect.
+    /// Steps of earlier versions have none, and stand for whatever bears their key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_hash: Option<String>,
     /// The task's end is not known yet, so this is long after it.
     #[serde(default)]
     pub expires: Option<Timestamp>,
@@ -62,5 +66,23 @@ impl Entity for Step {
 
     fn expires(&self) -> Option<Timestamp> {
         self.expires
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frozen: steps as they were stored before calls were hashed.
+    const WITHOUT_HASH: &str = r#"{"tenant":"default","task":"t-1","key":"deploy/shop#1",
+        "what":"create deployment","target":"shop","provider_key":"wb-1","fence":1,
+        "intended_at":"2026-01-05T10:00:00Z","settles_at":"2026-01-05T10:00:40Z",
+        "outcome":{"at":"2026-01-05T10:00:01Z","success":true,"result":{"id":1}}}"#;
+
+    #[test]
+    fn steps_without_a_hash_stay_readable() {
+        let step: Step = serde_json::from_str(WITHOUT_HASH).expect("it was stored so");
+        assert_eq!(step.call_hash, None);
+        assert!(step.outcome.is_some_and(|outcome| outcome.success && !outcome.looked_up));
     }
 }

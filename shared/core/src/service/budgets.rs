@@ -11,7 +11,7 @@ use crate::decide::Command;
 use crate::domain::{Caller, LoggedEvent, Task, TaskId, TenantId, Timestamp};
 use crate::govern::{
     Amount, BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState,
-    PolicyUnavailable, Record, RecordKind, Usage,
+    PolicyUnavailable, Quote, Record, RecordKind, Usage,
 };
 use crate::ports::{Expect, Item, Write};
 use crate::repo::{
@@ -143,13 +143,13 @@ impl Core {
         vec![Write::Put { item, expect }, record_write(&record)]
     }
 
-    /// What a model's call costs, by the policy's prices.
-    pub async fn cost(&self, model: &str, usage: Usage) -> Result<Amount, ServiceError> {
+    /// The most that a model's call can cost by the policy's prices, which are fixed for it.
+    pub async fn quote(&self, model: &str, most: Usage) -> Result<Quote, ServiceError> {
         let policy = self.governance().policies().current().await.map_err(|error| {
             self.governance().set_degraded(true);
             unreached(&error)
         })?;
-        policy.prices.cost(model, usage).map_err(|none| ServiceError::Invalid {
+        policy.prices.quote(model, most).map_err(|none| ServiceError::Invalid {
             field: "prices",
             message: format!("what a call of '{model}' costs can't be told: {none}"),
         })
@@ -161,10 +161,10 @@ impl Core {
         tenant: &TenantId,
         id: &TaskId,
         fence: u64,
-        amount: Amount,
+        quote: impl Into<Quote>,
     ) -> Result<StoredTask, CommandError> {
-        let limits = self.budget_limits(tenant).await?;
-        self.command(tenant, id, &Command::Reserve { fence, amount, limits }).await
+        let (quote, limits) = (quote.into(), self.budget_limits(tenant).await?);
+        self.command(tenant, id, &Command::Reserve { fence, quote, limits }).await
     }
 
     /// Tells of each mark that a period has come to, once. Nothing hangs on it, so a failure is

@@ -180,6 +180,9 @@ impl Core {
             Identity::IdempotencyKey(key) => {
                 derived_uuid(&["idempotency", tenant, &new.created_by, key]).into()
             }
+            Identity::Retry { of, .. } => {
+                derived_uuid(&["cause", tenant, "retry", of.as_str()]).into()
+            }
             Identity::Cause(parts) => {
                 let mut all = vec!["cause", tenant];
                 all.extend(parts.iter().map(String::as_str));
@@ -236,6 +239,7 @@ impl Core {
             body_hash,
             max_retries: new.max_retries,
             approval: None,
+            failure_counted: matches!(new.identity, Identity::Retry { failure_counted: true, .. }),
         })
     }
 

@@ -9,7 +9,7 @@ use super::cursor::Cursors;
 use super::cursor::cursors::REPUTATION;
 use super::pages::{LedgerList, newest_first};
 use super::{ReputationLine, ReputationPage, ServiceError, weight};
-use crate::domain::{Agent, TenantId};
+use crate::domain::{Agent, Outcome, TenantId, Timestamp};
 use crate::govern::{Earned, ReputationFold, Standing};
 use crate::ledger::{Entry, TaskEntry};
 use crate::ports::StoreError;
@@ -60,12 +60,30 @@ impl Core {
         Ok(self.read_standing(tenant, agent).await?)
     }
 
+    /// External workers with their scores, by the name in their leases; at most a second old.
+    pub async fn workers(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Vec<(String, Standing)>, ServiceError> {
+        let workers = |fold: &ReputationFold, _| fold.workers.clone().into_iter().collect();
+        Ok(self.with_reputation(tenant, workers).await?)
+    }
+
     /// The same, with what the store said.
     pub(super) async fn read_standing(
         &self,
         tenant: &TenantId,
         agent: Agent,
     ) -> Result<Standing, StoreError> {
+        let rules = &self.rules().reputation;
+        self.with_reputation(tenant, |fold, now| fold.standing(agent, now, rules)).await
+    }
+
+    async fn with_reputation<T>(
+        &self,
+        tenant: &TenantId,
+        read: impl FnOnce(&ReputationFold, Timestamp) -> T,
+    ) -> Result<T, StoreError> {
         let followed = self.standings().of(tenant);
         // Whoever comes while another looks waits for what it finds.
         let mut followed = followed.lock().await;
@@ -74,8 +92,7 @@ impl Core {
             self.read_on(tenant, &mut followed).await?;
             followed.looked = Some(at);
         }
-        let now = self.clock().now();
-        Ok(followed.fold.standing(agent, now, &self.rules().reputation))
+        Ok(read(&followed.fold, self.clock().now()))
     }
 
     /// Score and level of every agent, worked out from the first batch of the ledger on.
@@ -150,7 +167,8 @@ impl EarnedBy {
     /// What an entry earned the agent, in its order.
     fn earned<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [Earned])> {
         let Entry::Task(entry) = entry else { return None };
-        let outcome = entry.change.outcome.as_ref().filter(|_| entry.agent == self.0)?;
+        let own = |outcome: &&Outcome| entry.agent == self.0 && outcome.worker.is_none();
+        let outcome = entry.change.outcome.as_ref().filter(own)?;
         Some((entry, &outcome.reputation))
     }
 }

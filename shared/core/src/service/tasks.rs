@@ -229,7 +229,10 @@ impl Core {
             created_by: caller.name.clone(),
             also_requested_by: requesters(caller, &ended.task),
             // One retry of a task, however often it is asked for; the next is of the retry.
-            identity: Identity::Cause(vec!["retry".into(), id.to_string()]),
+            identity: Identity::Retry {
+                of: id.clone(),
+                failure_counted: ended.task.failure_has_counted(),
+            },
             hops: ended.task.hops,
         };
         Ok(self.create_task(new).await?.task)

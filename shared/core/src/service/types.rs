@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::weight;
 use crate::domain::{
-    Agent, Approval, Event, IdError, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp,
-    UnknownName,
+    Agent, ApiKey, Approval, Event, IdError, Priority, Status, Task, TaskId, TaskType, TenantId,
+    Timestamp, UnknownName,
 };
 use crate::govern::ReputationEvent;
 use crate::ledger::Found;
@@ -48,6 +48,8 @@ pub enum Identity {
     Cause(Vec<String>),
     /// As a peer gave it.
     Given(TaskId),
+    /// The retry of an ended task: one of each, however often it is asked for.
+    Retry { of: TaskId, failure_counted: bool },
 }
 
 /// A task with all that stands beside its header.
@@ -266,6 +268,12 @@ pub struct ReputationLine {
     pub trace_id: String,
     pub task: TaskId,
     pub at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeyPage {
+    pub keys: Vec<ApiKey>,
+    pub next_cursor: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use watchbill_core::decide::Leave;
 use watchbill_core::decide::{Command, Decided, Ending, Facts};
 use watchbill_core::domain::{Lease, Outcome, Status, Task, What};
-use watchbill_core::govern::{Amount, BudgetMove, BudgetMoveKind, Earned, ReputationEvent};
+use watchbill_core::govern::{Amount, BudgetMove, BudgetMoveKind, Earned, Quote, ReputationEvent};
 
 macro_rules! hold {
     ($holds:expr, $($words:tt)+) => { if !$holds { return Err(format!($($words)+)); } };
@@ -25,7 +25,7 @@ pub fn wanted(task: &Task, command: &Command, facts: &Facts<'_>) -> bool {
     let holds = |fence: &u64| *fence == task.fence;
     let open = |n: &u64| task.reservation.as_ref().is_some_and(|open| open.n == *n);
     match command {
-        Command::Reserve { fence, amount, limits } => {
+        Command::Reserve { fence, quote: Quote { amount, .. }, limits } => {
             let all = sum(task.spent, *amount);
             let fits = (amount.micro_usd == 0 || all.micro_usd <= limits.task.micro_usd)
                 && (amount.tokens == 0 || all.tokens <= limits.task.tokens);
@@ -67,6 +67,7 @@ pub fn change(
         tokens: told.tokens,
         micro_usd: told.micro_usd,
         reputation: earned(old, new, command),
+        ..from(old, new, command)
     };
     let wanted = Some(wanted).filter(|outcome| *outcome != Outcome::default());
     hold!(entry.outcome == wanted, "outcome {:?} instead of {wanted:?}", entry.outcome);
@@ -93,12 +94,13 @@ fn moved(
             Ok(NONE)
         }
         (None, Some(new)) => {
-            let Command::Reserve { amount, limits, .. } = command else {
+            let Command::Reserve { quote: Quote { amount, price }, limits, .. } = command else {
                 return Err(format!("{new:?} came of itself"));
             };
             let kind = BudgetMoveKind::Reserve { amount: *amount, limits: *limits };
             let wanted = BudgetMove { at: facts.now, kind };
             hold!(found == Some(wanted), "moved {found:?}, should be {wanted:?}");
+            hold!(new.price == *price, "priced at {:?}", new.price);
             hold!(!new.sent && new.at == facts.now && new.amount == *amount, "set aside {new:?}");
             Ok(NONE)
         }
@@ -116,6 +118,18 @@ fn moved(
     }
 }
 
+/// Whose the points are, and whether they are limited by the day.
+fn from(old: &Task, new: &Task, command: &Command) -> Outcome {
+    let (read_only, worker) = match command {
+        _ if earned(old, new, command).is_empty() => (false, None),
+        _ if super::check::held_up(old, new, command).is_some() => (false, None),
+        Command::End { outcome, .. } => (outcome.read_only, None),
+        Command::EndOutside { owner, .. } => (false, Some(owner.clone())),
+        _ => (false, None),
+    };
+    Outcome { read_only, worker, ..Outcome::default() }
+}
+
 /// What the agent earns by the command.
 fn earned(old: &Task, new: &Task, command: &Command) -> Vec<Earned> {
     match super::check::held_up(old, new, command) {
@@ -127,11 +141,26 @@ fn earned(old: &Task, new: &Task, command: &Command) -> Vec<Earned> {
     }
     match command {
         Command::End { ending: Ending::Suspended { .. } | Ending::Held { .. }, .. } => Vec::new(),
-        Command::End { outcome, .. } => outcome.reputation.clone(),
+        Command::End { outcome, .. } => outcome
+            .reputation
+            .iter()
+            .filter(|earned| {
+                earned.0 != ReputationEvent::TaskFailure || new.status == Status::Failed
+            })
+            .map(|earned| match earned {
+                Earned(ReputationEvent::TaskFailure, _) if new.failure_counted => {
+                    Earned(ReputationEvent::TaskFailure, 0)
+                }
+                earned => *earned,
+            })
+            .collect(),
         Command::EndOutside { ending, .. } => match ending {
             Ending::Succeeded { .. } => vec![Earned(ReputationEvent::TaskSuccess, 2)],
-            Ending::Failed { .. } | Ending::FailedForGood { .. } => {
-                vec![Earned(ReputationEvent::TaskFailure, -3)]
+            Ending::Failed { .. } | Ending::FailedForGood { .. }
+                if new.status == Status::Failed =>
+            {
+                let points = if new.failure_counted { 0 } else { -3 };
+                vec![Earned(ReputationEvent::TaskFailure, points)]
             }
             Ending::Blocked { question: Some(_), .. } => {
                 vec![Earned(ReputationEvent::HumanEscalation, -8)]

@@ -17,7 +17,7 @@ use watchbill_core::domain::{
     Agent, ApprovalId, Body, EventType, LogEntry, LoggedEvent, Outcome, Priority, Question, Status,
     Task, TaskId, TaskLimits, TaskType, TenantId, Timestamp,
 };
-use watchbill_core::govern::{Amount, BudgetLimits, Earned, ReputationEvent};
+use watchbill_core::govern::{Amount, BudgetLimits, Earned, Price, Quote, ReputationEvent};
 
 pub use rows::EVERY_WHAT;
 
@@ -140,6 +140,7 @@ impl Setup {
             created_by: "alex".into(),
             also_requested_by: Vec::new(),
             body_hash: None,
+            failure_counted: self.external == self.by_type,
             max_retries: self.max_retries,
             approval: self.gate.then(|| Asked {
                 approval: ApprovalId::of(&id, 1),
@@ -367,10 +368,13 @@ impl Life {
                     // Nobody believes it: what was used stands in the header.
                     tokens: step.c,
                     micro_usd: 0,
-                    reputation: (step.c > 3)
-                        .then_some(Earned(ReputationEvent::TaskSuccess, 2))
-                        .into_iter()
-                        .collect(),
+                    reputation: match step.c {
+                        0..=3 => Vec::new(),
+                        4 => vec![Earned(ReputationEvent::TaskFailure, -3)],
+                        _ => vec![Earned(ReputationEvent::TaskSuccess, 2)],
+                    },
+                    read_only: step.a % 2 == 0,
+                    worker: Some("nobody".into()),
                 },
             },
             20 | 21 => {
@@ -399,7 +403,11 @@ impl Life {
         let n = if step.b == 1 { open + 1 } else { open };
         let amount = Amount { micro_usd: step.c * 15_000, tokens: step.a * 300 };
         match step.command {
-            32..=35 => Command::Reserve { fence, amount, limits: BudgetLimits::default() },
+            32..=35 => Command::Reserve {
+                fence,
+                quote: Quote { amount, price: Some(Price { input: step.c, output: 7 }) },
+                limits: BudgetLimits::default(),
+            },
             36..=38 => Command::Sent { fence, n },
             39 | 40 => Command::Settle { fence, n, used: amount },
             _ => Command::Release { fence, n },

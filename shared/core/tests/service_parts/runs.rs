@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use watchbill_core::decide::{Command, Ending, Rejection, Rules};
-use watchbill_core::domain::{Priority, Status, TaskId, TaskType, Timestamp};
+use watchbill_core::domain::{Outcome, Priority, Status, TaskId, TaskType, Timestamp};
+use watchbill_core::govern::{Earned, ReputationEvent};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{
     CommandError, FullTask, NewTask, ServiceError, StatusChange, TimelineKind,
@@ -42,6 +43,57 @@ async fn cancel_against_complete_has_one_winner_and_the_loser_a_conflict() {
         world.assert_nothing_due();
     }
     assert!((1..60).contains(&cancelled), "the cancel won {cancelled} times of 60");
+}
+
+/// A task's failure costs its agent points once: not at each try, and not again where someone has
+/// it retried after its end.
+#[tokio::test]
+async fn a_failure_counts_once_however_often_it_is_retried() {
+    let world = World::new(Rules::default());
+    let failing = |ending: Ending, fence| {
+        let reputation = ending.earned(&Rules::default().reputation).into_iter().collect();
+        let outcome = Outcome { reputation, ..Outcome::default() };
+        Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome }
+    };
+    let mut id = world.create(plain()).await;
+    let mut counted = Vec::new();
+    for life in 0..3 {
+        for run in 0..=3 {
+            world.clock.advance(Duration::from_secs(400));
+            let fence = world.claim(&id).await.unwrap().value.fence;
+            let command = failing(Ending::Failed { error: "no".into(), retry: None }, fence);
+            let stored = world.core.command(&tenant(), &id, &command).await.unwrap();
+            let earned = stored.value.log.last().unwrap().outcome.clone();
+            let points: Vec<_> = earned.iter().flat_map(|o| &o.reputation).map(|e| e.1).collect();
+            assert_eq!(points.len(), usize::from(run == 3), "life {life}, run {run}");
+            counted.extend(points);
+        }
+        assert!(is(&world.stored(&id).await, Status::Failed));
+        id = world.core.retry_task(&caller("kim"), &id).await.unwrap().task.id;
+    }
+    assert_eq!(counted, [-3, 0, 0]);
+    // A success afterwards is one.
+    let fence = world.claim(&id).await.unwrap().value.fence;
+    let stored = world.end(&id, fence, succeeded()).await.unwrap();
+    let earned = stored.value.outcome.unwrap().reputation;
+    assert_eq!(earned, [Earned(ReputationEvent::TaskSuccess, 2)]);
+}
+
+/// What a worker outside ends says whose it was, so that our agent earns nothing by it.
+#[tokio::test]
+async fn an_ending_of_a_worker_outside_is_the_workers() {
+    let world = World::new(outside_rules());
+    for (status, event) in [
+        (Status::Completed, ReputationEvent::TaskSuccess),
+        (Status::Failed, ReputationEvent::TaskFailure),
+    ] {
+        let id = world.create(plain()).await;
+        let change = StatusChange { status, error: Some("so".into()), result: None };
+        world.core.set_status(&caller("ci"), &id, change).await.unwrap();
+        let outcome = world.stored(&id).await.value.outcome.unwrap();
+        assert_eq!(outcome.worker.as_deref(), Some("worker:ci"));
+        assert_eq!(outcome.reputation[0].0, event);
+    }
 }
 
 /// Two writers: one that went to sleep with its lease, and one that took over.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Agent;
-use watchbill_core::govern::{Earned, Level, ReputationEvent, ReputationFold, Standing};
+use watchbill_core::govern::{
+    Earned, Level, ReadOnlyDay, ReputationEvent, ReputationFold, Standing,
+};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
 use watchbill_core::repo::{Fold, encode};
 use watchbill_core::service::REPUTATION_FOLD;
@@ -15,6 +17,15 @@ use crate::common::{World, tenant};
 
 const SUCCESS: Earned = Earned(ReputationEvent::TaskSuccess, 2);
 const FAILURE: Earned = Earned(ReputationEvent::TaskFailure, -3);
+
+fn old_form(mut fold: serde_json::Value) -> serde_json::Value {
+    let map = fold.as_object_mut().unwrap();
+    map.remove("workers");
+    for standing in map["agents"].as_object_mut().unwrap().values_mut() {
+        standing.as_object_mut().unwrap().remove("read_only");
+    }
+    fold
+}
 
 #[tokio::test]
 async fn what_is_recorded_counts_within_a_second() {
@@ -44,12 +55,22 @@ async fn a_reader_goes_on_from_what_the_recorder_kept() {
         append(&world.core, vec![earning(n, now, &[SUCCESS])]).await;
     }
     // Not what the batches would give, so that it can be told who was asked.
-    let kept = Standing { milli: 150_000, level: Level::ProdLowRisk, last: Some(now), events: 7 };
+    let kept = Standing {
+        milli: 150_000,
+        level: Level::ProdLowRisk,
+        last: Some(now),
+        events: 7,
+        read_only: ReadOnlyDay::default(),
+    };
     let fold = Fold {
         tenant: tenant(),
         name: REPUTATION_FOLD.into(),
         seq_applied: 18,
-        state: json!(ReputationFold { agents: [(Agent::Ops, kept)].into() }),
+        // Frozen: as a fold was kept before workers and days stood in it.
+        state: old_form(json!(ReputationFold {
+            agents: [(Agent::Ops, kept)].into(),
+            ..ReputationFold::default()
+        })),
     };
     let writes = vec![Write::Put { item: encode(&fold, None), expect: Expect::Absent }];
     let id = world.core.entropy().write_id();

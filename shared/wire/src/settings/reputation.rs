@@ -18,6 +18,8 @@ pub struct ReputationForm {
     pub levels: BTreeMap<String, u16>,
     pub decay: DecayForm,
     pub alert_below: Option<u16>,
+    /// Points that runs which change nothing may earn an agent in a UTC day.
+    pub read_only_per_day: Option<u16>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,6 +35,7 @@ impl ReputationForm {
         rules.most = self.most.unwrap_or(rules.most);
         rules.start = self.start.unwrap_or(rules.start);
         rules.alert_below = self.alert_below.unwrap_or(rules.alert_below);
+        rules.read_only_per_day = self.read_only_per_day.unwrap_or(rules.read_only_per_day);
         for (event, delta) in &self.deltas {
             let event = ReputationEvent::parse(event).map_err(|e| fault("deltas", e))?;
             rules.deltas.insert(event, *delta);
