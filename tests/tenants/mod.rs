@@ -181,8 +181,8 @@ async fn lists_hold_ones_own() {
         seen.push(format!("{:?}", audit.entries));
         let batches = core.audit_batches(tenant, 1, 100).await.unwrap();
         seen.push(format!("{:?}", batches.batches));
-        seen.push(format!("{:?}", core.keys(tenant).await.unwrap()));
-        seen.push(format!("{:?}", world.alerts().list_open(tenant).await.unwrap()));
+        seen.push(format!("{:?}", core.keys(tenant, 100, None).await.unwrap()));
+        seen.push(format!("{:?}", world.alerts().list_open(tenant, 100).await.unwrap()));
         let open = core.pending_approvals(tenant, 200, None).await.unwrap();
         let closed = core.approval_history(tenant, 200, None).await.unwrap();
         seen.push(format!("{:?} {:?}", open.entries, closed.entries));

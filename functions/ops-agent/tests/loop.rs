@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::ports::{
-    Alert, AlertBook, AlertMark, AlertStatus, PortError, Probe, ProbeOutcome, Probes, RaiseAlert,
-    SystemMetrics, SystemSample,
+    Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, PortError, Probe, ProbeOutcome, Probes,
+    RaiseAlert, SystemMetrics, SystemSample,
 };
 use watchbill_agent::run::{Notes, Retry, Run, RunEnd, TaskAgent};
 use watchbill_core::domain::{Task, TenantId};
@@ -95,9 +95,24 @@ impl AlertBook for Book {
         Ok(self.0.lock().unwrap().iter().find(|a| a.alert_id == id).cloned())
     }
 
-    async fn list_open(&self, _tenant: &TenantId) -> Result<Vec<Alert>, PortError> {
+    async fn find_open(
+        &self,
+        tenant: &TenantId,
+        alert_type: &str,
+        target: Option<&str>,
+    ) -> Result<Option<Alert>, PortError> {
+        let open = self.list_open(tenant, usize::MAX).await?.newest;
+        let means = |alert: &Alert| {
+            alert.alert_type == alert_type && target.is_none_or(|target| target == alert.target)
+        };
+        Ok(open.into_iter().find(means))
+    }
+
+    async fn list_open(&self, _tenant: &TenantId, limit: usize) -> Result<OpenAlerts, PortError> {
         let alerts = self.0.lock().unwrap();
-        Ok(alerts.iter().filter(|a| a.status != AlertStatus::Resolved).cloned().collect())
+        let open = alerts.iter().filter(|a| a.status != AlertStatus::Resolved);
+        let count = open.clone().count();
+        Ok(OpenAlerts { newest: open.take(limit).cloned().collect(), count, more: false })
     }
 
     async fn acknowledge(

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use watchbill_agent::records::{AlertRecord, StoredAlerts};
 use watchbill_core::decide::{Command, next_due};
 use watchbill_core::domain::{Approval, Status, Task, Timestamp};
 use watchbill_core::ports::{Commit, DUE_SHARDS, DueKey, Expect, Item, Lanes, NewItem, Write};
@@ -129,6 +130,7 @@ impl Sweeper {
             match &*item.kind {
                 Task::KIND => self.task(&item, backlogs, swept).await,
                 Approval::KIND => self.approval(&item).await,
+                AlertRecord::KIND => self.alert(&item).await,
                 ParkedTenant::KIND => {
                     self.core.parking().ask(&item).await.map(|()| Looked::Postponed)
                 }
@@ -187,6 +189,11 @@ impl Sweeper {
         let approval = decode::<Approval>(item)?.value;
         let expired = self.core.approval_due(&approval.tenant, &approval.id).await?;
         Ok(if expired { Looked::Changed } else { Looked::Nothing })
+    }
+
+    async fn alert(&self, item: &Item) -> Result<Looked, ServiceError> {
+        let ended = StoredAlerts::new(self.core.clone()).end_if_untouched(item).await?;
+        Ok(if ended { Looked::Changed } else { Looked::Postponed })
     }
 
     /// Writes the item back as it is, due later. If someone changes it meanwhile, they know

@@ -58,7 +58,8 @@ impl LogFolders {
                 reason: format!("none of the configured folders exists: {}", shown.join(", ")),
             });
         }
-        let mut found = Finding { folders: &folders, files: Vec::new(), seen: HashSet::new() };
+        let (files, seen) = (Vec::new(), HashSet::new());
+        let mut found = Finding { folders: &folders, files, seen, told_full: false };
         if request.paths.is_empty() {
             for folder in &folders {
                 found.enter(folder, DEPTH, &mut reading);
@@ -105,6 +106,8 @@ struct Finding<'a> {
     folders: &'a [PathBuf],
     files: Vec<Candidate>,
     seen: HashSet<PathBuf>,
+    /// That there are more has been said.
+    told_full: bool,
 }
 
 impl Finding<'_> {
@@ -133,8 +136,19 @@ impl Finding<'_> {
         }
     }
 
+    /// Whether no more may be looked at; said once, at the first that is left out.
+    fn is_full(&mut self, path: &Path, reading: &mut Reading<'_>) -> bool {
+        let full = self.seen.len() >= MOST_SEEN;
+        if full && !std::mem::replace(&mut self.told_full, true) {
+            let reason =
+                format!("more than {MOST_SEEN} files and folders: name the paths that matter");
+            reading.skip(path, reason);
+        }
+        full
+    }
+
     fn enter(&mut self, folder: &Path, depth: usize, reading: &mut Reading<'_>) {
-        if self.seen.len() >= MOST_SEEN || !self.seen.insert(folder.to_owned()) {
+        if self.is_full(folder, reading) || !self.seen.insert(folder.to_owned()) {
             return;
         }
         if depth == 0 {
@@ -167,7 +181,7 @@ impl Finding<'_> {
         if !about.is_file() {
             return reading.skip(&path, "it is not a regular file".to_owned());
         }
-        if self.seen.len() >= MOST_SEEN || !self.seen.insert(path.clone()) {
+        if self.is_full(&path, reading) || !self.seen.insert(path.clone()) {
             return;
         }
         let modified = modified(about);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use watchbill_core::decide::Leave;
-use watchbill_core::domain::{Status, TaskType, Timestamp};
+use watchbill_core::domain::{TaskType, Timestamp};
 
 use crate::playbook::{Action, Class, Classification, Plan, Refusal, classify};
-use crate::ports::{Alert, AlertBook, History, LogFiles, Probes, SystemMetrics, SystemSample};
-use crate::ports::{AlertStatus, TaskSummary};
+use crate::ports::{AlertBook, AlertStatus, Counted, History, LogFiles, OpenAlerts, Probes};
+use crate::ports::{SystemMetrics, SystemSample};
 use crate::redact;
 use crate::run::{Run, RunEnd};
 use crate::tools::alert::{self, AlertParameters};
@@ -47,9 +47,10 @@ pub struct Situation<'a> {
 /// What was seen; `Err` says why something was not.
 pub struct Observation {
     pub sample: Result<SystemSample, String>,
-    pub alerts: Result<Vec<Alert>, String>,
-    /// Failed tasks of the past hour.
-    pub errors: Result<Vec<TaskSummary>, String>,
+    /// The newest of them, and how many there are.
+    pub alerts: Result<OpenAlerts, String>,
+    /// Tasks that were made in the past hour and have failed.
+    pub errors: Result<Counted, String>,
 }
 
 /// What it means.
@@ -57,6 +58,7 @@ pub struct Orientation {
     pub class: Option<Classification>,
     /// What is wrong with the machine.
     pub issues: Vec<String>,
+    /// Of those that were looked at, the newest.
     pub active_alerts: usize,
 }
 
@@ -69,6 +71,10 @@ pub struct Ooda {
 /// For each thing that is observed before deciding.
 const OBSERVE: Duration = Duration::from_secs(5);
 const RECENT: Duration = Duration::from_secs(3_600);
+/// Open alerts that are read for every run: its note names none of them, and each is an item.
+const OBSERVED_ALERTS: usize = 10;
+/// Open alerts that an investigation looks at.
+const INVESTIGATED_ALERTS: usize = 50;
 
 impl Ooda {
     pub fn new(ports: OpsPorts, decider: Arc<dyn Decider>) -> Self {
@@ -92,17 +98,20 @@ impl Ooda {
 
     async fn observe(&self, run: &Run) -> (Observation, String) {
         let now = run.clock.now();
-        let (sample, alerts, errors) =
-            tokio::join!(self.sample(run), self.open_alerts(run), self.recent_errors(run, now));
-        let said = |what: &str, found: &Result<usize, &String>| match found {
+        let (sample, alerts, errors) = tokio::join!(
+            self.sample(run),
+            self.open_alerts(run, OBSERVED_ALERTS),
+            self.recent_errors(run, now)
+        );
+        let said = |what: &str, found: Result<String, &String>| match found {
             Ok(n) => format!("{n} {what}"),
             Err(reason) => format!("{what} not seen: {reason}"),
         };
         let text = format!(
             "{}; {}; {}",
             sample.as_ref().map_or_else(|e| format!("figures not seen: {e}"), in_words),
-            said("open alerts", &alerts.as_ref().map(Vec::len)),
-            said("failed tasks in the past hour", &errors.as_ref().map(Vec::len)),
+            said("open alerts", alerts.as_ref().map(OpenAlerts::counted)),
+            said("failed tasks in the past hour", errors.as_ref().map(Counted::to_string)),
         );
         (Observation { sample, alerts, errors }, text)
     }
@@ -113,18 +122,17 @@ impl Ooda {
         sample.map_err(|error| error.to_string())
     }
 
-    async fn open_alerts(&self, run: &Run) -> Result<Vec<Alert>, String> {
+    async fn open_alerts(&self, run: &Run, limit: usize) -> Result<OpenAlerts, String> {
         let book = self.ports.alerts.as_ref().ok_or("not available here")?;
-        let open = run.within(OBSERVE, book.list_open(&run.task.tenant)).await;
+        let open = run.within(OBSERVE, book.list_open(&run.task.tenant, limit)).await;
         open.ok_or("it took too long")?.map_err(|error| error.to_string())
     }
 
-    async fn recent_errors(&self, run: &Run, now: Timestamp) -> Result<Vec<TaskSummary>, String> {
+    async fn recent_errors(&self, run: &Run, now: Timestamp) -> Result<Counted, String> {
         let history = self.ports.history.as_ref().ok_or("not available here")?;
-        let (tenant, failed) = (&run.task.tenant, Some(Status::Failed));
-        let asked = history.recent_tasks(tenant, now.minus(RECENT), now, failed, 100);
-        let tasks = run.within(OBSERVE, asked).await.ok_or("it took too long")?;
-        tasks.map_err(|error| error.to_string())
+        let asked = history.failed_since(&run.task.tenant, now.minus(RECENT));
+        let failed = run.within(OBSERVE, asked).await.ok_or("it took too long")?;
+        failed.map_err(|error| error.to_string())
     }
 
     fn orient(&self, run: &Run, observation: &Observation) -> (Orientation, String) {
@@ -138,8 +146,8 @@ impl Ooda {
             .into_iter()
             .map(|issue| issue.text)
             .collect();
-        let active = |alert: &&Alert| alert.status == AlertStatus::Active;
-        let active_alerts = observation.alerts.iter().flatten().filter(active).count();
+        let newest = observation.alerts.iter().flat_map(|open| &open.newest);
+        let active_alerts = newest.filter(|alert| alert.status == AlertStatus::Active).count();
         let what = match &class {
             Some(found) => format!("{} ({})", found.class.as_str(), found.because),
             None => Class::of_type(run.task.task_type)
@@ -153,7 +161,10 @@ impl Ooda {
         let matters = if active_alerts == 0 {
             String::new()
         } else {
-            format!("; {active_alerts} alerts nobody has acknowledged")
+            let seen = observation.alerts.iter().map(|open| open.newest.len()).sum::<usize>();
+            let of = observation.alerts.iter().any(|open| open.count > seen);
+            let of = if of { format!(" of the {seen} newest") } else { String::new() };
+            format!("; {active_alerts} alerts{of} nobody has acknowledged")
         };
         let text = format!("{what}; {system}{matters}");
         (Orientation { class, issues, active_alerts }, text)
@@ -204,7 +215,8 @@ impl Ooda {
             }
             Action::Investigate => {
                 let asked = InvestigateParameters::parse(fields)?;
-                let alerts = seen.alerts.as_deref().map_err(String::as_str);
+                let open = self.open_alerts(run, INVESTIGATED_ALERTS).await;
+                let alerts = open.as_ref().map_err(String::as_str);
                 let observed = investigate::Observed { sample, alerts };
                 let (logs, history) = (self.ports.logs.as_ref(), self.ports.history.as_deref());
                 investigate::run(&asked, run, observed, logs, history).await

@@ -194,6 +194,9 @@ pub trait History: Send + Sync {
         status: Option<Status>,
         limit: usize,
     ) -> Result<Vec<TaskSummary>, PortError>;
+
+    /// How many tasks that were made since then have failed; read from an index alone.
+    async fn failed_since(&self, tenant: &TenantId, from: Timestamp) -> Result<Counted, PortError>;
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -306,6 +309,40 @@ pub struct Alert {
     pub resolved: Option<AlertMark>,
 }
 
+/// The newest open alerts, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenAlerts {
+    pub newest: Vec<Alert>,
+    /// As far as was counted.
+    pub count: usize,
+    /// There are more than were counted.
+    pub more: bool,
+}
+
+impl OpenAlerts {
+    /// `7`, or `more than 100`.
+    pub fn counted(&self) -> String {
+        counted(self.count, self.more)
+    }
+}
+
+/// How many there are, as far as was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub count: usize,
+    pub more: bool,
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&counted(self.count, self.more))
+    }
+}
+
+fn counted(count: usize, more: bool) -> String {
+    if more { format!("more than {count}") } else { count.to_string() }
+}
+
 /// Alerts that last: one open alert for each type and target.
 #[async_trait]
 pub trait AlertBook: Send + Sync {
@@ -314,8 +351,16 @@ pub trait AlertBook: Send + Sync {
 
     async fn find(&self, tenant: &TenantId, alert_id: &str) -> Result<Option<Alert>, PortError>;
 
-    /// Active and acknowledged ones, newest first.
-    async fn list_open(&self, tenant: &TenantId) -> Result<Vec<Alert>, PortError>;
+    /// The open one of a type, and of a target if one is named; else the newest of the type.
+    async fn find_open(
+        &self,
+        tenant: &TenantId,
+        alert_type: &str,
+        target: Option<&str>,
+    ) -> Result<Option<Alert>, PortError>;
+
+    /// Active and acknowledged ones, newest first, at most so many of them.
+    async fn list_open(&self, tenant: &TenantId, limit: usize) -> Result<OpenAlerts, PortError>;
 
     /// Answers the alert as it then is, or `None` if there is none of that id. Leaves one
     /// that is acknowledged or resolved as it is.

@@ -105,6 +105,10 @@ pub struct SlaForm {
 pub struct KeepForm {
     pub tasks: Option<String>,
     pub approvals: Option<String>,
+    /// Resolved alerts.
+    pub alerts: Option<String>,
+    /// Open alerts that nobody raises or acknowledges; then they end.
+    pub open_alerts: Option<String>,
 }
 
 impl RulesForm {
@@ -150,6 +154,8 @@ impl RulesForm {
         span(&mut rules.lease.outside, "worker_lease", &self.worker_lease)?;
         self.set_sla(&mut rules)?;
         span(&mut rules.keep_tasks, "keep.tasks", &self.keep.tasks)?;
+        span(&mut rules.alerts.keep_resolved, "keep.alerts", &self.keep.alerts)?;
+        span(&mut rules.alerts.end_untouched, "keep.open_alerts", &self.keep.open_alerts)?;
         self.reputation.set(&mut rules.reputation)?;
         Ok(rules)
     }

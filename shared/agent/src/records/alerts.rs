@@ -1,74 +1,42 @@
+//! The alert book on the store. The open alert of a type and target is found by key, others by
+//! pages, whatever their number.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use watchbill_core::domain::{TaskId, TenantId, derived_uuid};
+use watchbill_core::domain::TenantId;
 use watchbill_core::ports::{
-    Commit, CommitError, Expect, Key, ListEntry, ListRange, Query, WhichList, Write,
+    Commit, CommitError, Expect, Item, Key, ListRange, Query, WhichList, Write,
 };
 use watchbill_core::repo::{self, Entity, Versioned, decode, encode};
 use watchbill_core::service::{Core, ServiceError};
 
+use super::alert_items::{AlertRecord, OpenAlert, open_key};
 use super::port_error;
-use crate::ports::{Alert, AlertBook, AlertMark, AlertStatus, PortError, RaiseAlert};
+use crate::ports::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, PortError, RaiseAlert};
 
-/// Alerts listed at once.
-const MOST: usize = 500;
-/// Tasks remembered as having raised an alert.
-const RAISED_BY: usize = 32;
+/// Open alerts of one tenant: beyond, nobody could tell one from another, and each costs a row in
+/// two lists.
+pub const MAX_OPEN: usize = 1_000;
+/// Alerts of a page that is looked through for one of a type.
+const PAGE: usize = 100;
+/// Keys that are read to say how many are open.
+const MAX_COUNTED: usize = 100;
 const TRIES: u32 = 16;
+const BOOK: &str = "the alert book";
 
 /// Alerts on the store.
 pub struct StoredAlerts {
     core: Core,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct AlertRecord {
-    tenant: TenantId,
-    alert: Alert,
-    /// The last tasks that raised it, so that one that runs again counts once.
-    raised_by: Vec<TaskId>,
-}
-
-impl Entity for AlertRecord {
-    const KIND: &'static str = "alert";
-
-    fn key(&self) -> Key {
-        repo::alert_key(&self.tenant, &self.alert.alert_id)
-    }
-
-    fn list(&self) -> Option<ListEntry> {
-        let sort = self.alert.first_seen.sortable().into();
-        Some(ListEntry { partition: repo::alerts_list(&self.tenant), sort })
-    }
-
-    fn list2(&self) -> Option<ListEntry> {
-        let sort = self.alert.first_seen.sortable().into();
-        (self.alert.status != AlertStatus::Resolved)
-            .then(|| ListEntry { partition: repo::open_alerts_list(&self.tenant), sort })
-    }
-}
-
-/// Which alert of a type and target is, or was, the open one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct OpenAlert {
-    tenant: TenantId,
-    alert_type: String,
-    target: String,
-    alert_id: String,
-}
-
-impl Entity for OpenAlert {
-    const KIND: &'static str = "open_alert";
-
-    fn key(&self) -> Key {
-        open_key(&self.tenant, &self.alert_type, &self.target)
-    }
-}
-
-fn open_key(tenant: &TenantId, alert_type: &str, target: &str) -> Key {
-    repo::alert_key(tenant, &format!("open-{}", derived_uuid(&[alert_type, target])))
+/// What became of an attempt to write.
+enum Tried {
+    Done(Alert),
+    /// Someone else was first.
+    Again,
+    /// No further alert may be opened.
+    Full,
 }
 
 impl StoredAlerts {
@@ -108,52 +76,129 @@ impl StoredAlerts {
         &self,
         tenant: &TenantId,
         raise: &RaiseAlert,
-    ) -> Result<Option<Alert>, ServiceError> {
+    ) -> Result<Tried, ServiceError> {
+        let rules = &self.core.rules().alerts;
         let open: Option<Versioned<OpenAlert>> =
             self.load(&open_key(tenant, &raise.alert_type, &raise.target)).await?;
         if let Some(open) = &open
             && let Some(there) = self.record(tenant, &open.value.alert_id).await?
-            && (there.value.alert.status != AlertStatus::Resolved
-                || there.value.raised_by.contains(&raise.task_id))
+            && (there.value.is_open() || there.value.raised_by.contains(&raise.task_id))
         {
-            return self.count_up(there, raise).await;
+            return self.count_up(there, open, raise).await;
         }
-        let record = new_record(tenant, raise);
-        let pointer = OpenAlert {
-            tenant: tenant.clone(),
-            alert_type: raise.alert_type.clone(),
-            target: raise.target.clone(),
-            alert_id: record.alert.alert_id.clone(),
-        };
+        if self.open_keys(tenant, MAX_OPEN, None).await?.entries.len() >= MAX_OPEN {
+            return Ok(Tried::Full);
+        }
+        let record = AlertRecord::new(tenant, raise, rules);
+        let pointer = OpenAlert::new(&record, raise.at, rules);
         let expect = open.map_or(Expect::Absent, |open| Expect::Version(open.version));
         let writes = vec![
             Write::Put { item: encode(&record, None), expect: Expect::Absent },
             Write::Put { item: encode(&pointer, None), expect },
         ];
-        Ok(self.commit(writes).await?.then_some(record.alert))
+        self.tried(writes, record).await
     }
 
     async fn count_up(
         &self,
         there: Versioned<AlertRecord>,
+        open: &Versioned<OpenAlert>,
         raise: &RaiseAlert,
-    ) -> Result<Option<Alert>, ServiceError> {
+    ) -> Result<Tried, ServiceError> {
         if there.value.raised_by.contains(&raise.task_id) {
-            return Ok(Some(there.value.alert));
+            return Ok(Tried::Done(there.value.alert));
         }
+        let rules = &self.core.rules().alerts;
         let mut record = there.value;
-        record.alert.count += 1;
-        record.alert.last_seen = record.alert.last_seen.max(raise.at);
-        record.alert.severity = record.alert.severity.max(raise.severity);
-        record.alert.message.clone_from(&raise.message);
-        record.alert.labels.extend(raise.labels.clone());
-        record.raised_by.push(raise.task_id.clone());
-        if record.raised_by.len() > RAISED_BY {
-            record.raised_by.remove(0);
+        record.count_up(raise, rules);
+        let item = encode(&record, there.unknown.as_deref());
+        let mut writes = vec![Write::Put { item, expect: Expect::Version(there.version) }];
+        if open.value.goes_too_early(raise.at, rules) {
+            let item = encode(&OpenAlert::new(&record, raise.at, rules), open.unknown.as_deref());
+            writes.push(Write::Put { item, expect: Expect::Version(open.version) });
+        }
+        self.tried(writes, record).await
+    }
+
+    async fn tried(&self, writes: Vec<Write>, record: AlertRecord) -> Result<Tried, ServiceError> {
+        Ok(match self.commit(writes).await? {
+            true => Tried::Done(record.alert),
+            false => Tried::Again,
+        })
+    }
+
+    /// A page of the open ones, newest first. Keys alone.
+    async fn open_keys(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<watchbill_core::ports::Page<Key>, ServiceError> {
+        let query = Query {
+            list: WhichList::Second,
+            partition: repo::open_alerts_list(tenant),
+            range: ListRange::default(),
+            descending: true,
+            limit,
+            cursor,
+        };
+        Ok(self.core.store().query(query).await?)
+    }
+
+    /// Those of the keys that are open: the list may be behind.
+    async fn open_of(&self, keys: &[Key]) -> Result<Vec<Alert>, ServiceError> {
+        let items = self.core.get_readable(keys).await?;
+        let mut alerts = Vec::new();
+        for item in items.iter().flatten() {
+            let record = self.core.past_unreadable(decode::<AlertRecord>(item))?;
+            let open = record.filter(|record| record.value.is_open());
+            alerts.extend(open.map(|record| record.value.alert));
+        }
+        Ok(alerts)
+    }
+
+    async fn open_of_type(
+        &self,
+        tenant: &TenantId,
+        alert_type: &str,
+        target: Option<&str>,
+    ) -> Result<Option<Alert>, ServiceError> {
+        if let Some(target) = target {
+            let open: Option<Versioned<OpenAlert>> =
+                self.load(&open_key(tenant, alert_type, target)).await?;
+            let Some(open) = open else { return Ok(None) };
+            let record = self.record(tenant, &open.value.alert_id).await?;
+            return Ok(record.filter(|there| there.value.is_open()).map(|there| there.value.alert));
+        }
+        let mut cursor = None;
+        loop {
+            let page = self.open_keys(tenant, PAGE, cursor).await?;
+            let open = self.open_of(&page.entries).await?;
+            let found = open.into_iter().find(|alert| alert.alert_type == alert_type);
+            if found.is_some() || page.next.is_none() {
+                return Ok(found);
+            }
+            cursor = page.next;
+        }
+    }
+
+    /// Looks at an alert that is due: one that nobody has touched for long ends, and that is told;
+    /// another is looked at again later. False: it is no longer what it was.
+    pub async fn end_if_untouched(&self, item: &Item) -> Result<bool, ServiceError> {
+        let there = decode::<AlertRecord>(item)?;
+        let (now, rules) = (self.core.clock().now(), &self.core.rules().alerts);
+        let mut record = there.value;
+        let mut writes = Vec::new();
+        match record.ends_at(rules) {
+            later if later > now => record.look_at = Some(later),
+            _ => {
+                let told = record.end_untouched(now, rules);
+                writes.push(Write::Put { item: encode(&told, None), expect: Expect::Absent });
+            }
         }
         let item = encode(&record, there.unknown.as_deref());
-        let write = Write::Put { item, expect: Expect::Version(there.version) };
-        Ok(self.commit(vec![write]).await?.then_some(record.alert))
+        writes.push(Write::Put { item, expect: Expect::Version(there.version) });
+        self.commit(writes).await
     }
 
     async fn change(
@@ -168,6 +213,7 @@ impl StoredAlerts {
             if !change(&mut record.alert) {
                 return Ok(Some(record.alert));
             }
+            record.keep(&self.core.rules().alerts);
             let item = encode(&record, there.unknown.as_deref());
             let write = Write::Put { item, expect: Expect::Version(there.version) };
             if self.commit(vec![write]).await? {
@@ -178,70 +224,51 @@ impl StoredAlerts {
     }
 }
 
-/// The id depends on the task, so that a run that is repeated opens the same alert.
-fn new_record(tenant: &TenantId, raise: &RaiseAlert) -> AlertRecord {
-    let parts = ["alert", tenant.as_str(), &raise.alert_type, &raise.target];
-    let id = derived_uuid(&[&parts[..], &[raise.task_id.as_str()]].concat());
-    AlertRecord {
-        tenant: tenant.clone(),
-        alert: Alert {
-            alert_id: id.to_string(),
-            alert_type: raise.alert_type.clone(),
-            target: raise.target.clone(),
-            severity: raise.severity,
-            status: AlertStatus::Active,
-            message: raise.message.clone(),
-            labels: raise.labels.clone(),
-            count: 1,
-            first_seen: raise.at,
-            last_seen: raise.at,
-            acknowledged: None,
-            resolved: None,
-        },
-        raised_by: vec![raise.task_id.clone()],
-    }
-}
-
 #[async_trait]
 impl AlertBook for StoredAlerts {
     async fn raise(&self, tenant: &TenantId, raise: RaiseAlert) -> Result<Alert, PortError> {
         for _ in 0..TRIES {
             let tried = self.try_raise(tenant, &raise).await;
-            if let Some(alert) = tried.map_err(|error| port_error("the alert book", error))? {
-                return Ok(alert);
+            match tried.map_err(|error| port_error(BOOK, error))? {
+                Tried::Done(alert) => return Ok(alert),
+                Tried::Again => {}
+                Tried::Full => {
+                    let reason = format!(
+                        "{MAX_OPEN} alerts are open, the most that a tenant may have: resolve some \
+                         before '{}' on '{}' is opened",
+                        raise.alert_type, raise.target
+                    );
+                    return Err(PortError::Refused { what: BOOK, reason });
+                }
             }
         }
         let reason = "others keep changing the same alert".to_owned();
-        Err(PortError::Unavailable { what: "the alert book", reason })
+        Err(PortError::Unavailable { what: BOOK, reason })
     }
 
     async fn find(&self, tenant: &TenantId, alert_id: &str) -> Result<Option<Alert>, PortError> {
         let found = self.record(tenant, alert_id).await;
-        let found = found.map_err(|error| port_error("the alert book", error))?;
+        let found = found.map_err(|error| port_error(BOOK, error))?;
         Ok(found.map(|record| record.value.alert))
     }
 
-    async fn list_open(&self, tenant: &TenantId) -> Result<Vec<Alert>, PortError> {
+    async fn find_open(
+        &self,
+        tenant: &TenantId,
+        alert_type: &str,
+        target: Option<&str>,
+    ) -> Result<Option<Alert>, PortError> {
+        let found = self.open_of_type(tenant, alert_type, target).await;
+        found.map_err(|error| port_error(BOOK, error))
+    }
+
+    async fn list_open(&self, tenant: &TenantId, limit: usize) -> Result<OpenAlerts, PortError> {
         let listed = async {
-            let query = Query {
-                list: WhichList::Second,
-                partition: repo::open_alerts_list(tenant),
-                range: ListRange::default(),
-                descending: true,
-                limit: MOST,
-                cursor: None,
-            };
-            let page = self.core.store().query(query).await?;
-            let items = self.core.get_readable(&page.entries).await?;
-            let records = items
-                .iter()
-                .flatten()
-                .map(|item| self.core.past_unreadable(decode::<AlertRecord>(item)));
-            let records = records.filter_map(Result::transpose);
-            records.map(|record| record.map(|r| r.value.alert)).collect::<Result<Vec<_>, _>>()
+            let page = self.open_keys(tenant, limit.max(MAX_COUNTED), None).await?;
+            let newest = self.open_of(&page.entries[..page.entries.len().min(limit)]).await?;
+            Ok(OpenAlerts { newest, count: page.entries.len(), more: page.next.is_some() })
         };
-        let alerts = listed.await.map_err(|e| port_error("the alert book", e.into()))?;
-        Ok(alerts.into_iter().filter(|alert| alert.status != AlertStatus::Resolved).collect())
+        listed.await.map_err(|error: ServiceError| port_error(BOOK, error))
     }
 
     async fn acknowledge(
@@ -259,7 +286,7 @@ impl AlertBook for StoredAlerts {
             active
         };
         let done = self.change(tenant, alert_id, change).await;
-        done.map_err(|error| port_error("the alert book", error))
+        done.map_err(|error| port_error(BOOK, error))
     }
 
     async fn resolve(
@@ -277,6 +304,6 @@ impl AlertBook for StoredAlerts {
             open
         };
         let done = self.change(tenant, alert_id, change).await;
-        done.map_err(|error| port_error("the alert book", error))
+        done.map_err(|error| port_error(BOOK, error))
     }
 }

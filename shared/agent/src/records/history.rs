@@ -2,13 +2,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use watchbill_core::domain::{Status, TenantId, Timestamp};
+use watchbill_core::ports::{ListRange, Query, WhichList};
+use watchbill_core::repo;
 use watchbill_core::service::{Core, FullTask, TaskFilter};
 
 use super::port_error;
-use crate::ports::{History, PortError, TaskSummary};
+use crate::ports::{Counted, History, PortError, TaskSummary};
 
-/// Tasks looked at in search of recent ones.
-const LOOK_AT: usize = 500;
+/// Tasks looked at in search of recent ones: each is read whole, and reading costs money where
+/// the store is rented.
+const LOOK_AT: usize = 100;
+/// Keys that are read to say how many have failed.
+const MAX_COUNTED: usize = 100;
+const PAGE: usize = 50;
 /// Lists are ordered by creation; what was made so long before rarely ends within the time
 /// asked for, and is not reached.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -40,10 +46,10 @@ impl History for TaskHistory {
             TaskFilter { status, created_from: Some(from.minus(LONGEST)), ..TaskFilter::default() };
         let mut found = Vec::new();
         let mut cursor = None;
-        for _ in 0..LOOK_AT / 100 {
+        for _ in 0..LOOK_AT / PAGE {
             let page = self
                 .core
-                .tasks(tenant, &filter, 100, cursor)
+                .tasks(tenant, &filter, PAGE, cursor)
                 .await
                 .map_err(|error| port_error("the list of tasks", error))?;
             let within = |at: Timestamp| from <= at && at <= to;
@@ -58,6 +64,20 @@ impl History for TaskHistory {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    async fn failed_since(&self, tenant: &TenantId, from: Timestamp) -> Result<Counted, PortError> {
+        let query = Query {
+            list: WhichList::Second,
+            partition: repo::attention_list(tenant, Status::Failed),
+            range: ListRange { from: Some(from.sortable().into()), to: None },
+            descending: true,
+            limit: MAX_COUNTED,
+            cursor: None,
+        };
+        let page = self.core.store().query(query).await;
+        let page = page.map_err(|error| port_error("the list of tasks", error.into()))?;
+        Ok(Counted { count: page.entries.len(), more: page.next.is_some() })
     }
 }
 

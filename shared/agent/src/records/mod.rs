@@ -1,9 +1,11 @@
 //! What agents remember, on the store: the same in every mode.
 
+mod alert_items;
 mod alerts;
 mod history;
 
-pub use alerts::StoredAlerts;
+pub use alert_items::AlertRecord;
+pub use alerts::{MAX_OPEN as MAX_OPEN_ALERTS, StoredAlerts};
 pub use history::TaskHistory;
 
 use watchbill_core::service::ServiceError;

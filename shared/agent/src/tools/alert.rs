@@ -6,12 +6,16 @@ use serde_json::{Map, Value, json};
 use watchbill_core::domain::{EventType, LoggedEvent};
 
 use super::fields::{Fields, Refusal};
-use crate::ports::{Alert, AlertBook, AlertMark, AlertStatus, PortError, RaiseAlert, Severity};
+use crate::ports::{
+    Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, PortError, RaiseAlert, Severity,
+};
 use crate::redact;
 use crate::run::{Retry, Run, RunEnd};
 
 /// Alerts told in one result.
 const MOST_TOLD: usize = 50;
+/// Open alerts, the newest, that are looked through for what may have one cause with another.
+const RELATED: usize = 50;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum AlertParameters {
@@ -195,7 +199,7 @@ async fn raise(
     if let Some(id) = alert_id
         && let Some(known) = book.find(tenant, id).await?
     {
-        let group = group_of(&known, book.list_open(tenant).await?);
+        let group = group_of(&known, book.list_open(tenant, RELATED).await?);
         let action = done("looked_up", &known, format!("it is {}", known.status.as_str()));
         return Ok(told(&known, group, action, Vec::new()));
     }
@@ -213,7 +217,7 @@ async fn raise(
         at: run.clock.now(),
     };
     let alert = book.raise(tenant, raise).await?;
-    let group = group_of(&alert, book.list_open(tenant).await?);
+    let group = group_of(&alert, book.list_open(tenant, RELATED).await?);
     let new = alert.count <= 1;
     let (what, why) = match (new, alert.status) {
         (true, _) => ("opened", "no alert of this type and target was open".to_owned()),
@@ -255,16 +259,17 @@ async fn change(
     book: &dyn AlertBook,
 ) -> Result<RunEnd, PortError> {
     let tenant = &run.task.tenant;
-    let open = book.list_open(tenant).await?;
-    let found = match &which.alert_id {
-        Some(id) => book.find(tenant, id).await?,
-        None => open.iter().find(|alert| which.means(alert)).cloned(),
+    let found = match (&which.alert_id, &which.alert_type) {
+        (Some(id), _) => book.find(tenant, id).await?,
+        (None, Some(kind)) => book.find_open(tenant, kind, which.target.as_deref()).await?,
+        (None, None) => None,
     };
+    let open = book.list_open(tenant, RELATED).await?;
     let Some(found) = found else {
         return Ok(RunEnd::terminal(format!(
             "there is no {}: {} alerts are open",
             which.in_words(),
-            open.len()
+            open.counted()
         )));
     };
     let by = run.task.created_by.clone();
@@ -293,22 +298,15 @@ async fn change(
     Ok(told(&alert, group, action, events))
 }
 
-impl Which {
-    fn means(&self, alert: &Alert) -> bool {
-        self.alert_type.as_ref().is_none_or(|kind| *kind == alert.alert_type)
-            && self.target.as_ref().is_none_or(|target| *target == alert.target)
-    }
-}
-
 async fn list(
     suggested: Option<&Value>,
     run: &Run,
     book: &dyn AlertBook,
 ) -> Result<RunEnd, PortError> {
-    let open = book.list_open(&run.task.tenant).await?;
+    let open = book.list_open(&run.task.tenant, MOST_TOLD).await?;
     let mut actions = vec![json!({
         "action": "listed",
-        "why": format!("{} alerts are open", open.len()),
+        "why": format!("{} alerts are open", open.counted()),
     })];
     let mut result = Map::new();
     if let Some(rules) = suggested {
@@ -318,20 +316,20 @@ async fn list(
         }));
         result.insert("suggested_rules".to_owned(), rules.clone());
     }
-    let alerts: Vec<Value> = open.iter().take(MOST_TOLD).map(|a| shown(a, "open")).collect();
+    let alerts: Vec<Value> = open.newest.iter().map(|a| shown(a, "open")).collect();
     result.insert("success".to_owned(), true.into());
     result.insert("alerts".to_owned(), alerts.into());
     result.insert("actions".to_owned(), actions.into());
     Ok(RunEnd::Done { result, events: Vec::new() })
 }
 
-/// Open alerts of the same target or type: what may have one cause.
-fn group_of(alert: &Alert, open: Vec<Alert>) -> Vec<Alert> {
+/// Of the newest open alerts those of the same target or type: what may have one cause.
+fn group_of(alert: &Alert, open: OpenAlerts) -> Vec<Alert> {
     let related = |other: &Alert| {
         other.alert_id != alert.alert_id
             && (other.target == alert.target || other.alert_type == alert.alert_type)
     };
-    open.into_iter().filter(related).take(MOST_TOLD).collect()
+    open.newest.into_iter().filter(related).collect()
 }
 
 fn done(what: &str, alert: &Alert, why: String) -> Value {

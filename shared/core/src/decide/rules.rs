@@ -32,6 +32,22 @@ pub struct Rules {
     /// How long closed approvals are kept: 30 days at least.
     pub keep_approvals: Duration,
     pub reputation: ReputationRules,
+    pub alerts: AlertRules,
+}
+
+/// How long alerts last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertRules {
+    /// A resolved one is kept for this long.
+    pub keep_resolved: Duration,
+    /// An open one that nobody raises or acknowledges for so long ends.
+    pub end_untouched: Duration,
+}
+
+impl Default for AlertRules {
+    fn default() -> Self {
+        Self { keep_resolved: 90 * DAY, end_untouched: 30 * DAY }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +161,7 @@ impl Default for Rules {
             keep_tasks: 90 * DAY,
             keep_approvals: 30 * DAY,
             reputation: ReputationRules::default(),
+            alerts: AlertRules::default(),
         }
     }
 }

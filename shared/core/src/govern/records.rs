@@ -21,6 +21,7 @@ names!(
         LimitsChanged = "limits_changed",
         BudgetMark = "budget_mark",
         StandingChanged = "standing_changed",
+        AlertEnded = "alert_ended",
         Sealed = "sealed",
         ChangesLost = "changes_lost",
     ]

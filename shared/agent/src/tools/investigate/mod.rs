@@ -18,7 +18,7 @@ pub use rules::{RULES, Rule};
 
 use super::fields::{Fields, Refusal};
 use crate::playbook::TimeRange;
-use crate::ports::{Alert, History, LogFiles, LogRequest, LogScan, SystemSample};
+use crate::ports::{History, LogFiles, LogRequest, LogScan, OpenAlerts, SystemSample};
 use crate::run::{Run, RunEnd};
 
 /// How long before the range a deployment may have ended to be looked at.
@@ -26,7 +26,7 @@ pub const DEPLOY_WINDOW: Duration = Duration::from_secs(2 * 3_600);
 /// At most so much of one file (its end) and of all.
 const BYTES_PER_FILE: u64 = 16 << 20;
 const BYTES_IN_ALL: u64 = 64 << 20;
-const MOST_TASKS: usize = 200;
+const MOST_TASKS: usize = 100;
 const MOST_PATHS: usize = 100;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +79,7 @@ impl InvestigateParameters {
 /// What the loop has observed already.
 pub struct Observed<'a> {
     pub sample: Result<&'a SystemSample, &'a str>,
-    pub alerts: Result<&'a [Alert], &'a str>,
+    pub alerts: Result<&'a OpenAlerts, &'a str>,
 }
 
 pub async fn run(
@@ -97,7 +97,13 @@ pub async fn run(
         Err(reason) => facts.gaps.push(format!("the machine's figures: {reason}")),
     }
     match observed.alerts {
-        Ok(alerts) => facts.alerts = alerts.to_vec(),
+        Ok(open) => {
+            facts.alerts.clone_from(&open.newest);
+            if open.count > open.newest.len() || open.more {
+                let (seen, all) = (open.newest.len(), open.counted());
+                facts.gaps.push(format!("open alerts: the {seen} newest of {all} were looked at"));
+            }
+        }
         Err(reason) => facts.gaps.push(format!("open alerts: {reason}")),
     }
     gather_tasks(run, history, &mut facts).await;
