@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use watchbill_core::service::{Core, ServiceError};
+use watchbill_core::domain::TenantId;
+use watchbill_core::service::{Core, PolicyNoted, ServiceError};
 
 use crate::wake::Wake;
 
@@ -21,8 +22,10 @@ pub struct Watch {
 struct Seen {
     /// On the monotonic clock.
     policy: Option<Duration>,
-    /// The day (UTC) in which the ledgers were last sealed.
+    /// The day (UTC) in which all ledgers were last sealed.
     day: Option<String>,
+    /// The day in which they are being sealed, and the last tenant whose is.
+    sealing: Option<(String, TenantId)>,
 }
 
 impl Watch {
@@ -34,9 +37,11 @@ impl Watch {
         let mut failed = 0;
         if seen.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_EVERY) {
             match core.note_policy().await {
-                Ok(changed) => {
+                // The next sweep goes on with the next tenants.
+                Ok(PolicyNoted::GoesOn) => {}
+                Ok(noted) => {
                     self.seen().policy = Some(now);
-                    if changed {
+                    if noted == PolicyNoted::Changed {
                         tracing::info!("the policy that holds now is recorded");
                         self.wake.begin(core);
                     }
@@ -45,9 +50,15 @@ impl Watch {
             }
         }
         if seen.day.as_ref() != Some(&day) {
-            match core.seal_ledgers().await {
-                Ok(sealed) => {
-                    self.seen().day = Some(day);
+            let after = seen.sealing.filter(|(of, _)| *of == day).map(|(_, after)| after);
+            match core.seal_ledgers(after.as_ref()).await {
+                Ok((sealed, next)) => {
+                    let mut seen = self.seen();
+                    match next {
+                        Some(after) => seen.sealing = Some((day, after)),
+                        None => (seen.day, seen.sealing) = (Some(day), None),
+                    }
+                    drop(seen);
                     tracing::debug!(sealed, "heads of {sealed} ledgers sealed");
                 }
                 Err(error) => failed += failure("to seal the ledgers", &error),

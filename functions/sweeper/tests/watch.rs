@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
+use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
+use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Command, Leave, Proof, Rejection, Rules};
 use watchbill_core::domain::{
     Agent, Event, EventId, EventPriority, EventType, Priority, TaskId, TaskType, TenantId,
@@ -19,6 +21,7 @@ use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write, Write
 use watchbill_core::repo::{Entity as _, Fold, decode, encode};
 use watchbill_core::service::{
     CommandError, Core, Governance, Identity, NewTask, OnFailure, Ports, STATS_FOLD, ServiceError,
+    TENANTS_A_CALL,
 };
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
@@ -340,4 +343,75 @@ async fn an_empty_installation_is_swept_without_a_record() {
     let swept = Sweeper::new(core, Arc::new(MemoryLanes::new())).sweep(100).await.unwrap();
     assert_eq!(swept.failed, 0);
     assert!(world.store.items().iter().all(|item| *item.kind != *Record::KIND));
+}
+
+/// More tenants than one look deals with: the next goes on, also in another process, and each
+/// tenant is told once.
+#[tokio::test]
+async fn tenants_by_the_hundred_are_told_and_sealed_a_part_at_a_time() {
+    let mut world = World::new(1).await;
+    let many = 2 * TENANTS_A_CALL + 7;
+    for n in 2..many {
+        let tenant = TenantId::parse(&format!("t{n:04}")).unwrap();
+        let name = STATS_FOLD.to_owned();
+        let fold = Fold { tenant: tenant.clone(), name, seq_applied: 0, state: json!({}) };
+        world.put(Write::Put { item: encode(&fold, None), expect: Expect::Absent }).await;
+        world.grow(&tenant).await;
+    }
+    world.policies.set(Some("aaaaaaaaaaaaaaaa"));
+    // Two processes in turn: what one has told the other does not tell again.
+    let sweepers = [world.sweeper(), world.sweeper()];
+    let mut sweeps = 0;
+    while world.records(RecordKind::PolicyChanged).len() < many {
+        let before = world.records(RecordKind::PolicyChanged).len();
+        _ = sweepers[sweeps % 2].sweep(100).await;
+        let told = world.records(RecordKind::PolicyChanged).len() - before;
+        assert!(told <= TENANTS_A_CALL, "{told} in one sweep");
+        sweeps += 1;
+        assert!(sweeps < 60, "never done");
+    }
+    for _ in 0..20 {
+        _ = sweepers[0].sweep(100).await;
+    }
+    assert_eq!(world.records(RecordKind::PolicyChanged).len(), many);
+    assert_eq!(world.records(RecordKind::Sealed).len(), many);
+    // Another policy, once all were told of the first.
+    world.policies.set(Some("bbbbbbbbbbbbbbbb"));
+    for _ in 0..60 {
+        world.clock.advance(Duration::from_secs(30));
+        _ = sweepers[0].sweep(100).await;
+    }
+    let records = world.records(RecordKind::PolicyChanged);
+    assert_eq!(records.len(), 2 * many);
+    let second = records.iter().filter(|record| record.details["policy"] == "bbbbbbbbbbbbbbbb");
+    assert!(second.clone().all(|record| record.details["before"] == "aaaaaaaaaaaaaaaa"));
+    assert_eq!(second.count(), many);
+}
+
+/// An alert that is due is the sweeper's too.
+#[tokio::test]
+async fn an_open_alert_that_nobody_touches_ends() {
+    let world = World::new(2).await;
+    let book = StoredAlerts::new(world.core.clone());
+    let raise = RaiseAlert {
+        alert_type: "disk_full".into(),
+        target: "db-1".into(),
+        severity: Severity::High,
+        message: "m".into(),
+        labels: Default::default(),
+        task_id: TaskId::parse("t-1").unwrap(),
+        at: world.clock.now(),
+    };
+    let id = book.raise(&acme(), raise).await.unwrap().alert_id;
+    let status = async || book.find(&acme(), &id).await.unwrap().unwrap().status;
+    world.clock.advance(Duration::from_secs(29 * 86_400));
+    world.sweeper().sweep(100).await.unwrap();
+    assert_eq!(status().await, AlertStatus::Active);
+    world.clock.advance(Duration::from_secs(2 * 86_400));
+    for _ in 0..10 {
+        world.sweeper().sweep(100).await.unwrap();
+        world.clock.advance(Duration::from_secs(301));
+    }
+    assert_eq!(status().await, AlertStatus::Resolved);
+    assert_eq!(world.records(RecordKind::AlertEnded).len(), 1);
 }

@@ -318,6 +318,8 @@ pub struct KeyList {
     pub success: bool,
     pub count: usize,
     pub keys: Vec<KeyView>,
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -3,8 +3,8 @@
 use watchbill_core::domain::Role;
 use watchbill_core::service::ServiceError;
 use watchbill_wire::{
-    CreateKey, CreateTenant, Field, KeyCreated, KeyList, KeyRevoked, KeyView, Kind, TokenIssued,
-    TokenRequest,
+    CreateKey, CreateTenant, Field, KeyCreated, KeyList, KeyQuery, KeyRevoked, KeyView, Kind,
+    TokenIssued, TokenRequest,
 };
 
 use crate::Fault;
@@ -68,7 +68,10 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(list(req)),
         doc: Doc {
-            errors: &[503],
+            text: "Those that are good, newest first, then those that were revoked in the past 90 \
+                   days.",
+            query: KeyQuery::FIELDS,
+            errors: &[400, 503],
             ..Doc::new(
                 "Access",
                 "list_keys",
@@ -146,9 +149,10 @@ async fn create(mut req: Req) -> Answer {
 }
 
 async fn list(req: Req) -> Answer {
-    let keys = req.core().keys(&req.caller().tenant).await?;
-    let keys: Vec<_> = keys.into_iter().map(KeyView::from).collect();
-    json(&KeyList { success: true, count: keys.len(), keys })
+    let KeyQuery { limit, cursor } = KeyQuery::read(req.query(KeyQuery::FIELDS))?;
+    let page = req.core().keys(&req.caller().tenant, limit, cursor).await?;
+    let keys: Vec<_> = page.keys.into_iter().map(KeyView::from).collect();
+    json(&KeyList { success: true, count: keys.len(), keys, next_cursor: page.next_cursor })
 }
 
 async fn revoke(req: Req) -> Answer {
@@ -167,8 +171,8 @@ async fn tenant(mut req: Req) -> Answer {
     let CreateTenant { tenant, name } = CreateTenant::read(&body)?;
     let taken =
         || Fault::conflict(format!("tenant '{tenant}' exists already: its admins make its keys"));
-    if req.state.shared().auth.keys().serve(&tenant) || !req.core().keys(&tenant).await?.is_empty()
-    {
+    let serves = req.state.shared().auth.keys().serve(&tenant);
+    if serves || req.core().tenant_exists(&tenant).await? {
         return Err(taken());
     }
     match req.core().create_tenant(req.caller(), &tenant, &name).await {

@@ -219,7 +219,7 @@ async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
 async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
     let world = World::new(1, 0);
     let id = world.create(Priority::P2).await;
-    let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+    let kim = Caller::new("kim", Role::Admin, tenant());
     for _ in 0..2 {
         let fence = world.claim(&id).await;
         let (choices, answer, answered_by) = (Vec::new(), None, None);

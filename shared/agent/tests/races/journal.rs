@@ -133,7 +133,7 @@ async fn another_call_under_the_same_key_blocks_the_task_and_asks_a_person() {
         assert_eq!(provider.made(), ["shop"]);
 
         *agent.projects.lock().unwrap() = vec!["bank"];
-        let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant() };
+        let kim = Caller::new("kim", Role::Admin, tenant());
         machine.core.answer_task(&kim, &id, answer.into()).await.unwrap();
         executor.handle(&machine.pointer(&id).await).await.unwrap();
         let task = machine.stored(&id).await.value;

@@ -21,9 +21,7 @@ pub use approval::{
 pub use command::{Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use leave::{Asked, Leave, Proof};
-pub use rules::{
-    AlertRules, GateRules, LeaseRules, PrioritiesFor, RetryRules, Rules, SlaRules,
-};
+pub use rules::{AlertRules, GateRules, LeaseRules, PrioritiesFor, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};
 pub use wait::{MAX_LOOK, usable_until};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
 use super::{TenantId, Timestamp};
-use crate::govern::{Amount, Earned, Freeze, ReputationEvent, Reservation};
+use crate::govern::{Amount, Earned, Freeze, Reservation};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -461,14 +461,6 @@ impl Task {
             Priority::P2 if lifted => Priority::P1,
             own => own,
         }
-    }
-
-    /// Whether it has failed and that has cost its agent points, here or in a task that it is the
-    /// retry of.
-    pub fn failure_has_counted(&self) -> bool {
-        let failure = |earned: &Earned| earned.0 == ReputationEvent::TaskFailure;
-        let counted = self.outcome.iter().any(|outcome| outcome.reputation.iter().any(failure));
-        self.failure_counted || (self.status == Status::Failed && counted)
     }
 
     /// How long it may take from creation to completion.

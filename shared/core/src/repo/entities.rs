@@ -1,5 +1,7 @@
 //! The small entities, and where each stands.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,9 +111,19 @@ impl Entity for KeyRecord {
     }
 
     fn list(&self) -> Option<ListEntry> {
-        entry(keys::keys_list(&self.0.tenant), self.0.created_at)
+        match self.0.revoked_at {
+            None => entry(keys::keys_list(&self.0.tenant), self.0.created_at),
+            Some(_) => entry(keys::revoked_keys_list(&self.0.tenant), self.0.created_at),
+        }
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        self.0.revoked_at.map(|at| at.plus(KEEP_REVOKED_KEYS))
     }
 }
+
+/// A revoked key can be looked up for this long; that it was revoked stands in the ledger for good.
+pub const KEEP_REVOKED_KEYS: Duration = Duration::from_secs(90 * 86_400);
 
 /// The policy that someone last saw holding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +131,29 @@ pub struct PolicyMark {
     /// See [`Policy`](crate::govern::Policy).
     pub fingerprint: String,
     pub at: Timestamp,
+    /// Another policy that is being told to the tenants, page by page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telling: Option<PolicyTelling>,
+}
+
+/// How far the tenants have been told of a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyTelling {
+    pub fingerprint: String,
+    /// Part of the records' ids, so that each tenant is told once.
+    pub of: String,
+    /// The last tenant that was told.
+    pub after: TenantId,
+}
+
+impl PolicyMark {
+    /// Stands for a policy where none was seen before the one that is being told: no hash.
+    pub const NONE: &'static str = "-";
+
+    /// Whether no policy was seen to hold for all tenants yet.
+    pub fn at_first(&self) -> bool {
+        self.fingerprint == Self::NONE
+    }
 }
 
 impl Entity for PolicyMark {

@@ -154,6 +154,7 @@ pub fn open_alerts_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("alerts-open#0"))
 }
 
+/// Keys that are good; those that were revoked before they had a list of their own stand here too.
 pub fn keys_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("keys#0"))
 }
@@ -161,6 +162,10 @@ pub fn keys_list(tenant: &TenantId) -> Arc<str> {
 /// Parked items by the time of their next replay.
 pub fn parked_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("parked#0"))
+}
+
+pub fn revoked_keys_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("keys-revoked#0"))
 }
 
 /// Ledger batches by the time they were recorded.

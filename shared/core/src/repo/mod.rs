@@ -12,7 +12,9 @@ mod task;
 
 pub use budget::{COUNTED, MOST_AMOUNT, TenantLimits, budget_write, period_state, refused_by};
 pub use codec::{Entity, Versioned, decode, encode};
-pub use entities::{Child, Fold, KeyRecord, PolicyMark, UsedLink, Window};
+pub use entities::{
+    Child, Fold, KEEP_REVOKED_KEYS, KeyRecord, PolicyMark, PolicyTelling, UsedLink, Window,
+};
 pub use keys::*;
 pub use parked::{ParkedKey, ParkedTenant};
 pub use peek::{LedgerPeek, RoutePeek};

@@ -29,7 +29,7 @@ pub mod cursors {
     use super::CursorKind;
 
     pub const ALL: &[CursorKind] =
-        &[TASKS, TIMELINE, PENDING, HISTORY, EVENTS, FOLLOWED, AUDIT, REPUTATION];
+        &[TASKS, TIMELINE, PENDING, HISTORY, EVENTS, FOLLOWED, AUDIT, REPUTATION, KEYS];
 
     pub const TASKS: CursorKind = CursorKind { tag: "t1", list: "/tasks" };
     pub const TIMELINE: CursorKind = CursorKind { tag: "l1", list: "/tasks/{id}/timeline" };
@@ -38,6 +38,7 @@ pub mod cursors {
     pub const EVENTS: CursorKind = CursorKind { tag: "e1", list: "/events" };
     pub const FOLLOWED: CursorKind = CursorKind { tag: "f1", list: "/events with 'after'" };
     pub const AUDIT: CursorKind = CursorKind { tag: "a1", list: "/audit" };
+    pub const KEYS: CursorKind = CursorKind { tag: "k1", list: "/keys" };
     pub const REPUTATION: CursorKind = CursorKind { tag: "r1", list: "/agents/{type}/events" };
 }
 

@@ -14,6 +14,9 @@ use crate::ledger::StatsFold;
 use crate::ports::{Item, Key, ListRange, Query, WhichList};
 use crate::repo::{self, Fold, Versioned, decode};
 
+/// Tenants that are read at once.
+const PAGE: usize = 500;
+
 /// Name of the fold that counts tasks.
 pub const STATS_FOLD: &str = "stats";
 
@@ -132,25 +135,50 @@ impl Core {
         Ok(found)
     }
 
-    /// The tenants that have recorded anything, up to a thousand.
+    /// Every tenant that has recorded anything, in the order of their names. Reads a row for each:
+    /// for a start, or where all are summed up; else see [`Self::tenants_after`].
     pub async fn tenants(&self) -> Result<Vec<TenantId>, ServiceError> {
-        let query = Query {
-            list: WhichList::First,
-            partition: repo::TENANTS.into(),
-            range: ListRange::default(),
-            descending: false,
-            limit: 1_000,
-            cursor: None,
-        };
-        let page = self.store().query(query).await?;
-        page.entries
-            .iter()
-            .map(|key| {
-                repo::tenant_of(key).ok_or_else(|| ServiceError::Down {
+        let mut all: Vec<TenantId> = Vec::new();
+        loop {
+            let page = self.tenants_after(all.last(), PAGE).await?;
+            let last = page.len() < PAGE;
+            all.extend(page);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// So many of the tenants that come after one, in the order of their names.
+    pub async fn tenants_after(
+        &self,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Vec<TenantId>, ServiceError> {
+        // The next text after a name is the name with the least character behind it.
+        let from = after.map(|tenant| format!("{tenant}\0").into());
+        let mut tenants = Vec::new();
+        let mut cursor = None;
+        loop {
+            let query = Query {
+                list: WhichList::First,
+                partition: repo::TENANTS.into(),
+                range: ListRange { from: Clone::clone(&from), to: None },
+                descending: false,
+                limit: limit - tenants.len(),
+                cursor,
+            };
+            let page = self.store().query(query).await?;
+            for key in &page.entries {
+                tenants.push(repo::tenant_of(key).ok_or_else(|| ServiceError::Down {
                     reason: format!("{key} stands in the list of tenants and names none"),
-                })
-            })
-            .collect()
+                })?);
+            }
+            if page.next.is_none() || tenants.len() >= limit {
+                return Ok(tenants);
+            }
+            cursor = page.next;
+        }
     }
 }
 

@@ -1,15 +1,24 @@
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::ServiceError;
 use super::core::Core;
+use super::cursor::Cursors;
+use super::cursor::cursors::KEYS;
 use super::records::{Said, about_key, record_write};
+use super::{KeyPage, ServiceError};
 use crate::domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
 use crate::govern::RecordKind;
-use crate::ports::{Expect, ListRange, Query, WhichList, Write};
+use crate::ports::{Expect, ListCursor, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
 
-/// How many keys a tenant may have, revoked ones included.
-const KEYS: usize = 1_000;
+/// How many keys a tenant may have at once; revoked ones don't count. Each new one looks through
+/// the names of all.
+pub const MAX_KEYS: usize = 1_000;
+/// Keys that are read at once.
+const PAGE: usize = 200;
+/// Keys revoked by an earlier version, without an end: as many get one whenever a key is made.
+const MAX_MOVED: usize = 25;
 
 /// A key is this and so many digits in hex.
 const KEY_PREFIX: &str = "wb_";
@@ -84,16 +93,17 @@ impl Core {
         beside: Vec<Write>,
     ) -> Result<ApiKey, ServiceError> {
         check_name(name)?;
-        let there = self.keys(tenant).await?;
+        let there = self.live_keys(tenant).await?;
         let folded = folded_name(name);
-        let same = |key: &ApiKey| key.revoked_at.is_none() && folded_name(&key.name) == folded;
-        if there.iter().any(same) {
+        if there.iter().any(|key| folded_name(&key.value.0.name) == folded) {
             let message =
                 format!("there is a key '{name}' already; revoke it or choose another name");
             return Err(ServiceError::Conflict { message });
         }
-        if there.len() >= KEYS {
-            let message = format!("there are {KEYS} keys already, the most a tenant may have");
+        if there.len() >= MAX_KEYS {
+            let message = format!(
+                "there are {MAX_KEYS} keys already, the most a tenant may have: revoke one first"
+            );
             return Err(ServiceError::Conflict { message });
         }
         let record = ApiKey {
@@ -138,34 +148,105 @@ impl Core {
         format!("{KEY_PREFIX}{}", crate::domain::hex(&bytes))
     }
 
-    pub async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, ServiceError> {
-        Ok(self.stored_keys(tenant).await?.into_iter().map(|key| key.value.0).collect())
-    }
-
-    async fn stored_keys(
+    /// A page of keys, the newest first: those that are good, then those that were revoked.
+    pub async fn keys(
         &self,
         tenant: &TenantId,
-    ) -> Result<Vec<Versioned<KeyRecord>>, ServiceError> {
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<KeyPage, ServiceError> {
+        let cursors = [false, true].map(|revoked| of_list(tenant, revoked));
+        let (mut revoked, mut cursor) = match cursor {
+            None => (false, None),
+            Some(cursor) => opened(&cursors, &cursor)?,
+        };
+        let mut keys = Vec::new();
+        loop {
+            let list = if revoked { repo::revoked_keys_list } else { repo::keys_list };
+            let left = limit - keys.len();
+            let (page, next) = self.page_of_keys(list(tenant), left, cursor).await?;
+            keys.extend(page.into_iter().map(|key| key.value.0));
+            // After the last of one list comes the first of the other.
+            (revoked, cursor) = match next {
+                Some(next) => (revoked, Some(next)),
+                None if !revoked => (true, None),
+                None => return Ok(KeyPage { keys, next_cursor: None }),
+            };
+            if keys.len() >= limit {
+                let next = cursor.as_deref().map(ListCursor::parse).transpose()?;
+                let cursors = &cursors[usize::from(revoked)];
+                let next_cursor = Some(match next {
+                    Some(place) => cursors.seal_list(HASHES, &place),
+                    None => cursors.seal(""),
+                });
+                return Ok(KeyPage { keys, next_cursor });
+            }
+        }
+    }
+
+    /// Whether a tenant has, or had, anything here: a key, or something recorded.
+    pub async fn tenant_exists(&self, tenant: &TenantId) -> Result<bool, ServiceError> {
+        if !self.keys(tenant, 1, None).await?.keys.is_empty() {
+            return Ok(true);
+        }
+        let fold = repo::fold_key(tenant, super::STATS_FOLD);
+        Ok(self.store().get(&fold).await?.is_some())
+    }
+
+    async fn page_of_keys(
+        &self,
+        partition: Arc<str>,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<(Vec<Versioned<KeyRecord>>, Option<String>), ServiceError> {
         let query = Query {
             list: WhichList::First,
-            partition: repo::keys_list(tenant),
+            partition,
             range: ListRange::default(),
             descending: true,
-            limit: KEYS,
-            cursor: None,
+            limit,
+            cursor,
         };
         let page = self.store().query(query).await?;
         let items = self.get_readable(&page.entries).await?;
         let keys = items.iter().flatten().map(|item| self.past_unreadable(decode(item)));
-        Ok(keys.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+        let keys = keys.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        Ok((keys, page.next))
+    }
+
+    /// All keys that are good. Their number is bounded, and what an earlier version left among
+    /// them moves out as it is met.
+    async fn live_keys(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Vec<Versioned<KeyRecord>>, ServiceError> {
+        let (mut live, mut revoked, mut cursor) = (Vec::new(), Vec::new(), None);
+        loop {
+            let list = repo::keys_list(tenant);
+            let (page, next) = self.page_of_keys(list, PAGE, cursor).await?;
+            for key in page {
+                let list = if key.value.0.revoked_at.is_none() { &mut live } else { &mut revoked };
+                list.push(key);
+            }
+            if next.is_none() {
+                break;
+            }
+            cursor = next;
+        }
+        for key in revoked.into_iter().take(MAX_MOVED) {
+            let item = encode(&key.value, key.unknown.as_deref());
+            // Whoever changes it meanwhile moves it too.
+            self.commit(vec![Write::Put { item, expect: Expect::Version(key.version) }]).await?;
+        }
+        Ok(live)
     }
 
     /// Two made at the same time may bear one name: all of them are revoked.
     pub async fn revoke_key(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
-        let keys = self.stored_keys(&caller.tenant).await?;
+        let keys = self.live_keys(&caller.tenant).await?;
         let mut revoked = None;
         for mut stored in keys {
-            if stored.value.0.name != name || stored.value.0.revoked_at.is_some() {
+            if stored.value.0.name != name {
                 continue;
             }
             stored.value.0.revoked_at = Some(self.clock().now());
@@ -196,6 +277,24 @@ impl Core {
 pub fn is_key(text: &str) -> bool {
     let digits = text.strip_prefix(KEY_PREFIX).unwrap_or_default().as_bytes();
     digits.len() == KEY_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// What the partitions of all keys begin with.
+const HASHES: &str = "K#";
+
+fn of_list(tenant: &TenantId, revoked: bool) -> Cursors {
+    Cursors::new(KEYS, tenant, if revoked { "revoked" } else { "live" })
+}
+
+/// Which list is being read, and from where on in it: from its beginning, if no place is named.
+fn opened(cursors: &[Cursors; 2], cursor: &str) -> Result<(bool, Option<String>), ServiceError> {
+    let revoked = cursors[0].open(cursor).is_err();
+    let cursors = &cursors[usize::from(revoked)];
+    let place = match cursors.open(cursor)? {
+        "" => None,
+        _ => Some(cursors.open_list(HASHES, cursor)?.to_string()),
+    };
+    Ok((revoked, place))
 }
 
 fn check_name(name: &str) -> Result<(), ServiceError> {

@@ -10,7 +10,21 @@ use crate::domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
 use crate::govern::{Record, RecordKind};
 use crate::ledger::{Entry, LedgerReader};
 use crate::ports::{Expect, Write};
-use crate::repo::{self, PolicyMark, Versioned, decode, encode};
+use crate::repo::{self, PolicyMark, PolicyTelling, Versioned, decode, encode};
+
+/// Tenants that one look deals with: it is one of several things of a sweep, which must end within
+/// its time. The next goes on.
+pub const TENANTS_A_CALL: usize = 100;
+
+/// What came of a look whether another policy holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyNoted {
+    Unchanged,
+    /// It is recorded for every tenant now.
+    Changed,
+    /// Not yet for all of them: look again.
+    GoesOn,
+}
 
 /// Who did what nobody asked for.
 pub(super) const SYSTEM: &str = "watchbill";
@@ -76,55 +90,72 @@ impl Core {
         Ok(self.commit(vec![record_write(record)]).await?.is_none())
     }
 
-    /// Records for each tenant that another policy holds than when someone last looked. Two
-    /// who look at once make one record of it: its id is that of the mark's next version.
-    pub async fn note_policy(&self) -> Result<bool, ServiceError> {
+    /// Records for each tenant that another policy holds than when someone last looked: for so many
+    /// tenants a call, going on where the call before, of whatever process, left off. Two who look
+    /// at once make one record of it.
+    pub async fn note_policy(&self) -> Result<PolicyNoted, ServiceError> {
         let Ok(policy) = self.governance().policies().current().await else {
             // Said where it is needed; what could not be read has not changed.
-            return Ok(false);
+            return Ok(PolicyNoted::Unchanged);
         };
         let item = self.store().get(&repo::policy_key()).await?;
         let mark: Option<Versioned<PolicyMark>> = item.as_ref().map(decode).transpose()?;
-        let before = mark.as_ref().map(|mark| mark.value.fingerprint.clone());
+        let before = mark.as_ref().map(|mark| &mark.value).filter(|mark| !mark.at_first());
+        let before = before.map(|mark| mark.fingerprint.clone());
         if before.as_deref() == Some(&policy.fingerprint) {
-            return Ok(false);
+            return Ok(PolicyNoted::Unchanged);
         }
+        let telling = mark.as_ref().and_then(|mark| mark.value.telling.clone());
+        // Of a policy that was replaced before all were told of it nobody else is told.
+        let telling = telling.filter(|telling| telling.fingerprint == policy.fingerprint);
         let next = mark.as_ref().map_or(1, |mark| mark.version + 1).to_string();
-        for tenant in self.tenants().await? {
-            let said = Said {
-                kind: RecordKind::PolicyChanged,
-                of: &[&next, &policy.fingerprint],
-                subject: shown(&policy.fingerprint),
-                text: match &before {
-                    Some(before) => format!(
-                        "policy {} holds, before it was {}",
-                        shown(&policy.fingerprint),
-                        shown(before)
-                    ),
-                    None => format!("policy {} holds", shown(&policy.fingerprint)),
-                },
-                details: json!({ "policy": policy.fingerprint, "before": before }),
-            };
-            self.put_record(&self.record(&tenant, SYSTEM, said)).await?;
+        let (of, after) = match telling {
+            Some(telling) => (telling.of, Some(telling.after)),
+            None => (next, None),
+        };
+        let tenants = self.tenants_after(after.as_ref(), TENANTS_A_CALL).await?;
+        for tenant in &tenants {
+            let told = policy_said(&policy.fingerprint, before.as_deref());
+            let told = Said { of: &[&of, &policy.fingerprint], ..told };
+            self.put_record(&self.record(tenant, SYSTEM, told)).await?;
         }
-        let fingerprint = policy.fingerprint.clone();
-        let now = PolicyMark { fingerprint, at: self.clock().now() };
+        let (now, fingerprint) = (self.clock().now(), policy.fingerprint.clone());
+        let all = tenants.len() < TENANTS_A_CALL;
+        let marked = match tenants.into_iter().next_back().filter(|_| !all) {
+            None => PolicyMark { fingerprint, at: now, telling: None },
+            Some(after) => PolicyMark {
+                fingerprint: before.unwrap_or_else(|| PolicyMark::NONE.to_owned()),
+                at: mark.as_ref().map_or(now, |mark| mark.value.at),
+                telling: Some(PolicyTelling { fingerprint, of, after }),
+            },
+        };
         let expect = mark.as_ref().map_or(Expect::Absent, |mark| Expect::Version(mark.version));
         let unknown = mark.as_ref().and_then(|mark| mark.unknown.as_deref());
-        let item = encode(&now, unknown);
+        let item = encode(&marked, unknown);
         // Who was first has recorded the same.
-        Ok(self.commit(vec![Write::Put { item, expect }]).await?.is_none())
+        let first = self.commit(vec![Write::Put { item, expect }]).await?.is_none();
+        Ok(match (first, all) {
+            (true, true) => PolicyNoted::Changed,
+            (true, false) => PolicyNoted::GoesOn,
+            (false, true) => PolicyNoted::Unchanged,
+            (false, false) => PolicyNoted::GoesOn,
+        })
     }
 
-    /// Seals the ledger of each tenant that grew since its last seal, once in a day (UTC).
-    /// Answers how many.
-    pub async fn seal_ledgers(&self) -> Result<usize, ServiceError> {
+    /// Seals the ledgers of so many tenants that come after one, each that grew since its last
+    /// seal, once in a day (UTC). Answers how many, and where to go on, if there are more.
+    pub async fn seal_ledgers(
+        &self,
+        after: Option<&TenantId>,
+    ) -> Result<(usize, Option<TenantId>), ServiceError> {
         let now = self.clock().now();
         let mut sealed = 0;
-        for tenant in self.tenants().await? {
-            sealed += usize::from(self.seal(&tenant, now).await?);
+        let tenants = self.tenants_after(after, TENANTS_A_CALL).await?;
+        for tenant in &tenants {
+            sealed += usize::from(self.seal(tenant, now).await?);
         }
-        Ok(sealed)
+        let more = tenants.len() == TENANTS_A_CALL;
+        Ok((sealed, tenants.into_iter().next_back().filter(|_| more)))
     }
 
     /// Puts the ledger's head into a record and an event: whoever keeps that event elsewhere
@@ -154,6 +185,21 @@ impl Core {
         let told = Value::Object(record.details.clone());
         record.events = vec![LoggedEvent::own("audit.sealed", told)];
         self.put_record(&record).await
+    }
+}
+
+fn policy_said<'a>(policy: &'a str, before: Option<&str>) -> Said<'a> {
+    Said {
+        kind: RecordKind::PolicyChanged,
+        of: &[],
+        subject: shown(policy),
+        text: match before {
+            Some(before) => {
+                format!("policy {} holds, before it was {}", shown(policy), shown(before))
+            }
+            None => format!("policy {} holds", shown(policy)),
+        },
+        details: json!({ "policy": policy, "before": before }),
     }
 }
 

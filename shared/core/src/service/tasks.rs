@@ -21,6 +21,7 @@ use crate::decide::{
     ApprovalCommand, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
 };
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
+use crate::govern::{Earned, ReputationEvent};
 use crate::offload::SMALL;
 use crate::ports::{Expect, Item, ListCursor, ListRange, Page, WhichList, Write};
 use crate::redact;
@@ -231,7 +232,7 @@ impl Core {
             // One retry of a task, however often it is asked for; the next is of the retry.
             identity: Identity::Retry {
                 of: id.clone(),
-                failure_counted: ended.task.failure_has_counted(),
+                failure_counted: failure_has_counted(&ended.task),
             },
             hops: ended.task.hops,
         };
@@ -332,6 +333,14 @@ fn requesters(caller: &Caller, ended: &Task) -> Vec<String> {
 /// Who holds a lease that was taken over HTTP.
 fn outside_owner(caller: &Caller) -> String {
     format!("worker:{}", caller.name)
+}
+
+/// Whether it has failed and that has cost its agent points, here or in a task that it is the
+/// retry of.
+fn failure_has_counted(task: &Task) -> bool {
+    let failure = |earned: &Earned| earned.0 == ReputationEvent::TaskFailure;
+    let counted = task.outcome.iter().any(|outcome| outcome.reputation.iter().any(failure));
+    task.failure_counted || (task.status == Status::Failed && counted)
 }
 
 fn not_found(id: &TaskId) -> ServiceError {

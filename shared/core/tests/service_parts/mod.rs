@@ -8,6 +8,7 @@ mod events;
 mod four_eyes;
 mod held;
 mod identity;
+mod keys;
 mod lists;
 mod lost_answers;
 mod runs;

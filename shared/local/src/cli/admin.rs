@@ -56,9 +56,20 @@ async fn create_key(mut s: Session<'_>, name: &str, role: &str) -> Result<(), Fa
 }
 
 async fn list_keys(mut s: Session<'_>) -> Result<(), Failure> {
-    let answer = s.client.ask(Call::get(&["keys"]), s.out).await?;
+    let (mut keys, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let call = Call::get(&["keys"]).filter("cursor", cursor.as_deref());
+        let answer = s.client.ask(call, s.out).await?;
+        keys.extend(list(&answer.value, "keys").iter().cloned());
+        let next = Some(text(&answer.value, "next_cursor").to_owned()).filter(|c| !c.is_empty());
+        if next.is_none() || next == cursor {
+            break;
+        }
+        cursor = next;
+    }
     if s.out.json {
-        return Ok(s.out.document(&answer.body)?);
+        let document = json!({ "success": true, "count": keys.len(), "keys": keys });
+        return Ok(s.out.document(document.to_string().as_bytes())?);
     }
     let now = s.now();
     let when = |key: &Value, field| time(key, field).map(|at| relative(at, now));
@@ -85,7 +96,7 @@ async fn list_keys(mut s: Session<'_>) -> Result<(), Failure> {
             Column::spare("MADE", 2),
             Column::spare("BY", 3),
         ],
-        rows: list(&answer.value, "keys").iter().map(row).collect(),
+        rows: keys.iter().map(row).collect(),
     })
 }
 

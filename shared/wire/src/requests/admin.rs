@@ -4,6 +4,7 @@ use watchbill_core::domain::{Role, TenantId, is_reserved_name};
 use watchbill_core::redact;
 
 use super::line;
+use super::queries::cursor_field;
 use crate::form::{BadForm, Field, Form, Kind};
 
 const ROLES: &[&str] = &["admin", "agent", "approver", "user"];
@@ -44,6 +45,33 @@ impl CreateKey {
             unreachable!("a needed field that is missing is a fault of the form");
         };
         Ok(Self { name, role })
+    }
+}
+
+/// `GET /keys`.
+#[derive(Clone, Debug)]
+pub struct KeyQuery {
+    pub limit: usize,
+    pub cursor: Option<String>,
+}
+
+impl KeyQuery {
+    /// Most keys of a page, and where no limit is named: before there were pages, all came at once.
+    const MAX_LIMIT: u64 = 1_000;
+
+    pub const FIELDS: &[Field] = &[
+        Field::maybe(
+            "limit",
+            Kind::Int { least: 1, most: Self::MAX_LIMIT },
+            "Most keys of a page; 1000 if left out.",
+        ),
+        cursor_field!("k1", "/keys", KEYS),
+    ];
+
+    pub fn read(mut form: Form) -> Result<Self, BadForm> {
+        let limit = form.int("limit").unwrap_or(Self::MAX_LIMIT) as usize;
+        let query = Self { limit, cursor: form.text("cursor") };
+        form.done().map(|()| query)
     }
 }
 

@@ -8,7 +8,7 @@ mod links;
 mod queries;
 mod tasks;
 
-pub use admin::{CreateKey, CreateTenant, TokenRequest};
+pub use admin::{CreateKey, CreateTenant, KeyQuery, TokenRequest};
 pub use audit::{AuditQuery, BatchQuery};
 pub use events::{EVENT_PAYLOAD_LIMIT, Origin, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
