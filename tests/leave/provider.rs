@@ -89,7 +89,7 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
         Judgement::Ask(asks) => quorum = asks.iter().map(|a| a.quorum).fold(quorum, u8::max),
         Judgement::Deny { .. } | Judgement::Violation { .. } => return false,
     }
-    if !policy.frozen(&call, &empty, witness.at).is_empty() {
+    if !policy.frozen(&call, &witness.task.metadata, witness.at).is_empty() {
         return false;
     }
     witness.approvals.iter().any(|approval| {

@@ -181,6 +181,7 @@ fn task() -> Task {
         also_requested_by: Vec::new(),
         body_hash: None,
         max_retries: None,
+        failure_counted: false,
         approval: None,
     };
     let rules = Rules::default();
