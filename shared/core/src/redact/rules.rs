@@ -231,7 +231,9 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         "crypt",
         &["$apr1$", "$2a$", "$2b$", "$2y$", "$1$", "$5$", "$6$", "$y$", "$argon2", "$scrypt$"],
-        How::Hidden(r"(\$(?:apr1|2[aby]|[156y]|argon2(?:id?|d)|scrypt)\$)[./A-Za-z0-9$=,+]{20,256}"),
+        How::Hidden(
+            r"(\$(?:apr1|2[aby]|[156y]|argon2(?:id?|d)|scrypt)\$)[./A-Za-z0-9$=,+]{20,256}",
+        ),
     ),
     // The private parts of a JSON web key within a text.
     rule("jwk", &["kty"], How::Hidden(r#"("(?:d|k|p|q|dp|dq|qi)\\*"\s*:\s*\\*")[A-Za-z0-9_-]+"#)),
