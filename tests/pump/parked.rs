@@ -1,8 +1,6 @@
 //! A tenant whose ledger fails holds no shard, and is recorded once it is healed: the loop that
 //! Lambda drives, the recorder and the sweeper together.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

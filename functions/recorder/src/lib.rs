@@ -42,6 +42,8 @@ use tenant::{From, TenantRecorder};
 
 /// How often a tenant's changes are tried in one call before they are parked.
 const MAX_ATTEMPTS: u32 = 3;
+/// An invocation with so many changes may be one of several that follow at once.
+const FULL_BATCH: usize = 250;
 /// The same where another recorder appends to the same ledger: each try has one winner.
 const MAX_CONTENDED: u32 = 16;
 /// How many tries of parked changes the store may fail before it counts as down for all of them:
@@ -314,6 +316,16 @@ impl Recorder {
                 let held_back = self.core.parking().hold_events(&tenant, &fault.to_string()).await;
                 held_back.map_err(|error| held(&tenant, &error))?;
             }
+        }
+        Ok(())
+    }
+
+    /// The same for a reader that hears of the feed in batches and can't tell when it goes quiet:
+    /// a batch that is not full was the last for now.
+    pub async fn record_invocation(&self, changes: &[Change]) -> Result<(), HandlerError> {
+        self.record(changes).await?;
+        if changes.len() < FULL_BATCH {
+            self.quiet().await;
         }
         Ok(())
     }

@@ -9,19 +9,12 @@ use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
 use watchbill_recorder::Recorder;
 
-/// So many changes at once come of a feed that is not read to its end.
-const FULL: usize = 250;
-
 struct Recording(Recorder);
 
 #[async_trait::async_trait]
 impl FeedHandler for Recording {
     async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record(changes).await?;
-        if changes.len() < FULL {
-            self.0.quiet().await;
-        }
-        Ok(())
+        self.0.record_invocation(changes).await
     }
 }
 

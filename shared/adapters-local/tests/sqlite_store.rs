@@ -282,7 +282,7 @@ async fn child_that_commits_until_it_is_killed() {
 /// Starts the child over a folder; `limit`: bytes that no file of it may exceed.
 fn child(folder: &Path, limit: Option<u64>) -> Child {
     let child = ["child_that_commits_until_it_is_killed", "--exact", "--nocapture"];
-    let this = std::env::current_exe().unwrap();
+    let this = std::env::current_exe().expect("this test's own path");
     let mut command = match limit {
         None => Command::new(this),
         Some(limit) => {
@@ -299,19 +299,20 @@ fn child(folder: &Path, limit: Option<u64>) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .expect("a child that starts")
 }
 
 /// What the child acknowledged until its end, a version for each writer; `at` is called when
 /// that many were.
 fn acknowledged(child: &mut Child, most: u64, mut at: impl FnMut(&mut Child)) -> [u64; 8] {
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
     let (mut versions, mut count) = ([0; 8], 0);
     for line in lines {
-        let line = line.unwrap();
+        let line = line.expect("a line of the child");
         let Some((_, rest)) = line.split_once("acknowledged ") else { continue };
         let Some((writer, version)) = rest.split_once(' ') else { continue };
-        let (writer, version): (usize, u64) = (writer.parse().unwrap(), version.parse().unwrap());
+        let writer: usize = writer.parse().expect("the writer's number");
+        let version: u64 = version.parse().expect("the version it was told");
         versions[writer] = versions[writer].max(version);
         count += 1;
         if count == most {

@@ -202,7 +202,7 @@ async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
         };
         entries.iter().filter_map(task).collect::<Vec<_>>()
     };
-    assert_eq!(tasks().await, [other.clone()]);
+    assert_eq!(tasks().await, std::slice::from_ref(&other));
     // The newer build is here.
     world.rewrite(&id, 1).await;
     feed(&recorder, &world.changes(), 5).await;

@@ -60,8 +60,7 @@ pub struct Task {
     /// Offers in a row that did not count, because its lane had a backlog.
     #[serde(rename = "eo", default, skip_serializing_if = "is_default")]
     pub excused: u32,
-    /// The version whose write stands for an offer and nothing else: such a write has no
-    /// entry in the log.
+    /// The version whose write is an offer and nothing else: the log has no entry of it.
     #[serde(rename = "ow", default, skip_serializing_if = "is_default")]
     pub offered_version: u64,
     /// Times it reached an agent that was not its own.
@@ -78,8 +77,7 @@ pub struct Task {
     /// What keeps it from running, where governance put it off.
     #[serde(rename = "hd", default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
-    /// Since when it has waited for a freeze or behind a backlog, as far as the limits of its
-    /// grants have not been moved on by that yet.
+    /// Since when a freeze or a backlog holds it up, as far as its grants don't reckon with it.
     #[serde(rename = "ws", default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Timestamp>,
     /// When to offer the pointer again if nobody has claimed by then.

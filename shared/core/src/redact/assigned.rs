@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::edit::Edit;
+use super::edit::{Edit, ceil_boundary, floor_boundary};
 use super::names::{self, Kind};
 
 /// The text with the values hidden.
@@ -171,7 +171,7 @@ impl<'a> Name<'a> {
         if bytes[end - 1] == b'-' && bytes.get(end) == Some(&b'>') {
             end -= 1;
         }
-        let start = text.ceil_char_boundary(from - left + escape(&bytes[..from], left));
+        let start = ceil_boundary(text, from - left + escape(&bytes[..from], left));
         Self { text: &text[start..end.max(to)], end: end.max(to) }
     }
 
@@ -208,7 +208,7 @@ impl<'a> Name<'a> {
             return None;
         }
         // A bounded look: what is no secret isn't read again and again to its far end.
-        let near = &text[..text.floor_char_boundary(from + MAX_UNSIGNED)];
+        let near = &text[..floor_boundary(text, from + MAX_UNSIGNED)];
         let to = value(near, from, kind)?;
         let said = text[from..to].trim_matches(['"', '\'', '\\']);
         let quoted = matches!(next, b'"' | b'\'' | b'\\');
@@ -345,7 +345,7 @@ fn quoted(text: &[u8], from: usize) -> Option<usize> {
 /// that wasn't escaped, two of them are one that was meant.
 fn ends(depth: usize, slashes: usize) -> bool {
     match depth {
-        0 => slashes % 2 == 0,
+        0 => slashes.is_multiple_of(2),
         _ => slashes <= depth || slashes % (2 * depth + 2) == depth,
     }
 }

@@ -42,3 +42,21 @@ impl<'a> Edit<'a> {
         Cow::Owned(self.out)
     }
 }
+
+/// The last place in `text` at or before `at` where a character begins.
+pub(super) fn floor_boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// The first place in `text` at or after `at` where a character begins, or its end.
+pub(super) fn ceil_boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
+}

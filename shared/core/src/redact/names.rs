@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::edit::{ceil_boundary, floor_boundary};
 use super::{HIDDEN, hidden};
 
 /// What the name of a value says of it.
@@ -211,8 +212,8 @@ pub(super) fn kind(name: &str) -> Kind {
     if name.len() <= MAX_NAME {
         return kind_of(name);
     }
-    let head = name.floor_char_boundary(MAX_NAME);
-    let tail = name.ceil_char_boundary(name.len() - MAX_NAME);
+    let head = floor_boundary(name, MAX_NAME);
+    let tail = ceil_boundary(name, name.len() - MAX_NAME);
     match kind_of(&name[..head]) {
         Kind::Plain => kind_of(&name[tail..]),
         kind => kind,
@@ -310,11 +311,11 @@ pub(super) fn hides(kind: Kind, value: &str) -> bool {
         Kind::Plain => false,
         Kind::Secret => !matches!(bare, "null" | "none" | "None" | "true" | "false"),
         Kind::Likely => {
-            !is_status(bare) && !is_elsewhere(bare) && !(is_counted(bare) && bare.len() < 6)
+            !(is_status(bare) || is_elsewhere(bare) || is_counted(bare) && bare.len() < 6)
         }
         // `pin: 13` of a chip, `session: 5`.
         Kind::Perhaps => {
-            !is_word(bare) && !is_elsewhere(bare) && !(is_counted(bare) && bare.len() < 4)
+            !(is_word(bare) || is_elsewhere(bare) || is_counted(bare) && bare.len() < 4)
         }
         // `tokens: 123`, `tokens: {"input": 5}`: how many, not which.
         Kind::Many => {

@@ -373,7 +373,7 @@ impl Life {
                         4 => vec![Earned(ReputationEvent::TaskFailure, -3)],
                         _ => vec![Earned(ReputationEvent::TaskSuccess, 2)],
                     },
-                    read_only: step.a % 2 == 0,
+                    read_only: step.a.is_multiple_of(2),
                     worker: Some("nobody".into()),
                 },
             },

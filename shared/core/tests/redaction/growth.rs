@@ -41,7 +41,8 @@ fn growth(clean: fn(&str), hostile: &dyn Fn(usize) -> String) -> f64 {
 
 #[test]
 fn four_times_the_text_takes_at_most_six_times_as_long() {
-    let ways: [(&str, fn(&str)); 2] = [
+    type Way = (&'static str, fn(&str));
+    let ways: [Way; 2] = [
         ("text", |text| drop(black_box(redact::text(text)))),
         ("shortened", |text| drop(black_box(redact::shortened(text, text.len() / 4)))),
     ];
