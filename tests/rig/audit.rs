@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use watchbill_core::domain::Timestamp;
 use watchbill_core::ledger::{Found, Verifier};
 use watchbill_wire::BatchList;
 
@@ -159,15 +160,32 @@ impl Books {
     }
 }
 
-/// Versions in order from the first on (a new due time makes one that nothing tells of), an end
-/// that nothing follows, runs that count up.
+/// A look at what waits makes a version that nothing tells of, and none comes within this time.
+const SILENT: i64 = 1_000;
+
+fn millis_of(at: &str) -> Option<i64> {
+    Timestamp::parse(at).ok().map(Timestamp::millis)
+}
+
+/// Whether no version is missing that a change must have told.
+fn is_whole(timeline: &[Value]) -> bool {
+    let told: Vec<_> = changes(timeline)
+        .map(|change| (change["version"].as_u64(), change["at"].as_str().and_then(millis_of)))
+        .collect();
+    let follows = |one: &(Option<u64>, Option<i64>), next: &(Option<u64>, Option<i64>)| {
+        let looked = one.1.zip(next.1).is_some_and(|(one, next)| next - one >= SILENT);
+        next.0 == one.0.map(|version| version + 1) || (looked && next.0 > one.0)
+    };
+    told.first().is_some_and(|first| first.0 == Some(1)) && told.is_sorted_by(follows)
+}
+
+/// Versions in order from the first on, an end that nothing follows, runs that count up.
 fn way(task: &Value, timeline: &[Value]) -> Vec<String> {
     let mut wrong = Vec::new();
     let versions: Vec<u64> = changes(timeline).filter_map(|c| c["version"].as_u64()).collect();
     let version = task["version"].as_u64().unwrap_or_default();
     let last = versions.last().copied().unwrap_or_default();
-    let whole = versions.first() == Some(&1) && versions.is_sorted_by(|one, next| one < next);
-    if !whole || last > version || is_terminal(&task["status"]) && last != version {
+    if !is_whole(timeline) || last > version || is_terminal(&task["status"]) && last != version {
         wrong.push(format!("version {version}, but its changes are {versions:?}"));
     }
     let ends: Vec<usize> = changes(timeline)

@@ -66,8 +66,8 @@ impl Client {
     ) -> Result<Answer, reqwest::Error> {
         let asked = format!("{method} {path}");
         let mut request = self.http.request(method, format!("{}{path}", self.url));
-        // A token has dots, which no key has.
-        if self.key.contains('.') {
+        // How a token begins in which a JSON object comes first; a key may hold dots, too.
+        if self.key.starts_with("eyJ") && self.key.matches('.').count() == 2 {
             request = request.bearer_auth(&self.key);
         } else if !self.key.is_empty() {
             request = request.header("X-API-Key", &self.key);

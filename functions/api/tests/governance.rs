@@ -6,20 +6,50 @@ mod common;
 
 use common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
 use serde_json::{Value, json};
-use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Role, Timestamp};
+use watchbill_core::decide::{Command, Ending, Proof, Rules};
+use watchbill_core::domain::{Body, Outcome, Role, TaskId, TenantId, Timestamp};
+use watchbill_core::govern::ReputationEvent::{TaskFailure, TaskSuccess};
 use watchbill_core::govern::{Freeze, FreezeWhen, Policy};
 use watchbill_wire::{ApprovalView, render_approval};
 
-/// A task of the agent's, ended by a worker outside and recorded.
+/// A task of the agent's, run by it and recorded.
 async fn ended(api: &Api, status: &str) -> String {
     let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
     let id = made["task_id"].as_str().unwrap().to_owned();
-    let body = json!({"status": status, "error": "it broke, password=hunter2"});
-    let got = ask("PATCH", &format!("/tasks/{id}/status")).key(AGENT).json(&body).of(api).await;
-    assert_eq!(got.status, 200, "{:?}", got.body);
+    let (tenant, task) = (TenantId::default(), TaskId::parse(&id).unwrap());
+    let stored = api.core.stored_task(&tenant, &task).await.unwrap().unwrap();
+    let (agent, assignment) = (stored.value.agent, stored.value.assignment);
+    let proof = Proof::granted(stored.version);
+    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
+    let fence = api.core.command(&tenant, &task, &claim).await.unwrap().value.fence;
+    let (ending, earned) = match status {
+        "completed" => (Ending::Succeeded { result: Body::default() }, TaskSuccess),
+        _ => {
+            let error = "it broke, password=hunter2".to_owned();
+            (Ending::Failed { error, retry: None }, TaskFailure)
+        }
+    };
+    let reputation = vec![api.core.rules().reputation.earned(earned)];
+    let outcome = Outcome { reputation, ..Outcome::default() };
+    let end = Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome };
+    api.core.command(&tenant, &task, &end).await.unwrap();
     api.record(&id).await;
     id
+}
+
+/// What a worker outside ends counts for it, and for no agent.
+#[tokio::test]
+async fn a_worker_outside_has_a_score_of_its_own() {
+    let api = api();
+    let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
+    let id = made["task_id"].as_str().unwrap();
+    let status = format!("/tasks/{id}/status?status=completed");
+    assert_eq!(ask("PATCH", &status).key(AGENT).of(&api).await.status, 200);
+    api.record(id).await;
+    api.clock.advance(std::time::Duration::from_secs(2));
+    let listed = get(&api, "/agents").await;
+    assert_eq!(listed["agents"][0]["score"], 100.0, "{listed}");
+    assert_eq!(listed["workers"][0]["score"], 102.0, "{listed}");
 }
 
 async fn get(api: &Api, path: &str) -> Value {

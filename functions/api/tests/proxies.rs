@@ -30,7 +30,8 @@ fn api(trusted: &[&str]) -> Api {
         link_secret: Some(Arc::new(FixedSecret(SECRET.into())) as _),
         ..config()
     };
-    api_with(config, Rules::default())
+    // A link approves where one yes of anyone is enough.
+    api_with(config, Rules { approve_own: true, ..Rules::default() })
 }
 
 /// The status of a call by this peer, which says that it comes for `client`.

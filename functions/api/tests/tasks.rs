@@ -103,7 +103,7 @@ async fn a_task_that_has_an_id_keeps_it() {
     let body =
         |id: &str, n: u32| json!({ "type": "monitor", "payload": { "n": n }, "task_id": id });
     let post = |body: serde_json::Value| ask("POST", "/tasks").key(AGENT).json(&body);
-    for id in ["task-1", "a/b#c%d é", "approval_task-1", "...", ".x", &"x".repeat(128)] {
+    for id in ["task-1", "a.b:c=d é", "approval_task-1", "...", ".x", &"x".repeat(128)] {
         let created = api.create(body(id, 1)).await;
         assert_eq!((&created["task_id"], &created["task"]["task_id"]), (&json!(id), &json!(id)));
         let again = api.create(body(id, 1)).await;

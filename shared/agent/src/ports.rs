@@ -240,7 +240,7 @@ impl Severity {
             "low" | "info" | "informational" | "notice" | "p3" => Ok(Severity::Low),
             _ => Err(UnknownName {
                 what: "severity",
-                value: text.chars().take(64).collect(),
+                value: watchbill_core::redact::text(text).chars().take(64).collect(),
                 known: "critical, high, medium, low (warning stands for high, info for low)"
                     .to_owned(),
             }),

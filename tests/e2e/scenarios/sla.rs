@@ -45,10 +45,13 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     assert!((span..=span + late).contains(&violated), "violated after {violated} ms of {span}");
     assert_eq!(world.user.task(&id(&task)).await["status"], status, "it only tells");
 
-    // A violation raises an alert, which is a task of its own.
+    // A violation raises an alert: one task for all of a priority, until that task has ended.
     let raised = world.user.get("/tasks?type=alert&wait=20").await.ok();
     let raised = world.user.until(&id(&raised["tasks"][0]), "completed").await;
-    assert_eq!(raised["payload"]["target"], task["task_id"]);
+    let folded = format!("{} tasks", task["priority"].as_str().expect("a priority"));
+    assert_eq!(raised["payload"]["target"], folded);
+    let message = raised["payload"]["message"].as_str().expect("it says what happened");
+    assert!(message.ends_with("is past its deadline"), "{message}");
     assert_eq!(raised["payload"]["alert_type"], "sla_violation");
     world.agent.post(&format!("/tasks/{}/cancel", id(&task)), json!({})).await.ok();
 }

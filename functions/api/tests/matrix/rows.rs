@@ -118,7 +118,7 @@ pub const ROWS: &[Row] = &[
     row("POST /links/{token}", "", LINK, OWN, |scene| {
         ask("POST", &format!("/links/{}", scene.link))
             .header("content-type", "application/x-www-form-urlencoded")
-            .raw("decision=approve")
+            .raw("decision=reject")
     }),
     row("POST /auth/token", "", ADMIN, OWN, |_| {
         ask("POST", "/auth/token").json(&json!({ "sub": "carol", "role": "user" }))

@@ -218,7 +218,7 @@ mod tests {
     /// Frozen: as they were stored when nothing ended them.
     const RECORD: &str = r#"{"tenant":"default","alert":{"alert_id":"a-1","alert_type":"high_cpu",
         "target":"web-1","severity":"high","status":"active","message":"m","labels":{},"count":2,
-        "first_seen":"2026-01-05T10:00:00Z","last_seen":"2026-01-05T11:00:00Z",
+        "first_seen":1767607200000,"last_seen":1767610800000,
         "acknowledged":null,"resolved":null},"raised_by":["t-1"]}"#;
     const POINTER: &str = r#"{"tenant":"default","alert_type":"high_cpu","target":"web-1",
         "alert_id":"a-1"}"#;

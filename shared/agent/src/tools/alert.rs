@@ -167,7 +167,10 @@ fn labels(fields: Fields<'_>) -> Result<BTreeMap<String, String>, Refusal> {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    Ok(clean.into_iter().map(|(k, v)| (k, text(v).chars().take(200).collect())).collect())
+    Ok(clean
+        .into_iter()
+        .map(|(k, v)| (k, redact::text(&text(v)).chars().take(200).collect()))
+        .collect())
 }
 
 pub async fn run(asked: &AlertParameters, run: &Run, book: &dyn AlertBook) -> RunEnd {

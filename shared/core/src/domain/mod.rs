@@ -7,6 +7,7 @@ mod escape;
 mod event;
 mod ids;
 mod names;
+mod outcome;
 mod person;
 mod sla;
 mod task;
@@ -22,11 +23,12 @@ pub use ids::{
 };
 pub(crate) use names::names;
 pub use names::{Agent, Priority, Status, TaskType, UnknownName};
+pub use outcome::Outcome;
 pub use person::{MAX_REQUESTERS, Person, add_requester, folded_name, is_reserved_name};
 pub use sla::Sla;
 pub(crate) use task::hex;
 pub use task::{
-    ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Outcome, Override, Question,
-    Task, TaskLimits, What,
+    ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Override, Question, Task,
+    TaskLimits, What,
 };
 pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Agent, ApprovalId, Body, EventType, Priority, Sla, Status, TaskId, TaskType};
-use super::{TenantId, Timestamp};
-use crate::govern::{Amount, Earned, Freeze, Reservation};
+use super::{Outcome, TenantId, Timestamp};
+use crate::govern::{Amount, Freeze, Reservation};
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -260,27 +260,6 @@ pub struct Question {
     pub answer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_by: Option<String>,
-}
-
-/// How a run ended, what it used and what it does to the agent's reputation: durable in
-/// the same write as the end itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Tokens that models used.
-    #[serde(rename = "tk", default, skip_serializing_if = "is_default")]
-    pub tokens: u64,
-    /// Cost in millionths of a US dollar.
-    #[serde(rename = "us", default, skip_serializing_if = "is_default")]
-    pub micro_usd: u64,
-    /// What it does to the agent's score, with the figures as they were then.
-    #[serde(rename = "rp", default, skip_serializing_if = "Vec::is_empty")]
-    pub reputation: Vec<Earned>,
-    /// The run changed nothing outside: what it earns is limited for each day.
-    #[serde(rename = "ro", default, skip_serializing_if = "is_default")]
-    pub read_only: bool,
-    /// The external worker that ended the task: it earns the points, not our agent.
-    #[serde(rename = "wk", default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<String>,
 }
 
 /// One recorded step of the loop.

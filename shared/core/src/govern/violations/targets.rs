@@ -87,7 +87,7 @@ fn of_kind(
 }
 
 fn said(name: &str, value: &str) -> String {
-    let short: String = value.chars().take(200).collect();
+    let short: String = crate::redact::text(value).chars().take(200).collect();
     format!("{name} {short} is not in the inventory of the policy")
 }
 
