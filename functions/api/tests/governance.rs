@@ -26,7 +26,7 @@ async fn ended(api: &Api, status: &str) -> String {
         "completed" => (Ending::Succeeded { result: Body::default() }, TaskSuccess),
         _ => {
             let error = "it broke, password=hunter2".to_owned();
-            (Ending::Failed { error, retry: None }, TaskFailure)
+            (Ending::FailedForGood { error }, TaskFailure)
         }
     };
     let reputation = vec![api.core.rules().reputation.earned(earned)];

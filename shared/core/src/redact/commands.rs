@@ -249,8 +249,12 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
     }
     if let Some(quote @ (b'"' | b'\'')) = bytes.get(at) {
         let inner = at + 1;
-        let close = bytes[inner..].iter().position(|b| b == quote || *b == b'\n');
-        let to = close.map_or(bytes.len(), |close| inner + close);
+        // A quote that was itself escaped ends at the next; another at one that is not.
+        let escaped = at > 0 && bytes[at - 1] == b'\\';
+        let ends = |at: &usize| {
+            bytes[*at] == b'\n' || (bytes[*at] == *quote && (escaped || bytes[*at - 1] != b'\\'))
+        };
+        let to = (inner..bytes.len()).find(ends).unwrap_or(bytes.len());
         let end = to + usize::from(bytes.get(to) == Some(quote));
         // The quote was escaped.
         let to = inner + text[inner..to].trim_end_matches('\\').len();
