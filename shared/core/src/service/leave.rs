@@ -19,7 +19,7 @@ use crate::ports::{Expect, StoreError, Write};
 use crate::repo::{StoredTask, encode};
 
 /// Work that waits because governance can't be reached is tried again after this long, then
-/// after twice as long each time, up to [`MAX_UNREACHED_LOOK`].
+/// after twice as long each time, up to `MAX_UNREACHED_LOOK`.
 pub const UNREACHED_LOOK: Duration = Duration::from_secs(60);
 const MAX_UNREACHED_LOOK: Duration = Duration::from_secs(15 * 60);
 /// How the note of such a wait begins.
