@@ -71,7 +71,7 @@ pub const ROUTES: &[Route] = &[
             text: "Those that are good, newest first, then those that were revoked in the past 90 \
                    days.",
             query: KeyQuery::FIELDS,
-            errors: &[400, 503],
+            errors: &[400, 404, 503],
             ..Doc::new(
                 "Access",
                 "list_keys",
