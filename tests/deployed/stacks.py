@@ -129,6 +129,7 @@ class Bed:
         return {name: place for name, (is_kind, place) in self.stacks[stack].items() if is_kind == kind}
 
     def on_delete(self, stack):
+        roles.mark_deleted(self.folder, stack)
         self.aws["cloudformation"].delete_stack(StackName=stack)
         del self.stacks[stack]
 

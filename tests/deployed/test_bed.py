@@ -33,6 +33,20 @@ class Roles(unittest.TestCase):
         found = roles.faults(granted(["dynamodb:PutItem"]), refused)
         self.assertEqual(found, ["ApiFunction may not sqs:SendMessage on queue"])
 
+    def test_a_call_that_outlives_its_stack_is_no_fault(self):
+        refused = ["r-api", "sqs:SendMessage", "queue", False]
+        ended = ["r", roles.DELETED, "*", True]
+        other = ["s", roles.DELETED, "*", True]
+        role = granted(["dynamodb:PutItem"])
+        self.assertEqual(roles.faults(role, calls(ended, refused)), [])
+        self.assertEqual(len(roles.faults(role, calls(other, refused))), 1)
+        self.assertEqual(len(roles.faults(role, calls(refused, ended))), 1)
+
+    def test_a_refused_call_is_no_use(self):
+        more = granted(["dynamodb:PutItem", "sqs:SendMessage"])
+        found = roles.faults(more, calls(["r-api", "sqs:SendMessage", "table/one", False]))
+        self.assertEqual(len(found), 2)
+
     def test_an_unused_permission_is_told_and_can_be_excused(self):
         more = granted(["dynamodb:PutItem", "dynamodb:DeleteItem"])
         self.assertIn("dynamodb:DeleteItem", roles.faults(more, calls())[0])
