@@ -14,15 +14,18 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use watchbill_core::domain::{Event, EventType};
 use watchbill_core::ledger::Batch;
-use watchbill_core::ports::Bus;
-use watchbill_core::repo::ParkedKey;
-use watchbill_core::service::{Core, ToPark};
+use watchbill_core::ports::{Bus, Key};
+use watchbill_core::repo::{HEAD, ParkedKey};
+use watchbill_core::service::{Core, ServiceError, ToPark};
 
 use crate::fault::Fault;
-use crate::tenant::TenantRecorder;
+use crate::recorded::Changed;
+use crate::tenant::{SKEW, TenantRecorder};
 
 /// Batches that are published in one call, so that a backlog does not hold up other tenants.
 const MAX_BATCHES: u64 = 64;
+/// Batches that are looked through in one call for events of an item.
+const MAX_SEARCHED: u64 = 256;
 /// Items whose events are tried alone before the bus counts as down for the whole batch.
 const MAX_PROBES: usize = 4;
 /// Batches of which the bus took nothing, until it counts as down for the tenant: a single
@@ -226,7 +229,7 @@ impl TenantRecorder {
         let keys: Vec<Arc<str>> = outgoing.iter().filter(unsure).map(|of| of.key.clone()).collect();
         let parked = core.parking().find(&self.tenant, &keys).await?;
         let held = parked.into_iter().flatten().map(|parked| parked.value);
-        Ok(held.filter(|of| !of.unsent.is_empty()).map(|of| of.partition).collect())
+        Ok(held.filter(ParkedKey::holds_events).map(|of| of.partition).collect())
     }
 
     async fn park_unsent(
@@ -247,13 +250,55 @@ impl TenantRecorder {
         Ok(core.parking().park(&self.tenant, &all, reason).await?)
     }
 
+    /// Looks for the batches that hold events of an item of which it is not known what is still
+    /// to be sent, from its first change on; so many in one call.
+    pub async fn find_unsent(
+        &self,
+        core: &Core,
+        parked: &mut ParkedKey,
+    ) -> Result<(), ServiceError> {
+        let Some(from) = parked.unsent_from else { return Ok(()) };
+        let from = match from {
+            0 => self.first_batch_of(core, &parked.partition).await?,
+            from => from,
+        };
+        // What comes after is not published yet, and waits behind this item when it is.
+        let end = self.head.published.min(from + MAX_SEARCHED - 1);
+        for seq in from..=end {
+            // From one that can't be read nothing can be sent either.
+            let Some(batch) = core.past_unreadable(self.ledger.batch(seq).await)?.flatten() else {
+                continue;
+            };
+            if batch.entries.iter().any(|entry| self.place_of(entry).0 == parked.partition)
+                && let Err(place) = parked.unsent.binary_search(&seq)
+            {
+                parked.unsent.insert(place, seq);
+            }
+        }
+        parked.unsent_from = (end < self.head.published).then_some(end + 1);
+        Ok(())
+    }
+
+    /// No change of an item is recorded before it happened. Of an item that is gone nothing is
+    /// known.
+    async fn first_batch_of(&self, core: &Core, partition: &Arc<str>) -> Result<u64, ServiceError> {
+        let head = Key::new(partition.clone(), HEAD);
+        let item = core.readable(core.store().get(&head).await)?.ok().flatten();
+        let began = item.and_then(|item| Changed { item: &item, first: 1 }.read().ok()?.began());
+        let first = match began {
+            None => Some(1),
+            Some(began) => self.ledger.first_since(began.minus(SKEW)).await?,
+        };
+        Ok(first.unwrap_or(self.head.seq + 1))
+    }
+
     /// Sends the parked events of one item, in order. Answers how many batches of them are
     /// done, and why the next is not.
     pub async fn resend(
         &self,
         bus: &Arc<dyn Bus>,
         parked: &ParkedKey,
-    ) -> Result<(usize, Option<String>), Fault> {
+    ) -> Result<(usize, Option<String>), ServiceError> {
         for (done, seq) in parked.unsent.iter().enumerate() {
             let Some(batch) = self.ledger.batch(*seq).await? else { continue };
             let mut outgoing = self.outgoing(bus, &batch);

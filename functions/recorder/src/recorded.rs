@@ -79,4 +79,12 @@ impl Recorded {
             }
         }
     }
+
+    /// When the first of all its changes happened.
+    pub fn began(&self) -> Option<Timestamp> {
+        match &self.what {
+            Subject::Task(task, _) => Some(task.created_at),
+            Subject::Event(_) | Subject::Record(_) => self.happened_after(0),
+        }
+    }
 }

@@ -73,32 +73,31 @@ impl Recorder {
         }
         let keys: Vec<Key> =
             open.iter().map(|of| Key::new(of.value.partition.clone(), HEAD)).collect();
-        let items = self.core.store().get_many(&keys).await?;
+        let items = self.core.get_each(&keys).await?;
         let (mut changes, mut by_key) = (Vec::new(), HashMap::new());
         for (of, item) in open.into_iter().zip(&items) {
             match (of.value.first, item) {
                 (None, _) => self.finish(of, replayed),
-                (Some(first), None) => {
+                (Some(first), Ok(None)) => {
                     self.core.parking().tell_lost(tenant, &of.value.partition, first).await?;
                     self.finish(of, replayed);
                 }
-                (Some(first), Some(item)) => {
+                (Some(first), Ok(Some(item))) => {
                     changes.push(Changed { item, first });
                     by_key.insert(item.key.partition.clone(), of);
                 }
+                (Some(_), Err(why)) => self.try_later(of, &why.to_string(), replayed),
             }
         }
         let attempted = self.attempt(state, tenant, changes, From::Parked).await;
         replayed.progress |= attempted.recorded > 0;
-        let now = self.core.clock().now();
         for Failed { change, reason, own } in attempted.failed {
             let of = by_key.remove(&change.item.key.partition);
-            // A fault of the tenant's as a whole is no reason to try this item later.
-            if let Some(of) = of.filter(|_| own) {
-                let after = of.value.clone().failed(now, &reason);
-                replayed.again.push((of, after));
+            match of.filter(|_| own) {
+                Some(of) => self.try_later(of, &reason, replayed),
+                // A fault of the tenant's as a whole is no reason to try this item later.
+                None => replayed.reason = Some(reason),
             }
-            replayed.reason = Some(reason);
         }
         for (_, of) in by_key {
             self.finish(of, replayed);
@@ -114,15 +113,27 @@ impl Recorder {
         parked: Versioned<ParkedKey>,
         replayed: &mut Replayed,
     ) -> Result<Option<Versioned<ParkedKey>>, ServiceError> {
-        if parked.value.unsent.is_empty() {
+        if !parked.value.holds_events() {
             return Ok(Some(parked));
         }
         let Some(recorder) = state.tenants.get(tenant) else { return Ok(None) };
-        let resent = recorder.resend(&self.bus, &parked.value).await;
-        let (done, failed) =
-            resent.map_err(|fault| ServiceError::Down { reason: fault.to_string() })?;
-        replayed.progress |= done > 0;
         let mut after = parked.value.clone();
+        let found = recorder.find_unsent(&self.core, &mut after).await;
+        let sent = match found {
+            Ok(()) => recorder.resend(&self.bus, &after).await,
+            Err(error) => Err(error),
+        };
+        let (done, failed) = match sent {
+            Ok(sent) => sent,
+            // A batch that can't be read is this item's matter: the others go on.
+            Err(ServiceError::Unreadable { key, reason }) => {
+                let why = format!("{key} can't be read: {reason}");
+                self.try_later(parked, &why, replayed);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        replayed.progress |= done > 0 || after.unsent_from != parked.value.unsent_from;
         after.unsent.drain(..done);
         if let Some(reason) = failed {
             after = after.failed(self.core.clock().now(), &reason);
@@ -130,13 +141,22 @@ impl Recorder {
         }
         // Before anything more of the item is recorded: its next events go out by that.
         let kept = self.core.parking().update(&parked, &after).await?;
-        replayed.more |= kept.is_none();
-        Ok(kept)
+        // Written meanwhile by somebody, or there are more batches to look through.
+        let go_on = kept.is_none() || after.unsent_from.is_some();
+        replayed.more |= go_on;
+        Ok(kept.filter(|_| !go_on))
+    }
+
+    /// It fails by itself: it is tried again, later and later.
+    fn try_later(&self, of: Versioned<ParkedKey>, reason: &str, replayed: &mut Replayed) {
+        let after = of.value.clone().failed(self.core.clock().now(), reason);
+        replayed.again.push((of, after));
+        replayed.reason = Some(reason.to_owned());
     }
 
     /// Recorded: gone, unless events of it wait on.
     fn finish(&self, of: Versioned<ParkedKey>, replayed: &mut Replayed) {
-        if of.value.unsent.is_empty() {
+        if !of.value.holds_events() {
             replayed.progress = true;
             replayed.done.push(of);
         } else if of.value.first.is_some() {

@@ -17,7 +17,7 @@ use crate::recent::Recent;
 use crate::recorded::{Recorded, Subject};
 
 /// Clocks of two machines may differ by this much.
-const SKEW: Duration = Duration::from_secs(5);
+pub(crate) const SKEW: Duration = Duration::from_secs(5);
 /// About what one entry weighs in JSON, for cutting batches.
 const ENTRY_BYTES: usize = 400;
 /// How often a store that is busy is asked again: a second. Beyond, the changes are parked.

@@ -119,7 +119,7 @@ impl Sweeper {
         let Some(read) = self.core.past_unreadable(read)? else {
             // It stays due: what can't be read can't be written back either.
             swept.failed += 1;
-            return Ok(());
+            return self.core.parking().ask_past_unreadable(&due.key).await;
         };
         let Some(item) = read else { return Ok(()) };
         if item.due.is_none_or(|at| at > now) {

@@ -16,6 +16,8 @@ pub enum Failure {
     Down,
     /// It breaks off.
     Panic,
+    /// The item can't be read, nor replaced.
+    Corrupt,
 }
 
 /// Another store, with faults by partition.
@@ -42,14 +44,20 @@ impl FaultyStore {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on every call on keys of partitions that begin so fails.
-    pub fn fail(&self, partition: &str, how: Failure) {
-        self.faults().push((partition.to_owned(), how));
+    /// From now on every call on keys that begin so, as `partition/sort`, fails.
+    pub fn fail(&self, key: &str, how: Failure) {
+        self.faults().push((key.to_owned(), how));
     }
 
     /// Nothing fails any more.
     pub fn heal(&self) {
         self.faults().clear();
+    }
+
+    /// Whether this item can't be read.
+    pub fn is_corrupt(&self, key: &Key) -> bool {
+        let name = key.to_string();
+        self.faults().iter().any(|(of, how)| *how == Failure::Corrupt && name.starts_with(of))
     }
 
     /// Items read by key of the counted partitions so far.
@@ -63,14 +71,18 @@ impl FaultyStore {
         }
     }
 
-    fn check(&self, partition: &str) -> Result<(), StoreError> {
-        let fault = self.faults().iter().find(|(of, _)| partition.starts_with(of)).cloned();
+    fn check(&self, key: &Key) -> Result<(), StoreError> {
+        let name = key.to_string();
+        let fault = self.faults().iter().find(|(of, _)| name.starts_with(of)).cloned();
         match fault {
             None => Ok(()),
             Some((_, Failure::Down)) => {
-                Err(StoreError::Down { reason: format!("{partition} fails on purpose") })
+                Err(StoreError::Down { reason: format!("{} fails on purpose", key.partition) })
             }
-            Some((_, Failure::Panic)) => panic!("{partition} breaks off on purpose"),
+            Some((_, Failure::Panic)) => panic!("{} breaks off on purpose", key.partition),
+            Some((_, Failure::Corrupt)) => {
+                Err(StoreError::Corrupt { key: key.clone(), reason: "on purpose".into() })
+            }
         }
     }
 }
@@ -79,26 +91,26 @@ impl FaultyStore {
 impl Store for FaultyStore {
     async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
         self.count(&key.partition);
-        self.check(&key.partition)?;
+        self.check(key)?;
         self.inner.get(key).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
         for key in keys {
             self.count(&key.partition);
-            self.check(&key.partition)?;
+            self.check(key)?;
         }
         self.inner.get_many(keys).await
     }
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
-        self.check(partition)?;
+        self.check(&Key::new(partition, prefix))?;
         self.inner.collect(partition, prefix).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         for write in &commit.writes {
-            self.check(&write.key().partition)?;
+            self.check(write.key())?;
         }
         self.inner.commit(commit).await
     }

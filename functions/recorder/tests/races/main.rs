@@ -5,6 +5,7 @@
 
 mod parked;
 mod suffix;
+mod unreadable;
 mod world;
 
 use std::collections::BTreeMap;

@@ -13,20 +13,20 @@ use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, verify};
 use watchbill_core::ports::{Bus, BusError, Change, Commit, Entropy as _, Item, Store, WriteId};
 use watchbill_core::ports::{Clock as _, Expect, Write};
-use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant, decode, task_key};
+use watchbill_core::repo::{Entity, ParkedKey, ParkedTenant, decode, task_key};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{Failure, FaultyStore, MemoryBus, SeededEntropy};
 
 use crate::world::*;
 
 /// A world whose store a test can break.
-struct Broken {
-    world: World,
-    faults: Arc<FaultyStore>,
+pub struct Broken {
+    pub world: World,
+    pub faults: Arc<FaultyStore>,
     seen: u64,
 }
 
-fn broken(seed: u64) -> Broken {
+pub fn broken(seed: u64) -> Broken {
     let mut faults = None;
     let world = World::over(seed, |store| {
         let faulty = Arc::new(FaultyStore::new(store));
@@ -39,7 +39,7 @@ fn broken(seed: u64) -> Broken {
 impl Broken {
     /// Everything that was written since the last time, in batches; none of it may have to come
     /// again.
-    async fn pump(&mut self, recorder: &Recorder, size: usize) {
+    pub async fn pump(&mut self, recorder: &Recorder, size: usize) {
         let changes = self.world.store.changes(self.seen, usize::MAX);
         self.seen = changes.last().map_or(self.seen, |(seq, _)| *seq);
         let changes: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
@@ -48,35 +48,55 @@ impl Broken {
         }
     }
 
-    fn of_kind(&self, kind: &str) -> Vec<Item> {
+    pub fn of_kind(&self, kind: &str) -> Vec<Item> {
         let items = self.world.store.items().into_iter();
         items.filter(|item| &*item.kind == kind).collect()
     }
 
-    fn parked(&self) -> Vec<ParkedKey> {
-        let items = self.of_kind(ParkedKey::KIND);
-        items.iter().map(|item| decode::<ParkedKey>(item).unwrap().value).collect()
+    pub fn parked(&self) -> Vec<ParkedKey> {
+        self.readable::<ParkedKey>().into_iter().filter(ParkedKey::is_open).collect()
     }
 
-    fn tenants(&self) -> Vec<ParkedTenant> {
-        let items = self.of_kind(ParkedTenant::KIND);
-        items.iter().map(|item| decode::<ParkedTenant>(item).unwrap().value).collect()
+    pub fn tenants(&self) -> Vec<ParkedTenant> {
+        self.readable::<ParkedTenant>().into_iter().filter(ParkedTenant::is_open).collect()
+    }
+
+    fn readable<E: Entity>(&self) -> Vec<E> {
+        let items = self.of_kind(E::KIND).into_iter();
+        let items = items.filter(|item| !self.faults.is_corrupt(&item.key));
+        items.filter_map(|item| Some(decode::<E>(&item).ok()?.value)).collect()
+    }
+
+    /// Parked items that could be put in order and are not.
+    fn damaged(&self) -> usize {
+        let all = [self.of_kind(ParkedKey::KIND), self.of_kind(ParkedTenant::KIND)].concat();
+        let damaged = |item: &&Item| {
+            !self.faults.is_corrupt(&item.key)
+                && decode::<ParkedKey>(item).is_err()
+                && decode::<ParkedTenant>(item).is_err()
+        };
+        all.iter().filter(damaged).count()
     }
 
     /// What the sweeper does with what is due.
-    async fn ask(&self) {
+    pub async fn ask(&self) {
         let now = self.world.clock.now();
         for item in self.of_kind(ParkedTenant::KIND) {
-            if item.due.is_some_and(|due| due <= now) {
-                self.world.core.parking().ask(&item).await.unwrap();
+            if item.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            let parking = self.world.core.parking();
+            match self.faults.is_corrupt(&item.key) {
+                true => parking.ask_past_unreadable(&item.key).await.unwrap(),
+                false => parking.ask(&item).await.unwrap(),
             }
         }
     }
 
     /// Asks and replays until nothing is parked.
-    async fn drain(&mut self, recorder: &Recorder) {
+    pub async fn drain(&mut self, recorder: &Recorder) {
         for _ in 0..200 {
-            if self.parked().is_empty() && self.tenants().is_empty() {
+            if self.parked().is_empty() && self.tenants().is_empty() && self.damaged() == 0 {
                 return;
             }
             self.world.clock.advance(Duration::from_secs(15 * 60));
@@ -89,7 +109,7 @@ impl Broken {
         panic!("still parked: {:?} {:?}", self.tenants(), self.parked());
     }
 
-    async fn run(&self, tenant: &TenantId, id: &TaskId, succeeds: bool) {
+    pub async fn run(&self, tenant: &TenantId, id: &TaskId, succeeds: bool) {
         let fence = self.world.claim_for(tenant, id).await;
         let ending = match succeeds {
             true => Ending::Succeeded { result: Body::default() },
@@ -100,7 +120,7 @@ impl Broken {
 
     /// Every change of the tenant's tasks stands in its ledger once, a task's in order, the
     /// chain holds, and each event went out.
-    async fn assert_whole(&self, tenant: &TenantId) {
+    pub async fn assert_whole(&self, tenant: &TenantId) {
         verify(self.world.store.clone(), tenant).await.unwrap();
         let entries = self.world.entries_of(tenant).await;
         let mut versions: BTreeMap<TaskId, Vec<u64>> = BTreeMap::new();
@@ -124,12 +144,12 @@ impl Broken {
     }
 }
 
-fn named(name: &str) -> TenantId {
+pub fn named(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
 }
 
 /// Events of each task in the order in which they first went out.
-fn first_sent(events: Vec<(TenantId, Event)>) -> BTreeMap<TaskId, Vec<u64>> {
+pub fn first_sent(events: Vec<(TenantId, Event)>) -> BTreeMap<TaskId, Vec<u64>> {
     let (mut seen, mut order) = (BTreeSet::new(), BTreeMap::<TaskId, Vec<u64>>::new());
     for (_, event) in events {
         if let Some(task) = event.task_id.clone()
@@ -142,7 +162,7 @@ fn first_sent(events: Vec<(TenantId, Event)>) -> BTreeMap<TaskId, Vec<u64>> {
     order
 }
 
-fn assert_in_order(events: Vec<(TenantId, Event)>) {
+pub fn assert_in_order(events: Vec<(TenantId, Event)>) {
     for (task, versions) in first_sent(events) {
         assert!(versions.is_sorted(), "events of {task} went out as {versions:?}");
     }
@@ -285,9 +305,9 @@ async fn an_item_over_which_recording_breaks_off_parks_alone() {
 }
 
 /// A bus that does not take events of some tasks.
-struct Picky {
+pub struct Picky {
     bus: Arc<MemoryBus>,
-    refused: Mutex<BTreeSet<TaskId>>,
+    pub refused: Mutex<BTreeSet<TaskId>>,
     panics: bool,
     /// Nor anything of this tenant.
     down: Mutex<Option<TenantId>>,
@@ -310,7 +330,7 @@ impl Bus for Picky {
     }
 }
 
-fn picky(world: &World, panics: bool) -> (Arc<Picky>, Recorder) {
+pub fn picky(world: &World, panics: bool) -> (Arc<Picky>, Recorder) {
     let bus = Arc::new(Picky {
         bus: world.bus.clone(),
         refused: Mutex::default(),

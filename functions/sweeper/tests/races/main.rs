@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 mod backlog;
+mod parked;
 
 use std::sync::Arc;
 use std::time::Duration;

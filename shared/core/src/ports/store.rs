@@ -212,6 +212,16 @@ pub enum StoreError {
     BadCursor(String),
 }
 
+impl StoreError {
+    /// Which item can't be read, where that is what is wrong: the others can be.
+    pub fn unreadable(&self) -> Option<&Key> {
+        match self {
+            StoreError::Corrupt { key, .. } | StoreError::Newer { key, .. } => Some(key),
+            StoreError::Busy { .. } | StoreError::Down { .. } | StoreError::BadCursor(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhichList {
     First,

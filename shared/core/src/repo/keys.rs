@@ -10,6 +10,9 @@ use crate::ports::{BlobKey, Key};
 /// The sort of an item that is the only one, or the head, of its partition.
 pub const HEAD: &str = "0";
 
+/// The sort of an item that stands beside a head that the store can't read.
+const ASIDE: &str = "1";
+
 /// Prefix of the sorts of steps, of log overflow and of children in a task's partition.
 pub const STEPS: &str = "S#";
 pub const LOGS: &str = "L#";
@@ -67,8 +70,25 @@ pub fn parked_key(tenant: &TenantId, partition: &str) -> Key {
     Key::new(part(tenant, format_args!("park#{rest}")), HEAD)
 }
 
+/// Where what is parked stands while the store can't read what stands in its usual place.
+pub fn parked_key_aside(tenant: &TenantId, partition: &str) -> Key {
+    Key { sort: ASIDE.into(), ..parked_key(tenant, partition) }
+}
+
+/// The partition of the item whose changes are parked under a key.
+pub fn parked_partition(key: &Key) -> Option<Arc<str>> {
+    let tenant = tenant_of(key)?;
+    let rest = key.partition.strip_prefix(tenant_prefix(&tenant).as_str())?;
+    Some(part(&tenant, format_args!("{}", rest.strip_prefix("park#")?)))
+}
+
 pub fn parked_tenant_key(tenant: &TenantId) -> Key {
     Key::new(part(tenant, format_args!("parked")), HEAD)
+}
+
+/// As for [`parked_key_aside`].
+pub fn parked_tenant_key_aside(tenant: &TenantId) -> Key {
+    Key { sort: ASIDE.into(), ..parked_tenant_key(tenant) }
 }
 
 /// Something for the audit, until it is recorded.

@@ -24,6 +24,14 @@ pub struct ParkedKey {
     /// Ledger batches from which events of this item are still to be sent, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsent: Vec<u64>,
+    /// Which batches those are is not known from this one on: what was parked could not be
+    /// read. Zero: from the item's first change on. They are looked for before anything is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsent_from: Option<u64>,
+    /// It stands under a key of its own, because the store can't read what stands under the
+    /// usual one, and so can't replace it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub aside: bool,
     pub since: Timestamp,
     /// How often a replay of this item failed.
     #[serde(default)]
@@ -34,15 +42,53 @@ pub struct ParkedKey {
     pub reason: String,
 }
 
+impl ParkedKey {
+    /// In the place of one that can't be read: whatever of the item may be missing counts as
+    /// missing. What is recorded already is found in the ledger, and events that went out go out
+    /// again under their ids.
+    pub fn instead(tenant: &TenantId, partition: &Arc<str>, now: Timestamp) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            partition: partition.clone(),
+            first: Some(1),
+            last: 0,
+            unsent: Vec::new(),
+            unsent_from: Some(0),
+            aside: false,
+            since: now,
+            failures: 0,
+            next: now,
+            reason: String::new(),
+        }
+    }
+
+    /// Whether anything is parked. One that stands aside is kept when nothing is any more: it
+    /// says so in the place of the one that can't be read.
+    pub fn is_open(&self) -> bool {
+        self.first.is_some() || self.holds_events()
+    }
+
+    /// Whether events of it are still to be sent, behind which later ones wait.
+    pub fn holds_events(&self) -> bool {
+        !self.unsent.is_empty() || self.unsent_from.is_some()
+    }
+}
+
 impl Entity for ParkedKey {
     const KIND: &'static str = "parked";
 
     fn key(&self) -> Key {
-        keys::parked_key(&self.tenant, &self.partition)
+        match self.aside {
+            false => keys::parked_key(&self.tenant, &self.partition),
+            true => keys::parked_key_aside(&self.tenant, &self.partition),
+        }
     }
 
     /// By the time of the next try, so that those that keep failing stand behind the others.
     fn list2(&self) -> Option<ListEntry> {
+        if !self.is_open() {
+            return None;
+        }
         let partition = keys::parked_list(&self.tenant);
         Some(ListEntry { partition, sort: self.next.sortable().into() })
     }
@@ -62,6 +108,13 @@ pub struct ParkedTenant {
     /// published.
     #[serde(default)]
     pub unpublished: bool,
+    /// `keys` lacks some: the item was made in the place of one that could not be read. Whether
+    /// anything is parked is said by the list, from this moment on, when it shows all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted: Option<Timestamp>,
+    /// As for [`ParkedKey::aside`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub aside: bool,
     /// How often a replay was asked for, and the last of these that was answered.
     #[serde(default)]
     pub asked: u64,
@@ -80,21 +133,34 @@ impl ParkedTenant {
     pub fn is_asked(&self) -> bool {
         self.asked > self.answered
     }
+
+    /// Whether anything is parked. As for [`ParkedKey::is_open`].
+    pub fn is_open(&self) -> bool {
+        self.keys > 0 || self.unpublished || self.uncounted.is_some()
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Entity for ParkedTenant {
     const KIND: &'static str = "parked_tenant";
 
     fn key(&self) -> Key {
-        keys::parked_tenant_key(&self.tenant)
+        match self.aside {
+            false => keys::parked_tenant_key(&self.tenant),
+            true => keys::parked_tenant_key_aside(&self.tenant),
+        }
     }
 
     fn list(&self) -> Option<ListEntry> {
-        Some(ListEntry { partition: keys::PARKED.into(), sort: self.tenant.as_str().into() })
+        let partition = keys::PARKED.into();
+        self.is_open().then(|| ListEntry { partition, sort: self.tenant.as_str().into() })
     }
 
     fn due(&self) -> Option<Timestamp> {
-        Some(self.next)
+        self.is_open().then_some(self.next)
     }
 }
 
@@ -111,6 +177,7 @@ mod tests {
         let key: ParkedKey = serde_json::from_str(key).unwrap();
         assert_eq!((key.first, key.last, &key.unsent[..]), (Some(2), 4, &[7, 9][..]));
         assert_eq!(&*key.key().partition, "T#default#park#task#a");
+        assert_eq!(keys::parked_partition(&key.key()), Some(key.partition.clone()));
         let least = r#"{"tenant":"default","partition":"T#default#evt#a","last":1,
             "since":1760954400000,"next":1760954410000,"reason":""}"#;
         let least: ParkedKey = serde_json::from_str(least).unwrap();
@@ -120,5 +187,6 @@ mod tests {
         let tenant: ParkedTenant = serde_json::from_str(tenant).unwrap();
         assert!(tenant.is_asked() && tenant.unpublished && tenant.keys == 3);
         assert_eq!(tenant.due(), Some(tenant.next));
+        assert!(!tenant.aside && tenant.uncounted.is_none() && !key.aside);
     }
 }

@@ -13,6 +13,9 @@ use crate::ports::{Item, Key, StoreError};
 /// So many are remembered by name; beyond, they are named in the log each time.
 const MAX_REMEMBERED: usize = 1_000;
 
+/// An item, nothing where there is none, or why it can't be read.
+pub type ReadItem = Result<Option<Item>, StoreError>;
+
 /// What could not be read since the process started.
 #[derive(Clone, Default)]
 pub(super) struct Unreadables(Arc<Mutex<BTreeMap<Key, String>>>);
@@ -21,28 +24,39 @@ impl Core {
     /// Items in the order of their keys; none for those that are gone, and for those that can't
     /// be read. An error is the store's, not an item's.
     pub async fn get_readable(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
+        let found = self.get_each(keys).await?;
+        Ok(found.into_iter().map(|read| read.ok().flatten()).collect())
+    }
+
+    /// The same, with why one can't be read, which is noted.
+    pub async fn get_each(&self, keys: &[Key]) -> Result<Vec<ReadItem>, StoreError> {
         match self.store().get_many(keys).await {
-            Err(StoreError::Corrupt { .. }) => {}
-            read => return read,
+            Ok(items) => return Ok(items.into_iter().map(Ok).collect()),
+            Err(error) if error.unreadable().is_none() => return Err(error),
+            Err(_) => {}
         }
         // One of them at least: each by itself, so that only those are left out.
         let mut items = Vec::with_capacity(keys.len());
         for found in join_all(keys.iter().map(|key| self.store().get(key))).await {
-            items.push(self.past_unreadable(found)?.flatten());
+            items.push(self.readable(found)?);
         }
         Ok(items)
     }
 
     /// What was read; none where it can't be, which is noted. An error is the store's.
     pub fn past_unreadable<T>(&self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
-        match read {
-            Ok(read) => Ok(Some(read)),
-            Err(StoreError::Corrupt { key, reason }) => {
-                self.note_unreadable(&key, &reason);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        Ok(self.readable(read)?.ok())
+    }
+
+    /// What was read, or why it can't be, which is noted. An outer error is the store's.
+    pub fn readable<T>(
+        &self,
+        read: Result<T, StoreError>,
+    ) -> Result<Result<T, StoreError>, StoreError> {
+        let Err(error) = &read else { return Ok(read) };
+        let Some(key) = error.unreadable() else { return read.map(Ok) };
+        self.note_unreadable(key, &reason_of(error));
+        Ok(read)
     }
 
     /// The same of something that is read in parts.
@@ -74,5 +88,16 @@ impl Core {
     /// How many items could not be read since the process started, up to a thousand.
     pub fn unreadable_items(&self) -> usize {
         self.unreadables().0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// Without the key, which stands beside it.
+fn reason_of(error: &StoreError) -> String {
+    match error {
+        StoreError::Corrupt { reason, .. } => reason.clone(),
+        StoreError::Newer { found, known, .. } => {
+            format!("it has schema {found}, this build knows up to {known}")
+        }
+        other => other.to_string(),
     }
 }
