@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::Role;
-use watchbill_wire::form::{Plain, field_schema, object_schema};
+use watchbill_wire::form::{JSON_VALUE, Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{Field, Problem};
 
 use crate::route::{Access, Route, Success};
@@ -28,6 +28,8 @@ pub fn document(version: &str) -> Value {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.verb.as_str().to_ascii_lowercase()] = operation(route, &mut generator);
     }
+    let mut schemas = generator.take_definitions(true);
+    schemas.insert(JSON_VALUE.into(), json_value_schema());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -39,7 +41,7 @@ pub fn document(version: &str) -> Value {
         "tags": tags(),
         "paths": paths,
         "components": {
-            "schemas": generator.take_definitions(true),
+            "schemas": schemas,
             "responses": responses(&problem),
             "headers": headers(),
             "securitySchemes": {

@@ -5,14 +5,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use watchbill_core::domain::{Timestamp, UnknownName};
+use watchbill_core::domain::{Timestamp, UnknownName, is_reserved_name};
 use watchbill_core::redact;
 
 use crate::exact::check_numbers;
 
 mod schema;
 
-pub use schema::{Plain, field_schema, object_schema};
+pub use schema::{JSON_VALUE, Plain, field_schema, json_value_schema, object_schema};
 
 /// How deep payloads and metadata may nest. The JSON reader stops at 128; what is stored
 /// wraps them in a few levels more and must stay readable.
@@ -24,16 +24,23 @@ pub struct Field {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
+    /// A name that Watchbill itself acts under is refused.
+    pub unreserved: bool,
     pub doc: &'static str,
 }
 
 impl Field {
     pub const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, required: true, doc }
+        Self { name, kind, required: true, unreserved: false, doc }
     }
 
     pub const fn maybe(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, required: false, doc }
+        Self { name, kind, required: false, unreserved: false, doc }
+    }
+
+    /// The same for the name of a caller.
+    pub const fn unreserved(self) -> Self {
+        Self { unreserved: true, ..self }
     }
 }
 
@@ -183,6 +190,11 @@ impl Form {
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let (field, value) = self.take(name)?;
         match value {
+            Value::String(text) if field.unreserved && is_reserved_name(&text) => {
+                let said = "is a name under which Watchbill itself acts: choose another";
+                self.fault(name, format!("'{name}' {said}"));
+                None
+            }
             Value::String(text) if field.kind.fits_text(&text) => {
                 // Only texts of several lines can hold any: a worker's output, say, with colours.
                 // They go as a whole: what is left of a sequence would keep a secret from being

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use watchbill_core::domain::{Agent, Priority, Status, TaskType};
-use watchbill_wire::form::{Plain, field_schema, object_schema};
+use watchbill_wire::form::{Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{
     Answer, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError, Form,
     Kind, PatchStatus, PublishEvent, Reason, TaskQuery, TokenRequest,
@@ -308,6 +308,39 @@ fn a_table_is_its_own_schema() {
     let limit = TaskQuery::FIELDS.iter().find(|field| field.name == "limit").unwrap();
     let limit = field_schema(limit, Plain::Parameter);
     assert_eq!((&limit["minimum"], &limit["maximum"]), (&json!(1), &json!(200)));
+    // Numbers are bounded at any depth, of fields that are not known too.
+    let any = json!({ "$ref": "#/components/schemas/JsonValue" });
+    assert_eq!(schema["additionalProperties"], any);
+    assert_eq!(schema["properties"]["payload"]["additionalProperties"], any);
+    let value = json_value_schema();
+    assert_eq!((&value["items"], &value["additionalProperties"]), (&any, &any));
+    assert_eq!((&value["minimum"], &value["maximum"]), (&json!(i64::MIN), &json!(u64::MAX)));
+    let name = CreateKey::FIELDS.iter().find(|field| field.name == "name").unwrap();
+    let name = field_schema(name, Plain::BodyField);
+    assert!(name["not"]["pattern"].as_str().unwrap().contains("[Dd][Ee][Vv]"));
+}
+
+#[test]
+fn names_of_the_system_are_refused_in_every_field_of_a_name() {
+    let token = |name: &str| {
+        TokenRequest::read(json!({ "sub": name, "role": "user" }).to_string().as_bytes()).map(drop)
+    };
+    let key = |name: &str| {
+        CreateKey::read(json!({ "name": name, "role": "user" }).to_string().as_bytes()).map(drop)
+    };
+    let tenant = |name: &str| {
+        CreateTenant::read(json!({ "tenant": "acme", "name": name }).to_string().as_bytes())
+            .map(drop)
+    };
+    for name in ["system", "DevOps_Agent", "on-call"] {
+        for read in [token(name), key(name), tenant(name)] {
+            let Err(BadForm::Fields(errors)) = read else { panic!("{name} was taken") };
+            assert!(errors[0].message.contains("under which Watchbill itself acts"), "{errors:?}");
+        }
+    }
+    for name in ["kim", "devops-team"] {
+        assert_eq!((token(name), key(name), tenant(name)), (Ok(()), Ok(()), Ok(())));
+    }
 }
 
 /// A number that would be rounded would make one task of two: it is refused, with its place.

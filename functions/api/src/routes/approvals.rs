@@ -2,17 +2,17 @@ use watchbill_core::domain::{ApprovalId, ApprovalStatus, Role};
 use watchbill_core::ports::Page;
 use watchbill_core::service::FullApproval;
 use watchbill_wire::{
-    ApprovalAnswer, ApprovalDecided, ApprovalHistory, ApprovalList, ApprovalView, Field, Kind,
-    PageQuery, Reason,
+    APPROVAL_ID, ApprovalAnswer, ApprovalDecided, ApprovalHistory, ApprovalList, ApprovalView,
+    Field, PageQuery, Reason,
 };
 
 use super::tasks::reason;
 use crate::req::Req;
 use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
 
-const APPROVAL_ID: &[Field] = &[Field::needed(
+const ID: &[Field] = &[Field::needed(
     "id",
-    Kind::Text { most: 416, lines: false },
+    APPROVAL_ID,
     "The approval's id: `approval_<task_id>`, then `approval_<task_id>~2` and so on.",
 )];
 
@@ -58,7 +58,7 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(get(req)),
         doc: Doc {
-            path: APPROVAL_ID,
+            path: ID,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Approvals",
@@ -76,7 +76,7 @@ pub const ROUTES: &[Route] = &[
         doc: Doc {
             text: "Leave for exactly what was shown, once. Nobody approves what they submitted \
                    themselves, unless the installation allows it.",
-            path: APPROVAL_ID,
+            path: ID,
             errors: &[400, 404, 409, 503],
             ..Doc::new(
                 "Approvals",
@@ -93,7 +93,7 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(reject(req)),
         doc: Doc {
             text: "The task is cancelled.",
-            path: APPROVAL_ID,
+            path: ID,
             query: Reason::FIELDS,
             body: Some(Body {
                 fields: Reason::FIELDS,

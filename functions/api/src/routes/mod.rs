@@ -10,7 +10,7 @@ pub mod links;
 mod service;
 mod tasks;
 
-use watchbill_wire::{Field, Kind};
+use watchbill_wire::{ANY_ID, Field};
 
 use crate::route::Route;
 
@@ -30,5 +30,4 @@ pub fn all() -> Vec<&'static Route> {
     ROUTES.iter().flat_map(|group| group.iter()).collect()
 }
 
-const ID: Kind = Kind::Text { most: 128, lines: false };
-const TASK_ID: &[Field] = &[Field::needed("id", ID, "The task's id.")];
+const TASK_ID: &[Field] = &[Field::needed("id", ANY_ID, "The task's id.")];

@@ -24,7 +24,9 @@ pub use ids::{
 pub(crate) use names::names;
 pub use names::{Agent, Priority, Status, TaskType, UnknownName};
 pub use outcome::Outcome;
-pub use person::{MAX_REQUESTERS, Person, add_requester, folded_name, is_reserved_name};
+pub use person::{
+    MAX_REQUESTERS, Person, add_requester, folded_name, is_reserved_name, reserved_pattern,
+};
 pub use sla::Sla;
 pub(crate) use task::hex;
 pub use task::{

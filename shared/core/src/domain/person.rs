@@ -54,6 +54,20 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// A pattern (ECMA 262) of the names that [`is_reserved_name`] names, as far as they are ASCII.
+pub fn reserved_pattern() -> String {
+    let letter = |c: char| match c {
+        '-' => "[ _.-]".to_owned(),
+        c if c.is_ascii_alphabetic() => format!("[{}{c}]", c.to_ascii_uppercase()),
+        c => c.to_string(),
+    };
+    let any_case = |name: &str| name.replace('_', "-").chars().map(letter).collect::<String>();
+    let names = RESERVED.iter().chain(Agent::SPELLINGS).map(|name| any_case(name));
+    let names: Vec<_> = names.collect();
+    let beginnings: Vec<_> = RESERVED_FOR.iter().map(|of| any_case(of)).collect();
+    format!("^ *(({}) *$|{})", names.join("|"), beginnings.join("|"))
+}
+
 /// Whether no caller may bear a name, because Watchbill acts under it.
 pub fn is_reserved_name(name: &str) -> bool {
     let folded = folded_name(name);
@@ -146,6 +160,21 @@ mod tests {
         }
         for name in ["kim", "admin", "ci", "ops-team", "dashboard", "release-manager"] {
             assert!(!is_reserved_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_says_the_same_of_ascii_names() {
+        let pattern = regex::Regex::new(&reserved_pattern()).expect("a pattern");
+        let names = RESERVED.iter().chain(Agent::SPELLINGS).flat_map(|name| {
+            let name = (*name).to_owned();
+            let upper = name.to_uppercase().replace('-', ".");
+            let longer = [format!("{name}2"), format!("x{name}"), format!("{name}-x")];
+            [name.clone(), upper, format!(" {name} ")].into_iter().chain(longer)
+        });
+        let of = RESERVED_FOR.iter().flat_map(|of| [format!("{of}x"), of.to_uppercase()]);
+        for name in names.chain(of).chain(["kim".into(), "lambda".into(), "a lambda:".into()]) {
+            assert_eq!(pattern.is_match(&name), is_reserved_name(&name), "{name:?}");
         }
     }
 

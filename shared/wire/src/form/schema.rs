@@ -1,6 +1,7 @@
 //! The same tables as JSON Schema (2020-12, as OpenAPI 3.1 has it) and in words.
 
 use serde_json::{Value, json};
+use watchbill_core::domain::reserved_pattern;
 
 use super::{Field, Kind};
 
@@ -8,6 +9,9 @@ use super::{Field, Kind};
 const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 const SPAN: &str = "^([1-9][0-9]{0,6}|[1-9][0-9]{0,4} ?(s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days)|[1-9][0-9]{0,4}h ?[1-9][0-9]{0,4}m)$";
+/// Where the schema of any JSON value is found: see [`json_value_schema`].
+pub const JSON_VALUE: &str = "JsonValue";
+
 /// About 115 days.
 pub(super) const MOST_SECONDS: f64 = 9_999_999.0;
 
@@ -92,7 +96,7 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
             json!({ "type": "string", "minLength": 1, "maxLength": most, "pattern": pattern })
         }
         Kind::Choice(names) => json!({ "type": "string", "enum": names }),
-        Kind::Object { .. } => json!({ "type": "object" }),
+        Kind::Object { .. } => json!({ "type": "object", "additionalProperties": any_value() }),
         Kind::Int { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
@@ -103,6 +107,9 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
             { "type": "number", "minimum": 1, "maximum": MOST_SECONDS }
         ] }),
     };
+    if field.unreserved {
+        schema["not"] = json!({ "type": "string", "pattern": reserved_pattern() });
+    }
     if plain == Plain::BodyField && !field.required {
         if let Some(Value::Array(names)) = schema.get_mut("enum") {
             names.push(Value::Null);
@@ -118,6 +125,24 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
     schema
 }
 
+fn any_value() -> Value {
+    json!({ "$ref": format!("#/components/schemas/{JSON_VALUE}") })
+}
+
+/// Any JSON value whose numbers are kept. Of those beyond 64 bits the reader takes a few more,
+/// written with an exponent (`1e300`); JSON Schema has one value for all spellings of a number.
+pub fn json_value_schema() -> Value {
+    json!({
+        "description": "Any JSON value. An integer has 64 bits, and a fraction as many digits as a \
+                        double keeps; write what is longer as a text.",
+        "type": ["null", "boolean", "number", "string", "array", "object"],
+        "minimum": i64::MIN,
+        "maximum": u64::MAX,
+        "items": any_value(),
+        "additionalProperties": any_value(),
+    })
+}
+
 /// A body of these fields. Others are passed over, so they are allowed.
 pub fn object_schema(fields: &[Field]) -> Value {
     let properties: serde_json::Map<String, Value> = fields
@@ -125,7 +150,9 @@ pub fn object_schema(fields: &[Field]) -> Value {
         .map(|field| (field.name.to_owned(), field_schema(field, Plain::BodyField)))
         .collect();
     let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| f.name).collect();
-    let mut schema = json!({ "type": "object", "properties": properties });
+    let mut schema = json!({
+        "type": "object", "properties": properties, "additionalProperties": any_value()
+    });
     if !required.is_empty() {
         schema["required"] = required.into();
     }

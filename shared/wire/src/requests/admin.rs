@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use watchbill_core::domain::{Role, TenantId, is_reserved_name};
+use watchbill_core::domain::{Role, TenantId};
 use watchbill_core::redact;
 
 use super::line;
@@ -32,7 +32,8 @@ pub struct CreateKey {
 
 impl CreateKey {
     pub const FIELDS: &[Field] = &[
-        Field::needed("name", KEY_NAME, "Who will use it; it stands in what the key does."),
+        Field::needed("name", KEY_NAME, "Who will use it; it stands in what the key does.")
+            .unreserved(),
         Field::needed("role", Kind::Choice(ROLES), "What it may do."),
     ];
 
@@ -85,7 +86,7 @@ pub struct TokenRequest {
 
 impl TokenRequest {
     pub const FIELDS: &[Field] = &[
-        Field::needed("sub", line(128), "Who will bear it."),
+        Field::needed("sub", line(128), "Who will bear it.").unreserved(),
         Field::needed("role", Kind::Choice(ROLES), "What it may do."),
         Field::maybe(
             "expires_in",
@@ -102,10 +103,6 @@ impl TokenRequest {
                 "sub",
                 "'sub' looks like a secret, and names are shown: choose another".into(),
             );
-        }
-        if sub.as_deref().is_some_and(is_reserved_name) {
-            let said = "'sub' is a name under which Watchbill itself acts: choose another";
-            form.fault("sub", said.into());
         }
         let role = form.choice("role", Role::parse);
         let lifetime = Duration::from_secs(form.int("expires_in").unwrap_or(3_600));
@@ -136,7 +133,7 @@ impl CreateTenant {
             },
             "The tenant's name.",
         ),
-        Field::maybe("name", KEY_NAME, "Name of its first key; `admin` if left out."),
+        Field::maybe("name", KEY_NAME, "Name of its first key; `admin` if left out.").unreserved(),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {

@@ -2,7 +2,7 @@ use watchbill_core::domain::TaskId;
 use watchbill_core::service::{AUDIT_KINDS, AuditFilter};
 
 use super::queries::{LIMIT, cursor_field, limit};
-use super::{ID, line};
+use super::{ANY_ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// `GET /audit`.
@@ -16,7 +16,7 @@ pub struct AuditQuery {
 impl AuditQuery {
     pub const FIELDS: &[Field] = &[
         Field::maybe("kind", Kind::Choice(AUDIT_KINDS), "Only entries of this kind."),
-        Field::maybe("task", ID, "Only what is about this task."),
+        Field::maybe("task", ANY_ID, "Only what is about this task."),
         Field::maybe("actor", line(128), "Only what this one did."),
         Field::maybe("since", Kind::Time, "Only what happened then or later."),
         Field::maybe("until", Kind::Time, "Only what happened then or before."),

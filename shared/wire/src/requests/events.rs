@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 use watchbill_core::domain::{Caller, EventId, EventPriority, EventType, TaskId};
 use watchbill_core::service::NewEvent;
 
-use super::{ID, line};
+use super::{ANY_ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Bytes of JSON: 100 KB.
@@ -49,12 +49,12 @@ impl PublishEvent {
             Kind::Object { most: EVENT_PAYLOAD_LIMIT },
             "What there is to know about it, at most 100 KB.",
         ),
-        Field::maybe("task_id", ID, "The task it is about."),
-        Field::maybe("trace_id", ID, "The trace it belongs to; else `traceparent`'s."),
+        Field::maybe("task_id", ANY_ID, "The task it is about."),
+        Field::maybe("trace_id", ANY_ID, "The trace it belongs to; else `traceparent`'s."),
         Field::maybe("priority", Kind::Choice(PRIORITIES), "`medium` if left out."),
         Field::maybe(
             "event_id",
-            ID,
+            ANY_ID,
             "The id that the event has already, where it comes from a peer: a repeat is the same \
              event.",
         ),

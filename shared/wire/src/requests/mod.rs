@@ -17,6 +17,8 @@ pub use queries::{EventQuery, PageQuery, TaskQuery, TimelineQuery, WatchQuery};
 pub(crate) use tasks::is_trace;
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
 
+use watchbill_core::domain::ApprovalId;
+
 use crate::Kind;
 
 /// A name or foreign id on one line.
@@ -39,9 +41,17 @@ fn says_something(text: &str) -> bool {
 }
 
 /// 128 characters, of which each may be escaped, as ids of peers are (`=2F`).
-const ID: Kind = Kind::Word {
+pub const ANY_ID: Kind = Kind::Word {
     pattern: "^(=(23|25|2F|3D|3F|7E)|[^\\u0000-\\u001f\\u007f-\\u009f]){1,128}$",
     most: 384,
     fits: |text| !text.is_empty() && !text.contains(char::is_control),
     like: "a text of 1 to 128 characters without control characters",
+};
+
+/// `approval_`, a task's id, and `~` with a number: 160 characters, escaped as those of [`ANY_ID`].
+pub const APPROVAL_ID: Kind = Kind::Word {
+    pattern: "^(=(23|25|2F|3D|3F|7E)|[^\\u0000-\\u001f\\u007f-\\u009f]){1,160}$",
+    most: 416,
+    fits: |text| ApprovalId::parse(text).is_ok(),
+    like: "a text of 1 to 160 characters without control characters",
 };

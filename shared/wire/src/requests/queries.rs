@@ -3,7 +3,7 @@ use std::time::Duration;
 use watchbill_core::domain::{Agent, EventId, Priority, Status, TaskId, TaskType};
 use watchbill_core::service::{EventFilter, TaskFilter};
 
-use super::{ID, line};
+use super::{ANY_ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
 pub(super) const LIMIT: Field = Field::maybe(
@@ -84,8 +84,8 @@ impl TaskQuery {
         Field::maybe("type", Kind::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
         Field::maybe("priority", Kind::Choice(Priority::SPELLINGS), "Only of this priority."),
         Field::maybe("source", line(64), "Only tasks from there."),
-        Field::maybe("parent_task_id", ID, "Only parts of this task."),
-        Field::maybe("parent", ID, "The same as `parent_task_id`."),
+        Field::maybe("parent_task_id", ANY_ID, "Only parts of this task."),
+        Field::maybe("parent", ANY_ID, "The same as `parent_task_id`."),
         LIMIT,
         cursor_field!("t1", "/tasks", TASKS),
         WAIT,
@@ -180,10 +180,10 @@ impl EventQuery {
     pub const FIELDS: &[Field] = &[
         Field::maybe("type", TYPE_OR_GROUP, "Only this type, or a group such as `task.`."),
         Field::maybe("event_type", TYPE_OR_GROUP, "The same as `type`."),
-        Field::maybe("task_id", ID, "Only what is about this task."),
+        Field::maybe("task_id", ANY_ID, "Only what is about this task."),
         Field::maybe(
             "after",
-            ID,
+            ANY_ID,
             "Only what was recorded after this event, oldest first, for followers.",
         ),
         LIMIT,

@@ -5,7 +5,7 @@ use watchbill_core::domain::{
 use watchbill_core::redact;
 use watchbill_core::service::{Identity, NewTask, StatusChange};
 
-use super::{ID, line, prose, words};
+use super::{ANY_ID, line, prose, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Metadata stands in the task's header, which is read at every step: bytes of JSON.
@@ -85,7 +85,7 @@ impl CreateTask {
             Kind::Object { most: METADATA_LIMIT },
             "Anything to keep with the task, at most 16 KB; `trace_id` in it is taken over.",
         ),
-        Field::maybe("parent_task_id", ID, "The task that this one is a part of."),
+        Field::maybe("parent_task_id", ANY_ID, "The task that this one is a part of."),
         Field::maybe(
             "max_retries",
             Kind::Int { least: 0, most: 100 },
