@@ -8,6 +8,7 @@ use common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
 use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Agent;
+use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
 
 fn plain() -> serde_json::Value {
     json!({ "type": "monitor", "payload": { "service": "system" } })
@@ -313,4 +314,30 @@ impl common::Api {
         use watchbill_core::ports::Clock as _;
         self.clock.monotonic().as_secs()
     }
+}
+
+/// What can't be read is left out of a list, which says how many that are.
+#[tokio::test]
+async fn a_list_says_how_many_tasks_it_can_not_read() {
+    let api = api();
+    for _ in 0..3 {
+        api.create(plain()).await;
+    }
+    let list = ask("GET", "/tasks").key(USER).of(&api).await.json();
+    assert_eq!((list["count"].as_u64(), list.get("unreadable")), (Some(3), None));
+    let item = api.store.items().into_iter().find(|item| *item.kind == *"task").unwrap();
+    let damaged = NewItem {
+        key: item.key,
+        kind: "task".into(),
+        schema: 1,
+        body: b"{".to_vec().into(),
+        list: item.list,
+        list2: item.list2,
+        due: item.due,
+        expires: item.expires,
+    };
+    let writes = vec![Write::Put { item: damaged, expect: Expect::Version(item.version) }];
+    api.store.commit(Commit { id: WriteId(9), writes }).await.unwrap();
+    let list = ask("GET", "/tasks").key(USER).of(&api).await.json();
+    assert_eq!((list["count"].as_u64(), list["unreadable"].as_u64()), (Some(2), Some(1)));
 }

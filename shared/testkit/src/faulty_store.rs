@@ -105,7 +105,17 @@ impl Store for FaultyStore {
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
         self.check(&Key::new(partition, prefix))?;
-        self.inner.collect(partition, prefix).await
+        self.collect_each(partition, prefix).await?.into_iter().collect()
+    }
+
+    async fn collect_each(
+        &self,
+        partition: &str,
+        prefix: &str,
+    ) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
+        let items = self.inner.collect(partition, prefix).await?;
+        let read = |item: Item| self.check(&item.key).map(|()| item);
+        Ok(items.into_iter().map(read).collect())
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {

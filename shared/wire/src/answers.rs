@@ -168,6 +168,10 @@ pub struct TaskList {
     pub count: usize,
     pub tasks: Vec<TaskView>,
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -188,6 +192,10 @@ pub struct Timeline {
     pub timeline: Vec<TimelineView>,
     #[serde(default)]
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 /// One thing that happened to a task.
@@ -238,6 +246,10 @@ pub struct EventList {
     pub count: usize,
     pub events: Vec<EventView>,
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -246,6 +258,10 @@ pub struct ApprovalList {
     pub count: usize,
     pub approvals: Vec<ApprovalView>,
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -254,6 +270,10 @@ pub struct ApprovalHistory {
     pub count: usize,
     pub history: Vec<ApprovalView>,
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -320,6 +340,10 @@ pub struct KeyList {
     pub keys: Vec<KeyView>,
     #[serde(default)]
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -341,4 +365,8 @@ pub struct TokenIssued {
     pub role: Role,
     #[schemars(schema_with = "schemas::id")]
     pub tenant_id: TenantId,
+}
+
+pub(crate) fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

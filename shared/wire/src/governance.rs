@@ -152,6 +152,10 @@ pub struct ReputationList {
     pub count: usize,
     pub events: Vec<ReputationView>,
     pub next_cursor: Option<String>,
+    /// So many of the items that were looked at for this page can't be read and are left out;
+    /// left out itself where it is 0. The server's log names them.
+    #[serde(default, skip_serializing_if = "crate::answers::is_zero")]
+    pub unreadable: usize,
 }
 
 impl ReputationList {
@@ -163,6 +167,7 @@ impl ReputationList {
             count: events.len(),
             events,
             next_cursor: page.next_cursor,
+            unreadable: page.unreadable,
         }
     }
 }

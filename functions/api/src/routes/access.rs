@@ -152,7 +152,8 @@ async fn list(req: Req) -> Answer {
     let KeyQuery { limit, cursor } = KeyQuery::read(req.query(KeyQuery::FIELDS))?;
     let page = req.core().keys(&req.caller().tenant, limit, cursor).await?;
     let keys: Vec<_> = page.keys.into_iter().map(KeyView::from).collect();
-    json(&KeyList { success: true, count: keys.len(), keys, next_cursor: page.next_cursor })
+    let (count, next_cursor, unreadable) = (keys.len(), page.next_cursor, page.unreadable);
+    json(&KeyList { success: true, count, keys, next_cursor, unreadable })
 }
 
 async fn revoke(req: Req) -> Answer {

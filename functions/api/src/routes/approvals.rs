@@ -1,6 +1,5 @@
 use watchbill_core::domain::{ApprovalId, ApprovalStatus, Role};
-use watchbill_core::ports::Page;
-use watchbill_core::service::FullApproval;
+use watchbill_core::service::{FullApproval, Listed};
 use watchbill_wire::{
     APPROVAL_ID, ApprovalAnswer, ApprovalDecided, ApprovalHistory, ApprovalList, ApprovalView,
     Field, PageQuery, Reason,
@@ -112,7 +111,7 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-fn views(page: Page<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
+fn views(page: Listed<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
     (page.entries.into_iter().map(ApprovalView::from).collect(), page.next)
 }
 
@@ -121,9 +120,10 @@ async fn pending(req: Req) -> Answer {
     let tenant = &req.caller().tenant;
     let page = req.core().pending_approvals(tenant, query.limit, query.cursor).await?;
     // What a list of approvals weighs is not counted again: more than a few are large.
-    let bytes = page.entries.len() * APPROVAL_BYTES;
+    let (bytes, unreadable) = (page.entries.len() * APPROVAL_BYTES, page.unreadable);
     let (approvals, next_cursor) = views(page);
-    let list = ApprovalList { success: true, count: approvals.len(), approvals, next_cursor };
+    let count = approvals.len();
+    let list = ApprovalList { success: true, count, approvals, next_cursor, unreadable };
     json_of(req.core(), bytes, list).await
 }
 
@@ -131,9 +131,10 @@ async fn history(req: Req) -> Answer {
     let query = PageQuery::read(req.query(PageQuery::HISTORY))?;
     let tenant = &req.caller().tenant;
     let page = req.core().approval_history(tenant, query.limit, query.cursor).await?;
-    let bytes = page.entries.len() * APPROVAL_BYTES;
+    let (bytes, unreadable) = (page.entries.len() * APPROVAL_BYTES, page.unreadable);
     let (history, next_cursor) = views(page);
-    let list = ApprovalHistory { success: true, count: history.len(), history, next_cursor };
+    let count = history.len();
+    let list = ApprovalHistory { success: true, count, history, next_cursor, unreadable };
     json_of(req.core(), bytes, list).await
 }
 

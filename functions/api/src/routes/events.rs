@@ -114,8 +114,8 @@ async fn list(mut req: Req) -> Answer {
         req.core().events(&tenant, &query.filter, query.limit, query.cursor).await?
     };
     let events: Vec<_> = page.events.into_iter().map(EventView::from).collect();
-    let next_cursor = page.next_cursor;
-    let list = EventList { success: true, count: events.len(), events, next_cursor };
+    let (count, next_cursor, unreadable) = (events.len(), page.next_cursor, page.unreadable);
+    let list = EventList { success: true, count, events, next_cursor, unreadable };
     json_of(req.core(), page.bytes, list).await
 }
 

@@ -219,7 +219,8 @@ async fn list(mut req: Req) -> Answer {
     };
     let bytes = page.entries.iter().map(FullTask::weight).sum();
     let tasks: Vec<_> = page.entries.into_iter().map(TaskView::from).collect();
-    let list = TaskList { success: true, count: tasks.len(), tasks, next_cursor: page.next };
+    let (count, next_cursor, unreadable) = (tasks.len(), page.next, page.unreadable);
+    let list = TaskList { success: true, count, tasks, next_cursor, unreadable };
     json_of(core, bytes, list).await
 }
 
@@ -283,8 +284,8 @@ async fn timeline(req: Req) -> Answer {
     let (core, tenant) = (req.core(), &req.caller().tenant);
     let page = core.timeline_page(tenant, &id, query.cursor).await?;
     let timeline: Vec<_> = page.entries.into_iter().map(TimelineView::from).collect();
-    let (count, next_cursor) = (timeline.len(), page.next_cursor);
-    let list = Timeline { success: true, task_id: id, count, timeline, next_cursor };
+    let (count, next_cursor, unreadable) = (timeline.len(), page.next_cursor, page.unreadable);
+    let list = Timeline { success: true, task_id: id, count, timeline, next_cursor, unreadable };
     json_of(core, page.bytes, list).await
 }
 

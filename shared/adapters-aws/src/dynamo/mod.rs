@@ -173,6 +173,14 @@ impl Store for DynamoStore {
     }
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
+        self.collect_each(partition, prefix).await?.into_iter().collect()
+    }
+
+    async fn collect_each(
+        &self,
+        partition: &str,
+        prefix: &str,
+    ) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
         if !fits(partition, if prefix.is_empty() { "0" } else { prefix }) {
             return Ok(Vec::new());
         }
@@ -195,7 +203,7 @@ impl Store for DynamoStore {
             };
             let answer = request.send().await.map_err(|e| read_failure(&e))?;
             for row in answer.items() {
-                items.push(decode(row)?);
+                items.push(decode(row));
             }
             start = answer.last_evaluated_key;
             if start.is_none() {

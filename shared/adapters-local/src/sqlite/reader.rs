@@ -124,7 +124,7 @@ pub(super) fn collect(
     partition: &str,
     prefix: &str,
     abandoned: &Abandoned,
-) -> Result<Vec<Item>, StoreError> {
+) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key >= ? AND key < ? ORDER BY key");
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
     let range = (joined(partition, prefix), after_all(partition));
@@ -133,11 +133,17 @@ pub(super) fn collect(
     while !abandoned.is_set()
         && let Some(row) = rows.next().map_err(down)?
     {
-        let (_, item) = read_item(row, None)?;
-        if !item.key.sort.starts_with(prefix) {
-            break;
+        match read_item(row, None) {
+            Ok((_, item)) if !item.key.sort.starts_with(prefix) => break,
+            // What is behind the prefix is no matter of the caller's.
+            Err(StoreError::Corrupt { key, .. })
+                if *key.partition == *partition && !key.sort.starts_with(prefix) =>
+            {
+                break;
+            }
+            Ok((_, item)) => items.push(Ok(item)),
+            Err(unreadable) => items.push(Err(unreadable)),
         }
-        items.push(item);
     }
     Ok(items)
 }

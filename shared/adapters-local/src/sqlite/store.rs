@@ -165,6 +165,14 @@ impl Store for SqliteStore {
     }
 
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError> {
+        self.collect_each(partition, prefix).await?.into_iter().collect()
+    }
+
+    async fn collect_each(
+        &self,
+        partition: &str,
+        prefix: &str,
+    ) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
         let (partition, prefix): (Arc<str>, Arc<str>) = (partition.into(), prefix.into());
         self.blocking(&self.long_reads, move |shared, abandoned| {
             reader::collect(&shared.readers.one(), &partition, &prefix, abandoned)

@@ -293,6 +293,16 @@ pub trait Store: Send + Sync {
     /// Every item of a partition whose sort begins with `prefix`, ordered by sort.
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError>;
 
+    /// The same, with why one of them can't be read in its place. By default one that can't be
+    /// read fails them all.
+    async fn collect_each(
+        &self,
+        partition: &str,
+        prefix: &str,
+    ) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
+        Ok(self.collect(partition, prefix).await?.into_iter().map(Ok).collect())
+    }
+
     async fn commit(&self, commit: Commit) -> Result<(), CommitError>;
 
     async fn query(&self, query: Query) -> Result<Page<Key>, StoreError>;

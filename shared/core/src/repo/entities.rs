@@ -12,7 +12,7 @@ use crate::domain::{
     Timestamp,
 };
 use crate::govern::Record;
-use crate::ports::{Key, ListEntry};
+use crate::ports::{CounterAdd, Item, Key, ListEntry, Write};
 
 fn entry(partition: std::sync::Arc<str>, at: Timestamp) -> Option<ListEntry> {
     Some(ListEntry { partition, sort: at.sortable().into() })
@@ -162,6 +162,37 @@ impl Entity for PolicyMark {
     fn key(&self) -> Key {
         keys::policy_key()
     }
+}
+
+/// Children of a task at the most. Their ids stand in each answer about the task, and are read
+/// for it: so many are 10 KB of JSON and one read of DynamoDB.
+pub const MAX_CHILDREN: i64 = 256;
+
+const CHILDREN_COUNTED: &str = "children";
+
+fn child_count_key(tenant: &TenantId, parent: &TaskId) -> Key {
+    Key::new(keys::task_partition(tenant, parent), keys::CHILD_COUNT)
+}
+
+/// Counts a child of a task, beside the child's own header.
+pub fn child_counted(tenant: &TenantId, parent: &TaskId, expires: Option<Timestamp>) -> Write {
+    let ceiling = Some(MAX_CHILDREN);
+    Write::Add {
+        key: child_count_key(tenant, parent),
+        kind: "child_count",
+        adds: vec![CounterAdd { name: CHILDREN_COUNTED, delta: 1, ceiling }],
+        expires,
+    }
+}
+
+/// Whether a task takes no further child, by the key and the item of a conflict.
+pub fn has_most_children(
+    (tenant, parent): (&TenantId, &TaskId),
+    key: &Key,
+    item: Option<&Item>,
+) -> bool {
+    let count = item.and_then(|item| item.counters.get(CHILDREN_COUNTED));
+    *key == child_count_key(tenant, parent) && count.is_some_and(|count| *count >= MAX_CHILDREN)
 }
 
 /// A child in its parent's partition.

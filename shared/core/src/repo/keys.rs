@@ -17,6 +17,8 @@ const ASIDE: &str = "1";
 pub const STEPS: &str = "S#";
 pub const LOGS: &str = "L#";
 pub const CHILDREN: &str = "C#";
+/// Sort of the counter of a task's children.
+pub const CHILD_COUNT: &str = "N";
 /// Sort of a payload and of a result too large for the header.
 pub const PAYLOAD: &str = "P";
 pub const RESULT: &str = "R";

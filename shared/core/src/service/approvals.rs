@@ -9,15 +9,15 @@ use super::core::{CommandError, Core};
 use super::cursor::cursors::{HISTORY, PENDING};
 use super::execute::{CommandBuilder, CommandWithWrites};
 use super::records::SYSTEM;
-use super::store_list::StoreList;
+use super::store_list::{InList, StoreList};
 use super::walk::Walk;
 use super::weight::{FIELDS, Room};
-use super::{FullApproval, ServiceError};
+use super::{FullApproval, Listed, ServiceError};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
 use crate::domain::{
     Approval, ApprovalId, ApprovalStatus, Caller, Status, Task, TenantId, Timestamp,
 };
-use crate::ports::{Expect, ListRange, Page, WhichList, Write};
+use crate::ports::{Expect, ListRange, WhichList, Write};
 use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
 
 /// How long a used link is remembered after it has run out: clocks may differ.
@@ -66,7 +66,7 @@ impl Core {
         tenant: &TenantId,
         limit: usize,
         cursor: Option<String>,
-    ) -> Result<Page<FullApproval>, ServiceError> {
+    ) -> Result<Listed<FullApproval>, ServiceError> {
         let list = (WhichList::Second, repo::open_approvals_list(tenant));
         let list = StoreList::new(PENDING, tenant, list, ListRange::default());
         self.list_approvals(&list, limit, cursor, |_| true).await
@@ -78,7 +78,7 @@ impl Core {
         tenant: &TenantId,
         limit: usize,
         cursor: Option<String>,
-    ) -> Result<Page<FullApproval>, ServiceError> {
+    ) -> Result<Listed<FullApproval>, ServiceError> {
         let decided = |approval: &Approval| approval.status != ApprovalStatus::Pending;
         let list = (WhichList::First, repo::approvals_list(tenant));
         let list = StoreList::new(HISTORY, tenant, list, ListRange::default());
@@ -92,36 +92,50 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
         wanted: impl Fn(&Approval) -> bool,
-    ) -> Result<Page<FullApproval>, ServiceError> {
+    ) -> Result<Listed<FullApproval>, ServiceError> {
         let mut last = list.open(cursor)?;
         let (mut walk, mut room) = (Walk::of_items(&**self.clock()), Room::of_page());
-        let mut entries = Vec::new();
+        let (mut entries, mut unreadable) = (Vec::new(), 0);
         loop {
             let chunk = list.chunk(self, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
-            let mut items = chunk.items.into_iter().flatten().peekable();
-            while let Some((item, place)) = items.next() {
-                let stored: Option<Versioned<Approval>> = self.past_unreadable(decode(&item))?;
-                let Some(stored) = stored else { continue };
+            let mut items = chunk.items.into_iter().peekable();
+            // Of those before the last place that was reached; the next page begins behind it.
+            let mut skipped = 0;
+            while let Some(item) = items.next() {
+                let read = match item {
+                    InList::Item(item, place) => self
+                        .past_unreadable(decode::<Approval>(&item))?
+                        .map(|stored: Versioned<Approval>| (stored, place, item.body.len())),
+                    InList::Gone => continue,
+                    InList::Unreadable => None,
+                };
+                let Some((stored, place, bytes)) = read else {
+                    skipped += 1;
+                    continue;
+                };
                 if wanted(&stored.value) {
                     // What is shown has the texts of what is stored.
-                    if !room.takes(FIELDS + item.body.len()) {
-                        return Ok(Page { entries, next: last.map(|last| list.seal(&last)) });
+                    if !room.takes(FIELDS + bytes) {
+                        let next = last.map(|last| list.seal(&last));
+                        return Ok(Listed { entries, next, unreadable });
                     }
                     entries.push(FullApproval { approval: stored.value, version: stored.version });
                 }
+                unreadable += std::mem::take(&mut skipped);
                 if entries.len() == limit {
                     let more = items.peek().is_some() || chunk.next.is_some();
                     let next = more.then(|| list.seal(&place));
-                    return Ok(Page { entries, next });
+                    return Ok(Listed { entries, next, unreadable });
                 }
                 last = Some(place);
             }
-            let Some(next) = chunk.next else { return Ok(Page { entries, next: None }) };
-            if walk.is_over() {
-                return Ok(Page { entries, next: Some(list.seal(&next)) });
+            unreadable += skipped;
+            let next = chunk.next.as_ref().filter(|_| walk.is_over()).map(|next| list.seal(next));
+            if next.is_some() || chunk.next.is_none() {
+                return Ok(Listed { entries, next, unreadable });
             }
-            last = Some(next);
+            last = chunk.next;
         }
     }
 

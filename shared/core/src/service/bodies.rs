@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::core::Core;
+use super::unreadable::ReadItem;
 use super::{FullTask, ServiceError};
 use crate::domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
-use crate::ports::{BlobError, BlobKey, Expect, Item, Key, Write};
+use crate::ports::{BlobError, BlobKey, Expect, Key, StoreError, Write};
 use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
 
 /// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
@@ -137,16 +138,17 @@ impl Core {
     async fn whole_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
         let mut parts = self.parts(stored).await?;
         let task = &parts.full.task;
-        parts.full.payload = self.whole(&task.payload, parts.payload.as_ref(), task).await?;
+        parts.full.payload = self.whole(&task.payload, &parts.payload, task).await?;
         parts.full.result = match &task.result {
             None => None,
-            Some(result) => Some(self.whole(result, parts.result.as_ref(), task).await?),
+            Some(result) => Some(self.whole(result, &parts.result, task).await?),
         };
         Ok(parts.full)
     }
 
-    /// Tasks by their ids, without their children. Read strongly, and in one call as far as
-    /// everything stands in the headers.
+    /// Tasks by their ids, without their children; none for one that is not there, or can't be
+    /// read, which is noted. Read strongly, and in one call as far as everything stands in the
+    /// headers.
     pub async fn tasks_by_id(
         &self,
         tenant: &TenantId,
@@ -154,12 +156,15 @@ impl Core {
     ) -> Result<Vec<Option<FullTask>>, ServiceError> {
         let keys: Vec<Key> = ids.iter().map(|id| repo::task_key(tenant, id)).collect();
         let mut found = Vec::with_capacity(ids.len());
-        for item in self.store().get_many(&keys).await? {
-            let Some(item) = item else {
+        for item in self.get_each(&keys).await? {
+            let stored = match item {
+                Ok(Some(item)) => self.past_unreadable(decode::<Task>(&item))?,
+                Ok(None) | Err(_) => None,
+            };
+            let Some(stored) = stored else {
                 found.push(None);
                 continue;
             };
-            let stored = decode::<Task>(&item)?;
             let task = &stored.value;
             let full = match (&task.payload, &task.result) {
                 (Body::In(payload), None | Some(Body::In(_))) => FullTask {
@@ -182,13 +187,13 @@ impl Core {
     pub(super) async fn listed_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
         let mut parts = self.parts(stored).await?;
         let task = &parts.full.task;
-        let payload = self.load(&task.payload, parts.payload.as_ref()).await?;
+        let payload = self.load(&task.payload, &parts.payload).await?;
         parts.full.payload = payload.unwrap_or_else(|_| left_out(&task.payload, &task.id));
         parts.full.result = match &task.result {
             None => None,
             Some(result @ Body::Blob(..)) => Some(left_out(result, &task.id)),
             Some(result) => {
-                let there = self.load(result, parts.result.as_ref()).await?;
+                let there = self.load(result, &parts.result).await?;
                 Some(there.unwrap_or_else(|_| left_out(result, &task.id)))
             }
         };
@@ -208,15 +213,18 @@ impl Core {
         let keys: Vec<Key> = keys.map(|(sort, _)| Key::new(partition.clone(), *sort)).collect();
         let bodies = match keys.is_empty() {
             true => Vec::new(),
-            false => self.store().get_many(&keys).await?,
+            false => self.get_each(&keys).await?,
         };
-        let at = |sort: &str| bodies.iter().flatten().find(|item| &*item.key.sort == sort);
-        let (payload, result) = (at(repo::PAYLOAD).cloned(), at(repo::RESULT).cloned());
-        let children = self.store().collect(&partition, repo::CHILDREN).await?;
-        let children = children
-            .iter()
-            .map(|item| decode::<Child>(item).map(|child| child.value.child))
-            .collect::<Result<_, _>>()?;
+        let at = |sort: &str| {
+            let of = keys.iter().zip(&bodies).find(|(key, _)| &*key.sort == sort);
+            of.map_or(Ok(None), |(_, item)| item.clone())
+        };
+        let (payload, result) = (at(repo::PAYLOAD), at(repo::RESULT));
+        let mut children = Vec::new();
+        for item in self.store().collect_each(&partition, repo::CHILDREN).await? {
+            let child = self.past_unreadable(item.and_then(|item| decode::<Child>(&item)))?;
+            children.extend(child.map(|child| child.value.child));
+        }
         let full = FullTask {
             task: stored.value,
             version: stored.version,
@@ -236,17 +244,20 @@ impl Core {
                 self.store().get(&key).await?
             }
         };
-        self.whole(&task.payload, item.as_ref(), task).await
+        self.whole(&task.payload, &Ok(item), task).await
     }
 
     async fn whole(
         &self,
         body: &Body,
-        beside: Option<&Item>,
+        beside: &ReadItem,
         task: &Task,
     ) -> Result<Map<String, Value>, ServiceError> {
-        self.load(body, beside).await?.map_err(|lost| ServiceError::Down {
-            reason: format!("task '{}' points at {lost}", task.id),
+        self.load(body, beside).await?.map_err(|lost| match lost {
+            Lost::Gone(what) => {
+                ServiceError::Down { reason: format!("task '{}' points at {what}", task.id) }
+            }
+            Lost::Unreadable(why) => why.into(),
         })
     }
 
@@ -254,17 +265,22 @@ impl Core {
     async fn load(
         &self,
         body: &Body,
-        beside: Option<&Item>,
-    ) -> Result<Result<Map<String, Value>, String>, ServiceError> {
+        beside: &ReadItem,
+    ) -> Result<Result<Map<String, Value>, Lost>, ServiceError> {
         let (name, bytes) = match (body, beside) {
             (Body::In(map), _) => return Ok(Ok(map.clone())),
-            (Body::Item(_), Some(item)) => return Ok(Ok(read_body(item)?)),
-            (Body::Item(bytes), None) => {
-                return Ok(Err(format!("an item of {bytes} bytes that is not there")));
+            (Body::Item(_), Ok(Some(item))) => {
+                return Ok(self.readable(read_body(item))?.map_err(Lost::Unreadable));
             }
+            (Body::Item(bytes), Ok(None)) => {
+                let gone = format!("an item of {bytes} bytes that is not there");
+                return Ok(Err(Lost::Gone(gone)));
+            }
+            (Body::Item(_), Err(why)) => return Ok(Err(Lost::Unreadable(why.clone()))),
             (Body::Blob(name, bytes), _) => (name, bytes),
         };
-        let lost = |what: &str| Ok(Err(format!("blob '{name}' of {bytes} bytes, {what}")));
+        let lost =
+            |what: &str| Ok(Err(Lost::Gone(format!("blob '{name}' of {bytes} bytes, {what}"))));
         let Some(key) = BlobKey::parse(name) else { return lost("which is no blob's name") };
         let Some(json) = self.blobs().get(&key).await? else {
             return lost("which is not there: restore it from a backup, or submit the task anew");
@@ -283,8 +299,15 @@ impl Core {
 /// A header, decoded, with the items of its bodies.
 struct Parts {
     full: FullTask,
-    payload: Option<Item>,
-    result: Option<Item>,
+    payload: ReadItem,
+    result: ReadItem,
+}
+
+/// What is wrong with a body for good.
+enum Lost {
+    /// What the header points at is not what should be there, in words.
+    Gone(String),
+    Unreadable(StoreError),
 }
 
 /// Bytes of a result in a list.

@@ -9,15 +9,15 @@ use super::bodies;
 use super::core::{Conflict, Core};
 use super::leave::{external_call, frozen_by};
 use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
-use crate::decide::{Command, Decided, Draft, Facts, Rejection, canonical_hash, decide};
+use crate::decide::{Command, Decided, Draft, Rejection, canonical_hash, decide};
 use crate::domain::{
-    ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, add_requester, derived_uuid,
-    folded_name, parse_span,
+    ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
+    derived_uuid, folded_name, parse_span,
 };
 use crate::govern::{Ask, Judgement, Subject};
 use crate::ports::{Expect, Topic, Write};
 use crate::redact;
-use crate::repo::{self, Child, StoredTask, TaskWrite, decode, encode};
+use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
 
 /// Everything about a task to be made that stays as it is.
 struct Creation {
@@ -62,6 +62,15 @@ impl Core {
                 return Ok(self.created(creation.new, decided));
             };
             let Creation { new, id, body_hash, .. } = &creation;
+            let has_most = |parent: &TaskId| {
+                let of = (&new.tenant, parent);
+                repo::has_most_children(of, &conflict.key, conflict.item.as_deref())
+            };
+            if let Some(parent) = new.parent.as_ref().filter(|parent| has_most(parent))
+                && self.stored_task(&new.tenant, id).await?.is_none()
+            {
+                return Err(too_many_children(parent));
+            }
             let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
             if conflict.key == taken && self.stored_task(&new.tenant, id).await?.is_none() {
                 // An approval of another task, of a build whose ids could collide.
@@ -105,7 +114,9 @@ impl Core {
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
         if let Some(parent) = &new.parent {
-            writes.push(link(new, parent, id, &facts));
+            let expires = Some(facts.rules.keep_beside(None, facts.now));
+            writes.push(link(new, parent, id, (facts.now, expires)));
+            writes.push(repo::child_counted(&new.tenant, parent, expires));
         }
         // In the same commit, or under a name that depends on the content: of two requests
         // with one key the header must never point at the other's payload.
@@ -288,15 +299,28 @@ impl Core {
     }
 }
 
-fn link(new: &NewTask, parent: &TaskId, child: &TaskId, facts: &Facts<'_>) -> Write {
+fn link(
+    new: &NewTask,
+    parent: &TaskId,
+    child: &TaskId,
+    (at, expires): (Timestamp, Option<Timestamp>),
+) -> Write {
     let child = Child {
         tenant: new.tenant.clone(),
         parent: parent.clone(),
         child: child.clone(),
-        at: facts.now,
-        expires: Some(facts.rules.keep_beside(None, facts.now)),
+        at,
+        expires,
     };
     Write::Put { item: encode(&child, None), expect: Expect::Absent }
+}
+
+fn too_many_children(parent: &TaskId) -> ServiceError {
+    let message = format!(
+        "task '{parent}' has {MAX_CHILDREN} children, which is the most: leave parent_task_id out, \
+         or make it a child of one of them"
+    );
+    ServiceError::Conflict { message }
 }
 
 /// Who asks for a task besides its creator: nobody gets around the rule that nobody approves

@@ -68,6 +68,8 @@ pub struct Followed {
     pub more: bool,
     /// What the events weigh in JSON, about.
     pub bytes: usize,
+    /// So many ledger batches can't be read, and their events are left out.
+    pub unreadable: usize,
 }
 
 impl Core {
@@ -156,7 +158,8 @@ impl Core {
     ) -> Result<EventPage, ServiceError> {
         let cursors = Cursors::new(EVENTS, tenant, "");
         let page = newest_first(self, tenant, filter, &cursors, (limit, cursor)).await?;
-        Ok(EventPage { events: page.entries, next_cursor: page.next, bytes: page.bytes })
+        let (events, unreadable) = (page.entries, page.unreadable);
+        Ok(EventPage { events, next_cursor: page.next, unreadable, bytes: page.bytes })
     }
 
     /// What came after an event, oldest first; waits for the first if there is none yet.
@@ -207,10 +210,10 @@ impl Core {
         let mut mark = self.wake().mark(&topic);
         loop {
             let mut walk = Walk::new(&**self.clock());
-            if !find(&ledger, place, &mut walk).await? {
-                return Ok(Followed { events: Vec::new(), more: true, bytes: 0 });
+            if !find(self, &ledger, place, &mut walk).await? {
+                return Ok(Followed { events: Vec::new(), more: true, bytes: 0, unreadable: 0 });
             }
-            let followed = read_on(&ledger, filter, place, page, &mut walk).await?;
+            let followed = read_on(self, &ledger, filter, place, page, &mut walk).await?;
             let left = until.saturating_sub(self.clock().monotonic());
             if !followed.events.is_empty() || followed.more || left.is_zero() {
                 return Ok(followed);
@@ -250,7 +253,7 @@ impl Core {
         tenant: &TenantId,
         place: &mut LedgerPlace,
     ) -> Result<bool, ServiceError> {
-        find(&self.ledger(tenant), place, &mut Walk::new(&**self.clock())).await
+        find(self, &self.ledger(tenant), place, &mut Walk::new(&**self.clock())).await
     }
 }
 
@@ -261,6 +264,7 @@ async fn newest(ledger: &LedgerReader) -> Result<u64, ServiceError> {
 
 /// Goes on with a place's search. True once there is none any more.
 async fn find(
+    core: &Core,
     ledger: &LedgerReader,
     place: &mut LedgerPlace,
     walk: &mut Walk<'_>,
@@ -269,7 +273,11 @@ async fn find(
         if walk.is_over() {
             return Ok(false);
         }
-        if let Some((batch, bytes)) = ledger.weighed(place.seq).await? {
+        let read = core.readable(ledger.weighed(place.seq).await)?;
+        if read.is_err() {
+            walk.read(0);
+            place.seq += 1;
+        } else if let Ok(Some((batch, bytes))) = read {
             walk.read(bytes);
             match place_in(&batch, &search.wanted) {
                 Some(at) => *place = LedgerPlace { skip: at + 1, search: None, ..*place },
@@ -302,19 +310,29 @@ fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
 
 /// Reads from a place on, to the ledger's end or as far as one page and one walk go.
 async fn read_on(
+    core: &Core,
     ledger: &LedgerReader,
     filter: &EventFilter,
     place: &mut LedgerPlace,
     page: PageSize,
     walk: &mut Walk<'_>,
 ) -> Result<Followed, ServiceError> {
-    let (mut events, mut room) = (Vec::new(), Room::of(page.bytes));
+    let (mut events, mut room, mut unreadable) = (Vec::new(), Room::of(page.bytes), 0);
     loop {
         if walk.is_over() {
-            return Ok(Followed { events, more: true, bytes: room.taken() });
+            return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
         }
-        let Some((batch, bytes)) = ledger.weighed(place.seq).await? else {
-            return Ok(Followed { events, more: false, bytes: room.taken() });
+        let batch = match core.readable(ledger.weighed(place.seq).await)? {
+            Ok(batch) => batch,
+            Err(_) => {
+                walk.read(0);
+                unreadable += 1;
+                *place = LedgerPlace { seq: place.seq + 1, skip: 0, search: None };
+                continue;
+            }
+        };
+        let Some((batch, bytes)) = batch else {
+            return Ok(Followed { events, more: false, bytes: room.taken(), unreadable });
         };
         walk.read(bytes);
         let mut at = 0;
@@ -331,13 +349,14 @@ async fn read_on(
                 }
                 if let Some(event) = event {
                     if !room.takes(weight::event(&event)) {
-                        return Ok(Followed { events, more: true, bytes: room.taken() });
+                        let bytes = room.taken();
+                        return Ok(Followed { events, more: true, bytes, unreadable });
                     }
                     events.push(event);
                 }
                 place.skip = at;
                 if events.len() == page.entries {
-                    return Ok(Followed { events, more: true, bytes: room.taken() });
+                    return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
                 }
             }
         }
@@ -350,7 +369,8 @@ impl Followed {
     pub fn into_page(self, tenant: &TenantId, place: &LedgerPlace) -> EventPage {
         let cursors = Cursors::new(FOLLOWED, tenant, "");
         let next_cursor = self.more.then(|| cursors.seal(&place.to_string()));
-        EventPage { events: self.events, next_cursor, bytes: self.bytes }
+        let Followed { events, bytes, unreadable, .. } = self;
+        EventPage { events, next_cursor, unreadable, bytes }
     }
 }
 

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::cursor::Cursors;
 use super::cursor::cursors::KEYS;
 use super::records::{Said, about_key, record_write};
-use super::{KeyPage, ServiceError};
+use super::{KeyPage, Listed, ServiceError};
 use crate::domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
 use crate::govern::RecordKind;
 use crate::ports::{Expect, ListCursor, ListRange, Query, WhichList, Write};
@@ -160,17 +160,18 @@ impl Core {
             None => (false, None),
             Some(cursor) => opened(&cursors, &cursor)?,
         };
-        let mut keys = Vec::new();
+        let (mut keys, mut unreadable) = (Vec::new(), 0);
         loop {
             let list = if revoked { repo::revoked_keys_list } else { repo::keys_list };
             let left = limit - keys.len();
-            let (page, next) = self.page_of_keys(list(tenant), left, cursor).await?;
-            keys.extend(page.into_iter().map(|key| key.value.0));
+            let page = self.page_of_keys(list(tenant), left, cursor).await?;
+            keys.extend(page.entries.into_iter().map(|key| key.value.0));
+            unreadable += page.unreadable;
             // After the last of one list comes the first of the other.
-            (revoked, cursor) = match next {
+            (revoked, cursor) = match page.next {
                 Some(next) => (revoked, Some(next)),
                 None if !revoked => (true, None),
-                None => return Ok(KeyPage { keys, next_cursor: None }),
+                None => return Ok(KeyPage { keys, next_cursor: None, unreadable }),
             };
             if keys.len() >= limit {
                 let next = cursor.as_deref().map(ListCursor::parse).transpose()?;
@@ -179,7 +180,7 @@ impl Core {
                     Some(place) => cursors.seal_list(HASHES, &place),
                     None => cursors.seal(""),
                 });
-                return Ok(KeyPage { keys, next_cursor });
+                return Ok(KeyPage { keys, next_cursor, unreadable });
             }
         }
     }
@@ -198,7 +199,7 @@ impl Core {
         partition: Arc<str>,
         limit: usize,
         cursor: Option<String>,
-    ) -> Result<(Vec<Versioned<KeyRecord>>, Option<String>), ServiceError> {
+    ) -> Result<Listed<Versioned<KeyRecord>>, ServiceError> {
         let query = Query {
             list: WhichList::First,
             partition,
@@ -208,10 +209,17 @@ impl Core {
             cursor,
         };
         let page = self.store().query(query).await?;
-        let items = self.get_readable(&page.entries).await?;
-        let keys = items.iter().flatten().map(|item| self.past_unreadable(decode(item)));
-        let keys = keys.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        Ok((keys, page.next))
+        let (mut entries, mut unreadable) = (Vec::new(), 0);
+        for item in self.get_each(&page.entries).await? {
+            let read = match item {
+                Ok(Some(item)) => self.past_unreadable(decode(&item))?,
+                Ok(None) => continue,
+                Err(_) => None,
+            };
+            unreadable += usize::from(read.is_none());
+            entries.extend(read);
+        }
+        Ok(Listed { entries, next: page.next, unreadable })
     }
 
     /// All keys that are good. Their number is bounded, and what an earlier version left among
@@ -223,15 +231,15 @@ impl Core {
         let (mut live, mut revoked, mut cursor) = (Vec::new(), Vec::new(), None);
         loop {
             let list = repo::keys_list(tenant);
-            let (page, next) = self.page_of_keys(list, PAGE, cursor).await?;
-            for key in page {
+            let page = self.page_of_keys(list, PAGE, cursor).await?;
+            for key in page.entries {
                 let list = if key.value.0.revoked_at.is_none() { &mut live } else { &mut revoked };
                 list.push(key);
             }
-            if next.is_none() {
+            if page.next.is_none() {
                 break;
             }
-            cursor = next;
+            cursor = page.next;
         }
         for key in revoked.into_iter().take(MAX_MOVED) {
             let item = encode(&key.value, key.unknown.as_deref());

@@ -27,6 +27,8 @@ pub(super) struct LedgerPage<T> {
     pub entries: Vec<T>,
     pub next: Option<String>,
     pub bytes: usize,
+    /// Batches that can't be read.
+    pub unreadable: usize,
 }
 
 /// A page of a list. It ends at its limit, at its bytes, or where one call has walked far
@@ -45,12 +47,25 @@ pub(super) async fn newest_first<L: LedgerList>(
     };
     let (mut walk, mut room) = (Walk::new(&**core.clock()), Room::of_page());
     let mut entries = Vec::new();
-    let page = |entries, room: &Room, next| LedgerPage { entries, next, bytes: room.taken() };
+    let mut unreadable = 0;
+    let page = |entries, room: &Room, unreadable, next| {
+        let bytes = room.taken();
+        LedgerPage { entries, next, bytes, unreadable }
+    };
     while seq > 0 {
         if walk.is_over() {
-            return Ok(page(entries, &room, Some(cursors.seal_batch(seq, usize::MAX))));
+            return Ok(page(entries, &room, unreadable, Some(cursors.seal_batch(seq, usize::MAX))));
         }
-        let Some((batch, bytes)) = ledger.weighed(seq).await? else { break };
+        let batch = match core.readable(ledger.weighed(seq).await)? {
+            Ok(batch) => batch,
+            Err(_) => {
+                walk.read(0);
+                (unreadable, before) = (unreadable + 1, usize::MAX);
+                seq -= 1;
+                continue;
+            }
+        };
+        let Some((batch, bytes)) = batch else { break };
         walk.read(bytes);
         let mut place: usize = batch.entries.iter().map(|entry| list.count(entry)).sum();
         for entry in batch.entries.iter().rev() {
@@ -63,17 +78,27 @@ pub(super) async fn newest_first<L: LedgerList>(
                 place = place.saturating_sub(1);
                 let Some(one) = one.filter(|_| place < before) else { continue };
                 if !room.takes(L::weight(&one)) {
-                    return Ok(page(entries, &room, Some(cursors.seal_batch(seq, place + 1))));
+                    return Ok(page(
+                        entries,
+                        &room,
+                        unreadable,
+                        Some(cursors.seal_batch(seq, place + 1)),
+                    ));
                 }
                 entries.push(one);
                 if entries.len() == limit {
                     let more = seq > 1 || place > 0;
-                    return Ok(page(entries, &room, more.then(|| cursors.seal_batch(seq, place))));
+                    return Ok(page(
+                        entries,
+                        &room,
+                        unreadable,
+                        more.then(|| cursors.seal_batch(seq, place)),
+                    ));
                 }
             }
         }
         before = usize::MAX;
         seq -= 1;
     }
-    Ok(page(entries, &room, None))
+    Ok(page(entries, &room, unreadable, None))
 }

@@ -157,7 +157,8 @@ impl Core {
     ) -> Result<ReputationPage, ServiceError> {
         let cursors = Cursors::new(REPUTATION, tenant, agent.as_str());
         let page = newest_first(self, tenant, &EarnedBy(agent), &cursors, (limit, cursor)).await?;
-        Ok(ReputationPage { events: page.entries, next_cursor: page.next })
+        let (events, unreadable) = (page.entries, page.unreadable);
+        Ok(ReputationPage { events, next_cursor: page.next, unreadable })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ServiceError;
 use super::core::Core;
 use super::cursor::{CursorKind, Cursors};
+use super::unreadable::ReadItem;
 use crate::domain::TenantId;
 use crate::ports::{Item, ListCursor, ListRange, Query, WhichList};
 use crate::repo;
@@ -23,11 +24,20 @@ pub(super) struct StoreList {
 
 /// A part of a list, newest first.
 pub(super) struct Chunk {
-    /// Each with the place behind it. Without an item: what was removed meanwhile.
-    pub items: Vec<Option<(Item, ListCursor)>>,
+    pub items: Vec<InList>,
     /// Where the next one begins.
     pub next: Option<ListCursor>,
     pub bytes: usize,
+}
+
+/// What stands at a place of a list.
+pub(super) enum InList {
+    /// With the place behind it.
+    Item(Item, ListCursor),
+    /// It is noted.
+    Unreadable,
+    /// Removed meanwhile.
+    Gone,
 }
 
 impl StoreList {
@@ -64,12 +74,15 @@ impl StoreList {
         };
         let page = core.store().query(query).await?;
         let next = page.next.as_deref().map(ListCursor::parse).transpose()?;
-        let items = core.get_readable(&page.entries).await?;
-        let bytes = items.iter().flatten().map(|item| item.body.len()).sum();
-        let placed = |item: Option<Item>| {
-            let item = item?;
-            let place = ListCursor::of(&item, self.list)?;
-            Some((item, place))
+        let items = core.get_each(&page.entries).await?;
+        let bytes = items.iter().flatten().flatten().map(|item| item.body.len()).sum();
+        let placed = |item: ReadItem| match item {
+            Ok(Some(item)) => match ListCursor::of(&item, self.list) {
+                Some(place) => InList::Item(item, place),
+                None => InList::Gone,
+            },
+            Ok(None) => InList::Gone,
+            Err(_) => InList::Unreadable,
         };
         Ok(Chunk { items: items.into_iter().map(placed).collect(), next, bytes })
     }

@@ -12,10 +12,10 @@ use super::bodies::listed_bytes;
 use super::core::{CommandError, Core};
 use super::cursor::cursors::TASKS;
 use super::execute::{CommandBuilder, CommandWithWrites};
-use super::store_list::StoreList;
+use super::store_list::{InList, StoreList};
 use super::walk::Walk;
 use super::weight::Room;
-use super::{FullTask, Identity, NewTask, Placed, Runner, ServiceError, StatusChange};
+use super::{FullTask, Identity, Listed, NewTask, Placed, Runner, ServiceError, StatusChange};
 use super::{TaskFilter, Verdict};
 use crate::decide::{
     ApprovalCommand, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
@@ -23,7 +23,7 @@ use crate::decide::{
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
 use crate::govern::{Earned, ReputationEvent};
 use crate::offload::SMALL;
-use crate::ports::{Expect, Item, ListCursor, ListRange, Page, WhichList, Write};
+use crate::ports::{Expect, ListCursor, ListRange, WhichList, Write};
 use crate::redact;
 use crate::repo::{self, StoredTask, Versioned, decode, encode};
 
@@ -39,34 +39,42 @@ impl Core {
         filter: &TaskFilter,
         limit: usize,
         cursor: Option<String>,
-    ) -> Result<Page<FullTask>, ServiceError> {
+    ) -> Result<Listed<FullTask>, ServiceError> {
         let from = filter.created_from.map(|at| at.sortable().into());
         let range = ListRange { from, to: None };
         let (limit, list) = (limit.max(1), self.best_list(tenant, filter));
         let list = StoreList::new(TASKS, tenant, list, range);
         let mut last = list.open(cursor)?;
-        let mut page = TaskPage { limit, room: Room::of_page(), entries: Vec::new() };
+        let (room, entries) = (Room::of_page(), Vec::new());
+        let mut page = TaskPage { limit, room, entries, unreadable: 0 };
         let mut walk = Walk::of_items(&**self.clock());
         loop {
             let chunk = list.chunk(self, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
             let (core, filter) = (self.clone(), filter.clone());
             let much = chunk.bytes > SMALL;
-            let wanted =
+            let (wanted, unreadable) =
                 self.offload().run_if(much, move |_| decoded(&core, chunk.items, &filter)).await?;
             let mut wanted = wanted.into_iter().peekable();
+            // Of those before a page's end in this chunk; the next page begins behind that.
+            let before = page.unreadable;
             while wanted.peek().is_some() {
-                for (task, place) in self.load_listed(page.next_group(&mut wanted)).await? {
+                for (task, wanted_at) in self.load_listed(page.next_group(&mut wanted)).await? {
                     if !page.takes(task) {
                         return Ok(page.ended(last.map(|last| list.seal(&last))));
                     }
-                    last = Some(place);
+                    page.unreadable = before + wanted_at.unreadable;
+                    last = Some(wanted_at.place);
                     if page.entries.len() == limit {
                         let more = wanted.peek().is_some() || chunk.next.is_some();
+                        if !more {
+                            page.unreadable = before + unreadable;
+                        }
                         return Ok(page.ended(last.filter(|_| more).map(|last| list.seal(&last))));
                     }
                 }
             }
+            page.unreadable = before + unreadable;
             let Some(next) = chunk.next else { return Ok(page.ended(None)) };
             if walk.is_over() {
                 return Ok(page.ended(Some(list.seal(&next))));
@@ -78,14 +86,10 @@ impl Core {
     /// Headers with what stands beside them.
     async fn load_listed(
         &self,
-        group: Vec<(StoredTask, ListCursor)>,
-    ) -> Result<Vec<(FullTask, ListCursor)>, ServiceError> {
-        let load = async |(stored, place)| {
-            let listed = self.past_unreadable_part(self.listed_task(stored).await)?;
-            Ok::<_, ServiceError>(listed.map(|task| (task, place)))
-        };
-        let listed = try_join_all(group.into_iter().map(load)).await?;
-        Ok(listed.into_iter().flatten().collect())
+        group: Vec<(StoredTask, WantedAt)>,
+    ) -> Result<Vec<(FullTask, WantedAt)>, ServiceError> {
+        let load = async |(stored, at)| Ok((self.listed_task(stored).await?, at));
+        try_join_all(group.into_iter().map(load)).await
     }
 
     /// The list that holds the fewest tasks besides the wanted ones.
@@ -352,14 +356,23 @@ struct TaskPage {
     limit: usize,
     room: Room,
     entries: Vec<FullTask>,
+    unreadable: usize,
+}
+
+/// Where a wanted task stands in its list.
+struct WantedAt {
+    /// The place behind it.
+    place: ListCursor,
+    /// So many of its chunk that stand before it can't be read.
+    unreadable: usize,
 }
 
 impl TaskPage {
     /// The next few whose bodies fit together, by what their headers say; one at least.
     fn next_group(
         &self,
-        wanted: &mut Peekable<impl Iterator<Item = (StoredTask, ListCursor)>>,
-    ) -> Vec<(StoredTask, ListCursor)> {
+        wanted: &mut Peekable<impl Iterator<Item = (StoredTask, WantedAt)>>,
+    ) -> Vec<(StoredTask, WantedAt)> {
         let most = GROUP.min(self.limit - self.entries.len());
         let (mut group, mut bytes) = (Vec::new(), 0);
         while group.len() < most
@@ -383,25 +396,35 @@ impl TaskPage {
         fits
     }
 
-    fn ended(self, next: Option<String>) -> Page<FullTask> {
-        Page { entries: self.entries, next }
+    fn ended(self, next: Option<String>) -> Listed<FullTask> {
+        Listed { entries: self.entries, next, unreadable: self.unreadable }
     }
 }
 
-/// The wanted ones of a chunk, each with the place behind it.
+/// The wanted ones of a chunk, and how many of it can't be read.
 fn decoded(
     core: &Core,
-    items: Vec<Option<(Item, ListCursor)>>,
+    items: Vec<InList>,
     filter: &TaskFilter,
-) -> Result<Vec<(StoredTask, ListCursor)>, ServiceError> {
-    let mut wanted = Vec::new();
-    for (item, place) in items.into_iter().flatten() {
-        let Some(stored) = core.past_unreadable(decode::<Task>(&item))? else { continue };
-        if fits(&stored.value, filter) {
-            wanted.push((stored, place));
+) -> Result<(Vec<(StoredTask, WantedAt)>, usize), ServiceError> {
+    let (mut wanted, mut unreadable) = (Vec::new(), 0);
+    for item in items {
+        let read = match item {
+            InList::Item(item, place) => {
+                core.past_unreadable(decode::<Task>(&item))?.map(|stored| (stored, place))
+            }
+            InList::Gone => continue,
+            InList::Unreadable => None,
+        };
+        match read {
+            Some((stored, place)) if fits(&stored.value, filter) => {
+                wanted.push((stored, WantedAt { place, unreadable }));
+            }
+            Some(_) => {}
+            None => unreadable += 1,
         }
     }
-    Ok(wanted)
+    Ok((wanted, unreadable))
 }
 
 fn fits(task: &Task, filter: &TaskFilter) -> bool {

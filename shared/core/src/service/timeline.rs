@@ -51,7 +51,7 @@ impl Core {
             Some(cursor) => Place::parse(cursors.open(&cursor)?)
                 .ok_or_else(|| cursors.refuse(&cursor, "names no place"))?,
         };
-        let (changes, next) = self.changes_of(&task, from).await?;
+        let (changes, next, mut unreadable) = self.changes_of(&task, from).await?;
         // What is no change stands behind the last change before it.
         let begins = changes.first().map_or(from.reached, |(reached, _)| *reached);
         let until = next.map(|next| next.reached);
@@ -64,8 +64,13 @@ impl Core {
             entries.extend(change.events.iter().map(|event| (reached, of_event(&change, event))));
         }
         let partition = repo::task_partition(tenant, id);
-        for item in self.store().collect(&partition, repo::STEPS).await? {
-            let step = of_step(&decode::<Step>(&item)?.value).into_iter();
+        for item in self.store().collect_each(&partition, repo::STEPS).await? {
+            let step = item.and_then(|item| decode::<Step>(&item));
+            let Some(step) = self.past_unreadable(step)? else {
+                unreadable += 1;
+                continue;
+            };
+            let step = of_step(&step.value).into_iter();
             entries.extend(step.filter(|entry| in_page(entry.at)).map(|entry| (entry.at, entry)));
         }
         let notes = task.notes.iter().filter(|note| in_page(note.at));
@@ -75,17 +80,18 @@ impl Core {
         let entries: Vec<TimelineEntry> = entries.into_iter().map(|(_, entry)| entry).collect();
         let bytes = entries.iter().map(weight::timeline_entry).sum();
         let next_cursor = next.map(|next| cursors.seal(&next.to_string()));
-        Ok(TimelinePage { entries, next_cursor, bytes })
+        Ok(TimelinePage { entries, next_cursor, unreadable, bytes })
     }
 
-    /// A page of changes with the time that was reached by each, and the place of the next.
+    /// A page of changes with the time that was reached by each, the place of the next, and how
+    /// many items of them can't be read.
     /// Changes stand in the order of their versions, also where the clock was set back.
     async fn changes_of(
         &self,
         task: &Task,
         from: Place,
-    ) -> Result<(Vec<(Timestamp, LogEntry)>, Option<Place>), ServiceError> {
-        let (mut page, mut room) = (Vec::new(), Room::of_page());
+    ) -> Result<(Vec<(Timestamp, LogEntry)>, Option<Place>, usize), ServiceError> {
+        let (mut page, mut room, mut unreadable) = (Vec::new(), Room::of_page(), 0);
         let (mut reached, mut entries) = (from.reached, 0);
         let in_header = task.log.first().map_or(u64::MAX, |change| change.version);
         let partition = repo::task_partition(&task.tenant, &task.id);
@@ -95,7 +101,17 @@ impl Core {
             let changes = if version < in_header {
                 let block = format!("{}{:08}", repo::LOGS, version / BLOCK);
                 version = (version / BLOCK + 1) * BLOCK;
-                let items = self.store().collect(&partition, &block).await?;
+                let mut items = Vec::new();
+                for item in self.store().collect_each(&partition, &block).await? {
+                    match self.past_unreadable(item)? {
+                        Some(item)
+                            if self.past_unreadable(decode::<Overflow>(&item))?.is_some() =>
+                        {
+                            items.push(item);
+                        }
+                        _ => unreadable += 1,
+                    }
+                }
                 // What left the header since it was read still stands in what was read.
                 older_log(&items)?.into_iter().filter(|c| c.version < in_header).collect()
             } else {
@@ -108,13 +124,14 @@ impl Core {
                 let bytes = weight::timeline_entry(&of_change(&change)) * count;
                 let full = !page.is_empty() && entries + count > MAX_ENTRIES;
                 if full || !room.takes(bytes) {
-                    return Ok((page, Some(Place { version: change.version, reached })));
+                    let next = Place { version: change.version, reached };
+                    return Ok((page, Some(next), unreadable));
                 }
                 entries += count;
                 page.push((reached, change));
             }
             if version == u64::MAX {
-                return Ok((page, None));
+                return Ok((page, None, unreadable));
             }
         }
     }

@@ -69,6 +69,17 @@ impl FullTask {
     }
 }
 
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Listed<T> {
+    pub entries: Vec<T>,
+    /// Where the next page begins, if there is more.
+    pub next: Option<String>,
+    /// So many of the items that were looked at can't be read and are left out, whether they
+    /// would have been asked for or not; the log names them.
+    pub unreadable: usize,
+}
+
 #[derive(Clone, Debug)]
 pub struct Created {
     pub task: FullTask,
@@ -108,6 +119,8 @@ pub struct TimelineEntry {
 pub struct TimelinePage {
     pub entries: Vec<TimelineEntry>,
     pub next_cursor: Option<String>,
+    /// As for [`Listed::unreadable`].
+    pub unreadable: usize,
     /// What the entries weigh in JSON, about.
     pub bytes: usize,
 }
@@ -157,6 +170,8 @@ pub struct EventFilter {
 pub struct EventPage {
     pub events: Vec<Event>,
     pub next_cursor: Option<String>,
+    /// As for [`Listed::unreadable`]: ledger batches.
+    pub unreadable: usize,
     /// What the events weigh in JSON, about.
     pub bytes: usize,
 }
@@ -274,12 +289,16 @@ pub struct ReputationLine {
 pub struct KeyPage {
     pub keys: Vec<ApiKey>,
     pub next_cursor: Option<String>,
+    /// As for [`Listed::unreadable`].
+    pub unreadable: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct ReputationPage {
     pub events: Vec<ReputationLine>,
     pub next_cursor: Option<String>,
+    /// As for [`Listed::unreadable`]: ledger batches.
+    pub unreadable: usize,
 }
 
 /// Why a call to the service was not carried out.

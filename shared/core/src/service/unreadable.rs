@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
-use super::ServiceError;
 use super::core::Core;
 use crate::ports::{Item, Key, StoreError};
 
@@ -57,20 +56,6 @@ impl Core {
         let Some(key) = error.unreadable() else { return read.map(Ok) };
         self.note_unreadable(key, &reason_of(error));
         Ok(read)
-    }
-
-    /// The same of something that is read in parts.
-    pub(super) fn past_unreadable_part<T>(
-        &self,
-        read: Result<T, ServiceError>,
-    ) -> Result<Option<T>, ServiceError> {
-        match read {
-            Err(ServiceError::Unreadable { key, reason }) => {
-                self.note_unreadable(&key, &reason);
-                Ok(None)
-            }
-            read => read.map(Some),
-        }
     }
 
     fn note_unreadable(&self, key: &Key, reason: &str) {

@@ -29,7 +29,7 @@ impl World {
     async fn all_keys(&self, limit: usize) -> Vec<ApiKey> {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
-            let KeyPage { keys, next_cursor } =
+            let KeyPage { keys, next_cursor, .. } =
                 self.core.keys(&tenant(), limit, cursor).await.unwrap();
             assert!(keys.len() <= limit);
             all.extend(keys);

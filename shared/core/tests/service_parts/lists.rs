@@ -4,7 +4,7 @@ use std::time::Duration;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Priority, Role, Status, TaskId, TaskType, hash_key};
 use watchbill_core::ports::Clock as _;
-use watchbill_core::service::{NewTask, ServiceError, TaskFilter};
+use watchbill_core::service::{Identity, NewTask, ServiceError, TaskFilter};
 
 use crate::common::{World, caller, new_task, outside_rules, plain, succeeded, tenant};
 
@@ -178,4 +178,29 @@ async fn a_list_may_begin_at_a_time() {
     let found: Vec<_> = page.entries.into_iter().map(|full| full.task.id).collect();
     let wanted: Vec<_> = made[3..].iter().rev().map(|(id, _)| id.clone()).collect();
     assert_eq!(found, wanted);
+}
+
+/// Their ids stand in each answer about the parent, so there is a most of them.
+#[tokio::test]
+async fn a_task_takes_so_many_children_and_no_more() {
+    let world = World::new(Rules::default());
+    let parent = world.create(plain()).await;
+    let child = |n: u32| NewTask {
+        parent: Some(parent.clone()),
+        identity: Identity::IdempotencyKey(format!("part-{n}")),
+        ..plain()
+    };
+    for n in 0..256 {
+        world.create(child(n)).await;
+    }
+    let error = world.core.create_task(child(256)).await.unwrap_err();
+    assert!(matches!(error, ServiceError::Conflict { .. }), "{error}");
+    assert!(error.to_string().contains("256 children"), "{error}");
+    // Who asks again for one that was made gets it.
+    let again = world.core.create_task(child(255)).await.unwrap();
+    assert!(again.repeated);
+    assert_eq!(world.core.task(&tenant(), &parent).await.unwrap().children.len(), 256);
+    // A part of a part has room.
+    let deeper = NewTask { parent: Some(again.task.task.id), ..plain() };
+    world.core.create_task(deeper).await.unwrap();
 }

@@ -13,3 +13,4 @@ mod lists;
 mod lost_answers;
 mod runs;
 mod standing;
+mod unreadable;

@@ -85,7 +85,11 @@ impl CreateTask {
             Kind::Object { most: METADATA_LIMIT },
             "Anything to keep with the task, at most 16 KB; `trace_id` in it is taken over.",
         ),
-        Field::maybe("parent_task_id", ANY_ID, "The task that this one is a part of."),
+        Field::maybe(
+            "parent_task_id",
+            ANY_ID,
+            "The task that this one is a part of; it takes 256 at the most.",
+        ),
         Field::maybe(
             "max_retries",
             Kind::Int { least: 0, most: 100 },
