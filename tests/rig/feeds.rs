@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use watchbill_adapters_aws::lambda::FeedHandler;
 use watchbill_core::handler::HandlerError;
@@ -10,7 +12,7 @@ pub struct Routing(pub Router);
 
 #[async_trait]
 impl FeedHandler for Routing {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+    async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.route(changes).await
     }
 }
@@ -19,7 +21,7 @@ pub struct Recording(pub Recorder);
 
 #[async_trait]
 impl FeedHandler for Recording {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+    async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.record(changes).await.map(drop)
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! One tenant's fault holds up no other. What can't be recorded is parked: an item's key and the
 //! first version that is missing, put if absent in the same call. Later changes of a parked key
-//! join it. Only where even that fails does the feed wait.
+//! join it. Only where even that fails does the feed wait, and where another recorder is always
+//! faster, which is nobody's fault.
 //!
 //! - `recorded`: a change that the ledger is to hold. `recent`: what it holds already.
 //! - `tenant`: appends, for one tenant. `publish`: publishes. `folds`: what is derived from its ledger.
@@ -51,6 +52,12 @@ const MAX_CONTENDED: u32 = 16;
 const MAX_PROBES: u32 = 8;
 /// Between two tries; doubled where the store fails.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// Where another recorder was faster again and again, until the changes come again.
+const CONTENDED_DELAY: Duration = Duration::from_millis(500);
+/// How long one call publishes and replays: what is left then waits for the next.
+const MAX_TIME: Duration = Duration::from_secs(10);
+/// Kept back of the time that a call has, for parking what was not done.
+const MARGIN: Duration = Duration::from_secs(5);
 /// A tenant whose changes were parked is not tried before this; doubled up to the most. Its
 /// changes are parked right away, so that trying costs the others little.
 const QUARANTINE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
@@ -65,6 +72,8 @@ pub struct Recorder {
 struct State {
     tenants: BTreeMap<TenantId, TenantRecorder>,
     faulty: HashMap<TenantId, Faulty>,
+    /// When the call at work should be done, on the monotonic clock.
+    until: Duration,
 }
 
 /// A tenant for which the store failed.
@@ -87,6 +96,10 @@ struct Attempted<'a> {
     /// Ledger entries.
     recorded: usize,
     failed: Vec<Failed<'a>>,
+    /// The store fails for the tenant as a whole.
+    faulty: Option<String>,
+    /// Another recorder was always faster: what is missing should come again.
+    contended: Option<String>,
 }
 
 /// A change that was not recorded, and why.
@@ -122,6 +135,10 @@ enum NextStep {
     Alone,
     /// Nothing of the tenant can be recorded for now.
     All,
+    /// No time is left for the rest.
+    Rest,
+    /// The rest comes again, by the feed or by the next replay.
+    Contended,
 }
 
 impl Recorder {
@@ -132,6 +149,14 @@ impl Recorder {
     /// Records a batch of changes, or parks what it can't record. Answers how many ledger
     /// entries that gave. An error means: the whole batch again, later.
     pub async fn record(&self, changes: &[Change]) -> Result<usize, HandlerError> {
+        self.record_within(changes, MAX_TIME).await
+    }
+
+    async fn record_within(
+        &self,
+        changes: &[Change],
+        time: Duration,
+    ) -> Result<usize, HandlerError> {
         let mut by_tenant: BTreeMap<TenantId, Vec<Changed<'_>>> = BTreeMap::new();
         let mut asked = BTreeSet::new();
         for change in newest(changes) {
@@ -144,11 +169,20 @@ impl Recorder {
             }
         }
         let mut state = self.state.lock().await;
+        state.until = self.core.clock().monotonic() + time;
         let mut recorded = 0;
+        let mut contended = None;
         for (tenant, changes) in by_tenant {
-            recorded += self.record_or_park(&mut state, &tenant, changes).await?;
+            let attempted = self.record_or_park(&mut state, &tenant, changes).await?;
+            recorded += attempted.recorded;
+            contended = contended.or(attempted.contended);
         }
         for tenant in asked {
+            if self.is_over(&state) {
+                // It is asked for again.
+                tracing::debug!(%tenant, "no time is left for the replay of tenant {tenant}");
+                break;
+            }
             match self.replay(&mut state, &tenant).await {
                 Ok(replayed) => recorded += replayed,
                 // It is asked for again.
@@ -157,21 +191,29 @@ impl Recorder {
                 }
             }
         }
-        Ok(recorded)
+        match contended {
+            Some(reason) => Err(HandlerError::retry(CONTENDED_DELAY, reason)),
+            None => Ok(recorded),
+        }
     }
 
-    async fn record_or_park(
+    fn is_over(&self, state: &State) -> bool {
+        self.core.clock().monotonic() >= state.until
+    }
+
+    async fn record_or_park<'a>(
         &self,
         state: &mut State,
         tenant: &TenantId,
-        changes: Vec<Changed<'_>>,
-    ) -> Result<usize, HandlerError> {
+        changes: Vec<Changed<'a>>,
+    ) -> Result<Attempted<'a>, HandlerError> {
         let now = self.core.clock().monotonic();
         let attempted = match state.faulty.get(tenant) {
             Some(faulty) if now < faulty.until => {
                 let reason = &faulty.reason;
                 let failed = |change| Failed { change, reason: reason.clone(), own: false };
-                Attempted { recorded: 0, failed: changes.into_iter().map(failed).collect() }
+                let failed = changes.into_iter().map(failed).collect();
+                Attempted { failed, ..Attempted::default() }
             }
             _ => self.attempt(state, tenant, changes, From::Feed).await,
         };
@@ -182,7 +224,11 @@ impl Recorder {
             let parked = self.core.parking().park(tenant, &all, reason).await;
             parked.map_err(|error| held(tenant, &error))?;
         }
-        Ok(attempted.recorded)
+        // Not before that: a store that is down for all is no fault of this tenant's.
+        if let Some(reason) = &attempted.faulty {
+            self.mark_faulty(state, tenant, reason);
+        }
+        Ok(attempted)
     }
 
     /// Records what can be recorded. Of changes that fail together those that fail alone are
@@ -212,15 +258,25 @@ impl Recorder {
                 }
                 Err(fault) => fault,
             };
-            match self.next_step(&mut tries, &fault, readable.len(), from).await {
+            let next = match self.is_over(state) {
+                true => NextStep::Rest,
+                false => self.next_step(&mut tries, &fault, readable.len(), from).await,
+            };
+            match next {
                 NextStep::Again => open.push(readable),
                 NextStep::Halves => {
                     let second = readable.split_off(readable.len() / 2);
                     open.extend([second, readable]);
                 }
                 NextStep::Alone => attempted.fail(readable, &fault, true),
-                NextStep::All => {
-                    self.mark_faulty(state, tenant, &fault.to_string());
+                NextStep::Contended if from == From::Feed => {
+                    attempted.contended = Some(fault.to_string());
+                    break;
+                }
+                NextStep::All | NextStep::Rest | NextStep::Contended => {
+                    if matches!(next, NextStep::All) {
+                        attempted.faulty = Some(fault.to_string());
+                    }
                     attempted.fail(readable, &fault, false);
                     for rest in open.drain(..) {
                         attempted.fail(rest, &fault, false);
@@ -258,7 +314,8 @@ impl Recorder {
                 tries.failed += 1;
                 if changes > 1 { NextStep::Halves } else { NextStep::Alone }
             }
-            Fault::Store(_) | Fault::Contended(_) => NextStep::All,
+            Fault::Store(_) => NextStep::All,
+            Fault::Contended(_) => NextStep::Contended,
         }
     }
 
@@ -273,6 +330,7 @@ impl Recorder {
     /// One try. After a fault nothing of what the tenant's recorder remembered is believed.
     async fn work(&self, state: &mut State, tenant: &TenantId, work: Work) -> Result<usize, Fault> {
         let mut recorder = state.tenants.remove(tenant);
+        let until = state.until;
         let done = AssertUnwindSafe(async {
             let mut at_work = match recorder.take() {
                 Some(recorder) => recorder,
@@ -280,12 +338,12 @@ impl Recorder {
             };
             let recorded = match work {
                 Work::Record(changes, from) => {
-                    at_work.record(&self.core, &self.bus, changes, from).await?
+                    at_work.record(&self.core, &self.bus, changes, from, until).await?
                 }
                 Work::Publish => 0,
             };
             // What an earlier process appended and may not have sent out.
-            at_work.publish(&self.core, &self.bus, None).await?;
+            at_work.publish(&self.core, &self.bus, None, until).await?;
             Ok((at_work, recorded))
         })
         .catch_unwind()
@@ -308,22 +366,29 @@ impl Recorder {
     /// tenant that has a ledger. For one where that fails it is asked for later.
     pub async fn catch_up(&self) -> Result<(), HandlerError> {
         let mut state = self.state.lock().await;
+        let mut again = None;
         for tenant in self.core.tenants().await? {
             if state.tenants.contains_key(&tenant) {
                 continue;
             }
+            state.until = self.core.clock().monotonic() + MAX_TIME;
             if let Err(fault) = self.work(&mut state, &tenant, Work::Publish).await {
                 let held_back = self.core.parking().hold_events(&tenant, &fault.to_string()).await;
-                held_back.map_err(|error| held(&tenant, &error))?;
+                again = again.or(held_back.err().map(|error| held(&tenant, &error)));
             }
         }
-        Ok(())
+        again.map_or(Ok(()), Err)
     }
 
     /// The same for a reader that hears of the feed in batches and can't tell when it goes quiet:
-    /// a batch that is not full was the last for now.
-    pub async fn record_invocation(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.record(changes).await?;
+    /// a batch that is not full was the last for now. It is done within the time it is given, but
+    /// for what recording itself takes.
+    pub async fn record_invocation(
+        &self,
+        changes: &[Change],
+        left: Duration,
+    ) -> Result<(), HandlerError> {
+        self.record_within(changes, left.saturating_sub(MARGIN).min(MAX_TIME)).await?;
         if changes.len() < FULL_BATCH {
             self.quiet().await;
         }
@@ -349,12 +414,15 @@ impl Recorder {
     }
 
     /// Keeps the folds as they are now: nothing is lost without it, the next start is faster.
+    /// Where that fails for some, the others' are kept all the same.
     pub async fn save(&self) -> Result<(), HandlerError> {
-        for recorder in self.state.lock().await.tenants.values_mut() {
-            let saved = recorder.save(&self.core).await;
-            saved.map_err(|fault| HandlerError::retry(RETRY_DELAY, fault.to_string()))?;
+        let mut failed = None;
+        for (tenant, recorder) in &mut self.state.lock().await.tenants {
+            if let Err(fault) = recorder.save(&self.core).await {
+                failed = Some(format!("folds of tenant {tenant}: {fault}"));
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), |reason| Err(HandlerError::retry(RETRY_DELAY, reason)))
     }
 }
 

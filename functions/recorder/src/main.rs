@@ -1,6 +1,7 @@
 //! The recorder on Lambda: the table's stream into the ledger, and from there to the bus.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use watchbill_adapters_aws::config::Setup;
 use watchbill_adapters_aws::lambda::{FeedHandler, serve_feed};
@@ -13,8 +14,8 @@ struct Recording(Recorder);
 
 #[async_trait::async_trait]
 impl FeedHandler for Recording {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
-        self.0.record_invocation(changes).await
+    async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError> {
+        self.0.record_invocation(changes, left).await
     }
 }
 

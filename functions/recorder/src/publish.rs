@@ -4,7 +4,8 @@
 //! The ledger is the outbox. A batch whose events the bus does not take is tried again, with all
 //! after it, until it does; recording goes on meanwhile. Where the bus takes some events and not
 //! others, those items are parked with the batches they stand in, and their later events join
-//! them, so that each item's events keep their order.
+//! them, so that each item's events keep their order. So are those that a bus that answers has
+//! refused again and again, also where there are no others for it to take.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use watchbill_core::domain::{Event, EventType};
 use watchbill_core::ledger::Batch;
-use watchbill_core::ports::{Bus, Key};
-use watchbill_core::repo::{HEAD, ParkedKey};
+use watchbill_core::ports::{Bus, BusError, Commit, Expect, Key, Write};
+use watchbill_core::repo::{Fold, HEAD, ParkedKey, Versioned, decode, encode, fold_key};
 use watchbill_core::service::{Core, ServiceError, ToPark};
 
 use crate::fault::Fault;
@@ -28,9 +29,19 @@ const MAX_BATCHES: u64 = 64;
 const MAX_SEARCHED: u64 = 256;
 /// Items whose events are tried alone before the bus counts as down for the whole batch.
 const MAX_PROBES: usize = 4;
-/// Batches of which the bus took nothing, until it counts as down for the tenant: a single
-/// event that it never takes may be a whole batch.
+/// Batches of which the bus took nothing that it was offered, until a try ends: a single event
+/// that it never takes may be a whole batch.
 const MAX_REFUSED: usize = 4;
+/// Tries in a row that got nothing out, until what a bus that answers has refused is parked by
+/// item: a minute of a busy tenant's, five of a quiet one's. Without it one event holds up all
+/// others where few are wanted.
+const MAX_TRIES: u32 = 6;
+/// The place is kept after this many batches: a call that is ended before its time begins again
+/// there.
+const KEEP_EVERY: u64 = 8;
+/// The fold that says how far a backlog was published. The ledger's batches say it too, and only
+/// when the next is appended.
+const PUBLISHED_FOLD: &str = "published";
 /// Until a bus that is down is tried again, doubled up to the most.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -40,6 +51,20 @@ pub struct Publishing {
     failures: u32,
     /// The bus is not tried before this, on the monotonic clock.
     until: Duration,
+    /// Up to which batch a new recorder would find that it was published.
+    kept: u64,
+}
+
+/// Why the bus took nothing of what it was offered.
+struct NotTaken {
+    reason: String,
+    down: bool,
+}
+
+impl NotTaken {
+    fn note(self, sent: &mut Sent) {
+        (sent.reason, sent.down) = (self.reason, self.down);
+    }
 }
 
 /// The events of one item in a batch.
@@ -58,12 +83,44 @@ struct Sent {
     /// Items, with their last version, whose events did not go out.
     kept: Vec<(Arc<str>, u64)>,
     reason: String,
+    /// The bus could not be reached: that says nothing of the events.
+    down: bool,
 }
 
-/// A batch of which the bus took nothing.
+/// A batch of which events did not go out.
 struct Refused {
     seq: u64,
     kept: Vec<(Arc<str>, u64)>,
+}
+
+/// What was looked at beyond what is published.
+#[derive(Default)]
+struct Withheld {
+    batches: Vec<Refused>,
+    /// Batches of which the bus took nothing that it was offered.
+    refusals: usize,
+    down: bool,
+    /// The last batch that was looked at.
+    looked: u64,
+    reason: String,
+}
+
+impl Withheld {
+    fn add(&mut self, seq: u64, sent: Sent) {
+        self.looked = seq;
+        self.down |= sent.down;
+        self.refusals += usize::from(sent.took == Some(false));
+        if !sent.reason.is_empty() {
+            self.reason = sent.reason;
+        }
+        if !sent.kept.is_empty() {
+            self.batches.push(Refused { seq, kept: sent.kept });
+        }
+    }
+
+    fn holds(&self, item: &Arc<str>) -> bool {
+        self.batches.iter().any(|batch| batch.kept.iter().any(|(kept, _)| kept == item))
+    }
 }
 
 impl TenantRecorder {
@@ -77,60 +134,145 @@ impl TenantRecorder {
         self.publishing.until = Duration::ZERO;
     }
 
-    /// Publishes what is recorded and not published yet, as far as the bus takes it. `newest`
-    /// saves reading the last batch.
+    /// Publishes what is recorded and not published yet, as far as the bus takes it, one batch at
+    /// least and the others until a moment on the monotonic clock. `newest` saves reading the last
+    /// batch.
     pub async fn publish(
         &mut self,
         core: &Core,
         bus: &Arc<dyn Bus>,
         newest: Option<&Batch>,
+        until: Duration,
     ) -> Result<(), Fault> {
         if self.is_published() || core.clock().monotonic() < self.publishing.until {
             return Ok(());
         }
-        let mut refused: Vec<Refused> = Vec::new();
-        let mut reason = String::new();
-        let end = self.head.seq.min(self.head.published + MAX_BATCHES);
-        for seq in self.head.published + 1..=end {
-            let read;
-            let batch = match newest.filter(|batch| batch.seq == seq) {
-                Some(batch) => Some(batch),
-                None => {
-                    read = self.ledger.batch(seq).await?;
-                    read.as_ref()
-                }
-            };
-            let sent = match batch {
-                Some(batch) => self.send(core, bus, batch, &refused).await?,
-                None => Sent::default(),
-            };
-            if sent.took == Some(false) || (sent.took.is_none() && !refused.is_empty()) {
-                reason = sent.reason;
-                refused.push(Refused { seq, kept: sent.kept });
-                if refused.len() >= MAX_REFUSED {
-                    break;
-                }
-                continue;
+        let mut withheld = Withheld::default();
+        let first = self.head.published + 1;
+        for seq in first..=self.head.seq.min(self.head.published + MAX_BATCHES) {
+            if seq > first && core.clock().monotonic() >= until {
+                break;
             }
-            // The bus works: what it did not take is the fault of these items alone.
-            refused.push(Refused { seq, kept: sent.kept });
-            for refused in refused.drain(..) {
-                self.park_unsent(core, &refused, &sent.reason).await?;
+            let sent = self.send_batch(core, bus, newest, seq, &withheld, until).await?;
+            let took = sent.took;
+            withheld.add(seq, sent);
+            // Batches of which nothing is wanted say nothing of the bus.
+            if took == Some(true) || withheld.refusals == 0 {
+                self.reached(core, &mut withheld).await?;
             }
-            self.head.published = seq;
-            self.publishing.failures = 0;
+            if took == Some(true) {
+                self.publishing.failures = 0;
+            }
+            if withheld.refusals >= MAX_REFUSED {
+                break;
+            }
         }
-        if !refused.is_empty() {
-            let wait = WAIT.0.saturating_mul(1 << self.publishing.failures.min(16)).min(WAIT.1);
-            self.publishing.failures = self.publishing.failures.saturating_add(1);
-            self.publishing.until = core.clock().monotonic() + wait;
+        self.end_try(core, withheld).await
+    }
+
+    async fn send_batch(
+        &mut self,
+        core: &Core,
+        bus: &Arc<dyn Bus>,
+        newest: Option<&Batch>,
+        seq: u64,
+        withheld: &Withheld,
+        until: Duration,
+    ) -> Result<Sent, Fault> {
+        let read;
+        let batch = match newest.filter(|batch| batch.seq == seq) {
+            Some(batch) => Some(batch),
+            None => {
+                read = self.ledger.batch(seq).await?;
+                read.as_ref()
+            }
+        };
+        match batch {
+            Some(batch) => self.send(core, bus, batch, withheld, until).await,
+            None => Ok(Sent::default()),
+        }
+    }
+
+    /// All that was looked at is published, but for items that are parked with it.
+    async fn reached(&mut self, core: &Core, withheld: &mut Withheld) -> Result<(), Fault> {
+        for refused in withheld.batches.drain(..) {
+            self.park_unsent(core, &refused, &withheld.reason).await?;
+        }
+        self.head.published = withheld.looked;
+        *withheld = Withheld::default();
+        if self.head.published >= self.publishing.kept + KEEP_EVERY {
+            self.keep_place(core).await;
+        }
+        Ok(())
+    }
+
+    async fn end_try(&mut self, core: &Core, mut withheld: Withheld) -> Result<(), Fault> {
+        if withheld.refusals > 0 {
+            let failures = self.publishing.failures.saturating_add(1);
+            if !withheld.down && failures >= MAX_TRIES {
+                self.reached(core, &mut withheld).await?;
+                // If the next are refused as well, that is believed sooner.
+                self.publishing.failures = MAX_TRIES / 2;
+            } else {
+                let wait = WAIT.0.saturating_mul(1 << self.publishing.failures.min(16));
+                self.publishing.until = core.clock().monotonic() + wait.min(WAIT.1);
+                self.publishing.failures = failures;
+            }
         }
         if !self.is_published() {
+            if self.head.published > self.publishing.kept {
+                self.keep_place(core).await;
+            }
             // Somebody comes back to it, also where the tenant stays quiet.
-            let reason = if reason.is_empty() { "more is to be published" } else { &reason };
+            let reason = match &*withheld.reason {
+                "" => "more is to be published",
+                reason => reason,
+            };
             core.parking().hold_events(&self.tenant, reason).await?;
         }
         Ok(())
+    }
+
+    /// How far publishing has come, as the ledger's newest batch has it or as it was kept since.
+    pub async fn find_place(&mut self, core: &Core) -> Result<(), Fault> {
+        // The newest batch can't say more of the one before it.
+        if self.head.published + 1 < self.head.seq
+            && let Some(kept) = self.kept_place(core).await?
+        {
+            self.head.published = self.head.published.max(kept.value.seq_applied);
+            self.head.published = self.head.published.min(self.head.seq);
+        }
+        self.note_place();
+        Ok(())
+    }
+
+    /// The place as it is now stands in the store.
+    pub fn note_place(&mut self) {
+        self.publishing.kept = self.head.published;
+    }
+
+    async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Fold>>, Fault> {
+        let item = core.store().get(&fold_key(&self.tenant, PUBLISHED_FOLD)).await;
+        let item = core.past_unreadable(item)?.flatten();
+        // Without it more is published again, under the same ids.
+        Ok(item.and_then(|item| decode(&item).ok()))
+    }
+
+    /// Nothing is lost where this fails: what is published again bears the same ids.
+    async fn keep_place(&mut self, core: &Core) {
+        let Ok(before) = self.kept_place(core).await else { return };
+        let place = Fold {
+            tenant: self.tenant.clone(),
+            name: PUBLISHED_FOLD.to_owned(),
+            seq_applied: self.head.published,
+            state: serde_json::Value::Null,
+        };
+        let expect = before.map_or(Expect::Absent, |before| Expect::Version(before.version));
+        let writes = vec![Write::Put { item: encode(&place, None), expect }];
+        let id = core.entropy().write_id();
+        if core.store().commit(Commit { id, writes }).await.is_ok() {
+            self.note_place();
+        }
     }
 
     /// Offers a batch's events to the bus, but for those of items of which earlier ones wait.
@@ -139,19 +281,17 @@ impl TenantRecorder {
         core: &Core,
         bus: &Arc<dyn Bus>,
         batch: &Batch,
-        refused: &[Refused],
+        withheld: &Withheld,
+        until: Duration,
     ) -> Result<Sent, Fault> {
         let outgoing = self.outgoing(bus, batch);
         let held = self.held(core, &outgoing).await?;
-        let waits = |key: &Arc<str>| {
-            held.contains(key)
-                || refused.iter().any(|batch| batch.kept.iter().any(|(kept, _)| kept == key))
-        };
+        let waits = |key: &Arc<str>| held.contains(key) || withheld.holds(key);
         let (wait, send): (Vec<_>, Vec<_>) = outgoing.into_iter().partition(|of| waits(&of.key));
         let mut sent = Sent::default();
         sent.kept.extend(wait.into_iter().map(|of| (of.key, of.last)));
         if !send.is_empty() {
-            self.offer(bus, send, &mut sent).await;
+            self.offer(core, bus, send, &mut sent, until).await;
         }
         let now = core.clock().now();
         for entry in &batch.entries {
@@ -163,41 +303,52 @@ impl TenantRecorder {
         Ok(sent)
     }
 
-    /// All at once; where that fails, each item's alone.
-    async fn offer(&self, bus: &Arc<dyn Bus>, send: Vec<Outgoing>, sent: &mut Sent) {
+    /// All at once; where that fails, each item's alone, as far as there is time.
+    async fn offer(
+        &self,
+        core: &Core,
+        bus: &Arc<dyn Bus>,
+        send: Vec<Outgoing>,
+        sent: &mut Sent,
+        until: Duration,
+    ) {
         let all: Vec<Event> = send.iter().flat_map(|of| of.events.clone()).collect();
         match self.offer_events(bus, &all).await {
             Ok(()) => {
                 sent.took = Some(true);
                 return;
             }
-            Err(why) => sent.reason = why,
+            Err(why) => why.note(sent),
         }
         let (mut took, mut failed) = (false, 0);
         for of in send {
-            let done = if took || failed < MAX_PROBES {
-                self.offer_events(bus, &of.events).await
-            } else {
-                Err(std::mem::take(&mut sent.reason))
-            };
-            match done {
-                Ok(()) => took = true,
-                Err(why) => {
-                    sent.reason = why;
-                    failed += 1;
-                    sent.kept.push((of.key, of.last));
+            let tried = took || failed < MAX_PROBES;
+            if tried && core.clock().monotonic() < until {
+                match self.offer_events(bus, &of.events).await {
+                    Ok(()) => {
+                        took = true;
+                        continue;
+                    }
+                    Err(why) => why.note(sent),
                 }
+                failed += 1;
             }
+            sent.kept.push((of.key, of.last));
         }
         sent.took = Some(took);
     }
 
     /// A subscriber in this process may break off over an event: that is an answer too.
-    async fn offer_events(&self, bus: &Arc<dyn Bus>, events: &[Event]) -> Result<(), String> {
+    async fn offer_events(&self, bus: &Arc<dyn Bus>, events: &[Event]) -> Result<(), NotTaken> {
         match AssertUnwindSafe(bus.publish(&self.tenant, events)).catch_unwind().await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => Err(Fault::panicked(&*panic).to_string()),
+            Ok(Err(error)) => {
+                let down = matches!(error, BusError::Down { .. });
+                Err(NotTaken { reason: error.to_string(), down })
+            }
+            Err(panic) => {
+                Err(NotTaken { reason: Fault::panicked(&*panic).to_string(), down: false })
+            }
         }
     }
 
@@ -251,11 +402,12 @@ impl TenantRecorder {
     }
 
     /// Looks for the batches that hold events of an item of which it is not known what is still
-    /// to be sent, from its first change on; so many in one call.
+    /// to be sent, from its first change on; so many in one call, and one at least.
     pub async fn find_unsent(
         &self,
         core: &Core,
         parked: &mut ParkedKey,
+        until: Duration,
     ) -> Result<(), ServiceError> {
         let Some(from) = parked.unsent_from else { return Ok(()) };
         let from = match from {
@@ -263,8 +415,12 @@ impl TenantRecorder {
             from => from,
         };
         // What comes after is not published yet, and waits behind this item when it is.
-        let end = self.head.published.min(from + MAX_SEARCHED - 1);
+        let mut end = self.head.published.min(from + MAX_SEARCHED - 1);
         for seq in from..=end {
+            if seq > from && core.clock().monotonic() >= until {
+                end = seq - 1;
+                break;
+            }
             // From one that can't be read nothing can be sent either.
             let Some(batch) = core.past_unreadable(self.ledger.batch(seq).await)?.flatten() else {
                 continue;
@@ -292,20 +448,25 @@ impl TenantRecorder {
         Ok(first.unwrap_or(self.head.seq + 1))
     }
 
-    /// Sends the parked events of one item, in order. Answers how many batches of them are
-    /// done, and why the next is not.
+    /// Sends the parked events of one item, in order, of one batch at least. Answers how many
+    /// batches of them are done, and why the next is not, unless its time was over.
     pub async fn resend(
         &self,
+        core: &Core,
         bus: &Arc<dyn Bus>,
         parked: &ParkedKey,
+        until: Duration,
     ) -> Result<(usize, Option<String>), ServiceError> {
         for (done, seq) in parked.unsent.iter().enumerate() {
+            if done > 0 && core.clock().monotonic() >= until {
+                return Ok((done, None));
+            }
             let Some(batch) = self.ledger.batch(*seq).await? else { continue };
             let mut outgoing = self.outgoing(bus, &batch);
             outgoing.retain(|of| of.key == parked.partition);
             for of in outgoing {
-                if let Err(reason) = self.offer_events(bus, &of.events).await {
-                    return Ok((done, Some(reason)));
+                if let Err(why) = self.offer_events(bus, &of.events).await {
+                    return Ok((done, Some(why.reason)));
                 }
             }
         }

@@ -69,6 +69,10 @@ impl Recorder {
         replayed.more |= parked.len() == MAX_ITEMS;
         let mut open = Vec::with_capacity(parked.len());
         for parked in parked {
+            if self.is_over(state) {
+                replayed.more = true;
+                break;
+            }
             open.extend(self.resend(state, tenant, parked, replayed).await?);
         }
         let keys: Vec<Key> =
@@ -118,9 +122,9 @@ impl Recorder {
         }
         let Some(recorder) = state.tenants.get(tenant) else { return Ok(None) };
         let mut after = parked.value.clone();
-        let found = recorder.find_unsent(&self.core, &mut after).await;
+        let found = recorder.find_unsent(&self.core, &mut after, state.until).await;
         let sent = match found {
-            Ok(()) => recorder.resend(&self.bus, &after).await,
+            Ok(()) => recorder.resend(&self.core, &self.bus, &after, state.until).await,
             Err(error) => Err(error),
         };
         let (done, failed) = match sent {
@@ -135,14 +139,15 @@ impl Recorder {
         };
         replayed.progress |= done > 0 || after.unsent_from != parked.value.unsent_from;
         after.unsent.drain(..done);
+        let in_time = failed.is_some() || after.unsent.is_empty();
         if let Some(reason) = failed {
             after = after.failed(self.core.clock().now(), &reason);
             replayed.reason = Some(reason);
         }
         // Before anything more of the item is recorded: its next events go out by that.
         let kept = self.core.parking().update(&parked, &after).await?;
-        // Written meanwhile by somebody, or there are more batches to look through.
-        let go_on = kept.is_none() || after.unsent_from.is_some();
+        // Written meanwhile by somebody, or there are more batches to look through or to send.
+        let go_on = kept.is_none() || after.unsent_from.is_some() || !in_time;
         replayed.more |= go_on;
         Ok(kept.filter(|_| !go_on))
     }

@@ -47,7 +47,7 @@ impl TenantRecorder {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
         let folds = Folds::open(core, &ledger, tenant.clone(), head.seq).await?;
-        Ok(Self {
+        let mut opened = Self {
             // Nothing is known yet, so the first change has the ledger read back to its time.
             recent: Recent::since(core.clock().now().max(head.recorded_at).plus(2 * SKEW)),
             publishing: Publishing::default(),
@@ -55,16 +55,20 @@ impl TenantRecorder {
             ledger,
             head,
             folds,
-        })
+        };
+        opened.find_place(core).await?;
+        Ok(opened)
     }
 
-    /// Appends what is not recorded yet and publishes it. Answers how many entries that were.
+    /// Appends what is not recorded yet and publishes it, as far as there is time. Answers how
+    /// many entries that were.
     pub async fn record(
         &mut self,
         core: &Core,
         bus: &Arc<dyn Bus>,
         changes: Vec<Recorded>,
         from: From,
+        until: Duration,
     ) -> Result<usize, Fault> {
         let changes = match from {
             From::Feed => self.join_parked(core, changes).await?,
@@ -84,7 +88,7 @@ impl TenantRecorder {
             let batch = self.append(core, batch).await?;
             self.folds.appended(&batch, ahead);
             core.wake().wake(&Topic::Ledger(self.tenant.clone()));
-            self.publish(core, bus, Some(&batch)).await?;
+            self.publish(core, bus, Some(&batch), until).await?;
             self.folds.save_if_due(core, batch.seq).await?;
         }
         Ok(recorded)
@@ -255,6 +259,7 @@ impl TenantRecorder {
                     self.head.seq = batch.seq;
                     self.head.hash.clone_from(&batch.hash);
                     self.head.recorded_at = batch.recorded_at;
+                    self.note_place();
                     return Ok(batch);
                 }
                 Err(CommitError::Busy { after }) => core.clock().sleep(after).await,

@@ -40,7 +40,7 @@ struct Routing(Router);
 
 #[async_trait]
 impl FeedHandler for Routing {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+    async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.route(changes).await
     }
 }

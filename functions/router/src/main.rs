@@ -1,6 +1,7 @@
 //! The router on Lambda: the table's stream into the lanes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use watchbill_adapters_aws::config::Setup;
 use watchbill_adapters_aws::lambda::{FeedHandler, serve_feed};
@@ -13,7 +14,7 @@ struct Routing(Router);
 
 #[async_trait::async_trait]
 impl FeedHandler for Routing {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError> {
+    async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.route(changes).await
     }
 }

@@ -18,6 +18,8 @@ pub enum Failure {
     Panic,
     /// The item can't be read, nor replaced.
     Corrupt,
+    /// Somebody else is always faster: reads are fine, commits meet a conflict.
+    Contended,
 }
 
 /// Another store, with faults by partition.
@@ -60,6 +62,11 @@ impl FaultyStore {
         self.faults().iter().any(|(of, how)| *how == Failure::Corrupt && name.starts_with(of))
     }
 
+    fn is_contended(&self, key: &Key) -> bool {
+        let name = key.to_string();
+        self.faults().iter().any(|(of, how)| *how == Failure::Contended && name.starts_with(of))
+    }
+
     /// Items read by key of the counted partitions so far.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
@@ -75,7 +82,7 @@ impl FaultyStore {
         let name = key.to_string();
         let fault = self.faults().iter().find(|(of, _)| name.starts_with(of)).cloned();
         match fault {
-            None => Ok(()),
+            None | Some((_, Failure::Contended)) => Ok(()),
             Some((_, Failure::Down)) => {
                 Err(StoreError::Down { reason: format!("{} fails on purpose", key.partition) })
             }
@@ -121,6 +128,10 @@ impl Store for FaultyStore {
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         for write in &commit.writes {
             self.check(write.key())?;
+            if self.is_contended(write.key()) {
+                let key = write.key().clone();
+                return Err(CommitError::Conflict { key, current: None });
+            }
         }
         self.inner.commit(commit).await
     }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 mod parked;
+mod publishing;
 mod suffix;
 mod unreadable;
 mod world;

@@ -48,6 +48,14 @@ impl Broken {
         }
     }
 
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    pub fn saw(&mut self, seq: u64) {
+        self.seen = self.seen.max(seq);
+    }
+
     pub fn of_kind(&self, kind: &str) -> Vec<Item> {
         let items = self.world.store.items().into_iter();
         items.filter(|item| &*item.kind == kind).collect()

@@ -41,10 +41,11 @@ impl BatchAnswer {
     }
 }
 
-/// Handles changes in their order. An error means: all of these again.
+/// Handles changes in their order, within the time that is left. An error means: all of these
+/// again.
 #[async_trait]
 pub trait FeedHandler: Send + Sync + 'static {
-    async fn handle(&self, changes: &[Change]) -> Result<(), HandlerError>;
+    async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError>;
 }
 
 /// The loop over the table's stream.
@@ -110,7 +111,8 @@ impl<H: FeedHandler> Feed<H> {
     async fn patiently(&self, changes: &[Change], context: &Context) -> Result<(), HandlerError> {
         let mut tries = 1;
         loop {
-            match self.handler.handle(changes).await {
+            let left = time_left(context, self.clock.now());
+            match self.handler.handle(changes, left).await {
                 Err(HandlerError::Retry { after, .. })
                     if tries < TRIES
                         && after <= PATIENCE
