@@ -340,12 +340,17 @@ fn prices(file: &form::File) -> Result<Prices, PolicyFileError> {
     Ok(Prices(file.prices.iter().map(read).collect::<Result<_, _>>()?))
 }
 
-/// Millionths of a dollar.
+/// Millionths of a dollar: exactly, or not taken.
 fn micro_usd(usd: &Spanned<f64>) -> Result<u64, PolicyFileError> {
-    match usd.value {
-        dollars if (0.0..=MOST_USD).contains(&dollars) => {
-            Ok((dollars * 1_000_000.0).round() as u64)
-        }
-        other => Err(wrong(usd, format!("{other} is not an amount from 0 to {MOST_USD} USD"))),
+    let dollars = usd.value;
+    if !(0.0..=MOST_USD).contains(&dollars) {
+        return Err(wrong(usd, format!("{dollars} is not an amount from 0 to {MOST_USD} USD")));
     }
+    let micro = (dollars * 1_000_000.0).round();
+    // Both sides are the double that is nearest to the same decimal, or the digits differ.
+    if micro / 1_000_000.0 != dollars {
+        let what = format!("{dollars} USD is no whole number of millionths of a dollar");
+        return Err(wrong(usd, format!("{what}: write six digits behind the point at the most")));
+    }
+    Ok(micro as u64)
 }

@@ -85,6 +85,10 @@ fn a_rich_policy_is_read_as_it_stands() {
     let FreezeWhen::Once { until, .. } = &policy.freezes[1].when else { panic!() };
     assert_eq!(*until, Timestamp::parse("2027-01-03T23:00:00Z").unwrap());
     assert_eq!((policy.limits.day.micro_usd, policy.limits.day.tokens), (12_500_000, 500_000));
+    for (text, micro) in [("0.000001", 1), ("0.1", 100_000), ("999.999999", 999_999_999)] {
+        let yaml = format!("limits:\n  day: {{ usd: {text} }}\n");
+        assert_eq!(read_policy(&yaml).unwrap().limits.day.micro_usd, micro, "{text}");
+    }
     assert_eq!((policy.limits.task.micro_usd, policy.limits.task.tokens), (500_000, 50_000));
     assert_eq!(policy.limits.hour, Policy::default().limits.hour);
     assert_eq!(policy.prices.0["small-model"].input, 250_000);
@@ -158,6 +162,13 @@ fn a_fault_names_its_line() {
             "later than from",
         ),
         ("limits:\n  day: { usd: -1 }\n", 2, "-1 is not an amount"),
+        (
+            "limits:\n  day: { usd: 1 }\n  hour: { usd: 0.0000001 }\n",
+            3,
+            "0.0000001 USD is no whole",
+        ),
+        ("limits:\n  day: { usd: 12.3456789 }\n", 2, "12.3456789 USD is no whole"),
+        ("prices:\n  m: { input_usd: 0.1234567, output_usd: 1 }\n", 2, "0.1234567 USD is no whole"),
         ("limits:\n  week: { usd: 1 }\n", 2, "week"),
         ("prices:\n  m: { input_usd: 1 }\n", 2, "output_usd"),
         ("gates: [\n", 1, "mapping"),
