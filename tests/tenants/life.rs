@@ -319,6 +319,7 @@ impl World {
             event: lived.event.clone(),
             task: None,
             folded: 0,
+            folded_tasks: Vec::new(),
             last: None,
             expires: now,
         };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use watchbill_core::domain::{Event, TenantId, Timestamp};
+use watchbill_core::domain::{Event, TaskId, TenantId, Timestamp};
 use watchbill_core::ports::{Commit, CommitError, Expect, Write};
 use watchbill_core::reactions::{Reacted, Reaction};
 use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
@@ -11,6 +11,8 @@ use watchbill_core::service::{Core, NewTask, ServiceError};
 
 /// Where events fold and the reaction names no window.
 pub const FOLD_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// Tasks of folded events that are named in the next task.
+const MAX_NAMED: usize = 5;
 /// A window whose events fold is forgotten after so long without one, also if its task is open.
 const KEEP_FOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -57,9 +59,8 @@ impl Windows<'_> {
             }
         }
         let mut new = Box::new(new.clone());
-        let folded = there.as_ref().map_or(0, |there| there.value.folded);
-        if reacted.folds {
-            tell(&mut new, folded);
+        if let Some(there) = there.as_ref().filter(|_| reacted.folds) {
+            tell(&mut new, self.event, &there.value);
         }
         let keep = if reacted.folds { KEEP_FOLD.max(self.window * 2) } else { self.window * 2 };
         let taken = Window {
@@ -70,6 +71,7 @@ impl Windows<'_> {
             event: self.event.event_id.clone(),
             task: reacted.folds.then(|| self.core.task_id(&new)),
             folded: 0,
+            folded_tasks: Vec::new(),
             last: None,
             expires: now.plus(keep),
         };
@@ -93,8 +95,12 @@ impl Windows<'_> {
         if there.value.event == *id || there.value.last.as_ref() == Some(id) {
             return Ok(Taken::Before);
         }
+        let mut folded_tasks = there.value.folded_tasks.clone();
+        let task = self.event.task_id.as_ref().filter(|task| !folded_tasks.contains(task));
+        folded_tasks.extend(task.filter(|_| folded_tasks.len() < MAX_NAMED).cloned());
         let counted = Window {
             folded: there.value.folded + 1,
+            folded_tasks,
             last: Some(id.clone()),
             expires: now.plus(KEEP_FOLD.max(self.window * 2)),
             ..there.value.clone()
@@ -115,13 +121,28 @@ impl Windows<'_> {
     }
 }
 
-/// Says in the task how many events it stands for: its own, and those since the last task.
-fn tell(new: &mut NewTask, folded: u64) {
+/// Says in the task how many events it stands for, its own and those since the last task, and
+/// which tasks they are about: the first few, and how many more.
+fn tell(new: &mut NewTask, event: &Event, before: &Window) {
+    let folded = before.folded;
     if folded == 0 {
         return;
     }
     new.payload.insert("count".into(), (folded + 1).into());
+    let named = &before.folded_tasks;
+    let ids: Vec<&str> = named.iter().map(TaskId::as_str).collect();
+    let all: Vec<&str> = event.task_id.iter().map(TaskId::as_str).chain(ids.clone()).collect();
+    if !ids.is_empty() {
+        new.payload.insert("task_ids".into(), all.into());
+    }
     if let Some(serde_json::Value::String(message)) = new.payload.get_mut("message") {
-        message.push_str(&format!(" (and {folded} more since the last alert)"));
+        message.push_str(&format!(" (and {folded} more since the last alert"));
+        let left = folded.saturating_sub(ids.len() as u64);
+        match (ids.is_empty(), left) {
+            (true, _) => {}
+            (false, 0) => message.push_str(&format!(": {}", ids.join(", "))),
+            (false, left) => message.push_str(&format!(": {} and {left} others", ids.join(", "))),
+        }
+        message.push(')');
     }
 }

@@ -124,6 +124,9 @@ async fn many_violations_make_one_open_alert_task() {
     let alerts = world.alerts(&acme());
     assert_eq!(alerts.len(), 1);
     assert_eq!(payload(&alerts[0], "target"), "P2 tasks");
+    let first = told.iter().find_map(|event| event.task_id.as_ref()).unwrap();
+    let message = payload(&alerts[0], "message");
+    assert!(message.as_str().unwrap().contains(first.as_str()), "{message}");
     // The window is over, the task is open: it stands for those that follow too.
     world.violate(&acme(), Priority::P2, 50).await;
     assert_eq!(world.alerts(&acme()).len(), 1);
@@ -136,16 +139,29 @@ async fn many_violations_make_one_open_alert_task() {
 #[tokio::test]
 async fn the_next_alert_task_says_how_many_there_were() {
     let world = World::new();
-    world.violate(&acme(), Priority::P2, 50).await;
+    let told = world.violate(&acme(), Priority::P2, 50).await;
+    let mut tasks: Vec<&str> =
+        told.iter().filter_map(|event| event.task_id.as_ref()).map(TaskId::as_str).collect();
+    tasks.dedup();
     world.end(&world.alerts(&acme())[0]).await;
-    world.violate(&acme(), Priority::P2, 3).await;
+    let later = world.violate(&acme(), Priority::P2, 3).await;
     let alerts = world.alerts(&acme());
     assert_eq!(alerts.len(), 2, "the first one is over, and its window");
     assert!(payload(&alerts[0], "count").is_null());
     // 49 behind the first, and this one.
-    assert_eq!(payload(&alerts[1], "count"), json!(50));
-    let message = payload(&alerts[1], "message");
-    assert!(message.as_str().unwrap().contains("and 49 more"), "{message}");
+    let shown = world.core.payload(&alerts[1]).await.unwrap();
+    assert_eq!(shown["count"], json!(50));
+    let message = &shown["message"];
+    let message = message.as_str().unwrap();
+    assert!(message.contains("and 49 more"), "{message}");
+    // Which they are: the first few, and how many more.
+    for id in &tasks[1..6] {
+        assert!(message.contains(id), "{id} in {message}");
+    }
+    assert!(!message.contains(tasks[6]) && message.contains("and 44 others"), "{message}");
+    let own = later[0].task_id.as_ref().unwrap().as_str();
+    let named = json!([&[own], &tasks[1..6]].concat());
+    assert_eq!(shown["task_ids"], named);
 }
 
 /// What folds is said by our own events alone: a caller's must not hide another's.

@@ -120,7 +120,8 @@ pub(super) fn refuse(step: &mut Step<'_>, by: &str, error: &str, earned: Option<
     }
     let mut alert = json!({
         "alert_type": alert_type, "severity": "high", "target": step.task.id,
-        "message": format!("{agent}: {error}"),
+        // One alert task may stand for many of them.
+        "message": format!("{agent}, task {}: {error}", step.task.id),
     });
     // What a spent budget or a rule stops comes in numbers; a violation is looked at alone.
     if alert_type != "violation_detected" {

@@ -69,14 +69,14 @@ fn sla(step: &mut Step<'_>) {
         step.says(What::SlaViolation, "", None);
         step.event("sla.violation", payload);
         if step.task.task_type != TaskType::Alert {
-            let title = step.task.title();
+            let (title, id) = (step.task.title(), &step.task.id);
             step.event(
                 "alert.triggered",
                 json!({
                     "alert_type": "sla_violation", "severity": "high", "target": step.task.id,
                     // One alert task for all of them: a backlog must not double itself.
                     FOLD: format!("{priority} tasks"),
-                    "message": format!("{title} ({priority}) is past its deadline"),
+                    "message": format!("{title} ({priority}, task {id}) is past its deadline"),
                 }),
             );
         }

@@ -164,6 +164,28 @@ impl Entity for PolicyMark {
     }
 }
 
+/// How far a round over all tenants has come, of which there is one a day: a process that starts
+/// anew goes on where another left off, and no tenant is left out however short processes live.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    pub name: String,
+    /// The day, UTC.
+    pub day: String,
+    /// The last tenant that was dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<TenantId>,
+    #[serde(default)]
+    pub done: bool,
+}
+
+impl Entity for Round {
+    const KIND: &'static str = "round";
+
+    fn key(&self) -> Key {
+        keys::round_key(&self.name)
+    }
+}
+
 /// Children of a task at the most. Their ids stand in each answer about the task, and are read
 /// for it: so many are 10 KB of JSON and one read of DynamoDB.
 pub const MAX_CHILDREN: i64 = 256;
@@ -267,6 +289,9 @@ pub struct Window {
     /// Events since, which made none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub folded: u64,
+    /// The first few tasks that these are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folded_tasks: Vec<TaskId>,
     /// The last of these: one that comes twice in a row counts once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,

@@ -140,6 +140,11 @@ pub fn policy_key() -> Key {
     Key::new("SYS#policy", HEAD)
 }
 
+/// How far a round over all tenants has come.
+pub fn round_key(name: &str) -> Key {
+    Key::new(format!("SYS#round#{name}"), HEAD)
+}
+
 /// List of all tasks of a tenant, by creation.
 pub fn tasks_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("tasks#0"))
