@@ -155,10 +155,11 @@ async fn read<F: Default + DeserializeOwned>(
     tenant: &TenantId,
     name: &str,
 ) -> Result<(F, Kept), Fault> {
-    let item = core.store().get(&repo::fold_key(tenant, name)).await?;
-    let stored: Option<Versioned<Fold>> = item.as_ref().map(decode).transpose()?;
-    let Some(stored) = stored else { return Ok((F::default(), Kept::default())) };
-    let version = Some(stored.version);
+    let item = core.past_unreadable(core.store().get(&repo::fold_key(tenant, name)).await)?;
+    let Some(item) = item.flatten() else { return Ok((F::default(), Kept::default())) };
+    let version = Some(item.version);
+    let stored: Option<Versioned<Fold>> = core.past_unreadable(decode(&item))?;
+    let Some(stored) = stored else { return Ok((F::default(), Kept { version, seq: 0 })) };
     Ok(match serde_json::from_value(stored.value.state) {
         Ok(fold) => (fold, Kept { version, seq: stored.value.seq_applied }),
         Err(_) => (F::default(), Kept { version, seq: 0 }),
@@ -189,6 +190,8 @@ async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, Fault> {
     match core.store().commit(Commit { id, writes }).await {
         Ok(()) => Ok(true),
         Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(false),
+        // The store can't replace what it can't read.
+        Err(CommitError::Store(error)) if error.unreadable().is_some() => Ok(false),
         Err(CommitError::Store(error)) => Err(error.into()),
         Err(CommitError::Conflict { .. }) => {
             Err(Fault::Contended("another recorder is at work".to_owned()))

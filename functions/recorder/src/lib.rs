@@ -35,7 +35,7 @@ use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, Change, Key};
 use watchbill_core::repo::{Entity as _, ParkedTenant, tenant_of};
-use watchbill_core::service::{Core, ServiceError, ToPark};
+use watchbill_core::service::{Core, ServiceError, TENANTS_A_CALL, ToPark};
 
 use fault::Fault;
 use recorded::{Changed, Recorded};
@@ -362,12 +362,18 @@ impl Recorder {
         }
     }
 
-    /// Publishes what an earlier process appended and may not have sent out, for every
-    /// tenant that has a ledger. For one where that fails it is asked for later.
-    pub async fn catch_up(&self) -> Result<(), HandlerError> {
+    /// Publishes what an earlier process appended and may not have sent out, for some of the
+    /// tenants that have a ledger, after one of them. Answers after which the next call goes on;
+    /// nothing where these were the last. For one where it fails it is asked for later.
+    pub async fn catch_up(
+        &self,
+        after: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, HandlerError> {
         let mut state = self.state.lock().await;
+        let tenants = self.core.tenants_after(after, TENANTS_A_CALL).await?;
+        let next = tenants.last().cloned().filter(|_| tenants.len() == TENANTS_A_CALL);
         let mut again = None;
-        for tenant in self.core.tenants().await? {
+        for tenant in tenants {
             if state.tenants.contains_key(&tenant) {
                 continue;
             }
@@ -377,7 +383,7 @@ impl Recorder {
                 again = again.or(held_back.err().map(|error| held(&tenant, &error)));
             }
         }
-        again.map_or(Ok(()), Err)
+        again.map_or(Ok(next), Err)
     }
 
     /// The same for a reader that hears of the feed in batches and can't tell when it goes quiet:

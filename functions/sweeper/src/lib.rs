@@ -10,6 +10,7 @@
 //! What is parked is not replayed here: the recorder is asked to, by the change that the question
 //! makes.
 
+mod alerts;
 mod recall;
 mod wake;
 mod watch;

@@ -10,14 +10,19 @@ use watchbill_core::ports::{Item, ListRange, Query, WhichList};
 use watchbill_core::repo::{self, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
 
-/// Tasks read at once, and pages read in one sweep: the rest comes with the next.
+/// Tasks read at once.
 const PAGE: usize = 100;
-const MAX_PAGES: usize = 20;
+/// Tasks and lists that one sweep looks at: the rest comes with the next. Most lists are empty.
+const MAX_TASKS: usize = 2_000;
+const MAX_LISTS: usize = 400;
+/// Tenants whose names are read at once.
+const TENANTS: usize = 100;
 /// Other processes may go by the policy before this one for so long: a task woken earlier would
 /// be held again.
 const OLD_POLICY: Duration = Duration::from_secs(35);
 
-/// The walk over what is held, where there is one.
+/// The walk over what is held, where there is one. A process that ends forgets it: each task's
+/// own look comes all the same, later.
 #[derive(Default)]
 pub struct Wake(Mutex<State>);
 
@@ -30,8 +35,10 @@ struct State {
 
 #[derive(Clone)]
 struct Walk {
-    /// Those that are left, the present one last.
+    /// Those of the present page that are left, the present one last.
     tenants: Vec<TenantId>,
+    /// The last of the page, where there are more behind it.
+    next_page: Option<TenantId>,
     list: usize,
     cursor: Option<String>,
 }
@@ -47,17 +54,24 @@ impl Wake {
         let now = core.clock().monotonic();
         // A policy that changes during a walk begins it anew.
         if self.state().from.is_some_and(|from| from <= now) {
-            let tenants = core.tenants().await?;
+            let walk = Walk::page(core, None).await?;
             let mut state = self.state();
-            state.walk = Some(Walk { tenants, list: 0, cursor: None });
+            state.walk = Some(walk);
             state.from = None;
         }
-        let mut woken = 0;
-        for _ in 0..MAX_PAGES {
+        let (mut woken, mut tasks) = (0, 0);
+        for _ in 0..MAX_LISTS {
+            if tasks >= MAX_TASKS {
+                break;
+            }
             let Some(walk) = self.state().walk.clone() else { break };
             let Some(tenant) = walk.tenants.last() else {
-                self.state().walk = None;
-                break;
+                let next = match &walk.next_page {
+                    Some(after) => Some(Walk::page(core, Some(after)).await?),
+                    None => None,
+                };
+                self.state().walk = next;
+                continue;
             };
             let partition = match walk.list.checked_sub(1) {
                 None => repo::held_list(tenant),
@@ -73,6 +87,7 @@ impl Wake {
                 cursor: walk.cursor.clone(),
             };
             let page = core.store().query(query).await?;
+            tasks += page.entries.len();
             for item in core.get_readable(&page.entries).await?.into_iter().flatten() {
                 match wake(core, &item).await {
                     Ok(true) => woken += 1,
@@ -83,7 +98,7 @@ impl Wake {
                     }
                 }
             }
-            self.state().walk = walk.after(page.next);
+            self.state().walk = Some(walk.after(page.next));
         }
         Ok(woken)
     }
@@ -106,8 +121,16 @@ async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
 }
 
 impl Walk {
+    /// At the first of the tenants that come after one.
+    async fn page(core: &Core, after: Option<&TenantId>) -> Result<Self, ServiceError> {
+        let mut tenants = core.tenants_after(after, TENANTS).await?;
+        let next_page = tenants.last().cloned().filter(|_| tenants.len() == TENANTS);
+        tenants.reverse();
+        Ok(Self { tenants, next_page, list: 0, cursor: None })
+    }
+
     /// Where it goes on, once a page is done with.
-    fn after(mut self, cursor: Option<String>) -> Option<Self> {
+    fn after(mut self, cursor: Option<String>) -> Self {
         if cursor.is_none() {
             self.list += 1;
         }
@@ -116,6 +139,6 @@ impl Walk {
             self.list = 0;
             self.tenants.pop();
         }
-        (!self.tenants.is_empty()).then_some(self)
+        self
     }
 }

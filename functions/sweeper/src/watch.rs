@@ -3,29 +3,29 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use watchbill_core::domain::TenantId;
-use watchbill_core::service::{Core, PolicyNoted, ServiceError};
+use watchbill_core::service::{Core, PolicyNoted, Rounds, ServiceError};
 
+use crate::alerts;
 use crate::wake::Wake;
 
 /// How often it is looked whether another policy holds.
 const POLICY_EVERY: Duration = Duration::from_secs(30);
+/// The rounds over all tenants, under the names by which the store keeps their places.
+const SEALS: &str = "seals";
+const ALERTS: &str = "alerts";
 
 /// What this process remembers, so that most sweeps ask the store for nothing.
 #[derive(Default)]
 pub struct Watch {
     seen: Mutex<Seen>,
     wake: Wake,
+    rounds: Rounds,
 }
 
 #[derive(Default, Clone)]
 struct Seen {
     /// On the monotonic clock.
     policy: Option<Duration>,
-    /// The day (UTC) in which all ledgers were last sealed.
-    day: Option<String>,
-    /// The day in which they are being sealed, and the last tenant whose is.
-    sealing: Option<(String, TenantId)>,
 }
 
 impl Watch {
@@ -49,20 +49,11 @@ impl Watch {
                 Err(error) => failed += failure("whether another policy holds", &error),
             }
         }
-        if seen.day.as_ref() != Some(&day) {
-            let after = seen.sealing.filter(|(of, _)| *of == day).map(|(_, after)| after);
-            match core.seal_ledgers(after.as_ref()).await {
-                Ok((sealed, next)) => {
-                    let mut seen = self.seen();
-                    match next {
-                        Some(after) => seen.sealing = Some((day, after)),
-                        None => (seen.day, seen.sealing) = (Some(day), None),
-                    }
-                    drop(seen);
-                    tracing::debug!(sealed, "heads of {sealed} ledgers sealed");
-                }
-                Err(error) => failed += failure("to seal the ledgers", &error),
-            }
+        if let Err(error) = self.seal(core, &day).await {
+            failed += failure("to seal the ledgers", &error);
+        }
+        if let Err(error) = self.alerts(core, &day).await {
+            failed += failure("which open alerts have no end", &error);
         }
         match self.wake.look(core).await {
             Ok(0) => {}
@@ -70,6 +61,27 @@ impl Watch {
             Err(error) => failed += failure("which tasks are held", &error),
         }
         failed
+    }
+
+    /// Seals the ledgers of some tenants, until all are for the day.
+    async fn seal(&self, core: &Core, day: &str) -> Result<(), ServiceError> {
+        let Some(after) = self.rounds.place(core, SEALS, day).await? else { return Ok(()) };
+        let (sealed, next) = core.seal_ledgers(after.as_ref()).await?;
+        self.rounds.reached(core, SEALS, (day, next)).await;
+        tracing::debug!(sealed, "heads of {sealed} ledgers sealed");
+        Ok(())
+    }
+
+    /// Looks at the open alerts of some tenants, until those of all were looked at for the day.
+    async fn alerts(&self, core: &Core, day: &str) -> Result<(), ServiceError> {
+        let Some(after) = self.rounds.place(core, ALERTS, day).await? else { return Ok(()) };
+        match alerts::look(core, after.as_ref()).await? {
+            alerts::Reached::Tenant(next) => {
+                self.rounds.reached(core, ALERTS, (day, next)).await;
+            }
+            alerts::Reached::Within => {}
+        }
+        Ok(())
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

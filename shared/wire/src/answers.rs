@@ -78,6 +78,9 @@ pub struct StatsView {
     #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schemas::maybe_time")]
     pub recorded_until: Option<Timestamp>,
+    /// Not all tenants have been counted since the server started; left out where they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// By agent and status, for a caller with a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_agent: Option<BTreeMap<String, BTreeMap<String, u64>>>,
@@ -92,6 +95,7 @@ impl StatsView {
             queue: figures.queue.into(),
             timestamp: figures.read_at,
             recorded_until: figures.recorded_until,
+            partial: figures.partial,
             by_agent: None,
             by_priority: None,
         }
@@ -113,6 +117,7 @@ impl StatsView {
             queue: stats.queue.into(),
             timestamp: stats.read_at,
             recorded_until: stats.as_of,
+            partial: false,
         }
     }
 }

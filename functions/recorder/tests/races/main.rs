@@ -5,6 +5,7 @@
 
 mod parked;
 mod publishing;
+mod shards;
 mod suffix;
 mod unreadable;
 mod world;
@@ -80,7 +81,7 @@ async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same
         // It appends, and dies before the bus has taken anything.
         let dying = world.recorder();
         if at > 0 {
-            dying.catch_up().await.unwrap();
+            catch_up(&dying).await;
         }
         let (before, sent) = (world.entries().await.len(), world.bus.events().len());
         world.bus.refuse_next(usize::MAX);
@@ -90,7 +91,7 @@ async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same
         drop(dying);
         world.bus.refuse_next(0);
         let next = world.recorder();
-        next.catch_up().await.unwrap();
+        catch_up(&next).await;
         feed(&next, rest, 9).await;
         next.save().await.unwrap();
         world.assert_whole().await;

@@ -1,11 +1,13 @@
 //! How much of the ledger a recorder that knows nothing reads for a change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::Priority;
-use watchbill_testkit::FaultyStore;
+use watchbill_core::domain::{Priority, TenantId};
+use watchbill_recorder::Recorder;
+use watchbill_testkit::{FaultyStore, MemoryBus};
 
 use crate::world::*;
 
@@ -51,7 +53,7 @@ async fn a_catch_up_reads_the_ledger_since_the_changes_own_time() {
 
     // The feed from there again, each change with the newest image, by one that has just started.
     let next = world.recorder();
-    next.catch_up().await.unwrap();
+    catch_up(&next).await;
     let opened = counting.reads();
     for change in &all {
         next.record(std::slice::from_ref(change)).await.unwrap();
@@ -67,4 +69,30 @@ async fn record_from(world: &World, recorder: &watchbill_recorder::Recorder, see
     let changes: Vec<_> = changes.into_iter().map(|(_, change)| change).collect();
     recorder.record(&changes).await.unwrap();
     last
+}
+
+/// Thousands of tenants are caught up with some at a time, and each has its turn.
+#[tokio::test]
+async fn a_catch_up_deals_with_so_many_tenants_at_once() {
+    let world = World::new(3, 0);
+    let tenants: Vec<TenantId> =
+        (0..1_050).map(|n| TenantId::parse(&format!("t{n:04}")).unwrap()).collect();
+    for tenant in &tenants {
+        world.create_for(tenant, Priority::P2).await;
+    }
+    feed(&world.recorder(), &world.changes(), 500).await;
+    // A process that recorded all and died before it published any of it.
+    let bus = Arc::new(MemoryBus::new());
+    let next = Recorder::new(world.core.clone(), bus.clone());
+    let (mut after, mut told) = (None, 0);
+    loop {
+        after = next.catch_up(after.as_ref()).await.unwrap();
+        let now: BTreeSet<TenantId> = bus.events().into_iter().map(|(tenant, _)| tenant).collect();
+        assert!(now.len() - told <= 100, "{} in one call", now.len() - told);
+        told = now.len();
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(told, tenants.len());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use watchbill_core::domain::Priority;
 use watchbill_core::ports::{Commit, Expect, Item, NewItem, Store as _, Write, WriteId};
-use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant};
+use watchbill_core::repo::{Entity as _, Fold, ParkedKey, ParkedTenant};
 use watchbill_testkit::Failure;
 
 use crate::parked::{Broken, assert_in_order, broken, named, picky};
@@ -168,4 +168,25 @@ async fn an_item_that_is_damaged_while_it_is_parked_waits_alone() {
     broken.world.clock.advance(Duration::from_secs(6 * 3_600));
     broken.drain(&recorder).await;
     broken.assert_whole(&tenant()).await;
+}
+
+/// What is derived from the ledger is worked out anew where it can't be read.
+#[tokio::test]
+async fn folds_that_are_damaged_hold_up_no_recording() {
+    for how in ALL {
+        let mut broken = broken(4);
+        let id = broken.world.create(Priority::P2).await;
+        let recorder = broken.world.recorder();
+        broken.run(&tenant(), &id, false).await;
+        broken.pump(&recorder, 10).await;
+        recorder.save().await.unwrap();
+        broken.run(&tenant(), &id, true).await;
+        broken.damage(Fold::KIND, how).await;
+        let recorder = broken.world.recorder();
+        broken.pump(&recorder, 10).await;
+        assert_eq!(broken.parked(), [], "{how:?}");
+        recorder.save().await.unwrap();
+        broken.assert_whole(&tenant()).await;
+        assert_eq!(broken.world.core.stats(&tenant()).await.unwrap().rows.len(), 1, "{how:?}");
+    }
 }

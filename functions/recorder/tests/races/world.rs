@@ -302,6 +302,17 @@ impl World {
     }
 }
 
+/// For all tenants, as the host goes about it.
+pub async fn catch_up(recorder: &Recorder) {
+    let mut after = None;
+    loop {
+        after = recorder.catch_up(after.as_ref()).await.unwrap();
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
 /// Records in batches of some size, again where the recorder asks for it.
 pub async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
     for batch in changes.chunks(size) {

@@ -5,6 +5,7 @@
 
 mod backlog;
 mod parked;
+mod rounds;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Counts of open work, from memory: read at most once a second, whoever asks and how often.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::walk::Walk;
 use super::{QueueStats, ServiceError, Stats};
 use crate::domain::{TenantId, Timestamp};
 use crate::ledger::StatsFold;
-use crate::ports::{Item, Key, ListRange, Query, WhichList};
+use crate::ports::{Item, Key, ListRange, Query, StoreError, WhichList};
 use crate::repo::{self, Fold, Versioned, decode};
 
 /// Tenants that are read at once.
@@ -32,7 +32,19 @@ pub(super) struct Figures(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     tenants: std::sync::Mutex<HashMap<TenantId, Arc<Mutex<Counted>>>>,
-    all: Mutex<Option<Looked<QueueFigures>>>,
+    all: Mutex<AllTenants>,
+}
+
+/// The counts of all tenants as they were last read, some of them anew at each look: of
+/// thousands not all are read each second.
+#[derive(Default)]
+struct AllTenants {
+    counted: BTreeMap<TenantId, (QueueStats, Option<Timestamp>)>,
+    /// The tenant after which the next look goes on.
+    after: Option<TenantId>,
+    /// Every tenant was read once.
+    whole: bool,
+    found: Option<Looked<QueueFigures>>,
 }
 
 /// One tenant's counts, as far as its ledger is read.
@@ -65,6 +77,8 @@ pub struct QueueFigures {
     pub read_at: Timestamp,
     /// The newest change that is in them; nothing where there is none.
     pub recorded_until: Option<Timestamp>,
+    /// Not all tenants have been read since this process started.
+    pub partial: bool,
 }
 
 impl Figures {
@@ -94,8 +108,11 @@ impl Core {
     }
 
     async fn count_on(&self, tenant: &TenantId, counted: &mut Counted) -> Result<(), ServiceError> {
-        let kept = self.store().get(&repo::fold_key(tenant, STATS_FOLD)).await?;
-        if let Some((fold, seq)) = kept.as_ref().map(read_fold).transpose()?
+        let kept = self.store().get(&repo::fold_key(tenant, STATS_FOLD)).await;
+        let kept = self.past_unreadable(kept)?.flatten();
+        // What can't be read is counted anew.
+        let kept = kept.map(|item| self.past_unreadable(read_fold(&item))).transpose()?.flatten();
+        if let Some((fold, seq)) = kept
             && seq > counted.seq
         {
             (counted.fold, counted.seq) = (fold, seq);
@@ -114,39 +131,52 @@ impl Core {
     }
 
     /// Counts over all tenants, as the recorder last kept them: anyone may ask for these, so
-    /// no ledger is read for them.
+    /// no ledger is read for them, and of the tenants so many a second as one page holds.
     pub async fn queue_figures(&self) -> Result<QueueFigures, ServiceError> {
         let mut all = self.figures().0.all.lock().await;
         let at = self.clock().monotonic();
-        if let Some(figures) = Looked::if_young(all.as_ref(), at) {
+        if let Some(figures) = Looked::if_young(all.found.as_ref(), at) {
             return Ok(figures);
         }
-        let mut found = QueueFigures { read_at: self.clock().now(), ..QueueFigures::default() };
-        let tenants = self.tenants().await?;
-        let keys: Vec<Key> =
-            tenants.iter().map(|tenant| repo::fold_key(tenant, STATS_FOLD)).collect();
-        for item in self.get_readable(&keys).await?.iter().flatten() {
-            let stats = read_fold(item)?.0.stats();
-            found.queue.pending += stats.queue.pending;
-            found.queue.processing += stats.queue.processing;
-            found.recorded_until = found.recorded_until.max(stats.as_of);
+        // At first as many as one call may, so that few installations are ever counted in part.
+        let mut walk = Walk::of_items(&**self.clock());
+        loop {
+            let read = self.count_some(&mut all).await?;
+            walk.read_many(read, 0);
+            if all.whole || walk.is_over() {
+                break;
+            }
         }
-        *all = Some(Looked { at, found: found.clone() });
+        let partial = !all.whole;
+        let mut found =
+            QueueFigures { read_at: self.clock().now(), partial, ..QueueFigures::default() };
+        for (queue, as_of) in all.counted.values() {
+            found.queue.pending += queue.pending;
+            found.queue.processing += queue.processing;
+            found.recorded_until = found.recorded_until.max(*as_of);
+        }
+        all.found = Some(Looked { at, found: found.clone() });
         Ok(found)
     }
 
-    /// Every tenant that has recorded anything, in the order of their names. Reads a row for each:
-    /// for a start, or where all are summed up; else see [`Self::tenants_after`].
-    pub async fn tenants(&self) -> Result<Vec<TenantId>, ServiceError> {
-        let mut all: Vec<TenantId> = Vec::new();
-        loop {
-            let page = self.tenants_after(all.last(), PAGE).await?;
-            let last = page.len() < PAGE;
-            all.extend(page);
-            if last {
-                return Ok(all);
+    /// Reads a page of tenants anew. Answers how many.
+    async fn count_some(&self, all: &mut AllTenants) -> Result<usize, ServiceError> {
+        let tenants = self.tenants_after(all.after.as_ref(), PAGE).await?;
+        let keys: Vec<Key> =
+            tenants.iter().map(|tenant| repo::fold_key(tenant, STATS_FOLD)).collect();
+        let items = self.get_readable(&keys).await?;
+        let read = tenants.len();
+        let last = tenants.last().cloned().filter(|_| read == PAGE);
+        for (tenant, item) in tenants.into_iter().zip(&items) {
+            let Some(item) = item else { continue };
+            if let Some((fold, _)) = self.past_unreadable(read_fold(item))? {
+                let stats = fold.stats();
+                all.counted.insert(tenant, (stats.queue, stats.as_of));
             }
         }
+        all.whole |= last.is_none();
+        all.after = last;
+        Ok(read)
     }
 
     /// So many of the tenants that come after one, in the order of their names.
@@ -170,9 +200,10 @@ impl Core {
             };
             let page = self.store().query(query).await?;
             for key in &page.entries {
-                tenants.push(repo::tenant_of(key).ok_or_else(|| ServiceError::Down {
-                    reason: format!("{key} stands in the list of tenants and names none"),
-                })?);
+                match repo::tenant_of(key) {
+                    Some(tenant) => tenants.push(tenant),
+                    None => tracing::error!(%key, "{key} stands in the list of tenants: left out"),
+                }
             }
             if page.next.is_none() || tenants.len() >= limit {
                 return Ok(tenants);
@@ -183,9 +214,9 @@ impl Core {
 }
 
 /// A kept fold, and the batch it goes up to.
-fn read_fold(item: &Item) -> Result<(StatsFold, u64), ServiceError> {
+fn read_fold(item: &Item) -> Result<(StatsFold, u64), StoreError> {
     let fold: Versioned<Fold> = decode(item)?;
     let state = serde_json::from_value(fold.value.state)
-        .map_err(|e| ServiceError::Down { reason: format!("{}: {e}", item.key) })?;
+        .map_err(|e| StoreError::Corrupt { key: item.key.clone(), reason: e.to_string() })?;
     Ok((state, fold.value.seq_applied))
 }

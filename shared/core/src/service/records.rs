@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
 use crate::govern::{Record, RecordKind};
 use crate::ledger::{Entry, LedgerReader};
-use crate::ports::{Expect, Write};
+use crate::ports::{Expect, StoreError, Write};
 use crate::repo::{self, PolicyMark, PolicyTelling, Versioned, decode, encode};
 
 /// Tenants that one look deals with: it is one of several things of a sweep, which must end within
@@ -143,7 +143,8 @@ impl Core {
     }
 
     /// Seals the ledgers of so many tenants that come after one, each that grew since its last
-    /// seal, once in a day (UTC). Answers how many, and where to go on, if there are more.
+    /// seal, once in a day (UTC). Answers how many, and where to go on, if there are more. A ledger
+    /// that can't be read is passed by, which is noted: the others are sealed.
     pub async fn seal_ledgers(
         &self,
         after: Option<&TenantId>,
@@ -152,7 +153,14 @@ impl Core {
         let mut sealed = 0;
         let tenants = self.tenants_after(after, TENANTS_A_CALL).await?;
         for tenant in &tenants {
-            sealed += usize::from(self.seal(tenant, now).await?);
+            match self.seal(tenant, now).await {
+                Ok(done) => sealed += usize::from(done),
+                Err(ServiceError::Unreadable { key, reason }) => {
+                    let error = StoreError::Corrupt { key, reason };
+                    self.past_unreadable::<()>(Err(error))?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         let more = tenants.len() == TENANTS_A_CALL;
         Ok((sealed, tenants.into_iter().next_back().filter(|_| more)))

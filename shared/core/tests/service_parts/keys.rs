@@ -1,15 +1,18 @@
 //! Keys that are made and revoked for years, and tenants by the thousand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{ApiKey, Role, TenantId};
+use watchbill_core::ledger::{Batch, StatsFold, entries_of};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
-use watchbill_core::repo::{Fold, KEEP_REVOKED_KEYS, KeyRecord, encode};
-use watchbill_core::service::{KeyPage, MAX_KEYS, STATS_FOLD, ServiceError};
+use watchbill_core::repo::{Fold, KEEP_REVOKED_KEYS, KeyRecord, LedgerPeek, encode, task_key};
+use watchbill_core::service::{Core, KeyPage, MAX_KEYS, Ports, STATS_FOLD, ServiceError};
+use watchbill_testkit::{FaultyStore, SeededEntropy};
 
-use crate::common::{World, caller, tenant};
+use crate::common::{World, caller, plain, tenant};
 
 impl World {
     async fn make_key(&self, name: &str) -> Result<(), ServiceError> {
@@ -132,7 +135,6 @@ async fn tenants_are_walked_page_by_page_whatever_their_number() {
         |n| Fold { tenant: name(n), name: STATS_FOLD.into(), seq_applied: 0, state: json!({}) };
     world.put_all((0..1_234).map(|n| encode(&fold(n), None)).collect()).await;
     let all: Vec<TenantId> = (0..1_234).map(name).collect();
-    assert_eq!(world.core.tenants().await.unwrap(), all);
     let mut walked: Vec<TenantId> = Vec::new();
     loop {
         let page = world.core.tenants_after(walked.last(), 100).await.unwrap();
@@ -145,4 +147,55 @@ async fn tenants_are_walked_page_by_page_whatever_their_number() {
     assert_eq!(walked, all);
     assert!(world.core.tenant_exists(&name(7)).await.unwrap());
     assert!(!world.core.tenant_exists(&TenantId::parse("nobody").unwrap()).await.unwrap());
+}
+
+/// Open figures are summed over all tenants, of thousands some anew at each look.
+#[tokio::test]
+async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
+    const TENANTS: usize = 2_601;
+    let world = World::new(Rules::default());
+    let id = world.create(plain()).await;
+    let item = world.store.get(&task_key(&tenant(), &id)).await.unwrap().unwrap();
+    let entries = entries_of(LedgerPeek::of(&item).unwrap(), Vec::new(), 0);
+    let now = world.clock.now();
+    let (batch, _) = Batch::new(tenant(), 1, now, String::new(), 0, entries);
+    let mut counted = StatsFold::default();
+    counted.apply(&batch);
+    let state = serde_json::to_value(&counted).unwrap();
+    let fold = |n: usize| {
+        let tenant = TenantId::parse(&format!("t{n:04}")).unwrap();
+        Fold { tenant, name: STATS_FOLD.into(), seq_applied: 1, state: state.clone() }
+    };
+    let mut items: Vec<_> = (0..TENANTS).map(|n| encode(&fold(n), None)).collect();
+    // One can't be read: the others count.
+    items[7].body = b"{".to_vec().into();
+    world.put_all(items).await;
+    let store = Arc::new(FaultyStore::counting(world.store.clone(), "T#t"));
+    let ports = Ports {
+        store: store.clone(),
+        blobs: world.blobs.clone(),
+        clock: world.clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        wake: world.wake.clone(),
+    };
+    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let mut looks = Vec::new();
+    for _ in 0..12 {
+        let before = store.reads();
+        let figures = core.queue_figures().await.unwrap();
+        looks.push((figures.queue.pending as usize, figures.partial, store.reads() - before));
+        world.clock.advance(Duration::from_secs(1));
+    }
+    let (pending, partial, read) = looks[0];
+    assert!(partial && pending >= 1_900 && read <= 2_500, "{looks:?}");
+    assert_eq!((looks[1].0, looks[1].1), (TENANTS - 1, false), "{looks:?}");
+    assert!(
+        looks[2..].iter().all(|(pending, partial, read)| {
+            *pending == TENANTS - 1 && !partial && *read <= 500
+        }),
+        "{looks:?}"
+    );
+    // Each has its turn.
+    let read: u64 = looks.iter().map(|(.., read)| read).sum();
+    assert!(read as usize >= 2 * TENANTS, "{looks:?}");
 }

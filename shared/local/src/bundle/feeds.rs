@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use watchbill_adapters_local::sqlite::Feed;
+use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock};
 use watchbill_recorder::Recorder;
@@ -25,6 +26,9 @@ const GATHER_MANY: Duration = Duration::from_millis(100);
 const MANY: usize = 32;
 /// While there are changes, and once they end, the counts of tasks are kept this often.
 const KEEP_COUNTS: Duration = Duration::from_millis(500);
+
+/// So long a quiet feed is waited for before the next tenants are caught up with.
+const CATCH_UP_AFTER: Duration = Duration::from_millis(5);
 
 /// How far the readers have come.
 #[derive(Default)]
@@ -102,13 +106,19 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
     // Up to here everything is recorded: nothing else is ever kept as the position.
     let mut recorded = feed.position();
     watch.lag.recorded.store(recorded, Ordering::Relaxed);
-    until_done(&watch, "published", || recorder.catch_up()).await;
     let clock = watch.clock.clone();
+    let mut left = CatchUp { after: None, ended: false };
     let mut counts = Counts { kept: clock.monotonic(), behind: true };
     loop {
+        let catching_up = !left.ended && !*watch.stopped.borrow();
         let next = tokio::select! {
             biased;
             next = watch.next(&mut feed, RECORD) => next,
+            // What has come goes first.
+            () = clock.sleep(CATCH_UP_AFTER), if catching_up => {
+                left.step(&recorder, &watch).await;
+                continue;
+            }
             // The feed has gone quiet.
             () = counts.due(&*clock), if counts.behind => {
                 counts.keep(&recorder, &*clock).await;
@@ -124,6 +134,8 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         recorded = feed.position();
         watch.lag.recorded.store(recorded, Ordering::Relaxed);
         keeper.reached(recorded).await;
+        // A feed that never goes quiet doesn't keep the tenants that are from their turn.
+        left.step(&recorder, &watch).await;
         counts.behind |= entries > 0;
         if counts.is_due(&*clock) {
             counts.keep(&recorder, &*clock).await;
@@ -137,6 +149,25 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         tracing::warn!("the folds are not kept: {error}");
     }
     keeper.save(recorded).await;
+}
+
+/// What the process before this one recorded and may not have published is published beside the
+/// feed, some tenants at a time: thousands of them keep nobody's changes waiting.
+struct CatchUp {
+    after: Option<TenantId>,
+    ended: bool,
+}
+
+impl CatchUp {
+    async fn step(&mut self, recorder: &Recorder, watch: &Watch) {
+        if self.ended {
+            return;
+        }
+        let after = self.after.as_ref();
+        let next = until_done(watch, "published", || recorder.catch_up(after)).await;
+        self.after = next.flatten();
+        self.ended = self.after.is_none();
+    }
 }
 
 /// When the recorder's counts of tasks were kept last: they are read by anyone who asks how the

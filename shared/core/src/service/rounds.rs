@@ -1,0 +1,81 @@
+//! Rounds over all tenants: once a day, some tenants at a time, by whichever process goes on.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::ServiceError;
+use super::core::Core;
+use crate::domain::TenantId;
+use crate::ports::{Expect, Write};
+use crate::repo::{Round, Versioned, decode, encode, round_key};
+
+/// What a process knows of its rounds, so that it asks the store once a day. Where the store can't
+/// keep a round, it is kept here alone.
+#[derive(Default)]
+pub struct Rounds(Mutex<HashMap<&'static str, Round>>);
+
+impl Rounds {
+    /// Where today's round goes on: after a tenant, or from the first on. Nothing once it is done.
+    pub async fn place(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Option<Option<TenantId>>, ServiceError> {
+        let known = self.known(name).filter(|round| round.day == day);
+        let round = match known {
+            Some(round) => round,
+            None => {
+                let stored = core.stored_round(name).await?.map(|stored| stored.value);
+                let new = || Round { name: name.into(), day: day.into(), after: None, done: false };
+                let round = stored.filter(|round| round.day == day).unwrap_or_else(new);
+                self.know(name, round.clone());
+                round
+            }
+        };
+        Ok((!round.done).then_some(round.after))
+    }
+
+    /// Today's round has come to a tenant; with none, to its end.
+    pub async fn reached(
+        &self,
+        core: &Core,
+        name: &'static str,
+        (day, after): (&str, Option<TenantId>),
+    ) {
+        let done = after.is_none();
+        let round = Round { name: name.into(), day: day.into(), after, done };
+        self.know(name, round.clone());
+        if let Err(error) = core.keep_round(&round).await {
+            // A process that starts anew begins further back: each part may be done twice.
+            tracing::warn!("how far the round '{name}' has come is not kept: {error}");
+        }
+    }
+
+    fn known(&self, name: &'static str) -> Option<Round> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn know(&self, name: &'static str, round: Round) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, round);
+    }
+}
+
+impl Core {
+    /// One that can't be read counts as none: the round begins anew.
+    async fn stored_round(&self, name: &str) -> Result<Option<Versioned<Round>>, ServiceError> {
+        let item = self.past_unreadable(self.store().get(&round_key(name)).await)?.flatten();
+        Ok(match item {
+            Some(item) => self.past_unreadable(decode(&item))?,
+            None => None,
+        })
+    }
+
+    /// Whoever keeps another place of it at the same time has dealt with those tenants too.
+    async fn keep_round(&self, round: &Round) -> Result<(), ServiceError> {
+        let there = self.store().get(&round_key(&round.name)).await?;
+        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+        let writes = vec![Write::Put { item: encode(round, None), expect }];
+        self.commit(writes).await.map(drop)
+    }
+}
