@@ -14,11 +14,9 @@ use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
 use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock, Topic};
-use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
+use watchbill_core::service::{Core, Governance, Identity, NewTask};
 use watchbill_redis_bridge::{Bridge, CoreHome, Drain, Feed, Settings, Sides};
-use watchbill_testkit::{
-    FakeClock, MemoryBlobs, MemoryStore, MemoryWake, RedisServer, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, MemoryStore, RedisServer, ports_over};
 
 use super::queue::{self, QUEUE, TAKEN};
 
@@ -37,13 +35,7 @@ impl Inside {
     async fn new(clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let redis = RedisServer::start();
         let client = queue::connect(&redis.url()).await;
-        let ports = Ports {
-            store: Arc::new(MemoryStore::new()),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(7)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(Arc::new(MemoryStore::new()), clock.clone(), 7);
         let rules = Rules { external: settings.feed.agents.clone(), ..Rules::default() };
         let governance = Governance::fixed(Policy::without_gates());
         let core = Core::new(ports, Arc::new(rules), 1).governed_by(governance);

@@ -22,10 +22,8 @@ use watchbill_core::ports::{
     Clock as _, Commit, Expect, FixedSecret, LaneMessage, Store as _, Write,
 };
 use watchbill_core::repo::{decode, encode, task_key};
-use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, Ports, older_log};
-use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, ScriptedStore, SeededEntropy,
-};
+use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, older_log};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ScriptedStore, ports_over};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
 use super::act::Act;
@@ -58,13 +56,7 @@ impl World {
         let shelf = Arc::new(Shelf::default());
         let script = Arc::new(ScriptedStore::new(store.clone()));
         let flaky = Arc::new(FlakyStore::new(script.clone(), seed, 5));
-        let ports = Ports {
-            store: flaky.clone(),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: Arc::new(Brisk(clock.clone())),
-            entropy: Arc::new(SeededEntropy::new(seed)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(flaky.clone(), Arc::new(Brisk(clock.clone())), seed);
         let rules = Rules {
             decide_within: Duration::from_secs(7_200),
             use_within: Duration::from_secs(600),

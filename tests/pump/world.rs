@@ -10,18 +10,16 @@ use watchbill_adapters_aws::lambda::Feed;
 use watchbill_agent::executor::Executor;
 use watchbill_agent::run::{Run, RunEnd, TaskAgent};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TaskType, TenantId};
+use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TenantId};
 use watchbill_core::govern::Policy;
 use watchbill_core::ledger::{Entry, LedgerReader, verify};
 use watchbill_core::ports::{Bus, Change, Item, LaneMessage, Lanes, Store};
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::Governance;
-use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_core::service::{Core, NewEvent, NewTask, Ports};
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
-use watchbill_testkit::{
-    FakeClock, MemoryBlobs, MemoryBus, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, MemoryBus, MemoryLanes, MemoryStore, a_task, ports_over};
 
 use super::calls::{Calls, Counted};
 use crate::rig::{Recording, Routing};
@@ -64,13 +62,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let (store, clock) = (Arc::new(MemoryStore::new()), FakeClock::default());
         let clock = Arc::new(FakeClock::auto(watchbill_core::ports::Clock::now(&clock)));
-        let ports = Ports {
-            store: store.clone(),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(seed)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(store.clone(), clock.clone(), seed);
         let core = Core::new(ports.clone(), Arc::new(Rules::default()), 1)
             .governed_by(Governance::fixed(Policy::without_gates()));
         let executor = Executor::new(core.clone(), Arc::new(Worker), "one");
@@ -117,20 +109,9 @@ impl World {
     pub async fn create_for(&self, tenant: &TenantId, priority: Priority, fails: bool) -> TaskId {
         let new = NewTask {
             tenant: tenant.clone(),
-            task_type: TaskType::Monitor,
             priority,
-            source: "user".into(),
             payload: json!({"service": "system", "fails": fails}).as_object().cloned().unwrap(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
+            ..a_task()
         };
         let id = self.core.create_task(new).await.unwrap().task.task.id;
         self.note_images();

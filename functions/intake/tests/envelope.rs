@@ -4,22 +4,16 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Event, Priority, TaskType, TenantId};
+use watchbill_core::domain::{Event, TenantId};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports};
+use watchbill_core::service::{Core, NewEvent, NewTask};
 use watchbill_intake::{Sources, open};
-use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{FakeClock, MemoryStore, a_task, ports_over};
 
 fn core() -> Core {
-    let ports = Ports {
-        store: Arc::new(MemoryStore::new()),
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: Arc::new(FakeClock::default()),
-        entropy: Arc::new(SeededEntropy::new(1)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports = ports_over(Arc::new(MemoryStore::new()), Arc::new(FakeClock::default()), 1);
     Core::new(ports, Arc::new(Rules::default()), 1)
 }
 
@@ -102,23 +96,7 @@ async fn what_nobody_published_is_refused() {
 #[tokio::test]
 async fn an_event_of_a_task_counts_where_the_task_is() {
     let core = core();
-    let new = NewTask {
-        tenant: acme(),
-        task_type: TaskType::Monitor,
-        priority: Priority::P2,
-        source: "user".into(),
-        payload: Map::new(),
-        metadata: Map::new(),
-        sla_target: None,
-        sla_deadline: None,
-        parent: None,
-        trace_id: None,
-        max_retries: None,
-        created_by: "alex".into(),
-        also_requested_by: Vec::new(),
-        identity: Identity::Fresh,
-        hops: 0,
-    };
+    let new = NewTask { tenant: acme(), ..a_task() };
     let task = core.create_task(new).await.unwrap().task.task.id;
     let mut envelope = published(&core).await;
     envelope["source"] = json!("watchbill.ops");

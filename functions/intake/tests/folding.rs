@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use watchbill_core::decide::{Command, Rules};
+use watchbill_core::decide::{Command, Leave, Proof, Rules};
 use watchbill_core::domain::{Event, Priority, Task, TaskId, TaskType, TenantId};
-use watchbill_core::govern::Policy;
+use watchbill_core::govern::{Policy, ReputationEvent};
 use watchbill_core::ledger::{Entry, entries_of};
-use watchbill_core::repo::{LedgerPeek, decode};
-use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
+use watchbill_core::repo::{LedgerPeek, StoredTask, decode};
+use watchbill_core::service::{Core, Governance, NewTask};
 use watchbill_intake::{Intake, shipped_reactions};
-use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{FakeClock, MemoryStore, a_task, ports_over};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -30,13 +30,7 @@ impl World {
     fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::default());
-        let ports = Ports {
-            store: store.clone(),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(1)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(store.clone(), clock.clone(), 1);
         let core = Core::new(ports, Arc::new(Rules::default()), 1)
             .governed_by(Governance::fixed(Policy::without_gates()));
         let intake = Intake::new(core.clone(), shipped_reactions());
@@ -44,44 +38,57 @@ impl World {
     }
 
     async fn create(&self, tenant: &TenantId, priority: Priority) -> TaskId {
-        let new = NewTask {
-            tenant: tenant.clone(),
-            task_type: TaskType::Monitor,
-            priority,
-            source: "user".into(),
-            payload: Default::default(),
-            metadata: Default::default(),
-            sla_target: Some("1h".into()),
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
-        };
+        let new =
+            NewTask { tenant: tenant.clone(), priority, sla_target: Some("1h".into()), ..a_task() };
         self.core.create_task(new).await.unwrap().task.task.id
     }
 
     /// So many tasks pass their deadline; each one's events come twice.
     async fn violate(&self, tenant: &TenantId, priority: Priority, n: usize) -> Vec<Event> {
-        let mut events = Vec::new();
+        let mut tasks = Vec::new();
         for _ in 0..n {
             let id = self.create(tenant, priority).await;
-            let stored = self.core.stored_task(tenant, &id).await.unwrap().unwrap();
-            events.push((id, stored));
+            tasks.push(self.core.stored_task(tenant, &id).await.unwrap().unwrap());
         }
         self.clock.advance(Duration::from_secs(3_600));
+        self.change_all(tenant, tasks, |_| Command::Tick { lane_busy: true }).await
+    }
+
+    /// So many tasks are refused at their claim, for such a reason.
+    async fn refuse(&self, tenant: &TenantId, event: ReputationEvent, n: usize) -> Vec<Event> {
+        let mut tasks = Vec::new();
+        for _ in 0..n {
+            let id = self.create(tenant, Priority::P2).await;
+            tasks.push(self.core.stored_task(tenant, &id).await.unwrap().unwrap());
+        }
+        let claim = |stored: &StoredTask| {
+            let earned = Some(self.core.rules().reputation.earned(event));
+            let leave = Leave::Refused { error: "Permission denied: on purpose".into(), earned };
+            Command::Claim {
+                agent: stored.value.agent,
+                owner: "one".into(),
+                assignment: stored.value.assignment,
+                proof: Proof { version: stored.version, leave },
+            }
+        };
+        self.change_all(tenant, tasks, claim).await
+    }
+
+    async fn change_all(
+        &self,
+        tenant: &TenantId,
+        tasks: Vec<StoredTask>,
+        command: impl Fn(&StoredTask) -> Command,
+    ) -> Vec<Event> {
         let mut told = Vec::new();
-        for (id, stored) in events {
-            let tick = Command::Tick { lane_busy: true };
-            let ticked = self.core.command_on(stored, &tick).await.unwrap();
+        for stored in tasks {
+            let (id, command) = (stored.value.id.clone(), command(&stored));
+            let changed = self.core.command_on(stored, &command).await.unwrap();
             let item = self.store.items().into_iter().find(|item| {
                 *item.kind == *"task" && decode::<Task>(item).is_ok_and(|t| t.value.id == id)
             });
             let task = LedgerPeek::of(&item.unwrap()).unwrap();
-            let entries = entries_of(task, Vec::new(), ticked.version - 1);
+            let entries = entries_of(task, Vec::new(), changed.version - 1);
             told.extend(entries.iter().flat_map(Entry::events));
         }
         for event in told.iter().flat_map(|event| [event, event]) {
@@ -162,6 +169,22 @@ async fn the_next_alert_task_says_how_many_there_were() {
     let own = later[0].task_id.as_ref().unwrap().as_str();
     let named = json!([&[own], &tasks[1..6]].concat());
     assert_eq!(shown["task_ids"], named);
+}
+
+/// What a rule or a spent budget stops comes in numbers; a violation is looked at alone.
+#[tokio::test]
+async fn denials_and_spent_budgets_fold_and_violations_do_not() {
+    for (event, alerts) in [
+        (ReputationEvent::PermissionDenied, 1),
+        (ReputationEvent::BudgetExceeded, 1),
+        (ReputationEvent::ViolationDetected, 5),
+    ] {
+        let world = World::new();
+        let told = world.refuse(&acme(), event, 5).await;
+        let triggered = told.iter().filter(|told| told.event_type.as_str() == "alert.triggered");
+        assert_eq!(triggered.count(), 5, "{event}: each one is an event");
+        assert_eq!(world.alerts(&acme()).len(), alerts, "{event}");
+    }
 }
 
 /// What folds is said by our own events alone: a caller's must not hide another's.

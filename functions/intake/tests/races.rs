@@ -13,11 +13,9 @@ use watchbill_core::ledger::{Entry, entries_of};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::repo::{LedgerPeek, decode};
-use watchbill_core::service::{Core, Ports};
+use watchbill_core::service::Core;
 use watchbill_intake::Intake;
-use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ports_over};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -29,13 +27,11 @@ impl World {
     fn new(seed: u64, percent: u64, reactions: Value) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
-        let ports = Ports {
-            store: Arc::new(FlakyStore::new(store.clone(), seed, percent)),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(seed)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(
+            Arc::new(FlakyStore::new(store.clone(), seed, percent)),
+            clock.clone(),
+            seed,
+        );
         let core = Core::new(ports, Arc::new(Rules::default()), 1);
         let reactions = Reaction::check_all(serde_json::from_value(reactions).unwrap()).unwrap();
         Self { store, clock, intake: Intake::new(core, reactions) }

@@ -5,20 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Map;
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rejection, Rules};
-use watchbill_core::domain::{Body, Outcome, Priority, Status, TaskId, TaskType, TenantId};
+use watchbill_core::domain::{Body, Outcome, Priority, Status, TaskId, TenantId};
 use watchbill_core::govern::Policy;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
-use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
+use watchbill_core::service::{CommandError, Core, NewTask};
 use watchbill_router::{Router, refill};
-use watchbill_testkit::{
-    FakeClock, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, MemoryLanes, MemoryStore, a_task, ports_over};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -37,36 +34,14 @@ impl World {
     fn new(rules: Rules) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
-        let ports = Ports {
-            store: store.clone(),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(1)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(store.clone(), clock.clone(), 1);
         let lanes = Arc::new(MemoryLanes::new());
         let router = Router::new(lanes.clone(), clock.clone());
         Self { store, clock, lanes, core: open(Core::new(ports, Arc::new(rules), 1)), router }
     }
 
     async fn create(&self, priority: Priority) -> TaskId {
-        let new = NewTask {
-            tenant: TenantId::default(),
-            task_type: TaskType::Monitor,
-            priority,
-            source: "user".into(),
-            payload: Map::new(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
-        };
+        let new = NewTask { priority, ..a_task() };
         self.core.create_task(new).await.unwrap().task.task.id
     }
 
@@ -237,13 +212,7 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
         }
     }
     // The next process: a new epoch, in which no lease of the old one holds.
-    let ports = Ports {
-        store: world.store.clone(),
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: world.clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(2)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports = ports_over(world.store.clone(), world.clock.clone(), 2);
     let core = open(Core::new(ports, Arc::new(Rules::default()), 2));
     let offered = refill(core.clone(), world.lanes.clone()).await.unwrap();
     let mut found: Vec<TaskId> =

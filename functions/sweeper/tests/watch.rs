@@ -12,21 +12,18 @@ use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
 use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Command, Leave, Proof, Rejection, Rules};
 use watchbill_core::domain::{
-    Agent, Event, EventId, EventPriority, EventType, Priority, TaskId, TaskType, TenantId,
-    Timestamp, What,
+    Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
 };
 use watchbill_core::govern::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, Fold, decode, encode};
 use watchbill_core::service::{
-    CommandError, Core, Governance, Identity, NewTask, OnFailure, Ports, STATS_FOLD, ServiceError,
+    CommandError, Core, Governance, Identity, NewTask, OnFailure, STATS_FOLD, ServiceError,
     TENANTS_A_CALL,
 };
 use watchbill_sweeper::Sweeper;
-use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over};
 
 /// A policy that changes, or can't be read.
 #[derive(Default)]
@@ -69,13 +66,8 @@ impl World {
         let store = Arc::new(MemoryStore::new());
         let noon = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
         let clock = Arc::new(FakeClock::auto(noon));
-        let ports = Ports {
-            store: Arc::new(FlakyStore::new(store.clone(), seed, 20)),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(seed)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports =
+            ports_over(Arc::new(FlakyStore::new(store.clone(), seed, 20)), clock.clone(), seed);
         let policies = Arc::new(Changing::default());
         let governance = Governance::new(policies.clone(), OnFailure::Restrict);
         let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
@@ -242,23 +234,8 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
     let mut tasks = Vec::new();
     let plain = [(TenantId::default(), TaskType::Monitor), (acme(), TaskType::Monitor)];
     for (tenant, task_type) in plain.into_iter().chain([(acme(), TaskType::Bugfix)]) {
-        let new = NewTask {
-            tenant: tenant.clone(),
-            task_type,
-            priority: Priority::P2,
-            source: "user".into(),
-            payload: Map::new(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Cause(vec![format!("{task_type}")]),
-            hops: 0,
-        };
+        let identity = Identity::Cause(vec![format!("{task_type}")]);
+        let new = NewTask { tenant: tenant.clone(), task_type, identity, ..a_task() };
         let id = loop {
             if let Ok(created) = world.core.create_task(new.clone()).await {
                 break created.task.task.id;
@@ -332,13 +309,7 @@ async fn another_policy_wakes_what_the_former_one_held_up() {
 async fn an_empty_installation_is_swept_without_a_record() {
     let mut world = World::new(1).await;
     world.store = Arc::new(MemoryStore::new());
-    let ports = Ports {
-        store: world.store.clone(),
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: world.clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(1)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports = ports_over(world.store.clone(), world.clock.clone(), 1);
     let core = Core::new(ports, Arc::new(Rules::default()), 1);
     let swept = Sweeper::new(core, Arc::new(MemoryLanes::new())).sweep(100).await.unwrap();
     assert_eq!(swept.failed, 0);

@@ -6,9 +6,9 @@ use tempfile::TempDir;
 use watchbill_adapters_local::sqlite::{Options, SqliteStore};
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::Clock as _;
-use watchbill_core::service::{Core, Ports};
+use watchbill_core::service::Core;
 use watchbill_testkit::governance_suite as suite;
-use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryWake, SeededEntropy};
+use watchbill_testkit::{FakeClock, ports_over};
 
 struct World {
     core: Core,
@@ -22,13 +22,7 @@ fn world() -> World {
     let store = SqliteStore::open(folder.path(), Options::default()).expect("a store that opens");
     let store = Arc::new(store);
     let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
-    let ports = Ports {
-        store: store.clone(),
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(1)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports = ports_over(store.clone(), clock.clone(), 1);
     World { core: Core::new(ports, Arc::new(Rules::default()), 1), clock, store, _folder: folder }
 }
 

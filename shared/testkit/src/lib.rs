@@ -1,5 +1,5 @@
 //! What tests stand on: real implementations of the ports that live in memory, clocks and
-//! randomness that a test owns, and one conformance suite for each port.
+//! randomness that a test owns, a plain task to begin with, and one conformance suite for each port.
 //!
 //! How to add a port: its implementation in memory as a module here, its promises as a
 //! suite, and a test that runs the suite over each implementation. How to add a promise to
@@ -7,6 +7,7 @@
 //! the suite is then held to it.
 
 pub mod blobs_suite;
+mod builders;
 mod fake_clock;
 mod fake_entropy;
 mod faulty_store;
@@ -22,6 +23,7 @@ mod scripted_store;
 mod store_loop;
 pub mod store_suite;
 
+pub use builders::{a_task, ports_over, ungated_core};
 pub use fake_clock::FakeClock;
 pub use fake_entropy::SeededEntropy;
 pub use faulty_store::{Failure, FaultyStore};

@@ -8,17 +8,17 @@ use serde_json::{Map, json};
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules};
 use watchbill_core::domain::{
-    Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TaskType, TenantId,
+    Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TenantId,
 };
 use watchbill_core::govern::ReputationFold;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
 use watchbill_core::ports::{Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write};
 use watchbill_core::repo::Fold;
-use watchbill_core::service::{Core, Identity, NewEvent, NewTask, Ports, REPUTATION_FOLD};
+use watchbill_core::service::{Core, NewEvent, NewTask, Ports, REPUTATION_FOLD};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy,
+    FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy, a_task,
 };
 
 pub struct World {
@@ -73,20 +73,10 @@ impl World {
     pub async fn create_for(&self, tenant: &TenantId, priority: Priority) -> TaskId {
         let new = NewTask {
             tenant: tenant.clone(),
-            task_type: TaskType::Monitor,
             priority,
-            source: "user".into(),
             payload: json!({"description": "Look"}).as_object().cloned().unwrap(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
             max_retries: Some(100),
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
+            ..a_task()
         };
         self.core.create_task(new).await.unwrap().task.task.id
     }

@@ -15,22 +15,17 @@ use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules, next_due};
 use watchbill_core::domain::{
     Agent, ApprovalId, ApprovalStatus, Body, Caller, Outcome, Priority, Role, Status, TaskId,
-    TaskType, TenantId, Timestamp,
+    TenantId, Timestamp,
 };
 use watchbill_core::govern::Policy;
-use watchbill_core::ports::{
-    Clock as _, Commit, Expect, Key, LaneMessage, Lanes, LanesError, NewItem, Store as _, Write,
-    WriteId,
-};
+use watchbill_core::ports::{Clock as _, Commit, Expect, Key, NewItem, Store as _, Write, WriteId};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
 use watchbill_core::service::{
-    CommandError, Core, Identity, NewTask, Ports, Replayed, ServiceError, StatusChange, ToPark,
+    CommandError, Core, NewTask, Replayed, ServiceError, StatusChange, ToPark,
 };
 use watchbill_sweeper::Sweeper;
-use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over};
 
 struct World {
     store: Arc<MemoryStore>,
@@ -51,13 +46,8 @@ impl World {
     fn under(policy: Policy, rules: Rules, seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
-        let ports = Ports {
-            store: Arc::new(FlakyStore::new(store.clone(), seed, 0)),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(seed)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports =
+            ports_over(Arc::new(FlakyStore::new(store.clone(), seed, 0)), clock.clone(), seed);
         let core = Core::new(ports, Arc::new(rules), 1).governed_by(Governance::fixed(policy));
         Self { store, clock, lanes: Arc::new(MemoryLanes::new()), core }
     }
@@ -71,23 +61,7 @@ impl World {
     }
 
     async fn create(&self, priority: Priority) -> TaskId {
-        let new = NewTask {
-            tenant: tenant(),
-            task_type: TaskType::Monitor,
-            priority,
-            source: "user".into(),
-            payload: Map::new(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
-        };
+        let new = NewTask { priority, ..a_task() };
         self.core.create_task(new).await.unwrap().task.task.id
     }
 
@@ -354,27 +328,14 @@ async fn an_item_that_fails_fills_no_page() {
     }
 }
 
-/// Lanes that break off where they are asked for one priority.
-struct Breaking;
-
-#[async_trait::async_trait]
-impl Lanes for Breaking {
-    async fn offer(&self, _: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
-        Ok(())
-    }
-
-    async fn backlog(&self, _: Agent, priority: Priority) -> Result<u64, LanesError> {
-        assert_ne!(priority, Priority::P1, "it breaks off on purpose");
-        Ok(0)
-    }
-}
-
 #[tokio::test]
 async fn an_item_over_which_a_look_breaks_off_is_pushed_forward() {
     let world = World::new(Rules::default(), 1);
     let (good, bad) = (world.create(Priority::P2).await, world.create(Priority::P1).await);
     world.clock.advance(Duration::from_secs(16 * 60));
-    let sweeper = Sweeper::new(world.core.clone(), Arc::new(Breaking));
+    let lanes = Arc::new(MemoryLanes::new());
+    lanes.break_off_at(Priority::P1);
+    let sweeper = Sweeper::new(world.core.clone(), lanes);
     let swept = sweeper.sweep(100).await.unwrap();
     assert_eq!((swept.failed, swept.changed), (1, 1));
     assert_eq!(world.times(&good, "offered").await, 1);

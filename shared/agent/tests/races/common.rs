@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Map;
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, LeaseRules, Rules};
-use watchbill_core::domain::{Agent, Priority, TaskId, TaskType, TenantId};
+use watchbill_core::domain::{Agent, TaskId, TenantId};
 use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock as _, LaneMessage, Store};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
-use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_core::service::{Core, Governance, Ports};
+use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy, a_task};
 
 pub fn tenant() -> TenantId {
     TenantId::default()
@@ -55,23 +54,7 @@ impl Machine {
     }
 
     pub async fn create(&self) -> TaskId {
-        let new = NewTask {
-            tenant: tenant(),
-            task_type: TaskType::Monitor,
-            priority: Priority::P2,
-            source: "user".into(),
-            payload: Map::new(),
-            metadata: Map::new(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
-        };
+        let new = a_task();
         self.core.create_task(new).await.unwrap().task.task.id
     }
 

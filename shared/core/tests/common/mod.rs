@@ -11,9 +11,10 @@ use watchbill_core::domain::{
 use watchbill_core::govern::{Earned, ReputationEvent};
 use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::service::{CommandError, Core, Identity, NewTask, Ports};
+use watchbill_core::service::{CommandError, Core, NewTask, Ports};
 use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, ScriptedStore, SeededEntropy,
+    a_task,
 };
 
 pub struct World {
@@ -111,21 +112,11 @@ pub fn object(value: Value) -> Map<String, Value> {
 
 pub fn new_task(task_type: TaskType, priority: Priority) -> NewTask {
     NewTask {
-        tenant: tenant(),
         task_type,
         priority,
-        source: "user".into(),
         payload: object(json!({"description": "Look at the shop"})),
-        metadata: Map::new(),
-        sla_target: None,
-        sla_deadline: None,
-        parent: None,
         trace_id: Some("trace".into()),
-        max_retries: None,
-        created_by: "alex".into(),
-        also_requested_by: Vec::new(),
-        identity: Identity::Fresh,
-        hops: 0,
+        ..a_task()
     }
 }
 

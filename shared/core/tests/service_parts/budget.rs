@@ -12,9 +12,7 @@ use watchbill_core::ports::{Clock as _, Store as _};
 use watchbill_core::repo;
 use watchbill_core::service::{CommandError, Core, Governance, Ports, ServiceError};
 use watchbill_testkit::governance_suite::{self as suite, admin, limits, running};
-use watchbill_testkit::{
-    FakeClock, FlakyStore, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy,
-};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, SeededEntropy, ports_over};
 
 use crate::common::{World, end, succeeded, tenant};
 
@@ -205,13 +203,7 @@ fn flaky(seed: u64, percent: u64) -> (Core, Arc<FakeClock>) {
     // Other tasks get their turn around each call, also where none goes wrong.
     let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new()), seed, percent));
     let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
-    let ports = Ports {
-        store,
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(seed)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports = ports_over(store, clock.clone(), seed);
     (Core::new(ports, Arc::new(Rules::default()), 1), clock)
 }
 

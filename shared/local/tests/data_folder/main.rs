@@ -13,9 +13,9 @@ use watchbill_adapters_local::blobs::FolderBlobs;
 use watchbill_adapters_local::sqlite::{Options, SqliteStore};
 use watchbill_adapters_local::wake::LocalWake;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Priority, TaskId, TaskType, TenantId};
-use watchbill_core::service::{Core, Identity, NewTask, Ports};
-use watchbill_testkit::{FakeClock, SeededEntropy};
+use watchbill_core::domain::TaskId;
+use watchbill_core::service::{Core, NewTask, Ports};
+use watchbill_testkit::{FakeClock, SeededEntropy, a_task};
 
 /// Over the store in a folder, of which nothing stays in memory.
 pub fn open(data: &Path, seed: u64) -> (Core, Arc<SqliteStore>) {
@@ -42,23 +42,7 @@ pub fn payload(bytes: usize) -> Map<String, Value> {
 }
 
 pub async fn create(core: &Core, bytes: usize) -> TaskId {
-    let new = NewTask {
-        tenant: TenantId::default(),
-        task_type: TaskType::Monitor,
-        priority: Priority::P2,
-        source: "user".into(),
-        payload: payload(bytes),
-        metadata: Map::new(),
-        sla_target: None,
-        sla_deadline: None,
-        parent: None,
-        trace_id: None,
-        max_retries: None,
-        created_by: "alex".into(),
-        also_requested_by: Vec::new(),
-        identity: Identity::Fresh,
-        hops: 0,
-    };
+    let new = NewTask { payload: payload(bytes), ..a_task() };
     core.create_task(new).await.unwrap().task.task.id
 }
 
