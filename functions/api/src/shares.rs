@@ -184,6 +184,12 @@ mod tests {
             let late = shares.take(&holder(&format!("late {n}"), "1"), 1);
             all.push(late.unwrap_or_else(|full| panic!("{n}: {full:?}, {} held", shares.held())));
         }
+        // Once all places are taken nobody finds one, first or not.
+        let mut more = (12..).map(|n| shares.take(&holder(&format!("late {n}"), "1"), 1));
+        all.extend(more.by_ref().map_while(Result::ok).take(BOUNDS.all));
+        assert_eq!(shares.held(), BOUNDS.all);
+        assert_eq!(more.next().and_then(Result::err), Some(Full::All));
+        drop(more);
         drop(all);
         assert_eq!(shares.held(), 0);
         assert!(shares.lock().tenants.is_empty(), "nothing is remembered of them");

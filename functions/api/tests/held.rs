@@ -13,6 +13,7 @@ use common::{ADMIN, AGENT, Api, Got, OTHER, USER, api, api_by_hand, ask, config}
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use watchbill_api::ApiConfig;
 use watchbill_core::domain::{Caller, Role, TenantId};
 use watchbill_core::ports::{Clock as _, Commit, Entropy as _, Expect, Store as _, Write};
 use watchbill_core::repo::{KeyRecord, Versioned, api_key, decode, encode};
@@ -285,6 +286,31 @@ async fn a_body_that_does_not_come_ends_in_time_and_takes_no_more_than_a_share()
     assert_eq!(ask("POST", "/tasks").key(AGENT).json(&body).of(&api).await.status, 200);
 }
 
+/// A host of few connections gives each kind of call a part of them.
+#[tokio::test]
+async fn calls_at_work_are_bounded_too() {
+    let api = Arc::new(api_by_hand(ApiConfig { connections: Some(64), ..config() }));
+    let half = |key: &'static str| {
+        let api = api.clone();
+        tokio::spawn(async move { ask("POST", "/tasks").key(key).raw(unfinished()).of(&api).await })
+    };
+    let mut held = Vec::new();
+    let refused = loop {
+        let (call, sleepers) = (half(AGENT), api.clock.sleepers());
+        while api.clock.sleepers() == sleepers && !call.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        if call.is_finished() {
+            break call.await.unwrap();
+        }
+        held.push(call);
+        assert!(held.len() <= 8, "half of the sixteen that all may have at work");
+    };
+    let detail = refused.problem(503)["detail"].to_string();
+    assert!(held.len() == 8 && detail.contains("calls under way"), "{}: {detail}", held.len());
+    assert_eq!(ask("GET", "/tasks").key(OTHER).of(&api).await.status, 200);
+}
+
 #[tokio::test]
 async fn answers_that_are_not_read_are_bounded_in_bytes() {
     let api = api();
@@ -302,6 +328,19 @@ async fn answers_that_are_not_read_are_bounded_in_bytes() {
     }
     assert!(bytes > 31 << 20, "{bytes} bytes, then no more");
     assert_eq!(ask("GET", "/").key(USER).of(&api).await.status, 200, "small ones go on");
+    // Another of the tenant takes from what is left of the tenant's part.
+    let (mut of_tenant, mut more) = (bytes, Vec::new());
+    loop {
+        let answer = large().key(AGENT).send(&api).await;
+        if answer.status() == 503 {
+            break;
+        }
+        of_tenant += axum::body::HttpBody::size_hint(answer.body()).exact().unwrap();
+        more.push(answer);
+        assert!(of_tenant <= 64 << 20, "{of_tenant} bytes of one tenant");
+    }
+    assert!(of_tenant > bytes && of_tenant <= 48 << 20, "a quarter is for who holds nothing yet");
+    drop(more);
     assert_eq!(large().key(OTHER).of(&api).await.status, 200);
     assert_eq!(large().of(&api).await.status, 200);
     // What the connection still refers to counts, though the answer itself is gone.

@@ -198,6 +198,53 @@ mod tests {
         assert_eq!((clock.now().millis(), clock.ahead()), (wall, Duration::ZERO));
         machine.passes(10);
         assert_eq!(clock.now().millis(), wall + 10);
+        // Set back once more, time goes on from here, not from where it was the first time.
+        machine.steps(-DAY);
+        assert_eq!(clock.now().millis(), wall + 10);
+        machine.passes(60_000);
+        assert_eq!(clock.now().millis(), wall + 60_010);
+    }
+
+    /// Counts warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_warned_of_once_and_once_it_has_caught_up() {
+        let (machine, warnings) = (Machine::default(), Warnings::default());
+        let clock = machine.clock();
+        let told = || warnings.0.load(Ordering::Relaxed);
+        tracing::subscriber::with_default(warnings.clone(), || {
+            machine.steps(DAY);
+            clock.now();
+            assert_eq!(told(), 0, "ahead it follows");
+            machine.steps(-DAY);
+            for _ in 0..3 {
+                clock.now();
+                machine.passes(1_000);
+            }
+            assert_eq!(told(), 1);
+            machine.steps(2 * DAY);
+            clock.now();
+            clock.now();
+            assert_eq!(told(), 2);
+        });
     }
 
     #[test]

@@ -248,6 +248,10 @@ async fn a_tenant_has_so_many_open_alerts_and_is_told() {
     assert_eq!(world.book.raise(&tenant(), counted).await.unwrap().count, 2);
     let one = world.book.find_open(&tenant(), "disk_full", Some("db-9")).await.unwrap().unwrap();
     world.book.resolve(&tenant(), &one.alert_id, world.mark()).await.unwrap();
+    let key = repo::alert_key(&tenant(), &one.alert_id);
+    let ended = world.store.items().into_iter().find(|item| item.key == key).unwrap();
+    let keep = AlertRules::default().keep_resolved;
+    assert_eq!((ended.due, ended.expires), (None, Some(world.machine.clock.now().plus(keep))));
     world.book.raise(&tenant(), further).await.unwrap();
 }
 

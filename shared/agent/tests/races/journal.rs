@@ -179,7 +179,9 @@ async fn a_look_up_that_never_answers_ends_within_the_lease_and_can_not_tell() {
     let first = steps.take(&shop).await.unwrap();
     let Taken::Unsettled { after, .. } = first else { panic!("{first:?}") };
     machine.clock.advance(after);
-    let taken = steps.take(&shop).await.unwrap();
+    // Without a limit it would never come back.
+    let taken = tokio::time::timeout(Duration::from_secs(20), steps.take(&shop)).await;
+    let taken = taken.expect("the look-up ends").unwrap();
     let wanted = "no answer to the look-up within 30 s".to_owned();
     assert_eq!(taken, Taken::Undecidable { error: wanted });
     assert!(machine.clock.now() < until, "the lease outlives the look-up");

@@ -14,3 +14,4 @@ mod lost_answers;
 mod runs;
 mod standing;
 mod unreadable;
+mod walks;

@@ -8,6 +8,7 @@ use watchbill_core::domain::Agent;
 use watchbill_core::govern::{
     Earned, Level, ReadOnlyDay, ReputationEvent, ReputationFold, Standing,
 };
+use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
 use watchbill_core::repo::{Fold, encode};
 use watchbill_core::service::REPUTATION_FOLD;
@@ -87,7 +88,12 @@ async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
     let now = world.clock.now();
     append(&world.core, vec![earning(1, now, &[SUCCESS]), earning(2, now, &[FAILURE, SUCCESS])])
         .await;
-    append(&world.core, vec![earning(3, now, &[FAILURE])]).await;
+    // What a worker outside earned is the worker's.
+    let mut of_worker = earning(4, now, &[SUCCESS]);
+    if let Entry::Task(entry) = &mut of_worker {
+        entry.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
+    }
+    append(&world.core, vec![earning(3, now, &[FAILURE]), of_worker]).await;
     for limit in 1..6 {
         let mut found = Vec::new();
         let mut cursor = None;

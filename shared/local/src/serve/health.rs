@@ -102,3 +102,48 @@ where
 fn stands(connection: &str) -> &'static str {
     if connection == "connected" { "connected" } else { "unreachable" }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use watchbill_adapters_local::sqlite::Options;
+    use watchbill_core::decide::Rules;
+    use watchbill_core::domain::Timestamp;
+    use watchbill_core::ports::Clock;
+    use watchbill_testkit::{FakeClock, ports_over, ungated_core};
+
+    use super::*;
+
+    /// A clock over a machine's that was set back by five seconds.
+    struct SetBack(FakeClock);
+
+    #[async_trait]
+    impl Clock for SetBack {
+        fn now(&self) -> Timestamp {
+            self.0.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.monotonic()
+        }
+
+        async fn sleep(&self, how_long: Duration) {
+            self.0.sleep(how_long).await;
+        }
+
+        fn ahead(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap());
+        let clock = Arc::new(SetBack(FakeClock::default()));
+        let core = ungated_core(ports_over(store.clone(), clock, 1), Rules::default());
+        let report = BTreeMap::from(Inside { store, core }.report());
+        assert_eq!(report["clock"], json!({ "ahead_ms": 5_000 }));
+    }
+}
