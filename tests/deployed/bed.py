@@ -31,6 +31,8 @@ class Control(BaseHTTPRequestHandler):
     /delete    {"stack": name}
     /sweep     {"stack": name}: the minute's tick, now
     /bridge    {"stack": name}: that of the Redis bridge, until its round ends
+    /policy    {"stack": name, "text": text of a policy.yaml}, in place of the one it was deployed with
+    /again     {"stack": name, "event": {…}}: an event that the bus has delivered, once more
     /restart   {"stack": name}: every function starts cold at its next call
     /left      {"stack": name} → messages that are left, and faults in the logs
     /log       {"stack": name} → {"text": …}, all that its functions have logged

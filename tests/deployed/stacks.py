@@ -145,6 +145,16 @@ class Bed:
         said = answer["Payload"].read().decode()
         return {"failed": said} if answer.get("FunctionError") else {}
 
+    def on_policy(self, stack, text):
+        self.aws["ssm"].put_parameter(Name=f"/{stack}/policy", Value=text, Type="String", Overwrite=True)
+
+    def on_again(self, stack, event):
+        entry = {"EventBusName": self.one(stack, "AWS::Events::EventBus"), "Source": event["source"],
+                 "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
+        answer = self.aws["events"].put_events(Entries=[entry])
+        if answer["FailedEntryCount"]:
+            raise RuntimeError(f"the bus does not take it: {answer}")
+
     def on_restart(self, stack):
         for name in self.all(stack, "AWS::Lambda::Function").values():
             self.aws["lambda"].update_function_configuration(FunctionName=name, Description=time.strftime("%c"))

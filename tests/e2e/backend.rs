@@ -82,6 +82,9 @@ pub trait Backend: Sized {
 
     async fn restart(&mut self);
 
+    /// Puts another policy file in place of the one it was started with.
+    async fn set_policy(&self, policy: &str);
+
     async fn stop(self);
 
     /// Waits until nothing moves any more: all that is to run has run, and is recorded.

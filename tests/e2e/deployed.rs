@@ -80,6 +80,10 @@ impl Backend for Deployed {
         self.bed.ask("restart", &self.stack).await;
     }
 
+    async fn set_policy(&self, policy: &str) {
+        self.bed.call("policy", json!({"stack": self.stack, "text": policy})).await;
+    }
+
     async fn stop(self) {
         // Its role goes with the stack: a tick under way would be refused what it may.
         drop(self.going);
@@ -219,6 +223,39 @@ async fn events_reach_a_subscribed_queue() {
     }
     let types: Vec<_> = received.iter().map(|event| &event["detail-type"]).collect();
     assert!(types.contains(&&json!("task.completed")), "no other than was asked for: {types:?}");
+    world.end().await;
+}
+
+/// EventBridge delivers at least once: the repeat of a request is the same task.
+#[tokio::test]
+async fn an_event_that_comes_twice_makes_one_task() {
+    let world = World::<Deployed>::start(Settings::default()).await;
+    let Deployed { bed, stack, .. } = &world.backend;
+    let pattern = json!({"detail-type": ["task.requested"]});
+    let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
+    let asked =
+        json!({"type": "monitor", "payload": {"service": "system", "note": "x".repeat(5_000)}});
+    let event = json!({"event_type": "task.requested", "source_agent": "ci", "payload": asked});
+    world.agent.post("/events/publish", event).await.ok();
+    let received = async {
+        loop {
+            let got = bed.call("received", subscribed.clone()).await;
+            if let Some(body) = got["bodies"][0].as_str() {
+                return serde_json::from_str::<Value>(body).expect("an event is JSON");
+            }
+        }
+    };
+    let event = tokio::time::timeout(PATIENCE, received).await.expect("the event arrives");
+    world.user.get("/tasks?type=monitor&wait=20").await.ok();
+    bed.call("again", json!({"stack": stack, "event": event})).await;
+    // What comes after it has been read once this one's task is there.
+    let last = json!({"type": "investigate", "payload": {"description": "after it"}});
+    let last = json!({"event_type": "task.requested", "source_agent": "ci", "payload": last});
+    world.agent.post("/events/publish", last).await.ok();
+    world.user.get("/tasks?type=investigate&wait=20").await.ok();
+    let made = world.user.all("/tasks?type=monitor", "tasks").await;
+    assert_eq!(made.len(), 1, "{made:?}");
+    // It would show as a dead letter if the repeat had not been answered.
     world.end().await;
 }
 

@@ -15,7 +15,7 @@ pub struct Embedded {
     launch: Launch,
     /// None only while it is started again.
     server: Option<Server>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Backend for Embedded {
@@ -34,7 +34,7 @@ impl Backend for Embedded {
                 .env("REDIS_MIRROR", redis.mirror);
         }
         let server = Some(launch.start().await);
-        Self { launch, server, _folder: folder }
+        Self { launch, server, folder }
     }
 
     fn url(&self) -> String {
@@ -58,6 +58,10 @@ impl Backend for Embedded {
             assert!(server.end("TERM").await.success());
         }
         self.server = Some(self.launch.start().await);
+    }
+
+    async fn set_policy(&self, policy: &str) {
+        fs::write(self.folder.path().join("policy.yaml"), policy).expect("it is ours");
     }
 
     async fn stop(mut self) {

@@ -179,3 +179,34 @@ pub async fn two_must_approve_where_policy_says_so<B: Backend>() {
     world.user.until(&task, "completed").await;
     world.end().await;
 }
+
+/// A freeze in the policy holds a deployment; without it, it goes on within two minutes and
+/// not only when it would have been looked at next.
+pub async fn what_a_freeze_held_goes_on_when_it_is_lifted<B: Backend>() {
+    let policy = r#"{"gates": {"all": "off"}, "freezes": [{"name": "release", "environments":
+        ["sandbox"], "from": "2026-01-01T00:00:00Z", "until": "2126-01-01T00:00:00Z"}]}"#;
+    let world = World::<B>::start(Settings { policy: Some(policy), ..Settings::default() }).await;
+    let task = id(&world.agent.submit(deployment("sandbox")).await);
+    let held = async || {
+        let timeline = world.user.timeline(&task).await;
+        timeline.iter().any(|entry| entry["text"].to_string().contains("release"))
+    };
+    let mut looks = 0;
+    while !held().await {
+        looks += 1;
+        assert!(looks < 300, "the freeze holds it: {:?}", world.user.timeline(&task).await);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    world.backend.set_policy(r#"{"gates": {"all": "off"}}"#).await;
+    let mut now = Value::Null;
+    for _ in 0..1_200 {
+        now = world.user.get(&format!("/tasks/{task}")).await.ok()["task"].clone();
+        if now["status"] == "blocked" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(now["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{now}");
+    cancel(&world, &task).await;
+    world.end().await;
+}

@@ -25,6 +25,7 @@ macro_rules! run_scenarios {
                 retries_have_an_end
                 what_cannot_be_done_fails_at_once
                 an_investigation_looks_at_recent_tasks
+                a_large_payload_is_read
                 p0_overtakes
                 work_survives_a_restart
             ]
@@ -54,6 +55,7 @@ macro_rules! run_scenarios {
                 what_policy_refuses_is_recorded
                 a_link_decides_once
                 two_must_approve_where_policy_says_so
+                what_a_freeze_held_goes_on_when_it_is_lifted
             ]
             notices [
                 a_failure_is_told

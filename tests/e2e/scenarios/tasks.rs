@@ -158,7 +158,8 @@ pub async fn a_failed_task_is_tried_anew<B: Backend>() {
 
 pub async fn an_agent_without_its_work_says_so<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
-    let payload = json!({"description": "say how", "environment": "staging"});
+    // Too large for the table: each agent reads it from the blobs.
+    let payload = json!({"description": "say how", "environment": "staging", "log": lines(15_000)});
     for (task_type, agent) in [("faq", "faq"), ("bugfix", "dev"), ("devops", "devops")] {
         let body = json!({"type": task_type, "payload": payload});
         let task = id(&world.agent.submit(body).await);
@@ -202,6 +203,23 @@ pub async fn what_cannot_be_done_fails_at_once<B: Backend>() {
     assert_eq!(failed["retry_count"], 0, "the same again would fail the same way");
     let why = failed["error"].as_str().unwrap_or_default();
     assert!(why.contains("payload.url") && why.contains("no url"), "{why}");
+    world.end().await;
+}
+
+/// A text of ten bytes a line.
+fn lines(count: usize) -> String {
+    (0..count).map(|n| format!("line {n:04}\n")).collect()
+}
+
+/// What has no room beside a task is kept elsewhere, and is there for whoever works on it.
+pub async fn a_large_payload_is_read<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let note = lines(15_000);
+    let body = json!({"type": "monitor", "payload": {"service": "system", "note": note}});
+    let task = id(&world.agent.submit(body).await);
+    let done = world.user.until(&task, "completed").await;
+    assert_eq!(done["payload"]["note"], json!(note));
+    assert_eq!(done["metadata"]["result"]["success"], true);
     world.end().await;
 }
 
