@@ -320,7 +320,8 @@ pub(super) fn hides(kind: Kind, value: &str) -> bool {
         // `tokens: 123`, `tokens: {"input": 5}`: how many, not which.
         Kind::Many => {
             let word = bare.len() <= 12 && bare.bytes().all(|b| b.is_ascii_lowercase());
-            !is_counted(bare) && !word && !bare.starts_with(['{', '['])
+            let list = bare.len() <= MAX_PLACE && bare.starts_with(['{', '[']);
+            !is_counted(bare) && !word && !list
         }
     }
 }
