@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use watchbill_core::domain::{Body, Task};
+use watchbill_core::domain::{Body, Task, Timestamp};
 use watchbill_core::ports::{BlobKey, Item};
 use watchbill_core::repo::{Entity as _, decode};
 
@@ -74,7 +74,7 @@ fn file<'p>(doing: &'static str, path: &'p Path) -> impl Fn(io::Error) -> Backup
 
 /// Copies the database and the blobs of the data folder `data` into the new folder `to`. What
 /// is secret in plain text, `admin.key` and `link.key`, is not copied. Blocks.
-pub fn backup(data: &Path, to: &Path) -> Result<Copied, BackupError> {
+pub fn backup(data: &Path, to: &Path, now: Timestamp) -> Result<Copied, BackupError> {
     let database = data.join("watchbill.db");
     if fs::metadata(&database).map_or(0, |file| file.len()) == 0 {
         return Err(BackupError::NoDatabase { path: database });
@@ -90,7 +90,7 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, BackupError> {
         return Err(BackupError::LeftOver { path: half });
     }
     private_folder(&half).map_err(file("make", &half))?;
-    let copied = copy_into(data, &database, &half).and_then(|copied| {
+    let copied = copy_into(data, &database, &half, now).and_then(|copied| {
         fs::rename(&half, to).map_err(file("give its name to", to))?;
         sync_folder(parent(to)).map_err(file("sync", parent(to)))?;
         Ok(copied)
@@ -103,14 +103,19 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     copied
 }
 
-fn copy_into(data: &Path, database: &Path, half: &Path) -> Result<Copied, BackupError> {
+fn copy_into(
+    data: &Path,
+    database: &Path,
+    half: &Path,
+    now: Timestamp,
+) -> Result<Copied, BackupError> {
     let mut copied = Copied::default();
     let copy = half.join("watchbill.db");
     copy_database(database, &copy)?;
     copied.database_bytes = fs::metadata(&copy).map_err(file("look at", &copy))?.len();
     let blobs = half.join("blobs");
     copy_blobs(&data.join("blobs"), &blobs, &mut copied)?;
-    check(&copy, &blobs, &mut copied)?;
+    check(&copy, &blobs, now, &mut copied)?;
     sync_folder(half).map_err(file("sync", half))?;
     Ok(copied)
 }
@@ -171,7 +176,12 @@ fn copy_blob(from: &Path, blob: &Path, to: &Path, copied: &mut Copied) -> Result
 }
 
 /// Reads the copy as a restore would: the pages, each item, and that the blobs are there.
-fn check(copy: &Path, blobs: &Path, copied: &mut Copied) -> Result<(), BackupError> {
+fn check(
+    copy: &Path,
+    blobs: &Path,
+    now: Timestamp,
+    copied: &mut Copied,
+) -> Result<(), BackupError> {
     let failed = |source| OpenError::from_sqlite("check", copy, source);
     let conn =
         Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
@@ -183,6 +193,8 @@ fn check(copy: &Path, blobs: &Path, copied: &mut Copied) -> Result<(), BackupErr
     copies::each_item(&conn, copy, |item| {
         copied.items += 1;
         match item {
+            // Its blobs may have gone while the copy was made.
+            Ok(item) if item.expires.is_some_and(|at| at <= now) => {}
             Ok(item) => blobs_of(&item)
                 .filter(|blob| !blobs.join(blob).is_file())
                 .for_each(|blob| copied.faults.add(format!("{}: no blob {blob}", item.key))),

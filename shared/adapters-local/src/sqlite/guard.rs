@@ -130,6 +130,13 @@ impl Guard {
             ),
             Err(error) => format!("a copy of what was committed could not be made: {error}"),
         };
+        // Since the last look more may have been answered: a start on what is left must see that
+        // it is older.
+        let marked = super::statements::last_numbers(conn)
+            .map(|(_, seq)| self.lock.mark(Mark { epoch: self.epoch, seq }));
+        if !matches!(marked, Ok(Ok(()))) {
+            tracing::warn!("can't write to {}: {marked:?}", self.lock.path().display());
+        }
         (self.on_fatal)(&format!("{what}; {kept}"));
     }
 

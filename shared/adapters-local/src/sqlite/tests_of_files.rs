@@ -58,6 +58,23 @@ async fn what_is_written_into_a_file_without_a_name_is_not_answered_and_kept_in_
 }
 
 #[tokio::test]
+async fn a_start_on_what_is_left_of_lost_files_sees_that_it_is_older() {
+    let folder = TempDir::new().unwrap();
+    let (store, reasons) = open(folder.path());
+    store.commit(create(1, 10)).await.unwrap();
+    let other = Connection::open(store.path()).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    // Answered after the last look, and in the log alone.
+    store.commit(create(2, 10)).await.unwrap();
+    fs::remove_file(folder.path().join("watchbill.db-wal")).unwrap();
+    store.commit(create(3, 10)).await.unwrap_err();
+    reasons.recv().unwrap();
+    let left = as_after_a_kill(folder.path(), &["watchbill.db", "watchbill.lock"]);
+    let error = refused(left.path());
+    assert!(matches!(error, OpenError::Older { found: 1, marked: 2, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_that_goes_while_nothing_is_written_is_noticed_too() {
     let folder = TempDir::new().unwrap();
     let (_store, reasons) = open(folder.path());

@@ -4,15 +4,21 @@ use std::path::Path;
 
 use serde_json::json;
 use watchbill_adapters_local::backup::{Copied, backup as copy};
+use watchbill_core::domain::Timestamp;
 
 use super::args::BackupArgs;
 use super::failure::Failure;
 use super::out::Out;
 
-pub fn backup(args: &BackupArgs, data: &Path, out: &mut Out) -> Result<(), Failure> {
+pub fn backup(
+    args: &BackupArgs,
+    data: &Path,
+    now: Timestamp,
+    out: &mut Out,
+) -> Result<(), Failure> {
     let data = args.data.as_deref().unwrap_or(data);
     let copied =
-        copy(data, &args.dest).map_err(|error| Failure::Local(format!("no copy: {error}")))?;
+        copy(data, &args.dest, now).map_err(|error| Failure::Local(format!("no copy: {error}")))?;
     let Copied { items, database_bytes, blobs, blob_bytes, faults } = &copied;
     if out.json {
         let document = json!({

@@ -137,7 +137,7 @@ pub async fn run(cli: Cli, mut world: World) -> Exit {
     let outcome = match (cli.command, client) {
         (Some(Command::Completions { shell }), _) => completions(shell, &mut out),
         (Some(Command::Policy { command }), _) => policy::policy(command, now, &mut out),
-        (Some(Command::Backup(args)), _) => backup::backup(&args, &data, &mut out),
+        (Some(Command::Backup(args)), _) => backup::backup(&args, &data, now, &mut out),
         (_, Err(failure)) => Err(failure),
         (Some(command), Ok(client)) => {
             dispatch(command, Session { client: &client, out: &mut out, stdin, interrupt }).await

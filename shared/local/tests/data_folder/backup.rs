@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
-use watchbill_core::domain::TenantId;
+use watchbill_core::domain::{Caller, Role, TenantId};
 use watchbill_core::service::Core;
 
 use super::{create, damage, open, payload};
@@ -146,6 +147,30 @@ async fn a_copy_of_what_a_killed_process_left_changes_nothing_there() {
     assert!(files(&killed) == as_left, "not a byte of it is other than it was");
     let (restored, _store) = open(&copy, 2);
     assert_eq!(restored.task(&TenantId::default(), &id).await.unwrap().payload, payload(LARGE));
+}
+
+/// Its blobs are removed before its item, and a copy may be made between the two.
+#[tokio::test]
+async fn a_task_that_expired_while_it_was_copied_is_not_damaged() {
+    let (data, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (core, _store) = open(data.path(), 1);
+    let id = create(&core, LARGE).await;
+    let caller = Caller {
+        name: "alex".into(),
+        role: Role::Admin,
+        tenant: TenantId::default(),
+        made_by: None,
+    };
+    core.cancel_task(&caller, &id, None).await.unwrap();
+    fs::remove_dir_all(data.path().join("blobs")).unwrap();
+    let faults = |to: &str, now| {
+        let copied =
+            watchbill_adapters_local::backup::backup(data.path(), &copies.path().join(to), now);
+        copied.unwrap().faults.count
+    };
+    let now = core.clock().now();
+    assert_eq!(faults("before", now), 1);
+    assert_eq!(faults("after", now.plus(Duration::from_secs(400 * 24 * 60 * 60))), 0);
 }
 
 #[tokio::test]
