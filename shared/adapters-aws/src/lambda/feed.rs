@@ -62,7 +62,7 @@ impl<H: FeedHandler> Feed<H> {
 
     /// Chunk by chunk. At the first that can't be handled now the answer names its first
     /// record: Lambda comes back with that one and all after it. What never can be handled is
-    /// parked, which is to say logged and counted, and the shard goes on.
+    /// left out, which is to say logged and counted, and the shard goes on.
     pub async fn batch(&self, event: Event, context: &Context) -> BatchAnswer {
         let mut answer = BatchAnswer::default();
         for records in event.records.chunks(CHUNK) {
@@ -80,7 +80,7 @@ impl<H: FeedHandler> Feed<H> {
         for record in records {
             match read_change(record) {
                 Ok(change) => changes.push(change),
-                Err(error) => self.park(&error.to_string()),
+                Err(error) => self.leave_out(&error.to_string()),
             }
         }
         // Halves of what was rejected, so that one change does not take its neighbours along.
@@ -96,7 +96,10 @@ impl<H: FeedHandler> Feed<H> {
                     return Err(());
                 }
                 Err(HandlerError::Reject { reason }) if some.len() == 1 => {
-                    self.park(&format!("{} version {}: {reason}", some[0].key, some[0].version));
+                    self.leave_out(&format!(
+                        "{} version {}: {reason}",
+                        some[0].key, some[0].version
+                    ));
                 }
                 Err(HandlerError::Reject { .. }) => {
                     let (first, second) = some.split_at(some.len() / 2);
@@ -127,9 +130,9 @@ impl<H: FeedHandler> Feed<H> {
     }
 
     /// The item itself stays in the table, and an open one is due: the sweeper looks at it.
-    fn park(&self, reason: &str) {
+    fn leave_out(&self, reason: &str) {
         tracing::error!("a change is left out: {reason}");
-        let metric = Metric { name: "ParkedChanges", value: 1.0, unit: Unit::Count };
+        let metric = Metric { name: "ChangesLeftOut", value: 1.0, unit: Unit::Count };
         emit(&self.stack, self.clock.now(), &[metric]);
     }
 }
