@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
 use serde_json::{Map, Value, json};
@@ -19,6 +19,7 @@ use watchbill_core::govern::{Freeze, FreezeWhen, Policy, Record};
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
 use watchbill_core::redact::CleanWriter;
 use watchbill_core::repo::{LedgerPeek, decode};
+use watchbill_testkit::{Planted, PlantedParts, planted};
 use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
 
 /// Within every canary; looked for without regard to case.
@@ -107,8 +108,19 @@ impl Write for Log {
     }
 }
 
+/// Forms that others look for, of which ours may know nothing.
+static FOREIGN: LazyLock<Vec<Planted>> =
+    LazyLock::new(|| planted().into_iter().filter(Planted::is_told).collect());
+static PARTS: LazyLock<PlantedParts> = LazyLock::new(|| PlantedParts::of(&*FOREIGN));
+
 #[track_caller]
 fn clean(what: &str, text: &str) {
+    if let Some(part) = PARTS.find(text) {
+        let at = text.find(&part).unwrap_or_default();
+        let near: String =
+            text.chars().skip(text[..at].chars().count().saturating_sub(120)).take(240).collect();
+        panic!("{what} shows {part:?} of a planted secret: …{near}…");
+    }
     let low = text.to_lowercase();
     for mark in MARKS {
         if let Some(at) = low.find(mark) {
@@ -305,6 +317,76 @@ async fn a_secret_in_any_field_is_shown_nowhere() {
         assert!(may, "{route}: none of {calls} calls was taken, so nothing was put to it");
     }
     stored_as_given(&canary.api);
+}
+
+/// So many forms stand in one text: each is a task of its own, and all fit its bounds.
+const FORMS_A_TASK: usize = 8;
+
+/// Secrets in forms from other lists, in all that people and workers write.
+#[tokio::test]
+async fn foreign_forms_are_shown_nowhere() {
+    let log = Log::default();
+    let writer = log.clone();
+    let _logging = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_target(false)
+            .with_writer(move || CleanWriter::new(writer.clone()))
+            .finish(),
+    );
+    let mut canary =
+        Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
+    for forms in FOREIGN.chunks(FORMS_A_TASK) {
+        plant(&canary.api, forms).await;
+        for form in forms {
+            tracing::info!(given = form.text, "a worker said {}", form.text);
+        }
+    }
+    recorded(&canary.api).await;
+    each_task_and_approval(&mut canary).await;
+    for route in ROUTES.iter().flat_map(|group| group.iter()) {
+        if route.verb.as_str() == "GET" && !route.path.contains('{') {
+            canary.call(route, ask("GET", route.path).key(ADMIN)).await;
+        }
+    }
+    clean("the log", &String::from_utf8_lossy(&log.0.lock().unwrap()));
+}
+
+/// Puts the forms into a task that waits for approval, one that fails, one that is cancelled,
+/// one that is done, and an event.
+async fn plant(api: &Api, forms: &[Planted]) {
+    let texts: Vec<&str> = forms.iter().map(|form| &*form.text).collect();
+    let objects: Vec<Value> =
+        texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+    let lines: Vec<&str> =
+        texts.iter().filter(|text| !text.starts_with(['{', '['])).copied().collect();
+    let said = format!("it said\n{}", lines.join("\n"));
+    let payload = json!({
+        "project": "shop", "environment": "production", "service": "shop", "question": said,
+        "description": said, "notes": texts, "objects": objects,
+    });
+    let asked = json!({"type": "deploy", "payload": payload, "metadata": payload});
+    let answered = ask("POST", "/tasks").key(AGENT).json(&asked).of(api).await;
+    assert!(answered.status.is_success(), "{:?}", answered.body);
+    clean("a task's answer", &String::from_utf8_lossy(&answered.body));
+    for (verb, path, body) in [
+        ("PATCH", "status", json!({"status": "failed", "error": said})),
+        ("PATCH", "status", json!({"status": "completed", "result": payload})),
+        ("POST", "cancel", json!({"reason": said})),
+    ] {
+        let made = api.create(json!({"type": "bugfix", "payload": payload})).await;
+        let path = format!("/tasks/{}/{path}", made["task_id"].as_str().unwrap());
+        let key = if verb == "PATCH" { AGENT } else { ADMIN };
+        let answered = ask(verb, &path).key(key).json(&body).of(api).await;
+        assert!(answered.status.is_success(), "{path}: {:?}", answered.body);
+        clean(&path, &String::from_utf8_lossy(&answered.body));
+    }
+    let event = json!({
+        "event_type": "deploy.failed", "source_agent": "ci", "payload": {"said": said, "all": payload},
+    });
+    let answered = ask("POST", "/events/publish").key(AGENT).json(&event).of(api).await;
+    assert!(answered.status.is_success(), "{:?}", answered.body);
+    clean("an event's answer", &String::from_utf8_lossy(&answered.body));
 }
 
 /// What the recorder would write and send.

@@ -47,6 +47,8 @@ const REPEATED: &[(&str, &str, &str)] = &[
     ("assigned: wrapped", "", "token=Some(Some("),
     ("assigned: entities", "", "token=&quot;"),
     ("assigned: flags", "", "--token -"),
+    ("assigned: escaped lines", "", "token=x\\n"),
+    ("assigned: escaped lines without a name", "token=", "\\nabc.def-"),
     ("blocks", "", "password: |\n x\n"),
     ("blocks: deeper and deeper", "", "token:\n- - - - "),
     ("blocks: escaped lines", "", "password: |\\n x\\n"),
@@ -84,6 +86,21 @@ const REPEATED: &[(&str, &str, &str)] = &[
     ("identified", "", "identified by '"),
     ("hidden", "", "pass\u{200b}word=1 \u{1b}["),
     ("hidden: open titles", "", "\u{1b}]"),
+    ("within: open lists", "x ", "[\"a\","),
+    ("within: open objects", "x ", "{\"a\":"),
+    ("within: half documents", "x ", "[{\"a\":\"b\"} "),
+    ("within: documents", "x ", "{\"token\":\"x1\"} "),
+    ("within: texts without an end", "x [\"", "{[1,"),
+    ("within: quotes", "x ", "[\""),
+    ("within: quotes of objects", "x ", "{\""),
+    ("within: numbers", "x ", "[1"),
+    ("within: blanks", "x [", " "),
+    ("within: blanks of lists", "x ", "[   "),
+    ("within: escapes", "x \"", "token=x\\n"),
+    ("within: escaped quotes", "x ", "\\\""),
+    ("within: backslashes", "x \"", "\\"),
+    ("within: code points", "x ", "pass\\u{200b}word=1 \\ud83d"),
+    ("within: open code points", "x ", "\\u{"),
     ("json: open objects", "", "{\"a\":"),
     ("json: open lists", "[", "[1],"),
 ];
@@ -98,7 +115,15 @@ pub fn hostile() -> Vec<Hostile> {
             format!("{begin}{} @ -----END PRIVATE KEY-----", part.repeat(times))
         }),
     });
-    repeated.chain(in_json()).collect()
+    repeated.chain(in_json()).chain([written_again()]).collect()
+}
+
+/// Escaped into another text more often than it is read, each time with what isn't seen.
+fn written_again() -> Hostile {
+    let text = |size: usize| {
+        (0..6).fold("a token=x1 \u{200b}\n".repeat(size / 280), |inner, _| format!("x {inner:?}"))
+    };
+    Hostile { name: "within: escapes within escapes".to_owned(), text: Box::new(text) }
 }
 
 fn in_json() -> Vec<Hostile> {

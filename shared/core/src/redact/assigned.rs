@@ -278,14 +278,15 @@ pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
         }
         [b'|' | b'>', after @ ..] if opens_block(after) => None,
         _ => {
-            let word = |b: u8| {
-                !b.is_ascii_whitespace()
-                    && !matches!(b, b',' | b';' | b'&' | b'}' | b']' | b')' | b'"' | b'\'')
+            let ends = |b: u8| {
+                b.is_ascii_whitespace()
+                    || matches!(b, b',' | b';' | b'&' | b'}' | b']' | b')' | b'"' | b'\'')
             };
-            let mut end = skip(bytes, from, word);
-            // In a text that was escaped the next line may follow: `token=x\npassword = y`.
-            let breaks = |at: &usize| bytes[*at] == b'\\' && names_more(&bytes[at + 1..]);
-            end = (from..end).find(breaks).unwrap_or(end);
+            // In a text that was escaped the next line may follow: `token=x\npassword = y`. It is
+            // looked for on the way, so that nothing beyond it is read for this value.
+            let breaks = |at: usize| bytes[at] == b'\\' && names_more(&bytes[at + 1..]);
+            let end = (from..bytes.len()).find(|at| ends(bytes[*at]) || breaks(*at));
+            let end = end.unwrap_or(bytes.len());
             (end > from).then_some(end)
         }
     }

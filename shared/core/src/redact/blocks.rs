@@ -50,6 +50,8 @@ struct Block {
     kind: Kind,
     /// Opened by `|` or `>`: every line is text.
     scalar: bool,
+    /// The name ends a line of other words: only what looks made up counts.
+    said: bool,
 }
 
 impl Block {
@@ -73,7 +75,7 @@ impl Block {
             [start.map_or(0, |at| at + named[at..].chars().next().map_or(1, char::len_utf8))..];
         let alone = content.trim_start_matches(['"', '\'']).starts_with(name);
         let kind = names::kind(name);
-        (kind != Kind::Plain && (scalar || alone)).then_some(Self { indent, kind, scalar })
+        (kind != Kind::Plain).then_some(Self { indent, kind, scalar, said: !scalar && !alone })
     }
 
     /// Where the content begins in a line that belongs to it.
@@ -94,7 +96,7 @@ impl Block {
             None if said.ends_with(':') => return,
             None => said,
         };
-        if names::hides(self.kind, value) {
+        if names::hides(self.kind, value) && (!self.said || names::is_generated(value)) {
             edit.hide(from + end - value.len(), from + end);
         }
     }

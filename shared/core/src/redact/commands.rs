@@ -269,7 +269,8 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
             _ if *b == b'\n' => break,
             Some(open) if *b == open => quote = None,
             Some(_) => {}
-            None if matches!(b, b'"' | b'\'') && !flag && end > at && bytes[end - 1] == b'=' => {
+            // It closes what the command stands in, as in `ran='vault login X' n=1`.
+            None if matches!(b, b'"' | b'\'') && !flag && end > at && is_joined(bytes[end - 1]) => {
                 break;
             }
             None if matches!(b, b'"' | b'\'') => quote = Some(*b),
@@ -281,6 +282,11 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
     let stop = matches!(bytes.get(end), Some(b'|' | b';' | b']'));
     let ends_command = stop || &bytes[at..end] == b"&&";
     Some(Word { from: at, to: end, end: end + usize::from(stop), ends_command, quoted: false })
+}
+
+/// Whether a quote after this is no part of the same word.
+fn is_joined(before: u8) -> bool {
+    before == b'=' || before.is_ascii_alphanumeric()
 }
 
 /// What was read of a command so far.

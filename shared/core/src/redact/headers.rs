@@ -55,9 +55,11 @@ fn given(text: &str) -> usize {
     }
 }
 
-/// `<token>` and the like, as a manual writes it; and what was hidden already.
+/// `<token>` and the like, as a manual writes it, and what was hidden already: alone or after the
+/// scheme. At the end of a longer value it says nothing of the rest.
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim_matches(['"', '\'', '\\', '`']);
-    let inner = value.rsplit(' ').next().and_then(|last| last.strip_prefix('<'));
-    value.is_empty() || value.ends_with(HIDDEN) || inner.is_some_and(|inner| inner.ends_with('>'))
+    let given = value.split_once(' ').map_or(value, |(_, given)| given.trim_start());
+    let manual = given.starts_with('<') && given.ends_with('>') && !given.contains(' ');
+    value.is_empty() || given == HIDDEN || manual
 }

@@ -12,7 +12,7 @@ pub(super) fn any(text: &str) -> bool {
         && text.chars().any(is_hidden)
 }
 
-fn is_hidden(c: char) -> bool {
+pub(super) fn is_hidden(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\t' | '\r') || is_unseen(c) || ascii_of(c).is_some()
 }
 

@@ -9,19 +9,17 @@ use super::{HIDDEN, filter, hidden, plain};
 
 /// JSON without secrets. What is no JSON is cleaned as text.
 pub fn json(written: &str) -> Cow<'_, str> {
-    whole(written, 0).unwrap_or_else(|| plain(written))
+    whole(written, 0).unwrap_or_else(|| plain(written, 0))
 }
 
 /// JSON without secrets; nothing if it is none. Within so many texts it was written as one.
 pub(super) fn whole(written: &str, nested: usize) -> Option<Cow<'_, str>> {
-    // Whatever is escaped can't be seen by the filter.
-    let escaped = || written.contains("\\u") || written.contains("\\/");
-    if !filter::any(written.as_bytes()) && !escaped() && !hidden::any(written) {
+    if !filter::any(written.as_bytes()) && !veils(written) && !hidden::any(written) {
         return Some(Cow::Borrowed(written));
     }
     let pairs = pairs(written)?;
     let mut scan = Scan {
-        cursor: Cursor { json: written, at: 0 },
+        cursor: Cursor::at(written, 0),
         nested,
         copied: 0,
         out: String::new(),
@@ -37,6 +35,14 @@ pub(super) fn whole(written: &str, nested: usize) -> Option<Cow<'_, str>> {
     })
 }
 
+/// Whether an escape may keep the filter from seeing a word: any but those of line ends, tabs,
+/// quotes and backslashes.
+fn veils(written: &str) -> bool {
+    let plain = |b: &u8| matches!(b, b'n' | b'r' | b't' | b'"' | b'\\');
+    let bytes = written.as_bytes();
+    written.match_indices('\\').any(|(at, _)| !bytes.get(at + 1).is_some_and(plain))
+}
+
 /// What the names above a value say of it.
 enum Under {
     Nothing,
@@ -49,29 +55,37 @@ enum Under {
 /// serde_json reads no deeper, so nothing that we write is.
 const DEPTH: usize = 256;
 
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     json: &'a str,
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    fn byte(&self) -> Option<u8> {
+    pub fn at(json: &'a str, at: usize) -> Self {
+        Self { json, at }
+    }
+
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    pub fn byte(&self) -> Option<u8> {
         self.json.as_bytes().get(self.at).copied()
     }
 
-    fn blank(&mut self) {
+    pub fn blank(&mut self) {
         while self.byte().is_some_and(|b| b.is_ascii_whitespace()) {
             self.at += 1;
         }
     }
 
-    fn eat(&mut self, wanted: u8) -> Option<()> {
+    pub fn eat(&mut self, wanted: u8) -> Option<()> {
         self.blank();
         (self.byte()? == wanted).then(|| self.at += 1)
     }
 
     /// Whether another one follows in a list or object.
-    fn more(&mut self, end: u8) -> Option<bool> {
+    pub fn more(&mut self, end: u8) -> Option<bool> {
         self.blank();
         if self.byte()? == end {
             self.at += 1;
@@ -80,14 +94,14 @@ impl<'a> Cursor<'a> {
         self.eat(b',').map(|()| true)
     }
 
-    fn is_empty(&mut self, open: u8, end: u8) -> Option<bool> {
+    pub fn is_empty(&mut self, open: u8, end: u8) -> Option<bool> {
         self.eat(open)?;
         self.blank();
         Some(self.byte()? == end && self.eat(end).is_some())
     }
 
     /// Where a string begins, and its end.
-    fn quoted(&mut self) -> Option<(usize, bool)> {
+    pub fn quoted(&mut self) -> Option<(usize, bool)> {
         let from = self.at;
         if self.byte()? != b'"' {
             return None;
@@ -99,6 +113,7 @@ impl<'a> Cursor<'a> {
                 b'\\' => {
                     escaped = true;
                     self.at += 1;
+                    self.is_escape().then_some(())?;
                 }
                 b'"' => break,
                 _ => {}
@@ -106,6 +121,15 @@ impl<'a> Cursor<'a> {
         }
         self.at += 1;
         Some((from, escaped))
+    }
+
+    /// Whether an escape of JSON stands here: not those of other languages, such as `\0`.
+    fn is_escape(&self) -> bool {
+        match self.byte() {
+            Some(b'u') => self.json.as_bytes().get(self.at + 1).is_some_and(u8::is_ascii_hexdigit),
+            Some(b) => matches!(b, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't'),
+            None => false,
+        }
     }
 
     /// Where a string begins, and what it says.
@@ -119,23 +143,23 @@ impl<'a> Cursor<'a> {
         Some((from, said))
     }
 
-    /// A number or word, and whether it is a number.
-    fn bare(&mut self) -> Option<(&'a str, bool)> {
-        let from = self.at;
-        let inner = |b: u8| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace();
-        while self.byte().is_some_and(inner) {
-            self.at += 1;
-        }
-        let said = &self.json[from..self.at];
-        let number = said.starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        (number || matches!(said, "true" | "false" | "null")).then_some((said, number))
+    /// A number or word, and whether it is a number. Reads no further than it goes.
+    pub fn bare(&mut self) -> Option<(&'a str, bool)> {
+        let rest = &self.json[self.at..];
+        let number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let (said, is_number) = match rest.as_bytes().first()? {
+            b'0'..=b'9' | b'-' => (&rest[..rest.bytes().take_while(number).count()], true),
+            _ => (*["true", "false", "null"].iter().find(|word| rest.starts_with(**word))?, false),
+        };
+        self.at += said.len();
+        Some((said, is_number))
     }
 }
 
 /// What the fields of each object say of one another, in the order in which the objects begin;
 /// nothing if this is no JSON.
 fn pairs(written: &str) -> Option<Vec<Pair>> {
-    let mut cursor = Cursor { json: written, at: 0 };
+    let mut cursor = Cursor::at(written, 0);
     let mut pairs = Vec::new();
     pairs_in(&mut cursor, &mut pairs, 0)?;
     cursor.blank();
@@ -247,7 +271,7 @@ impl Scan<'_> {
         loop {
             self.cursor.blank();
             let (from, name) = self.cursor.string()?;
-            if let Cow::Owned(clean) = super::text(&name) {
+            if let Cow::Owned(clean) = super::nested(&name, self.nested + 1) {
                 self.put(from, &quoted(&clean));
             }
             self.cursor.eat(b':')?;

@@ -5,6 +5,7 @@
 //!   `commands`; by the `names` it stands under: `assigned`, `blocks` of lines, `markup`.
 //! - `filter`: whether any rule can match at all.
 //! - `hidden`: what a reader doesn't see; a text is read with it and without.
+//! - `within`: texts that were written into a text: JSON among other words, and with escapes.
 //! - `json`: the same over JSON as it was written, `fields`: over what stands in it side by side;
 //!   `writer`: over a log.
 //!
@@ -27,6 +28,7 @@ mod names;
 mod rules;
 mod tokens;
 mod urls;
+mod within;
 mod writer;
 
 use std::borrow::Cow;
@@ -48,33 +50,45 @@ pub fn text(text: &str) -> Cow<'_, str> {
     nested(text, 0)
 }
 
-/// JSON in a text in JSON is read as such so many times; further within it is cleaned as text.
+/// A text in a text is read as such so many times; further within it is cleaned as it stands.
 const MAX_NESTED: usize = 4;
 
 /// The same for what was written as a text within so many others.
 fn nested(text: &str, nested: usize) -> Cow<'_, str> {
     if text.starts_with(['{', '[']) && nested < MAX_NESTED {
-        return json::whole(text, nested).unwrap_or_else(|| plain(text));
+        return json::whole(text, nested).unwrap_or_else(|| plain(text, nested));
     }
-    plain(text)
+    plain(text, nested)
 }
 
-/// The same for a text that is no JSON.
-fn plain(text: &str) -> Cow<'_, str> {
-    let clean = ruled(text);
+/// The same for a text that is no JSON as a whole.
+fn plain(text: &str, nested: usize) -> Cow<'_, str> {
+    let clean = read(text, nested);
     if !hidden::any(&clean) {
         return clean;
     }
-    // What is stripped or not seen later must not have kept a rule from matching.
+    // What is stripped or not seen later must not have kept a rule from matching. What stands
+    // within is read twice, then, so it counts as deeper.
     let visible = hidden::visible(&clean);
-    match ruled(&visible) {
+    match read(&visible, nested + 1) {
         Cow::Owned(again) => Cow::Owned(again),
         Cow::Borrowed(_) => clean,
     }
 }
 
-fn ruled(text: &str) -> Cow<'_, str> {
-    let mut rules = filter::of(text.as_bytes());
+/// First what stands within the text: a rule may take an escape for a part of a value.
+fn read(text: &str, nested: usize) -> Cow<'_, str> {
+    let rules = filter::of(text.as_bytes());
+    if !within::may(text, rules != 0) {
+        return ruled(text, rules);
+    }
+    match within::apply(text, nested) {
+        Cow::Borrowed(text) => ruled(text, rules),
+        inner => then(inner, |text| ruled(text, filter::of(text.as_bytes()))),
+    }
+}
+
+fn ruled(text: &str, mut rules: filter::Mask) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(text);
     while rules != 0 {
         let rule = rules.trailing_zeros() as usize;
@@ -98,9 +112,10 @@ fn then<'a>(text: Cow<'a, str>, step: impl for<'b> Fn(&'b str) -> Cow<'b, str>) 
     }
 }
 
-/// The name of each rule, so that a test can say that it has looked at them all.
+/// The name of each rule and of each way in which a text is read, so that a test can say that it
+/// has looked at them all.
 pub fn rules() -> impl Iterator<Item = &'static str> {
-    rules::RULES.iter().map(|rule| rule.name)
+    rules::RULES.iter().map(|rule| rule.name).chain(["hidden", "within", "json"])
 }
 
 /// Whether a text holds what looks like a secret: such a one is no name for anything.
@@ -149,9 +164,9 @@ pub fn object(fields: &mut Map<String, Value>) {
     for (name, inner) in fields.iter_mut() {
         under(pair.kind_of(name), inner);
     }
-    if fields.keys().any(|name| holds_secret(name)) {
+    if fields.keys().any(|name| matches!(nested(name, 1), Cow::Owned(_))) {
         let named = std::mem::take(fields).into_iter();
-        *fields = named.map(|(name, inner)| (text(&name).into_owned(), inner)).collect();
+        *fields = named.map(|(name, inner)| (nested(&name, 1).into_owned(), inner)).collect();
     }
 }
 
@@ -211,7 +226,7 @@ mod tests {
         for (line, expected) in [
             ("login failed password=hunter2 for bob", "login failed password=*** for bob"),
             (r#"{"api_key": "abc def", "n": 1}"#, r#"{"api_key": "***", "n": 1}"#),
-            (r#"got {"api_key": "abc def", "n": 1}"#, r#"got {"api_key": ***, "n": 1}"#),
+            (r#"got {"api_key": "abc def", "n": 1}"#, r#"got {"api_key": "***", "n": 1}"#),
             ("Authorization: Bearer abc.def.ghi", "Authorization: ***"),
             ("sent bearer abcdefgh12345 to it", "sent bearer *** to it"),
             ("postgres://app:s3cr3t@db:5432/x refused", "postgres://***@db:5432/x refused"),
@@ -225,7 +240,10 @@ mod tests {
             ("the password is hunter2", "the password is ***"),
             ("AccountKey=abc==;Endpoint=x", "AccountKey=***;Endpoint=x"),
             ("Object {\"password\": String(\"a b\")}", "Object {\"password\": ***)}"),
-            ("said \"{\\\"token\\\":\\\"a b\\\"}\" once", "said \"{\\\"token\\\":***}\" once"),
+            (
+                "said \"{\\\"token\\\":\\\"a b\\\"}\" once",
+                "said \"{\\\"token\\\":\\\"***\\\"}\" once",
+            ),
             ("tokens: 123 of 4000 used", "tokens: 123 of 4000 used"),
             (
                 "send X-API-Key: <key> or Authorization: Bearer <token>",

@@ -304,7 +304,8 @@ fn split(name: &str) -> Split {
 pub(super) fn hides(kind: Kind, value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'', '\\', '`']);
     let placeholder = bare.len() <= MAX_PLACE && bare.starts_with('<') && bare.ends_with('>');
-    if bare.is_empty() || bare == HIDDEN || placeholder {
+    // `-` is for what is not there, or the mark of a list on the next line.
+    if matches!(bare, "" | "-" | HIDDEN) || placeholder {
         return false;
     }
     match kind {

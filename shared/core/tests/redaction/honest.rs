@@ -68,6 +68,10 @@ const LINES: &[&str] = &[
     r#"{"tokens": {"input": 12, "output": 5}, "author": "bob", "pass": 17}"#,
     r#"{"name": "replicas", "value": "3"}"#,
     r#"["deploy", "--env", "production"]"#,
+    r#"got {"name": "replicas", "value": "3"} and ["deploy", "--env", "production"]"#,
+    r#"given="it said\nauthor: bob\ntokens:\n  - used\n" path="C:\new\token\x41" n=1"#,
+    "these tokens:\n  - one\n  - two",
+    "password: -",
     r#"{"environment": "production", "auth": {"mode": "none"}, "key": "tenant#7"}"#,
 ];
 
