@@ -1,11 +1,10 @@
 //! Whether any rule can match at all: one walk over the text, before any pattern is tried.
 //!
-//! Each word of a rule is looked for by its four rarest letters in a row. Two tables say of three
-//! letters whether any word has them as its first or as its last ones, so that a byte of text
-//! costs two look-ups and no branch that is hard to foretell; where one has, the four are looked
-//! up. Where a word stands,
-//! its rule looks at what is around it, so that text which only sounds like a secret costs no
-//! more. Such a look is at a bounded part of the text.
+//! Each word of a rule is looked for by its four rarest letters in a row, as four classes of letters
+//! and marks. A table says of three classes whether any word has them as its first or as its last
+//! ones, so that a byte of text costs two look-ups and no branch that is hard to foretell; where one
+//! has, the four are looked up. Where a word stands, its rule looks at what is around it, so that
+//! text which only sounds like a secret costs no more. Such a look is at a bounded part of the text.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -18,15 +17,44 @@ pub(super) type Mask = u64;
 const _: () = assert!(RULES.len() <= Mask::BITS as usize, "each rule has its bit");
 
 struct Filter {
-    /// By three letters of five bits each: whether the four of a word begin with them.
-    firsts: [bool; THREES],
-    /// Whether they end with them.
-    lasts: [bool; THREES],
-    /// By four letters, or three where the word has no more.
+    /// By three classes: whether the four of a word begin with them, and whether they end so.
+    threes: [u8; THREES],
+    /// By four classes.
     words: HashMap<u32, Vec<Word>, BuildHasherDefault<Mixed>>,
 }
 
-const THREES: usize = 1 << 15;
+const BEGINS: u8 = 1;
+const ENDS: u8 = 2;
+
+/// Bits of a class.
+const CLASS: u32 = 5;
+const THREES: usize = 1 << (3 * CLASS);
+const FOURS: u32 = 1 << (4 * CLASS);
+
+/// Letters without regard to case each have a class; so have all digits, and the marks that stand
+/// within names, after them and between words.
+static CLASSES: [u8; 256] = {
+    let mut classes = [31; 256];
+    let mut b = 0;
+    while b < 128 {
+        classes[b] = match b as u8 {
+            letter @ b'a'..=b'z' => letter - b'a',
+            letter @ b'A'..=b'Z' => letter - b'A',
+            b'0'..=b'9' => 26,
+            b'_' => 27,
+            b'-' => 28,
+            b'=' | b':' => 29,
+            b' ' | b'\t' | b'\n' | b'\r' => 30,
+            _ => 31,
+        };
+        b += 1;
+    }
+    classes
+};
+
+fn class(b: u8) -> u32 {
+    CLASSES[usize::from(b)].into()
+}
 
 /// The keys are our own, so that nobody can make them collide.
 #[derive(Default)]
@@ -52,33 +80,18 @@ struct Word {
     /// Where in the word its rarest letters stand.
     at: usize,
     rule: u8,
+    /// Whether one of [`SIGNS`] must follow.
+    signed: bool,
 }
 
-/// Four letters as a number, capitals as small ones.
-fn folded(four: &[u8]) -> u32 {
-    u32::from_le_bytes([four[0], four[1], four[2], four[3]]) | 0x2020_2020
-}
-
-/// The first three of them.
-fn three(four: u32) -> u32 {
-    four & 0x00ff_ffff
-}
-
-/// A place for three letters. What differs in more than five bits shares one.
-#[inline(always)]
-fn place(four: u32) -> usize {
-    (four & 0x1f | four >> 3 & 0x3e0 | four >> 6 & 0x7c00) as usize
-}
-
-static FILTER: LazyLock<Filter> = LazyLock::new(|| {
-    let mut filter =
-        Filter { firsts: [false; THREES], lasts: [false; THREES], words: HashMap::default() };
+static FILTER: LazyLock<Box<Filter>> = LazyLock::new(|| {
+    let mut filter = Box::new(Filter { threes: [0; THREES], words: HashMap::default() });
     for (rule, of_rule) in RULES.iter().enumerate() {
-        for (list, then) in [(of_rule.words, &b""[..]), (of_rule.ends, SIGNS)] {
+        for (list, ends) in [(of_rule.words, false), (of_rule.ends, true)] {
             for word in list.iter().map(|word| word.as_bytes()) {
                 let at = (0..word.len().max(4) - 3).min_by_key(|at| commonness(word, *at));
                 let at = at.expect("there is a first place at least");
-                filter.enter(Word { word, at, rule: rule as u8 }, then);
+                filter.enter(Word { word, at, rule: rule as u8, signed: ends && word.len() < 4 });
             }
         }
     }
@@ -88,25 +101,29 @@ static FILTER: LazyLock<Filter> = LazyLock::new(|| {
 /// What may follow the end of a name that tells a secret: a sign, a quote, a blank before them,
 /// a bracket, an escape, or more of the name.
 const SIGNS: &[u8] = b"=: \t\r\n\"'`>\\]).%-_[({,\x1b&;/\xef";
+
 impl Filter {
-    fn enter(&mut self, word: Word, then: &[u8]) {
+    fn enter(&mut self, word: Word) {
         let letters = &word.word[word.at..word.word.len().min(word.at + 4)];
-        let keys = match (letters.len(), then) {
-            (4.., _) | (3, []) => vec![letters.to_vec()],
-            _ => then.iter().map(|b| [letters, &[*b]].concat()).collect(),
-        };
-        for mut key in keys {
-            let length = key.len();
-            key.resize(4, 0);
-            let four = folded(&key);
-            let key = if length == 4 { four } else { three(four) };
-            self.firsts[place(key)] = true;
-            match length {
-                4 => self.lasts[place(key >> 8)] = true,
-                // Anything may follow.
-                _ => (0..32).for_each(|next| self.lasts[place(key >> 8 | next << 16)] = true),
+        let begin = letters.iter().fold(0, |key, b| key << CLASS | class(*b));
+        let mut keys = match (letters.len(), word.signed) {
+            (4, _) => vec![begin],
+            (3, false) => (0..1 << CLASS).map(|next| begin << CLASS | next).collect(),
+            (3, true) => SIGNS.iter().map(|b| begin << CLASS | class(*b)).collect(),
+            // Two letters and a sign, and whatever comes then.
+            _ => {
+                let signed = SIGNS.iter().map(|b| begin << CLASS | class(*b));
+                signed
+                    .flat_map(|key| (0..1 << CLASS).map(move |next| key << CLASS | next))
+                    .collect()
             }
-            self.words.entry(key).or_default().push(word);
+        };
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            self.threes[(key >> CLASS) as usize] |= BEGINS;
+            self.threes[key as usize % THREES] |= ENDS;
+            self.words.entry(key).or_insert_with(Vec::new).push(word);
         }
     }
 }
@@ -138,16 +155,16 @@ pub(super) fn any(text: &[u8]) -> bool {
 
 /// Calls with each word whose rarest letters stand at a place, until that is enough.
 fn walk(text: &[u8], mut enough: impl FnMut(&Word, usize) -> bool) -> bool {
-    let filter = &*FILTER;
-    let Some(begin) = text.first_chunk::<4>() else { return false };
-    let mut here = place(folded(begin));
-    for (at, four) in text.windows(4).enumerate() {
-        let four = folded(four);
-        let next = place(four >> 8);
-        if filter.firsts[here] & filter.lasts[next] && filter.is_enough(four, at, &mut enough) {
+    let filter = &**FILTER;
+    let mut last = text.iter().take(3).fold(0, |key, b| key << CLASS | class(*b));
+    let mut before = filter.threes[last as usize];
+    for (at, b) in text.iter().skip(3).enumerate() {
+        last = last << CLASS | class(*b);
+        let three = filter.threes[last as usize % THREES];
+        if before & BEGINS != 0 && three & ENDS != 0 && filter.is_enough(last, at, &mut enough) {
             return true;
         }
-        here = next;
+        before = three;
     }
     false
 }
@@ -157,13 +174,12 @@ impl Filter {
     #[inline(never)]
     fn is_enough(
         &self,
-        four: u32,
+        last: u32,
         at: usize,
         enough: &mut impl FnMut(&Word, usize) -> bool,
     ) -> bool {
-        [four, three(four)].into_iter().any(|key| {
-            self.words.get(&key).is_some_and(|words| words.iter().any(|word| enough(word, at)))
-        })
+        let words = self.words.get(&(last % FOURS));
+        words.is_some_and(|words| words.iter().any(|word| enough(word, at)))
     }
 }
 
@@ -174,6 +190,7 @@ impl Word {
         let to = from + self.word.len();
         let Some(there) = text.get(from..to) else { return false };
         there.eq_ignore_ascii_case(self.word)
+            && (!self.signed || text.get(to).is_some_and(|b| SIGNS.contains(b)))
             && match RULES[usize::from(self.rule)].place {
                 Where::Anywhere => true,
                 Where::Alone => begins_a_word(&text[..from]),
