@@ -10,6 +10,7 @@ use watchbill_core::domain::{
 };
 use watchbill_core::handler::HandlerError;
 use watchbill_core::reactions::is_published;
+use watchbill_core::redact;
 use watchbill_core::repo;
 use watchbill_core::service::Core;
 use watchbill_wire::{BusEvent, EventView, SOURCE_PREFIX, tenant_of_resources};
@@ -118,7 +119,7 @@ fn foreign(envelope: &Envelope) -> Result<Event, HandlerError> {
         event_id: EventId::from(id),
         event_type,
         priority: EventPriority::Medium,
-        source_agent: envelope.source.chars().take(64).collect(),
+        source_agent: redact::shortened(&envelope.source, 64),
         trace_id: id.simple().to_string(),
         task_id: None,
         payload,

@@ -131,6 +131,23 @@ async fn a_source_belongs_to_the_tenant_that_the_configuration_names() {
     assert!(opened(&core, &envelope).await.unwrap_err().contains("no JSON object"));
 }
 
+#[tokio::test]
+async fn a_source_is_cut_after_its_secrets_are_out() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    for before in [10, 40, 44, 50, 59, 62] {
+        let source = format!("{}.{key}", "x".repeat(before));
+        let envelope = json!({
+            "id": "1", "source": source, "detail-type": "health.degraded",
+            "time": "2026-01-01T00:00:00Z", "detail": {},
+        });
+        let sources = Sources::parse(&format!("{source}=acme")).unwrap();
+        let envelope = serde_json::from_value(envelope).unwrap();
+        let (_, event) = open(&core(), &sources, envelope).await.unwrap();
+        assert!(!event.source_agent.contains("ghp"), "{before}: {}", event.source_agent);
+        assert!(event.source_agent.chars().count() <= 64, "{before}: {}", event.source_agent);
+    }
+}
+
 #[test]
 fn sources_that_can_not_be_are_named() {
     assert!(Sources::parse("").is_ok());

@@ -190,6 +190,26 @@ fn task() -> Task {
     decide(None, &Command::Create(Box::new(draft)), &facts).unwrap().task
 }
 
+#[test]
+fn a_title_is_cut_after_its_secrets_are_out() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    for (task_type, field) in [
+        (TaskType::Faq, "description"),
+        (TaskType::Deploy, "project"),
+        (TaskType::Deploy, "environment"),
+        (TaskType::Monitor, "service"),
+        (TaskType::Alert, "alert_type"),
+        (TaskType::Investigate, "issue"),
+    ] {
+        for before in 80..120 {
+            let payload = json!({ field: format!("{} {key}", "x".repeat(before)) });
+            let payload = Body::In(payload.as_object().unwrap().clone());
+            let title = Task { task_type, payload, ..task() }.title();
+            assert!(!title.contains("ghp"), "{field} {before}: {title}");
+        }
+    }
+}
+
 /// Whatever a run reads of a task binds the approval: nothing of it can change unseen.
 #[test]
 fn all_that_a_run_reads_is_hashed() {

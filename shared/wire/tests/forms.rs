@@ -201,6 +201,29 @@ fn the_longest_spans_that_can_be_written_are_not_too_long() {
 }
 
 #[test]
+fn what_is_wrong_is_cut_after_its_secrets_are_out() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    for field in ["type", "priority", "payload", "max_retries", "sla_target"] {
+        for before in 24..64 {
+            let given = format!("{} {key}", "x".repeat(before));
+            let told = format!("{:?}", errors(create(with(field, given.into()))));
+            assert!(!told.contains("ghp"), "{field} {before}: {told}");
+        }
+    }
+}
+
+#[test]
+fn an_error_is_cut_after_its_secrets_are_out() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    for before in 4050..4100 {
+        let said = json!({ "status": "failed", "error": format!("{} {key}", "x".repeat(before)) });
+        let mut none = Form::from_query(PatchStatus::QUERY, std::iter::empty());
+        let cut = PatchStatus::read(&mut none, said.to_string().as_bytes()).unwrap().error.unwrap();
+        assert!(cut.len() <= 4096 && !cut.contains("ghp"), "{before}: {}", &cut[4040..]);
+    }
+}
+
+#[test]
 fn a_status_comes_by_query_or_body() {
     let query = |text: &str| {
         let pairs = text.split('&').filter_map(|pair| pair.split_once('='));

@@ -7,6 +7,7 @@ use serde_json::Value;
 use watchbill_core::domain::{Timestamp, parse_span};
 
 use super::words::words;
+use crate::redact;
 use crate::tools::fields::{Fields, Refusal};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -40,7 +41,7 @@ impl TimeRange {
     pub const DEFAULT: TimeRange = TimeRange::Past(DAY);
 
     pub fn parse(text: &str) -> Result<Self, TimeRangeError> {
-        let wrong = || TimeRangeError(text.chars().take(80).collect());
+        let wrong = || TimeRangeError(redact::shortened(text, 80));
         let trimmed = text.trim();
         if let Some((from, to)) = trimmed.split_once('/').or_else(|| trimmed.split_once(" to ")) {
             let from = Timestamp::parse(from).map_err(|_| wrong())?;
@@ -193,6 +194,15 @@ mod tests {
 
     fn past(seconds: u64) -> Option<TimeRange> {
         Some(TimeRange::Past(Duration::from_secs(seconds)))
+    }
+
+    #[test]
+    fn what_is_wrong_is_cut_after_its_secrets_are_out() {
+        let key = format!("ghp_{}", "a1".repeat(18));
+        for before in 40..80 {
+            let said = TimeRange::parse(&format!("{} {key}", "x".repeat(before))).unwrap_err();
+            assert!(!said.to_string().contains("ghp"), "{before}: {said}");
+        }
     }
 
     #[test]

@@ -258,8 +258,10 @@ impl PatchStatus {
     }
 }
 
-/// The first [`TaskLimits::ERROR`] bytes, at a character's border.
+/// The first [`TaskLimits::ERROR`] bytes, at a character's border. Its secrets go before, because
+/// a cut could halve one out of recognition.
 fn cut(mut text: String) -> String {
+    redact::string(&mut text);
     if text.len() > TaskLimits::ERROR {
         let end = (0..=TaskLimits::ERROR).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());

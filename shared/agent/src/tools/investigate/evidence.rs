@@ -1,5 +1,6 @@
 //! From files to groups of like errors: counted, dated, compared with the time before.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use watchbill_core::domain::Timestamp;
@@ -8,7 +9,7 @@ use super::before;
 use super::frame::frame;
 use crate::ports::LogScan;
 use crate::redact;
-use crate::tools::logs::{Entry, Level, TimeContext, entries, template};
+use crate::tools::logs::{Entry, Level, TimeContext, bounded, entries, template};
 
 /// Templates told apart; what comes beyond is counted as one.
 const MOST_GROUPS: usize = 5_000;
@@ -112,7 +113,8 @@ pub fn read_logs(
         |path: &str| service.as_ref().is_some_and(|name| path.to_lowercase().contains(name));
     let any_named = scan.files.iter().any(|file| named(&file.path));
     for file in &scan.files {
-        let all = entries(&file.text, &context);
+        let text = bounded(&file.text);
+        let all = entries(&text, &context);
         let dated = all.iter().filter_map(|entry| entry.at).min();
         if dated.is_none() && !all.is_empty() {
             let text = format!("{}: its lines bear no time, so all were taken", file.path);
@@ -172,7 +174,8 @@ impl Reading {
         if !entry.level.is_error() {
             return;
         }
-        let group = self.group_of(entry);
+        let said = Said::of(entry);
+        let group = self.group_of(entry, &said);
         group.level = group.level.max(entry.level);
         if in_before {
             group.before += 1;
@@ -183,10 +186,10 @@ impl Reading {
         self.facts.errors += 1;
     }
 
-    fn group_of(&mut self, entry: &Entry<'_>) -> &mut Group {
-        let mut key = template(&entry.message);
+    fn group_of(&mut self, entry: &Entry<'_>, said: &Said<'_>) -> &mut Group {
+        let mut key = template(&said.message);
         // "Internal server error" from two places is two things.
-        let place = frame(&entry.message, entry.stack.iter().map(AsRef::as_ref));
+        let place = frame(said.whole.lines());
         if let Some(place) = &place {
             key.push_str(" at ");
             key.push_str(&template(place));
@@ -204,7 +207,7 @@ impl Reading {
             examples: Vec::new(),
             files: BTreeSet::new(),
             frame: place,
-            sample: sample(entry),
+            sample: said.whole.chars().take(SAMPLE).collect(),
         })
     }
 
@@ -237,14 +240,69 @@ fn add_to(group: &mut Group, entry: &Entry<'_>, path: &str) {
     }
 }
 
-fn sample(entry: &Entry<'_>) -> String {
-    let mut text: String = entry.message.chars().take(SAMPLE).collect();
-    for line in &entry.stack {
-        if text.len() > SAMPLE {
-            break;
+/// What an entry says, without secrets: whatever is cut from it later, no half of one is left.
+struct Said<'a> {
+    message: Cow<'a, str>,
+    /// With its stack.
+    whole: Cow<'a, str>,
+}
+
+impl<'a> Said<'a> {
+    fn of(entry: &'a Entry<'_>) -> Self {
+        let message = redact::text(&entry.message);
+        if entry.stack.is_empty() {
+            return Self { whole: message.clone(), message };
         }
-        text.push('\n');
-        text.push_str(line);
+        let mut whole = entry.message.to_string();
+        for line in &entry.stack {
+            whole.push('\n');
+            whole.push_str(line);
+        }
+        redact::string(&mut whole);
+        Self { message, whole: Cow::Owned(whole) }
     }
-    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::LogFile;
+
+    fn facts(text: String) -> LogFacts {
+        let modified = Timestamp::from_millis(0);
+        let file = LogFile { path: "app.log".to_owned(), text, only_end: false, modified };
+        let scan = LogScan { files: vec![file], ..LogScan::default() };
+        let at = |text| Timestamp::parse(text).unwrap();
+        let (from, to) = (at("2026-11-30T00:00:00Z"), at("2026-11-30T02:00:00Z"));
+        read_logs(&scan, from, to, to, None)
+    }
+
+    #[test]
+    fn what_is_cut_has_no_secret_left() {
+        let key = format!("ghp_{}", "a1".repeat(18));
+        // At the ends of what is kept of a template and of a sample.
+        for end in [600, SAMPLE] {
+            for before in end - 60..end {
+                let line = "x ".repeat(before / 2);
+                let text =
+                    format!("2026-11-30T01:00:00Z ERROR {line}{key} end\n    at pay (a.js:1:1)");
+                let facts = facts(text);
+                let [group] = &*facts.groups else { panic!("{} groups", facts.groups.len()) };
+                for shown in [&group.template, &group.sample, &group.examples[0]] {
+                    assert!(!shown.contains("ghp"), "{before}: {shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_on_several_lines_is_one_secret() {
+        let key = "MIIEowIBAAKCAQEA7";
+        let facts = facts(format!(
+            "2026-11-30T01:00:00Z ERROR bad key\n    -----BEGIN PRIVATE KEY-----\n    {key}\n    \
+             -----END PRIVATE KEY-----\n    at pay (/app/cart.js:42:13)"
+        ));
+        assert!(!facts.groups[0].sample.contains(key), "{}", facts.groups[0].sample);
+        assert_eq!(facts.groups[0].frame.as_deref(), Some("pay (/app/cart.js:42:13)"));
+    }
 }

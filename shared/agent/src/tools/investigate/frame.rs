@@ -4,6 +4,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::redact;
+
+/// Characters of a place that are shown.
+const LONGEST: usize = 200;
+
 /// Forms of a stack frame: JavaScript and Java, Python, Go and Rust.
 const FORMS: &[&str] = &[
     r"^\s*at (?P<place>.+:\d+(?::\d+)?\)?)\s*$",
@@ -36,10 +41,11 @@ const FOREIGN: &[&str] = &[
     "org.apache.",
 ];
 
-/// The frame nearest to the fault, in the program's own code where there is one.
-pub fn frame<'a>(message: &'a str, stack: impl IntoIterator<Item = &'a str>) -> Option<String> {
+/// The frame nearest to the fault, in the program's own code where there is one: from the lines
+/// of a message and its stack.
+pub fn frame<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let mut found: Vec<(String, bool)> = Vec::new();
-    for line in std::iter::once(message).chain(stack) {
+    for line in lines {
         let Some(captures) = COMPILED.iter().find_map(|form| form.captures(line)) else { continue };
         let python = captures.name("file").is_some();
         let place = match (captures.name("place"), captures.name("file")) {
@@ -58,7 +64,7 @@ pub fn frame<'a>(message: &'a str, stack: impl IntoIterator<Item = &'a str>) -> 
         found.reverse();
     }
     let own = found.iter().find(|(place, _)| !FOREIGN.iter().any(|word| place.contains(word)));
-    own.or(found.first()).map(|(place, _)| place.chars().take(200).collect())
+    own.or(found.first()).map(|(place, _)| redact::shortened(place, LONGEST))
 }
 
 #[cfg(test)]
@@ -86,8 +92,20 @@ mod tests {
             ("thread 'main' panicked at src/cart.rs:7:5:", "", "src/cart.rs:7:5"),
             ("goroutine 1", "\t/srv/cart.go:12 +0x1d", "/srv/cart.go:12"),
         ] {
-            assert_eq!(frame(message, stack.lines()).as_deref(), Some(expected), "{message}");
+            let lines = std::iter::once(message).chain(stack.lines());
+            assert_eq!(frame(lines).as_deref(), Some(expected), "{message}");
         }
-        assert_eq!(frame("nothing here", []), None);
+        assert_eq!(frame(["nothing here"]), None);
+    }
+
+    #[test]
+    fn a_place_is_cut_after_its_secrets_are_out() {
+        let key = format!("ghp_{}", "a1".repeat(18));
+        for before in 150..200 {
+            let line = format!("    at {}({key}.js:42:13)", "x".repeat(before));
+            let place = frame([&*line]).expect("it is a frame");
+            assert!(!place.contains("ghp_"), "{before}: {place}");
+            assert!(place.chars().count() <= LONGEST, "{before}: {place}");
+        }
     }
 }

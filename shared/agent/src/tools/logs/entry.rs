@@ -7,6 +7,7 @@ use watchbill_core::domain::Timestamp;
 
 use super::level::Level;
 use super::time::{TimeContext, find_time, find_time_value};
+use crate::redact;
 
 /// Lines of one stack trace that are kept.
 const STACK: usize = 40;
@@ -62,6 +63,19 @@ pub fn entries<'a>(text: &'a str, context: &TimeContext) -> Vec<Entry<'a>> {
         all.push(json.unwrap_or_else(|| from_text(line, n + 1, context)));
     }
     all
+}
+
+/// The text with lines that are no longer than is looked at. The secrets of a longer one go first,
+/// because a cut could halve one out of recognition.
+pub fn bounded(text: &str) -> Cow<'_, str> {
+    if text.lines().all(|line| line.len() <= LINE) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.lines().map(|line| match line.len() <= LINE {
+        true => Cow::Borrowed(line),
+        false => Cow::Owned(cut(&redact::text(line)).to_owned()),
+    });
+    Cow::Owned(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn cut(line: &str) -> &str {
@@ -204,6 +218,20 @@ mod tests {
         );
         assert_eq!(all[0].message, "ERROR [main] boom");
         assert_eq!(all[2].stack[2], "ValueError: bad");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_after_its_secrets_are_out() {
+        let key = format!("ghp_{}", "a1".repeat(18));
+        for from in LINE - 40..LINE {
+            let long = format!("{} {key} end", "x".repeat(from));
+            let text = format!("first\n{long}\nlast");
+            let cut = bounded(&text);
+            assert!(!cut.contains("ghp_"), "{from}");
+            assert!(cut.lines().all(|line| line.len() <= LINE), "{from}");
+            assert!(cut.starts_with("first\nxx") && cut.ends_with("\nlast"), "{from}");
+        }
+        assert!(matches!(bounded("ghp_\nb"), Cow::Borrowed(_)));
     }
 
     #[test]

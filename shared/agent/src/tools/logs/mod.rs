@@ -5,7 +5,7 @@ mod level;
 mod template;
 mod time;
 
-pub use entry::{Entry, entries};
+pub use entry::{Entry, bounded, entries};
 pub use level::Level;
 pub use template::template;
 pub use time::{Stamp, TimeContext, find_time, find_time_value};

@@ -5,6 +5,7 @@ use super::programs::{DECODERS, FETCHERS, INTERPRETERS, READERS, REMOTE, SHELLS,
 use super::rules::{Need, RULES, Rule, VALUES};
 use super::shell::{self, Command, Pipeline, Variables, assignment, printed};
 use super::sql;
+use crate::redact;
 
 /// Scripts within scripts; nobody writes more by hand.
 const DEEPEST: usize = 12;
@@ -444,9 +445,5 @@ fn is_fork_bomb(text: &str) -> bool {
 }
 
 fn shortened(words: &[String]) -> String {
-    let text = words.join(" ");
-    match text.char_indices().nth(80) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    redact::shortened(&words.join(" "), 80)
 }

@@ -30,6 +30,16 @@ fn let_through(commands: &[&str]) {
 }
 
 #[test]
+fn a_command_is_cut_after_its_secrets_are_out() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    for before in 1..70 {
+        let command = format!("rm -rf / {} {key}", "x".repeat(before));
+        let said = violation(json!({ "command": command })).unwrap();
+        assert!(!said.contains("ghp"), "{before}: {said}");
+    }
+}
+
+#[test]
 fn root_folders_are_not_deleted_however_it_is_written() {
     refused(&[
         "rm -rf /",
