@@ -123,7 +123,7 @@ impl Filter {
         for key in keys {
             self.threes[(key >> CLASS) as usize] |= BEGINS;
             self.threes[key as usize % THREES] |= ENDS;
-            self.words.entry(key).or_insert_with(Vec::new).push(word);
+            self.words.entry(key).or_default().push(word);
         }
     }
 }
