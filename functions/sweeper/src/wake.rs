@@ -8,7 +8,7 @@ use watchbill_core::decide::Command;
 use watchbill_core::domain::{Agent, Task, TenantId};
 use watchbill_core::ports::{Item, ListRange, Query, WhichList};
 use watchbill_core::repo::{self, decode};
-use watchbill_core::service::{CommandError, Core, ServiceError};
+use watchbill_core::service::{CommandError, Core, Rounds, ServiceError};
 
 /// Tasks read at once.
 const PAGE: usize = 100;
@@ -21,14 +21,19 @@ const TENANTS: usize = 100;
 /// be held again.
 const OLD_POLICY: Duration = Duration::from_secs(35);
 
-/// The walk over what is held, where there is one. A process that ends forgets it: each task's
-/// own look comes all the same, later.
+/// The round over all tenants, of which there is one for each policy; the store keeps its place.
+const ROUND: &str = "wake";
+
+/// The walk over what is held, where there is one. A process that starts anew goes on with it, at
+/// the tenant at which another was.
 #[derive(Default)]
 pub struct Wake(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// When the next walk begins, on the monotonic clock.
+    /// The fingerprint of the policy that holds.
+    policy: Option<String>,
+    /// When its walk begins, on the monotonic clock.
     from: Option<Duration>,
     walk: Option<Walk>,
 }
@@ -39,26 +44,53 @@ struct Walk {
     tenants: Vec<TenantId>,
     /// The last of the page, where there are more behind it.
     next_page: Option<TenantId>,
+    /// The last one that was dealt with.
+    done: Option<TenantId>,
     list: usize,
     cursor: Option<String>,
 }
 
 impl Wake {
-    /// Another policy holds.
-    pub fn begin(&self, core: &Core) {
-        self.state().from = Some(core.clock().monotonic() + OLD_POLICY);
+    /// This policy holds. One that changes during a walk begins it anew.
+    pub fn follow(&self, core: &Core, fingerprint: &str) {
+        let mut state = self.state();
+        if state.policy.as_deref() != Some(fingerprint) {
+            state.policy = Some(fingerprint.to_owned());
+            state.from = Some(core.clock().monotonic() + OLD_POLICY);
+            state.walk = None;
+        }
     }
 
     /// Wakes some pages, where it is time to. Answers how many tasks.
-    pub async fn look(&self, core: &Core) -> Result<usize, ServiceError> {
+    pub async fn look(&self, core: &Core, rounds: &Rounds) -> Result<usize, ServiceError> {
         let now = core.clock().monotonic();
-        // A policy that changes during a walk begins it anew.
-        if self.state().from.is_some_and(|from| from <= now) {
-            let walk = Walk::page(core, None).await?;
+        let (policy, from) = {
+            let state = self.state();
+            (state.policy.clone().unwrap_or_default(), state.from)
+        };
+        if from.is_some_and(|from| from <= now) {
+            let walk = match rounds.place(core, ROUND, &policy).await? {
+                Some(after) => Some(Walk::page(core, after.as_ref()).await?),
+                None => None,
+            };
             let mut state = self.state();
-            state.walk = Some(walk);
+            state.walk = walk;
             state.from = None;
         }
+        if self.state().walk.is_none() {
+            return Ok(0);
+        }
+        let woken = self.walk(core).await?;
+        let done = self.state().walk.as_ref().map(|walk| walk.done.clone());
+        match done {
+            None => rounds.reached(core, ROUND, (&policy, None)).await,
+            Some(Some(tenant)) => rounds.reached(core, ROUND, (&policy, Some(tenant))).await,
+            Some(None) => {}
+        }
+        Ok(woken)
+    }
+
+    async fn walk(&self, core: &Core) -> Result<usize, ServiceError> {
         let (mut woken, mut tasks) = (0, 0);
         for _ in 0..MAX_LISTS {
             if tasks >= MAX_TASKS {
@@ -126,7 +158,7 @@ impl Walk {
         let mut tenants = core.tenants_after(after, TENANTS).await?;
         let next_page = tenants.last().cloned().filter(|_| tenants.len() == TENANTS);
         tenants.reverse();
-        Ok(Self { tenants, next_page, list: 0, cursor: None })
+        Ok(Self { tenants, next_page, done: after.cloned(), list: 0, cursor: None })
     }
 
     /// Where it goes on, once a page is done with.
@@ -137,7 +169,7 @@ impl Walk {
         self.cursor = cursor;
         if self.list > Agent::ALL.len() {
             self.list = 0;
-            self.tenants.pop();
+            self.done = self.tenants.pop();
         }
         self
     }

@@ -43,7 +43,10 @@ impl Watch {
                     self.seen().policy = Some(now);
                     if noted == PolicyNoted::Changed {
                         tracing::info!("the policy that holds now is recorded");
-                        self.wake.begin(core);
+                    }
+                    // Where it can't be read, nothing is known to have been lifted.
+                    if let Ok(policy) = core.governance().policies().current().await {
+                        self.wake.follow(core, &policy.fingerprint);
                     }
                 }
                 Err(error) => failed += failure("whether another policy holds", &error),
@@ -55,7 +58,7 @@ impl Watch {
         if let Err(error) = self.alerts(core, &day).await {
             failed += failure("which open alerts have no end", &error);
         }
-        match self.wake.look(core).await {
+        match self.wake.look(core, &self.rounds).await {
             Ok(0) => {}
             Ok(woken) => tracing::info!(woken, "{woken} held tasks are looked at anew"),
             Err(error) => failed += failure("which tasks are held", &error),

@@ -262,3 +262,36 @@ async fn what_is_held_wakes_whatever_the_number_of_tenants() {
     }
     assert!(most <= 600, "{most} lists in one sweep");
 }
+
+/// A function's process may end at any time: what was to be woken is, by those that follow.
+#[tokio::test]
+async fn what_is_held_wakes_though_the_process_ends_within_the_walk() {
+    let many = Many::new().await;
+    let sweeper = many.sweeper();
+    for _ in 0..30 {
+        many.sweep(&sweeper).await;
+    }
+    let (tenant, id) = many.held(named(TENANTS - 1)).await;
+    let held = async || {
+        let stored = many.core.stored_task(&tenant, &id).await.unwrap().unwrap();
+        let wait = stored.value.resume_at.map(|at| at.since(many.world.clock.now()));
+        wait.is_some_and(|wait| wait > Duration::from_secs(60))
+    };
+    many.world.clock.advance(Duration::from_secs(30));
+    *many.policies.0.lock().unwrap() = "lifted";
+    // It sees the policy, records it, and ends.
+    many.sweep(&many.sweeper()).await;
+    assert!(held().await);
+    // Its own look would come a quarter of an hour after it was held.
+    for _ in 0..12 {
+        let sweeper = many.sweeper();
+        for seconds in [36, 1, 0, 0] {
+            many.sweep(&sweeper).await;
+            many.world.clock.advance(Duration::from_secs(seconds));
+        }
+        if !held().await {
+            return;
+        }
+    }
+    panic!("forgotten");
+}

@@ -164,12 +164,12 @@ impl Entity for PolicyMark {
     }
 }
 
-/// How far a round over all tenants has come, of which there is one a day: a process that starts
+/// How far a round over all tenants has come, of which there is one a day or a policy: a process that starts
 /// anew goes on where another left off, and no tenant is left out however short processes live.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     pub name: String,
-    /// The day, UTC.
+    /// The day, UTC, or the policy's fingerprint.
     pub day: String,
     /// The last tenant that was dealt with.
     #[serde(default, skip_serializing_if = "Option::is_none")]

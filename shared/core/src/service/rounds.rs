@@ -1,4 +1,5 @@
-//! Rounds over all tenants: once a day, some tenants at a time, by whichever process goes on.
+//! Rounds over all tenants, some tenants at a time, by whichever process goes on: once a day, or
+//! once for each policy.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,13 +10,14 @@ use crate::domain::TenantId;
 use crate::ports::{Expect, Write};
 use crate::repo::{Round, Versioned, decode, encode, round_key};
 
-/// What a process knows of its rounds, so that it asks the store once a day. Where the store can't
+/// What a process knows of its rounds, so that it asks the store once for each. Where the store can't
 /// keep a round, it is kept here alone.
 #[derive(Default)]
 pub struct Rounds(Mutex<HashMap<&'static str, Round>>);
 
 impl Rounds {
-    /// Where today's round goes on: after a tenant, or from the first on. Nothing once it is done.
+    /// Where the round of a day (or of a policy, by its fingerprint) goes on: after a tenant, or
+    /// from the first on. Nothing once it is done.
     pub async fn place(
         &self,
         core: &Core,
@@ -36,7 +38,7 @@ impl Rounds {
         Ok((!round.done).then_some(round.after))
     }
 
-    /// Today's round has come to a tenant; with none, to its end.
+    /// That round has come to a tenant; with none, to its end.
     pub async fn reached(
         &self,
         core: &Core,
