@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use watchbill_core::domain::{Status, Task, TaskId, TenantId, Timestamp};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, StoreError};
+use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes};
 use watchbill_core::repo::{Entity as _, RoutePeek};
 use watchbill_core::service::Core;
 
@@ -37,7 +37,7 @@ impl Router {
             // Over one that breaks off nobody waits: an open task is due, so the sweeper looks
             // at it whatever becomes of its change.
             match catch_unwind(AssertUnwindSafe(|| pointer_of(change, now))) {
-                Ok(pointer) => pointers.extend(pointer?),
+                Ok(pointer) => pointers.extend(pointer),
                 Err(_) => {
                     let key = &change.key;
                     tracing::error!(%key, "{key} can't be routed: looking at it broke off");
@@ -55,19 +55,14 @@ impl Router {
     }
 }
 
-fn pointer_of(
-    change: &Change,
-    now: Timestamp,
-) -> Result<Option<(LaneMessage, Duration)>, HandlerError> {
+fn pointer_of(change: &Change, now: Timestamp) -> Option<(LaneMessage, Duration)> {
     // Open means due: a task that has ended needs no look into it.
-    let Some(item) = change.image.as_ref().filter(|item| item.due.is_some()) else {
-        return Ok(None);
-    };
-    let Some(task) = peek(item)? else { return Ok(None) };
+    let item = change.image.as_ref().filter(|item| item.due.is_some())?;
+    let task = peek(item)?;
     let offered = task.is_offered_silently(change.version);
     if task.is_silent(change.version) && !offered {
         // Nothing but its due time moved: the pointer that is out is the right one.
-        return Ok(None);
+        return None;
     }
     let wanted = match task.status {
         Status::Assigned => !task.external,
@@ -75,23 +70,22 @@ fn pointer_of(
         Status::InProgress => task.lease.is_none() || task.is_offered() || offered,
         _ => false,
     };
-    Ok(if wanted { pointer(&task, now) } else { None })
+    if wanted { pointer(&task, now) } else { None }
 }
 
-/// The task, if a pointer may be wanted for it. What a newer build wrote waits for that
-/// build; what can't be read at all is logged.
-fn peek(item: &Item) -> Result<Option<RoutePeek<'_>>, HandlerError> {
+/// The task, if a pointer may be wanted for it. What can't be read, also what only a newer build
+/// can, is logged and left: nobody waits for it, and the sweeper of a build that can read it
+/// offers it, because it is due.
+fn peek(item: &Item) -> Option<RoutePeek<'_>> {
     if *item.kind != *Task::KIND {
-        return Ok(None);
+        return None;
     }
-    match RoutePeek::of(item) {
-        Ok(task) => Ok(Some(task)),
-        Err(error @ StoreError::Newer { .. }) => Err(error.into()),
-        Err(error) => {
-            tracing::error!(key = %item.key, "{} can't be routed: {error}", item.key);
-            Ok(None)
-        }
-    }
+    let error = match RoutePeek::of(item) {
+        Ok(task) => return Some(task),
+        Err(error) => error,
+    };
+    tracing::error!(key = %item.key, "{} can't be routed: {error}", item.key);
+    None
 }
 
 /// The lane message that points at a task as it is now, with the delay it should have.
@@ -138,8 +132,7 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
 
 fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
     let now = core.clock().now();
-    // One that only a newer build can read must not keep the others from being offered.
-    let task = peek(item).ok().flatten()?;
+    let task = peek(item)?;
     let wanted = match (task.status, &task.lease) {
         (Status::Assigned, _) => !task.external,
         (Status::InProgress, None) => true,

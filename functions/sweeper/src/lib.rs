@@ -16,7 +16,7 @@ mod wake;
 mod watch;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -40,6 +40,8 @@ pub struct Sweeper {
     lanes: Arc<dyn Lanes>,
     watch: Watch,
     recall: Recall,
+    /// What was parked when it could be counted last.
+    parked: Mutex<ParkedSummary>,
 }
 
 /// What one sweep did.
@@ -51,7 +53,7 @@ pub struct Swept {
     /// How long the task that waits longest for its first claim has waited, of those that
     /// were looked at.
     pub oldest: Duration,
-    /// What waits for its replay.
+    /// What waits for its replay, as it was counted last.
     pub parked: ParkedSummary,
 }
 
@@ -65,7 +67,8 @@ enum Looked {
 
 impl Sweeper {
     pub fn new(core: Core, lanes: Arc<dyn Lanes>) -> Self {
-        Self { core, lanes, watch: Watch::default(), recall: Recall::default() }
+        let (watch, recall, parked) = (Watch::default(), Recall::default(), Mutex::default());
+        Self { core, lanes, watch, recall, parked }
     }
 
     /// Sweeps all shards until nothing is due any more, or `at_most` items were looked at.
@@ -99,13 +102,18 @@ impl Sweeper {
             1
         });
         match self.core.parking().summary().await {
-            Ok(parked) => swept.parked = parked,
+            Ok(parked) => *self.parked() = parked,
             Err(error) => {
                 tracing::error!("what is parked can't be counted: {error}");
                 swept.failed += 1;
             }
         }
+        swept.parked = *self.parked();
         Ok(swept)
+    }
+
+    fn parked(&self) -> MutexGuard<'_, ParkedSummary> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_at(

@@ -49,7 +49,13 @@ impl Watch {
                         self.wake.follow(core, &policy.fingerprint);
                     }
                 }
-                Err(error) => failed += failure("whether another policy holds", &error),
+                Err(error) => {
+                    failed += failure("whether another policy holds", &error);
+                    // It stays so until somebody mends it.
+                    if matches!(error, ServiceError::Unreadable { .. }) {
+                        self.seen().policy = Some(now);
+                    }
+                }
             }
         }
         if let Err(error) = self.seal(core, &day).await {

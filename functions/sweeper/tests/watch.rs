@@ -16,14 +16,16 @@ use watchbill_core::domain::{
 };
 use watchbill_core::govern::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
-use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write, WriteId};
-use watchbill_core::repo::{Entity as _, Fold, decode, encode};
+use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};
+use watchbill_core::repo::{Entity as _, Fold, decode, encode, ledger_key};
 use watchbill_core::service::{
     CommandError, Core, Governance, Identity, NewTask, OnFailure, STATS_FOLD, ServiceError,
     TENANTS_A_CALL,
 };
 use watchbill_sweeper::Sweeper;
-use watchbill_testkit::{FakeClock, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over};
+use watchbill_testkit::{
+    Failure, FakeClock, FaultyStore, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over,
+};
 
 /// A policy that changes, or can't be read.
 #[derive(Default)]
@@ -64,10 +66,15 @@ impl World {
     /// Two tenants, each with a batch in its ledger.
     async fn new(seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
+        let flaky = Arc::new(FlakyStore::new(store.clone(), seed, 20));
+        Self::over(store, flaky, seed).await
+    }
+
+    /// The same, reached through another store.
+    async fn over(store: Arc<MemoryStore>, through: Arc<dyn Store>, seed: u64) -> Self {
         let noon = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
         let clock = Arc::new(FakeClock::auto(noon));
-        let ports =
-            ports_over(Arc::new(FlakyStore::new(store.clone(), seed, 20)), clock.clone(), seed);
+        let ports = ports_over(through, clock.clone(), seed);
         let policies = Arc::new(Changing::default());
         let governance = Governance::new(policies.clone(), OnFailure::Restrict);
         let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
@@ -227,6 +234,68 @@ async fn a_ledger_that_grew_is_sealed_once_a_day() {
         assert_eq!((sealed.len(), &sealed[2].tenant), (3, &TenantId::default()));
         assert_eq!(sealed[2].details["seq"], json!(3));
     }
+}
+
+/// A ledger that can't be read keeps no other from being sealed, nor its own tenant from being
+/// told of the policy.
+#[tokio::test]
+async fn a_damaged_ledger_keeps_no_other_from_being_sealed() {
+    for seed in 0..8 {
+        let mut world = World::new(seed).await;
+        world.policies.set(Some("aaaaaaaaaaaaaaaa"));
+        let key = ledger_key(&acme(), 1);
+        let item = world.store.get(&key).await.unwrap().unwrap();
+        let torn = NewItem {
+            key,
+            kind: item.kind.to_string().into(),
+            schema: item.schema,
+            body: item.body.slice(..item.body.len() / 2),
+            list: item.list.clone(),
+            list2: None,
+            due: None,
+            expires: None,
+        };
+        world.put(Write::Put { item: torn, expect: Expect::Version(item.version) }).await;
+        world.sweep_twice().await;
+        world.sweep_twice().await;
+        let sealed = world.records(RecordKind::Sealed);
+        assert_eq!(sealed.len(), 1, "seed {seed}");
+        assert_eq!(sealed[0].tenant, TenantId::default());
+        assert_eq!(world.records(RecordKind::PolicyChanged).len(), 2, "seed {seed}");
+        assert_eq!(world.core.unreadable_items(), 1);
+    }
+}
+
+/// The same of a record by which a tenant would be told of the policy.
+#[tokio::test]
+async fn a_tenant_that_can_not_be_told_of_the_policy_keeps_no_other_from_it() {
+    let store = Arc::new(MemoryStore::new());
+    let faulty = Arc::new(FaultyStore::new(store.clone()));
+    let world = World::over(store, faulty.clone(), 1).await;
+    world.policies.set(Some("aaaaaaaaaaaaaaaa"));
+    faulty.fail("T#acme#rec#", Failure::Corrupt);
+    let sweeper = world.sweeper();
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(31));
+        assert_eq!(sweeper.sweep(100).await.unwrap().failed, 0);
+    }
+    let told = world.records(RecordKind::PolicyChanged);
+    assert_eq!(told.iter().map(|of| &of.tenant).collect::<Vec<_>>(), [&TenantId::default()]);
+    assert_eq!(world.records(RecordKind::Sealed).len(), 1);
+}
+
+/// To fail to count is not to find nothing: an alarm that is set on it stays as it is.
+#[tokio::test]
+async fn what_is_parked_is_what_was_counted_last() {
+    let store = Arc::new(MemoryStore::new());
+    let faulty = Arc::new(FaultyStore::new(store.clone()));
+    let world = World::over(store, faulty.clone(), 1).await;
+    world.core.parking().hold_events(&acme(), "on purpose").await.unwrap();
+    let sweeper = world.sweeper();
+    assert_eq!(sweeper.sweep(100).await.unwrap().parked.tenants, 1);
+    faulty.fail("T#acme#parked", Failure::Down);
+    let swept = sweeper.sweep(100).await.unwrap();
+    assert_eq!((swept.failed, swept.parked.tenants), (1, 1));
 }
 
 /// A task of each tenant that a freeze holds up for days, and one of an external worker.

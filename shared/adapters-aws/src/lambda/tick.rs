@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -43,9 +43,11 @@ where
 {
     let (client, queues) = (setup.sqs(), setup.queues()?);
     let (stack, clock) = (Arc::<str>::from(setup.stack()), setup.clock.clone());
+    // Not to have looked is not to have found nothing: what is parked is what was found last.
+    let last = Arc::new(Mutex::new(ParkedSummary::default()));
     serve(move |_tick: Value, _context| {
         let (work, client, queues) = (work.clone(), client.clone(), queues.clone());
-        let (stack, clock) = (stack.clone(), clock.clone());
+        let (stack, clock, last) = (stack.clone(), clock.clone(), last.clone());
         async move {
             let found = work().await;
             let depths = DEAD.iter().map(|name| {
@@ -59,9 +61,12 @@ where
                     Err(reason) => tracing::warn!("dead letters can't be counted: {reason}"),
                 }
             }
-            let Found { failed, oldest, parked } = match &found {
-                Ok(found) => *found,
-                Err(_) => Found { failed: 1, ..Found::default() },
+            let Found { failed, oldest, parked } = {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let failed = Found { failed: 1, parked: *last, ..Found::default() };
+                let found = found.as_ref().copied().unwrap_or(failed);
+                *last = found.parked;
+                found
             };
             let oldest = if oldest > LONG { oldest } else { Duration::ZERO };
             let parked_for = parked.since.map(|since| clock.now().since(since)).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
 use crate::govern::{Record, RecordKind};
 use crate::ledger::{Entry, LedgerReader};
-use crate::ports::{Expect, StoreError, Write};
+use crate::ports::{Expect, Write};
 use crate::repo::{self, PolicyMark, PolicyTelling, Versioned, decode, encode};
 
 /// Tenants that one look deals with: it is one of several things of a sweep, which must end within
@@ -117,7 +117,9 @@ impl Core {
         for tenant in &tenants {
             let told = policy_said(&policy.fingerprint, before.as_deref());
             let told = Said { of: &[&of, &policy.fingerprint], ..told };
-            self.put_record(&self.record(tenant, SYSTEM, told)).await?;
+            let put = self.put_record(&self.record(tenant, SYSTEM, told)).await;
+            // Over one whose record can't be read or written no other waits.
+            self.past_unreadable_part(put)?;
         }
         let (now, fingerprint) = (self.clock().now(), policy.fingerprint.clone());
         let all = tenants.len() < TENANTS_A_CALL;
@@ -153,14 +155,8 @@ impl Core {
         let mut sealed = 0;
         let tenants = self.tenants_after(after, TENANTS_A_CALL).await?;
         for tenant in &tenants {
-            match self.seal(tenant, now).await {
-                Ok(done) => sealed += usize::from(done),
-                Err(ServiceError::Unreadable { key, reason }) => {
-                    let error = StoreError::Corrupt { key, reason };
-                    self.past_unreadable::<()>(Err(error))?;
-                }
-                Err(error) => return Err(error),
-            }
+            let new = self.past_unreadable_part(self.seal(tenant, now).await)?;
+            sealed += usize::from(new == Some(true));
         }
         let more = tenants.len() == TENANTS_A_CALL;
         Ok((sealed, tenants.into_iter().next_back().filter(|_| more)))

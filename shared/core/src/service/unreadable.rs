@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
+use super::ServiceError;
 use super::core::Core;
 use crate::ports::{Item, Key, StoreError};
 
@@ -56,6 +57,20 @@ impl Core {
         let Some(key) = error.unreadable() else { return read.map(Ok) };
         self.note_unreadable(key, &reason_of(error));
         Ok(read)
+    }
+
+    /// The same of what was done for one of several.
+    pub(super) fn past_unreadable_part<T>(
+        &self,
+        done: Result<T, ServiceError>,
+    ) -> Result<Option<T>, ServiceError> {
+        match done {
+            Err(ServiceError::Unreadable { key, reason }) => {
+                self.note_unreadable(&key, &reason);
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
     }
 
     fn note_unreadable(&self, key: &Key, reason: &str) {

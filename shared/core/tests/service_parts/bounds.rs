@@ -18,8 +18,8 @@ use watchbill_core::domain::{
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
 use watchbill_core::offload::Offload;
 use watchbill_core::ports::{
-    Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, Page, Query, Store, StoreError,
-    Write,
+    Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
+    StoreError, Write,
 };
 use watchbill_core::repo::{Fold, Overflow, encode};
 use watchbill_core::service::{
@@ -464,4 +464,29 @@ async fn counts_are_read_once_a_second_and_health_reads_no_ledger() {
     assert_eq!(after.as_of, before.as_of, "nothing was recorded since");
     let (batches, reads, _) = store.taken();
     assert!(batches == 0 && reads <= 2, "{batches} batches, {reads} reads");
+}
+
+/// One tenant's counts that are damaged, or of a newer build, take nobody else's away.
+#[tokio::test]
+async fn counts_that_can_not_be_read_are_left_out() {
+    let world = World::new(Rules::default());
+    ledger(&world, 3, |n, at| event(n, "ci.passed", at, json!({}))).await;
+    let fold = |tenant: &str, state: Value| Fold {
+        tenant: TenantId::parse(tenant).unwrap(),
+        name: STATS_FOLD.into(),
+        seq_applied: 1,
+        state,
+    };
+    let good = serde_json::to_value(StatsFold::default()).unwrap();
+    put(&world, encode(&fold(tenant().as_str(), json!({ "rows": 7 })), None)).await;
+    put(&world, encode(&fold("a", json!("no fold")), None)).await;
+    let newer = encode(&fold("b", good.clone()), None);
+    put(&world, NewItem { schema: 9, ..newer }).await;
+    put(&world, encode(&fold("c", good), None)).await;
+    let figures = world.core.queue_figures().await.unwrap();
+    assert_eq!(figures.queue.pending, 0);
+    assert_eq!(world.core.unreadable_items(), 3, "and noted");
+    // Its own are counted from its ledger.
+    let stats = world.core.stats(&tenant()).await.unwrap();
+    assert!(stats.as_of.is_some(), "{stats:?}");
 }
