@@ -89,10 +89,10 @@ impl Keys {
         }
         let found = match core.key_by_hash(&hash_key(text)).await? {
             Some(key) => Some(Caller {
+                made_by: key.maker().map(str::to_owned),
                 name: key.name,
                 role: key.role,
                 tenant: key.tenant,
-                made_by: key.made_by,
             }),
             None => self.first(&hash).await,
         };

@@ -245,6 +245,17 @@ impl<'a> Step<'a> {
         task.offer_at = (!outside).then(|| from.plus(self.facts.rules.offer_every));
     }
 
+    /// Another pointer for the same wait, such as in another lane: what holds the task, and that
+    /// it waits through nobody's fault, stays.
+    pub fn assign_elsewhere(&mut self) {
+        let (resume_at, held) = (self.task.resume_at, self.task.held.take());
+        self.assign(resume_at);
+        if held.is_some() && resume_at.is_some() {
+            self.task.held = held;
+            self.task.waiting_since = Some(self.facts.now);
+        }
+    }
+
     /// Ends the task for good.
     pub fn end(&mut self, status: Status) {
         debug_assert!(status.is_terminal(), "only terminal states end a task");
@@ -422,9 +433,8 @@ impl<'a> Step<'a> {
         if reached == self.task.agent {
             return Err(Rejection::NothingDue);
         }
-        let resume_at = self.task.resume_at;
         self.task.misrouted += 1;
-        self.assign(resume_at);
+        self.assign_elsewhere();
         let note = format!("its message had reached {reached}");
         self.says(What::Rerouted, "", Some(&note));
         self.event("task.assigned", json!({ "assigned_to": self.task.agent }));

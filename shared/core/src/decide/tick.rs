@@ -86,8 +86,7 @@ fn sla(step: &mut Step<'_>) {
     }
     if lift && step.task.status == Status::Assigned {
         // Another lane, so another pointer.
-        let resume_at = step.task.resume_at;
-        step.assign(resume_at);
+        step.assign_elsewhere();
     }
 }
 

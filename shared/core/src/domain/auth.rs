@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Person, TenantId, Timestamp, UnknownName};
+use super::{Person, TenantId, Timestamp, UnknownName, is_reserved_name};
 
 /// What a caller may do: admin ⊃ agent, approver ⊃ user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -90,12 +90,20 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     pub created_by: String,
     /// Whom it counts as, see [`Caller::made_by`]. None: a key that everything begins with, or
-    /// of a build that did not keep this.
+    /// of a build that did not keep this, see [`ApiKey::maker`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<String>,
     /// The first characters, so that people can tell keys apart.
     pub prefix: String,
     pub revoked_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whom it counts as, beside itself. Builds that did not keep that kept who made it.
+    pub fn maker(&self) -> Option<&str> {
+        let by = || Some(&*self.created_by).filter(|by| !is_reserved_name(by));
+        self.made_by.as_deref().or_else(by)
+    }
 }
 
 /// SHA-256 of a key, in hex.
@@ -117,5 +125,25 @@ mod tests {
         assert!(!Role::Operator.includes(Role::User));
         assert!(!Role::Admin.includes(Role::Operator));
         assert!(Role::parse("operator").is_err());
+    }
+
+    #[test]
+    fn a_key_that_did_not_keep_its_maker_counts_as_who_made_it() {
+        let key = |made_by: Option<&str>, created_by: &str| ApiKey {
+            hash: String::new(),
+            name: "k".into(),
+            role: Role::Approver,
+            tenant: TenantId::default(),
+            created_at: Timestamp::default(),
+            created_by: created_by.into(),
+            made_by: made_by.map(str::to_owned),
+            prefix: "wb_".into(),
+            revoked_at: None,
+        };
+        assert_eq!(key(None, "kim").maker(), Some("kim"));
+        assert_eq!(key(Some("ann"), "kim").maker(), Some("ann"), "the first of them");
+        for own in ["first-start", "Operator", "system", "schedule:x"] {
+            assert_eq!(key(None, own).maker(), None, "made by Watchbill itself: {own}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use watchbill_core::decide::{Command, Leave, Proof, next_due, usable_until};
-use watchbill_core::domain::{Status, Timestamp, What};
+use watchbill_core::domain::{Agent, Status, Timestamp, What};
 
 use super::{Ending, Life, Outcome, Setup};
 
@@ -246,4 +246,34 @@ fn a_suspended_run_that_nobody_resumes_is_told_once() {
         assert!(life.task.offered_version == life.version || life.times(What::Offered) == 1);
     }
     assert_eq!((life.log.len(), life.times(What::Offered)), (told + 1, 1));
+}
+
+/// Another lane, the same wait: it stays among what a lifted freeze wakes, and its approval
+/// outlives the rest of it too.
+#[test]
+fn a_held_task_that_changes_its_lane_goes_on_waiting() {
+    for reroute in [false, true] {
+        let setup =
+            Setup { lift: true, no_sla: false, sla_seconds: Some(600), ..Setup::plain(true) };
+        let mut life = Life::begin(&setup).unwrap();
+        life.approve(HOUR);
+        let (given, end) = (life.now, life.now.plus(6 * HOUR));
+        life.claim(frozen(end));
+        let held = life.task.held.clone();
+        let (resume_at, assignment) = (life.task.resume_at, life.task.assignment);
+        if reroute {
+            life.task.agent = Agent::Dev;
+            life.after(MINUTE, &Command::Reroute { agent: Agent::Ops }).unwrap();
+        } else {
+            life.after(12 * MINUTE, &IDLE).unwrap();
+            assert!(life.task.sla.as_ref().is_some_and(|sla| sla.lifted));
+        }
+        assert!(life.task.assignment > assignment, "another pointer");
+        assert_eq!((&life.task.held, life.task.resume_at), (&held, resume_at));
+        life.now = given.plus(5 * HOUR);
+        assert!(life.is_usable(), "hours held are no hours of its own");
+        life.claim(frozen(end));
+        assert_eq!(life.task.grants[0].use_by, given.plus(6 * HOUR));
+        assert_eq!(life.times(What::Held), 1, "it is the same hold");
+    }
 }
