@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use watchbill_core::domain::{Caller, Role};
+use watchbill_core::handler::panic_text;
 use watchbill_core::redact;
 
 use crate::fault::{Fault, seconds_up};
@@ -133,9 +134,7 @@ async fn call(
     let request = Req::new(state.clone(), caller, held, parts, body, params);
     // A handler's panic costs its own call, nothing else: what it held is dropped.
     AssertUnwindSafe((route.handler)(request)).catch_unwind().await.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        tracing::error!(route = route.doc.id, panic = text, "a handler panicked");
+        tracing::error!(route = route.doc.id, panic = panic_text(&*panic), "a handler panicked");
         Err(Fault::internal())
     })
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use watchbill_core::handler::panic_text;
 use watchbill_core::ports::StoreError;
 use watchbill_core::service::ServiceError;
 
@@ -33,8 +34,6 @@ impl From<ServiceError> for Fault {
 impl Fault {
     /// Of something that broke off.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Fault::Change(format!("broke off: {text}"))
+        Fault::Change(format!("broke off: {}", panic_text(panic)))
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
+use watchbill_core::handler::panic_text;
 use watchbill_core::ports::{Clock, PeerError};
 
 use crate::Sides;
@@ -169,11 +170,7 @@ pub(crate) async fn drive(
 async fn step(direction: &mut dyn Direction) -> Result<Pace, Trouble> {
     match AssertUnwindSafe(direction.step()).catch_unwind().await {
         Ok(outcome) => outcome,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(Trouble::Panicked(text.to_owned()))
-        }
+        Err(panic) => Err(Trouble::Panicked(panic_text(&*panic).to_owned())),
     }
 }
 

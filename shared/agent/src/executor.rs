@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use watchbill_core::decide::{Command, Ending, Leave, Proof, Rejection};
 use watchbill_core::domain::{Agent, LoggedEvent, Note, Outcome, Status, Task, Timestamp};
-use watchbill_core::handler::HandlerError;
+use watchbill_core::handler::{HandlerError, panic_text};
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{
@@ -356,12 +356,4 @@ fn withheld(leave: Leave, now: Timestamp) -> Ending {
             Ending::Suspended { resume_at: now, note: "governance lets it go on now".to_owned() }
         }
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no reason given".to_owned())
 }

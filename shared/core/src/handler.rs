@@ -1,6 +1,7 @@
 //! What a handler of a message says when it could not handle it. One place in each mode
 //! maps it: back into the lane, or out of it.
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::service::ServiceError;
@@ -21,6 +22,12 @@ impl HandlerError {
     }
 }
 
+/// What something that broke off said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
 impl From<ServiceError> for HandlerError {
     fn from(error: ServiceError) -> Self {
         match error {
@@ -38,5 +45,17 @@ impl From<ServiceError> for HandlerError {
 impl From<crate::ports::StoreError> for HandlerError {
     fn from(error: crate::ports::StoreError) -> Self {
         ServiceError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_its_message() {
+        let texts: [Box<dyn Any + Send>; 3] =
+            [Box::new("short"), Box::new("made".to_owned()), Box::new(7)];
+        assert_eq!(texts.each_ref().map(|of| panic_text(&**of)), ["short", "made", "no message"]);
     }
 }

@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use watchbill_core::handler::panic_text;
 
 /// A set of such tasks.
 #[derive(Default)]
@@ -42,9 +43,7 @@ impl Broken {
     }
 
     fn tell(&self, name: &str, panic: &(dyn Any + Send)) {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        let why = format!("{name} broke off: {text}");
+        let why = format!("{name} broke off: {}", panic_text(panic));
         tracing::error!("{why}; the process ends");
         self.0.send_if_modified(|told| {
             let first = told.is_none();

@@ -1,11 +1,13 @@
 //! Tells someone outside of events: a lane in memory in front of the notifier, so that an
 //! endpoint that is slow or down holds up nobody.
 
+mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use watchbill_adapters_local::bus::Subscriber;
 use watchbill_core::domain::{Event, EventType, TenantId};
 use watchbill_core::handler::HandlerError;
@@ -13,9 +15,10 @@ use watchbill_core::ports::{Clock, Webhook};
 use watchbill_core::service::Core;
 use watchbill_notifier::{Links, Notifier};
 
-/// Notices that wait for their delivery; for one more there is no room yet.
+use waiting::{Next, Notice, Waiting};
+
+/// Notices that wait for their delivery. For one more whoever has most waiting loses its newest.
 const MOST: usize = 1_000;
-const FULL: Duration = Duration::from_secs(5);
 /// How often a delivery is tried, with twice the wait before each: an hour in all.
 const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -29,12 +32,11 @@ pub struct Notices {
     pub links: Option<Links>,
 }
 
-type Notice = (TenantId, Event);
-
-/// The lane's sending side, as a subscriber of the bus.
+/// The lane's sending side, as a subscriber of the bus. It takes every event: a webhook that is
+/// down is no reason to tell the other subscribers again, or later.
 pub struct NoticeLane {
     types: Vec<String>,
-    sender: mpsc::Sender<Notice>,
+    waiting: Arc<Waiting>,
 }
 
 #[async_trait]
@@ -51,11 +53,8 @@ impl Subscriber for NoticeLane {
         if !self.wants(&event.event_type) {
             return Ok(());
         }
-        let notice = (tenant.clone(), event.clone());
-        // The recorder keeps the event and comes back with it.
-        self.sender.try_send(notice).map_err(|_| {
-            HandlerError::retry(FULL, format!("{MOST} notices wait for the webhook already"))
-        })
+        self.waiting.push(tenant.clone(), event.clone());
+        Ok(())
     }
 }
 
@@ -63,73 +62,68 @@ impl Subscriber for NoticeLane {
 pub fn open(
     notices: Notices,
     core: Core,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> (NoticeLane, impl Future<Output = ()> + Send) {
-    let (sender, mut waiting) = mpsc::channel::<Notice>(MOST);
+    let waiting = Arc::new(Waiting::default());
     let clock = core.clock().clone();
     let notifier = Notifier::new(Some(notices.webhook), core).linking(notices.links);
-    let delivering = async move {
-        loop {
-            let notice = tokio::select! {
-                notice = waiting.recv() => notice,
-                _ = stopped.wait_for(|stop| *stop) => return,
-            };
-            let Some((tenant, event)) = notice else { return };
-            tokio::select! {
-                () = deliver(&notifier, &clock, &tenant, &event) => {}
-                _ = stopped.wait_for(|stop| *stop) => return,
-            }
-        }
-    };
-    (NoticeLane { types: notices.types, sender }, delivering)
+    let delivering = deliver_all(waiting.clone(), notifier, clock, stopped);
+    (NoticeLane { types: notices.types, waiting }, delivering)
 }
 
-async fn deliver(notifier: &Notifier, clock: &Arc<dyn Clock>, tenant: &TenantId, event: &Event) {
-    let mut wait = FIRST_WAIT;
-    for _ in 0..TRIES {
-        match notifier.deliver(tenant, event).await {
-            Ok(()) => return,
-            Err(HandlerError::Retry { reason, .. }) => {
-                tracing::debug!(event = %event.event_id, "notice again in {wait:?}: {reason}");
-                clock.sleep(wait).await;
-                wait *= 2;
+async fn deliver_all(
+    waiting: Arc<Waiting>,
+    notifier: Notifier,
+    clock: Arc<dyn Clock>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let at_work = async {
+            match waiting.next(clock.monotonic()) {
+                Next::Deliver(notice) => {
+                    deliver(&waiting, &notifier, &*clock, notice).await;
+                }
+                Next::Wait(Some(until)) => {
+                    let wait = until.saturating_sub(clock.monotonic());
+                    tokio::select! {
+                        () = clock.sleep(wait) => {}
+                        () = waiting.news.notified() => {}
+                    }
+                }
+                Next::Wait(None) => waiting.news.notified().await,
             }
-            Err(HandlerError::Reject { reason }) => {
-                tracing::warn!(event = %event.event_id, "notice of {} given up: {reason}", event.event_id);
-                return;
-            }
+        };
+        tokio::select! {
+            () = at_work => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
         }
     }
-    tracing::warn!(event = %event.event_id, "notice of {} given up after {TRIES} tries", event.event_id);
+    let left = waiting.undelivered();
+    if left > 0 {
+        tracing::warn!(left, "{left} notices had not been delivered when the server stopped");
+    }
+}
+
+/// One try.
+async fn deliver(waiting: &Waiting, notifier: &Notifier, clock: &dyn Clock, notice: Notice) {
+    let id = notice.event.event_id.clone();
+    match notifier.deliver(&notice.tenant, &notice.event).await {
+        Ok(()) => {}
+        Err(HandlerError::Retry { reason, .. }) if notice.tries + 1 < TRIES => {
+            let wait = FIRST_WAIT * (1 << notice.tries);
+            tracing::debug!(event = %id, "notice again in {wait:?}: {reason}");
+            return waiting.again(notice, clock.monotonic() + wait);
+        }
+        Err(HandlerError::Retry { reason, .. }) => {
+            tracing::warn!(event = %id, "notice of {id} given up after {TRIES} tries: {reason}");
+        }
+        Err(HandlerError::Reject { reason }) => {
+            tracing::warn!(event = %id, "notice of {id} given up: {reason}");
+        }
+    }
+    waiting.done();
 }
 
 #[cfg(test)]
-mod tests {
-    use watchbill_core::domain::{EventId, EventPriority};
-
-    use super::*;
-
-    /// With no room left an event is to come again: it is not lost.
-    #[tokio::test]
-    async fn a_full_lane_asks_for_the_event_again() {
-        let (sender, mut waiting) = mpsc::channel(1);
-        let lane = NoticeLane { types: vec!["task.failed".into()], sender };
-        let event = Event {
-            event_id: EventId::parse("e-1").unwrap(),
-            event_type: EventType::parse("task.failed").unwrap(),
-            priority: EventPriority::Medium,
-            source_agent: "ops".into(),
-            trace_id: "t".into(),
-            task_id: None,
-            payload: Default::default(),
-            timestamp: Default::default(),
-            metadata: Default::default(),
-            hops: 0,
-        };
-        lane.on_event(&TenantId::default(), &event).await.unwrap();
-        let full = lane.on_event(&TenantId::default(), &event).await;
-        assert!(matches!(full, Err(HandlerError::Retry { .. })), "{full:?}");
-        waiting.recv().await.expect("the first waits");
-        lane.on_event(&TenantId::default(), &event).await.unwrap();
-    }
-}
+#[path = "notices_tests.rs"]
+mod tests;
