@@ -12,7 +12,7 @@ use watchbill_core::decide::{
 };
 use watchbill_core::domain::{
     Approval, ApprovalId, ApprovalStatus, Body, Priority, Task, TaskId, TaskType, TenantId,
-    Timestamp, escape_id, refused_in_ids, unescape_id,
+    Timestamp, escape_id, refused_in_ids,
 };
 use watchbill_core::govern::shown;
 use watchbill_core::ports::{Item, StoreError, WriteId};
@@ -54,6 +54,16 @@ fn reversed(value: &Value) -> String {
     }
 }
 
+/// What a peer reads out of an escaped id.
+fn unescaped(id: &str) -> String {
+    let mut parts = id.split('=');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |whole, part| {
+        let byte = u8::from_str_radix(&part[..2], 16).unwrap();
+        format!("{whole}{}{}", char::from(byte), &part[2..])
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -84,7 +94,7 @@ proptest! {
         for id in [&id, &other] {
             let escaped = escape_id(id);
             prop_assert_eq!(refused_in_ids(&escaped), None);
-            prop_assert_eq!(&*unescape_id(&escaped), id.as_str());
+            prop_assert_eq!(&unescaped(&escaped), id);
             let task = TaskId::parse_new(&escaped).unwrap();
             prop_assert!(ApprovalId::parse(ApprovalId::of(&task, 12).as_str()).is_ok());
         }

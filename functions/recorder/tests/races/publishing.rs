@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use watchbill_core::domain::{Event, EventType, Priority, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, BusError, Change, Clock as _, Store as _};
+use watchbill_core::service::ToPark;
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{Failure, FakeClock};
 
@@ -281,5 +282,23 @@ async fn each_tenants_folds_are_kept_whatever_becomes_of_the_others() {
         let item = broken.world.store.get(&key).await.unwrap().unwrap();
         let kept = watchbill_core::repo::decode::<watchbill_core::repo::Fold>(&item).unwrap();
         assert_eq!(kept.value.seq_applied, 2, "of {tenant}");
+    }
+}
+
+/// Whoever parks meets others who do: each then waits for a moment that is its own.
+#[tokio::test]
+async fn parking_that_meets_others_pauses() {
+    let broken = broken(9);
+    broken.faults.fail("T#default#park", Failure::Contended);
+    let parking = broken.world.core.parking();
+    let begun = broken.world.clock.monotonic();
+    let some =
+        ToPark { partition: "T#default#task#a".into(), first: Some(1), last: 1, unsent: None };
+    parking.park(&tenant(), &[some], "on purpose").await.unwrap_err();
+    let parked = broken.world.clock.monotonic();
+    parking.hold_events(&tenant(), "on purpose").await.unwrap_err();
+    let held = broken.world.clock.monotonic();
+    for took in [parked - begun, held - parked] {
+        assert!((300..2_000).contains(&took.as_millis()), "{took:?}");
     }
 }

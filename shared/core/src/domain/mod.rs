@@ -16,7 +16,7 @@ mod time;
 pub use approval::{Approval, ApprovalStatus, Decision, Vote};
 pub use auth::{ApiKey, Caller, Role, hash_key};
 pub use body::Body;
-pub use escape::{escape_id, refused_in_ids, unescape_id};
+pub use escape::{escape_id, refused_in_ids};
 pub use event::{Event, EventPriority, EventType, PublishedEvent, RESERVED_EVENT_GROUPS};
 pub use ids::{
     ApprovalId, EventId, IdError, TaskId, TenantId, derived_uuid, escape_key_part, timed_uuid,

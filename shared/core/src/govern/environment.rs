@@ -6,8 +6,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::{Map, Value};
-use unicode_normalization::UnicodeNormalization as _;
 
 /// From the strictest to the least strict: the smallest of several counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -90,7 +90,7 @@ pub fn normalized(name: &str) -> String {
 }
 
 fn compatible(name: &str) -> String {
-    name.nfkc().collect::<String>().trim().to_owned()
+    ComposingNormalizerBorrowed::new_nfkc().normalize(name).trim().to_owned()
 }
 
 impl Environments {

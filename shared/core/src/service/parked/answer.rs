@@ -57,7 +57,8 @@ impl Parking<'_> {
             // A conflict: changes have joined meanwhile. They count for the next replay.
             replayed.more |= self.core.commit(vec![put(after, Some(before))]).await?.is_some();
         }
-        for _ in 0..CONFLICTS {
+        for tries in 0..CONFLICTS {
+            self.pause(tries).await;
             let Some(before) = self.tenant(tenant).await? else { return Ok(()) };
             let mut of = before.value.clone();
             of.answered = of.answered.max(asked);
@@ -106,7 +107,8 @@ impl Parking<'_> {
     ) -> Result<bool, ServiceError> {
         let partitions: Vec<Arc<str>> =
             done.iter().map(|parked| parked.value.partition.clone()).collect();
-        for _ in 0..CONFLICTS {
+        for tries in 0..CONFLICTS {
+            self.pause(tries).await;
             let now = self.find(tenant, &partitions).await?;
             let same = done
                 .iter()

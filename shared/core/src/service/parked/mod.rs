@@ -30,8 +30,10 @@ use crate::repo::{self, ParkedKey, ParkedTenant, Versioned, encode};
 /// Keys that one commit parks or settles, beside the tenant's own item: a transaction of 25
 /// writes stays far below DynamoDB's limits and meets few others.
 const GROUP: usize = 24;
-/// How often a commit that met another's is made anew.
+/// How often a commit that met another's is made anew, and how long it waits before at the most,
+/// by its tries: two that meet are not to meet again.
 const CONFLICTS: u32 = 16;
+const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 /// Until the first replay; doubled with each that achieves nothing.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const MAX_TENANT_WAIT: Duration = Duration::from_secs(15 * 60);
@@ -114,7 +116,8 @@ impl Parking<'_> {
         reason: &str,
     ) -> Result<(), ServiceError> {
         let partitions: Vec<Arc<str>> = some.iter().map(|of| of.partition.clone()).collect();
-        for _ in 0..CONFLICTS {
+        for tries in 0..CONFLICTS {
+            self.pause(tries).await;
             let now = self.core.clock().now();
             let parked = self.find(tenant, &partitions).await?;
             let is_new = |found: &Option<Versioned<ParkedKey>>| {
@@ -151,9 +154,19 @@ impl Parking<'_> {
         Err(ServiceError::Busy { after: Duration::from_millis(100) })
     }
 
+    /// Before a commit that met others so often is made anew.
+    async fn pause(&self, tries: u32) {
+        if tries > 0 {
+            let most = CONFLICT_PAUSE * tries.min(8);
+            let random = (self.core.entropy().next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+            self.core.clock().sleep(most.mul_f64(random)).await;
+        }
+    }
+
     /// Keeps in mind that batches of the tenant's ledger are still to be published.
     pub async fn hold_events(&self, tenant: &TenantId, reason: &str) -> Result<(), ServiceError> {
-        for _ in 0..CONFLICTS {
+        for tries in 0..CONFLICTS {
+            self.pause(tries).await;
             let now = self.core.clock().now();
             let before = self.tenant(tenant).await?;
             if before.as_ref().is_some_and(|before| before.value.unpublished) {
