@@ -1,5 +1,6 @@
 //! The other side: notes of each effect what was true at the moment that it was let through.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
 use watchbill_core::domain::{
-    Agent, Approval, ApprovalStatus, LogEntry, Status, Task, TaskId, TaskType, Timestamp, What,
+    Agent, Approval, ApprovalStatus, LogEntry, Task, TaskId, TaskType, Timestamp, What,
 };
 use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
 use watchbill_core::ports::{Clock as _, Planner as _};
 use watchbill_core::repo::decode;
 use watchbill_testkit::{FakeClock, MemoryStore};
 
+use super::planted::Break;
 use super::shelf::Shelf;
 
 /// What stood in the store when an effect went out.
@@ -38,11 +40,25 @@ pub struct Provider {
     clock: Arc<FakeClock>,
     shelf: Arc<Shelf>,
     witnesses: Mutex<Vec<Witness>>,
+    /// What tasks said when they were first dispatched.
+    first: Mutex<BTreeMap<TaskId, Map<String, Value>>>,
 }
 
 impl Provider {
     pub fn new(store: Arc<MemoryStore>, clock: Arc<FakeClock>, shelf: Arc<Shelf>) -> Self {
-        Self { store, clock, shelf, witnesses: Mutex::default() }
+        Self { store, clock, shelf, witnesses: Mutex::default(), first: Mutex::default() }
+    }
+
+    pub fn first_payload(&self, id: &TaskId, payload: Map<String, Value>) -> Map<String, Value> {
+        let mut first = self.first.lock().expect("nobody panics here");
+        first.entry(id.clone()).or_insert(payload).clone()
+    }
+
+    /// Deploys without asking anyone, as a break would.
+    pub async fn deploy_unasked(self: Arc<Self>, task: Task, payload: Map<String, Value>) {
+        let deployment = Deployment { provider: self, task, payload, begun: Mutex::default() };
+        deployment.call();
+        deployment.attempt().await;
     }
 
     pub fn made(&self) -> usize {
@@ -101,8 +117,8 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     })
 }
 
-/// The time that the task was held or behind a backlog since the approval doesn't count, up to a
-/// day after it.
+/// The time that the task was held since the approval doesn't count, up to a day after it. No
+/// lane has a backlog in the stories, so no other wait is excused.
 fn with_wait(witness: &Witness, approval: &Approval, use_by: Timestamp) -> Timestamp {
     let given = approval.decision.as_ref().map_or(use_by, |decision| decision.at);
     let waits = witness.held.iter().map(|(from, to)| to.since((*from).max(given)));
@@ -111,7 +127,7 @@ fn with_wait(witness: &Witness, approval: &Approval, use_by: Timestamp) -> Times
 }
 
 /// Deploys what its payload says, as one effect.
-pub struct Deployer(pub Arc<Provider>);
+pub struct Deployer(pub Arc<Provider>, pub Option<Break>);
 
 #[async_trait]
 impl TaskAgent for Deployer {
@@ -121,12 +137,20 @@ impl TaskAgent for Deployer {
 
     async fn run(&self, run: &Run) -> RunEnd {
         let steps = run.steps.as_ref().expect("the executor gives steps");
+        let mut payload = run.payload.clone();
+        if self.1 == Some(Break::Outdated) {
+            payload = self.0.first_payload(&run.task.id, payload);
+        }
         let effect = Deployment {
             provider: self.0.clone(),
             task: run.task.clone(),
-            payload: run.payload.clone(),
+            payload,
             begun: Mutex::default(),
         };
+        if self.1 == Some(Break::Twice) {
+            effect.call();
+            effect.attempt().await;
+        }
         match steps.take(&effect).await {
             Ok(Taken::Done(result)) => RunEnd::Done { result, events: Vec::new() },
             Ok(Taken::Withheld(withheld)) => RunEnd::Withheld(withheld),
@@ -198,9 +222,9 @@ impl Effect for Deployment {
             .map(|item| decode::<Task>(item).expect("it can be read").value)
             .find(|task| task.id == self.task.id);
         let log = task.map(|task| task.log).unwrap_or_default();
-        // The stories' looks find a backlog in its lane each time.
-        let waits = |entry: &LogEntry| entry.what == What::Held || entry.status == Status::Assigned;
-        let ends = log.windows(2).filter(|pair| waits(&pair[0]));
+        // What was held is silent until it is claimed, asked for or ended.
+        let held = |entry: &LogEntry| entry.what == What::Held;
+        let ends = log.windows(2).filter(|pair| held(&pair[0]));
         let held = ends.map(|pair| (pair[0].at, pair[1].at)).collect();
         let witness = Witness {
             held,

@@ -15,7 +15,7 @@ use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
 use watchbill_core::decide::{Command, GateRules, Rules};
 use watchbill_core::domain::{
     Agent, Approval, ApprovalStatus, Body, Caller, LogEntry, Priority, Role, Status, Task, TaskId,
-    TaskType, TenantId, Timestamp, hash_key,
+    TaskType, TenantId, Timestamp, What, hash_key,
 };
 use watchbill_core::govern::{EnvironmentKind, Freeze, FreezeWhen, Policy, Say, ToolRule};
 use watchbill_core::ports::{
@@ -23,10 +23,11 @@ use watchbill_core::ports::{
 };
 use watchbill_core::repo::{decode, encode, task_key};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, older_log};
-use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ScriptedStore, ports_over};
+use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ReadFault, ScriptedStore, ports_over};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
 use super::act::Act;
+use super::planted::Break;
 use super::provider::{Deployer, Provider};
 use super::shelf::{Brisk, Shelf};
 
@@ -35,14 +36,18 @@ const SECRET: &str = "what links are signed with";
 pub struct World {
     pub provider: Arc<Provider>,
     pub rules: Arc<Rules>,
-    store: Arc<MemoryStore>,
+    pub store: Arc<MemoryStore>,
     flaky: Arc<FlakyStore>,
     script: Arc<ScriptedStore>,
-    clock: Arc<FakeClock>,
+    pub clock: Arc<FakeClock>,
     shelf: Arc<Shelf>,
-    core: Core,
+    pub core: Core,
     router: Router,
     on_failure: OnFailure,
+    pub planted: Option<Break>,
+    /// Whether a score may be out of reach for long, though its task is not. Else a read fails as
+    /// often as it likes, and says that it may be tried again.
+    pub loses_scores: bool,
     made_keys: BTreeMap<&'static str, String>,
     tasks: Mutex<Vec<TaskId>>,
     /// Who asked for which task.
@@ -51,6 +56,10 @@ pub struct World {
 
 impl World {
     pub async fn new(seed: u64) -> Self {
+        Self::with(seed, None).await
+    }
+
+    pub async fn with(seed: u64, planted: Option<Break>) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::at(FakeClock::default().now()));
         let shelf = Arc::new(Shelf::default());
@@ -115,6 +124,8 @@ impl World {
             core,
             router,
             on_failure,
+            planted,
+            loses_scores: seed % 2 == 1,
             made_keys,
             tasks,
             asked,
@@ -155,6 +166,10 @@ impl World {
                 false
             }
             Act::Fault(fault) => {
+                let fault = fault.map(|fault| match self.loses_scores {
+                    true => fault,
+                    false => ReadFault::Busy,
+                });
                 self.script.fail_reads(fault.map(|fault| ("#led#", fault)));
                 false
             }
@@ -250,7 +265,7 @@ impl World {
     }
 
     /// As someone with a hand in the table would.
-    async fn edit(&self, task: &TaskId, change: impl FnOnce(&mut Task)) {
+    pub async fn edit(&self, task: &TaskId, change: impl FnOnce(&mut Task)) {
         let key = task_key(&TenantId::default(), task);
         let Ok(Some(item)) = self.store.get(&key).await else { return };
         let mut stored = decode::<Task>(&item).expect("it can be read");
@@ -292,6 +307,7 @@ impl World {
         else {
             return;
         };
+        self.plant(task, &stored.value).await;
         let message = LaneMessage {
             task_id: task.clone(),
             tenant: TenantId::default(),
@@ -300,7 +316,7 @@ impl World {
             assignment: stored.value.assignment,
             trace_id: stored.value.trace_id,
         };
-        let deployer = Arc::new(Deployer(self.provider.clone()));
+        let deployer = Arc::new(Deployer(self.provider.clone(), self.planted));
         let executor = Executor::new(self.core.clone(), deployer, "one");
         // What fails comes back by itself, with the next dispatch.
         let _ = executor.handle(&message).await;
@@ -313,7 +329,12 @@ impl World {
         self.script.fail_reads(None);
         self.shelf.put(Some(Arc::default()));
         // Longer than a task is held while the policy can't be read.
-        self.pass(30, Duration::from_secs(70)).await;
+        if self.planted != Some(Break::Stuck) {
+            self.pass(30, Duration::from_secs(70)).await;
+        }
+        if self.planted == Some(Break::Orphan) {
+            self.reopen().await;
+        }
     }
 
     /// What is due is looked at and what is assigned is dispatched, so many times.
@@ -394,7 +415,7 @@ impl World {
         approvals.map(|item| decode(item).expect("it can be read").value).collect()
     }
 
-    fn newest_approval(&self, task: &TaskId) -> Option<Approval> {
+    pub fn newest_approval(&self, task: &TaskId) -> Option<Approval> {
         let all = self.approvals().into_iter().filter(|approval| approval.task_id == *task);
         all.max_by_key(|approval| (approval.requested_at, approval.id.clone()))
     }
@@ -407,6 +428,9 @@ impl World {
             let items = self.store.collect(&partition, "L#").await.expect("the store answers");
             all.extend(older_log(&items).expect("it can be read"));
             all.extend(self.header(&task).await.log);
+        }
+        if self.planted == Some(Break::Untold) {
+            all.retain(|entry| entry.what != What::Approved);
         }
         all
     }
