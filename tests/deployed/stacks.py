@@ -150,7 +150,8 @@ class Bed:
 
     def on_again(self, stack, event):
         entry = {"EventBusName": self.one(stack, "AWS::Events::EventBus"), "Source": event["source"],
-                 "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
+                 "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"]),
+                 "Resources": event["resources"]}
         answer = self.aws["events"].put_events(Entries=[entry])
         if answer["FailedEntryCount"]:
             raise RuntimeError(f"the bus does not take it: {answer}")

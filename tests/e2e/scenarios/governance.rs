@@ -208,5 +208,5 @@ pub async fn what_a_freeze_held_goes_on_when_it_is_lifted<B: Backend>() {
     }
     assert!(now["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{now}");
     cancel(&world, &task).await;
-    world.end().await;
+    world.end_before_its_pointers().await;
 }

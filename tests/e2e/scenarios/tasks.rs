@@ -159,7 +159,7 @@ pub async fn a_failed_task_is_tried_anew<B: Backend>() {
 pub async fn an_agent_without_its_work_says_so<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     // Too large for the table: each agent reads it from the blobs.
-    let payload = json!({"description": "say how", "environment": "staging", "log": lines(15_000)});
+    let payload = json!({"description": "say how", "environment": "staging", "log": lines(10_500)});
     for (task_type, agent) in [("faq", "faq"), ("bugfix", "dev"), ("devops", "devops")] {
         let body = json!({"type": task_type, "payload": payload});
         let task = id(&world.agent.submit(body).await);
@@ -214,7 +214,7 @@ fn lines(count: usize) -> String {
 /// What has no room beside a task is kept elsewhere, and is there for whoever works on it.
 pub async fn a_large_payload_is_read<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
-    let note = lines(15_000);
+    let note = lines(10_500);
     let body = json!({"type": "monitor", "payload": {"service": "system", "note": note}});
     let task = id(&world.agent.submit(body).await);
     let done = world.user.until(&task, "completed").await;

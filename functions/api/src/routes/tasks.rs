@@ -234,7 +234,11 @@ async fn get(mut req: Req) -> Answer {
     let mut full = core.task(&tenant, &id).await?;
     let version = query.version.unwrap_or(full.version);
     while full.version <= version && wait.more().await? {
-        full = core.task(&tenant, &id).await?;
+        // The header says whether there is anything new; payload and result may be large.
+        let header = core.stored_task(&tenant, &id).await?;
+        if header.is_none_or(|header| header.version > version) {
+            full = core.task(&tenant, &id).await?;
+        }
     }
     let bytes = full.weight();
     json_of(core, bytes, TaskAnswer { success: true, task_id: id, task: full.into() }).await
