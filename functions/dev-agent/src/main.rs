@@ -10,5 +10,5 @@ use watchbill_dev_agent::DevAgent;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    serve_agent(&setup, setup.core()?, Arc::new(DevAgent)).await
+    serve_agent(&setup, setup.core_with_blobs()?, Arc::new(DevAgent)).await
 }

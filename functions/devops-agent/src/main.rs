@@ -10,5 +10,5 @@ use watchbill_devops_agent::DevopsAgent;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    serve_agent(&setup, setup.core()?, Arc::new(DevopsAgent)).await
+    serve_agent(&setup, setup.core_with_blobs()?, Arc::new(DevopsAgent)).await
 }

@@ -82,7 +82,7 @@ impl Setup {
         format!("{stream}-{:08x}", self.entropy.next_u64() as u32)
     }
 
-    /// The core of a function that has nothing to do with large bodies.
+    /// The core of a function that neither takes nor shows tasks with their bodies: agents do.
     pub fn core(&self) -> anyhow::Result<Core> {
         self.core_with(Arc::new(NoBlobs))
     }
