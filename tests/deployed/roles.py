@@ -29,7 +29,6 @@ EXCUSED = [
     ("*Function", "sqs:SendMessage", "what nobody can read goes to the dead letters; tests/lane.rs of adapters-aws sends some"),
     ("*Function", "dynamodb:PutItem", "the change log runs over after sixteen changes, and no scenario's task has so many there"),
     ("OpsCycleFunction", "dynamodb:*", "its runs come with its schedule, which is not built yet"),
-    ("IntakeFunction", "dynamodb:UpdateItem", "a reaction's window is taken anew after its time, which is longer than a scenario"),
     ("*Function", "dynamodb:ConditionCheckItem", "for an approval whose task is gone, and a step of a run that lost its lease"),
     ("RedisBridgeFunction", "s3:*", "for payloads and results that the table can't hold; no scenario puts such into a queue"),
     ("RecorderFunction", "dynamodb:BatchGetItem", "for what is parked, where the recorder did not have the change before; tests/pump parks"),

@@ -234,7 +234,7 @@ async fn an_event_that_comes_twice_makes_one_task() {
     let pattern = json!({"detail-type": ["task.requested"]});
     let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
     let asked =
-        json!({"type": "monitor", "payload": {"service": "system", "note": "x".repeat(5_000)}});
+        json!({"type": "monitor", "payload": {"service": "system", "note": "x".repeat(60_000)}});
     let event = json!({"event_type": "task.requested", "source_agent": "ci", "payload": asked});
     world.agent.post("/events/publish", event).await.ok();
     let received = async {

@@ -160,7 +160,7 @@ impl Books {
     }
 }
 
-/// A look at what waits makes a version that nothing tells of; they come no closer than this.
+/// A look, or a worker's report, makes a version that nothing tells of; they come no closer than this.
 const SILENT: i64 = 1_000;
 
 fn millis_of(at: &str) -> Option<i64> {
@@ -171,14 +171,13 @@ fn millis_of(at: &str) -> Option<i64> {
 fn is_whole(timeline: &[Value]) -> bool {
     let version = |change: &Value| change["version"].as_u64();
     let at = |change: &Value| change["at"].as_str().and_then(millis_of);
-    // Only what waits is looked at: of a run and of an end each version is told.
-    let waits = |change: &Value| {
-        ["pending", "assigned", "blocked"].iter().any(|status| change["status"] == *status)
-    };
+    // What waits is looked at, and a worker's report makes its lease longer. Of an end each
+    // version is told.
+    let is_open = |change: &Value| !is_terminal(&change["status"]);
     let follows = |one: &&Value, next: &&Value| {
         let Some((before, after)) = version(one).zip(version(next)) else { return false };
         let silent = match at(one).zip(at(next)) {
-            Some((from, to)) if waits(one) => u64::try_from((to - from) / SILENT).unwrap_or(0),
+            Some((from, to)) if is_open(one) => u64::try_from((to - from) / SILENT).unwrap_or(0),
             _ => 0,
         };
         after > before && after - before - 1 <= silent
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_may_be_missing_only_where_they_are_looks_at_what_waits() {
+    fn versions_may_be_missing_only_where_they_are_looks_or_reports() {
         let later = |missing: u64, seconds: u32, status: &str| {
             let mut first = entry("change", "created", 1, status);
             first["at"] = json!("2026-01-01T00:00:00Z");
@@ -293,7 +292,7 @@ mod tests {
         };
         assert!(later(0, 0, "in_progress") && later(2, 2, "assigned") && later(1, 9, "blocked"));
         assert!(!later(1, 0, "assigned") && !later(3, 2, "assigned"));
-        assert!(!later(1, 9, "in_progress") && !later(1, 9, "completed"));
+        assert!(later(1, 9, "in_progress") && !later(1, 9, "completed"));
     }
 
     #[test]

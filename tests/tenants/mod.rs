@@ -23,7 +23,7 @@ use crate::repo::text_of_rust_files;
 use life::{Lived, World, mark};
 
 /// Kinds that are of no tenant: how far the recorder has read, and which policy holds.
-const OF_NO_TENANT: &[&str] = &["feed_position", "policy_mark"];
+const OF_NO_TENANT: &[&str] = &["feed_position", "policy_mark", "round"];
 
 /// What an item says of whose it is, and all its text.
 fn said(item: &Item) -> (Option<String>, String) {
