@@ -30,6 +30,7 @@ EXCUSED = [
     ("*Function", "dynamodb:PutItem", "the change log runs over after sixteen changes, and no scenario's task has so many there"),
     ("OpsCycleFunction", "dynamodb:*", "its runs come with its schedule, which is not built yet"),
     ("*Function", "dynamodb:ConditionCheckItem", "for an approval whose task is gone, and a step of a run that lost its lease"),
+    ("IntakeFunction", "dynamodb:BatchGetItem", "for the repeat of a task whose payload and result both stand beside it"),
     ("RedisBridgeFunction", "s3:*", "for payloads and results that the table can't hold; no scenario puts such into a queue"),
     ("RecorderFunction", "dynamodb:BatchGetItem", "for what is parked, where the recorder did not have the change before; tests/pump parks"),
     ("RecorderFunction", "dynamodb:DeleteItem", "for what was parked and is recorded; tests/pump parks"),
