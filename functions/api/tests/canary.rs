@@ -279,11 +279,11 @@ async fn every_field(canary: &mut Canary, route: &'static Route) {
     }
 }
 
-#[tokio::test]
-async fn a_secret_in_any_field_is_shown_nowhere() {
+/// All that is logged on this thread from now on, as a server would log it.
+fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
-    let _logging = tracing::subscriber::set_default(
+    let logging = tracing::subscriber::set_default(
         tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             // The target is this file's name, which is the mark.
@@ -291,6 +291,12 @@ async fn a_secret_in_any_field_is_shown_nowhere() {
             .with_writer(move || CleanWriter::new(writer.clone()))
             .finish(),
     );
+    (log, logging)
+}
+
+#[tokio::test]
+async fn a_secret_in_any_field_is_shown_nowhere() {
+    let (log, _logging) = logged();
     let mut canary =
         Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
     for task_type in ["deploy", "monitor", "alert", "investigate", "faq", "dev"] {
@@ -325,15 +331,7 @@ const FORMS_A_TASK: usize = 8;
 /// Secrets in forms from other lists, in all that people and workers write.
 #[tokio::test]
 async fn foreign_forms_are_shown_nowhere() {
-    let log = Log::default();
-    let writer = log.clone();
-    let _logging = tracing::subscriber::set_default(
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_target(false)
-            .with_writer(move || CleanWriter::new(writer.clone()))
-            .finish(),
-    );
+    let (log, _logging) = logged();
     let mut canary =
         Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
     for forms in FOREIGN.chunks(FORMS_A_TASK) {

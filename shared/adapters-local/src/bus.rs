@@ -123,7 +123,7 @@ async fn tell(subscriber: &dyn Subscriber, tenant: &TenantId, event: &Event) -> 
 
 #[cfg(test)]
 mod tests {
-    use watchbill_core::domain::EventPriority;
+    use watchbill_testkit::an_event;
 
     use super::*;
 
@@ -152,21 +152,6 @@ mod tests {
         }
     }
 
-    fn event(id: &str) -> Event {
-        Event {
-            event_id: EventId::parse(id).unwrap(),
-            event_type: EventType::parse("task.failed").unwrap(),
-            priority: EventPriority::Medium,
-            source_agent: "ops".into(),
-            trace_id: "t".into(),
-            task_id: None,
-            payload: Default::default(),
-            timestamp: Default::default(),
-            metadata: Default::default(),
-            hops: 0,
-        }
-    }
-
     #[tokio::test]
     async fn one_that_fails_has_no_other_told_again() {
         for panics in [false, true] {
@@ -177,7 +162,7 @@ mod tests {
             let (first, second, third) = (made(None), made(Some("b")), made(None));
             let bus = LocalBus::new(vec![first.clone(), second.clone(), third.clone()]);
             let tenant = TenantId::default();
-            let events = [event("a"), event("b"), event("c")];
+            let events = [an_event("a"), an_event("b"), an_event("c")];
             for _ in 0..3 {
                 bus.publish(&tenant, &events[1..2]).await.unwrap_err();
             }

@@ -5,13 +5,12 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use watchbill_core::domain::{
-    Agent, LogEntry, Outcome, Priority, Status, TaskId, TaskType, TenantId, Timestamp, What,
-};
+use watchbill_core::domain::{Agent, Outcome, TenantId, Timestamp};
 use watchbill_core::govern::{
     Earned, Level, ReputationEvent, ReputationFold, ReputationRules, StandingChange,
 };
 use watchbill_core::ledger::TaskEntry;
+use watchbill_testkit::a_completion;
 
 use Level::{ProdFullAccess, ProdLowRisk, SandboxOnly, StagingAccess};
 use ReputationEvent::*;
@@ -23,27 +22,7 @@ fn start() -> Timestamp {
 }
 
 fn entry(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
-    TaskEntry {
-        task: TaskId::parse(&format!("t-{n}")).unwrap(),
-        task_type: TaskType::Deploy,
-        priority: Priority::P2,
-        agent: Agent::Ops,
-        trace_id: "trace".into(),
-        hops: 0,
-        created_at: None,
-        change: LogEntry {
-            version: 3,
-            at,
-            what: What::Completed,
-            by: "one".into(),
-            status: Status::Completed,
-            before: None,
-            note: None,
-            run: None,
-            events: Vec::new(),
-            outcome: Some(Outcome { reputation, ..Outcome::default() }),
-        },
-    }
+    a_completion(n, at, Outcome { reputation, ..Outcome::default() })
 }
 
 /// Folds a stream of (days since the start, event) and checks score, level and the number of

@@ -1,11 +1,16 @@
-//! What most tests begin with: ports in memory, a core over them, and a plain task.
+//! What most tests begin with: ports in memory, a core over them, a plain task, an event, and a
+//! line of the ledger.
 
 use std::sync::Arc;
 
 use serde_json::Map;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Priority, TaskType, TenantId};
+use watchbill_core::domain::{
+    Agent, Event, EventId, EventPriority, EventType, LogEntry, Outcome, Priority, Status, TaskId,
+    TaskType, TenantId, Timestamp, What,
+};
 use watchbill_core::govern::Policy;
+use watchbill_core::ledger::TaskEntry;
 use watchbill_core::ports::{Clock, Store};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
 
@@ -29,6 +34,47 @@ pub fn a_task() -> NewTask {
         also_requested_by: Vec::new(),
         identity: Identity::Fresh,
         hops: 0,
+    }
+}
+
+/// An event of our own that nothing more is to be said of.
+pub fn an_event(id: &str) -> Event {
+    Event {
+        event_id: EventId::parse(id).expect("a proper id"),
+        event_type: EventType::parse("task.failed").expect("a proper type"),
+        priority: EventPriority::Medium,
+        source_agent: "ops".into(),
+        trace_id: "t".into(),
+        task_id: None,
+        payload: Map::new(),
+        timestamp: Timestamp::default(),
+        metadata: Map::new(),
+        hops: 0,
+    }
+}
+
+/// The `n`th task's end as the ledger has it, with what came of it.
+pub fn a_completion(n: u64, at: Timestamp, outcome: Outcome) -> TaskEntry {
+    TaskEntry {
+        task: TaskId::parse(&format!("t-{n}")).expect("a proper id"),
+        task_type: TaskType::Monitor,
+        priority: Priority::P2,
+        agent: Agent::Ops,
+        trace_id: "trace".into(),
+        hops: 0,
+        created_at: None,
+        change: LogEntry {
+            version: 3,
+            at,
+            what: What::Completed,
+            by: "one".into(),
+            status: Status::Completed,
+            before: Some(Status::InProgress),
+            note: None,
+            run: None,
+            events: Vec::new(),
+            outcome: Some(outcome),
+        },
     }
 }
 

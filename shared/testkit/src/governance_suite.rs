@@ -7,16 +7,16 @@ use std::time::Duration;
 use serde_json::Map;
 use tokio::task::JoinSet;
 use watchbill_core::decide::{Command, Proof, Rejection};
-use watchbill_core::domain::{
-    Agent, Caller, LogEntry, Outcome, Priority, Role, Status, TaskId, TaskType, TenantId, What,
-};
+use watchbill_core::domain::{Agent, Caller, Outcome, Priority, Role, TaskId, TaskType, TenantId};
 use watchbill_core::govern::{
     Amount, BudgetLimits, Earned, Level, Record, RecordKind, ReputationEvent,
 };
-use watchbill_core::ledger::{Batch, Entry, LedgerReader, TaskEntry};
+use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Commit, Expect, Write};
 use watchbill_core::repo;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, ServiceError};
+
+use crate::a_completion;
 
 /// Moves the core's clock.
 pub type Skip<'a> = dyn Fn(Duration) + Send + Sync + 'a;
@@ -204,28 +204,8 @@ where
 
 /// The change of a task by which its agent earns this.
 pub fn earning(n: u64, at: watchbill_core::domain::Timestamp, earned: &[Earned]) -> Entry {
-    let task = TaskId::parse(&format!("t-{n}")).expect("a proper id");
-    Entry::Task(TaskEntry {
-        task,
-        task_type: TaskType::Monitor,
-        priority: Priority::P2,
-        agent: Agent::Ops,
-        trace_id: "trace".into(),
-        hops: 0,
-        created_at: None,
-        change: LogEntry {
-            version: 3,
-            at,
-            what: What::Completed,
-            by: "one".into(),
-            status: Status::Completed,
-            before: Some(Status::InProgress),
-            note: None,
-            run: None,
-            events: Vec::new(),
-            outcome: Some(Outcome { reputation: earned.to_vec(), ..Outcome::default() }),
-        },
-    })
+    let outcome = Outcome { reputation: earned.to_vec(), ..Outcome::default() };
+    Entry::Task(a_completion(n, at, outcome))
 }
 
 /// Appends a batch to the ledger, as the recorder does.

@@ -23,7 +23,7 @@ mod scripted_store;
 mod store_loop;
 pub mod store_suite;
 
-pub use builders::{a_task, ports_over, ungated_core};
+pub use builders::{a_completion, a_task, an_event, ports_over, ungated_core};
 pub use fake_clock::FakeClock;
 pub use fake_entropy::SeededEntropy;
 pub use faulty_store::{Failure, FaultyStore};

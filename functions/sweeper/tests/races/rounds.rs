@@ -10,18 +10,16 @@ use serde_json::{Value, json};
 use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
 use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Command, Leave, Proof, Rules};
-use watchbill_core::domain::{Agent, Priority, TaskId, TaskType, TenantId, Timestamp};
+use watchbill_core::domain::{Agent, TaskId, TenantId, Timestamp};
 use watchbill_core::govern::{Policies, Policy, PolicyUnavailable};
 use watchbill_core::ports::{
     Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
     StoreError, Write, WriteId,
 };
 use watchbill_core::repo::{Fold, encode};
-use watchbill_core::service::{
-    Core, Governance, Identity, NewTask, OnFailure, Ports, STATS_FOLD, TENANTS_A_CALL,
-};
+use watchbill_core::service::{Core, Governance, NewTask, OnFailure, STATS_FOLD, TENANTS_A_CALL};
 use watchbill_sweeper::Sweeper;
-use watchbill_testkit::{MemoryBlobs, MemoryWake, SeededEntropy};
+use watchbill_testkit::{a_task, ports_over};
 
 use super::World;
 
@@ -93,13 +91,7 @@ impl Many {
     async fn new() -> Self {
         let world = World::new(Rules::default(), 1);
         let store = Arc::new(Counting { inner: world.store.clone(), lists: AtomicUsize::new(0) });
-        let ports = Ports {
-            store: store.clone(),
-            blobs: Arc::new(MemoryBlobs::new()),
-            clock: world.clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(7)),
-            wake: Arc::new(MemoryWake::new()),
-        };
+        let ports = ports_over(store.clone(), world.clock.clone(), 7);
         let policies = Arc::new(Changing(std::sync::Mutex::new("frozen")));
         let core = Core::new(ports, Arc::new(Rules::default()), 1)
             .governed_by(Governance::new(policies.clone(), OnFailure::Restrict));
@@ -123,23 +115,7 @@ impl Many {
     }
 
     async fn held(&self, tenant: TenantId) -> (TenantId, TaskId) {
-        let new = NewTask {
-            tenant: tenant.clone(),
-            task_type: TaskType::Monitor,
-            priority: Priority::P2,
-            source: "user".into(),
-            payload: Default::default(),
-            metadata: Default::default(),
-            sla_target: None,
-            sla_deadline: None,
-            parent: None,
-            trace_id: None,
-            max_retries: None,
-            created_by: "alex".into(),
-            also_requested_by: Vec::new(),
-            identity: Identity::Fresh,
-            hops: 0,
-        };
+        let new = NewTask { tenant: tenant.clone(), ..a_task() };
         let id = self.core.create_task(new).await.unwrap().task.task.id;
         let stored = self.core.stored_task(&tenant, &id).await.unwrap().unwrap();
         let until = self.world.clock.now().plus(Duration::from_secs(60 * 3_600));

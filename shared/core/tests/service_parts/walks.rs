@@ -6,15 +6,15 @@ use std::time::Duration;
 use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::{
-    Agent, Approval, ApprovalId, EventId, Outcome, Priority, Status, TaskId, TaskType, Timestamp,
-    What,
+    Agent, Approval, ApprovalId, EventId, Outcome, Priority, Task, TaskId, TaskType, Timestamp,
 };
-use watchbill_core::domain::{LogEntry, Task};
 use watchbill_core::govern::{Earned, ReputationEvent};
-use watchbill_core::ledger::{Batch, Entry, TaskEntry};
+use watchbill_core::ledger::{Batch, Entry};
 use watchbill_core::ports::{Clock as _, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{decode, encode};
 use watchbill_core::service::{AuditFilter, Core, TaskFilter};
+
+use watchbill_testkit::a_completion;
 
 use super::bounds::{Counting, MIB, counted, event, ledger, only, put};
 use crate::common::{World, new_task, object, plain, tenant};
@@ -184,30 +184,10 @@ async fn lists_end_after_so_many_items_or_bytes_or_a_second() {
 }
 
 fn told(n: u64, at: Timestamp, note: &str) -> Entry {
-    Entry::Task(TaskEntry {
-        task: TaskId::parse(&format!("t-{n}")).unwrap(),
-        task_type: TaskType::Deploy,
-        priority: Priority::P2,
-        agent: Agent::Ops,
-        trace_id: "trace".into(),
-        hops: 0,
-        created_at: None,
-        change: LogEntry {
-            version: 3,
-            at,
-            what: What::Completed,
-            by: "one".into(),
-            status: Status::Completed,
-            before: None,
-            note: Some(note.to_owned()),
-            run: None,
-            events: Vec::new(),
-            outcome: Some(Outcome {
-                reputation: vec![Earned(ReputationEvent::TaskSuccess, 2)],
-                ..Outcome::default()
-            }),
-        },
-    })
+    let reputation = vec![Earned(ReputationEvent::TaskSuccess, 2)];
+    let mut entry = a_completion(n, at, Outcome { reputation, ..Outcome::default() });
+    entry.change.note = Some(note.to_owned());
+    Entry::Task(entry)
 }
 
 #[tokio::test]

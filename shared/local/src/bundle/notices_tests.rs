@@ -1,9 +1,9 @@
+//! The lane of notices: shares of tenants, a webhook that is down for some, what is dropped.
+
 use std::sync::Mutex;
 
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{EventId, EventPriority};
-use watchbill_core::service::Ports;
-use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy};
+use watchbill_testkit::{FakeClock, MemoryStore, an_event, ports_over};
 
 use super::*;
 
@@ -27,33 +27,13 @@ impl Webhook for Endpoint {
     }
 }
 
-fn event(id: &str) -> Event {
-    Event {
-        event_id: EventId::parse(id).unwrap(),
-        event_type: EventType::parse("task.failed").unwrap(),
-        priority: EventPriority::Medium,
-        source_agent: "ops".into(),
-        trace_id: "t".into(),
-        task_id: None,
-        payload: Default::default(),
-        timestamp: Default::default(),
-        metadata: Default::default(),
-        hops: 0,
-    }
-}
-
 fn named(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
 }
 
 fn lane(endpoint: Arc<Endpoint>) -> (NoticeLane, impl Future<Output = ()>, watch::Sender<bool>) {
-    let ports = Ports {
-        store: Arc::new(MemoryStore::new()),
-        blobs: Arc::new(MemoryBlobs::new()),
-        clock: Arc::new(FakeClock::auto(Default::default())),
-        entropy: Arc::new(SeededEntropy::new(1)),
-        wake: Arc::new(MemoryWake::new()),
-    };
+    let ports =
+        ports_over(Arc::new(MemoryStore::new()), Arc::new(FakeClock::auto(Default::default())), 1);
     let core = Core::new(ports, Arc::new(Rules::default()), 1);
     let notices = Notices { webhook: endpoint, types: vec!["task.failed".into()], links: None };
     let (stop, stopped) = watch::channel(false);
@@ -67,10 +47,10 @@ fn lane(endpoint: Arc<Endpoint>) -> (NoticeLane, impl Future<Output = ()>, watch
 async fn a_full_lane_takes_every_event_and_each_tenant_has_its_share() {
     let (lane, _delivering, _stop) = lane(Arc::default());
     for n in 0..3 * MOST {
-        lane.on_event(&named("loud"), &event(&format!("l-{n}"))).await.unwrap();
+        lane.on_event(&named("loud"), &an_event(&format!("l-{n}"))).await.unwrap();
     }
     for n in 0..5 {
-        lane.on_event(&named("quiet"), &event(&format!("q-{n}"))).await.unwrap();
+        lane.on_event(&named("quiet"), &an_event(&format!("q-{n}"))).await.unwrap();
     }
     assert_eq!(lane.waiting.dropped() as usize, 2 * MOST + 5);
     assert_eq!(lane.waiting.undelivered(), MOST);
@@ -89,9 +69,9 @@ async fn a_notice_that_is_never_taken_delays_no_other() {
     let endpoint = Arc::new(Endpoint { fails, ..Endpoint::default() });
     let (lane, delivering, stop) = lane(endpoint.clone());
     for id in ["bad", "a", "b"] {
-        lane.on_event(&named("one"), &event(id)).await.unwrap();
+        lane.on_event(&named("one"), &an_event(id)).await.unwrap();
     }
-    lane.on_event(&named("other"), &event("c")).await.unwrap();
+    lane.on_event(&named("other"), &an_event("c")).await.unwrap();
     let mut delivering = std::pin::pin!(delivering);
     let mut polls = 0;
     while *endpoint.asked.lock().unwrap() < 4 {

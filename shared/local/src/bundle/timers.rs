@@ -127,12 +127,12 @@ mod tests {
     use tempfile::TempDir;
     use watchbill_adapters_local::sqlite::Options;
     use watchbill_adapters_local::wake::LocalWake;
-    use watchbill_core::domain::{Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
+    use watchbill_core::domain::{Caller, Role, Status, TaskId, TenantId};
     use watchbill_core::govern::Policy;
     use watchbill_core::ports::Blobs as _;
     use watchbill_core::service::Governance;
-    use watchbill_core::service::{Core, Identity, NewTask, Ports, StatusChange};
-    use watchbill_testkit::{FakeClock, SeededEntropy};
+    use watchbill_core::service::{Core, NewTask, Ports, StatusChange};
+    use watchbill_testkit::{FakeClock, SeededEntropy, a_task};
 
     use super::*;
 
@@ -166,23 +166,7 @@ mod tests {
         }
 
         async fn create(&self, payload: Map<String, Value>) -> TaskId {
-            let new = NewTask {
-                tenant: TenantId::default(),
-                task_type: TaskType::Monitor,
-                priority: Priority::P2,
-                source: "user".into(),
-                payload,
-                metadata: Map::new(),
-                sla_target: None,
-                sla_deadline: None,
-                parent: None,
-                trace_id: None,
-                max_retries: None,
-                created_by: "alex".into(),
-                also_requested_by: Vec::new(),
-                identity: Identity::Fresh,
-                hops: 0,
-            };
+            let new = NewTask { payload, ..a_task() };
             self.core.create_task(new).await.unwrap().task.task.id
         }
 
