@@ -23,17 +23,25 @@ pub fn is_terminal(status: &Value) -> bool {
 
 /// Waits until the feed's readers have seen every change, and nothing is left to run. How
 /// long that takes depends on how much there is; standing still is the fault.
+///
+/// The counts are up to a second old: only such as were read after an answer in which the readers
+/// had seen everything tell of all that was asked for.
 pub async fn settled(anyone: &Client) {
     let (mut health, mut left) = (Value::Null, Value::Null);
+    let mut before = None;
     loop {
         let came = tokio::time::timeout(PATIENCE, async {
             loop {
                 health = anyone.get("/health").await.ok();
                 let total = &health["queue_stats"]["total_tasks"];
                 let seen = ["router", "recorder"].iter().all(|one| health["feed_lag"][one] == 0);
-                if *total != left || (seen && *total == 0) {
+                let counted = health["counted_at"].clone();
+                let since = before.take().filter(|_| seen).unwrap_or_else(|| counted.clone());
+                let settled = seen && *total == 0 && counted != since;
+                before = seen.then_some(since);
+                if *total != left || settled {
                     left = total.clone();
-                    return seen && left == 0;
+                    return settled;
                 }
                 tokio::time::sleep(LOOK).await;
             }

@@ -33,8 +33,8 @@ pub struct Wake(Mutex<State>);
 struct State {
     /// The fingerprint of the policy that holds.
     policy: Option<String>,
-    /// When its walk begins, on the monotonic clock.
-    from: Option<Duration>,
+    /// Its walk has begun, or was done before.
+    begun: bool,
     walk: Option<Walk>,
 }
 
@@ -52,30 +52,32 @@ struct Walk {
 
 impl Wake {
     /// This policy holds. One that changes during a walk begins it anew.
-    pub fn follow(&self, core: &Core, fingerprint: &str) {
+    pub fn follow(&self, fingerprint: &str) {
         let mut state = self.state();
         if state.policy.as_deref() != Some(fingerprint) {
-            state.policy = Some(fingerprint.to_owned());
-            state.from = Some(core.clock().monotonic() + OLD_POLICY);
-            state.walk = None;
+            *state = State { policy: Some(fingerprint.to_owned()), begun: false, walk: None };
         }
     }
 
     /// Wakes some pages, where it is time to. Answers how many tasks.
     pub async fn look(&self, core: &Core, rounds: &Rounds) -> Result<usize, ServiceError> {
-        let now = core.clock().monotonic();
-        let (policy, from) = {
+        let (policy, begun) = {
             let state = self.state();
-            (state.policy.clone().unwrap_or_default(), state.from)
+            (state.policy.clone(), state.begun)
         };
-        if from.is_some_and(|from| from <= now) {
+        let Some(policy) = policy else { return Ok(0) };
+        if !begun {
+            let opened = rounds.opened(core, ROUND, &policy).await?;
+            if opened.is_some_and(|at| core.clock().now() < at.plus(OLD_POLICY)) {
+                return Ok(0);
+            }
             let walk = match rounds.place(core, ROUND, &policy).await? {
                 Some(after) => Some(Walk::page(core, after.as_ref()).await?),
                 None => None,
             };
             let mut state = self.state();
             state.walk = walk;
-            state.from = None;
+            state.begun = true;
         }
         if self.state().walk.is_none() {
             return Ok(0);

@@ -1,14 +1,16 @@
 //! What is looked at now and then, whatever is due.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use watchbill_core::govern::Policy;
 use watchbill_core::service::{Core, PolicyNoted, Rounds, ServiceError};
 
 use crate::alerts;
 use crate::wake::Wake;
 
-/// How often it is looked whether another policy holds.
+/// How often it is looked whether the policy that holds is the one recorded. One that changes is seen
+/// as soon as it is read.
 const POLICY_EVERY: Duration = Duration::from_secs(30);
 /// The rounds over all tenants, under the names by which the store keeps their places.
 const SEALS: &str = "seals";
@@ -26,6 +28,7 @@ pub struct Watch {
 struct Seen {
     /// On the monotonic clock.
     policy: Option<Duration>,
+    fingerprint: String,
 }
 
 impl Watch {
@@ -35,25 +38,27 @@ impl Watch {
         let seen = self.seen().clone();
         let (now, day) = (core.clock().monotonic(), core.clock().now().day());
         let mut failed = 0;
-        if seen.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_EVERY) {
+        // Where it can't be read, nothing is known to have been lifted.
+        let policy = core.governance().policies().current().await.ok();
+        let another = policy.as_ref().is_some_and(|policy| policy.fingerprint != seen.fingerprint);
+        if another || seen.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_EVERY) {
             match core.note_policy().await {
                 // The next sweep goes on with the next tenants.
                 Ok(PolicyNoted::GoesOn) => {}
                 Ok(noted) => {
-                    self.seen().policy = Some(now);
                     if noted == PolicyNoted::Changed {
                         tracing::info!("the policy that holds now is recorded");
                     }
-                    // Where it can't be read, nothing is known to have been lifted.
-                    if let Ok(policy) = core.governance().policies().current().await {
-                        self.wake.follow(core, &policy.fingerprint);
+                    if let Some(policy) = &policy {
+                        self.wake.follow(&policy.fingerprint);
                     }
+                    *self.seen() = Seen { policy: Some(now), fingerprint: fingerprint(policy) };
                 }
                 Err(error) => {
                     failed += failure("whether another policy holds", &error);
                     // It stays so until somebody mends it.
                     if matches!(error, ServiceError::Unreadable { .. }) {
-                        self.seen().policy = Some(now);
+                        *self.seen() = Seen { policy: Some(now), fingerprint: fingerprint(policy) };
                     }
                 }
             }
@@ -96,6 +101,10 @@ impl Watch {
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().expect("nothing under this lock panics")
     }
+}
+
+fn fingerprint(policy: Option<Arc<Policy>>) -> String {
+    policy.map(|policy| policy.fingerprint.clone()).unwrap_or_default()
 }
 
 fn failure(what: &str, error: &ServiceError) -> usize {

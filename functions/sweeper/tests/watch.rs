@@ -17,7 +17,7 @@ use watchbill_core::domain::{
 use watchbill_core::govern::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};
-use watchbill_core::repo::{Entity as _, Fold, decode, encode, ledger_key};
+use watchbill_core::repo::{Entity as _, Fold, decode, encode, ledger_key, policy_key};
 use watchbill_core::service::{
     CommandError, Core, Governance, Identity, NewTask, OnFailure, STATS_FOLD, ServiceError,
     TENANTS_A_CALL,
@@ -190,17 +190,25 @@ async fn a_policy_that_can_not_be_read_is_no_other_policy() {
 }
 
 #[tokio::test]
-async fn the_policy_is_looked_at_every_thirty_seconds_at_most() {
-    let world = World::new(1).await;
+async fn what_is_recorded_of_the_policy_is_read_every_thirty_seconds_or_when_it_changes() {
+    let store = Arc::new(MemoryStore::new());
+    let counting = Arc::new(FaultyStore::counting(store.clone(), &policy_key().partition));
+    let world = World::over(store, counting.clone(), 1).await;
     world.policies.set(Some("one"));
     let sweeper = world.sweeper();
-    while sweeper.sweep(100).await.map_or(1, |swept| swept.failed) > 0 {}
-    world.policies.set(Some("two"));
-    for (seconds, changes) in [(29, 2), (1, 4)] {
-        world.clock.advance(Duration::from_secs(seconds));
-        while sweeper.sweep(100).await.map_or(1, |swept| swept.failed) > 0 {}
-        assert_eq!(world.records(RecordKind::PolicyChanged).len(), changes);
+    for (sweeps, expected) in [(1, 1), (29, 0), (1, 1)] {
+        let before = counting.reads();
+        for _ in 0..sweeps {
+            assert_eq!(sweeper.sweep(100).await.unwrap().failed, 0);
+            world.clock.advance(Duration::from_secs(1));
+        }
+        let reads = counting.reads() - before;
+        assert_eq!(reads, expected, "in {sweeps} sweeps");
     }
+    assert_eq!(world.records(RecordKind::PolicyChanged).len(), 2);
+    world.policies.set(Some("two"));
+    assert_eq!(sweeper.sweep(100).await.unwrap().failed, 0);
+    assert_eq!(world.records(RecordKind::PolicyChanged).len(), 4, "seen by the next sweep");
 }
 
 #[tokio::test]

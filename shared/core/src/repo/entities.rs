@@ -171,6 +171,9 @@ pub struct Round {
     pub name: String,
     /// The day, UTC, or the policy's fingerprint.
     pub day: String,
+    /// When it was first seen that it is due, of one that has to wait for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Timestamp>,
     /// The last tenant that was dealt with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<TenantId>,

@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::ServiceError;
 use super::core::Core;
-use crate::domain::TenantId;
+use crate::domain::{TenantId, Timestamp};
 use crate::ports::{Expect, Write};
 use crate::repo::{Round, Versioned, decode, encode, round_key};
 
 /// What a process knows of its rounds, so that it asks the store once for each. Where the store can't
 /// keep a round, it is kept here alone.
 #[derive(Default)]
-pub struct Rounds(Mutex<HashMap<&'static str, Round>>);
+pub struct Rounds(Mutex<HashMap<String, Round>>);
 
 impl Rounds {
     /// Where the round of a day (or of a policy, by its fingerprint) goes on: after a tenant, or
@@ -24,18 +24,28 @@ impl Rounds {
         name: &'static str,
         day: &str,
     ) -> Result<Option<Option<TenantId>>, ServiceError> {
-        let known = self.known(name).filter(|round| round.day == day);
-        let round = match known {
-            Some(round) => round,
-            None => {
-                let stored = core.stored_round(name).await?.map(|stored| stored.value);
-                let new = || Round { name: name.into(), day: day.into(), after: None, done: false };
-                let round = stored.filter(|round| round.day == day).unwrap_or_else(new);
-                self.know(name, round.clone());
-                round
-            }
-        };
+        let round = self.round(core, name, day).await?;
         Ok((!round.done).then_some(round.after))
+    }
+
+    /// When it was first seen that this round is due, by any process. The store is told by the first
+    /// that asks, so that a round which has to wait begins however short processes live. Nothing
+    /// where it has begun already.
+    pub async fn opened(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Option<Timestamp>, ServiceError> {
+        let mut round = self.round(core, name, day).await?;
+        if round.done || round.after.is_some() {
+            return Ok(None);
+        }
+        if round.opened.is_none() {
+            round.opened = Some(core.clock().now());
+            self.keep(core, round.clone()).await;
+        }
+        Ok(round.opened)
     }
 
     /// That round has come to a tenant; with none, to its end.
@@ -46,20 +56,44 @@ impl Rounds {
         (day, after): (&str, Option<TenantId>),
     ) {
         let done = after.is_none();
-        let round = Round { name: name.into(), day: day.into(), after, done };
-        self.know(name, round.clone());
+        let opened = self.known(name, day).and_then(|round| round.opened);
+        let round = Round { name: name.into(), day: day.into(), opened, after, done };
+        self.keep(core, round).await;
+    }
+
+    async fn round(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Round, ServiceError> {
+        if let Some(known) = self.known(name, day) {
+            return Ok(known);
+        }
+        let stored = core.stored_round(name).await?.map(|stored| stored.value);
+        let new =
+            || Round { name: name.into(), day: day.into(), opened: None, after: None, done: false };
+        let round = stored.filter(|round| round.day == day).unwrap_or_else(new);
+        self.know(round.clone());
+        Ok(round)
+    }
+
+    async fn keep(&self, core: &Core, round: Round) {
+        self.know(round.clone());
         if let Err(error) = core.keep_round(&round).await {
             // A process that starts anew begins further back: each part may be done twice.
-            tracing::warn!("how far the round '{name}' has come is not kept: {error}");
+            tracing::warn!("how far the round '{}' has come is not kept: {error}", round.name);
         }
     }
 
-    fn known(&self, name: &'static str) -> Option<Round> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    fn known(&self, name: &str, day: &str) -> Option<Round> {
+        let rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.get(name).filter(|round| round.day == day).cloned()
     }
 
-    fn know(&self, name: &'static str, round: Round) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, round);
+    fn know(&self, round: Round) {
+        let mut rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.insert(round.name.clone(), round);
     }
 }
 
