@@ -17,6 +17,13 @@ BUCKET = "code"
 PATIENCE = 120
 
 
+def faults_in(log):
+    """The lines that a function logged as faults. The emulator is one process: on a busy machine it gives
+    no answer in time, which is an outage of its own. What must hold after one is held by what is recorded."""
+    lines = (line for line in log.splitlines() if re.search(r"\bERROR\b|panicked", line))
+    return [line for line in lines if "request has timed out" not in line]
+
+
 class Bed:
     def __init__(self, asked, endpoint):
         self.endpoint, self.folder = endpoint, asked.folder
@@ -172,8 +179,7 @@ class Bed:
             log = self.folder / "logs" / function
             if log.exists():
                 text = log.read_text(errors="replace")
-                faults += [f"{name}: {line}" for line in text.splitlines()
-                           if re.search(r"\bERROR\b|panicked", line)]
+                faults += [f"{name}: {line}" for line in faults_in(text)]
         return {"messages": messages, "faults": faults}
 
     def on_log(self, stack):

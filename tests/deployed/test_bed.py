@@ -4,6 +4,7 @@ import unittest
 
 import expand
 import roles
+import stacks
 
 
 def calls(*more):
@@ -16,6 +17,15 @@ def granted(actions, resource="table/*"):
         ["r-api", "ApiFunction", {"Sid": "Table", "Action": actions, "Resource": resource}],
         ["r-rec", "RecorderFunction", {"Sid": "Table", "Action": "dynamodb:PutItem", "Resource": "table/*"}],
     ]
+
+
+class Faults(unittest.TestCase):
+    def test_what_a_function_did_wrong_is_told_but_no_slow_emulator(self):
+        wrong = '{"level":"ERROR","message":"the item can\'t be read"}'
+        slow = '{"level":"ERROR","message":"not sent yet: request has timed out: after 12s"}'
+        fine = '{"level":"WARN","message":"tried again"}'
+        log = "\n".join([fine, slow, wrong, "thread main panicked"])
+        self.assertEqual(stacks.faults_in(log), [wrong, "thread main panicked"])
 
 
 class Roles(unittest.TestCase):
