@@ -73,6 +73,11 @@ pub trait Backend: Sized {
 
     fn keys(&self) -> Keys;
 
+    /// A caller with the admin's key.
+    fn client(&self) -> Client {
+        Client::new(&self.url(), &self.keys().admin)
+    }
+
     /// How late a moment in time may be noticed.
     fn late(&self) -> Duration;
 
@@ -109,7 +114,7 @@ pub struct World<B> {
 impl<B: Backend> World<B> {
     pub async fn start(settings: Settings) -> Self {
         let backend = B::start(&settings).await;
-        let (keys, admin) = (backend.keys(), Client::new(&backend.url(), &backend.keys().admin));
+        let (keys, admin) = (backend.keys(), backend.client());
         Self {
             agent: admin.with_key(&keys.agent),
             approver: admin.with_key(&keys.approver),

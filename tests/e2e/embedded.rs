@@ -46,7 +46,7 @@ impl Backend for Embedded {
     }
 
     fn late(&self) -> Duration {
-        Duration::from_secs(1)
+        Duration::from_secs(2)
     }
 
     fn crowd(&self) -> (usize, usize) {

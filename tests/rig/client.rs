@@ -12,6 +12,8 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     key: String,
+    /// How often a look that is answered with 503 is taken again.
+    again: usize,
 }
 
 pub struct Answer {
@@ -48,7 +50,13 @@ impl Client {
             .tls_certs_only([])
             .build();
         let http = http.expect("a client needs nothing from outside");
-        Self { http, url: url.to_owned(), key: key.to_owned() }
+        Self { http, url: url.to_owned(), key: key.to_owned(), again: 0 }
+    }
+
+    /// The same, through outages of what stands behind the server: a look that meets one is taken again,
+    /// as the answer asks for.
+    pub fn through_outages(self) -> Self {
+        Self { again: 5, ..self }
     }
 
     /// The same way with another key.
@@ -93,7 +101,15 @@ impl Client {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.sure(Method::GET, path, None).await
+        let mut answer = self.sure(Method::GET, path, None).await;
+        for _ in 0..self.again {
+            if answer.status != 503 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            answer = self.sure(Method::GET, path, None).await;
+        }
+        answer
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
