@@ -106,7 +106,7 @@ class Bed:
                 made[one["LogicalResourceId"]] = (one["ResourceType"], one["PhysicalResourceId"])
         self.stacks[stack] = made
         # Kept beyond the stack's own life: roles are judged at the end.
-        roles.remember(self.folder, self.granted(stack, plain, made))
+        roles.remember(self.folder, self.roles(plain, made))
         api, stage = self.one(stack, "AWS::ApiGatewayV2::Api"), self.one(stack, "AWS::ApiGatewayV2::Stage")
         secret = self.one(stack, "AWS::SecretsManager::Secret")
         secret = self.aws["secretsmanager"].get_secret_value(SecretId=secret)["SecretString"]
@@ -116,15 +116,11 @@ class Bed:
             "admin_key": json.loads(secret)["key"],
         }
 
-    def granted(self, stack, plain, made):
-        """What the functions' roles allow, as IAM has it: conditions and names resolved."""
+    def roles(self, plain, made):
+        """The functions' roles by the names that IAM gave them, and whose they are."""
         for name, about in plain["Resources"].items():
             if about["Type"] == "AWS::Lambda::Function" and name in made:
-                role = made[about["Properties"]["Role"]["Fn::GetAtt"][0]][1]
-                for policy in self.aws["iam"].list_role_policies(RoleName=role)["PolicyNames"]:
-                    document = self.aws["iam"].get_role_policy(RoleName=role, PolicyName=policy)
-                    for statement in document["PolicyDocument"]["Statement"]:
-                        yield role, name, statement
+                yield made[about["Properties"]["Role"]["Fn::GetAtt"][0]][1], name
 
     def one(self, stack, kind):
         found = [place for (is_kind, place) in self.stacks[stack].values() if is_kind == kind]

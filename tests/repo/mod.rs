@@ -1,7 +1,9 @@
 //! What holds for the repository as a whole.
 
 mod arrows;
+mod limits;
 mod registry;
+mod rights;
 mod supply;
 mod template;
 mod tree;

@@ -18,7 +18,7 @@ pub async fn notifier(setup: &Setup) -> anyhow::Result<Notifier> {
     let url = setup.get("WATCHBILL_WEBHOOK_URL");
     let webhook = url.map(|url| HttpWebhook::new(url, secret.as_deref(), setup.clock.clone()));
     let webhook = webhook.transpose()?.map(|webhook| Arc::new(webhook) as Arc<dyn Webhook>);
-    Ok(Notifier::new(webhook, setup.core()?).linking(links(setup)?))
+    Ok(Notifier::new(webhook, setup.reading_core()?).linking(links(setup)?))
 }
 
 /// Signed with what is made of the admin's key: whoever holds that may decide anyway.

@@ -13,8 +13,9 @@ const SWEEP: usize = 2_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
-    let sweeper = Arc::new(Sweeper::new(setup.core()?, Arc::new(setup.lanes()?)));
-    serve_tick(&setup, move || {
+    let core = setup.core()?;
+    let sweeper = Arc::new(Sweeper::new(core.clone(), Arc::new(setup.lanes()?)));
+    serve_tick(&setup, core, move || {
         let sweeper = sweeper.clone();
         async move {
             let swept = sweeper.sweep(SWEEP).await?;

@@ -99,13 +99,6 @@ impl Blobs for S3Blobs {
         })?;
         Ok(Some(bytes.into_bytes()))
     }
-
-    async fn delete(&self, key: &BlobKey) -> Result<(), BlobError> {
-        let delete =
-            self.client.delete_object().bucket(&*self.bucket).key(format!("{PREFIX}{key}"));
-        delete.send().await.map_err(|error| self.refused("delete", key, &error))?;
-        Ok(())
-    }
 }
 
 /// For functions that neither write nor read large bodies: they need no rights for it, and no
@@ -126,10 +119,6 @@ impl Blobs for NoBlobs {
     }
 
     async fn get(&self, _key: &BlobKey) -> Result<Option<Bytes>, BlobError> {
-        Self::refused()
-    }
-
-    async fn delete(&self, _key: &BlobKey) -> Result<(), BlobError> {
         Self::refused()
     }
 }

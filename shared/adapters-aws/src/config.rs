@@ -14,14 +14,14 @@ use aws_types::SdkConfig;
 use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_core::decide::Rules;
 use watchbill_core::govern::Policies;
-use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key};
+use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key, Store};
 use watchbill_core::service::{Core, Governance, OnFailure, Ports};
 use watchbill_policy::{TextPolicies, built_in};
 use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
 
 use crate::blobs::{self, NoBlobs, S3Blobs};
 use crate::bus::EventBridgeBus;
-use crate::dynamo::{self, DynamoStore};
+use crate::dynamo::{self, DynamoStore, Reading};
 use crate::lambda::start_log;
 use crate::lanes::{Queues, SqsLanes};
 use crate::notices::SqsNotices;
@@ -84,19 +84,34 @@ impl Setup {
 
     /// The core of a function that neither takes nor shows tasks with their bodies: agents do.
     pub fn core(&self) -> anyhow::Result<Core> {
-        self.core_with(Arc::new(NoBlobs))
+        self.core_over(Arc::new(self.store()?), Arc::new(NoBlobs))
+    }
+
+    /// The core of a function that reads, decides on nothing and has no right to write.
+    pub fn reading_core(&self) -> anyhow::Result<Core> {
+        let core = self.ungoverned(Arc::new(Reading(self.store()?)), Arc::new(NoBlobs))?;
+        Ok(core.governed_by(Governance::new(Arc::new(built_in(false)), OnFailure::Restrict)))
     }
 
     /// The core of a function that writes or reads large bodies too.
     pub fn core_with_blobs(&self) -> anyhow::Result<Core> {
         let bucket = self.need("WATCHBILL_BLOBS")?.to_owned();
-        self.core_with(Arc::new(S3Blobs::new(blobs::client(&self.sdk), bucket)))
+        let blobs = S3Blobs::new(blobs::client(&self.sdk), bucket);
+        self.core_over(Arc::new(self.store()?), Arc::new(blobs))
     }
 
-    fn core_with(&self, blobs: Arc<dyn Blobs>) -> anyhow::Result<Core> {
+    fn store(&self) -> anyhow::Result<DynamoStore> {
         let table = self.need("WATCHBILL_TABLE")?;
+        Ok(DynamoStore::new(dynamo::client(&self.sdk), table))
+    }
+
+    fn core_over(&self, store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> anyhow::Result<Core> {
+        Ok(self.ungoverned(store, blobs)?.governed_by(self.governance()?))
+    }
+
+    fn ungoverned(&self, store: Arc<dyn Store>, blobs: Arc<dyn Blobs>) -> anyhow::Result<Core> {
         let ports = Ports {
-            store: Arc::new(DynamoStore::new(dynamo::client(&self.sdk), table)),
+            store,
             blobs,
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
@@ -106,7 +121,7 @@ impl Setup {
         let core = Core::new(ports, Arc::new(self.rules()?), epoch);
         // Each function plans alike: an approval is bound to the hash of what one of them
         // showed, and proved by another.
-        Ok(core.planned_by(Arc::new(PlaybookPlanner)).governed_by(self.governance()?))
+        Ok(core.planned_by(Arc::new(PlaybookPlanner)))
     }
 
     /// Opens the connection to the table while the function is being made ready, when its

@@ -10,7 +10,8 @@
 //! - `lambda`: batches of messages and of changes, metrics, the log.
 //!
 //! How to add an adapter: a module that implements one port of the core over one client made
-//! from [`config::sdk_config`], its wiring in `config`, and its rights in `template.yaml`.
+//! from [`config::sdk_config`], its wiring in `config`, and its rights in [`rights`], which the
+//! roles of `template.yaml` follow.
 
 pub mod blobs;
 pub mod bus;
@@ -20,6 +21,7 @@ pub mod lambda;
 pub mod lanes;
 pub mod notices;
 mod policy;
+pub mod rights;
 pub mod secrets;
 pub mod wake;
 

@@ -165,15 +165,6 @@ impl Blobs for FolderBlobs {
         })
         .await
     }
-
-    async fn delete(&self, key: &BlobKey) -> Result<(), BlobError> {
-        let key = key.clone();
-        self.blocking(move |folder| {
-            let _names = folder.names.lock().unwrap_or_else(PoisonError::into_inner);
-            folder.remove(&folder.path(&key))
-        })
-        .await
-    }
 }
 
 /// What stands in a folder; nothing in one that is not there (any more).

@@ -17,7 +17,6 @@ macro_rules! blobs_suite {
             what_was_put_is_read_back
             a_repeat_is_the_same_blob
             what_is_absent_is_nothing
-            what_was_deleted_is_gone
             tenants_and_tasks_are_apart
             foreign_ids_are_as_good_as_ours
             large_blobs_come_back_whole
@@ -69,27 +68,11 @@ pub async fn a_repeat_is_the_same_blob(blobs: Arc<dyn Blobs>) {
     put(&blobs, &key, &bytes).await;
     put(&blobs, &key, &bytes).await;
     assert_eq!(get(&blobs, &key).await, Some(bytes));
-    blobs.delete(&key).await.expect("a blob is deleted");
-    assert_eq!(get(&blobs, &key).await, None, "one delete is enough");
 }
 
 pub async fn what_is_absent_is_nothing(blobs: Arc<dyn Blobs>) {
     let key = key("acme", "absent", b"never put");
     assert_eq!(get(&blobs, &key).await, None);
-    blobs.delete(&key).await.expect("what is absent is gone already");
-}
-
-pub async fn what_was_deleted_is_gone(blobs: Arc<dyn Blobs>) {
-    let (one, other) = (Bytes::from_static(b"one"), Bytes::from_static(b"other"));
-    let (gone, kept) = (key("acme", "deleted", &one), key("acme", "deleted", &other));
-    put(&blobs, &gone, &one).await;
-    put(&blobs, &kept, &other).await;
-    blobs.delete(&gone).await.expect("a blob is deleted");
-    blobs.delete(&gone).await.expect("and once more");
-    assert_eq!(get(&blobs, &gone).await, None);
-    assert_eq!(get(&blobs, &kept).await, Some(other.clone()));
-    put(&blobs, &gone, &one).await;
-    assert_eq!(get(&blobs, &gone).await, Some(one), "it can be put again");
 }
 
 pub async fn tenants_and_tasks_are_apart(blobs: Arc<dyn Blobs>) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use watchbill_core::handler::HandlerError;
-use watchbill_core::service::ParkedSummary;
+use watchbill_core::ports::{Commit, CommitError, Expect, Key, NewItem, Store, Write, WriteId};
+use watchbill_core::service::{Core, ParkedSummary};
 
 use super::{Metric, Unit, emit, serve};
 use crate::config::Setup;
@@ -34,9 +35,31 @@ pub struct Found {
     pub parked: ParkedSummary,
 }
 
+/// What is written at each tick, so that both readers of the feed run at least once a minute: an
+/// installation at rest looks different from one whose readers are switched off, and alarms can tell.
+/// The readers pass over it, as over every kind that they don't know.
+pub const PULSE: &str = "pulse";
+
+async fn pulse(store: &dyn Store, id: WriteId) -> Result<(), CommitError> {
+    let key = Key::new("SYS#pulse", "0");
+    let there = store.get(&key).await?;
+    let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+    let item = NewItem {
+        key,
+        kind: PULSE.into(),
+        schema: 1,
+        body: "{}".into(),
+        list: None,
+        list2: None,
+        due: None,
+        expires: None,
+    };
+    store.commit(Commit { id, writes: vec![Write::Put { item, expect }] }).await
+}
+
 /// Serves the schedule: the handler's work first, then the sums that alarms are set on. They
 /// are sent where they are not zero, and an alarm takes silence for health.
-pub async fn serve_tick<F, Fut>(setup: &Setup, work: F) -> anyhow::Result<()>
+pub async fn serve_tick<F, Fut>(setup: &Setup, core: Core, work: F) -> anyhow::Result<()>
 where
     F: Fn() -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Found, HandlerError>> + Send + 'static,
@@ -48,8 +71,14 @@ where
     serve(move |_tick: Value, _context| {
         let (work, client, queues) = (work.clone(), client.clone(), queues.clone());
         let (stack, clock, last) = (stack.clone(), clock.clone(), last.clone());
+        let core = core.clone();
         async move {
             let found = work().await;
+            match pulse(&**core.store(), core.entropy().write_id()).await {
+                // Another tick was faster.
+                Ok(()) | Err(CommitError::Conflict { .. }) => {}
+                Err(error) => tracing::warn!("the feed's pulse is not written: {error}"),
+            }
             let depths = DEAD.iter().map(|name| {
                 let (client, url) = (&client, queues.url(name));
                 async move { depth(client, &url).await }

@@ -97,9 +97,6 @@ pub trait Blobs: Send + Sync {
     async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError>;
 
     async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, BlobError>;
-
-    /// One that is not there is gone already.
-    async fn delete(&self, key: &BlobKey) -> Result<(), BlobError>;
 }
 
 #[cfg(test)]
