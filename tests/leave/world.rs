@@ -252,12 +252,14 @@ impl World {
             expires: approval.requested_at.plus(Duration::from_secs(3_000)),
         };
         let token = LinkKey::new(secret.as_bytes()).expect("it is long enough").sign(&link);
-        let look = Request::get(format!("/links/{token}")).body(HttpBody::empty());
-        let look = self.router.clone().oneshot(look.expect("a request")).await;
-        let click = Request::post(format!("/links/{token}"))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(HttpBody::from("decision=approve"))
-            .expect("a request");
+        let form = |fields: String| {
+            Request::post("/links")
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(HttpBody::from(fields))
+                .expect("a request")
+        };
+        let look = self.router.clone().oneshot(form(format!("token={token}"))).await;
+        let click = form(format!("token={token}&decision=approve"));
         let click = self.router.clone().oneshot(click).await.expect("it answers").status();
         let looked = look.expect("it answers").status();
         assert!(looked.is_success() || !click.is_success(), "looked {looked}, clicked {click}");

@@ -127,10 +127,7 @@ impl Req {
 
     /// The fields of an HTML form; nothing if the body is of another type.
     pub async fn form_body(&mut self) -> Result<Option<Vec<(String, String)>>, Fault> {
-        const FORM: &str = "application/x-www-form-urlencoded";
-        let kind = self.parts.headers.get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
+        if !is_form(&self.parts.headers) {
             return Ok(None);
         }
         let body = self.read().await?;
@@ -148,22 +145,13 @@ impl Req {
         let size = size.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         let size = size.unwrap_or(BODY_LIMIT);
         if size > BODY_LIMIT {
-            return Err(too_large());
+            return Err(too_large(BODY_LIMIT));
         }
         let shared = self.state.shared();
         let room = (size >= MIN_COUNTED).then(|| shared.bodies.take(&self.held.holder, size));
         let full = |full| no_place("bytes of unfinished bodies", full, RETRY_BODY);
         let _room = room.transpose().map_err(full)?;
-        let (body, within) = (std::mem::take(&mut self.body), shared.body_within);
-        tokio::select! {
-            // What is there already is taken, whatever the time.
-            biased;
-            body = whole(body) => body,
-            () = self.core().clock().sleep(within) => {
-                let detail = format!("the body did not come within {} s", within.as_secs_f64());
-                Err(Fault::new(StatusCode::REQUEST_TIMEOUT, detail))
-            }
-        }
+        body_within(&self.state, std::mem::take(&mut self.body), BODY_LIMIT).await
     }
 
     /// The trace that a W3C `traceparent` names.
@@ -195,12 +183,38 @@ impl Req {
     }
 }
 
-fn too_large() -> Fault {
-    let detail = format!("the body has more than {BODY_LIMIT} bytes, the most taken");
+/// Whether a body is the one of an HTML form.
+pub fn is_form(headers: &HeaderMap) -> bool {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case(FORM)
+}
+
+/// A body, if it comes in time and has at most so many bytes.
+pub async fn body_within(
+    state: &ApiState,
+    body: axum::body::Body,
+    most: usize,
+) -> Result<Bytes, Fault> {
+    let within = state.shared().body_within;
+    tokio::select! {
+        // What is there already is taken, whatever the time.
+        biased;
+        body = whole(body, most) => body,
+        () = state.core().clock().sleep(within) => {
+            let detail = format!("the body did not come within {} s", within.as_secs_f64());
+            Err(Fault::new(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+    }
+}
+
+fn too_large(most: usize) -> Fault {
+    let detail = format!("the body has more than {most} bytes, the most taken");
     Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
-async fn whole(body: axum::body::Body) -> Result<Bytes, Fault> {
+async fn whole(body: axum::body::Body, most: usize) -> Result<Bytes, Fault> {
     let mut stream = body.into_data_stream();
     let broken = |_| Fault::bad_request("the body broke off: send it whole");
     let Some(first) = stream.next().await.transpose().map_err(broken)? else {
@@ -211,13 +225,13 @@ async fn whole(body: axum::body::Body) -> Result<Bytes, Fault> {
         if rest.is_empty() {
             rest.extend_from_slice(&first);
         }
-        if rest.len() + chunk.len() > BODY_LIMIT {
-            return Err(too_large());
+        if rest.len() + chunk.len() > most {
+            return Err(too_large(most));
         }
         rest.extend_from_slice(&chunk);
     }
     let whole = if rest.is_empty() { first } else { rest.freeze() };
-    if whole.len() > BODY_LIMIT { Err(too_large()) } else { Ok(whole) }
+    if whole.len() > most { Err(too_large(most)) } else { Ok(whole) }
 }
 
 fn http_body_is_empty(body: &axum::body::Body) -> bool {

@@ -83,10 +83,16 @@ async fn serve(
     let who = state.shared().auth.caller(state.core(), &parts.headers).await;
     let known = who.as_ref().ok().and_then(Option::as_ref);
     let holder = holder(&state, known, &parts);
-    let counted = match link_token(route, &params) {
-        Some(token) if links::is_signed(&state, token).await => Counted::Known(token.to_owned()),
-        Some(_) => counted(&holder, false),
-        None => counted(&holder, known.is_some()),
+    // Which link is used stands in the body.
+    let early = match is_link(route) {
+        true => links::read_early(&state, &parts, body).await,
+        false => Ok((body, None)),
+    };
+    let counted = match &early {
+        Ok((_, Some(token))) if links::is_signed(&state, token).await => {
+            Counted::Known(token.clone())
+        }
+        _ => counted(&holder, known.is_some() && !is_link(route)),
     };
     let taken = count(&state, place, &counted);
     let asked = parts.headers.clone();
@@ -95,7 +101,12 @@ async fn serve(
         (_, None) => Err(no_route(&parts)),
         (_, Some((_, route))) => match admit(route, who) {
             Err(fault) => Err(fault),
-            Ok(caller) => call(&state, route, caller, holder.clone(), parts, body, params).await,
+            Ok(caller) => match early {
+                Err(fault) => Err(fault),
+                Ok((body, _)) => {
+                    call(&state, route, caller, holder.clone(), parts, body, params).await
+                }
+            },
         },
     };
     let outcome = match outcome {
@@ -106,15 +117,8 @@ async fn serve(
     finish(&state, &asked, taken, response)
 }
 
-/// The token of a link that is called, as the path has it.
-fn link_token<'a>(
-    route: Option<(usize, &Route)>,
-    params: &'a Result<RawPathParams, RawPathParamsRejection>,
-) -> Option<&'a str> {
-    let (_, route) = route.filter(|(_, route)| route.access == Access::Link)?;
-    let token = route.doc.path.first()?.name;
-    let mut params = params.as_ref().ok()?.iter();
-    params.find(|(name, _)| *name == token).map(|(_, value)| value)
+fn is_link(route: Option<(usize, &Route)>) -> bool {
+    route.is_some_and(|(_, route)| route.access == Access::Link)
 }
 
 async fn call(

@@ -40,12 +40,16 @@ async fn link(api: &Api, to: &str, nonce: &str) -> ApprovalLink {
     ApprovalLink { tenant, approval, plan_hash, to, nonce, expires }
 }
 
-fn path(link: &ApprovalLink) -> String {
-    format!("/links/{}", LinkKey::new(SECRET.as_bytes()).unwrap().sign(link))
+fn token(link: &ApprovalLink) -> String {
+    LinkKey::new(SECRET.as_bytes()).unwrap().sign(link)
+}
+
+fn show(token: &str) -> Ask {
+    ask("POST", "/links").json(&json!({ "token": token }))
 }
 
 fn approve(link: &ApprovalLink) -> Ask {
-    ask("POST", &path(link)).json(&json!({"decision": "approve"}))
+    ask("POST", "/links").json(&json!({ "token": token(link), "decision": "approve" }))
 }
 
 fn text(got: &Got) -> String {
@@ -56,7 +60,7 @@ fn text(got: &Got) -> String {
 async fn a_link_decides_once() {
     let api = world();
     let link = link(&api, "on-call", "01").await;
-    let shown = ask("GET", &path(&link)).of(&api).await;
+    let shown = show(&token(&link)).of(&api).await;
     assert_eq!(shown.status, 200);
     assert!(text(&shown).contains("worker asks for leave"), "{}", text(&shown));
     assert!(text(&shown).contains("value=\"approve\">"), "{}", text(&shown));
@@ -68,8 +72,12 @@ async fn a_link_decides_once() {
     let again = approve(&link).of(&api).await;
     again.problem(409);
     assert!(again.detail().contains("was used already"), "{}", again.detail());
-    let shown = ask("GET", &path(&link)).of(&api).await;
-    assert!(text(&shown).contains("<form method=\"post\" hidden>"), "{}", text(&shown));
+    let shown = show(&token(&link)).of(&api).await;
+    assert!(
+        text(&shown).contains("<form method=\"post\" action=\"links\" hidden>"),
+        "{}",
+        text(&shown)
+    );
     // Another link to the same is no other decision.
     let other = ApprovalLink { nonce: "02".into(), ..link.clone() };
     let again = approve(&other).of(&api).await;
@@ -84,9 +92,12 @@ async fn a_link_that_several_can_read_counts_for_nobody() {
     let quorum = under(Rules { approve_own: true, ..Rules::default() }, 2);
     for api in [four_eyes, quorum] {
         let link = link(&api, "on-call", "01").await;
-        let shown = text(&ask("GET", &path(&link)).of(&api).await);
+        let shown = text(&show(&token(&link)).of(&api).await);
         assert!(shown.contains("value=\"approve\" hidden>"), "{shown}");
-        assert!(shown.contains("<form method=\"post\">"), "it can reject: {shown}");
+        assert!(
+            shown.contains("<form method=\"post\" action=\"links\">"),
+            "it can reject: {shown}"
+        );
         assert!(shown.contains("a shared link does not say who you are"), "{shown}");
         let refused = approve(&link).of(&api).await;
         refused.problem(403);
@@ -102,18 +113,21 @@ async fn a_link_that_several_can_read_counts_for_nobody() {
 async fn what_is_no_live_link_is_refused() {
     let api = world();
     let good = link(&api, "on-call", "01").await;
-    let forged = format!("{}x", path(&good));
-    ask("GET", &forged).of(&api).await.problem(404);
-    ask("POST", &forged).json(&json!({"decision": "approve"})).of(&api).await.problem(404);
+    let forged = format!("{}x", token(&good));
+    show(&forged).of(&api).await.problem(404);
+    let decides = json!({ "token": forged, "decision": "approve" });
+    ask("POST", "/links").json(&decides).of(&api).await.problem(404);
     let other_plan = ApprovalLink { plan_hash: "00".repeat(32), ..good.clone() };
     assert!(approve(&other_plan).of(&api).await.detail().contains("another plan"));
     let other_tenant = TenantId::parse("other").unwrap();
     approve(&ApprovalLink { tenant: other_tenant, ..good.clone() }).of(&api).await.problem(404);
-    for wrong in [json!({}), json!({"decision": "perhaps"})] {
-        ask("POST", &path(&good)).json(&wrong).of(&api).await.problem(400);
+    let token = token(&good);
+    let perhaps = json!({ "token": token, "decision": "perhaps" });
+    for wrong in [json!({}), json!({ "decision": "approve" }), perhaps] {
+        ask("POST", "/links").json(&wrong).of(&api).await.problem(400);
     }
     // People see their faults as a page.
-    let page = ask("GET", &forged).header("accept", "text/html,*/*").of(&api).await;
+    let page = show(&forged).header("accept", "text/html,*/*").of(&api).await;
     assert_eq!(
         (page.status.as_u16(), page.header("content-type")),
         (404, "text/html; charset=utf-8")
@@ -128,9 +142,9 @@ async fn what_is_no_live_link_is_refused() {
 async fn a_form_rejects_with_its_reason() {
     let api = world();
     let link = link(&api, "on-call", "01").await;
-    let form = ask("POST", &path(&link))
+    let form = ask("POST", "/links")
         .header("content-type", "application/x-www-form-urlencoded")
-        .raw("decision=reject&reason=not+today");
+        .raw(format!("token={}&decision=reject&reason=not+today", token(&link)));
     assert!(text(&form.of(&api).await).contains("Rejected by on-call"));
     let shown = ask("GET", &format!("/approvals/{}", link.approval)).key(AGENT).of(&api).await;
     let approval = &shown.json()["approval"];
@@ -144,5 +158,34 @@ async fn a_form_rejects_with_its_reason() {
 async fn without_a_secret_there_are_no_links() {
     let api = api();
     let link = link(&api, "on-call", "01").await;
-    ask("GET", &path(&link)).of(&api).await.problem(404);
+    show(&token(&link)).of(&api).await.problem(404);
+}
+
+/// A log, a proxy and whatever previews links see paths: no path has the token, and the page that a link
+/// leads to does nothing until a browser has run its script.
+#[tokio::test]
+async fn no_path_bears_a_token() {
+    let api = world();
+    let link = link(&api, "on-call", "01").await;
+    let page = ask("GET", "/links").of(&api).await;
+    assert_eq!(page.status, 200);
+    let (shown, policy) = (text(&page), page.header("content-security-policy"));
+    assert!(shown.contains("<script src=\"links/link.js\">") && shown.contains("<noscript>"));
+    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    let script = ask("GET", "/links/link.js").of(&api).await;
+    assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
+    assert!(text(&script).contains("location.hash"));
+    ask("GET", &format!("/links/{}", token(&link))).of(&api).await.problem(404);
+    // What the page's field takes: the link as it was sent, too.
+    let whole = format!("https://ops.example.com/links#{}", token(&link));
+    let shown = text(&show(&whole).of(&api).await);
+    let hidden = format!("<input type=\"hidden\" name=\"token\" value=\"{}\">", token(&link));
+    assert!(shown.contains(&hidden), "{shown}");
+}
+
+#[tokio::test]
+async fn more_than_a_link_needs_is_refused_before_it_is_counted() {
+    let api = world();
+    let large = json!({ "token": "x".repeat(20_000) });
+    ask("POST", "/links").json(&large).of(&api).await.problem(413);
 }

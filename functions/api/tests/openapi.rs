@@ -57,7 +57,7 @@ async fn operations_name_their_parameters_bodies_answers_and_rights() {
         let has = |status: &str| statuses.contains(&status.to_owned());
         assert!(has("200") && has("405") && has("429") && has("500"), "{name}");
         // A link may not approve where it must be known who does.
-        let may_refuse = matches!(route.access, Access::Needs(_)) || name == "POST /links/{token}";
+        let may_refuse = matches!(route.access, Access::Needs(_)) || name == "POST /links";
         assert_eq!(has("403"), may_refuse, "{name}");
         let asks_for_no_key = matches!(route.access, Access::Public | Access::Link);
         assert_eq!(has("401"), !asks_for_no_key, "{name}");

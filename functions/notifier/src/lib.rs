@@ -104,6 +104,6 @@ impl Notifier {
             expires: approval.decide_by.min(self.core.clock().now().plus(links.lifetime)),
         };
         let base = links.base.trim_end_matches('/');
-        Ok(Some(format!("{base}/links/{}", key.sign(&link))))
+        Ok(Some(format!("{base}/links#{}", key.sign(&link))))
     }
 }

@@ -134,22 +134,23 @@ pub async fn a_link_decides_once<B: Backend>() {
     let hash = approval["plan_hash"].as_str().expect("a hash");
     assert!(text.contains("monitor") && text.contains(&hash[..12]), "{text}");
     let url = approval["url"].as_str().expect("a link");
-    let (_, token) = url.rsplit_once("/links/").expect("a link");
-    let here = format!("{}/links/{token}", world.backend.url());
+    let (_, token) = url.rsplit_once("/links#").expect("a link");
     let browser = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
     let browser = browser.expect("a client needs nothing from outside");
+    let send = |fields: String| {
+        let (url, form) =
+            (format!("{}/links", world.backend.url()), "application/x-www-form-urlencoded");
+        browser.post(url).header("content-type", form).body(fields).send()
+    };
     for _ in 0..2 {
-        let page = browser.get(&here).send().await.expect("it answers");
+        let page = send(format!("token={token}")).await.expect("it answers");
         assert_eq!(page.status(), 200);
         let page = page.text().await.expect("a page");
-        assert!(page.contains("Approve") && page.contains("<form method=\"post\">"), "{page}");
+        let form = "<form method=\"post\" action=\"links\">";
+        assert!(page.contains("Approve") && page.contains(form), "{page}");
     }
     assert_eq!(world.user.task(&task).await["status"], "pending", "looking decides nothing");
-    let click = |token: String| {
-        let url = format!("{}/links/{token}", world.backend.url());
-        let form = "application/x-www-form-urlencoded";
-        browser.post(url).header("content-type", form).body("decision=approve").send()
-    };
+    let click = |token: String| send(format!("token={token}&decision=approve"));
     let mut forged = token.to_owned();
     forged.replace_range(3..4, if &forged[3..4] == "A" { "B" } else { "A" });
     assert_eq!(click(forged).await.expect("it answers").status(), 404);

@@ -1,92 +1,126 @@
 //! Deciding by a link from a notification: looking shows, only the form's button decides, so
 //! that programs that follow links to preview them decide nothing.
+//!
+//! The token stands behind the # of the link, which no browser sends: no log, proxy or preview gets
+//! to see it. A script of the page takes it out of there and sends it in the body of the form.
 
+use axum::body::Body as HttpBody;
 use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use watchbill_core::decide::{ApprovalRejection, demands_a_person};
 use watchbill_core::domain::ApprovalStatus;
 use watchbill_core::redact;
 use watchbill_core::service::{LinkDecision, LinkUse};
 use watchbill_wire::{
-    ApprovalLink, ApprovalView, Field, Kind, LinkChoice, LinkError, LinkKey, render_approval,
+    ApprovalLink, ApprovalView, LinkChoice, LinkError, LinkForm, LinkKey, render_approval,
 };
 
 use crate::docs;
 use crate::fault::Fault;
-use crate::req::Req;
+use crate::req::{self, Req};
 use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, raw};
 use crate::state::ApiState;
 
+const OPEN: &str = include_str!("../link_open.html");
+const SCRIPT: &str = include_str!("../link.js");
 const PAGE: &str = include_str!("../link.html");
-const TOKEN: &[Field] = &[Field::needed(
-    "token",
-    Kind::Text { most: 2_048, lines: false },
-    "The token of the link, as it was sent.",
-)];
+/// The most that is read of a body before the call is counted: token, decision and a reason of a
+/// thousand characters, escaped.
+const MOST: usize = 16 * 1024;
 
 pub const ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
-        path: "/links/{token}",
-        access: Access::Link,
-        handler: |req| Box::pin(show(req)),
+        path: "/links",
+        access: Access::Public,
+        handler: |_| {
+            Box::pin(async { Ok(with_policy(page_of(StatusCode::OK, OPEN.into()), OPEN)) })
+        },
         doc: Doc {
-            text: "A page for people, from a notification: shows what is asked, with a form that \
-                   decides. Looking at it changes nothing.",
-            path: TOKEN,
-            errors: &[404, 409, 503],
-            ..Doc::new(
-                "Approvals",
-                "show_link",
-                "Show what a link is for",
-                Success::Text("text/html"),
-            )
+            text: "A page for people, from a notification. The link's token stands behind a #: the \
+                   page sends it from there to POST /links, or from a field into which it is pasted.",
+            ..Doc::new("Approvals", "open_link", "Open a link", Success::Text("text/html"))
         },
     },
     Route {
+        verb: Verb::Get,
+        path: "/links/link.js",
+        access: Access::Public,
+        handler: |_| Box::pin(async { Ok(script()) }),
+        doc: Doc::new(
+            "Approvals",
+            "link_script",
+            "The script of the page for links",
+            Success::Text("text/javascript"),
+        ),
+    },
+    Route {
         verb: Verb::Post,
-        path: "/links/{token}",
+        path: "/links",
         access: Access::Link,
-        handler: |req| Box::pin(decide(req)),
+        handler: |req| Box::pin(use_link(req)),
         doc: Doc {
-            text: "What the page's form sends, as application/x-www-form-urlencoded or as JSON. \
-                   The link is used up by it. Several people can read a link, so it approves \
-                   only where one approval is enough and anyone may give it; else 403.",
-            path: TOKEN,
+            text: "What the page's forms send, as application/x-www-form-urlencoded or as JSON. \
+                   Without a decision it shows what is asked, and changes nothing. A decision uses \
+                   the link up. Several people can read a link, so it approves only where one \
+                   approval is enough and anyone may give it; else 403.",
             body: Some(Body {
-                fields: LinkChoice::FIELDS,
+                fields: LinkForm::FIELDS,
                 required: true,
                 one_of: false,
-                example: r#"{"decision":"approve"}"#,
+                example: r#"{"token":"eyJ0Ijoi…","decision":"approve"}"#,
             }),
             errors: &[400, 403, 404, 409, 413, 415, 503],
             ..Doc::new(
                 "Approvals",
-                "decide_by_link",
-                "Decide by a link",
+                "use_link",
+                "Look at what a link is for, or decide by it",
                 Success::Text("text/html"),
             )
         },
     },
 ];
 
-async fn show(req: Req) -> Answer {
-    let (token, in_words) = (token(&req)?, asks_for_a_page(&req));
-    page(open_and_show(&req.state, &token).await, in_words)
+fn script() -> Response {
+    let mut script = raw(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT.into());
+    script.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    script
 }
 
-async fn decide(mut req: Req) -> Answer {
-    let (token, in_words) = (token(&req)?, asks_for_a_page(&req));
-    let decided = async {
-        // Nobody has a body read by a link that is none.
-        link(&req.state, &token).await?;
-        let choice = match req.form_body().await? {
-            Some(form) => LinkChoice::of_form(form)?,
-            None => LinkChoice::read(&req.body().await?)?,
+async fn use_link(mut req: Req) -> Answer {
+    let in_words = asks_for_a_page(&req);
+    let used = async {
+        let form = match req.form_body().await? {
+            Some(form) => LinkForm::of_form(form)?,
+            None => LinkForm::read(&req.body().await?)?,
         };
-        open_and_decide(&req.state, &token, choice).await
+        match form.choice {
+            None => open_and_show(&req.state, &form.token).await,
+            Some(choice) => open_and_decide(&req.state, &form.token, choice).await,
+        }
     };
-    page(decided.await, in_words)
+    page(used.await, in_words)
+}
+
+/// Reads the body of a call by a link, which is counted by its link. Gives the body back, and the
+/// link's token if there is one.
+pub async fn read_early(
+    state: &ApiState,
+    parts: &Parts,
+    body: HttpBody,
+) -> Result<(HttpBody, Option<String>), Fault> {
+    let bytes = req::body_within(state, body, MOST).await?;
+    let form = if req::is_form(&parts.headers) {
+        form_urlencoded::parse(&bytes)
+            .find(|(name, _)| name == "token")
+            .map(|(_, text)| text.into())
+    } else {
+        let json = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+        json.and_then(|json| json["token"].as_str().map(str::to_owned))
+    };
+    let token = form.map(|text: String| LinkForm::token_of(&text).to_owned());
+    Ok((HttpBody::from(bytes), token))
 }
 
 /// Browsers do; programs get their faults as they get all others.
@@ -99,6 +133,8 @@ fn asks_for_a_page(req: &Req) -> bool {
 struct Said {
     title: String,
     text: String,
+    /// What its form sends.
+    token: String,
     /// The form is shown.
     open: bool,
     /// Why the form can't approve, where it can't.
@@ -120,7 +156,8 @@ async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
         (ApprovalStatus::Pending, false) => "This link was used already".to_owned(),
         (status, _) => format!("This is {} already", status.as_str()),
     };
-    Ok(Said { title, text: render_approval(&view), open, rejects_alone })
+    let (text, token) = (render_approval(&view), token.to_owned());
+    Ok(Said { title, text, token, open, rejects_alone })
 }
 
 async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> Result<Said, Fault> {
@@ -145,11 +182,7 @@ async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> R
         }
     };
     let text = render_approval(&ApprovalView::from(full));
-    Ok(Said { title, text, open: false, rejects_alone: None })
-}
-
-fn token(req: &Req) -> Result<String, Fault> {
-    req.param("token", |token| Ok::<_, std::convert::Infallible>(token.to_owned()))
+    Ok(Said { title, text, token: String::new(), open: false, rejects_alone: None })
 }
 
 /// Whether this token was signed here, be it used up or run out. Whoever has it is counted by
@@ -194,7 +227,8 @@ fn page(said: Result<Said, Fault>, in_words: bool) -> Answer {
         Err(fault) => {
             let title = fault.status.canonical_reason().unwrap_or("That did not work");
             let (title, text) = (title.to_owned(), fault.detail);
-            let said = Said { title, text, open: false, rejects_alone: None };
+            let token = String::new();
+            let said = Said { title, text, token, open: false, rejects_alone: None };
             (fault.status, said)
         }
     };
@@ -203,17 +237,24 @@ fn page(said: Result<Said, Fault>, in_words: bool) -> Answer {
         .replace("{{form}}", hidden(!said.open))
         .replace("{{approve}}", hidden(said.rejects_alone.is_some()))
         .replace("{{note}}", hidden(said.rejects_alone.is_none()))
+        .replace("{{token}}", &escape(&said.token))
         .replace("{{why}}", &escape(said.rejects_alone.as_deref().unwrap_or_default()))
         .replace("{{title}}", &escape(&redact::text(&said.title)))
         .replace("{{text}}", &escape(&redact::text(&said.text)));
-    Ok(with_policy(raw(status, "text/html; charset=utf-8", page.into())))
+    Ok(with_policy(page_of(status, page), PAGE))
 }
 
-fn with_policy(mut response: Response) -> Response {
+fn page_of(status: StatusCode, page: String) -> Response {
+    raw(status, "text/html; charset=utf-8", page.into())
+}
+
+/// Lets a page have its style and send its form here. The one that opens links has a script.
+fn with_policy(mut response: Response, page: &str) -> Response {
+    let script = if page.contains("<script src=") { "script-src 'self'; " } else { "" };
     let policy = format!(
-        "default-src 'none'; style-src '{}'; form-action 'self'; base-uri 'none'; \
+        "default-src 'none'; {script}style-src '{}'; form-action 'self'; base-uri 'none'; \
          frame-ancestors 'none'",
-        docs::hash_of(PAGE, "style")
+        docs::hash_of(page, "style")
     );
     let policy = HeaderValue::from_str(&policy).expect("a policy is ASCII");
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);

@@ -114,11 +114,15 @@ pub const ROWS: &[Row] = &[
         ask("POST", &format!("/approvals/{}/reject?reason=no", scene.approval()))
     }),
     // Whoever has the link may: it is the right, and says of which tenant.
-    row("GET /links/{token}", "", LINK, OWN, |scene| ask("GET", &format!("/links/{}", scene.link))),
-    row("POST /links/{token}", "", LINK, OWN, |scene| {
-        ask("POST", &format!("/links/{}", scene.link))
+    row("GET /links", "", ANYONE, OWN, |_| ask("GET", "/links")),
+    row("GET /links/link.js", "", ANYONE, OWN, |_| ask("GET", "/links/link.js")),
+    row("POST /links", "", LINK, OWN, |scene| {
+        ask("POST", "/links").json(&json!({ "token": scene.link }))
+    }),
+    row("POST /links", "decides", LINK, OWN, |scene| {
+        ask("POST", "/links")
             .header("content-type", "application/x-www-form-urlencoded")
-            .raw("decision=reject")
+            .raw(format!("token={}&decision=reject", scene.link))
     }),
     row("POST /auth/token", "", ADMIN, OWN, |_| {
         ask("POST", "/auth/token").json(&json!({ "sub": "carol", "role": "user" }))

@@ -8,9 +8,28 @@ pub enum LinkChoice {
     Reject { reason: Option<String> },
 }
 
-impl LinkChoice {
+/// What is sent with an approval link: its token, and what is decided; nothing yet by whoever looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkForm {
+    pub token: String,
+    pub choice: Option<LinkChoice>,
+}
+
+/// The longest link that may be pasted in place of its token.
+const MOST: usize = 2_300;
+
+impl LinkForm {
     pub const FIELDS: &[Field] = &[
-        Field::needed("decision", Kind::Choice(&["approve", "reject"]), "What is decided."),
+        Field::needed(
+            "token",
+            Kind::Text { most: MOST, lines: false },
+            "What stands in the link behind the #, or the whole link.",
+        ),
+        Field::maybe(
+            "decision",
+            Kind::Choice(&["approve", "reject"]),
+            "What is decided. Without it what is asked is shown, and nothing changes.",
+        ),
         Field::maybe("reason", prose(1_000), "Why, if it is rejected; it is kept and shown."),
     ];
 
@@ -23,13 +42,21 @@ impl LinkChoice {
         Self::of(Form::from_query(Self::FIELDS, fields.into_iter()))
     }
 
+    /// The token of a link, or of one that was pasted whole.
+    pub fn token_of(text: &str) -> &str {
+        text.rsplit('#').next().unwrap_or_default().trim()
+    }
+
     fn of(mut form: Form) -> Result<Self, BadForm> {
-        let (decision, reason) = (form.text("decision"), form.text("reason"));
+        let (token, decision) = (form.text("token"), form.text("decision"));
+        let reason = form.text("reason");
         form.done()?;
         let reason = reason.filter(|text| !text.trim().is_empty());
-        Ok(match decision.as_deref() {
-            Some("approve") => Self::Approve,
-            _ => Self::Reject { reason },
-        })
+        let choice = decision.map(|decision| match &*decision {
+            "approve" => LinkChoice::Approve,
+            _ => LinkChoice::Reject { reason },
+        });
+        let token = Self::token_of(&token.unwrap_or_default()).to_owned();
+        Ok(Self { token, choice })
     }
 }

@@ -12,7 +12,7 @@ pub use admin::{CreateKey, CreateTenant, KeyQuery, TokenRequest};
 pub use audit::{AuditQuery, BatchQuery};
 pub use events::{EVENT_PAYLOAD_LIMIT, Origin, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
-pub use links::LinkChoice;
+pub use links::{LinkChoice, LinkForm};
 pub use queries::{EventQuery, PageQuery, TaskQuery, TimelineQuery, WatchQuery};
 pub(crate) use tasks::is_trace;
 pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
