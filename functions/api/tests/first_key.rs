@@ -12,6 +12,7 @@ use common::{ADMIN, Api, api_with, ask, config};
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::SecretSource;
+use watchbill_wire::operator_key;
 
 const FIRST: &str = "the-key-that-everything-begins-with";
 
@@ -45,6 +46,22 @@ async fn it_makes_further_keys_and_nothing_else_is_it() {
     let key = made["key"].as_str().unwrap().to_owned();
     assert_eq!(ask("GET", "/tasks").key(&key).of(&api).await.status, 200);
     ask("GET", "/tasks").key("not-the-key-that-everything-begins-with").of(&api).await.problem(401);
+}
+
+/// Where one secret is kept, the operator's key is made of it: tenants can be made, and nothing else.
+#[tokio::test]
+async fn what_is_made_of_it_makes_tenants() {
+    let vault = Arc::new(Vault::default());
+    *vault.key.lock().unwrap() = Some(FIRST.into());
+    let api = api(&vault);
+    let tenant = serde_json::json!({ "tenant": "acme" });
+    ask("POST", "/tenants").key(FIRST).json(&tenant).of(&api).await.problem(403);
+    let operator = operator_key(FIRST);
+    let made = ask("POST", "/tenants").key(&operator).json(&tenant).of(&api).await;
+    let key = made.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!(ask("GET", "/tasks").key(&key).of(&api).await.status, 200);
+    ask("GET", "/tasks").key(&operator).of(&api).await.problem(403);
+    ask("POST", "/tenants").key(&operator_key("another")).json(&tenant).of(&api).await.problem(401);
 }
 
 /// Keys that are known here ask nobody; the first key is remembered like any other.

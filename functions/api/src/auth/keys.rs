@@ -5,6 +5,7 @@ use std::time::Duration;
 use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
+use watchbill_wire::operator_key;
 
 use super::hash::KeyHash;
 use crate::config::{ConfigError, StaticKey};
@@ -104,7 +105,8 @@ impl Keys {
         Ok(caller)
     }
 
-    /// The admin, if this is the key that everything begins with.
+    /// The admin, if this is the key that everything begins with; the operator, if it is what is made of
+    /// that one.
     async fn first(&self, hash: &KeyHash) -> Option<Caller> {
         let key = match self.first.as_ref()?.fetch().await {
             Ok(key) => key,
@@ -113,14 +115,14 @@ impl Keys {
                 return None;
             }
         };
-        let known = KeyHash::of(key.as_bytes());
-        let caller = || Caller {
-            name: "admin".into(),
-            role: Role::Admin,
-            tenant: TenantId::default(),
-            made_by: None,
+        let admin = KeyHash::of(key.as_bytes()) == *hash;
+        let operator = KeyHash::of(operator_key(&key).as_bytes()) == *hash;
+        let (name, role) = match (admin, operator) {
+            (true, _) => ("admin", Role::Admin),
+            (_, true) => ("operator", Role::Operator),
+            _ => return None,
         };
-        (known == *hash).then(caller)
+        Some(Caller { name: name.into(), role, tenant: TenantId::default(), made_by: None })
     }
 
     /// Looks at every key, so that the time taken says nothing of which one it was.
