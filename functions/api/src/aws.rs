@@ -89,3 +89,59 @@ fn address(request: &lambda_http::Request) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use watchbill_core::domain::TaskId;
+
+    /// API Gateway hands paths over decoded; other gateways and the emulators as they were sent. Whatever
+    /// an id may hold, it is reached in both forms.
+    #[test]
+    fn an_id_is_reached_however_the_gateway_hands_over_its_path() {
+        for id in [
+            "plain-1",
+            "a b",
+            "tüsk:1;x=2,y",
+            "+&@!$'()*",
+            "a..b",
+            "=2Fslash",
+            "emoji-🦀",
+            "[x]^`{|}\"<>",
+        ] {
+            assert!(TaskId::parse_new(id).is_ok(), "{id}");
+            let coded: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+            for path in [id.to_owned(), coded.replace('+', "%20")] {
+                let event = serde_json::json!({
+                    "version": "2.0", "routeKey": "$default", "rawPath": format!("/tasks/{path}"),
+                    "rawQueryString": "", "headers": { "host": "x.example.com" }, "isBase64Encoded": false,
+                    "requestContext": {
+                        "apiId": "x", "stage": "$default", "http": {
+                            "method": "GET", "path": format!("/tasks/{path}"), "protocol": "HTTP/1.1",
+                            "sourceIp": "203.0.113.7", "userAgent": "x",
+                        },
+                    },
+                });
+                let request = lambda_http::request::from_str(&event.to_string()).unwrap();
+                let last = request.uri().path().strip_prefix("/tasks/").unwrap();
+                let read = percent_decode(last);
+                assert_eq!(read, id, "{path}");
+            }
+        }
+    }
+
+    /// As axum reads a part of a path.
+    fn percent_decode(text: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = text.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(match byte {
+                b'%' => {
+                    let hex: String = rest.by_ref().take(2).map(char::from).collect();
+                    u8::from_str_radix(&hex, 16).unwrap()
+                }
+                byte => byte,
+            });
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+}

@@ -1,11 +1,12 @@
 //! Ids of peers in a form that no other id and no part of a path can be taken for. The design
-//! gives `~` to approvals (`approval_<task_id>~2`), and `#`, `?`, `/` and `%` steer URLs and keys;
-//! so each of these and `=` becomes `=HH`, and the peer's own id can be told from it.
+//! gives `~` to approvals (`approval_<task_id>~2`), and `#`, `?`, `/` and `%` steer URLs and keys, as
+//! does `\`, which readers of URLs take for `/`; so each of these and `=` becomes `=HH`, and the
+//! peer's own id can be told from it.
 
 use std::borrow::Cow;
 
 /// What no new id may hold.
-const REFUSED: &[char] = &['#', '?', '/', '%', '~'];
+const REFUSED: &[char] = &['#', '?', '/', '%', '~', '\\'];
 
 fn is_escaped(byte: u8) -> bool {
     byte == b'=' || REFUSED.contains(&char::from(byte))
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn what_steers_a_path_or_an_id_is_escaped_and_nothing_else() {
-        assert_eq!(escape_id("a#b?c/d%e~f=g"), "a=23b=3Fc=2Fd=25e=7Ef=3Dg");
+        assert_eq!(escape_id("a#b?c/d%e~f=g\\h"), "a=23b=3Fc=2Fd=25e=7Ef=3Dg=5Ch");
         assert_eq!(escape_id("Ünï-1 _:.@"), "Ünï-1 _:.@");
         assert_eq!(refused_in_ids("a=b/c~"), Some('/'));
         assert_eq!(refused_in_ids("a=2F"), None);
