@@ -21,7 +21,7 @@ use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_
 
 use crate::blobs::{self, NoBlobs, S3Blobs};
 use crate::bus::EventBridgeBus;
-use crate::dynamo::{self, DynamoStore, Reading};
+use crate::dynamo::{self, DynamoStore};
 use crate::lambda::start_log;
 use crate::lanes::{Queues, SqsLanes};
 use crate::notices::SqsNotices;
@@ -87,9 +87,10 @@ impl Setup {
         self.core_over(Arc::new(self.store()?), Arc::new(NoBlobs))
     }
 
-    /// The core of a function that reads, decides on nothing and has no right to write.
+    /// The core of a function that reads and decides on nothing: its role refuses writes, and it reads
+    /// no policy.
     pub fn reading_core(&self) -> anyhow::Result<Core> {
-        let core = self.ungoverned(Arc::new(Reading(self.store()?)), Arc::new(NoBlobs))?;
+        let core = self.ungoverned(Arc::new(self.store()?), Arc::new(NoBlobs))?;
         Ok(core.governed_by(Governance::new(Arc::new(built_in(false)), OnFailure::Restrict)))
     }
 

@@ -22,9 +22,9 @@ use crate::req::{self, Req};
 use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, raw};
 use crate::state::ApiState;
 
-const OPEN: &str = include_str!("../link_open.html");
+const OPEN: &str = concat!(include_str!("../link_head.html"), include_str!("../link_open.html"));
 const SCRIPT: &str = include_str!("../link.js");
-const PAGE: &str = include_str!("../link.html");
+const PAGE: &str = concat!(include_str!("../link_head.html"), include_str!("../link.html"));
 /// The most that is read of a body before the call is counted: token, decision and a reason of a
 /// thousand characters, escaped.
 const MOST: usize = 16 * 1024;

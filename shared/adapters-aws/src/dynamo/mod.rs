@@ -35,7 +35,6 @@
 mod failure;
 mod item;
 mod lists;
-mod reading;
 mod stream;
 mod write;
 
@@ -58,7 +57,6 @@ use watchbill_core::ports::{
 
 use failure::{BUSY, read_failure};
 use item::{decode, fits, key_map, key_of, storable};
-pub use reading::Reading;
 pub use stream::{BadRecord, read_change};
 
 /// The most keys of one BatchGetItem.
