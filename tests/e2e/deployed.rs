@@ -9,7 +9,7 @@ use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::rig::{Bed, Books, Client, Keys, PATIENCE, watchbill};
+use super::super::rig::{Bed, Books, Client, Keys, PATIENCE_ON_AWS, watchbill};
 use super::{Backend, Settings, World};
 
 /// Between two ticks. On AWS they come by the minute, which no test can wait for.
@@ -100,7 +100,7 @@ impl Backend for Deployed {
 
     async fn settled(&self, anyone: &Client) {
         let mut left = Vec::new();
-        let rest = tokio::time::timeout(PATIENCE, async {
+        let rest = tokio::time::timeout(PATIENCE_ON_AWS, async {
             loop {
                 left = self.moving(anyone).await;
                 if left.is_empty() {
@@ -205,7 +205,7 @@ async fn events_reach_a_subscribed_queue() {
     let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
     let body = json!({"type": "monitor", "payload": {"service": "system"}});
     let task = world.agent.submit(body).await;
-    let received = tokio::time::timeout(PATIENCE, async {
+    let received = tokio::time::timeout(PATIENCE_ON_AWS, async {
         let mut received = Vec::new();
         while received.len() < 2 {
             let got = bed.call("received", subscribed.clone()).await;
@@ -250,14 +250,14 @@ async fn an_event_that_comes_twice_makes_one_task() {
             }
         }
     };
-    let event = tokio::time::timeout(PATIENCE, received).await.expect("the event arrives");
-    world.user.get("/tasks?type=monitor&wait=20").await.ok();
+    let event = tokio::time::timeout(PATIENCE_ON_AWS, received).await.expect("the event arrives");
+    world.user.tasks_once_there("type=monitor").await;
     bed.call("again", json!({"stack": stack, "event": event})).await;
     // What comes after it has been read once this one's task is there.
     let last = json!({"type": "investigate", "payload": {"description": "after it"}});
     let last = json!({"event_type": "task.requested", "source_agent": "ci", "payload": last});
     world.agent.post("/events/publish", last).await.ok();
-    world.user.get("/tasks?type=investigate&wait=20").await.ok();
+    world.user.tasks_once_there("type=investigate").await;
     let made = world.user.all("/tasks?type=monitor", "tasks").await;
     assert_eq!(made.len(), 1, "{made:?}");
     // It would show as a dead letter if the repeat had not been answered.

@@ -12,7 +12,7 @@ use watchbill_wire::BatchList;
 use super::Client;
 
 /// How long nothing may move.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Timelines that are read at once.
 const READERS: usize = 8;

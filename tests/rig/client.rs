@@ -5,6 +5,9 @@ use serde_json::Value;
 
 /// Longer than anything that is waited for takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// The same on AWS, where a message whose handling met an outage comes again after the queue's visibility
+/// timeout: 75 seconds in the template.
+pub const PATIENCE_ON_AWS: Duration = Duration::from_secs(150);
 
 /// A caller of the HTTP API.
 #[derive(Clone)]
@@ -14,6 +17,7 @@ pub struct Client {
     key: String,
     /// How often a look that is answered with 503 is taken again.
     again: usize,
+    patience: Duration,
 }
 
 pub struct Answer {
@@ -50,13 +54,13 @@ impl Client {
             .tls_certs_only([])
             .build();
         let http = http.expect("a client needs nothing from outside");
-        Self { http, url: url.to_owned(), key: key.to_owned(), again: 0 }
+        Self { http, url: url.to_owned(), key: key.to_owned(), again: 0, patience: PATIENCE }
     }
 
     /// The same, through outages of what stands behind the server: a look that meets one is taken again,
-    /// as the answer asks for.
+    /// as the answer asks for, and work that met one is waited for until it is taken up again.
     pub fn through_outages(self) -> Self {
-        Self { again: 5, ..self }
+        Self { again: 5, patience: PATIENCE_ON_AWS, ..self }
     }
 
     /// The same way with another key.
@@ -136,7 +140,7 @@ impl Client {
     /// The task once it has come to `status`; told of each change by the server.
     pub async fn until(&self, id: &str, status: &str) -> Value {
         let mut task = self.task(id).await;
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let waited = tokio::time::timeout(self.patience, async {
             while task["status"] != status {
                 let path = format!("/tasks/{id}?wait=20&version={}", task["version"]);
                 task = self.get(&path).await.ok()["task"].take();
@@ -145,6 +149,20 @@ impl Client {
         let came = waited.await.is_ok();
         assert!(came, "{id} is not {status}: {task}");
         task
+    }
+
+    /// What `/tasks?{filter}` finds, once it finds any.
+    pub async fn tasks_once_there(&self, filter: &str) -> Vec<Value> {
+        let look = async {
+            loop {
+                let page = self.get(&format!("/tasks?{filter}&limit=1&wait=20")).await.ok();
+                if page["count"] != 0 {
+                    return self.all(&format!("/tasks?{filter}"), "tasks").await;
+                }
+            }
+        };
+        let found = tokio::time::timeout(self.patience, look).await;
+        found.unwrap_or_else(|_| panic!("there is no task with {filter}"))
     }
 
     pub async fn timeline(&self, id: &str) -> Vec<Value> {
@@ -170,7 +188,7 @@ impl Client {
     /// waited for.
     pub async fn events_until(&self, id: &str, last: &str) -> Vec<Value> {
         let path = format!("/events?task_id={id}");
-        let waited = tokio::time::timeout(PATIENCE, async {
+        let waited = tokio::time::timeout(self.patience, async {
             loop {
                 let mut events = self.all(&path, "events").await;
                 events.reverse();

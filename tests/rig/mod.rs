@@ -10,10 +10,10 @@ mod peers;
 mod server;
 mod stopwatch;
 
-pub use audit::{Books, PATIENCE, assert_chain_holds, changes, is_terminal, settled};
+pub use audit::{Books, assert_chain_holds, changes, is_terminal, settled};
 pub use bed::Bed;
 pub use binary::watchbill;
-pub use client::Client;
+pub use client::{Client, PATIENCE_ON_AWS};
 pub use cut::Cable;
 pub use feeds::{Recording, Routing};
 pub use peers::Peer;

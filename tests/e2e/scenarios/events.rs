@@ -2,16 +2,10 @@ use serde_json::{Value, json};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
+use crate::rig::PATIENCE_ON_AWS;
 
 fn event(event_type: &str, payload: Value) -> Value {
     json!({"event_type": event_type, "source_agent": "ci", "payload": payload})
-}
-
-/// The tasks of this type, once there are so many.
-async fn tasks_of<B: Backend>(world: &World<B>, task_type: &str) -> Vec<Value> {
-    let path = format!("/tasks?type={task_type}&wait=20");
-    world.user.get(&path).await.ok();
-    world.user.all(&format!("/tasks?type={task_type}"), "tasks").await
 }
 
 pub async fn a_requested_task_is_made<B: Backend>() {
@@ -19,7 +13,7 @@ pub async fn a_requested_task_is_made<B: Backend>() {
     let asked = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P3"});
     let published = world.agent.post("/events/publish", event("task.requested", asked)).await.ok();
     assert_eq!(published["message"], "Event task.requested published");
-    let made = tasks_of(&world, "monitor").await;
+    let made = world.user.tasks_once_there("type=monitor").await;
     assert_eq!(made.len(), 1);
     assert_eq!(made[0]["priority"], "P3");
     let done = world.user.until(&id(&made[0]), "completed").await;
@@ -27,8 +21,8 @@ pub async fn a_requested_task_is_made<B: Backend>() {
     // A request with a gate waits like any other.
     let gated = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
     world.agent.post("/events/publish", event("task.requested", gated)).await.ok();
-    let gated = world.user.get("/tasks?status=pending&wait=20").await.ok();
-    let gated = id(&gated["tasks"][0]);
+    let gated = world.user.tasks_once_there("status=pending").await;
+    let gated = id(&gated[0]);
     world.agent.post(&format!("/tasks/{gated}/cancel"), json!({})).await.ok();
     world.end().await;
 }
@@ -44,9 +38,9 @@ pub async fn an_alert_makes_one_task_in_its_window<B: Backend>() {
     }
     // In the order of the record: when the last one's task is there, the others' are too.
     world.agent.post("/events/publish", alert("web-3")).await.ok();
-    let found = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+    let found = tokio::time::timeout(PATIENCE_ON_AWS, async {
         loop {
-            let found = tasks_of(&world, "alert").await;
+            let found = world.user.tasks_once_there("type=alert").await;
             if found.iter().any(|task| task["payload"]["target"] == "web-3") {
                 return found;
             }

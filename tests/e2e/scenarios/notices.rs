@@ -4,6 +4,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
+use crate::rig::PATIENCE_ON_AWS;
 
 /// One who subscribed hears of a failure, though it is asked for twice.
 pub async fn a_failure_is_told<B: Backend>() {
@@ -35,7 +36,7 @@ pub async fn a_failure_is_told<B: Backend>() {
 
 /// The id and the body of the next notice, which is answered with `status`.
 pub async fn told(listener: &TcpListener, status: u16) -> (String, Value) {
-    let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), listener.accept());
+    let waiting = tokio::time::timeout(PATIENCE_ON_AWS, listener.accept());
     let (mut stream, _) = waiting.await.expect("a notice comes").expect("it connects");
     let (head, body) = request(&mut stream).await;
     let answer = format!(

@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use super::notices::told;
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
+use crate::rig::PATIENCE_ON_AWS;
 
 /// Within every canary, and in nothing else.
 const MARK: &str = "CANARY";
@@ -122,7 +123,7 @@ pub async fn no_secret_is_shown_told_or_logged<B: Backend>() {
             tokio::time::sleep(world.backend.late()).await;
         }
     };
-    let came = tokio::time::timeout(std::time::Duration::from_secs(60), told).await;
+    let came = tokio::time::timeout(PATIENCE_ON_AWS, told).await;
     came.expect("the failure is told");
     clean("a notice", &json!(*notices.lock().expect("nobody panics with it")).to_string());
     clean("the log", &world.backend.log().await);

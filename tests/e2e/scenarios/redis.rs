@@ -7,9 +7,8 @@ use watchbill_testkit::RedisServer;
 use super::tasks::id;
 use crate::bridge::queue;
 use crate::e2e::{Backend, RedisSettings, Settings, World};
+use crate::rig::PATIENCE_ON_AWS;
 
-/// On AWS a round has to begin first.
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What a client puts into the queue is run here and finished there; what is fed waits there
@@ -54,7 +53,7 @@ fn key(task: &str) -> String {
 /// What is kept of a task there, once it stands so.
 async fn until(client: &mut MultiplexedConnection, task: &str, wanted: &str) -> Value {
     let mut seen = Vec::new();
-    let came = tokio::time::timeout(PATIENCE, async {
+    let came = tokio::time::timeout(PATIENCE_ON_AWS, async {
         loop {
             let mut ask = redis::cmd("HMGET");
             ask.arg(key(task)).arg("status").arg("data");

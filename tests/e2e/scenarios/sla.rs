@@ -46,8 +46,8 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     assert_eq!(world.user.task(&id(&task)).await["status"], status, "it only tells");
 
     // A violation raises an alert: one task for all of a priority, until that task has ended.
-    let raised = world.user.get("/tasks?type=alert&wait=20").await.ok();
-    let raised = world.user.until(&id(&raised["tasks"][0]), "completed").await;
+    let raised = world.user.tasks_once_there("type=alert").await;
+    let raised = world.user.until(&id(&raised[0]), "completed").await;
     let folded = format!("{} tasks", task["priority"].as_str().expect("a priority"));
     assert_eq!(raised["payload"]["target"], folded);
     let message = raised["payload"]["message"].as_str().expect("it says what happened");
