@@ -7,6 +7,8 @@ use watchbill_core::ports::{ListRange, Query, WhichList};
 use watchbill_core::repo;
 use watchbill_core::service::{Core, ServiceError, TENANTS_A_CALL};
 
+use crate::turn::Within;
+
 /// Alerts read at once.
 const PAGE: usize = 100;
 /// Alerts that one sweep gives an end: each is a write. The rest comes with the next.
@@ -22,14 +24,18 @@ pub enum Reached {
     Within,
 }
 
-/// Goes on after a tenant.
-pub async fn look(core: &Core, after: Option<&TenantId>) -> Result<Reached, ServiceError> {
+/// Goes on after a tenant, as long as there is time.
+pub async fn look(
+    core: &Core,
+    after: Option<&TenantId>,
+    within: &Within,
+) -> Result<Reached, ServiceError> {
     let tenants = core.tenants_after(after, TENANTS_A_CALL).await?;
     let all = tenants.len() < TENANTS_A_CALL;
     let (mut ended, mut last) = (0, None);
     for tenant in tenants {
-        ended += end(core, &tenant, MAX_ENDED - ended).await?;
-        if ended >= MAX_ENDED {
+        ended += end(core, &tenant, MAX_ENDED - ended, within).await?;
+        if ended >= MAX_ENDED || within.is_over() {
             return Ok(last.map_or(Reached::Within, |last| Reached::Tenant(Some(last))));
         }
         last = Some(tenant);
@@ -38,7 +44,12 @@ pub async fn look(core: &Core, after: Option<&TenantId>) -> Result<Reached, Serv
 }
 
 /// Gives an end to so many of a tenant's alerts that have none. Answers how many it did.
-async fn end(core: &Core, tenant: &TenantId, most: usize) -> Result<usize, ServiceError> {
+async fn end(
+    core: &Core,
+    tenant: &TenantId,
+    most: usize,
+    within: &Within,
+) -> Result<usize, ServiceError> {
     let book = StoredAlerts::new(core.clone());
     let (mut ended, mut cursor) = (0, None);
     for _ in 0..MAX_PAGES {
@@ -60,7 +71,7 @@ async fn end(core: &Core, tenant: &TenantId, most: usize) -> Result<usize, Servi
                     tracing::error!(key = %item.key, "{} gets no end: {error}", item.key);
                 }
             }
-            if ended >= most {
+            if ended >= most || within.is_over() {
                 return Ok(ended);
             }
         }

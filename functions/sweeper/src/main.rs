@@ -7,18 +7,18 @@ use watchbill_adapters_aws::lambda::{Found, serve_tick};
 use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_sweeper::Sweeper;
 
-/// Items looked at in one sweep: what its time allows.
-const SWEEP: usize = 2_000;
+/// Items looked at in one sweep, whatever time is left.
+const SWEEP: usize = 20_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(SystemClock::new(), SystemEntropy)?;
     let core = setup.core()?;
     let sweeper = Arc::new(Sweeper::new(core.clone(), Arc::new(setup.lanes()?)));
-    serve_tick(&setup, core, move || {
+    serve_tick(&setup, core, move |time| {
         let sweeper = sweeper.clone();
         async move {
-            let swept = sweeper.sweep(SWEEP).await?;
+            let swept = sweeper.sweep_within(SWEEP, time).await?;
             Ok(Found { failed: swept.failed, oldest: swept.oldest, parked: swept.parked })
         }
     })

@@ -10,11 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use futures_util::{StreamExt as _, stream};
 use watchbill_core::decide::{Command, MAX_LOOK};
 use watchbill_core::domain::{Agent, Priority, Status, Task, Timestamp};
 use watchbill_core::ports::{DUE_SHARDS, Item, Lanes};
 use watchbill_core::repo::{Entity as _, RoutePeek, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
+
+use crate::LOOKS_AT_ONCE;
+use crate::turn::Within;
 
 /// Items read at once, and pages read in one sweep: the rest of the walk comes with the next.
 const PAGE: usize = 100;
@@ -28,23 +33,33 @@ pub type Lane = (Agent, Priority);
 /// Asks each lane once in a sweep: behind SQS that is a call.
 pub struct Backlogs {
     lanes: Arc<dyn Lanes>,
-    known: BTreeMap<Lane, bool>,
+    known: Mutex<BTreeMap<Lane, Asked>>,
 }
+
+/// One answer for all who wait for it.
+type Asked = Shared<BoxFuture<'static, bool>>;
 
 impl Backlogs {
     pub fn new(lanes: Arc<dyn Lanes>) -> Self {
-        Self { lanes, known: BTreeMap::new() }
+        Self { lanes, known: Mutex::default() }
     }
 
     /// Lanes that can't be asked count as busy: they are no proof of a lost message.
-    pub async fn is_busy(&mut self, lane: Lane) -> bool {
-        if let Some(busy) = self.known.get(&lane) {
-            return *busy;
-        }
-        let waiting = self.lanes.backlog(lane.0, lane.1).await;
-        let busy = waiting.map_or(true, |waiting| waiting > 0);
-        self.known.insert(lane, busy);
-        busy
+    pub async fn is_busy(&self, lane: Lane) -> bool {
+        let asked = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(lane).or_insert_with(|| self.ask(lane)).clone()
+        };
+        asked.await
+    }
+
+    fn ask(&self, lane: Lane) -> Asked {
+        let lanes = self.lanes.clone();
+        let asking = async move {
+            let waiting = lanes.backlog(lane.0, lane.1).await;
+            waiting.map_or(true, |waiting| waiting > 0)
+        };
+        asking.boxed().shared()
     }
 }
 
@@ -74,32 +89,39 @@ impl Recall {
         self.state().busy.insert(lane);
     }
 
-    /// Goes on with a walk, or begins one where a backlog has ended. Answers how many tasks
-    /// were offered.
-    pub async fn look(&self, core: &Core, backlogs: &mut Backlogs) -> Result<usize, ServiceError> {
+    /// Goes on with a walk, or begins one where a backlog has ended, as long as there is time.
+    /// Answers how many tasks were offered.
+    pub async fn look(
+        &self,
+        core: &Core,
+        backlogs: &Backlogs,
+        within: &Within,
+    ) -> Result<usize, ServiceError> {
         if self.state().walk.is_none() {
             self.begin(core, backlogs).await;
         }
         let mut recalled = 0;
         for _ in 0..MAX_PAGES {
             let Some(walk) = self.state().walk.clone() else { break };
+            if within.is_over() {
+                break;
+            }
             let page = core.store().due(walk.shard, walk.until, PAGE, walk.cursor.clone()).await?;
             let keys: Vec<_> = page.entries.into_iter().map(|due| due.key).collect();
-            for item in core.get_readable(&keys).await?.iter().flatten() {
-                match recall(core, item, &walk.lanes).await {
-                    Ok(offered) => recalled += usize::from(offered),
-                    // Its own look comes all the same; the others must not wait for it.
-                    Err(error) => {
-                        tracing::warn!(key = %item.key, "{} is not offered yet: {error}", item.key);
-                    }
-                }
+            let items: Vec<Item> = core.get_readable(&keys).await?.into_iter().flatten().collect();
+            let offers: Vec<_> =
+                items.iter().map(|item| recall_or_tell(core, item, &walk.lanes)).collect();
+            let mut offers = stream::iter(offers).buffer_unordered(LOOKS_AT_ONCE);
+            while let Some(offered) = offers.next().await {
+                recalled += usize::from(offered);
             }
+            drop(offers);
             self.state().walk = walk.after(page.next);
         }
         Ok(recalled)
     }
 
-    async fn begin(&self, core: &Core, backlogs: &mut Backlogs) {
+    async fn begin(&self, core: &Core, backlogs: &Backlogs) {
         let now = core.clock().monotonic();
         let busy = {
             let state = self.state();
@@ -133,6 +155,14 @@ impl Walk {
         let shard = self.shard + u8::from(cursor.is_none());
         (shard < DUE_SHARDS).then_some(Self { shard, cursor, ..self })
     }
+}
+
+/// Its own look comes all the same: the others must not wait for one that fails.
+async fn recall_or_tell(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> bool {
+    recall(core, item, lanes).await.unwrap_or_else(|error| {
+        tracing::warn!(key = %item.key, "{} is not offered yet: {error}", item.key);
+        false
+    })
 }
 
 /// Offers a task whose offers these lanes excused. What can't be read is the sweep's to report.

@@ -4,11 +4,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use watchbill_core::decide::Command;
 use watchbill_core::domain::{Agent, Task, TenantId};
 use watchbill_core::ports::{Item, ListRange, Query, WhichList};
 use watchbill_core::repo::{self, decode};
 use watchbill_core::service::{CommandError, Core, Rounds, ServiceError};
+
+use crate::LOOKS_AT_ONCE;
+use crate::turn::Within;
 
 /// Tasks read at once.
 const PAGE: usize = 100;
@@ -60,7 +64,12 @@ impl Wake {
     }
 
     /// Wakes some pages, where it is time to. Answers how many tasks.
-    pub async fn look(&self, core: &Core, rounds: &Rounds) -> Result<usize, ServiceError> {
+    pub async fn look(
+        &self,
+        core: &Core,
+        rounds: &Rounds,
+        within: &Within,
+    ) -> Result<usize, ServiceError> {
         let (policy, begun) = {
             let state = self.state();
             (state.policy.clone(), state.begun)
@@ -82,7 +91,7 @@ impl Wake {
         if self.state().walk.is_none() {
             return Ok(0);
         }
-        let woken = self.walk(core).await?;
+        let woken = self.walk(core, within).await?;
         let done = self.state().walk.as_ref().map(|walk| walk.done.clone());
         match done {
             None => rounds.reached(core, ROUND, (&policy, None)).await,
@@ -92,10 +101,10 @@ impl Wake {
         Ok(woken)
     }
 
-    async fn walk(&self, core: &Core) -> Result<usize, ServiceError> {
+    async fn walk(&self, core: &Core, within: &Within) -> Result<usize, ServiceError> {
         let (mut woken, mut tasks) = (0, 0);
         for _ in 0..MAX_LISTS {
-            if tasks >= MAX_TASKS {
+            if tasks >= MAX_TASKS || within.is_over() {
                 break;
             }
             let Some(walk) = self.state().walk.clone() else { break };
@@ -122,16 +131,14 @@ impl Wake {
             };
             let page = core.store().query(query).await?;
             tasks += page.entries.len();
-            for item in core.get_readable(&page.entries).await?.into_iter().flatten() {
-                match wake(core, &item).await {
-                    Ok(true) => woken += 1,
-                    Ok(false) => {}
-                    // Its own look comes all the same; the others must not wait for it.
-                    Err(error) => {
-                        tracing::warn!(key = %item.key, "{} is not woken: {error}", item.key);
-                    }
-                }
+            let items = core.get_readable(&page.entries).await?;
+            let wakes: Vec<_> =
+                items.iter().flatten().map(|item| wake_or_tell(core, item)).collect();
+            let mut wakes = stream::iter(wakes).buffer_unordered(LOOKS_AT_ONCE);
+            while let Some(woke) = wakes.next().await {
+                woken += usize::from(woke);
             }
+            drop(wakes);
             self.state().walk = Some(walk.after(page.next));
         }
         Ok(woken)
@@ -140,6 +147,14 @@ impl Wake {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Its own look comes all the same: the others must not wait for one that fails.
+async fn wake_or_tell(core: &Core, item: &Item) -> bool {
+    wake(core, item).await.unwrap_or_else(|error| {
+        tracing::warn!(key = %item.key, "{} is not woken: {error}", item.key);
+        false
+    })
 }
 
 async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {

@@ -7,6 +7,7 @@ use watchbill_core::govern::Policy;
 use watchbill_core::service::{Core, PolicyNoted, Rounds, ServiceError};
 
 use crate::alerts;
+use crate::turn::Within;
 use crate::wake::Wake;
 
 /// How often it is looked whether the policy that holds is the one recorded. One that changes is seen
@@ -32,9 +33,9 @@ struct Seen {
 }
 
 impl Watch {
-    /// Looks, where it is time to. Answers how many looks failed: those come again at the
-    /// next sweep.
-    pub async fn look(&self, core: &Core) -> usize {
+    /// Looks, where it is time to and as long as there is time. Answers how many looks failed:
+    /// those come again at the next sweep, as does what there was no time for.
+    pub async fn look(&self, core: &Core, within: &Within) -> usize {
         let seen = self.seen().clone();
         let (now, day) = (core.clock().monotonic(), core.clock().now().day());
         let mut failed = 0;
@@ -63,13 +64,17 @@ impl Watch {
                 }
             }
         }
-        if let Err(error) = self.seal(core, &day).await {
+        if !within.is_over()
+            && let Err(error) = self.seal(core, &day).await
+        {
             failed += failure("to seal the ledgers", &error);
         }
-        if let Err(error) = self.alerts(core, &day).await {
+        if !within.is_over()
+            && let Err(error) = self.alerts(core, &day, within).await
+        {
             failed += failure("which open alerts have no end", &error);
         }
-        match self.wake.look(core, &self.rounds).await {
+        match self.wake.look(core, &self.rounds, within).await {
             Ok(0) => {}
             Ok(woken) => tracing::info!(woken, "{woken} held tasks are looked at anew"),
             Err(error) => failed += failure("which tasks are held", &error),
@@ -87,9 +92,9 @@ impl Watch {
     }
 
     /// Looks at the open alerts of some tenants, until those of all were looked at for the day.
-    async fn alerts(&self, core: &Core, day: &str) -> Result<(), ServiceError> {
+    async fn alerts(&self, core: &Core, day: &str, within: &Within) -> Result<(), ServiceError> {
         let Some(after) = self.rounds.place(core, ALERTS, day).await? else { return Ok(()) };
-        match alerts::look(core, after.as_ref()).await? {
+        match alerts::look(core, after.as_ref(), within).await? {
             alerts::Reached::Tenant(next) => {
                 self.rounds.reached(core, ALERTS, (day, next)).await;
             }

@@ -6,6 +6,7 @@
 mod backlog;
 mod parked;
 mod rounds;
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Commit, CommitError, Expect, Key, NewItem, Store, Write, WriteId};
 use watchbill_core::service::{Core, ParkedSummary};
 
-use super::{Metric, Unit, emit, serve};
+use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
 use crate::lanes::depth;
 
@@ -23,6 +23,9 @@ const DEAD: &[&str] = &[
 ];
 /// A task that waits longer than this for its first claim is told of.
 const LONG: Duration = Duration::from_secs(60);
+
+/// What the work leaves of its function's time, for a call in its midst and for the sums.
+const LEFT: Duration = Duration::from_secs(8);
 
 /// What a tick found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,23 +60,24 @@ async fn pulse(store: &dyn Store, id: WriteId) -> Result<(), CommitError> {
     store.commit(Commit { id, writes: vec![Write::Put { item, expect }] }).await
 }
 
-/// Serves the schedule: the handler's work first, then the sums that alarms are set on. They
-/// are sent where they are not zero, and an alarm takes silence for health.
+/// Serves the schedule: the handler's work first, which is told how long it may take, then the sums
+/// that alarms are set on. They are sent where they are not zero, and an alarm takes silence for
+/// health.
 pub async fn serve_tick<F, Fut>(setup: &Setup, core: Core, work: F) -> anyhow::Result<()>
 where
-    F: Fn() -> Fut + Clone + Send + Sync + 'static,
+    F: Fn(Duration) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Found, HandlerError>> + Send + 'static,
 {
     let (client, queues) = (setup.sqs(), setup.queues()?);
     let (stack, clock) = (Arc::<str>::from(setup.stack()), setup.clock.clone());
     // Not to have looked is not to have found nothing: what is parked is what was found last.
     let last = Arc::new(Mutex::new(ParkedSummary::default()));
-    serve(move |_tick: Value, _context| {
+    serve(move |_tick: Value, context| {
         let (work, client, queues) = (work.clone(), client.clone(), queues.clone());
         let (stack, clock, last) = (stack.clone(), clock.clone(), last.clone());
         let core = core.clone();
         async move {
-            let found = work().await;
+            let found = work(time_left(&context, clock.now()).saturating_sub(LEFT)).await;
             match pulse(&**core.store(), core.entropy().write_id()).await {
                 // Another tick was faster.
                 Ok(()) | Err(CommitError::Conflict { .. }) => {}
