@@ -124,6 +124,9 @@ impl Shared {
         };
         let trouble = self.draw(service, &operation);
         let mut request: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if service == Service::Sqs && trouble::is_refused(&request) {
+            return said(trouble::refusal());
+        }
         match trouble {
             Some(Trouble::Failed) => return said(trouble::failure(service)),
             Some(Trouble::Throttled) => {

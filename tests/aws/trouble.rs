@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use watchbill_core::ports::Entropy as _;
 use watchbill_testkit::SeededEntropy;
+use watchbill_wire::is_portable;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Service {
@@ -132,6 +133,21 @@ fn cancelled(request: &Value) -> Words {
         "CancellationReasons": reasons,
     });
     Words { status: 400, kind: "application/x-amz-json-1.0", body: body.to_string() }
+}
+
+/// Whether SQS would refuse a call for what its messages hold, which the emulator takes.
+pub fn is_refused(request: &Value) -> bool {
+    let bodies = request["Entries"].as_array().into_iter().flatten().chain([request]);
+    let mut bodies = bodies.filter_map(|entry| entry["MessageBody"].as_str());
+    bodies.any(|body| !body.chars().all(is_portable))
+}
+
+pub fn refusal() -> Words {
+    json_words(
+        400,
+        "com.amazonaws.sqs#InvalidMessageContents",
+        "characters outside the allowed set",
+    )
 }
 
 /// Whether some of what it brings may be taken and some not.

@@ -12,6 +12,14 @@ pub fn record(change: &Change, seq: usize) -> EventRecord {
     raw(seq, name, &change.key.partition, &change.key.sort, image)
 }
 
+/// The same with a write id that is none.
+pub fn damaged(change: &Change, seq: usize) -> EventRecord {
+    let item = change.image.as_ref().expect("nothing is deleted here");
+    let mut image = image(item);
+    image["w"] = json!({"S": "?"});
+    raw(seq, "MODIFY", &change.key.partition, &change.key.sort, Some(image))
+}
+
 /// What no version of us has ever written.
 pub fn poison(seq: usize) -> EventRecord {
     let image = json!({"pk": {"S": "T#default#task#?"}, "sk": {"S": "0"}, "v": {"S": "many"}});

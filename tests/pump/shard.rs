@@ -28,6 +28,10 @@ impl Shard {
         self.next >= self.records.len()
     }
 
+    pub fn left(&self) -> usize {
+        self.records.len() - self.next
+    }
+
     /// Some of what was read is read again.
     pub fn back(&mut self, by: usize) {
         self.next = self.next.saturating_sub(by);

@@ -3,13 +3,14 @@ use std::time::Duration;
 use aws_lambda_events::event::dynamodb::EventRecord;
 use watchbill_core::domain::{Agent, Priority, Status};
 use watchbill_core::ports::{Change, Entropy as _, LaneMessage};
+use watchbill_core::repo::task_key;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::SeededEntropy;
 
 use super::parked::since;
-use super::record::{poison, record};
+use super::record::{damaged, poison, record};
 use super::shard::Shard;
-use super::world::{World, history};
+use super::world::{World, history, tenant};
 
 fn records<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Vec<EventRecord> {
     changes.into_iter().enumerate().map(|(seq, change)| record(change, seq + 1)).collect()
@@ -124,6 +125,63 @@ async fn what_nobody_can_read_does_not_hold_the_shard() {
     let mut shard = Shard::new(stream, 10);
     take_down(&world, &mut shard).await;
     world.assert_recorded().await;
+}
+
+/// Its shard goes on; the task is due, is offered some times more, and then ends where its owner sees
+/// it and may try it again.
+#[tokio::test]
+async fn a_message_that_the_lanes_refuse_for_good_holds_no_shard() {
+    let world = World::new(9);
+    let bad = world.create(Priority::P2, false).await;
+    world.lanes.never_take(bad.clone());
+    for _ in 0..20 {
+        world.create(Priority::P2, false).await;
+    }
+    let sweeper = Sweeper::new(world.core.clone(), world.lanes.clone());
+    let mut seen = 0;
+    for _ in 0..40 {
+        let mut shard = Shard::new(since(&world, &mut seen), 10);
+        let batches = shard.left().div_ceil(10);
+        route(&world, &mut shard).await;
+        assert_eq!(shard.invoked, batches, "no batch had to come again");
+        for message in pointers(&world) {
+            assert!(world.work(&message).await);
+        }
+        world.clock.advance(Duration::from_secs(3_600));
+        sweeper.sweep(1_000).await.expect("it sweeps");
+    }
+    for task in world.tasks() {
+        let wanted = if task.id == bad { Status::Failed } else { Status::Completed };
+        assert_eq!(task.status, wanted, "{}: {:?}", task.id, task.error);
+    }
+}
+
+/// What nobody can read is kept by its key: it is seen, and recorded once it can be read.
+#[tokio::test]
+async fn what_came_damaged_is_parked_and_recorded_later() {
+    let world = history(10).await;
+    let key = task_key(&tenant(), &world.tasks()[3].id);
+    let changes = world.stream();
+    let damage = |(n, change): (usize, &Change)| match change.key == key {
+        true => damaged(change, n + 1),
+        false => record(change, n + 1),
+    };
+    let stream: Vec<EventRecord> = changes.iter().enumerate().map(damage).collect();
+    let mut shard = Shard::new(stream.clone(), 16);
+    take_down(&world, &mut shard).await;
+    assert_eq!(shard.invoked, stream.len().div_ceil(16), "no batch had to come again");
+    let mut seen = world.stream().len();
+    let sweeper = Sweeper::new(world.core.clone(), world.lanes.clone());
+    let parked = world.core.parking().summary().await.expect("the store answers");
+    assert_eq!(parked.items, 1);
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(15 * 60));
+        sweeper.sweep(1_000).await.expect("it sweeps");
+        take_down(&world, &mut Shard::new(since(&world, &mut seen), 10)).await;
+    }
+    world.assert_recorded().await;
+    let parked = world.core.parking().summary().await.expect("the store answers");
+    assert_eq!(parked.items, 0);
 }
 
 #[tokio::test]

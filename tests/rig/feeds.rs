@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_adapters_aws::lambda::FeedHandler;
+use watchbill_adapters_aws::lambda::{FeedHandler, LeftOut};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
 use watchbill_recorder::Recorder;
@@ -23,5 +23,9 @@ pub struct Recording(pub Recorder);
 impl FeedHandler for Recording {
     async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.record(changes).await.map(drop)
+    }
+
+    async fn keep(&self, left_out: &LeftOut, reason: &str) -> Result<(), HandlerError> {
+        self.0.keep(&left_out.key, left_out.version, reason).await
     }
 }

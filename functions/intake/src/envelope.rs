@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use watchbill_core::domain::{
-    Event, EventId, EventPriority, EventType, PublishedEvent, TenantId, Timestamp, derived_uuid,
+    Event, EventId, EventPriority, PublishedEvent, TenantId, Timestamp, derived_uuid,
 };
 use watchbill_core::handler::HandlerError;
 use watchbill_core::reactions::is_published;
@@ -14,6 +14,8 @@ use watchbill_core::redact;
 use watchbill_core::repo;
 use watchbill_core::service::Core;
 use watchbill_wire::{BusEvent, EventView, SOURCE_PREFIX, tenant_of_resources};
+
+use crate::names::event_type;
 
 /// What EventBridge puts around an event.
 #[derive(Debug, Deserialize)]
@@ -23,6 +25,10 @@ pub struct Envelope {
     #[serde(rename = "detail-type")]
     pub detail_type: String,
     pub time: String,
+    #[serde(default)]
+    pub account: Option<String>,
+    #[serde(default)]
+    pub region: Option<String>,
     #[serde(default)]
     pub resources: Vec<String>,
     pub detail: Value,
@@ -104,10 +110,17 @@ async fn known(
     Ok(task.map(|_| event))
 }
 
-/// Anyone's event: its type is the detail-type, its payload the detail.
+/// Anyone's event: its type is made of the detail-type, its payload is the detail.
 fn foreign(envelope: &Envelope) -> Result<Event, HandlerError> {
     let wrong = |why: &dyn std::fmt::Display| rejected(envelope, &why.to_string());
-    let event_type = EventType::parse(&envelope.detail_type).map_err(|error| wrong(&error))?;
+    let event_type =
+        event_type(&envelope.source, &envelope.detail_type).map_err(|error| wrong(&error))?;
+    if event_type.is_reserved() {
+        return Err(wrong(&format!(
+            "events under '{}.' are made by Watchbill alone",
+            event_type.group()
+        )));
+    }
     let Value::Object(payload) = envelope.detail.clone() else {
         return Err(wrong(&"its detail is no JSON object"));
     };
@@ -115,6 +128,15 @@ fn foreign(envelope: &Envelope) -> Result<Event, HandlerError> {
     let id = derived_uuid(&["eventbridge", &envelope.source, &envelope.id]);
     let mut metadata = Map::new();
     metadata.insert("published_by".into(), format!("eventbridge:{}", envelope.source).into());
+    if event_type.as_str() != envelope.detail_type {
+        metadata.insert("detail_type".into(), envelope.detail_type.as_str().into());
+    }
+    for (name, value) in [("account", &envelope.account), ("region", &envelope.region)] {
+        metadata.extend(value.as_deref().map(|value| (name.to_owned(), value.into())));
+    }
+    if !envelope.resources.is_empty() {
+        metadata.insert("resources".into(), envelope.resources.clone().into());
+    }
     Ok(Event {
         event_id: EventId::from(id),
         event_type,

@@ -5,6 +5,7 @@
 
 mod envelope;
 mod file;
+mod names;
 mod window;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ async fn main() -> anyhow::Result<()> {
     let sources = Arc::new(Sources::parse(setup.get("EVENT_SOURCES").unwrap_or_default())?);
     let core = setup.core()?;
     let intake = Arc::new(Intake::new(core.clone(), reactions));
-    serve_events(move |envelope: Envelope| {
+    serve_events(&setup, "events-dead", move |envelope: Envelope| {
         let (core, intake, sources) = (core.clone(), intake.clone(), sources.clone());
         async move {
             let (tenant, event) = open(&core, &sources, envelope).await?;

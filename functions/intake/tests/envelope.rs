@@ -124,8 +124,10 @@ async fn a_source_belongs_to_the_tenant_that_the_configuration_names() {
     assert_eq!(event.metadata["published_by"], json!("eventbridge:aws.health"));
     let (_, again) = opened(&core, &envelope).await.unwrap();
     assert_eq!(again.event_id, event.event_id, "a repeat is recognisable");
-    envelope["detail-type"] = json!("EC2 Instance State-change Notification");
-    assert!(opened(&core, &envelope).await.unwrap_err().contains("EC2 Instance"));
+    for (wrong, word) in [("¿?", "¿?"), ("approval.granted", "Watchbill alone")] {
+        envelope["detail-type"] = json!(wrong);
+        assert!(opened(&core, &envelope).await.unwrap_err().contains(word));
+    }
     envelope["detail-type"] = json!("health.degraded");
     envelope["detail"] = json!("text");
     assert!(opened(&core, &envelope).await.unwrap_err().contains("no JSON object"));

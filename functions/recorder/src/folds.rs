@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use watchbill_core::domain::TenantId;
 use watchbill_core::govern::{ReputationFold, ReputationRules, StandingChange};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
-use watchbill_core::ports::{Commit, CommitError, Expect, Write};
+use watchbill_core::ports::{Commit, CommitError, Expect, Item, Write};
 use watchbill_core::repo::{self, Fold, Versioned, decode, encode};
 use watchbill_core::service::{Core, REPUTATION_FOLD, STATS_FOLD};
 
@@ -13,6 +14,8 @@ use crate::fault::Fault;
 
 /// The folds are kept after this many batches.
 const SAVE_EVERY: u64 = 64;
+/// In the kept counts of tasks: up to which batch the ledger was published when they were kept.
+const PUBLISHED: &str = "published";
 
 pub struct Folds {
     tenant: TenantId,
@@ -30,6 +33,8 @@ struct Kept {
     version: Option<u64>,
     /// Up to which batch it goes.
     seq: u64,
+    /// What it says of publishing.
+    published: u64,
 }
 
 impl Folds {
@@ -57,6 +62,11 @@ impl Folds {
         Ok(folds)
     }
 
+    /// Up to which batch the ledger was published when the counts were kept.
+    pub fn published(&self) -> u64 {
+        self.kept_stats.published
+    }
+
     /// Reputation as it would be, for a batch in the making.
     pub fn ahead<'a>(&self, rules: &'a ReputationRules) -> Ahead<'a> {
         let (tenant, fold) = (self.tenant.clone(), self.reputation.clone());
@@ -70,10 +80,16 @@ impl Folds {
         self.urgent |= ahead.changed;
     }
 
-    /// Keeps what should be kept by now: all of it now and then, a changed level at once.
-    pub async fn save_if_due(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
+    /// Keeps what should be kept by now: all of it now and then, a changed level at once. Whether
+    /// the counts say what was published.
+    pub async fn save_if_due(
+        &mut self,
+        core: &Core,
+        head: u64,
+        published: u64,
+    ) -> Result<bool, Fault> {
         if head >= self.kept_stats.seq + SAVE_EVERY || self.kept_stats.version.is_none() {
-            return self.save(core, head).await;
+            return self.save(core, head, published).await;
         }
         if self.urgent {
             let (item, next) = self.reputation_item(head);
@@ -81,28 +97,42 @@ impl Folds {
                 (self.kept_reputation, self.urgent) = (next, false);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Keeps the counts of tasks, which anyone may ask for, with the batch they go up to.
-    pub async fn save_stats(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
-        if self.kept_stats.seq == head {
-            return Ok(());
+    /// Keeps the counts of tasks, which anyone may ask for, with the batch they go up to. Whether
+    /// they say now what was published.
+    pub async fn save_stats(
+        &mut self,
+        core: &Core,
+        head: u64,
+        published: u64,
+    ) -> Result<bool, Fault> {
+        if self.kept_stats.seq > head
+            || self.kept_stats.seq == head && self.kept_stats.published >= published
+        {
+            return Ok(self.kept_stats.published >= published);
         }
-        let (item, next) = item(&self.tenant, STATS_FOLD, &self.stats, self.kept_stats, head);
-        if commit(core, vec![item]).await? {
-            self.kept_stats = next;
+        let (item, next) = self.stats_item(head, published);
+        match try_commit(core, vec![item]).await? {
+            Committed::Yes => self.kept_stats = next,
+            Committed::No => return Ok(false),
+            // Another recorder's, of the same ledger: there is nothing to be put right here.
+            Committed::Met(current) => {
+                self.kept_stats = current.map(|item| kept_of(&item)).unwrap_or_default();
+                return Ok(self.kept_stats.published >= published);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Keeps the folds with the batch they go up to.
-    pub async fn save(&mut self, core: &Core, head: u64) -> Result<(), Fault> {
-        let current = |kept: Kept| kept.seq == head && kept.version.is_some();
+    /// Keeps the folds with the batch they go up to. As for the counts alone.
+    pub async fn save(&mut self, core: &Core, head: u64, published: u64) -> Result<bool, Fault> {
+        let current = |kept: Kept| kept.seq >= head && kept.version.is_some();
         let mut writes = Vec::new();
         let mut stats = None;
-        if !current(self.kept_stats) {
-            let (item, next) = item(&self.tenant, STATS_FOLD, &self.stats, self.kept_stats, head);
+        if !current(self.kept_stats) || self.kept_stats.published < published {
+            let (item, next) = self.stats_item(head, published);
             writes.push(item);
             stats = Some(next);
         }
@@ -112,16 +142,27 @@ impl Folds {
             writes.push(item);
             reputation = Some(next);
         }
-        if !writes.is_empty() && commit(core, writes).await? {
+        if !writes.is_empty() {
+            if !commit(core, writes).await? {
+                return Ok(false);
+            }
             self.kept_stats = stats.unwrap_or(self.kept_stats);
             self.kept_reputation = reputation.unwrap_or(self.kept_reputation);
             self.urgent = false;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn stats_item(&self, head: u64, published: u64) -> (Write, Kept) {
+        let mut state = to_json(&self.stats);
+        state[PUBLISHED] = published.into();
+        let (write, next) = item(&self.tenant, STATS_FOLD, state, self.kept_stats, head);
+        (write, Kept { published, ..next })
     }
 
     fn reputation_item(&self, head: u64) -> (Write, Kept) {
-        item(&self.tenant, REPUTATION_FOLD, &self.reputation, self.kept_reputation, head)
+        let state = to_json(&self.reputation);
+        item(&self.tenant, REPUTATION_FOLD, state, self.kept_reputation, head)
     }
 }
 
@@ -159,43 +200,59 @@ async fn read<F: Default + DeserializeOwned>(
     let Some(item) = item.flatten() else { return Ok((F::default(), Kept::default())) };
     let version = Some(item.version);
     let stored: Option<Versioned<Fold>> = core.past_unreadable(decode(&item))?;
-    let Some(stored) = stored else { return Ok((F::default(), Kept { version, seq: 0 })) };
+    let none = Kept { version, ..Kept::default() };
+    let Some(stored) = stored else { return Ok((F::default(), none)) };
+    let published = stored.value.state.get(PUBLISHED).and_then(Value::as_u64).unwrap_or(0);
     Ok(match serde_json::from_value(stored.value.state) {
-        Ok(fold) => (fold, Kept { version, seq: stored.value.seq_applied }),
-        Err(_) => (F::default(), Kept { version, seq: 0 }),
+        Ok(fold) => (fold, Kept { version, seq: stored.value.seq_applied, published }),
+        Err(_) => (F::default(), Kept { published, ..none }),
     })
 }
 
-fn item(
-    tenant: &TenantId,
-    name: &str,
-    fold: &impl Serialize,
-    kept: Kept,
-    seq: u64,
-) -> (Write, Kept) {
-    let fold = Fold {
-        tenant: tenant.clone(),
-        name: name.to_owned(),
-        seq_applied: seq,
-        state: serde_json::to_value(fold).expect("folds are plain JSON"),
-    };
+/// What an item says that another recorder kept.
+fn kept_of(item: &Item) -> Kept {
+    let version = Some(item.version);
+    let Ok(stored) = decode::<Fold>(item) else { return Kept { version, ..Kept::default() } };
+    let published = stored.value.state.get(PUBLISHED).and_then(Value::as_u64).unwrap_or(0);
+    Kept { version, seq: stored.value.seq_applied, published }
+}
+
+fn to_json(fold: &impl Serialize) -> Value {
+    serde_json::to_value(fold).expect("folds are plain JSON")
+}
+
+fn item(tenant: &TenantId, name: &str, state: Value, kept: Kept, seq: u64) -> (Write, Kept) {
+    let fold = Fold { tenant: tenant.clone(), name: name.to_owned(), seq_applied: seq, state };
     let expect = kept.version.map_or(Expect::Absent, Expect::Version);
-    let next = Kept { version: Some(kept.version.unwrap_or(0) + 1), seq };
+    let next = Kept { version: Some(kept.version.unwrap_or(0) + 1), seq, ..Kept::default() };
     (Write::Put { item: encode(&fold, None), expect }, next)
 }
 
-/// False: not kept this time, and nothing is lost by it, because the ledger has it all.
+enum Committed {
+    Yes,
+    /// Not this time, and nothing is lost by it, because the ledger has it all.
+    No,
+    /// Another recorder has written what stands there now.
+    Met(Option<Box<Item>>),
+}
+
 async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, Fault> {
+    match try_commit(core, writes).await? {
+        Committed::Yes => Ok(true),
+        Committed::No => Ok(false),
+        Committed::Met(_) => Err(Fault::Contended("another recorder is at work".to_owned())),
+    }
+}
+
+async fn try_commit(core: &Core, writes: Vec<Write>) -> Result<Committed, Fault> {
     let id = core.entropy().write_id();
     match core.store().commit(Commit { id, writes }).await {
-        Ok(()) => Ok(true),
-        Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(false),
+        Ok(()) => Ok(Committed::Yes),
+        Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(Committed::No),
         // The store can't replace what it can't read.
-        Err(CommitError::Store(error)) if error.unreadable().is_some() => Ok(false),
+        Err(CommitError::Store(error)) if error.unreadable().is_some() => Ok(Committed::No),
         Err(CommitError::Store(error)) => Err(error.into()),
-        Err(CommitError::Conflict { .. }) => {
-            Err(Fault::Contended("another recorder is at work".to_owned()))
-        }
+        Err(CommitError::Conflict { current, .. }) => Ok(Committed::Met(current)),
         Err(CommitError::Illegal { reason }) => Err(Fault::Change(reason)),
     }
 }

@@ -11,13 +11,19 @@
 //! faster, which is nobody's fault.
 //!
 //! - `recorded`: a change that the ledger is to hold. `recent`: what it holds already.
-//! - `tenant`: appends, for one tenant. `publish`: publishes. `folds`: what is derived from its ledger.
+//! - `tenant`: appends, for one tenant. `publish`: publishes. `place`: how far that came. `folds`:
+//!   what is derived from its ledger.
 //! - `replay`: records what was parked. `fault`: why something was.
+//! - `host`: what hosts call. `aws`: the stream's handler on Lambda.
 //!
 //! How to add a fold: its state and its kept item in `folds`, with what it brings in `Ahead`.
 
+#[cfg(feature = "lambda")]
+mod aws;
 mod fault;
 mod folds;
+mod host;
+mod place;
 mod publish;
 mod recent;
 mod recorded;
@@ -27,6 +33,7 @@ mod tenant;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -35,7 +42,10 @@ use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, Change, Key};
 use watchbill_core::repo::{Entity as _, ParkedTenant, tenant_of};
-use watchbill_core::service::{Core, ServiceError, TENANTS_A_CALL, ToPark};
+use watchbill_core::service::{Core, ServiceError, ToPark};
+
+#[cfg(feature = "lambda")]
+pub use aws::Recording;
 
 use fault::Fault;
 use recorded::{Changed, Recorded};
@@ -54,6 +64,8 @@ const MAX_PROBES: u32 = 8;
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Where another recorder was faster again and again, until the changes come again.
 const CONTENDED_DELAY: Duration = Duration::from_millis(500);
+/// So long after others were faster they count as being at the same ledger.
+const SHARED_FOR: Duration = Duration::from_secs(300);
 /// How long one call publishes and replays: what is left then waits for the next.
 const MAX_TIME: Duration = Duration::from_secs(10);
 /// Kept back of the time that a call has, for parking what was not done.
@@ -71,6 +83,10 @@ pub struct Recorder {
 #[derive(Default)]
 struct State {
     tenants: BTreeMap<TenantId, TenantRecorder>,
+    /// Up to which batch of each ledger this process has published: true whatever fails.
+    sent: HashMap<TenantId, Arc<AtomicU64>>,
+    /// Ledgers at which others were faster lately, and until when that counts.
+    shared: HashMap<TenantId, Duration>,
     faulty: HashMap<TenantId, Faulty>,
     /// When the call at work should be done, on the monotonic clock.
     until: Duration,
@@ -330,11 +346,16 @@ impl Recorder {
     /// One try. After a fault nothing of what the tenant's recorder remembered is believed.
     async fn work(&self, state: &mut State, tenant: &TenantId, work: Work) -> Result<usize, Fault> {
         let mut recorder = state.tenants.remove(tenant);
+        let sent = state.sent.entry(tenant.clone()).or_default().clone();
+        let shared_until = state.shared.get(tenant).copied().unwrap_or_default();
         let until = state.until;
         let done = AssertUnwindSafe(async {
             let mut at_work = match recorder.take() {
                 Some(recorder) => recorder,
-                None => TenantRecorder::open(&self.core, tenant.clone()).await?,
+                None => {
+                    let tenant = tenant.clone();
+                    TenantRecorder::open(&self.core, tenant, sent, shared_until).await?
+                }
             };
             let recorded = match work {
                 Work::Record(changes, from) => {
@@ -353,82 +374,19 @@ impl Recorder {
                 state.tenants.insert(tenant.clone(), at_work);
                 Ok(recorded)
             }
-            Ok(Err(fault)) => Err(fault),
+            Ok(Err(fault)) => {
+                if matches!(fault, Fault::Contended(_)) {
+                    let until = self.core.clock().monotonic() + SHARED_FOR;
+                    state.shared.insert(tenant.clone(), until);
+                }
+                Err(fault)
+            }
             Err(panic) => {
                 let fault = Fault::panicked(&*panic);
                 tracing::error!(%tenant, "recording for tenant {tenant} {fault}");
                 Err(fault)
             }
         }
-    }
-
-    /// Publishes what an earlier process appended and may not have sent out, for some of the
-    /// tenants that have a ledger, after one of them. Answers after which the next call goes on;
-    /// nothing where these were the last. For one where it fails it is asked for later.
-    pub async fn catch_up(
-        &self,
-        after: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, HandlerError> {
-        let mut state = self.state.lock().await;
-        let tenants = self.core.tenants_after(after, TENANTS_A_CALL).await?;
-        let next = tenants.last().cloned().filter(|_| tenants.len() == TENANTS_A_CALL);
-        let mut again = None;
-        for tenant in tenants {
-            if state.tenants.contains_key(&tenant) {
-                continue;
-            }
-            state.until = self.core.clock().monotonic() + MAX_TIME;
-            if let Err(fault) = self.work(&mut state, &tenant, Work::Publish).await {
-                let held_back = self.core.parking().hold_events(&tenant, &fault.to_string()).await;
-                again = again.or(held_back.err().map(|error| held(&tenant, &error)));
-            }
-        }
-        again.map_or(Ok(next), Err)
-    }
-
-    /// The same for a reader that hears of the feed in batches and can't tell when it goes quiet:
-    /// a batch that is not full was the last for now. It is done within the time it is given, but
-    /// for what recording itself takes.
-    pub async fn record_invocation(
-        &self,
-        changes: &[Change],
-        left: Duration,
-    ) -> Result<(), HandlerError> {
-        self.record_within(changes, left.saturating_sub(MARGIN).min(MAX_TIME)).await?;
-        if changes.len() < FULL_BATCH {
-            self.quiet().await;
-        }
-        Ok(())
-    }
-
-    /// Keeps the counts of tasks as they are now: to be called where the feed has gone quiet, so
-    /// that readers find them whole in one item and need no ledger.
-    pub async fn quiet(&self) {
-        let mut state = self.state.lock().await;
-        let mut stale = Vec::new();
-        for (tenant, recorder) in &mut state.tenants {
-            if let Err(fault) = recorder.save_stats(&self.core).await {
-                // Nothing is lost by it: the ledger has it all.
-                tracing::warn!(%tenant, "the counts of tasks are not kept: {fault}");
-                stale.push(tenant.clone());
-            }
-        }
-        // What it remembers may no longer be what is stored: read anew next time.
-        for tenant in stale {
-            state.tenants.remove(&tenant);
-        }
-    }
-
-    /// Keeps the folds as they are now: nothing is lost without it, the next start is faster.
-    /// Where that fails for some, the others' are kept all the same.
-    pub async fn save(&self) -> Result<(), HandlerError> {
-        let mut failed = None;
-        for (tenant, recorder) in &mut self.state.lock().await.tenants {
-            if let Err(fault) = recorder.save(&self.core).await {
-                failed = Some(format!("folds of tenant {tenant}: {fault}"));
-            }
-        }
-        failed.map_or(Ok(()), |reason| Err(HandlerError::retry(RETRY_DELAY, reason)))
     }
 }
 

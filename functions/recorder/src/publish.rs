@@ -4,8 +4,9 @@
 //! The ledger is the outbox. A batch whose events the bus does not take is tried again, with all
 //! after it, until it does; recording goes on meanwhile. Where the bus takes some events and not
 //! others, those items are parked with the batches they stand in, and their later events join
-//! them, so that each item's events keep their order. So are those that a bus that answers has
-//! refused again and again, also where there are no others for it to take.
+//! them, so that each item's events keep their order. What the bus refuses for what it holds is parked
+//! at once. So are those that a bus that answers has refused again and again, also where there are
+//! no others for it to take.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use watchbill_core::domain::{Event, EventType};
+use watchbill_core::domain::{Event, EventId, EventType};
 use watchbill_core::ledger::Batch;
-use watchbill_core::ports::{Bus, BusError, Commit, Expect, Key, Write};
-use watchbill_core::repo::{Fold, HEAD, ParkedKey, Versioned, decode, encode, fold_key};
+use watchbill_core::ports::{Bus, BusError, Key};
+use watchbill_core::repo::{HEAD, ParkedKey};
 use watchbill_core::service::{Core, ServiceError, ToPark};
 
 use crate::fault::Fault;
@@ -39,9 +40,6 @@ const MAX_TRIES: u32 = 6;
 /// The place is kept after this many batches: a call that is ended before its time begins again
 /// there.
 const KEEP_EVERY: u64 = 8;
-/// The fold that says how far a backlog was published. The ledger's batches say it too, and only
-/// when the next is appended.
-const PUBLISHED_FOLD: &str = "published";
 /// Until a bus that is down is tried again, doubled up to the most.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -52,13 +50,15 @@ pub struct Publishing {
     /// The bus is not tried before this, on the monotonic clock.
     until: Duration,
     /// Up to which batch a new recorder would find that it was published.
-    kept: u64,
+    pub(crate) kept: u64,
 }
 
-/// Why the bus took nothing of what it was offered.
+/// Why the bus did not take all of what it was offered.
 struct NotTaken {
     reason: String,
     down: bool,
+    /// These are refused for what they hold, and all others were taken.
+    refused: Vec<EventId>,
 }
 
 impl NotTaken {
@@ -73,6 +73,12 @@ struct Outgoing {
     first: u64,
     last: u64,
     events: Vec<Event>,
+}
+
+impl Outgoing {
+    fn holds_any(&self, ids: &[EventId]) -> bool {
+        self.events.iter().any(|event| ids.contains(&event.event_id))
+    }
 }
 
 /// What became of a batch.
@@ -147,6 +153,11 @@ impl TenantRecorder {
         if self.is_published() || core.clock().monotonic() < self.publishing.until {
             return Ok(());
         }
+        let shared = core.clock().monotonic() < self.shared_until;
+        if shared && self.head.published + 1 < self.head.seq {
+            // What others appended they mostly have sent by now.
+            self.find_place(core).await?;
+        }
         let mut withheld = Withheld::default();
         let first = self.head.published + 1;
         for seq in first..=self.head.seq.min(self.head.published + MAX_BATCHES) {
@@ -167,7 +178,12 @@ impl TenantRecorder {
                 break;
             }
         }
-        self.end_try(core, withheld).await
+        self.end_try(core, withheld).await?;
+        if shared {
+            // At once: others are about to look.
+            self.keep_place_if_unknown(core).await;
+        }
+        Ok(())
     }
 
     async fn send_batch(
@@ -199,6 +215,7 @@ impl TenantRecorder {
             self.park_unsent(core, &refused, &withheld.reason).await?;
         }
         self.head.published = withheld.looked;
+        self.note_sent();
         *withheld = Withheld::default();
         if self.head.published >= self.publishing.kept + KEEP_EVERY {
             self.keep_place(core).await;
@@ -231,48 +248,6 @@ impl TenantRecorder {
             core.parking().hold_events(&self.tenant, reason).await?;
         }
         Ok(())
-    }
-
-    /// How far publishing has come, as the ledger's newest batch has it or as it was kept since.
-    pub async fn find_place(&mut self, core: &Core) -> Result<(), Fault> {
-        // The newest batch can't say more of the one before it.
-        if self.head.published + 1 < self.head.seq
-            && let Some(kept) = self.kept_place(core).await?
-        {
-            self.head.published = self.head.published.max(kept.value.seq_applied);
-            self.head.published = self.head.published.min(self.head.seq);
-        }
-        self.note_place();
-        Ok(())
-    }
-
-    /// The place as it is now stands in the store.
-    pub fn note_place(&mut self) {
-        self.publishing.kept = self.head.published;
-    }
-
-    async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Fold>>, Fault> {
-        let item = core.store().get(&fold_key(&self.tenant, PUBLISHED_FOLD)).await;
-        let item = core.past_unreadable(item)?.flatten();
-        // Without it more is published again, under the same ids.
-        Ok(item.and_then(|item| decode(&item).ok()))
-    }
-
-    /// Nothing is lost where this fails: what is published again bears the same ids.
-    async fn keep_place(&mut self, core: &Core) {
-        let Ok(before) = self.kept_place(core).await else { return };
-        let place = Fold {
-            tenant: self.tenant.clone(),
-            name: PUBLISHED_FOLD.to_owned(),
-            seq_applied: self.head.published,
-            state: serde_json::Value::Null,
-        };
-        let expect = before.map_or(Expect::Absent, |before| Expect::Version(before.version));
-        let writes = vec![Write::Put { item: encode(&place, None), expect }];
-        let id = core.entropy().write_id();
-        if core.store().commit(Commit { id, writes }).await.is_ok() {
-            self.note_place();
-        }
     }
 
     /// Offers a batch's events to the bus, but for those of items of which earlier ones wait.
@@ -318,6 +293,14 @@ impl TenantRecorder {
                 sent.took = Some(true);
                 return;
             }
+            // The bus has answered for good: nothing more is waited for.
+            Err(why) if !why.refused.is_empty() => {
+                sent.took = Some(true);
+                let refused = |of: &Outgoing| of.holds_any(&why.refused);
+                sent.kept.extend(send.into_iter().filter(refused).map(|of| (of.key, of.last)));
+                why.note(sent);
+                return;
+            }
             Err(why) => why.note(sent),
         }
         let (mut took, mut failed) = (false, 0);
@@ -329,7 +312,10 @@ impl TenantRecorder {
                         took = true;
                         continue;
                     }
-                    Err(why) => why.note(sent),
+                    Err(why) => {
+                        took |= !why.refused.is_empty();
+                        why.note(sent);
+                    }
                 }
                 failed += 1;
             }
@@ -343,11 +329,16 @@ impl TenantRecorder {
         match AssertUnwindSafe(bus.publish(&self.tenant, events)).catch_unwind().await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                let down = matches!(error, BusError::Down { .. });
-                Err(NotTaken { reason: error.to_string(), down })
+                let (reason, down) = (error.to_string(), matches!(error, BusError::Down { .. }));
+                let refused = match error {
+                    BusError::Refused { events, .. } => events,
+                    _ => Vec::new(),
+                };
+                Err(NotTaken { reason, down, refused })
             }
             Err(panic) => {
-                Err(NotTaken { reason: Fault::panicked(&*panic).to_string(), down: false })
+                let (reason, refused) = (Fault::panicked(&*panic).to_string(), Vec::new());
+                Err(NotTaken { reason, down: false, refused })
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use watchbill_core::domain::{LogEntry, TenantId, Timestamp};
@@ -29,7 +30,11 @@ pub struct TenantRecorder {
     pub(crate) head: Head,
     pub(crate) recent: Recent,
     pub(crate) publishing: Publishing,
-    folds: Folds,
+    pub(crate) folds: Folds,
+    /// Up to which batch this process has published or parked.
+    pub(crate) sent: Arc<AtomicU64>,
+    /// Until when other recorders count as being at this ledger too, on the monotonic clock.
+    pub(crate) shared_until: Duration,
 }
 
 /// Where changes come from.
@@ -43,7 +48,12 @@ pub enum From {
 
 impl TenantRecorder {
     /// Reads the head and brings the folds up to it.
-    pub async fn open(core: &Core, tenant: TenantId) -> Result<Self, Fault> {
+    pub async fn open(
+        core: &Core,
+        tenant: TenantId,
+        sent: Arc<AtomicU64>,
+        shared_until: Duration,
+    ) -> Result<Self, Fault> {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
         let folds = Folds::open(core, &ledger, tenant.clone(), head.seq).await?;
@@ -55,7 +65,11 @@ impl TenantRecorder {
             ledger,
             head,
             folds,
+            sent,
+            shared_until,
         };
+        // The newest batch says it of those before it.
+        opened.note_place();
         opened.find_place(core).await?;
         Ok(opened)
     }
@@ -89,7 +103,9 @@ impl TenantRecorder {
             self.folds.appended(&batch, ahead);
             core.wake().wake(&Topic::Ledger(self.tenant.clone()));
             self.publish(core, bus, Some(&batch), until).await?;
-            self.folds.save_if_due(core, batch.seq).await?;
+            if self.folds.save_if_due(core, batch.seq, self.head.published).await? {
+                self.note_place();
+            }
         }
         Ok(recorded)
     }
@@ -275,16 +291,6 @@ impl TenantRecorder {
             }
         }
         Err(Fault::Store("the store stays busy".to_owned()))
-    }
-
-    /// Keeps the counts of tasks with the batch they go up to.
-    pub async fn save_stats(&mut self, core: &Core) -> Result<(), Fault> {
-        self.folds.save_stats(core, self.head.seq).await
-    }
-
-    /// Keeps the folds with the batch they go up to.
-    pub async fn save(&mut self, core: &Core) -> Result<(), Fault> {
-        self.folds.save(core, self.head.seq).await
     }
 }
 

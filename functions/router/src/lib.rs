@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use watchbill_core::domain::{Status, Task, TaskId, TenantId, Timestamp};
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes};
+use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, LanesError};
 use watchbill_core::repo::{Entity as _, RoutePeek};
 use watchbill_core::service::Core;
 
@@ -28,8 +28,8 @@ impl Router {
         Self { lanes, clock }
     }
 
-    /// An error means: the whole batch again, later. What can't be read is left out and
-    /// logged; its item is due one day, so it is not lost.
+    /// An error means: the whole batch again, later. What can't be read, and what the lanes
+    /// refuse for what it holds, is left out and logged; its item is due, so it is not lost.
     pub async fn route(&self, changes: &[Change]) -> Result<(), HandlerError> {
         let now = self.clock.now();
         let mut pointers: Vec<(LaneMessage, Duration)> = Vec::new();
@@ -48,10 +48,26 @@ impl Router {
             return Ok(());
         }
         pointers.sort_by_key(|(message, _)| message.priority);
-        self.lanes
-            .offer(pointers)
-            .await
-            .map_err(|error| HandlerError::retry(AGAIN, error.to_string()))
+        offer(&*self.lanes, pointers).await
+    }
+}
+
+/// A message that is refused for what it holds would be refused each time, and everyone behind it
+/// would wait. Its task is due: the sweeper offers it some times more, and then ends it as
+/// undeliverable, where its owner sees it and may try it again.
+async fn offer(
+    lanes: &dyn Lanes,
+    pointers: Vec<(LaneMessage, Duration)>,
+) -> Result<(), HandlerError> {
+    match lanes.offer(pointers).await {
+        Ok(()) => Ok(()),
+        Err(LanesError::Refused { messages, reason }) => {
+            for LaneMessage { tenant, task_id: task, .. } in messages {
+                tracing::error!(%tenant, %task, "the lanes refuse task {task}: {reason}");
+            }
+            Ok(())
+        }
+        Err(error) => Err(HandlerError::retry(AGAIN, error.to_string())),
     }
 }
 
@@ -117,10 +133,7 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
                 pointers.extend(open_pointer(item, &core));
             }
             offered += pointers.len();
-            lanes
-                .offer(pointers)
-                .await
-                .map_err(|error| HandlerError::retry(AGAIN, error.to_string()))?;
+            offer(&*lanes, pointers).await?;
             cursor = page.next;
             if cursor.is_none() {
                 break;

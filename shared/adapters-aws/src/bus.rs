@@ -1,11 +1,13 @@
-//! Events on EventBridge: ten to a call, what was not taken once more.
+//! Events on EventBridge: ten to a call, what was not taken again, and what is refused for its
+//! content told apart from it.
 
 use async_trait::async_trait;
 use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
-use watchbill_core::domain::{Event, TenantId};
+use watchbill_core::domain::{Event, EventId, TenantId};
 use watchbill_core::ports::{Bus, BusError};
 use watchbill_wire::{BusEvent, tenant_resource};
 
@@ -16,6 +18,10 @@ const BATCH_BYTES: usize = 240 * 1024;
 /// Calls under way at once.
 const AT_ONCE: usize = 8;
 const TRIES: u32 = 4;
+/// How EventBridge says that an entry, or a call by its entries, is wrong by what it holds. Anything
+/// else, such as a throttle or a missing right, says nothing of the event.
+const REFUSALS: &[&str] =
+    &["InvalidArgument", "MalformedDetail", "ValidationException", "SerializationException"];
 
 pub struct EventBridgeBus {
     client: Client,
@@ -27,54 +33,115 @@ impl EventBridgeBus {
         Self { client, name: name.into() }
     }
 
-    /// The number that was not taken after all tries, and why.
-    async fn put(&self, mut batch: Vec<PutEventsRequestEntry>) -> (usize, String) {
-        let mut reason = String::new();
-        for _ in 0..TRIES {
-            let put = self.client.put_events().set_entries(Some(batch.clone())).send().await;
-            let answer = match put {
-                Err(error) => return (batch.len(), crate::explained(&error)),
+    /// Sends up to ten. Of those that are refused together the ones at fault are found by halves.
+    async fn put(&self, batch: Vec<Outgoing>) -> Sent {
+        let mut sent = Sent::default();
+        let mut open = vec![(batch, 1)];
+        while let Some((mut batch, tries)) = open.pop() {
+            let entries = batch.iter().map(|of| of.entry.clone()).collect();
+            let answer = match self.client.put_events().set_entries(Some(entries)).send().await {
                 Ok(answer) => answer,
+                Err(error) if refuses(&error) => {
+                    sent.reason = crate::explained(&error);
+                    if batch.len() > 1 {
+                        let second = batch.split_off(batch.len() / 2);
+                        open.extend([(second, tries), (batch, tries)]);
+                    } else {
+                        sent.refused.extend(batch.into_iter().map(|of| of.id));
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    sent.reason = crate::explained(&error);
+                    sent.down = true;
+                    sent.failed +=
+                        batch.len() + open.iter().map(|(more, _)| more.len()).sum::<usize>();
+                    return sent;
+                }
             };
             // Answered in the order asked; the taken ones have an id.
             let mut answers = answer.entries().iter();
-            batch.retain(|_| match answers.next() {
-                Some(entry) if entry.event_id().is_some() => false,
-                Some(entry) => {
-                    reason = entry.error_message().or(entry.error_code()).unwrap_or("").to_owned();
-                    true
+            let mut again = Vec::new();
+            for of in batch {
+                match answers.next() {
+                    Some(entry) if entry.event_id().is_some() => {}
+                    Some(entry) => {
+                        let said = entry.error_message().or(entry.error_code());
+                        sent.reason = said.unwrap_or_default().to_owned();
+                        match entry.error_code().is_some_and(is_refusal) {
+                            true => sent.refused.push(of.id),
+                            false => again.push(of),
+                        }
+                    }
+                    None => again.push(of),
                 }
-                None => true,
-            });
-            if batch.is_empty() {
-                break;
+            }
+            match again.len() {
+                0 => {}
+                _ if tries < TRIES => open.push((again, tries + 1)),
+                failed => sent.failed += failed,
             }
         }
-        (batch.len(), reason)
+        sent
     }
+}
+
+/// An entry and the event that it is of.
+struct Outgoing {
+    id: EventId,
+    entry: PutEventsRequestEntry,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Sent {
+    /// So many may not have been taken.
+    failed: usize,
+    /// A call was not answered, so the bus may be out of reach.
+    down: bool,
+    /// These are refused for what they hold.
+    refused: Vec<EventId>,
+    reason: String,
+}
+
+fn refuses<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    error.as_service_error().and_then(ProvideErrorMetadata::code).is_some_and(is_refusal)
+}
+
+fn is_refusal(code: &str) -> bool {
+    REFUSALS.contains(&code)
 }
 
 #[async_trait]
 impl Bus for EventBridgeBus {
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
-        let entries = events.iter().map(|event| entry(&self.name, tenant, event));
-        let mut batches = batches(entries).into_iter();
-        let (mut failed, mut reason) = (0, String::new());
+        let outgoing = events.iter().map(|event| Outgoing {
+            id: event.event_id.clone(),
+            entry: entry(&self.name, tenant, event),
+        });
+        let mut batches = batches(outgoing).into_iter();
+        let mut all = Sent::default();
         loop {
             let some: Vec<_> = batches.by_ref().take(AT_ONCE).collect();
             if some.is_empty() {
                 break;
             }
-            for (left, why) in join_all(some.into_iter().map(|batch| self.put(batch))).await {
-                failed += left;
-                if left > 0 {
-                    reason = why;
+            for sent in join_all(some.into_iter().map(|batch| self.put(batch))).await {
+                all.failed += sent.failed;
+                all.down |= sent.down;
+                all.refused.extend(sent.refused);
+                if !sent.reason.is_empty() {
+                    all.reason = sent.reason;
                 }
             }
         }
-        match failed {
-            0 => Ok(()),
-            failed => Err(BusError::Partial { sent: events.len(), failed, reason }),
+        let Sent { failed, down, refused, reason } = all;
+        match (failed, refused.len()) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(BusError::Refused { events: refused, reason }),
+            // That says nothing of the events.
+            _ if down => Err(BusError::Down { reason }),
+            _ => Err(BusError::Partial { sent: events.len(), failed, reason }),
         }
     }
 }
@@ -82,7 +149,7 @@ impl Bus for EventBridgeBus {
 fn entry(bus: &str, tenant: &TenantId, event: &Event) -> PutEventsRequestEntry {
     let at = DateTime::from_millis(event.timestamp.millis());
     let form = BusEvent::from(event.clone());
-    let detail = serde_json::to_string(&form.detail).expect("an event can be written");
+    let detail = form.detail_text();
     PutEventsRequestEntry::builder()
         .event_bus_name(bus)
         .source(form.source)
@@ -93,21 +160,19 @@ fn entry(bus: &str, tenant: &TenantId, event: &Event) -> PutEventsRequestEntry {
         .build()
 }
 
-fn batches(
-    entries: impl Iterator<Item = PutEventsRequestEntry>,
-) -> Vec<Vec<PutEventsRequestEntry>> {
+fn batches(outgoing: impl Iterator<Item = Outgoing>) -> Vec<Vec<Outgoing>> {
     let mut batches: Vec<Vec<_>> = Vec::new();
     let mut bytes = 0;
-    for entry in entries {
-        let size = entry.detail().map_or(0, str::len) + 256;
+    for of in outgoing {
+        let size = of.entry.detail().map_or(0, str::len) + 256;
         match batches.last_mut() {
             Some(batch) if batch.len() < BATCH && bytes + size <= BATCH_BYTES => {
                 bytes += size;
-                batch.push(entry);
+                batch.push(of);
             }
             _ => {
                 bytes = size;
-                batches.push(vec![entry]);
+                batches.push(vec![of]);
             }
         }
     }
@@ -118,8 +183,9 @@ fn batches(
 mod tests {
     use super::*;
 
-    fn of_size(bytes: usize) -> PutEventsRequestEntry {
-        PutEventsRequestEntry::builder().detail("x".repeat(bytes)).build()
+    fn of_size(bytes: usize) -> Outgoing {
+        let entry = PutEventsRequestEntry::builder().detail("x".repeat(bytes)).build();
+        Outgoing { id: EventId::parse("e").unwrap(), entry }
     }
 
     #[test]

@@ -12,14 +12,12 @@ use watchbill_core::domain::{Agent, Priority};
 use watchbill_core::ports::{LaneMessage, Lanes, LanesError};
 use watchbill_wire::LaneForm;
 
-/// SQS takes so many messages in one call.
-const BATCH: usize = 10;
+use crate::queue::{self, BATCH};
+
 /// The longest delay SQS knows. Whatever waits longer is due in the store, and offered then.
 const MOST_DELAY: Duration = Duration::from_secs(15 * 60);
 /// Calls under way at once, for all queues together.
 const AT_ONCE: usize = 16;
-/// How often what a call did not take is sent again before the caller is told.
-const TRIES: u32 = 4;
 
 pub struct SqsLanes {
     client: Client,
@@ -68,48 +66,13 @@ impl SqsLanes {
     pub fn new(client: Client, queues: Queues) -> Self {
         Self { client, queues }
     }
-
-    /// Sends up to ten, and again those that were not taken. The number that never was, and
-    /// why.
-    async fn send(&self, url: &str, mut batch: Vec<SendMessageBatchRequestEntry>) -> Failed {
-        let mut failed = Failed::default();
-        for _ in 0..TRIES {
-            let call = self.client.send_message_batch().queue_url(url);
-            let sent = call.set_entries(Some(batch.clone())).send().await;
-            let left = match sent {
-                Err(error) => {
-                    failed.reason = crate::explained(&error);
-                    // The client has tried again by itself already.
-                    failed.number = batch.len();
-                    return failed;
-                }
-                Ok(answer) => answer.failed,
-            };
-            failed.number = left.len();
-            if left.is_empty() {
-                return failed;
-            }
-            failed.reason = left[0].message().unwrap_or_else(|| left[0].code()).to_owned();
-            if left.iter().all(|entry| entry.sender_fault()) {
-                return failed;
-            }
-            batch.retain(|entry| left.iter().any(|f| f.id() == entry.id()));
-        }
-        failed
-    }
-}
-
-#[derive(Default)]
-struct Failed {
-    number: usize,
-    reason: String,
 }
 
 #[async_trait]
 impl Lanes for SqsLanes {
     async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let sent = messages.len();
-        let (mut number, mut reason) = (0, String::new());
+        let (mut failed, mut refused, mut reason) = (0, Vec::new(), String::new());
         let mut batches = batches(messages).into_iter();
         loop {
             let some: Vec<_> = batches.by_ref().take(AT_ONCE).collect();
@@ -118,18 +81,24 @@ impl Lanes for SqsLanes {
             }
             let calls = some.into_iter().map(|(name, batch)| {
                 let url = self.queues.url(&name);
-                async move { self.send(&url, batch).await }
+                async move { queue::send(&self.client, &url, batch).await }
             });
-            for failed in join_all(calls).await {
-                number += failed.number;
-                if failed.number > 0 {
-                    reason = failed.reason;
+            for of in join_all(calls).await {
+                failed += of.failed;
+                // Read back from what was to be sent: it is rarely any.
+                let message = |entry: &SendMessageBatchRequestEntry| {
+                    LaneForm::read(entry.message_body()).expect("we wrote it")
+                };
+                refused.extend(of.refused.iter().map(message));
+                if !of.reason.is_empty() {
+                    reason = of.reason;
                 }
             }
         }
-        match number {
-            0 => Ok(()),
-            failed => Err(LanesError::Partial { sent, failed, reason }),
+        match (failed, refused.len()) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(LanesError::Refused { messages: refused, reason }),
+            _ => Err(LanesError::Partial { sent, failed, reason }),
         }
     }
 

@@ -4,7 +4,7 @@
 //! - `dynamo`: the store on one DynamoDB table, and its stream as the change feed.
 //! - `lanes`: the priority lanes on SQS. `bus`: events on EventBridge. `blobs`: large bodies
 //!   on S3. `secrets`: keys from Secrets Manager and SSM.
-//! - `notices`: what people are told of, on SQS.
+//! - `notices`: what people are told of, on SQS. `queue`: how anything is sent to a queue.
 //! - `wake`: waiting for news by looking again.
 //! - `config`: how a function is set up by its environment.
 //! - `lambda`: batches of messages and of changes, metrics, the log.
@@ -22,6 +22,7 @@ pub mod lanes;
 pub mod notices;
 mod policy;
 pub mod rights;
+mod queue;
 pub mod secrets;
 pub mod wake;
 

@@ -7,8 +7,7 @@ use watchbill_core::domain::{Event, EventType, TenantId};
 use watchbill_core::ports::{Bus, BusError};
 use watchbill_wire::NoticeForm;
 
-/// SQS takes so many messages in one call.
-const BATCH: usize = 10;
+use crate::queue::{self, BATCH, BATCH_BYTES};
 
 pub struct SqsNotices {
     client: Client,
@@ -30,30 +29,57 @@ impl Bus for SqsNotices {
     }
 
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
-        let entry = |(place, event): (usize, &Event)| {
-            SendMessageBatchRequestEntry::builder()
-                .id(place.to_string())
-                .message_body(NoticeForm::write(tenant, event))
-                .message_group_id(tenant.as_str())
-                .build()
-                .expect("id and body are set")
-        };
         let wanted: Vec<&Event> =
             events.iter().filter(|event| self.wants(tenant, &event.event_type)).collect();
-        for some in wanted.chunks(BATCH) {
-            let entries: Vec<_> = some.iter().copied().enumerate().map(entry).collect();
-            let call = self.client.send_message_batch().queue_url(&self.url);
-            let answer = call.set_entries(Some(entries)).send().await;
-            let answer =
-                answer.map_err(|error| BusError::Down { reason: crate::explained(&error) })?;
-            if let Some(failed) = answer.failed.first() {
-                return Err(BusError::Partial {
-                    sent: wanted.len(),
-                    failed: answer.failed.len(),
-                    reason: failed.message().unwrap_or(failed.code()).to_owned(),
+        let (mut refused, mut reason) = (Vec::new(), String::new());
+        for batch in batches(tenant, &wanted) {
+            let sent = queue::send(&self.client, &self.url, batch).await;
+            if sent.failed > 0 {
+                let reason = sent.reason;
+                return Err(match sent.down {
+                    true => BusError::Down { reason },
+                    false => BusError::Partial { sent: wanted.len(), failed: sent.failed, reason },
                 });
             }
+            if !sent.refused.is_empty() {
+                reason = sent.reason;
+            }
+            refused.extend(sent.refused);
         }
-        Ok(())
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let events = refused.iter().filter_map(|entry| {
+            let place: usize = entry.id().parse().ok()?;
+            Some(wanted.get(place)?.event_id.clone())
+        });
+        Err(BusError::Refused { events: events.collect(), reason })
     }
+}
+
+/// As many as one call takes. An entry's id is its event's place.
+fn batches(tenant: &TenantId, events: &[&Event]) -> Vec<Vec<SendMessageBatchRequestEntry>> {
+    let mut batches: Vec<Vec<SendMessageBatchRequestEntry>> = Vec::new();
+    let mut bytes = 0;
+    for (place, event) in events.iter().enumerate() {
+        let body = NoticeForm::write(tenant, event);
+        let size = body.len();
+        let entry = SendMessageBatchRequestEntry::builder()
+            .id(place.to_string())
+            .message_body(body)
+            .message_group_id(tenant.as_str())
+            .build()
+            .expect("id and body are set");
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH && bytes + size <= BATCH_BYTES => {
+                bytes += size;
+                batch.push(entry);
+            }
+            _ => {
+                bytes = size;
+                batches.push(vec![entry]);
+            }
+        }
+    }
+    batches
 }

@@ -1,14 +1,16 @@
-//! The small ports in memory: lanes, bus and wake, which keep what they were given.
+//! The small ports in memory: lanes, bus and wake, which keep what they were given. Lanes and bus
+//! refuse what SQS and EventBridge refuse, and hand on what is read from the messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use watchbill_core::domain::{Agent, Event, Priority, TenantId};
+use watchbill_core::domain::{Agent, Event, EventId, Priority, TaskId, TenantId};
 use watchbill_core::ports::{Bus, BusError, LaneMessage, Lanes, LanesError, Topic, Wake};
+use watchbill_wire::{BusEvent, LaneForm, NoticeForm, is_portable};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -26,6 +28,7 @@ pub struct MemoryLanes {
     refuse: AtomicUsize,
     lose: AtomicUsize,
     breaks: Mutex<Option<Priority>>,
+    never: Mutex<BTreeSet<TaskId>>,
 }
 
 impl MemoryLanes {
@@ -52,6 +55,11 @@ impl MemoryLanes {
         self.lose.store(n, Ordering::Relaxed);
     }
 
+    /// Messages of this task are never taken.
+    pub fn never_take(&self, task: TaskId) {
+        lock(&self.never).insert(task);
+    }
+
     /// Whoever asks for the backlog of this priority is broken off.
     pub fn break_off_at(&self, priority: Priority) {
         *lock(&self.breaks) = Some(priority);
@@ -65,7 +73,19 @@ impl Lanes for MemoryLanes {
         if takes_one(&self.refuse) {
             return Err(LanesError::Down { reason: "refused on purpose".into() });
         }
-        lock(&self.waiting).extend(messages);
+        let (mut refused, mut taken) = (Vec::new(), Vec::new());
+        for (message, delay) in messages {
+            let text = LaneForm::write(&message);
+            match text.chars().all(is_portable) && !lock(&self.never).contains(&message.task_id) {
+                true => taken.push((LaneForm::read(&text).expect("it was just written"), delay)),
+                false => refused.push(message),
+            }
+        }
+        lock(&self.waiting).extend(taken);
+        if !refused.is_empty() {
+            let reason = "SQS would not take them".into();
+            return Err(LanesError::Refused { messages: refused, reason });
+        }
         if takes_one(&self.lose) {
             let reason = "the answer was lost on purpose".into();
             return Err(LanesError::Partial { sent, failed: sent, reason });
@@ -87,6 +107,7 @@ impl Lanes for MemoryLanes {
 pub struct MemoryBus {
     taken: Mutex<Vec<(TenantId, Event)>>,
     refuse: AtomicUsize,
+    never: Mutex<BTreeSet<EventId>>,
 }
 
 impl MemoryBus {
@@ -96,6 +117,11 @@ impl MemoryBus {
 
     pub fn events(&self) -> Vec<(TenantId, Event)> {
         lock(&self.taken).clone()
+    }
+
+    /// These events are never taken.
+    pub fn never_take(&self, events: impl IntoIterator<Item = EventId>) {
+        *lock(&self.never) = events.into_iter().collect();
     }
 
     /// The next `n` batches are not taken.
@@ -110,9 +136,28 @@ impl Bus for MemoryBus {
         if takes_one(&self.refuse) {
             return Err(BusError::Down { reason: "refused on purpose".into() });
         }
-        lock(&self.taken).extend(events.iter().map(|event| (tenant.clone(), event.clone())));
-        Ok(())
+        let takes = |event: &&Event| {
+            is_carried(tenant, event) && !lock(&self.never).contains(&event.event_id)
+        };
+        let (taken, refused): (Vec<&Event>, Vec<&Event>) = events.iter().partition(takes);
+        lock(&self.taken).extend(taken.into_iter().map(|event| (tenant.clone(), event.clone())));
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let events = refused.into_iter().map(|event| event.event_id.clone()).collect();
+        Err(BusError::Refused { events, reason: "SQS would not take them".into() })
     }
+}
+
+/// Whether EventBridge and SQS would take an event as we write it.
+fn is_carried(tenant: &TenantId, event: &Event) -> bool {
+    let plain = serde_json::to_string(event).expect("an event can be written");
+    if plain.chars().all(is_portable) {
+        return true;
+    }
+    let form = BusEvent::from(event.clone());
+    let texts = [NoticeForm::write(tenant, event), form.detail_text(), form.source];
+    texts.iter().all(|text| text.chars().all(is_portable))
 }
 
 /// Marks by topic. A wait ends with a wake-up alone: a test that would wait for time to

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use watchbill_core::domain::{Event, TenantId};
 
+use crate::portable::{portable_json, portable_text};
 use crate::{EventFormError, EventView};
 
 /// Before the agent's name in the bus's `source`.
@@ -39,10 +40,17 @@ pub enum BusEventError {
     Form(#[from] EventFormError),
 }
 
+impl BusEvent {
+    /// The detail as text.
+    pub fn detail_text(&self) -> String {
+        portable_json(serde_json::to_string(&self.detail).expect("an event can be written"))
+    }
+}
+
 impl From<Event> for BusEvent {
     fn from(event: Event) -> Self {
         Self {
-            source: format!("{SOURCE_PREFIX}{}", event.source_agent),
+            source: format!("{SOURCE_PREFIX}{}", portable_text(&event.source_agent)),
             detail_type: event.event_type.as_str().to_owned(),
             detail: event.into(),
         }

@@ -2,6 +2,8 @@ use serde::{Deserialize, Serialize};
 use watchbill_core::domain::{Agent, IdError, Priority, TaskId, TenantId};
 use watchbill_core::ports::LaneMessage;
 
+use crate::portable_json;
+
 /// A lane message as a queue carries it. The tag says which form it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "v")]
@@ -38,7 +40,7 @@ impl LaneForm {
             priority: message.priority,
             trace_id: message.trace_id.clone(),
         });
-        serde_json::to_string(&form).expect("texts and numbers can be written")
+        portable_json(serde_json::to_string(&form).expect("texts and numbers can be written"))
     }
 
     pub fn read(text: &str) -> Result<LaneMessage, LaneFormError> {

@@ -10,7 +10,8 @@
 //! - `settings`: the rules of an installation as people write them.
 //! - `link`: signed links by which a person decides from a notification.
 //! - `redis`: tasks, events and results as other programs keep them in Redis.
-//! - `lane`, `bus`: what travels between functions, with a version tag.
+//! - `lane`, `bus`, `notice`: what travels between functions, with a version tag. `portable`: in a form
+//!   that every carrier takes.
 //!
 //! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
 //! field from the form. How to add a field to an answer: in the view and its `From`; clients
@@ -29,6 +30,7 @@ mod lane;
 mod link;
 mod notice;
 mod operator;
+mod portable;
 mod problem;
 pub mod redis;
 mod render;
@@ -50,6 +52,7 @@ pub use lane::{LaneForm, LaneFormError};
 pub use link::{ApprovalLink, LinkError, LinkKey};
 pub use notice::{NoticeForm, NoticeFormError, tell_approval, webhook_body};
 pub use operator::operator_key;
+pub use portable::{is_portable, portable_json};
 pub use problem::Problem;
 pub use render::render_approval;
 pub use requests::*;

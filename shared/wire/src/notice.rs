@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use watchbill_core::domain::{Event, EventPriority, IdError, TenantId};
 use watchbill_core::redact;
 
-use crate::{ApprovalView, EventFormError, EventView, render_approval};
+use crate::{ApprovalView, EventFormError, EventView, portable_json, render_approval};
 
 /// What the notify lane carries. The tag says which form it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ impl NoticeForm {
     pub fn write(tenant: &TenantId, event: &Event) -> String {
         let form = NoticeForm::V1(NoticeV1 { tenant: tenant.clone(), event: event.clone().into() });
         let written = serde_json::to_string(&form).expect("an event can be written");
-        redact::json(&written).into_owned()
+        portable_json(redact::json(&written).into_owned())
     }
 
     pub fn read(text: &str) -> Result<(TenantId, Event), NoticeFormError> {

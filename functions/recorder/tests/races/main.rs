@@ -5,6 +5,7 @@
 
 mod parked;
 mod publishing;
+mod sent;
 mod shards;
 mod suffix;
 mod unreadable;

@@ -57,7 +57,7 @@ use watchbill_core::ports::{
 
 use failure::{BUSY, read_failure};
 use item::{decode, fits, key_map, key_of, storable};
-pub use stream::{BadRecord, read_change};
+pub use stream::{BadRecord, key_and_version, read_change};
 
 /// The most keys of one BatchGetItem.
 const BATCH: usize = 100;

@@ -1,7 +1,7 @@
 //! Records of the table's stream, as Lambda hands them over, as changes.
 
 use aws_lambda_events::event::dynamodb::EventRecord;
-use watchbill_core::ports::Change;
+use watchbill_core::ports::{Change, Key};
 
 use super::item::{decode, integer, key_of};
 
@@ -21,6 +21,14 @@ const AFTER_ALL: u64 = u64::MAX;
 /// `u64::MAX`.
 pub fn read_change(record: &EventRecord) -> Result<Change, BadRecord> {
     read(record).map_err(|reason| BadRecord { event_id: record.event_id.clone(), reason })
+}
+
+/// Of which item a record is, and of which version where that much can be read. For records that
+/// can't be read as a whole.
+pub fn key_and_version(record: &EventRecord) -> Option<(Key, Option<u64>)> {
+    let key = key_of(record.change.keys.inner()).ok()?;
+    let version = integer(record.change.new_image.inner(), "v").ok().flatten();
+    Some((key, version))
 }
 
 fn read(record: &EventRecord) -> Result<Change, String> {

@@ -1,17 +1,19 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lambda_events::event::dynamodb::{Event, EventRecord};
+use futures_util::FutureExt as _;
 use lambda_runtime::Context;
 use serde::Serialize;
 use tracing::Instrument as _;
-use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Change, Clock};
+use watchbill_core::handler::{HandlerError, panic_text};
+use watchbill_core::ports::{Change, Clock, Key};
 
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
-use crate::dynamo::read_change;
+use crate::dynamo::{key_and_version, read_change};
 
 /// Changes handled together.
 const CHUNK: usize = 250;
@@ -41,11 +43,27 @@ impl BatchAnswer {
     }
 }
 
-/// Handles changes in their order, within the time that is left. An error means: all of these
-/// again.
+/// A change that can't be read, that is rejected, or over which handling breaks off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub key: Key,
+    /// Where it can be read.
+    pub version: Option<u64>,
+}
+
 #[async_trait]
 pub trait FeedHandler: Send + Sync + 'static {
+    /// Handles changes in their order, within the time that is left. An error means: all of
+    /// these again.
     async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError>;
+
+    /// Keeps what is left out where it is seen and taken up again. An error means: all again, as
+    /// it can't even be kept. Nothing need be done where the item itself brings it back, as one
+    /// that is due does.
+    async fn keep(&self, left_out: &LeftOut, reason: &str) -> Result<(), HandlerError> {
+        let _ = (left_out, reason);
+        Ok(())
+    }
 }
 
 /// The loop over the table's stream.
@@ -62,7 +80,7 @@ impl<H: FeedHandler> Feed<H> {
 
     /// Chunk by chunk. At the first that can't be handled now the answer names its first
     /// record: Lambda comes back with that one and all after it. What never can be handled is
-    /// left out, which is to say logged and counted, and the shard goes on.
+    /// left out: kept by the handler, logged and counted; and the shard goes on.
     pub async fn batch(&self, event: Event, context: &Context) -> BatchAnswer {
         let mut answer = BatchAnswer::default();
         for records in event.records.chunks(CHUNK) {
@@ -78,9 +96,16 @@ impl<H: FeedHandler> Feed<H> {
     async fn chunk(&self, records: &[EventRecord], context: &Context) -> Result<(), ()> {
         let mut changes = Vec::with_capacity(records.len());
         for record in records {
-            match read_change(record) {
+            let read = catch_unwind(AssertUnwindSafe(|| read_change(record)))
+                .map_err(|panic| format!("reading it broke off: {}", panic_text(&*panic)))
+                .and_then(|read| read.map_err(|error| error.to_string()));
+            match read {
                 Ok(change) => changes.push(change),
-                Err(error) => self.leave_out(&error.to_string()),
+                Err(reason) => {
+                    let left_out = key_and_version(record);
+                    let left_out = left_out.map(|(key, version)| LeftOut { key, version });
+                    self.leave_out(left_out, &reason).await?;
+                }
             }
         }
         // Halves of what was rejected, so that one change does not take its neighbours along.
@@ -96,10 +121,9 @@ impl<H: FeedHandler> Feed<H> {
                     return Err(());
                 }
                 Err(HandlerError::Reject { reason }) if some.len() == 1 => {
-                    self.leave_out(&format!(
-                        "{} version {}: {reason}",
-                        some[0].key, some[0].version
-                    ));
+                    let Change { key, version, .. } = &some[0];
+                    let left_out = LeftOut { key: key.clone(), version: Some(*version) };
+                    self.leave_out(Some(left_out), &reason).await?;
                 }
                 Err(HandlerError::Reject { .. }) => {
                     let (first, second) = some.split_at(some.len() / 2);
@@ -115,7 +139,7 @@ impl<H: FeedHandler> Feed<H> {
         let mut tries = 1;
         loop {
             let left = time_left(context, self.clock.now());
-            match self.handler.handle(changes, left).await {
+            match self.handled(changes, left).await {
                 Err(HandlerError::Retry { after, .. })
                     if tries < TRIES
                         && after <= PATIENCE
@@ -129,11 +153,32 @@ impl<H: FeedHandler> Feed<H> {
         }
     }
 
+    /// One that breaks off is rejected: it would break off again, and take its neighbours along.
+    async fn handled(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError> {
+        let handling = AssertUnwindSafe(self.handler.handle(changes, left)).catch_unwind();
+        handling.await.unwrap_or_else(|panic| {
+            let reason = format!("handling it broke off: {}", panic_text(&*panic));
+            Err(HandlerError::Reject { reason })
+        })
+    }
+
     /// The item itself stays in the table, and an open one is due: the sweeper looks at it.
-    fn leave_out(&self, reason: &str) {
-        tracing::error!("a change is left out: {reason}");
+    async fn leave_out(&self, left_out: Option<LeftOut>, reason: &str) -> Result<(), ()> {
+        let of = match &left_out {
+            Some(LeftOut { key, version: Some(version) }) => format!("{key} version {version}: "),
+            Some(LeftOut { key, version: None }) => format!("{key}: "),
+            None => String::new(),
+        };
+        if let Some(left_out) = left_out
+            && let Err(error) = self.handler.keep(&left_out, reason).await
+        {
+            tracing::warn!("changes are to come again, {of}{reason}; it can't be kept: {error}");
+            return Err(());
+        }
+        tracing::error!("a change is left out: {of}{reason}");
         let metric = Metric { name: "ChangesLeftOut", value: 1.0, unit: Unit::Count };
         emit(&self.stack, self.clock.now(), &[metric]);
+        Ok(())
     }
 }
 

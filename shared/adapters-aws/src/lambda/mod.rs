@@ -26,8 +26,8 @@ use lambda_runtime::{Context, Diagnostic, LambdaEvent, run, service_fn};
 use watchbill_core::domain::Timestamp;
 
 pub use agent::{AgentLane, serve_agent};
-pub use events::serve_events;
-pub use feed::{BatchAnswer, Feed, FeedHandler, serve_feed};
+pub use events::{Events, serve_events};
+pub use feed::{BatchAnswer, Feed, FeedHandler, ItemFailure, LeftOut, serve_feed};
 pub use lane::{Lane, LaneHandler, Message};
 pub use log::{Metric, Unit, emit, start_log};
 pub use notices::{NoticeHandler, serve_notices};

@@ -2,12 +2,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::{Event, EventType, TenantId};
+use crate::domain::{Event, EventId, EventType, TenantId};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     #[error("{failed} of {sent} events were not taken: {reason}")]
     Partial { sent: usize, failed: usize, reason: String },
+    /// These are refused for what they hold, now and the next time; all others were taken.
+    #[error("{} events are refused: {reason}", events.len())]
+    Refused { events: Vec<EventId>, reason: String },
     #[error("the event bus can't be reached: {reason}")]
     Down { reason: String },
 }
@@ -21,11 +24,13 @@ pub trait Bus: Send + Sync {
         true
     }
 
-    /// An error means that some may not have been taken: publish all again.
+    /// An error, but for [`BusError::Refused`], means that some may not have been taken: publish
+    /// all again.
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError>;
 }
 
-/// Several buses as one: each gets what it wants, and an error of one has all asked again.
+/// Several buses as one: each gets what it wants, and an error of one has all asked again. What
+/// one refuses the next are not offered: it goes to them when the one takes it.
 pub struct Buses(pub Vec<Arc<dyn Bus>>);
 
 #[async_trait]
@@ -35,16 +40,28 @@ impl Bus for Buses {
     }
 
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
+        let (mut refused, mut why) = (Vec::new(), String::new());
         for bus in &self.0 {
             let wanted: Vec<Event> = events
                 .iter()
                 .filter(|event| bus.wants(tenant, &event.event_type))
+                .filter(|event| !refused.contains(&event.event_id))
                 .cloned()
                 .collect();
-            if !wanted.is_empty() {
-                bus.publish(tenant, &wanted).await?;
+            if wanted.is_empty() {
+                continue;
+            }
+            match bus.publish(tenant, &wanted).await {
+                Err(BusError::Refused { events, reason }) => {
+                    refused.extend(events);
+                    why = reason;
+                }
+                other => other?,
             }
         }
-        Ok(())
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(BusError::Refused { events: refused, reason: why }),
+        }
     }
 }

@@ -22,6 +22,9 @@ pub struct LaneMessage {
 pub enum LanesError {
     #[error("{failed} of {sent} lane messages were not taken: {reason}")]
     Partial { sent: usize, failed: usize, reason: String },
+    /// These are refused for what they hold, now and the next time; all others were taken.
+    #[error("{} lane messages are refused: {reason}", messages.len())]
+    Refused { messages: Vec<LaneMessage>, reason: String },
     #[error("the lanes can't be reached: {reason}")]
     Down { reason: String },
 }
@@ -29,8 +32,9 @@ pub enum LanesError {
 /// The sending side of the priority lanes: one lane for each agent and priority.
 #[async_trait]
 pub trait Lanes: Send + Sync {
-    /// Offers each message after its delay (zero: at once). An error means that some may
-    /// not have been taken: offer all again, a repeat is harmless.
+    /// Offers each message after its delay (zero: at once). An error, but for
+    /// [`LanesError::Refused`], means that some may not have been taken: offer all again, a repeat
+    /// is harmless.
     async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError>;
 
     /// About how many messages wait in a lane.

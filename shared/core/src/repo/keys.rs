@@ -98,6 +98,16 @@ pub fn record_key(tenant: &TenantId, id: &str) -> Key {
     Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)
 }
 
+/// Whether the item of a key is one whose changes the ledger holds: a task, a published event, a
+/// record.
+pub fn is_recordable_key(key: &Key) -> bool {
+    let own = tenant_of(key).and_then(|tenant| {
+        key.partition.strip_prefix(tenant_prefix(&tenant).as_str()).map(str::to_owned)
+    });
+    let recorded = |own: String| ["task#", "evt#", "rec#"].iter().any(|of| own.starts_with(of));
+    *key.sort == *HEAD && own.is_some_and(recorded)
+}
+
 /// The tenant's ledger; sorts are batch numbers.
 pub fn ledger_partition(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("led#0"))

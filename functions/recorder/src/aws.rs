@@ -1,0 +1,23 @@
+//! The handler of the table's stream on Lambda.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use watchbill_adapters_aws::lambda::{FeedHandler, LeftOut};
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::Change;
+
+use crate::Recorder;
+
+pub struct Recording(pub Recorder);
+
+#[async_trait]
+impl FeedHandler for Recording {
+    async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError> {
+        self.0.record_invocation(changes, left).await
+    }
+
+    async fn keep(&self, left_out: &LeftOut, reason: &str) -> Result<(), HandlerError> {
+        self.0.keep(&left_out.key, left_out.version, reason).await
+    }
+}
