@@ -20,7 +20,7 @@ use watchbill_core::service::{Core, NewTask, ServiceError};
 use watchbill_testkit::SeededEntropy;
 
 use super::emulator::{Stack, number, text};
-use super::lambda;
+use super::lambda::{self, Part};
 use super::peer::{Creator, Peer};
 use super::world::{World, new_task};
 use crate::rig::Stopwatch;
@@ -72,8 +72,20 @@ fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     let mut functions = JoinSet::new();
     let tasks_only = &["task"][..];
     let recorded = &["task", "event", "record"][..];
-    functions.spawn(lambda::follow(world.clone(), tasks_only, World::router, seed ^ 1));
-    functions.spawn(lambda::follow(world.clone(), recorded, World::recorder, seed ^ 2));
+    functions.spawn(lambda::follow(
+        world.clone(),
+        Part::WHOLE,
+        tasks_only,
+        World::router,
+        seed ^ 1,
+    ));
+    functions.spawn(lambda::follow(
+        world.clone(),
+        Part::WHOLE,
+        recorded,
+        World::recorder,
+        seed ^ 2,
+    ));
     let peer = peer.clone();
     let agent: Arc<dyn Fn(Core) -> Arc<dyn TaskAgent> + Send + Sync> =
         Arc::new(move |core| Arc::new(Creator::new(core, peer.clone())));
@@ -138,13 +150,17 @@ fn a_task(n: u64, dice: &SeededEntropy) -> NewTask {
         _ => 0,
     };
     new.payload.insert("note".to_owned(), Value::from("x".repeat(bytes)));
+    if n % 4 == 1 {
+        // Which SQS takes in no message.
+        new.trace_id = Some(format!("trace-{n}\u{fffe}\u{ffff}"));
+    }
     // None of them is to give up: there is always one more fault.
     new.max_retries = Some(20);
     new
 }
 
 /// Asks again with the same key until it is accepted, as the API's callers are told to.
-async fn create(core: &Core, new: &NewTask) -> TaskId {
+pub async fn create(core: &Core, new: &NewTask) -> TaskId {
     loop {
         match core.create_task(new.clone()).await {
             Ok(created) => return created.task.task.id,
@@ -201,7 +217,7 @@ async fn settled(world: &World, accepted: &Accepted) {
 }
 
 /// The changes of tasks in a tenant's ledger. What else stands there is what they brought.
-async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> {
+pub async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> {
     let mut changes = Vec::new();
     for seq in 1.. {
         let item = core.store().get(&repo::ledger_key(tenant, seq)).await;

@@ -8,6 +8,7 @@ use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use serde_json::Value;
 use watchbill_adapters_aws::lambda::{AgentLane, BatchAnswer, Feed, FeedHandler, Lane};
 use watchbill_agent::run::TaskAgent;
+use watchbill_core::domain::derived_uuid;
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
 use watchbill_testkit::SeededEntropy;
@@ -60,9 +61,27 @@ pub fn done_with(answer: &BatchAnswer, records: &[Value]) -> usize {
     records.iter().position(place).unwrap_or(records.len())
 }
 
-/// Follows the stream without end. `make` starts an instance.
+/// One of so many shards. The emulator keeps one a stream, which is split here as DynamoDB splits
+/// them: each has a range of the keys' hashes.
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub n: usize,
+    pub of: usize,
+}
+
+impl Part {
+    pub const WHOLE: Self = Self { n: 0, of: 1 };
+
+    fn holds(self, record: &Value) -> bool {
+        let first = derived_uuid(&["shard", text(&record["dynamodb"]["Keys"]["pk"]["S"])]);
+        usize::from(first.as_bytes()[0]) * self.of / 256 == self.n
+    }
+}
+
+/// Follows a shard of the stream without end. `make` starts an instance.
 pub async fn follow<H: FeedHandler>(
     world: Arc<World>,
+    part: Part,
     kinds: &'static [&'static str],
     make: impl Fn(&World) -> Feed<H>,
     seed: u64,
@@ -73,7 +92,8 @@ pub async fn follow<H: FeedHandler>(
     let mut feed = make(&world);
     loop {
         let read = stream.read().await;
-        waiting.extend(read.into_iter().filter(|record| is_of_kind(record, kinds)));
+        let read = read.into_iter().filter(|record| is_of_kind(record, kinds));
+        waiting.extend(read.filter(|record| part.holds(record)));
         if waiting.is_empty() {
             tokio::time::sleep(LOOK).await;
             continue;

@@ -3,6 +3,7 @@
 //!
 //! - `faults`: one call in five goes wrong, functions end in the middle, and every task that
 //!   was accepted still ends once.
+//! - `shards`: a stream of several shards, with a recorder each at one ledger.
 //! - `budget`: many reservations under one cap, many completions of one agent.
 //! - `cost`: what one task is billed for, counted and priced. `heat`: what it loads each
 //!   partition with, at rates that no emulator can show.
@@ -21,5 +22,6 @@ mod heat;
 mod lambda;
 mod peer;
 mod proxy;
+mod shards;
 mod trouble;
 mod world;

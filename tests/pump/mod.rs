@@ -7,11 +7,13 @@
 //! - `record`: an item as a record of the stream.
 //! - `calls`: ports that count their calls, and end the function at one of them.
 //! - `parked`: one tenant at fault, and the others.
+//! - `sharded`: one tenant's changes in several shards, with a router and a recorder each.
 //! - `world`: tasks with a history, and what must hold after it was pumped.
 
 mod calls;
 mod parked;
 mod record;
 mod shard;
+mod sharded;
 mod story;
 mod world;

@@ -49,7 +49,7 @@ pub struct World {
     pub clock: Arc<FakeClock>,
     pub calls: Arc<Calls>,
     pub core: Core,
-    ports: Ports,
+    pub ports: Ports,
     executor: Executor,
     images: Mutex<(u64, Vec<Change>)>,
 }
