@@ -15,8 +15,12 @@ use watchbill_adapters_net::key_set::KeySetUrl;
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Agent;
 use watchbill_core::ports::SecretSource;
+use watchbill_core::service::WaitBounds;
 
 use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits, TrustedProxies};
+
+/// How many calls may wait at once, each in a run of its own: of all tenants, and of one.
+const WAITS: WaitBounds = WaitBounds { all: 50, tenant: 20 };
 
 /// The secret that the template makes, and the field in it.
 const FIRST_KEY: (&str, &str) = ("WATCHBILL_ADMIN_SECRET", "key");
@@ -48,6 +52,7 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
         agents: agents(rules),
         // API Gateway answers in one piece.
         streams: false,
+        waits: Some(WAITS),
         ..ApiConfig::default()
     })
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use watchbill_core::domain::{Agent, Role, TenantId};
 use watchbill_core::ports::SecretSource;
+use watchbill_core::service::WaitBounds;
 
 use crate::address::TrustedProxies;
 use crate::auth::JwtConfig;
@@ -71,6 +72,8 @@ pub struct ApiConfig {
     /// How many connections the host can hold, where it knows: calls under way, event streams
     /// and waiting calls are bounded so that they never take all of them.
     pub connections: Option<usize>,
+    /// How many calls may wait at once over all processes, where each call has one of its own.
+    pub waits: Option<WaitBounds>,
 }
 
 /// The largest body comes within it at 42 KB/s.
@@ -94,6 +97,7 @@ impl Default for ApiConfig {
             trusted_proxies: TrustedProxies::default(),
             body_within: BODY_WITHIN,
             connections: None,
+            waits: None,
         }
     }
 }

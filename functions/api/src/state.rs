@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchbill_core::ports::SecretSource;
-use watchbill_core::service::Core;
+use watchbill_core::service::{Core, WaitBounds};
 
 use crate::address::TrustedProxies;
 use crate::auth::Auth;
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
     pub body_within: Duration,
     pub calls: Shares,
     pub waits: Shares,
+    pub wait_bounds: Option<WaitBounds>,
     pub event_streams: Shares,
     pub answers: Shares,
     pub bodies: Shares,
@@ -70,6 +71,7 @@ impl ApiState {
             body_within: config.body_within,
             calls: Shares::new(within(MAX_CALLS, config.connections)),
             waits: Shares::new(within(MAX_WAITS, config.connections)),
+            wait_bounds: config.waits,
             event_streams: Shares::new(within(MAX_STREAMS, config.connections)),
             answers: Shares::new(MAX_ANSWERS),
             bodies: Shares::new(MAX_BODIES),

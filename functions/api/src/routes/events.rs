@@ -132,6 +132,7 @@ async fn events_after(
         let (filter, now) = (&query.filter, Duration::ZERO);
         let found = core.events_from(tenant, filter, &mut place, page, now).await?;
         if !found.events.is_empty() || found.more || !wait.more().await? {
+            wait.over().await;
             return Ok(found.into_page(tenant, &place));
         }
     }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use watchbill_core::domain::TenantId;
 use watchbill_core::ports::Topic;
+use watchbill_core::service::{NoPlace, WaitPlaces};
 
 use crate::auth::Session;
 use crate::fault::Fault;
 use crate::req::Req;
 use crate::serve::no_place;
-use crate::shares::Share;
+use crate::shares::{Full, Share};
 use crate::state::ApiState;
 
 /// Someone else's process can't wake us, so we look again after this long at the latest.
@@ -27,7 +29,10 @@ pub struct Wait {
     ends: Duration,
     mark: u64,
     looks: usize,
+    tenant: TenantId,
     _place: Option<Share>,
+    /// Among the calls of all processes.
+    places: Option<WaitPlaces>,
 }
 
 impl Wait {
@@ -45,7 +50,18 @@ impl Wait {
         let ends = core.clock().monotonic() + how_long;
         let mark = core.wake().mark(&topic);
         let session = Session::new(state.clone(), req.credential(), req.caller().clone());
-        Ok(Self { state, session, topic, ends, mark, looks: 0, _place: place })
+        let tenant = req.caller().tenant.clone();
+        Ok(Self {
+            state,
+            session,
+            topic,
+            ends,
+            mark,
+            looks: 0,
+            tenant,
+            _place: place,
+            places: None,
+        })
     }
 
     /// Sleeps until there may be something new, and proves the caller anew. `false` once the
@@ -57,9 +73,31 @@ impl Wait {
         if left.is_zero() || self.looks > LOOKS {
             return Ok(false);
         }
+        if self.looks == 1 {
+            self.take_place(left).await?;
+        }
+        let core = self.state.core();
         core.wake().wait(&self.topic, self.mark, left.min(LOOK)).await;
         self.mark = core.wake().mark(&self.topic);
         self.session.prove().await?;
         Ok(true)
+    }
+
+    /// To be called once the wait is over, whatever it brought.
+    pub async fn over(self) {
+        if let Some(places) = self.places {
+            self.state.core().give_back_wait_place(places).await;
+        }
+    }
+
+    async fn take_place(&mut self, left: Duration) -> Result<(), Fault> {
+        let Some(bounds) = self.state.shared().wait_bounds else { return Ok(()) };
+        let taken = self.state.core().take_wait_place(&self.tenant, bounds, left).await?;
+        let full = |none| match none {
+            NoPlace::Tenant => no_place("waiting calls", Full::Tenant, RETRY_WAIT),
+            NoPlace::All => no_place("waiting calls", Full::All, RETRY_WAIT),
+        };
+        self.places = Some(taken.map_err(full)?);
+        Ok(())
     }
 }

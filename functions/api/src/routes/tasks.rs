@@ -217,6 +217,7 @@ async fn list(mut req: Req) -> Answer {
             break page;
         }
     };
+    wait.over().await;
     let bytes = page.entries.iter().map(FullTask::weight).sum();
     let tasks: Vec<_> = page.entries.into_iter().map(TaskView::from).collect();
     let (count, next_cursor, unreadable) = (tasks.len(), page.next, page.unreadable);
@@ -240,6 +241,7 @@ async fn get(mut req: Req) -> Answer {
             full = core.task(&tenant, &id).await?;
         }
     }
+    wait.over().await;
     let bytes = full.weight();
     json_of(core, bytes, TaskAnswer { success: true, task_id: id, task: full.into() }).await
 }

@@ -164,6 +164,27 @@ impl Entity for PolicyMark {
     }
 }
 
+/// A place of a call that waits for something new, where each call may run in a process of its own:
+/// free where there is none, and once its time is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitPlace {
+    pub partition: std::sync::Arc<str>,
+    pub number: usize,
+    pub until: Timestamp,
+}
+
+impl Entity for WaitPlace {
+    const KIND: &'static str = "wait";
+
+    fn key(&self) -> Key {
+        Key::new(self.partition.clone(), format!("{:04}", self.number))
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        Some(self.until)
+    }
+}
+
 /// How far a round over all tenants has come, of which there is one a day or a policy: a process that starts
 /// anew goes on where another left off, and no tenant is left out however short processes live.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

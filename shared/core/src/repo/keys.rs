@@ -155,6 +155,14 @@ pub fn round_key(name: &str) -> Key {
     Key::new(format!("SYS#round#{name}"), HEAD)
 }
 
+/// Places of a tenant's calls that wait; sorts are their numbers.
+pub fn waits_partition(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("waits"))
+}
+
+/// Places of all tenants' calls that wait.
+pub const ALL_WAITS: &str = "SYS#waits";
+
 /// List of all tasks of a tenant, by creation.
 pub fn tasks_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("tasks#0"))

@@ -14,7 +14,7 @@ pub use budget::{COUNTED, MOST_AMOUNT, TenantLimits, budget_write, period_state,
 pub use codec::{Entity, Versioned, decode, encode};
 pub use entities::{
     Child, Fold, KEEP_REVOKED_KEYS, KeyRecord, MAX_CHILDREN, PolicyMark, PolicyTelling, Round,
-    UsedLink, Window, child_counted, has_most_children,
+    UsedLink, WaitPlace, Window, child_counted, has_most_children,
 };
 pub use keys::*;
 pub use parked::{ParkedKey, ParkedTenant};
