@@ -68,15 +68,37 @@ pub(super) fn place((host, port): &(String, u16)) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A URL without what stands before its `@`.
+/// A URL without all that may be a password: what stands before its `@`, behind a `?` or `#`,
+/// and, where the `@` is missing, behind a colon that no port follows.
 fn shown(url: &str) -> String {
-    match url.rsplit_once('@') {
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://…@{after}"),
-            None => format!("…@{after}"),
-        },
-        None => url.to_owned(),
-    }
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (hidden, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("…@", rest),
+        None => ("", rest),
+    };
+    let (rest, query) = match rest.split_once(['?', '#']) {
+        Some((rest, _)) => (rest, "?…"),
+        None => (rest, ""),
+    };
+    let rest = match rest.find(':') {
+        Some(at) if hidden.is_empty() && !are_places(rest) => format!("{}:…", &rest[..at]),
+        _ => rest.to_owned(),
+    };
+    format!("{scheme}{hidden}{rest}{query}")
+}
+
+/// Hosts with ports and a path, and nothing else.
+fn are_places(rest: &str) -> bool {
+    let hosts = rest.split('/').next().unwrap_or_default();
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    hosts.split(',').all(|host| {
+        // Within brackets colons are the address's own.
+        let port = host.rsplit_once(']').map_or(host, |(_, port)| port);
+        port.split_once(':').is_none_or(|(_, port)| is_port(port))
+    })
 }
 
 fn read(url: &str) -> Result<Address, String> {
@@ -95,7 +117,10 @@ fn read(url: &str) -> Result<Address, String> {
     };
     let (user, password) = credentials(login)?;
     if let Some((_, query)) = rest.split_once(['?', '#']) {
-        return Err(format!("'{query}' is not known here"));
+        // Some clients take a password there.
+        let names: Vec<_> =
+            query.split('&').map(|one| one.split('=').next().unwrap_or("")).collect();
+        return Err(format!("'{}' after the '?' is not known here", names.join("', '")));
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut path = path.split('/').filter(|part| !part.is_empty());
@@ -145,7 +170,8 @@ fn host(text: &str, port: u16) -> Result<(String, u16), String> {
     let (name, port) = match text.rsplit_once(':') {
         // Within brackets colons are the address's own.
         Some((name, number)) if !number.ends_with(']') => {
-            (name, number.parse().map_err(|_| format!("'{number}' is no port"))?)
+            // Not said again: without an '@' it may be a password.
+            (name, number.parse().map_err(|_| "what follows a ':' is no port")?)
         }
         _ => (text, port),
     };
@@ -213,12 +239,17 @@ mod tests {
             ("localhost:6379", "no '://'"),
             ("http://u:secret@host", "'http' is not known"),
             ("redis+ring://u:secret@host", "'redis+ring' is not known"),
-            ("redis://u:secret@host:x", "'x' is no port"),
+            ("redis://u:secret@host:x", "is no port"),
+            ("redis://u:secret", "is no port"),
+            ("redis://:secret/0", "is no port"),
+            ("u:secret", "no '://'"),
+            ("unix:///run/redis.sock?password=secret", "'unix' is not known"),
+            ("redis://host:6379?db=1&password=secret", "'db', 'password' after"),
             ("redis://u:secret@", "host is missing"),
             ("redis://u:secret@host/one", "'one' is no database"),
             ("redis://u:secret@host/1/2", "one part too many"),
             ("redis://u:secret@a,b", "more than one host"),
-            ("redis://u:secret@host?protocol=3", "'protocol=3' is not known"),
+            ("redis://u:secret@host?protocol=3", "'protocol' after the '?' is not known"),
             ("redis+sentinel://u:secret@host", "name of the master"),
             ("redis+cluster://u:secret@host/2", "no database 2"),
             ("redis://secret@host", "a user and no password"),
@@ -227,6 +258,15 @@ mod tests {
             let text = Address::parse(url).unwrap_err().to_string();
             assert!(text.contains(why), "{text}");
             assert!(!text.contains("secret"), "{text}");
+            assert!(text.starts_with("REDIS_URL '") && text.contains("; write redis://"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_without_a_password_is_shown_as_it_is() {
+        for url in ["garbage", "localhost:6379", "unix:///run/redis.sock", ""] {
+            let text = Address::parse(url).unwrap_err().to_string();
+            assert!(text.contains(&format!("REDIS_URL '{url}'")), "{text}");
         }
     }
 

@@ -13,6 +13,9 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
     Pipeline, RedisConnectionInfo, RedisError, ServerError, TlsCertificates, Value,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::time::timeout;
 use watchbill_core::ports::PeerError;
 
@@ -284,13 +287,24 @@ fn tcp() -> TcpSettings {
 }
 
 fn authority(path: &Path) -> Result<Vec<u8>, PeerError> {
-    let shown = path.display();
-    let text = std::fs::read(path).map_err(|error| {
-        PeerError::Refused(format!("REDIS_CA_FILE '{shown}' can't be read: {error}"))
-    })?;
-    if !String::from_utf8_lossy(&text).contains("-----BEGIN CERTIFICATE-----") {
-        let text = format!("REDIS_CA_FILE '{shown}' has no certificate in it; it must be PEM");
-        return Err(PeerError::Refused(text));
+    let wrong = |problem: &str| {
+        PeerError::Refused(format!(
+            "REDIS_CA_FILE '{}' {problem}; name a PEM file of certificates that this user may \
+             read, or leave it out",
+            path.display()
+        ))
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(&format!("can't be read: {error}")))?;
+    // All of it now: what is found wrong while connecting looks like a server that is away.
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate =
+            certificate.map_err(|error| wrong(&format!("can't be read as PEM: {error:?}")))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| wrong(&format!("has a certificate of no use: {error}")))?;
     }
-    Ok(text)
+    if roots.is_empty() {
+        return Err(wrong("has no certificate in it"));
+    }
+    Ok(pem)
 }

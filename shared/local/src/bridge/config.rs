@@ -103,20 +103,22 @@ impl RedisConfig {
             env.get(name).or(of_file.as_ref()).cloned()
         })?;
         let url = redis.or(env.get("REDIS_URL")).or(file.url.as_ref()).cloned();
-        let ca_file = env.get("REDIS_CA_FILE").map(PathBuf::from).or(file.ca_file.clone());
+        let ca_file = env.get("REDIS_CA_FILE").filter(|text| !text.trim().is_empty());
+        let ca_file = ca_file.map(PathBuf::from).or(file.ca_file.clone());
         Ok(Self { url: said(url), ca_file, settings })
     }
 
-    /// The Redis of that URL; it is connected to when it is first needed.
+    /// The Redis of that URL; it is connected to when it is first needed. An error is one of
+    /// the settings, with its name and without its password.
     pub fn open(
         &self,
         url: &str,
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
-    ) -> Result<RedisPeer, PeerError> {
+    ) -> Result<RedisPeer, Unusable> {
         let mut options = RedisOptions::new(clock.clone(), entropy.clone());
         options.ca_file.clone_from(&self.ca_file);
-        RedisPeer::open(url, options)
+        RedisPeer::open(url, options).map_err(Unusable)
     }
 
     /// What is on, a direction a line.
@@ -167,6 +169,11 @@ impl RedisConfig {
         lines
     }
 }
+
+/// Settings with which no Redis can be looked for.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Unusable(PeerError);
 
 const NOTHING: &str = "nothing is switched on, only the connection is watched: see REDIS_DRAIN, \
                        REDIS_FEED, REDIS_EVENTS, REDIS_MIRROR, REDIS_DOMAINS in docs/redis.md";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use watchbill_adapters_net::redis_peer::RedisPeer;
 use watchbill_core::domain::{Agent, TenantId};
-use watchbill_core::ports::{PeerDomains as _, PeerError, PeerQueue as _};
+use watchbill_core::ports::{Clock, Entropy, PeerDomains as _, PeerError, PeerQueue as _};
 use watchbill_wire::{AgentList, TaskList};
 
 use super::args::Global;
@@ -30,7 +30,7 @@ pub async fn run(global: &Global, args: &BridgeArgs, world: World) -> Result<(),
     let (config, url) = configured(args)?;
     let (server, key) = connect(global, &data, &mut out)?;
     let client = Client::new(server, key, clock.clone(), entropy.clone())?;
-    let peer = config.open(&url, &clock, &entropy)?;
+    let peer = open(&config, &url, &clock, &entropy)?;
     say::line("bridge", &format!("{} ⇄ {}", peer.place(), client.shown()));
     for (word, text) in config.in_words() {
         say::line(word, &text);
@@ -55,7 +55,7 @@ pub async fn run(global: &Global, args: &BridgeArgs, world: World) -> Result<(),
 /// One look at both sides.
 pub async fn check(s: Session<'_>, args: &BridgeArgs) -> Result<(), Failure> {
     let (config, url) = configured(args)?;
-    let peer = config.open(&url, &s.client.clock, &s.client.entropy)?;
+    let peer = open(&config, &url, &s.client.clock, &s.client.entropy)?;
     let about = peer.about().await?;
     if about.role == "slave" {
         return Err(Failure::Peer(PeerError::Refused(format!(
@@ -86,6 +86,15 @@ fn show(out: &mut Out, found: &Value) -> Result<(), Failure> {
         false => card::outline(out, found, 0),
     };
     Ok(written?)
+}
+
+fn open(
+    config: &RedisConfig,
+    url: &str,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<RedisPeer, Failure> {
+    config.open(url, clock, entropy).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn configured(args: &BridgeArgs) -> Result<(RedisConfig, String), Failure> {

@@ -100,7 +100,10 @@ fn serve_until_stopped(serve: ServeArgs) -> u8 {
         Ok(()) => Exit::Fine as u8,
         Err(e) => {
             World::of_this_process().into_out(false, false).error(&format!("{e:#}"));
-            Exit::Server as u8
+            match e.is::<crate::serve::BadConfig>() {
+                true => Exit::Usage as u8,
+                false => Exit::Server as u8,
+            }
         }
     }
 }

@@ -23,12 +23,13 @@ use watchbill_adapters_host::entropy::SystemEntropy;
 use watchbill_adapters_host::system::LocalSystem;
 use watchbill_adapters_local::log_files::LogFolders;
 use watchbill_adapters_net::key_set::KeySetUrl;
+use watchbill_adapters_net::redis_peer::RedisPeer;
 use watchbill_adapters_net::webhook::HttpWebhook;
 use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_core::domain::Agent;
-use watchbill_core::ports::{Entropy, FixedSecret};
+use watchbill_core::ports::{Clock, Entropy, FixedSecret};
 use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
 use watchbill_notifier::Links;
@@ -45,10 +46,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long open connections may take to end.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// A setting that can't be as it is. Nothing was begun.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct BadConfig(anyhow::Error);
+
 /// Runs the bundle until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let config = Config::load(&args, &config::environment())?;
-    start_log(&config.log, config.log_json)?;
+    let config = Config::load(&args, &config::environment()).map_err(BadConfig)?;
+    start_log(&config.log, config.log_json).map_err(BadConfig)?;
+    // Before the bundle: a URL that can't be read leaves nothing behind.
+    let peer = peer(&config).map_err(BadConfig)?;
     let listener = listen(SocketAddr::new(config.host, config.port))?;
     let address = listener.local_addr().context("reading the address listened on")?;
     let link_secret = first::link_secret(&config.data)?;
@@ -64,15 +72,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         ..Settings::default()
     };
     let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
-    let redis = match &config.redis.url {
-        Some(url) => Some(bridged(url, &config, &bundle)?),
-        None => {
-            if !config.redis.settings.is_idle() {
-                say::line("redis", "no REDIS_URL: what is on is left to a bridge elsewhere");
-            }
-            None
-        }
-    };
+    let redis = peer.map(|peer| bridged(peer, &config, &bundle));
+    if redis.is_none() && !config.redis.settings.is_idle() {
+        say::line("redis", "no REDIS_URL: what is on is left to a bridge elsewhere");
+    }
     let served = serve(listener, address, config, link_secret, &bundle, redis.as_ref()).await;
     say::line("stopping", "taking no more work, letting what runs end");
     if let Some(redis) = redis {
@@ -188,11 +191,18 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_agent::run::Tas
     })
 }
 
+/// The Redis beside which it serves, if one is named.
+fn peer(config: &Config) -> anyhow::Result<Option<RedisPeer>> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    Ok(Some(config.redis.open(url, &clock, &entropy)?))
+}
+
 /// The bridge to a Redis, in this process.
-fn bridged(url: &str, config: &Config, bundle: &Bundle) -> anyhow::Result<Running> {
+fn bridged(peer: RedisPeer, config: &Config, bundle: &Bundle) -> Running {
     let (clock, core) = (bundle.core.clock().clone(), bundle.core.clone());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let peer = config.redis.open(url, &clock, &entropy)?;
     say::line("redis", &peer.place());
     for (word, text) in config.redis.in_words() {
         say::line("", format!("{word} {text}").trim_start());
@@ -200,7 +210,7 @@ fn bridged(url: &str, config: &Config, bundle: &Bundle) -> anyhow::Result<Runnin
     let settings = config.redis.settings.clone();
     let built = registry::AGENTS.iter().copied().filter(|agent| registry::works(*agent));
     let home = CoreHome::new(core, settings.tenant.clone(), built.collect());
-    Ok(Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings))
+    Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings)
 }
 
 fn notices(
