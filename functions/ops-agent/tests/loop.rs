@@ -274,8 +274,10 @@ async fn what_cannot_be_done_is_said() {
         }
         other => panic!("{other:?}"),
     }
-    match agent.run(&run_of("t2", "investigate", json!({}), json!({}))).await {
-        RunEnd::Failed { error, retry: Retry::No, .. } => assert!(error.contains("payload.issue")),
+    match agent.run(&run_of("t2", "alert", json!({}), json!({"action": "ack"}))).await {
+        RunEnd::Failed { error, retry: Retry::No, .. } => {
+            assert!(error.contains("payload.alert_id"))
+        }
         other => panic!("{other:?}"),
     }
     let run = run_of("t3", "investigate", json!({}), json!({"issue": "slow", "time_range": "1h"}));

@@ -300,6 +300,19 @@ mod tests {
             ),
             (
                 TaskType::Alert,
+                json!({"severity": "high", "message": "High resource usage", "metrics": {"cpu": 91}}),
+                Action::Alert,
+                json!({"action": "raise", "alert_type": "system", "severity": "high",
+                    "target": "system", "message": "High resource usage"}),
+            ),
+            (
+                TaskType::Investigate,
+                json!({}),
+                Action::Investigate,
+                json!({"issue": "system issue"}),
+            ),
+            (
+                TaskType::Alert,
                 json!({"alert_id": "a1", "action": "ack"}),
                 Action::Alert,
                 json!({"action": "ack", "alert_id": "a1"}),
@@ -398,8 +411,6 @@ mod tests {
     fn what_is_missing_or_wrong_is_named() {
         for (task_type, payload, named) in [
             (TaskType::Deploy, json!({}), "payload.project is missing"),
-            (TaskType::Alert, json!({}), "payload.alert_type is missing"),
-            (TaskType::Investigate, json!({}), "payload.issue is missing"),
             (TaskType::Monitor, json!({"url": 42}), "payload.url is 42"),
             (TaskType::Monitor, json!({"url": "ftp://x"}), "payload.url is \"ftp://x\""),
             (TaskType::Monitor, json!({"url": "tcp://db"}), "payload.url is \"tcp://db\""),

@@ -27,6 +27,8 @@ pub const DEPLOY_WINDOW: Duration = Duration::from_secs(2 * 3_600);
 const BYTES_PER_FILE: u64 = 16 << 20;
 const BYTES_IN_ALL: u64 = 64 << 20;
 const MOST_TASKS: usize = 100;
+/// What is looked into where nobody says: as the orchestrator's own worker does.
+const UNSAID: &str = "system issue";
 const MOST_PATHS: usize = 100;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +41,7 @@ pub struct InvestigateParameters {
 
 impl InvestigateParameters {
     pub fn parse(fields: Fields<'_>) -> Result<Self, Refusal> {
-        let issue = fields.bounded("issue", 4_000)?.ok_or_else(|| {
-            Refusal::missing(&fields.at("issue"), "what is wrong, in a few words")
-        })?;
+        let issue = fields.bounded("issue", 4_000)?.unwrap_or_else(|| UNSAID.to_owned());
         let mut paths = fields.texts("path")?;
         paths.extend(fields.texts("paths")?);
         if paths.len() > MOST_PATHS {
