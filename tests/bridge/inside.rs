@@ -23,16 +23,16 @@ use super::queue::{self, QUEUE, TAKEN};
 /// A step of the clock, small beside all that the bridge waits for.
 const STEP: Duration = Duration::from_millis(500);
 
-struct Inside {
-    _redis: RedisServer,
+pub(super) struct Inside {
+    redis: RedisServer,
     client: MultiplexedConnection,
-    core: Core,
-    bridge: Bridge,
+    pub(super) core: Core,
+    pub(super) bridge: Bridge,
     clock: Arc<dyn Clock>,
 }
 
 impl Inside {
-    async fn new(clock: Arc<dyn Clock>, settings: Settings) -> Self {
+    pub(super) async fn new(clock: Arc<dyn Clock>, settings: Settings) -> Self {
         let redis = RedisServer::start();
         let client = queue::connect(&redis.url()).await;
         let ports = ports_over(Arc::new(MemoryStore::new()), clock.clone(), 7);
@@ -50,7 +50,11 @@ impl Inside {
             entropy: Arc::new(SystemEntropy),
             host: "test".to_owned(),
         };
-        Self { _redis: redis, client, core, bridge: Bridge::new(sides, settings), clock }
+        Self { redis, client, core, bridge: Bridge::new(sides, settings), clock }
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.redis.url()
     }
 
     async fn status(&self, id: &TaskId) -> Option<Status> {

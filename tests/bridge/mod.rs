@@ -3,6 +3,7 @@
 //!
 //! - `peers`: each direction, with those programs on the other side.
 //! - `odd`: what stands in the queue and is no task, and keys of others.
+//! - `others`: what belongs to those programs, and who is told what.
 //! - `inside`: the bridge in this process, on a clock that the test moves.
 //! - `faults`: bridge and server killed, frozen, failed over, cut off, under load. What is
 //!   put there must be run once and finished, and nothing may be left in between.
@@ -12,6 +13,7 @@
 mod faults;
 mod inside;
 mod odd;
+mod others;
 mod peers;
 pub mod queue;
 

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use watchbill_testkit::RedisSetup;
 
-use super::World;
 use super::queue::{self, QUEUE};
-use crate::rig::Launch;
+use super::{PATIENCE, World};
+use crate::rig::{Launch, watchbill};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_task_is_rejected_with_its_reason_and_holds_up_nothing() {
@@ -69,12 +69,16 @@ async fn what_is_no_task_is_rejected_with_its_reason_and_holds_up_nothing() {
     assert_eq!(found.len(), 7, "{found:?}; {report}");
     // Whoever waits for one sees that it failed; what is for others stays where it is.
     let status = |id: &str| {
-        let mut ask = redis::cmd("HGET");
-        ask.arg(format!("orchestrator:task:{id}")).arg("status");
+        let mut ask = redis::cmd("HMGET");
+        ask.arg(format!("orchestrator:task:{id}")).arg("status").arg("data");
         ask
     };
-    let failed: String = status("no-type").query_async(&mut redis).await.expect("redis answers");
-    assert_eq!(failed, "failed");
+    for id in ["no-json", "no-type", "other-id", "large"] {
+        let failed: Vec<String> = status(id).query_async(&mut redis).await.expect("redis answers");
+        let data: Value = serde_json::from_str(&failed[1]).expect("a task");
+        assert_eq!((&*failed[0], &data["status"]), ("failed", &json!("failed")), "{id}");
+        assert_eq!(data["error"].as_str(), Some(&**reason(id)), "{id}: {data}");
+    }
     let left: Vec<String> = redis::cmd("ZRANGE")
         .arg(QUEUE)
         .arg(0)
@@ -132,12 +136,68 @@ async fn a_server_that_refuses_is_said_on_health_and_gone_on_with() {
     world.end().await;
 }
 
+/// The exit code of what is wrong with the settings.
+const USAGE: Option<i32> = Some(2);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_setting_that_cannot_be_is_refused_at_start() {
     let folder = tempfile::tempdir().expect("a folder");
-    let launch = Launch::quiet(folder.path());
-    let launch = launch.env("REDIS_URL", "redis://127.0.0.1:1").env("REDIS_BULLMQ", "ops-agent");
-    let (code, said) = launch.fails().await;
-    assert_ne!(code, Some(0));
-    assert!(said.contains("REDIS_BULLMQ") && said.contains("BullMQ"), "{said}");
+    let damaged = folder.path().join("damaged.pem");
+    let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    std::fs::write(&damaged, text).expect("its folder is ours");
+    let damaged = damaged.to_str().expect("a plain name");
+    let here = ("REDIS_URL", "rediss://127.0.0.1:1");
+    for (settings, shown, help) in [
+        ([("REDIS_URL", "garbage"), ("", "")], "REDIS_URL 'garbage'", "write redis://"),
+        (
+            [("REDIS_URL", "unix:///run/redis.sock"), ("", "")],
+            "REDIS_URL 'unix:///run/redis.sock'",
+            "write redis://",
+        ),
+        (
+            [("REDIS_URL", "redis://u:s3cr3t@host/one"), ("", "")],
+            "REDIS_URL 'redis://…@host/one'",
+            "write redis://",
+        ),
+        (
+            [("REDIS_URL", "redis://u:s3cr3t"), ("", "")],
+            "REDIS_URL 'redis://u:…'",
+            "write redis://",
+        ),
+        ([here, ("REDIS_CA_FILE", "none.pem")], "REDIS_CA_FILE 'none.pem'", "name a PEM file"),
+        ([here, ("REDIS_CA_FILE", ".")], "REDIS_CA_FILE '.'", "name a PEM file"),
+        ([here, ("REDIS_CA_FILE", damaged)], "damaged.pem'", "name a PEM file"),
+        ([here, ("REDIS_BULLMQ", "ops-agent")], "REDIS_BULLMQ 'ops-agent'", "leave it out"),
+        ([here, ("REDIS_DRAIN", "OPS")], "REDIS_DRAIN 'OPS'", "use ops, dev"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = settings.into_iter().filter(|(name, _)| !name.is_empty());
+        let mut launch = Launch::quiet(folder.path());
+        for (name, value) in settings.clone() {
+            launch = launch.env(name, value);
+        }
+        let (code, said) = launch.fails().await;
+        assert_eq!(code, USAGE, "{said}");
+        assert_eq!(said.trim().lines().count(), 1, "{said}");
+        assert!(said.contains(shown) && said.contains(help), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+        // A bridge beside a server says the same.
+        let (code, said) = bridge_fails(folder.path(), settings).await;
+        assert_eq!(code, USAGE, "{said}");
+        assert!(said.contains(shown) && !said.contains("s3cr3t"), "{said}");
+        // Nothing was begun, so the next start finds the folder free.
+        assert!(!launch.data().exists(), "{shown}");
+    }
+}
+
+async fn bridge_fails(
+    folder: &std::path::Path,
+    settings: impl Iterator<Item = (&str, &str)>,
+) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(watchbill());
+    command.env_clear().envs(settings).current_dir(folder).kill_on_drop(true);
+    command.args(["bridge", "--url", "http://127.0.0.1:1"]).env("WATCHBILL_KEY", "k");
+    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+    let ended = ended.expect("it ends").expect("watchbill starts");
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }

@@ -4,10 +4,14 @@ Programs of others that already talk over Redis are strict about what they read 
 than they know, or a word they do not know, makes a task unreadable for them) and have faults
 that the bridge must survive. This one is as strict and has the same faults.
 
-    orchestrator.py publish  --count N [--type T] [--priority P] [--agent A] [--wait S] [--quiet]
+    orchestrator.py publish  --count N [--type T] [--priority P] [--agent A] [--payload JSON]
+                             [--pad BYTES] [--wait S [--hear]] [--quiet]
     orchestrator.py listen   --seconds S [--types a,b]
     orchestrator.py tell     --count N [--type T]
-    orchestrator.py work     --name NAME --seconds S [--fail]
+    orchestrator.py work     --name NAME --seconds S [--fail] [--max-tokens N]
+
+`--agent` may be any name: installations have agents of their own, such as qa_agent. `--hear`
+waits for the event of each task's end as well.
 
 Each prints JSON, one object a line, and the word "ready" where others wait for it.
 """
@@ -23,6 +27,8 @@ from datetime import datetime, timezone
 from enum import Enum
 
 import redis
+
+from spending import OverBudget, Spending
 
 QUEUE = "orchestrator:tasks"
 PROCESSING = "orchestrator:tasks:processing"
@@ -171,12 +177,37 @@ def ready():
     print('"ready"', flush=True)
 
 
+class Ends:
+    """Hears of the ends of tasks: on the channel of each kind, and on that of all."""
+
+    def __init__(self, client):
+        self.pubsub = client.redis.pubsub(ignore_subscribe_messages=True)
+        self.pubsub.subscribe(*[f"{EVENTS}task.{end}" for end in ENDED], EVENTS + "*")
+        self.pubsub.get_message(timeout=5)
+        self.heard = {}
+
+    def hear(self):
+        while message := self.pubsub.get_message(timeout=0):
+            event = Event.load(message["data"])
+            kind = event.event_type.removeprefix("task.")
+            if kind in ENDED:
+                channel = message["channel"].removeprefix(EVENTS)
+                self.heard.setdefault(event.task_id, []).append([channel, kind, event.event_id])
+
+    def of(self, task_id):
+        return self.heard.get(task_id, [])
+
+
 def publish(client, args):
+    ends = Ends(client) if args.hear else None
     tasks = []
     for n in range(args.count):
+        payload = {"service": "system", "n": n, **json.loads(args.payload)}
+        if args.pad:
+            payload["pad"] = "x" * args.pad
         task = Task(
             type=args.type,
-            payload={"service": "system", "n": n},
+            payload=payload,
             priority=args.priority,
             status="assigned",
             assigned_to=args.agent,
@@ -198,8 +229,12 @@ def publish(client, args):
                 continue  # between the two reads
             if status not in seen[task_id]:
                 seen[task_id].append(status)
-            if status in ENDED:
-                say(task_id=task_id, seen=seen[task_id], task=asdict(task))
+            if ends:
+                ends.hear()
+            heard = ends.of(task_id) if ends else []
+            if status in ENDED and (not ends or len(heard) >= 2):
+                task.payload.pop("pad", None)
+                say(task_id=task_id, seen=seen[task_id], task=asdict(task), heard=heard)
                 del left[task_id]
         time.sleep(0.002)
     for task_id in left:
@@ -225,7 +260,8 @@ def tell(client, args):
 
 def work(client, args):
     """A worker's loop: what is not for its exact name goes back; nothing is ever taken out of
-    the set of what is worked on."""
+    the set of what is worked on. What its budget refuses it fails without a word."""
+    spending = Spending(client.redis)
     ready()
     until = time.monotonic() + args.seconds
     while time.monotonic() < until:
@@ -237,6 +273,14 @@ def work(client, args):
             client.redis.zadd(QUEUE, {task.task_id: SCORES[task.priority]})
             time.sleep(0.02)
             continue
+        if args.max_tokens is not None:
+            try:
+                spending.enforce(args.max_tokens, float("inf"), task.trace_id)
+            except OverBudget as error:
+                task.status, task.error, task.completed_at = "failed", str(error), now()
+                client.update(task)
+                say(task_id=task.task_id, status=task.status)
+                continue
         task.status, task.started_at = "in_progress", now()
         client.update(task)
         client.tell("task.started", args.name, {"task_id": task.task_id}, task.task_id, task.trace_id)
@@ -266,6 +310,10 @@ def main():
     parser.add_argument("--wait", type=float, default=0.0)
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--payload", default="{}")
+    parser.add_argument("--pad", type=int, default=0)
+    parser.add_argument("--hear", action="store_true")
+    parser.add_argument("--max-tokens", type=int, default=None)
     args = parser.parse_args()
     if args.type is None:
         args.type = "deploy.succeeded" if args.command == "tell" else "monitor"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use watchbill_core::domain::Status;
-use watchbill_core::ports::{DomainWrite, Registration, Rejected, Taken};
+use watchbill_core::ports::{DomainWrite, Registration, Taken};
 use watchbill_wire::TaskView;
 use watchbill_wire::redis::{DomainTask, DomainView, iso, read_domain_task};
 
@@ -16,6 +16,7 @@ use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{HomeError, TaskOfPeer};
 use crate::ids::{is_ambiguous, tasks_of_peer};
+use crate::reject::reject_message;
 use crate::report::Figures;
 
 /// Messages taken at once.
@@ -80,18 +81,7 @@ impl Domain {
     }
 
     async fn refuse(&self, taken: &Taken, reason: String) -> Result<(), Trouble> {
-        let rejected = Rejected {
-            queue: format!("tasks:pending:{}", self.name),
-            member: taken.message.clone(),
-            reason,
-            data: None,
-            at: iso(self.sides.clock.now()),
-        };
-        self.sides.peer.refuse(&self.name, &rejected).await?;
-        self.figures.rejected.fetch_add(1, Ordering::Relaxed);
-        let (queue, reason) = (&rejected.queue, &rejected.reason);
-        tracing::warn!("a message of {queue} was moved to watchbill:rejected: {reason}");
-        Ok(())
+        reject_message(&self.sides, &self.figures, &self.name, &taken.message, reason).await
     }
 }
 

@@ -6,24 +6,26 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::Notify;
-use watchbill_core::domain::{Agent, Priority, Status, Timestamp};
-use watchbill_core::ports::{PeerTask, Queued, Rejected, TaskWrite};
+use watchbill_core::domain::{Priority, Status, Timestamp};
+use watchbill_core::ports::{PeerTask, Queued, TaskWrite};
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{PeerTaskView, id_of_peer, iso, merge_task, read_peer_task, score};
+use watchbill_wire::redis::{
+    Addressee, PeerTaskView, id_of_peer, iso, merge_task, read_peer_task, score,
+};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{HomeError, TaskOfPeer};
 use crate::ids::{is_ambiguous, tasks_of_peer};
+use crate::mine::Mine;
+use crate::reject::reject_task;
 use crate::report::Figures;
-use crate::settings::Drain as Whose;
 
 pub(crate) const QUEUE: &str = "orchestrator:tasks";
 /// Ids looked at and taken at once: as many as the peer takes in one step.
@@ -48,9 +50,7 @@ pub(crate) struct Drain {
     sides: Sides,
     figures: Arc<Figures>,
     wake: Arc<Notify>,
-    whose: Whose,
-    /// Known once the bundle was asked.
-    agents: Option<BTreeSet<Agent>>,
+    mine: Mine,
     /// Tasks of others, and when they were looked at.
     others: HashMap<String, Duration>,
     /// Ids that name nothing, and when they were first seen.
@@ -73,17 +73,17 @@ enum Found {
     Ours(Box<Candidate>),
     Others,
     NotYet,
-    Rejected(Rejected),
+    /// What stood there, and what is wrong with it.
+    Rejected(Option<Vec<u8>>, String),
 }
 
 impl Drain {
-    pub fn new(sides: Sides, figures: Arc<Figures>, wake: Arc<Notify>, whose: Whose) -> Self {
+    pub fn new(sides: Sides, figures: Arc<Figures>, wake: Arc<Notify>, mine: Mine) -> Self {
         Self {
             sides,
             figures,
             wake,
-            whose,
-            agents: None,
+            mine,
             others: HashMap::new(),
             missing: HashMap::new(),
             retaken_at: None,
@@ -94,17 +94,6 @@ impl Drain {
 
     fn taker(&self) -> String {
         format!("watchbill@{}", self.sides.host)
-    }
-
-    async fn know_agents(&mut self) -> Result<(), HomeError> {
-        if self.agents.is_none() {
-            self.agents = Some(match &self.whose {
-                Whose::Built => self.sides.home.built().await?.into_iter().collect(),
-                Whose::Agents(agents) => agents.clone(),
-                Whose::Finish => BTreeSet::new(),
-            });
-        }
-        Ok(())
     }
 
     /// The first page of the queue that holds a task of ours, and those of it.
@@ -142,13 +131,13 @@ impl Drain {
         let there = self.sides.peer.read(&ids).await?;
         let mut ours = Vec::new();
         for (queued, there) in unknown.into_iter().zip(there) {
-            match self.judge(&queued, there, now) {
+            match self.judge(&queued, there, now).await? {
                 Found::Ours(candidate) => ours.push(*candidate),
                 Found::NotYet => {}
                 Found::Others => {
                     self.others.insert(queued.id, now);
                 }
-                Found::Rejected(rejected) => self.reject(&rejected).await?,
+                Found::Rejected(data, reason) => self.reject(&queued.id, data, reason).await?,
             }
         }
         // Of one priority the peer's queue is in the order of the ids.
@@ -157,54 +146,52 @@ impl Drain {
         Ok(ours)
     }
 
-    fn judge(&mut self, queued: &Queued, there: PeerTask, now: Duration) -> Found {
-        let rejected = |reason: String, data: Option<String>| {
-            Found::Rejected(Rejected {
-                queue: QUEUE.to_owned(),
-                member: queued.id.clone().into_bytes(),
-                reason,
-                data,
-                at: iso(self.sides.clock.now()),
-            })
-        };
+    async fn judge(
+        &mut self,
+        queued: &Queued,
+        there: PeerTask,
+        now: Duration,
+    ) -> Result<Found, HomeError> {
         let (data, fed) = match there {
             PeerTask::Found { data, fed, .. } => (data, fed),
-            PeerTask::Unreadable(reason) => return rejected(reason, None),
+            PeerTask::Unreadable { reason, data } => return Ok(Found::Rejected(data, reason)),
             PeerTask::Missing => {
                 let first = *self.missing.entry(queued.id.clone()).or_insert(now);
                 if now.saturating_sub(first) < GRACE {
-                    return Found::NotYet;
+                    return Ok(Found::NotYet);
                 }
                 self.missing.remove(&queued.id);
-                return rejected("the queue names it, and nothing is kept of it".to_owned(), None);
+                let reason = "the queue names it, and nothing is kept of it".to_owned();
+                return Ok(Found::Rejected(None, reason));
             }
         };
         self.missing.remove(&queued.id);
         // One of ours, for the peer's workers.
         if fed.is_some() {
-            return Found::Others;
+            return Ok(Found::Others);
         }
-        let task = match read_peer_task(&queued.id, &data) {
-            Ok(task) => task,
-            Err(reason) => return rejected(reason, Some(data)),
+        let read = read_peer_task(&queued.id, &data);
+        let to = match &read {
+            Ok(task) => Some(task.addressee()),
+            Err(_) => Addressee::of_data(&data),
         };
-        let has_repo = task.task.payload.get("repo").is_some_and(|repo| !repo.is_null());
-        let routed = self.sides.home.route(task.task.task_type, has_repo);
-        let agents = self.agents.as_ref();
-        let ours = |agent: &Agent| agents.is_some_and(|agents| agents.contains(agent));
-        if !ours(&routed) || task.agent.is_some_and(|agent| !ours(&agent)) {
-            return Found::Others;
+        // What is no JSON object none of these programs can read.
+        if let Some(to) = to
+            && !self.mine.is_taken(&to).await?
+        {
+            return Ok(Found::Others);
         }
-        let (id, score) = (queued.id.clone(), queued.score);
-        Found::Ours(Box::new(Candidate { id, score, data, task }))
+        Ok(match read {
+            Ok(task) => {
+                let (id, score) = (queued.id.clone(), queued.score);
+                Found::Ours(Box::new(Candidate { id, score, data, task }))
+            }
+            Err(reason) => Found::Rejected(Some(data.into_bytes()), reason),
+        })
     }
 
-    async fn reject(&self, rejected: &Rejected) -> Result<(), Trouble> {
-        self.sides.peer.reject(rejected).await?;
-        self.figures.rejected.fetch_add(1, Ordering::Relaxed);
-        let id = String::from_utf8_lossy(&rejected.member);
-        tracing::warn!(task_id = %id, "task {id} in {QUEUE} was moved to watchbill:rejected: {}", rejected.reason);
-        Ok(())
+    async fn reject(&self, id: &str, data: Option<Vec<u8>>, reason: String) -> Result<(), Trouble> {
+        reject_task(&self.sides, &self.figures, QUEUE, id, data, reason).await
     }
 
     /// What was taken and never settled: of a bridge that died, or of one that is cut off.
@@ -229,22 +216,17 @@ impl Drain {
             let known = match &there {
                 PeerTask::Found { data, .. } => read_peer_task(&queued.id, data)
                     .map(|task| (data.clone(), task))
-                    .map_err(|reason| (reason, Some(data.clone()))),
+                    .map_err(|reason| (reason, Some(data.clone().into_bytes()))),
                 PeerTask::Missing => {
                     Err(("it was taken, and nothing is kept of it".to_owned(), None))
                 }
-                PeerTask::Unreadable(reason) => Err((reason.clone(), None)),
+                PeerTask::Unreadable { reason, data } => Err((reason.clone(), data.clone())),
             };
             match known {
                 Ok((data, task)) => {
                     again.push(Candidate { id: queued.id, score: queued.score, data, task });
                 }
-                Err((reason, data)) => {
-                    let member = queued.id.into_bytes();
-                    let at = iso(self.sides.clock.now());
-                    let queue = QUEUE.to_owned();
-                    self.reject(&Rejected { queue, member, reason, data, at }).await?;
-                }
+                Err((reason, data)) => self.reject(&queued.id, data, reason).await?,
             }
         }
         Ok(again)
@@ -273,14 +255,7 @@ impl Drain {
                     later = Some(HomeError::Retry { after, reason });
                 }
                 Err(error) => {
-                    let rejected = Rejected {
-                        queue: QUEUE.to_owned(),
-                        member: one.id.into_bytes(),
-                        reason: error.to_string(),
-                        data: Some(one.data),
-                        at: iso(self.now()),
-                    };
-                    self.reject(&rejected).await?;
+                    self.reject(&one.id, Some(one.data.into()), error.to_string()).await?;
                 }
             }
         }
@@ -368,11 +343,10 @@ impl Direction for Drain {
     }
 
     async fn step(&mut self) -> Result<Pace, Trouble> {
-        self.know_agents().await?;
         let mut taken = self.retake().await?;
-        let mut ours = match self.whose {
-            Whose::Finish => Vec::new(),
-            Whose::Built | Whose::Agents(_) => self.look().await?,
+        let mut ours = match self.mine.takes_any() {
+            true => self.look().await?,
+            false => Vec::new(),
         };
         if !ours.is_empty() {
             let ids: Vec<String> = ours.iter().map(|one| one.id.clone()).collect();

@@ -4,7 +4,7 @@
 //! and hands it over under its own id. From then on the task as it stands there is watched;
 //! the bridge's lease is kept up meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,11 +65,14 @@ pub(crate) struct Feeder {
     figures: Arc<Figures>,
     settings: Arc<Settings>,
     handed: Arc<Mutex<HashMap<TaskId, Handed>>>,
+    /// Claimed, and perhaps not there yet.
+    on_their_way: Arc<Mutex<HashSet<TaskId>>>,
 }
 
 impl Feeder {
     pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>) -> Self {
-        Self { sides, figures, settings, handed: Arc::default() }
+        let (handed, on_their_way) = (Arc::default(), Arc::default());
+        Self { sides, figures, settings, handed, on_their_way }
     }
 
     fn handed(&self) -> MutexGuard<'_, HashMap<TaskId, Handed>> {
@@ -78,6 +81,15 @@ impl Feeder {
 
     fn is_handed(&self, id: &TaskId) -> bool {
         self.handed().contains_key(id)
+    }
+
+    /// Whether a task stands with the peer, or is about to.
+    pub fn is_theirs(&self, id: &TaskId) -> bool {
+        self.on_their_way().contains(id) || self.is_handed(id)
+    }
+
+    fn on_their_way(&self) -> MutexGuard<'_, HashSet<TaskId>> {
+        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_wanted(&self, task: &TaskView) -> bool {
@@ -106,6 +118,15 @@ impl Feeder {
 
     /// Claims a task and puts it into the peer's queue, unless it stands there already.
     async fn hand_over(&self, task: &TaskView) -> Result<bool, Trouble> {
+        // Noted before the claim: as soon as that is told, it has to be known whose it is. After
+        // an error nobody knows how far it came.
+        self.on_their_way().insert(task.task_id.clone());
+        let handed = self.claim_and_offer(task).await?;
+        self.on_their_way().remove(&task.task_id);
+        Ok(handed)
+    }
+
+    async fn claim_and_offer(&self, task: &TaskView) -> Result<bool, Trouble> {
         match self.hold(&task.task_id).await {
             Ok(()) => {}
             // Without leave, or another worker's by now.
@@ -121,12 +142,29 @@ impl Feeder {
             return Ok(false);
         }
         let long_name = self.settings.feed.long_names.contains(&task.assigned_to);
-        self.sides.peer.offer(&[self.offer_of(task, long_name)]).await?;
+        for stands in self.sides.peer.offer(&[self.offer_of(task, long_name)]).await? {
+            if let Err(reason) = stands {
+                self.keep_here(&task.task_id, reason).await?;
+                return Ok(false);
+            }
+        }
         self.figures.fed.fetch_add(1, Ordering::Relaxed);
         let now = self.sides.clock.monotonic();
         let handed = Handed { held_at: Some(now), age: Duration::ZERO, known_at: now };
         self.handed().insert(task.task_id.clone(), handed);
         Ok(true)
+    }
+
+    /// What stands there under its id is not ours to write over: a person must look.
+    async fn keep_here(&self, id: &TaskId, reason: String) -> Result<(), Trouble> {
+        tracing::warn!(task_id = %id, "task {id} is not handed over: {reason}");
+        let error = Some(format!("it can't be handed to the workers in Redis: {reason}"));
+        let change = PatchStatus { status: Status::Blocked, error, result: None };
+        match self.sides.home.set_status(id, change).await {
+            Err(error @ HomeError::Retry { .. }) => Err(error.into()),
+            // It has ended meanwhile.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     async fn hold(&self, id: &TaskId) -> Result<(), HomeError> {
@@ -153,14 +191,17 @@ impl Feeder {
         }
     }
 
-    /// It has ended here, by another than their worker.
+    /// It has ended here. Where that was their worker's word, it stands there as it is.
     async fn take_back(&self, task: &TaskView) -> Result<(), Trouble> {
         let id = task.task_id.to_string();
         self.sides.peer.withdraw(std::slice::from_ref(&id)).await?;
         let there = self.sides.peer.read(std::slice::from_ref(&id)).await?;
-        if let Some(PeerTask::Found { data, .. }) = there.first() {
+        if let Some(PeerTask::Found { data, status, .. }) = there.first()
+            && status != task.status.as_str()
+        {
             self.sides.peer.write(&[write_back(data, task, self.sides.clock.now())]).await?;
         }
+        self.sides.peer.forget(std::slice::from_ref(&id)).await?;
         self.handed().remove(&task.task_id);
         Ok(())
     }
@@ -245,7 +286,7 @@ impl Feed {
         let (data, status) = match there {
             PeerTask::Found { data, status, .. } => (data, status),
             PeerTask::Missing => return self.lost(id).await,
-            PeerTask::Unreadable(reason) => {
+            PeerTask::Unreadable { reason, .. } => {
                 let error = format!("what stands in Redis under its id is no task: {reason}");
                 return self.end(id, Status::Blocked, Some(error), None).await;
             }

@@ -16,8 +16,10 @@ use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::{EventOfPeer, HomeError};
 use crate::ids::{is_ambiguous, tasks_of_peer};
+use crate::mine::Mine;
 use crate::report::Figures;
 use crate::settings::Settings;
+use crate::tellers::{Teller, Tellers};
 
 const EVENTS: &str = "orchestrator:events:*";
 const NOTICES: &str = "notifications:";
@@ -41,14 +43,32 @@ pub(crate) struct In {
     wakes: Wakes,
     listener: Option<Box<dyn PeerListener>>,
     seen: Seen,
-    /// Heard, and not in the bundle yet.
+    tellers: Tellers,
+    /// Heard just now.
     held: Option<PeerEvent>,
+    /// To be carried in, in this order.
+    ready: VecDeque<PeerEvent>,
 }
 
 impl In {
-    pub fn new(sides: Sides, figures: Arc<Figures>, settings: Arc<Settings>, wakes: Wakes) -> Self {
-        let seen = Seen::default();
-        Self { sides, figures, settings, wakes, listener: None, seen, held: None }
+    pub fn new(
+        sides: Sides,
+        figures: Arc<Figures>,
+        settings: Arc<Settings>,
+        mine: Mine,
+        wakes: Wakes,
+    ) -> Self {
+        Self {
+            tellers: Tellers::new(sides.clone(), mine),
+            sides,
+            figures,
+            settings,
+            wakes,
+            listener: None,
+            seen: Seen::default(),
+            held: None,
+            ready: VecDeque::new(),
+        }
     }
 
     /// Whether there is anything to listen for.
@@ -92,23 +112,38 @@ impl In {
         tracing::warn!("what was said on {what} is not taken as an event: {reason}");
     }
 
-    /// Into the bundle with what was heard.
+    /// What was heard is to be carried in, or is told here anyway, or waits until that is known.
+    async fn sort_out(&mut self) -> Result<(), Trouble> {
+        self.ready.extend(self.tellers.decided().await?);
+        let Some(held) = &self.held else { return Ok(()) };
+        let teller = self.tellers.of(held).await?;
+        let Some(held) = self.held.take() else { return Ok(()) };
+        match teller {
+            Teller::Bundle => {}
+            Teller::Peer => self.ready.push_back(held),
+            Teller::Open => self.tellers.wait(held),
+        }
+        Ok(())
+    }
+
+    /// Into the bundle with what is ready.
     async fn carry_in(&mut self) -> Result<(), Trouble> {
-        let Some(held) = self.held.clone() else { return Ok(()) };
-        let PeerEvent { id, mut event, peer_task, hops } = held;
-        if let Some(name) = peer_task.filter(|name| is_ambiguous(name)) {
-            let known = tasks_of_peer(&*self.sides.home, &[name]).await?.pop().flatten();
-            event.task_id = known.map(|task| task.task_id).or(event.task_id);
-        }
-        let event_type = event.event_type.to_string();
-        match self.sides.home.publish(EventOfPeer { id, event, hops }).await {
-            Ok(()) => {
-                self.figures.events_in.fetch_add(1, Ordering::Relaxed);
+        while let Some(event) = self.ready.front().cloned() {
+            let PeerEvent { id, mut event, peer_task, hops } = event;
+            if let Some(name) = peer_task.filter(|name| is_ambiguous(name)) {
+                let known = tasks_of_peer(&*self.sides.home, &[name]).await?.pop().flatten();
+                event.task_id = known.map(|task| task.task_id).or(event.task_id);
             }
-            Err(error @ HomeError::Retry { .. }) => return Err(error.into()),
-            Err(error) => self.refuse(&event_type, &error.to_string()),
+            let event_type = event.event_type.to_string();
+            match self.sides.home.publish(EventOfPeer { id, event, hops }).await {
+                Ok(()) => {
+                    self.figures.events_in.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error @ HomeError::Retry { .. }) => return Err(error.into()),
+                Err(error) => self.refuse(&event_type, &error.to_string()),
+            }
+            self.ready.pop_front();
         }
-        self.held = None;
         Ok(())
     }
 }
@@ -120,6 +155,7 @@ impl Direction for In {
     }
 
     async fn step(&mut self) -> Result<Pace, Trouble> {
+        self.sort_out().await?;
         self.carry_in().await?;
         let mut listener = match self.listener.take() {
             Some(listener) => listener,

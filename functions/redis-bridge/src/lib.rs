@@ -5,7 +5,9 @@
 //! - `ids`: the peer's tasks, under whichever ids they are kept here.
 //! - `drive`: what drives the directions, through whatever stands in their way.
 //! - `drain`: the peer's tasks into the bundle. `out`: what happens here, told there.
-//! - `feed`: our tasks for the peer's workers. `inward`: the peer's events.
+//! - `mine`: whose tasks are drained. `reject`: what can't be taken over.
+//! - `feed`: our tasks for the peer's workers. `inward`: the peer's events. `tellers`: which of
+//!   them the bundle tells itself.
 //! - `domains`: a domain's list, and its entry in the registry.
 //! - `tend`: looks at the connection, and at what may have been missed.
 //! - `report`: what the bridge tells of itself. `aws`: the bridge as a function on Lambda.
@@ -28,9 +30,12 @@ mod feed;
 mod home;
 mod ids;
 mod inward;
+mod mine;
 mod out;
+mod reject;
 mod report;
 mod settings;
+mod tellers;
 mod tend;
 
 use std::sync::Arc;
@@ -138,9 +143,10 @@ impl Bridge {
         let feeder = feed::Feeder::new(sides.clone(), figures.clone(), settings.clone());
         let mut all: Vec<Box<dyn Direction>> =
             vec![Box::new(tend::Tend::new(sides.clone(), figures.clone(), settings.clone()))];
-        if let Some(whose) = settings.drain.clone() {
-            let wake = wakes.drain.clone();
-            all.push(Box::new(drain::Drain::new(sides.clone(), figures.clone(), wake, whose)));
+        let mine = mine::Mine::new(sides.home.clone(), settings.drain.clone());
+        if settings.drain.is_some() {
+            let (wake, mine) = (wakes.drain.clone(), mine.clone());
+            all.push(Box::new(drain::Drain::new(sides.clone(), figures.clone(), wake, mine)));
         }
         if !settings.feed.is_empty() {
             all.push(Box::new(feed::Feed::new(feeder.clone(), wakes.feed.clone())));
@@ -161,7 +167,7 @@ impl Bridge {
             all.push(Box::new(domains::Domain::new(sides, figures.clone(), wake, name)));
         }
         if inward::In::is_wanted(&settings) {
-            all.push(Box::new(inward::In::new(sides, figures, settings, wakes)));
+            all.push(Box::new(inward::In::new(sides, figures, settings, mine, wakes)));
         }
         all
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
-use watchbill_core::domain::{ApprovalId, EventId, TaskId};
-use watchbill_core::ports::{Cost, PeerMessage, PeerTask};
+use watchbill_core::domain::{ApprovalId, EventId, Status, TaskId};
+use watchbill_core::ports::{Cost, CostOf, PeerMessage, PeerTask};
 use watchbill_wire::redis::{approval_for_peer, event_for_peer, is_decided};
 use watchbill_wire::{EventView, TaskView};
 
@@ -161,7 +161,7 @@ impl Out {
             match there {
                 PeerTask::Found { data, .. } => writes.push(write_back(&data, task, now)),
                 PeerTask::Missing => writes.push(write_back("", task, now)),
-                PeerTask::Unreadable(reason) => {
+                PeerTask::Unreadable { reason, .. } => {
                     let id = &task.task_id;
                     tracing::warn!(task_id = %id, "task {id} can't be written back: {reason}");
                     self.figures.refused.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +213,9 @@ impl Out {
     async fn mirror_cost(&self, tasks: &BTreeMap<TaskId, TaskView>) -> Result<(), Trouble> {
         for task in tasks.values() {
             let Some(cost) = cost_of(task) else { continue };
-            self.sides.peer.cost_of_task(&task.trace_id, task.task_id.as_str(), cost).await?;
+            let (sum, tenant) = (CostOf::Trace(task.trace_id.clone()), &self.settings.tenant);
+            let part = format!("{tenant} {}", task.task_id);
+            self.sides.peer.add_cost(&sum, &part, cost).await?;
         }
         Ok(())
     }
@@ -229,33 +231,67 @@ impl Out {
     ) -> Result<(), Trouble> {
         let Some(reached) = reached else { return Ok(()) };
         self.cursor = Cursor::At(at);
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+        let theirs = self.told_by_workers(events, tasks).await?;
+        let (mut told_of, mut bytes) = (Vec::new(), 0);
         for event in events {
             let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
-            let text = self.is_told(event, task).then(|| event_for_peer(event, task)).flatten();
-            if let Some(text) = text {
+            let told = self.is_told(event, task) && !theirs.contains(&event.event_id);
+            if let Some(text) = told.then(|| event_for_peer(event, task)).flatten() {
                 bytes += 2 * text.len();
-                messages.push(PeerMessage {
-                    channel: format!("{CHANNEL}{}", event.event_type),
-                    text: text.clone(),
-                });
-                messages.push(PeerMessage { channel: format!("{CHANNEL}*"), text });
+                told_of.extend(messages(event.event_type.as_str(), text));
             }
             // Others' ids are no place to go on from.
             if bytes > AT_ONCE && event.event_id.millis().is_some() {
-                if !self.tell(&event.event_id, &messages).await? {
+                if !self.tell(&event.event_id, &told_of).await? {
                     return Ok(());
                 }
-                (messages, bytes) = (Vec::new(), 0);
+                (told_of, bytes) = (Vec::new(), 0);
             }
         }
-        if self.tell(&reached, &messages).await?
+        if self.tell(&reached, &told_of).await?
             && let Some(last) = events.last()
         {
             let lag = self.sides.clock.now().since(last.timestamp).as_millis();
             self.figures.lag_ms.store(lag as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Of these events those that the peer's worker of a fed task says itself: that it began,
+    /// and how it ended by its own word.
+    async fn told_by_workers(
+        &self,
+        events: &[EventView],
+        tasks: &BTreeMap<TaskId, TaskView>,
+    ) -> Result<BTreeSet<EventId>, Trouble> {
+        let mut theirs = BTreeSet::new();
+        if !self.settings.events_out || self.settings.feed.is_empty() {
+            return Ok(theirs);
+        }
+        let is_external = |id: &TaskId| tasks.get(id).is_some_and(|task| task.external);
+        let mut asked: Vec<(&EventView, Told)> = Vec::new();
+        for event in events {
+            let Some(id) = event.task_id.as_ref().filter(|id| is_external(id)) else { continue };
+            match Told::of(event.event_type.as_str()) {
+                // Before its hash tells so: it may be on its way there.
+                Some(Told::Begun) if self.feeder.is_theirs(id) => {
+                    theirs.insert(event.event_id.clone());
+                }
+                Some(told) => asked.push((event, told)),
+                None => {}
+            }
+        }
+        let names = asked.iter().filter_map(|(event, _)| event.task_id.as_ref());
+        let names: Vec<String> = names.map(ToString::to_string).collect();
+        if names.is_empty() {
+            return Ok(theirs);
+        }
+        for ((event, told), there) in asked.into_iter().zip(self.sides.peer.read(&names).await?) {
+            if told.is_their_word(&there) {
+                theirs.insert(event.event_id.clone());
+            }
+        }
+        Ok(theirs)
     }
 
     /// False where another was faster: the cursor is to be read again.
@@ -285,6 +321,41 @@ impl Out {
     }
 }
 
+/// What a worker of the peer says of its task.
+#[derive(Clone, Copy)]
+enum Told {
+    Begun,
+    Ended(Status),
+}
+
+impl Told {
+    fn of(event_type: &str) -> Option<Self> {
+        Some(match event_type {
+            "task.started" => Self::Begun,
+            "task.completed" => Self::Ended(Status::Completed),
+            "task.failed" => Self::Ended(Status::Failed),
+            "task.cancelled" => Self::Ended(Status::Cancelled),
+            _ => return None,
+        })
+    }
+
+    /// Whether the task stands there by its worker's word. What ended it here otherwise has
+    /// been written over it by now.
+    fn is_their_word(self, there: &PeerTask) -> bool {
+        let PeerTask::Found { status, fed: Some(_), written, .. } = there else { return false };
+        match self {
+            Self::Begun => true,
+            Self::Ended(end) => !written && status == end.as_str(),
+        }
+    }
+}
+
+/// An event for all who listen: on its own channel, and the copy on that of all.
+pub(crate) fn messages(event_type: &str, text: String) -> [PeerMessage; 2] {
+    let own = PeerMessage { channel: format!("{CHANNEL}{event_type}"), text: text.clone() };
+    [own, PeerMessage { channel: format!("{CHANNEL}*"), text }]
+}
+
 fn is_creation(event: &EventView) -> bool {
     event.event_type.as_str() == "task.created"
 }
@@ -294,9 +365,12 @@ pub(crate) async fn mirror_approval(sides: &Sides, id: &ApprovalId) -> Result<()
     let Some(approval) = sides.home.approval(id).await? else { return Ok(()) };
     let task = sides.home.tasks(std::slice::from_ref(&approval.task_id)).await?;
     let json = approval_for_peer(&approval, task.first().and_then(Option::as_ref));
-    match is_decided(&approval) {
+    let shown = match is_decided(&approval) {
         true => sides.peer.approval_decided(id.as_str(), &json).await?,
         false => sides.peer.approval_waits(id.as_str(), &json).await?,
+    };
+    if !shown {
+        tracing::debug!("approval {id} is not shown in redis: one of another program has that id");
     }
     Ok(())
 }

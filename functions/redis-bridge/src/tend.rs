@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::ports::{Cost, PeerError, PeerTask};
+use watchbill_core::domain::Timestamp;
+use watchbill_core::ports::{Cost, CostOf, PeerError, PeerTask};
 use watchbill_wire::redis::iso;
 use watchbill_wire::{PeriodView, TaskView};
 
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(5);
 const COMPARE: Duration = Duration::from_secs(30);
 /// Between two writings of the sums, and of the approvals that wait.
 const SUMS: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// After this much of an hour its figures are its own.
+const SETTLED: Duration = Duration::from_secs(5);
 const APPROVALS: Duration = Duration::from_secs(60);
 
 pub(crate) struct Tend {
@@ -99,7 +103,7 @@ impl Tend {
             .filter_map(|(task, there)| match there {
                 PeerTask::Found { data, .. } => Some(write_back(data, task, now)),
                 PeerTask::Missing => Some(write_back("", task, now)),
-                PeerTask::Unreadable(_) => None,
+                PeerTask::Unreadable { .. } => None,
             })
             .collect();
         self.figures.count(&self.sides.peer.write(&writes).await?);
@@ -123,15 +127,23 @@ impl Tend {
     async fn sum(&self) -> Result<(), Trouble> {
         let budget = self.sides.home.budget().await?;
         // `2026-01-31T23:59`: the day, and the hour of it.
-        let now = iso(self.sides.clock.now());
-        let (day, hour) = (&now[..10], &now[11..13]);
-        let cost = |period: &PeriodView| Cost {
-            tokens: period.used.tokens,
-            usd: period.used.usd,
-            requests: None,
-        };
-        self.sides.peer.cost_of(day, cost(&budget.day)).await?;
-        Ok(self.sides.peer.cost_of(&format!("{day}-{hour}"), cost(&budget.hour)).await?)
+        let last = |period: &PeriodView| iso(Timestamp::from_millis(period.resets_at.millis() - 1));
+        let (day, hour) = (last(&budget.day), last(&budget.hour));
+        let begun = budget.hour.resets_at.millis() - HOUR.as_millis() as i64;
+        // What was read while the hour changed may be of the one before.
+        if self.sides.clock.now().millis() < begun + SETTLED.as_millis() as i64 {
+            return Ok(());
+        }
+        let sums = [
+            (CostOf::Day(day[..10].to_owned()), &budget.day),
+            (CostOf::Hour(format!("{}-{}", &hour[..10], &hour[11..13])), &budget.hour),
+        ];
+        for (sum, period) in sums {
+            let (tokens, usd) = (period.used.tokens, period.used.usd);
+            let so_far = Cost { tokens, usd, requests: None };
+            self.sides.peer.add_cost(&sum, self.settings.tenant.as_str(), so_far).await?;
+        }
+        Ok(())
     }
 
     async fn look(&self) -> Result<(), Trouble> {

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use watchbill_core::domain::{Agent, Priority, Status, TaskType, Timestamp};
 use watchbill_wire::redis::{
-    DomainView, compose_task, event_for_peer, id_of_peer, ids_of_peer, merge_task,
-    read_domain_task, read_peer_event, read_peer_task,
+    Addressee, Assignee, DomainView, Rejection, compose_task, event_for_peer, id_of_peer,
+    ids_of_peer, merge_task, read_domain_task, read_peer_event, read_peer_task,
 };
 use watchbill_wire::{EventView, TaskView};
 
@@ -58,7 +58,7 @@ fn view(status: &str) -> TaskView {
 fn a_task_of_the_queue_is_read_whole() {
     let read = read_peer_task(ID, TASK).unwrap();
     assert_eq!(read.status, Status::Assigned);
-    assert_eq!(read.agent, Some(Agent::Ops), "ops_agent is ops");
+    assert_eq!(read.assignee, Assignee::Known(Agent::Ops), "ops_agent is ops");
     assert_eq!(read.task.task_type, TaskType::Monitor);
     assert_eq!(read.task.priority, Priority::P1);
     assert_eq!(read.task.sla_deadline, Timestamp::parse("2026-01-31T09:00:00Z").ok());
@@ -113,6 +113,87 @@ fn tasks_that_cannot_be_are_refused_with_the_reason() {
     // An SLA in words of its own is no reason.
     let odd = read_peer_task(ID, r#"{"type": "faq", "sla": {"target": "soon"}}"#).unwrap();
     assert_eq!(odd.task.metadata["sla"], json!({"target": "soon"}));
+}
+
+#[test]
+fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
+    let of = |data: Value| Addressee::of_data(&data.to_string()).unwrap();
+    for (assigned_to, wanted) in [
+        (json!(null), Assignee::Nobody),
+        (json!(""), Assignee::Nobody),
+        (json!("dev_agent"), Assignee::Known(Agent::Dev)),
+        (json!("qa_agent"), Assignee::Other),
+        (json!("OPS"), Assignee::Other),
+        (json!(7), Assignee::Other),
+    ] {
+        let data = json!({"type": "dance", "assigned_to": assigned_to});
+        assert_eq!(of(data.clone()).assignee, wanted, "{data}");
+        assert_eq!(of(data).task_type, None);
+        // One that can be read is read, whoever has it.
+        let data = json!({"type": "faq", "assigned_to": assigned_to});
+        let read = read_peer_task(ID, &data.to_string()).unwrap();
+        assert_eq!((read.assignee, read.addressee()), (wanted, of(data)));
+    }
+    let data = json!({"type": "investigate", "payload": {"repo": "shop"}});
+    assert!(of(data.clone()).has_repo && of(data).task_type == Some(TaskType::Investigate));
+    assert_eq!(Addressee::of_data("[1]"), None);
+}
+
+#[test]
+fn whoever_waits_for_a_rejected_task_sees_it_fail() {
+    let at = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
+    let said = Rejection::new(ID, Some(TASK), "too large", at);
+    assert_eq!(keys(&said.data), keys(TASK));
+    assert!(said.data.contains("123456789012345678901234567890"), "{}", said.data);
+    let data: Value = serde_json::from_str(&said.data).unwrap();
+    assert_eq!((&data["status"], &data["error"]), (&json!("failed"), &json!("too large")));
+    assert_eq!(data["completed_at"], "2026-01-31T12:00:00.000+00:00");
+    assert_eq!(data["metadata"], json!({"ticket": 7, "result": {"old": true}}));
+    // The event has their fields and no others, and is ours when it comes back.
+    assert_eq!(keys(&said.event), keys(EVENT));
+    assert_eq!(read_peer_event(&said.event).unwrap(), None);
+    let event: Value = serde_json::from_str(&said.event).unwrap();
+    let told = ["event_type", "task_id", "trace_id", "source_agent"].map(|name| &event[name]);
+    assert_eq!(
+        told,
+        ["task.failed", ID, "trace-1", "ops_agent"].map(|text| json!(text)).each_ref()
+    );
+    // Here it is the same event, once for what stood there.
+    let record = &said.record;
+    assert_eq!(record.id.as_str(), format!("redis:{}", event["event_id"].as_str().unwrap()));
+    assert_eq!(record.event.payload["error"], "too large");
+    assert_eq!(record.event.task_id.as_ref().map(|id| id.as_str()), Some(ID));
+    assert_eq!(Rejection::new(ID, Some(TASK), "again", at).record.id, record.id);
+    assert_ne!(Rejection::new(ID, Some("{}"), "again", at).record.id, record.id);
+    // What was no task becomes one that their programs can read.
+    for data in [None, Some("{oops"), Some("[1]")] {
+        let whole = Rejection::new("a/b", data, "no JSON object", at);
+        assert_eq!(keys(&whole.data), keys(TASK));
+        assert!(read_peer_task("a/b", &whole.data).is_ok(), "{}", whole.data);
+        assert_eq!(whole.record.event.task_id, id_of_peer("a/b").ok());
+    }
+    // An id that none can have here is named in words.
+    let long = "x".repeat(129);
+    let record = Rejection::new(&long, None, "its id is too long", at).record;
+    assert_eq!((record.event.task_id, &record.event.payload["peer_id"]), (None, &json!(long)));
+}
+
+#[test]
+fn whoever_waits_for_a_rejected_message_sees_it_fail() {
+    let at = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
+    let (id, view) = DomainView::of_rejected(br#"{"task_id":"d-1"}"#, "no payload", at).unwrap();
+    assert_eq!(id, "d-1");
+    let fields: Map<String, Value> =
+        view.fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    assert_eq!((&fields["status"], &fields["task_id"]), (&json!("failed"), &json!("d-1")));
+    assert_eq!(fields["error"], "rejected: no payload");
+    let output: Value = serde_json::from_str(fields["output"].as_str().unwrap()).unwrap();
+    assert_eq!(output["workers_used"], json!([]));
+    let published: Map<String, Value> = serde_json::from_str(&view.publish.unwrap()).unwrap();
+    assert_eq!(published, fields, "the same as JSON");
+    for nobody in [&b"{}"[..], b"{\"task_id\":\"\"}", b"\xff", b"[]"] {
+        assert_eq!(DomainView::of_rejected(nobody, "", at), None);
+    }
 }
 
 #[test]

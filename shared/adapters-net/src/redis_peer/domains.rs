@@ -37,6 +37,11 @@ impl Lists {
     }
 }
 
+/// What has become of a task.
+fn results(id: &str) -> Key {
+    Key::new(format!("results:{id}"), Kind::Hash)
+}
+
 impl RedisPeer {
     fn lists(&self, domain: &str) -> Result<Lists, PeerError> {
         if self.line.address().is_cluster() {
@@ -82,19 +87,30 @@ impl PeerDomains for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError> {
+    async fn refuse(
+        &self,
+        domain: &str,
+        rejected: &Rejected,
+        result: Option<&DomainWrite>,
+    ) -> Result<(), PeerError> {
         let lists = self.lists(domain)?;
+        let more = [Some(REJECTED), result.map(|result| results(&result.id))];
+        let keys = [&lists.active, &lists.taken, &lists.begun].into_iter();
+        let keys: Vec<&Key> = keys.chain(more.iter().flatten()).collect();
         let mut batch = Batch::new();
-        batch
-            .script(&REFUSE, &[&lists.active, &lists.taken, &lists.begun, &REJECTED])
-            .arg(&rejected.member)
-            .arg(entry(rejected));
+        let step = batch.script(&REFUSE, &keys).arg(&rejected.member).arg(entry(rejected));
+        if let Some(result) = result {
+            step.arg(result.publish.as_deref().unwrap_or_default());
+            for (field, value) in &result.fields {
+                step.arg(field).arg(value);
+            }
+        }
         self.line.all(batch).await.map(drop)
     }
 
     async fn write_result(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError> {
         let lists = self.lists(domain)?;
-        let results = Key::new(format!("results:{}", write.id), Kind::Hash);
+        let results = results(&write.id);
         let logs = Key::new(format!("results:{}:logs", write.id), Kind::List);
         let mut batch = Batch::new();
         let step = batch

@@ -1,8 +1,9 @@
-//! Approvals and cost, for the peer's dashboards. Sums of a day are kept for 90 days, those
-//! of an hour for 8, those of a trace for 90 since its last change.
+//! Approvals and cost, for the peer's programs. These write under the same keys, and decide by
+//! the sums: a sum is added to and never lowered, an approval of theirs stays as it is, and
+//! keys that they began keep the expiry that they gave them.
 
 use async_trait::async_trait;
-use watchbill_core::ports::{Cost, PeerError, PeerMirror};
+use watchbill_core::ports::{Cost, CostOf, PeerError, PeerMirror};
 
 use super::RedisPeer;
 use super::batch::{Batch, Key, Kind, Lua, lua};
@@ -16,59 +17,87 @@ const HISTORY_FOR: u64 = 30 * DAY;
 const HISTORY: i64 = 1_000;
 const LIST: Key = Key::fixed("hitl:history:list", Kind::List);
 
-static COST_OF_TASK: Lua = lua!("cost_of_task");
+static ADD_COST: Lua = lua!("add_cost");
+static SHOW: Lua = lua!("show");
+static HIDE: Lua = lua!("hide");
 
 fn pending(id: &str) -> Key {
     Key::new(format!("hitl:pending:{id}"), Kind::Text)
 }
 
+/// The key of a sum, and how long it is kept where we begin it: as long as by its owner.
+fn sum_of(sum: &CostOf) -> (Key, u64) {
+    let (name, kept) = match sum {
+        CostOf::Day(day) => (format!("cost:daily:{day}"), 7 * DAY),
+        CostOf::Hour(hour) => (format!("cost:hourly:{hour}"), DAY),
+        CostOf::Trace(trace) => (format!("cost:task:{trace}"), 30 * DAY),
+    };
+    (Key::new(name, Kind::Hash), kept)
+}
+
+impl RedisPeer {
+    /// A key of ours in the slot of one of theirs. Nothing in a cluster where their name has a
+    /// brace of which no tag can be made.
+    fn beside(&self, theirs: &Key, what: &str, kind: Kind) -> Option<Key> {
+        let tagged = theirs.name.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+        let name = match tagged {
+            Some((tag, _)) if !tag.is_empty() => format!("watchbill:{}:{what}", theirs.name),
+            _ if theirs.name.contains('}') && self.line.address().is_cluster() => {
+                tracing::warn!(key = %theirs, "not shown in this cluster: its name has a '}}'");
+                return None;
+            }
+            _ => format!("watchbill:{{{}}}:{what}", theirs.name),
+        };
+        Some(Key::new(name, kind))
+    }
+
+    async fn show(&self, theirs: &Key, json: &str, kept: u64) -> Result<bool, PeerError> {
+        let Some(mark) = self.beside(theirs, "shown", Kind::Text) else { return Ok(false) };
+        let mut batch = Batch::new();
+        batch.script(&SHOW, &[theirs, &mark]).arg(json).arg(kept);
+        self.line.one(batch).await
+    }
+}
+
 #[async_trait]
 impl PeerMirror for RedisPeer {
-    async fn approval_waits(&self, id: &str, json: &str) -> Result<(), PeerError> {
-        let mut batch = Batch::new();
-        batch.plain("SET", &[&pending(id)]).arg(json).arg("EX").arg(PENDING_FOR);
-        self.line.all(batch).await.map(drop)
+    async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, PeerError> {
+        self.show(&pending(id), json, PENDING_FOR).await
     }
 
-    async fn approval_decided(&self, id: &str, json: &str) -> Result<(), PeerError> {
+    async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, PeerError> {
         let history = Key::new(format!("hitl:history:{id}"), Kind::Text);
-        let mut batch = Batch::new();
         // It is in the history before it leaves the waiting ones, so it is never nowhere.
-        batch.plain("SET", &[&history]).arg(json).arg("EX").arg(HISTORY_FOR);
-        batch.plain("LREM", &[&LIST]).arg(0).arg(id);
-        batch.plain("LPUSH", &[&LIST]).arg(id);
-        batch.plain("LTRIM", &[&LIST]).arg(0).arg(HISTORY - 1);
-        batch.plain("DEL", &[&pending(id)]);
-        self.line.together(batch).await
-    }
-
-    async fn cost_of(&self, period: &str, cost: Cost) -> Result<(), PeerError> {
-        // `2026-01-31` is a day, `2026-01-31-23` an hour.
-        let (name, kept) = match period.split('-').count() {
-            4 => (format!("cost:hourly:{period}"), 8 * DAY),
-            _ => (format!("cost:daily:{period}"), 90 * DAY),
-        };
-        let key = Key::new(name, Kind::Hash);
-        let mut batch = Batch::new();
-        let step = batch.plain("HSET", &[&key]);
-        step.arg("tokens").arg(cost.tokens).arg("usd").arg(cost.usd);
-        if let Some(requests) = cost.requests {
-            step.arg("requests").arg(requests);
+        let shown = self.show(&history, json, HISTORY_FOR).await?;
+        if shown {
+            let mut batch = Batch::new();
+            batch.plain("LREM", &[&LIST]).arg(0).arg(id);
+            batch.plain("LPUSH", &[&LIST]).arg(id);
+            batch.plain("LTRIM", &[&LIST]).arg(0).arg(HISTORY - 1);
+            self.line.together(batch).await?;
         }
-        batch.plain("EXPIRE", &[&key]).arg(kept);
-        self.line.all(batch).await.map(drop)
+        let waiting = pending(id);
+        if let Some(mark) = self.beside(&waiting, "shown", Kind::Text) {
+            let mut batch = Batch::new();
+            batch.script(&HIDE, &[&waiting, &mark]);
+            self.line.all(batch).await?;
+        }
+        Ok(shown)
     }
 
-    async fn cost_of_task(&self, trace: &str, task: &str, cost: Cost) -> Result<(), PeerError> {
-        let key = Key::new(format!("cost:task:{trace}"), Kind::Hash);
+    async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
+        let (theirs, kept) = sum_of(sum);
+        let Some(added) = self.beside(&theirs, "added", Kind::Hash) else { return Ok(()) };
         let mut batch = Batch::new();
         batch
-            .script(&COST_OF_TASK, &[&key])
-            .arg(format!("watchbill:{task}"))
-            .arg(cost.tokens)
-            .arg(cost.usd)
-            .arg(cost.requests.unwrap_or_default())
-            .arg(90 * DAY);
+            .script(&ADD_COST, &[&theirs, &added])
+            .arg(part)
+            .arg(so_far.tokens)
+            .arg(so_far.usd)
+            .arg(so_far.requests.map(|n| n.to_string()).unwrap_or_default())
+            .arg(kept)
+            // What is added later must find it.
+            .arg(3 * kept);
         self.line.all(batch).await.map(drop)
     }
 }

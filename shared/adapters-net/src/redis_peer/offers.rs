@@ -31,20 +31,37 @@ fn write(batch: &mut Batch, script: &'static Lua, offer: &Offer) {
 
 impl RedisPeer {
     /// Tasks first, then the queue: what a worker finds there it can read.
-    pub(super) async fn put_up(&self, offers: &[Offer]) -> Result<(), PeerError> {
+    pub(super) async fn put_up(
+        &self,
+        offers: &[Offer],
+    ) -> Result<Vec<Result<(), String>>, PeerError> {
         let mut batch = Batch::new();
         for offer in offers {
             write(&mut batch, &OFFER_TASK, offer);
         }
-        self.line.all(batch).await?;
+        let mut stands = Vec::with_capacity(offers.len());
+        for (offer, answer) in offers.iter().zip(self.line.each(batch).await?) {
+            stands.push(match answer.and_then(|value| self.line.read(value)) {
+                Ok(0u8..=1) => Ok(()),
+                Ok(_) => Err(format!(
+                    "the key {} holds a task of another program, which bears the same id",
+                    task(&offer.id)
+                )),
+                Err(PeerError::Foreign(reason)) => Err(reason),
+                Err(error) => return Err(error),
+            });
+        }
+        let ours = offers.iter().zip(&stands).filter(|(_, stands)| stands.is_ok());
+        let ours: Vec<&Offer> = ours.map(|(offer, _)| offer).collect();
         let mut batch = Batch::new();
-        for offers in offers.chunks(AT_ONCE) {
+        for offers in ours.chunks(AT_ONCE) {
             let step = batch.script(&OFFER_QUEUE, &[&QUEUE, &FED, &ASSIGNMENTS]);
             for offer in offers {
                 step.arg(&offer.id).arg(offer.score).arg(offer.assignment);
             }
         }
-        self.line.all(batch).await.map(drop)
+        self.line.all(batch).await?;
+        Ok(stands)
     }
 
     pub(super) async fn standing(&self) -> Result<Vec<(String, u64)>, PeerError> {

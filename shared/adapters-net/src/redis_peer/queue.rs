@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::Value;
 use watchbill_core::ports::{
-    Offer, PeerError, PeerQueue, PeerTask, Queued, Rejected, TaskWrite, Wrote,
+    Failure, Offer, PeerError, PeerQueue, PeerTask, Queued, Rejected, TaskWrite, Wrote,
 };
 
 use super::RedisPeer;
@@ -20,8 +20,6 @@ const TAKEN: Key = Key::fixed("watchbill:{orchestrator:tasks}:taken", Kind::Sort
 /// By id, who holds the lease.
 const TAKERS: Key = Key::fixed("watchbill:{orchestrator:tasks}:takers", Kind::Hash);
 
-/// A task's id is no longer than this.
-const LONGEST_ID: usize = 128;
 /// Ids in one run of a script: nobody else is served meanwhile, so it must be short.
 const AT_ONCE: usize = 500;
 /// Of a set's members, in one answer.
@@ -38,13 +36,9 @@ pub(super) fn task(id: &str) -> Key {
     Key::new(format!("orchestrator:task:{id}"), Kind::Hash)
 }
 
-fn id_of(member: &[u8]) -> Result<&str, &'static str> {
-    let id = std::str::from_utf8(member).map_err(|_| "the id is no UTF-8")?;
-    match id.chars().count() {
-        0 => Err("the id is empty"),
-        n if n > LONGEST_ID => Err("the id is longer than 128 characters"),
-        _ => Ok(id),
-    }
+/// A name that any of these programs could write or read.
+fn id_of(member: &[u8]) -> Option<&str> {
+    std::str::from_utf8(member).ok()
 }
 
 #[async_trait]
@@ -61,8 +55,8 @@ impl PeerQueue for RedisPeer {
             let mut odd = Vec::new();
             for (member, score) in page {
                 match id_of(&member) {
-                    Ok(id) => queued.push(Queued { id: id.to_owned(), score }),
-                    Err(reason) => odd.push((member, reason)),
+                    Some(id) => queued.push(Queued { id: id.to_owned(), score }),
+                    None => odd.push(member),
                 }
             }
             if odd.is_empty() {
@@ -81,14 +75,16 @@ impl PeerQueue for RedisPeer {
     async fn read(&self, ids: &[String]) -> Result<Vec<PeerTask>, PeerError> {
         let mut batch = Batch::new();
         for id in ids {
-            batch.plain("HMGET", &[&task(id)]).arg(&["data", "status", "watchbill_fed"]);
+            batch.plain("HMGET", &[&task(id)]).arg(FIELDS);
         }
         let answers = self.line.each(batch).await?;
         answers
             .into_iter()
             .map(|answer| match answer {
                 Ok(value) => self.line.read(value).map(found),
-                Err(foreign) => Ok(PeerTask::Unreadable(foreign.to_string())),
+                Err(foreign) => {
+                    Ok(PeerTask::Unreadable { reason: foreign.to_string(), data: None })
+                }
             })
             .collect()
     }
@@ -134,17 +130,8 @@ impl PeerQueue for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn reject(&self, rejected: &Rejected) -> Result<(), PeerError> {
-        self.put_aside(rejected).await?;
-        let Ok(id) = id_of(&rejected.member) else { return Ok(()) };
-        let mut batch = Batch::new();
-        batch.script(&FAIL, &[&task(id)]).arg(&rejected.at).arg(&rejected.reason);
-        batch.plain("SREM", &[&PROCESSING]).arg(id);
-        // What is no hash is nobody's task, and nobody waits for it: it stays as it is.
-        for answer in self.line.each(batch).await?.into_iter().skip(1) {
-            answer?;
-        }
-        Ok(())
+    async fn reject(&self, rejected: &Rejected, failure: &Failure) -> Result<bool, PeerError> {
+        self.put_aside(rejected, Some(failure)).await
     }
 
     async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError> {
@@ -183,7 +170,7 @@ impl PeerQueue for RedisPeer {
         batch.plain("SSCAN", &[&PROCESSING]).arg(cursor).arg("COUNT").arg(PAGE);
         let (next, members): (u64, Vec<Vec<u8>>) = self.line.one(batch).await?;
         // Others put what they like there; what is no id is none of ours.
-        let ids = members.iter().filter_map(|member| id_of(member).ok());
+        let ids = members.iter().filter_map(|member| id_of(member));
         Ok((next, ids.map(str::to_owned).collect()))
     }
 
@@ -199,7 +186,7 @@ impl PeerQueue for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn offer(&self, offers: &[Offer]) -> Result<(), PeerError> {
+    async fn offer(&self, offers: &[Offer]) -> Result<Vec<Result<(), String>>, PeerError> {
         self.put_up(offers).await
     }
 
@@ -216,20 +203,28 @@ impl PeerQueue for RedisPeer {
     }
 }
 
-/// What stands in a task's hash.
-fn found([data, status, fed]: [Option<Vec<u8>>; 3]) -> PeerTask {
+/// Of a task's hash what is read.
+const FIELDS: &[&str] = &["data", "status", "watchbill_fed", "watchbill_version"];
+
+/// What stands in a task's hash, in the order of [`FIELDS`].
+fn found([data, status, fed, version]: [Option<Vec<u8>>; 4]) -> PeerTask {
+    let unreadable = |reason: &str, data| PeerTask::Unreadable { reason: reason.to_owned(), data };
+    let Some(data) = data else {
+        return match status {
+            None => PeerTask::Missing,
+            Some(_) => unreadable("the field data is missing", None),
+        };
+    };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
-    match (data, status) {
-        (None, None) => PeerTask::Missing,
-        (None, Some(_)) => PeerTask::Unreadable("the field data is missing".into()),
-        (Some(data), status) => match (text(data), text(status.unwrap_or_default())) {
-            (Some(data), Some(status)) => {
-                let fed = fed.and_then(text).and_then(|number| number.parse().ok());
-                PeerTask::Found { data, status, fed }
-            }
-            (None, _) => PeerTask::Unreadable("the field data is no UTF-8".into()),
-            (_, None) => PeerTask::Unreadable("the field status is no UTF-8".into()),
-        },
+    let Some(status) = text(status.unwrap_or_default()) else {
+        return unreadable("the field status is no UTF-8", Some(data));
+    };
+    match String::from_utf8(data) {
+        Ok(data) => {
+            let fed = fed.and_then(text).and_then(|number| number.parse().ok());
+            PeerTask::Found { data, status, fed, written: version.is_some() }
+        }
+        Err(error) => unreadable("the field data is no UTF-8", Some(error.into_bytes())),
     }
 }
 
@@ -247,47 +242,81 @@ impl RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    /// Moves what is no id out of the queue.
-    async fn clear(&self, odd: Vec<(Vec<u8>, &'static str)>) -> Result<(), PeerError> {
-        for (member, reason) in odd {
+    /// Moves out of the queue what no program can name.
+    async fn clear(&self, odd: Vec<Vec<u8>>) -> Result<(), PeerError> {
+        for member in odd {
             let rejected = Rejected {
                 queue: QUEUE.name.into_owned(),
                 member,
-                reason: reason.to_owned(),
+                reason: "the id is no UTF-8".to_owned(),
                 data: None,
                 at: self.line.options().clock.now().to_string(),
             };
-            self.put_aside(&rejected).await?;
+            self.put_aside(&rejected, None).await?;
             self.rejected.fetch_add(1, Ordering::Relaxed);
-            let member = String::from_utf8_lossy(&rejected.member);
+            let (member, reason) = (String::from_utf8_lossy(&rejected.member), &rejected.reason);
             tracing::warn!(%member, reason, "moved a member of the queue to watchbill:rejected");
         }
         Ok(())
     }
 
-    /// In one step, where one server has both keys. In a cluster the entry comes first: it
-    /// may be there twice, and is never missing.
-    async fn put_aside(&self, rejected: &Rejected) -> Result<(), PeerError> {
-        let mut batch = Batch::new();
-        if !self.line.address().is_cluster() {
-            batch
-                .script(&REJECT, &[&QUEUE, &TAKEN, &TAKERS, &REJECTED])
-                .arg(&rejected.member)
-                .arg(entry(rejected));
-            return self.line.all(batch).await.map(drop);
+    /// In one step, where one server has all of the keys.
+    async fn put_aside(
+        &self,
+        rejected: &Rejected,
+        failure: Option<&Failure>,
+    ) -> Result<bool, PeerError> {
+        if self.line.address().is_cluster() {
+            return self.put_aside_by_steps(rejected, failure).await;
         }
-        batch.plain("ZSCORE", &[&QUEUE]).arg(&rejected.member);
-        batch.plain("ZSCORE", &[&TAKEN]).arg(&rejected.member);
+        let theirs = id_of(&rejected.member).filter(|_| failure.is_some()).map(task);
+        let ours = [QUEUE, TAKEN, TAKERS, REJECTED, PROCESSING];
+        let keys: Vec<&Key> = ours.iter().chain(&theirs).collect();
+        let mut batch = Batch::new();
+        let step = batch.script(&REJECT, &keys).arg(&rejected.member).arg(entry(rejected));
+        tell(step, rejected, failure);
+        self.line.one(batch).await
+    }
+
+    /// In a cluster its clients are told first, and the id leaves the queue last: whoever comes
+    /// after a half of it does it all again, so they may be told twice, and never not at all.
+    async fn put_aside_by_steps(
+        &self,
+        rejected: &Rejected,
+        failure: Option<&Failure>,
+    ) -> Result<bool, PeerError> {
+        let member = &rejected.member;
+        let mut batch = Batch::new();
+        batch.plain("ZSCORE", &[&QUEUE]).arg(member);
+        batch.plain("ZSCORE", &[&TAKEN]).arg(member);
         if self.line.all(batch).await?.iter().all(|score| *score == Value::Nil) {
-            return Ok(());
+            return Ok(false);
+        }
+        if let Some(id) = id_of(member).filter(|_| failure.is_some()) {
+            let mut batch = Batch::new();
+            tell(batch.script(&FAIL, &[&task(id)]), rejected, failure);
+            if !self.line.one::<bool>(batch).await? {
+                return Ok(false);
+            }
         }
         let mut batch = Batch::new();
         batch.plain("LPUSH", &[&REJECTED]).arg(entry(rejected));
         self.line.all(batch).await?;
         let mut batch = Batch::new();
-        batch.plain("ZREM", &[&QUEUE]).arg(&rejected.member);
-        batch.plain("ZREM", &[&TAKEN]).arg(&rejected.member);
-        batch.plain("HDEL", &[&TAKERS]).arg(&rejected.member);
-        self.line.all(batch).await.map(drop)
+        batch.plain("ZREM", &[&QUEUE]).arg(member);
+        batch.plain("ZREM", &[&TAKEN]).arg(member);
+        batch.plain("HDEL", &[&TAKERS]).arg(member);
+        batch.plain("SREM", &[&PROCESSING]).arg(member);
+        self.line.all(batch).await.map(|_| true)
+    }
+}
+
+/// What the clients of a rejected task are told, as both scripts read it.
+fn tell(step: &mut redis::Pipeline, rejected: &Rejected, failure: Option<&Failure>) {
+    let seen = rejected.data.as_deref().unwrap_or_default();
+    let data = failure.map_or("", |failure| &failure.data);
+    step.arg(seen).arg(&rejected.at).arg(data);
+    for message in failure.into_iter().flat_map(|failure| &failure.messages) {
+        step.arg(&message.channel).arg(&message.text);
     }
 }

@@ -17,12 +17,12 @@ pub(super) fn entry(rejected: &Rejected) -> String {
         "reason": rejected.reason,
         "at": rejected.at,
     });
-    match std::str::from_utf8(&rejected.member) {
-        Ok(member) => entry["member"] = member.into(),
-        Err(_) => entry["member_base64"] = STANDARD.encode(&rejected.member).into(),
-    }
-    if let Some(data) = &rejected.data {
-        entry["data"] = data.as_str().into();
+    let data = rejected.data.as_ref().map(|data| ("data", data));
+    for (name, bytes) in [("member", &rejected.member)].into_iter().chain(data) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => entry[name] = text.into(),
+            Err(_) => entry[format!("{name}_base64")] = STANDARD.encode(bytes).into(),
+        }
     }
     entry.to_string()
 }

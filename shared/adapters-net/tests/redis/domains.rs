@@ -131,13 +131,38 @@ async fn what_is_refused_is_kept_once() {
         data: None,
         at: "2026-01-31T12:00:00Z".into(),
     };
+    let failed = DomainWrite {
+        fields: vec![("status".into(), "failed".into())],
+        publish: Some("it failed".into()),
+        ..result("a", 0, true)
+    };
+    let mut heard = peer.listen(&strings(&["results:*"])).await.unwrap();
     for _ in 0..2 {
-        peer.refuse("devops", &rejected).await.unwrap();
+        peer.refuse("devops", &rejected, Some(&failed)).await.unwrap();
+        assert_eq!(hand.ask::<String>("HGET results:a status").await, "failed");
         assert_eq!(length(&mut hand, "watchbill:rejected").await, 1);
         assert_eq!(length(&mut hand, "tasks:active:devops").await, 0);
     }
     assert_eq!(peer.open("devops").await.unwrap(), Vec::<String>::new());
     assert_eq!(hand.ask::<u64>("EXISTS watchbill:tasks:active:devops:taken").await, 0);
+    // A result that stands there is another message's; what is no hash is someone else's.
+    hand.tell("HSET results:a status completed").await;
+    hand.tell("RPUSH results:b x").await;
+    for (id, message) in [("a", &b"again"[..]), ("b", b"b"), ("none", b"none")] {
+        push(&mut hand, message).await;
+        peer.take_messages("devops", LONG, 1).await.unwrap();
+        let rejected = Rejected { member: message.into(), ..rejected.clone() };
+        let failed = DomainWrite { id: id.into(), ..failed.clone() };
+        let told = Some(&failed).filter(|_| id != "none");
+        peer.refuse("devops", &rejected, told).await.unwrap();
+        assert_eq!(length(&mut hand, "tasks:active:devops").await, 0);
+    }
+    assert_eq!(length(&mut hand, "watchbill:rejected").await, 4);
+    assert_eq!(hand.ask::<String>("HGET results:a status").await, "completed");
+    assert_eq!(hand.ask::<u64>("EXISTS results:none").await, 0);
+    hand.tell("PUBLISH results:end x").await;
+    assert_eq!(heard.next().await.unwrap().text, "it failed");
+    assert_eq!(heard.next().await.unwrap().channel, "results:end", "it was told once");
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn an_assignment_is_put_into_the_queue_once() {
     assert_eq!(peer.depth().await.unwrap(), 2);
     let read = peer.read(&strings(&["a"])).await.unwrap();
     let (data, status) = (r#"{"assignment":2}"#.into(), "assigned".into());
-    assert_eq!(read, [PeerTask::Found { data, status, fed: Some(2) }]);
+    assert_eq!(read, [PeerTask::Found { data, status, fed: Some(2), written: false }]);
     let kept: Vec<String> = hand.ask("HMGET orchestrator:task:b created_at priority").await;
     assert_eq!(kept, ["2026-01-31T11:00:00Z", "P1"]);
 }
@@ -105,13 +105,27 @@ async fn what_is_taken_back_leaves_the_queue_and_stays_readable() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_kind_is_named() {
+async fn what_bears_the_same_id_is_named_and_stays_as_it_is() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     hand.tell("SET orchestrator:task:a x").await;
-    let text = foreign(peer.offer(&[offer("a", 1), offer("b", 1)]).await);
-    assert!(text.contains("orchestrator:task:a"), "{text}");
-    assert_eq!(peer.depth().await.unwrap(), 0, "no worker finds what it can't read");
+    hand.tell("HSET orchestrator:task:b data theirs status assigned").await;
+    for _ in 0..2 {
+        let stands = peer.offer(&[offer("a", 1), offer("b", 1), offer("c", 1)]).await.unwrap();
+        let why = |at: usize| stands[at].clone().unwrap_err();
+        assert!(why(0).contains("orchestrator:task:a"), "{stands:?}");
+        assert!(why(1).contains("orchestrator:task:b holds a task of another"), "{stands:?}");
+        assert_eq!(stands[2], Ok(()));
+        assert_eq!(peer.depth().await.unwrap(), 1, "no worker finds what it can't read");
+    }
+    assert_eq!(hand.ask::<String>("HGET orchestrator:task:b data").await, "theirs");
+    assert_eq!(peer.offered().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_of_another_kind_is_named() {
+    let server = RedisServer::start();
+    let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     for key in ["fed", "fed:assignments"] {
         hand.tell("FLUSHALL").await;
         hand.tell(&format!("SET watchbill:{{orchestrator:tasks}}:{key} x")).await;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use watchbill_core::ports::{
-    PeerHealth as _, PeerQueue as _, PeerTask, Queued, Rejected, TaskWrite, Wrote,
+    Failure, PeerChannels as _, PeerHealth as _, PeerMessage, PeerQueue as _, PeerTask, Queued,
+    Rejected, TaskWrite, Wrote,
 };
 use watchbill_testkit::RedisServer;
 
@@ -38,9 +39,14 @@ fn rejected(member: &[u8]) -> Rejected {
         queue: "orchestrator:tasks".into(),
         member: member.into(),
         reason: "no JSON".into(),
-        data: Some("{oops".into()),
+        data: Some("{}".into()),
         at: "2026-01-31T12:00:00Z".into(),
     }
+}
+
+fn failure() -> Failure {
+    let message = |channel: &str| PeerMessage { channel: channel.into(), text: "failed".into() };
+    Failure { data: "{\"failed\":1}".into(), messages: vec![message("one"), message("all")] }
 }
 
 #[tokio::test]
@@ -59,21 +65,22 @@ async fn the_most_urgent_are_seen_first() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_moved_to_the_rejected() {
+async fn what_no_program_can_name_is_moved_to_the_rejected() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     put(&mut hand, "good", 3).await;
+    // Odd, and yet somebody's.
     let long = "x".repeat(129);
     for odd in [&b"\xff\xfe"[..], b"", long.as_bytes()] {
         hand.try_ask::<()>(&[&b"ZADD"[..], b"orchestrator:tasks", b"1", odd]).await.unwrap();
     }
-    let seen = peer.peek(0, 2).await.unwrap();
-    assert_eq!(seen, [Queued { id: "good".into(), score: 3.0 }]);
-    assert_eq!((peer.depth().await.unwrap(), peer.moved_aside()), (1, 3));
+    let seen = peer.peek(0, 9).await.unwrap();
+    let seen: Vec<&str> = seen.iter().map(|queued| queued.id.as_str()).collect();
+    assert_eq!(seen, ["", &long, "good"]);
+    assert_eq!((peer.depth().await.unwrap(), peer.moved_aside()), (3, 1));
     let kept: Vec<String> = hand.ask("LRANGE watchbill:rejected 0 -1").await;
-    assert_eq!(kept.len(), 3);
-    assert!(kept.iter().any(|entry| entry.contains(r#""member_base64":"//4=""#)), "{kept:?}");
-    assert!(kept.iter().any(|entry| entry.contains(&long)), "{kept:?}");
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].contains(r#""member_base64":"//4=""#), "{kept:?}");
 }
 
 #[tokio::test]
@@ -87,16 +94,22 @@ async fn each_task_is_read_for_itself() {
     let broken = [&b"HSET"[..], b"orchestrator:task:bytes", b"data", b"\xff"];
     hand.try_ask::<()>(&broken).await.unwrap();
     hand.tell("HSET orchestrator:task:half status pending").await;
-    let asked = strings(&["plain", "text", "gone", "bytes", "half", "fed"]);
+    put(&mut hand, "written", 1).await;
+    hand.tell("HSET orchestrator:task:written watchbill_version 2").await;
+    let asked = strings(&["plain", "text", "gone", "bytes", "half", "fed", "written"]);
     let found = peer.read(&asked).await.unwrap();
-    let task = |fed| PeerTask::Found { data: "{}".into(), status: "pending".into(), fed };
+    let task = |fed, written| {
+        let (data, status) = ("{}".into(), "pending".into());
+        PeerTask::Found { data, status, fed, written }
+    };
     assert_eq!(
-        (&found[0], &found[2], &found[5]),
-        (&task(None), &PeerTask::Missing, &task(Some(3)))
+        (&found[0], &found[2], &found[5], &found[6]),
+        (&task(None, false), &PeerTask::Missing, &task(Some(3), false), &task(None, true))
     );
     for (i, why) in [(1, "orchestrator:task:text"), (3, "no UTF-8"), (4, "data is missing")] {
-        let PeerTask::Unreadable(reason) = &found[i] else { panic!("{:?}", found[i]) };
+        let PeerTask::Unreadable { reason, data } = &found[i] else { panic!("{:?}", found[i]) };
         assert!(reason.contains(why), "{reason}");
+        assert_eq!(data.as_deref(), (i == 3).then_some(&b"\xff"[..]));
     }
 }
 
@@ -186,22 +199,61 @@ async fn one_key_of_another_kind_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn what_is_rejected_is_kept_once_and_its_task_failed() {
+async fn what_is_rejected_is_kept_once_and_fails_whole() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
-    for id in ["queued", "taken"] {
+    for id in ["queued", "taken", "changed"] {
         put(&mut hand, id, 1).await;
     }
-    peer.take(&strings(&["taken"]), "one", LONG).await.unwrap();
-    for member in [&b"queued"[..], b"queued", b"taken", b"taken", b"never"] {
-        peer.reject(&rejected(member)).await.unwrap();
+    hand.tell("HSET orchestrator:task:changed data {\"new\":1}").await;
+    for id in ["missing", "bytes", "other"] {
+        hand.tell(&format!("ZADD orchestrator:tasks 1 {id}")).await;
     }
+    hand.tell("HSET orchestrator:task:other name x").await;
+    let bytes = [&b"HSET"[..], b"orchestrator:task:bytes", b"data", b"\xff"];
+    hand.try_ask::<()>(&bytes).await.unwrap();
+    peer.take(&strings(&["taken"]), "one", LONG).await.unwrap();
+    let mut heard = peer.listen(&strings(&["one", "all", "end"])).await.unwrap();
+    for (member, wanted) in [
+        ("queued", true),
+        ("queued", false),
+        ("taken", true),
+        ("taken", false),
+        ("never", false),
+        ("changed", false),
+        ("missing", true),
+    ] {
+        let done = peer.reject(&rejected(member.as_bytes()), &failure()).await.unwrap();
+        assert_eq!(done, wanted, "{member}");
+    }
+    let bytes = Rejected { data: Some(b"\xff".into()), ..rejected(b"bytes") };
+    assert!(peer.reject(&bytes, &failure()).await.unwrap());
+    // Something else under a task's name: nothing of it is known, and nothing is put into it.
+    let other = Rejected { data: None, ..rejected(b"other") };
+    assert!(peer.reject(&other, &failure()).await.unwrap());
+    assert_eq!(hand.ask::<u64>("HLEN orchestrator:task:other").await, 1);
     let kept: Vec<String> = hand.ask("LRANGE watchbill:rejected 0 -1").await;
-    assert_eq!(kept.len(), 2, "{kept:?}");
-    assert!(kept[0].contains(r#""member":"taken""#) && kept[0].contains("{oops"), "{kept:?}");
-    let failed: Vec<String> = hand.ask("HMGET orchestrator:task:taken status error").await;
-    assert_eq!(failed, ["failed", "no JSON"]);
-    assert_eq!(hand.ask::<u64>("EXISTS orchestrator:task:never").await, 0);
+    assert_eq!(kept.len(), 5, "{kept:?}");
+    assert!(kept[1].contains(r#""data_base64":"/w==""#), "{kept:?}");
+    assert!(kept[3].contains(r#""member":"taken""#) && kept[3].contains("{}"), "{kept:?}");
+    for id in ["queued", "taken", "bytes"] {
+        let task = format!("HMGET orchestrator:task:{id} data status updated_at");
+        let failed: Vec<String> = hand.ask(&task).await;
+        assert_eq!(failed, ["{\"failed\":1}", "failed", "2026-01-31T12:00:00Z"]);
+    }
+    for nothing in ["never", "missing"] {
+        assert_eq!(hand.ask::<u64>(&format!("EXISTS orchestrator:task:{nothing}")).await, 0);
+    }
+    // Whoever waits hears of each once, and of nothing else.
+    hand.tell("PUBLISH end x").await;
+    for _ in 0..5 {
+        assert_eq!(heard.next().await.unwrap(), failure().messages[0]);
+        assert_eq!(heard.next().await.unwrap(), failure().messages[1]);
+    }
+    assert_eq!(heard.next().await.unwrap().channel, "end");
+    // Its owner put other data there meanwhile: it is looked at again.
+    assert_eq!(hand.ask::<String>("HGET orchestrator:task:changed status").await, "pending");
+    hand.tell("ZREM orchestrator:tasks changed").await;
     assert_eq!(peer.depth().await.unwrap(), 0);
     assert_eq!(peer.worked_on(0).await.unwrap().1, Vec::<String>::new());
     assert_eq!(hand.ask::<u64>("ZCARD watchbill:{orchestrator:tasks}:taken").await, 0);
@@ -241,7 +293,7 @@ async fn a_key_of_another_kind_is_named_and_nothing_is_lost() {
         put(&mut hand, "a", 1).await;
         hand.tell(&format!("{makes} {key} x")).await;
         let text = if key == "watchbill:rejected" {
-            foreign(peer.reject(&rejected(b"a")).await)
+            foreign(peer.reject(&rejected(b"a"), &failure()).await)
         } else {
             foreign(peer.take(&strings(&["a"]), "one", LONG).await)
         };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use watchbill_core::ports::{
-    Offer, PeerChannels as _, PeerDomains as _, PeerHealth as _, PeerMessage, PeerMirror as _,
-    PeerQueue as _, Rejected, Wrote,
+    Cost, CostOf, Failure, Offer, PeerChannels as _, PeerDomains as _, PeerHealth as _,
+    PeerMessage, PeerMirror as _, PeerQueue as _, Rejected, Wrote,
 };
 use watchbill_testkit::{RedisServer, RedisSetup};
 
@@ -72,6 +72,10 @@ async fn a_cluster_serves_the_queue_the_channels_and_the_mirror() {
     for _ in 0..2 {
         peer.approval_waits("ap", "{}").await.unwrap();
         peer.approval_decided("ap", "{}").await.unwrap();
+        for sum in ["day", "a {b} c", "d} e"].map(|trace| CostOf::Trace(trace.into())) {
+            let so_far = Cost { tokens: 5, usd: 0.5, requests: None };
+            peer.add_cost(&sum, "acme", so_far).await.unwrap();
+        }
     }
     let mut heard = peer.listen(&strings(&["orchestrator:events:*"])).await.unwrap();
     let message = PeerMessage { channel: "orchestrator:events:x".into(), text: "{}".into() };
@@ -101,8 +105,9 @@ async fn what_a_cluster_can_not_do_in_one_step_loses_nothing() {
         data: None,
         at: "t".into(),
     };
-    for _ in 0..2 {
-        peer.reject(&rejected).await.unwrap();
+    let failure = Failure { data: "{}".into(), messages: Vec::new() };
+    for wanted in [true, false] {
+        assert_eq!(peer.reject(&rejected, &failure).await.unwrap(), wanted);
     }
     let mut length = redis::cmd("LLEN");
     length.arg("watchbill:rejected");

@@ -21,9 +21,9 @@ pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
 pub use list_cursor::ListCursor;
 pub use peer::{
-    Cost, DomainWrite, Offer, Peer, PeerChannels, PeerDomains, PeerError, PeerHealth, PeerListener,
-    PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued, Registration, Rejected,
-    Taken, TaskWrite, Wrote,
+    Cost, CostOf, DomainWrite, Failure, Offer, Peer, PeerChannels, PeerDomains, PeerError,
+    PeerHealth, PeerListener, PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued,
+    Registration, Rejected, Taken, TaskWrite, Wrote,
 };
 pub use planner::{PlainPlanner, Planner};
 pub use secret::{FixedSecret, SecretSource};

@@ -41,11 +41,13 @@ pub enum PeerTask {
         status: String,
         /// The assignment with which we handed it over, where it is one of ours.
         fed: Option<u32>,
+        /// We have [written](PeerQueue::write) over it.
+        written: bool,
     },
     /// The id stands in the queue, and there is nothing of that name.
     Missing,
-    /// It is no task of these programs: why.
-    Unreadable(String),
+    /// It is no task of these programs: why, and what stands in place of its data, if anything.
+    Unreadable { reason: String, data: Option<Vec<u8>> },
 }
 
 /// What is written over a peer's task when it has changed here.
@@ -85,9 +87,17 @@ pub struct Rejected {
     pub member: Vec<u8>,
     pub reason: String,
     /// What was kept under that id, where there was something.
-    pub data: Option<String>,
+    pub data: Option<Vec<u8>>,
     /// RFC 3339.
     pub at: String,
+}
+
+/// What those are told who wait for a task that is rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The task as it stands there from then on.
+    pub data: String,
+    pub messages: Vec<PeerMessage>,
 }
 
 /// A task of ours for a peer's workers.
@@ -137,9 +147,11 @@ pub trait PeerQueue: Send + Sync {
     /// worked on until a [write](Self::write) ends them.
     async fn settle(&self, ids: &[String]) -> Result<(), PeerError>;
 
-    /// Moves what can't be read out of the queue (or out of what was taken) to the rejected.
-    /// A task that can still be found is marked failed, for whoever waits for it.
-    async fn reject(&self, rejected: &Rejected) -> Result<(), PeerError>;
+    /// Moves what can't be taken over out of the queue (or out of what was taken) to the
+    /// rejected. A task that can still be found is made the failed one, and the messages go out.
+    /// False where it stands nowhere any more, or has other data by now than those that were
+    /// rejected: nothing is changed then.
+    async fn reject(&self, rejected: &Rejected, failure: &Failure) -> Result<bool, PeerError>;
 
     /// Writes what changed here over the peer's tasks.
     async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError>;
@@ -151,8 +163,10 @@ pub trait PeerQueue: Send + Sync {
     /// Takes ids that have ended out of those that are worked on.
     async fn forget(&self, ids: &[String]) -> Result<(), PeerError>;
 
-    /// Puts tasks of ours into the queue, once for each assignment.
-    async fn offer(&self, offers: &[Offer]) -> Result<(), PeerError>;
+    /// Puts tasks of ours into the queue, once for each assignment. Answers for each in turn;
+    /// the error is for people: something of another program stands under that id, which
+    /// stays as it is.
+    async fn offer(&self, offers: &[Offer]) -> Result<Vec<Result<(), String>>, PeerError>;
 
     /// The tasks of ours that stand with the peer: id, and seconds since they were put there.
     async fn offered(&self) -> Result<Vec<(String, u64)>, PeerError>;
@@ -234,8 +248,15 @@ pub trait PeerDomains: Send + Sync {
     /// The task is recorded here: the message's lease ends.
     async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError>;
 
-    /// Moves a message that can't be read from the active ones to the rejected.
-    async fn refuse(&self, domain: &str, rejected: &Rejected) -> Result<(), PeerError>;
+    /// Moves a message that can't be taken over from the active ones to the rejected. Where it
+    /// says which task it is and no result stands there, `result` does from then on, and is
+    /// published.
+    async fn refuse(
+        &self,
+        domain: &str,
+        rejected: &Rejected,
+        result: Option<&DomainWrite>,
+    ) -> Result<(), PeerError>;
 
     /// In one step: the result's fields, its logs, its publication, and once it is done the
     /// end of its message among the active ones.
@@ -288,20 +309,30 @@ pub struct Cost {
     pub requests: Option<u64>,
 }
 
-/// What a peer's dashboards are shown; nothing of it is ever read back.
+/// What costs are summed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CostOf {
+    /// `2026-01-31`.
+    Day(String),
+    /// `2026-01-31-23`.
+    Hour(String),
+    Trace(String),
+}
+
+/// What a peer's programs are shown. Nothing of it is ever read back here; but they decide by
+/// the sums, and keep approvals of their own under the same names: what they wrote stays.
 #[async_trait]
 pub trait PeerMirror: Send + Sync {
-    /// An approval that waits.
-    async fn approval_waits(&self, id: &str, json: &str) -> Result<(), PeerError>;
+    /// An approval that waits. False where one of the peer's own stands under that id.
+    async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, PeerError>;
 
-    /// An approval that was decided: out of the waiting ones, first in the history, once.
-    async fn approval_decided(&self, id: &str, json: &str) -> Result<(), PeerError>;
+    /// An approval that was decided: out of the waiting ones, first in the history, once. False
+    /// where one of the peer's own stands under that id.
+    async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, PeerError>;
 
-    /// The sums of a day (`2026-01-31`) or an hour (`2026-01-31-23`).
-    async fn cost_of(&self, period: &str, cost: Cost) -> Result<(), PeerError>;
-
-    /// What one task of a trace has cost so far; the trace's sum is kept right.
-    async fn cost_of_task(&self, trace: &str, task: &str, cost: Cost) -> Result<(), PeerError>;
+    /// Adds to a sum what is new in `so_far` since the last call for the same `part`: the
+    /// figures of a part only grow, and no sum is ever lowered.
+    async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError>;
 }
 
 /// How the connection stands.

@@ -2,6 +2,7 @@ use serde_json::{Map, Value, json};
 use watchbill_core::domain::{
     MOST_SPAN, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, parse_span,
 };
+use watchbill_core::redact;
 
 use super::ids::{id_of_peer, mark};
 use super::{VIA, iso};
@@ -125,17 +126,36 @@ impl DomainView {
         more("error", error);
         more("started_at", view.started_at.map(iso));
         more("completed_at", over.then(|| iso(view.completed_at.unwrap_or(now))));
-        let publish = over.then(|| {
-            let map: Map<String, Value> =
-                fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            Value::Object(map).to_string()
-        });
+        let publish = over.then(|| as_json(&fields));
         Self { fields, publish }
+    }
+
+    /// What those are shown who wait for a message that can't be taken over; nothing where it
+    /// does not say which task it is.
+    pub fn of_rejected(message: &[u8], reason: &str, now: Timestamp) -> Option<(String, Self)> {
+        let text = std::str::from_utf8(message).ok()?;
+        let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text)).ok()?;
+        let id = map.get("task_id").and_then(Value::as_str).filter(|id| !id.is_empty())?;
+        let reason = redact::shortened(reason, 500);
+        let (status, output, error) = ended(format!("rejected: {reason}"));
+        let more = [("output", output.map(|output| output.to_string())), ("error", error)];
+        let more = more.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let all = [("task_id", id.to_owned()), ("status", status.to_owned())];
+        let all = all.into_iter().chain(more).chain([("completed_at", iso(now))]);
+        let fields: Vec<_> = all.map(|(name, value)| (name.to_owned(), value)).collect();
+        let publish = Some(as_json(&fields));
+        Some((id.to_owned(), Self { fields, publish }))
     }
 
     pub fn is_over(&self) -> bool {
         self.publish.is_some()
     }
+}
+
+fn as_json(fields: &[(String, String)]) -> String {
+    let map: Map<String, Value> =
+        fields.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    Value::Object(map).to_string()
 }
 
 type Ended = (&'static str, Option<Value>, Option<String>);

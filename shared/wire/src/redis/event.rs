@@ -7,9 +7,9 @@ use super::ids::id_of_peer;
 use crate::{EventView, PublishEvent, TaskView, with_exact_numbers};
 
 /// What marks our own events on the channels.
-const US: &str = "watchbill";
+pub(super) const US: &str = "watchbill";
 /// Before the ids of events that came over Redis: no id that we make begins so.
-const FROM: &str = "redis:";
+pub(super) const FROM: &str = "redis:";
 
 /// An event off the channels.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,18 +6,23 @@
 //! - `domain`: messages and results of the domain network.
 //! - `ids`: ids of peers' tasks, there and here.
 //! - `mirror`: approvals as the orchestrator's dashboards read them.
+//! - `rejected`: what those who wait for a task are told where it can't be read here.
 
 mod domain;
 mod event;
 mod ids;
 mod mirror;
+mod rejected;
 mod task;
 
 pub use domain::{DomainTask, DomainView, read_domain_task};
 pub use event::{PeerEvent, event_for_peer, read_peer_event};
 pub use ids::{id_of_peer, ids_of_peer};
 pub use mirror::{approval_for_peer, is_decided};
-pub use task::{PeerTaskView, compose_task, merge_task, read_peer_task, score};
+pub use rejected::Rejection;
+pub use task::{
+    Addressee, Assignee, PeerTaskView, compose_task, merge_task, read_peer_task, score,
+};
 
 use watchbill_core::domain::Timestamp;
 

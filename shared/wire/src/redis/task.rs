@@ -24,11 +24,66 @@ const SOURCE: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerTaskView {
     pub status: Status,
-    /// Whom the orchestrator gave it to, if anyone.
-    pub agent: Option<Agent>,
+    pub assignee: Assignee,
     pub created_at: Option<Timestamp>,
     pub trace_id: Option<String>,
     pub task: CreateTask,
+}
+
+/// Whom the orchestrator gave a task to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assignee {
+    Nobody,
+    Known(Agent),
+    /// An agent of its installation that has no counterpart here.
+    Other,
+}
+
+impl Assignee {
+    /// Names are compared as its workers compare them: exactly.
+    fn of(map: &Map<String, Value>) -> Self {
+        match map.get("assigned_to") {
+            None | Some(Value::Null) => Self::Nobody,
+            Some(Value::String(name)) if name.is_empty() => Self::Nobody,
+            Some(Value::String(name)) => Agent::parse(name).map_or(Self::Other, Self::Known),
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+/// Whom a task is for, as far as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    pub assignee: Assignee,
+    /// Where it is one that is known here.
+    pub task_type: Option<TaskType>,
+    pub has_repo: bool,
+}
+
+impl Addressee {
+    /// Also of a task that can't be read otherwise; nothing where it is no JSON object.
+    pub fn of_data(data: &str) -> Option<Self> {
+        let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(data)).ok()?;
+        Some(Self {
+            assignee: Assignee::of(&map),
+            task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),
+            has_repo: map.get("payload").is_some_and(names_repo),
+        })
+    }
+}
+
+fn names_repo(payload: &Value) -> bool {
+    payload.get("repo").is_some_and(|repo| !repo.is_null())
+}
+
+impl PeerTaskView {
+    pub fn addressee(&self) -> Addressee {
+        Addressee {
+            assignee: self.assignee,
+            task_type: Some(self.task.task_type),
+            has_repo: self.task.payload.get("repo").is_some_and(|repo| !repo.is_null()),
+        }
+    }
 }
 
 /// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
@@ -55,10 +110,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
         None => Status::Pending,
         Some(word) => Status::parse(word).map_err(|error| error.to_string())?,
     };
-    let agent = match text(&map, "assigned_to") {
-        None | Some("") => None,
-        Some(word) => Some(Agent::parse(word).map_err(|error| error.to_string())?),
-    };
+    let assignee = Assignee::of(&map);
     let source = text(&map, "source").unwrap_or("user");
     if source.chars().count() > SOURCE || source.contains(char::is_control) {
         return Err(format!("its source is not a line of at most {SOURCE} characters"));
@@ -88,7 +140,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
         parent: None,
         max_retries,
     };
-    Ok(PeerTaskView { status, agent, created_at, trace_id, task })
+    Ok(PeerTaskView { status, assignee, created_at, trace_id, task })
 }
 
 /// Whether a task came out of the orchestrator's queue.
@@ -166,7 +218,7 @@ pub fn score(priority: Priority) -> f64 {
     }
 }
 
-fn raw(value: &impl Serialize) -> Box<RawValue> {
+pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("plain values can be written as JSON")
 }
 

@@ -1,4 +1,12 @@
--- KEYS: task. ARGV: updated_at, error. Only where there is a task.
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'status', 'failed', 'updated_at', ARGV[1], 'error', ARGV[2])
+-- KEYS: task. ARGV: the data that were seen (or nothing), updated_at, data, then channel and
+-- text in turn.
+-- 0: its owner has put other data there since: it is to be looked at again. What is no task
+-- stays as it is, and one that is not there is not made.
+local task = redis.call('TYPE', KEYS[1]).ok == 'hash'
+local had = task and redis.call('HMGET', KEYS[1], 'data', 'status')
+if had and ARGV[1] ~= '' and had[1] ~= ARGV[1] then return 0 end
+if had and (had[1] or had[2]) then
+  redis.call('HSET', KEYS[1], 'data', ARGV[3], 'status', 'failed', 'updated_at', ARGV[2])
+end
+for i = 4, #ARGV, 2 do redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) end
 return 1
