@@ -179,6 +179,41 @@ async fn a_worker_outside_finds_runs_and_finishes_a_task() {
 }
 
 #[tokio::test]
+async fn replicas_of_a_worker_share_a_key_and_no_claim() {
+    let rules = Rules { external: BTreeSet::from([Agent::Dev]), ..Rules::default() };
+    let api = api_with(config(), rules);
+    let body = json!({ "type": "bugfix", "payload": { "description": "fix it" } });
+    let id = api.create(body).await["task_id"].as_str().unwrap().to_owned();
+    let status = format!("/tasks/{id}/status");
+    let patch =
+        async |body: serde_json::Value| ask("PATCH", &status).key(AGENT).json(&body).of(&api).await;
+    let claim = |worker: &str| json!({ "status": "in_progress", "worker": worker });
+    let won = json!({ "success": true, "task_id": id, "status": "in_progress", "fence": 1 });
+    assert_eq!(patch(claim("pod-1")).await.json(), won);
+    assert_eq!(patch(claim("pod-1")).await.json(), won, "it may say so again");
+    let lost = patch(claim("pod-2")).await.problem(409);
+    assert!(lost["detail"].as_str().unwrap().contains("worker:worker/pod-1"), "{lost}");
+    let by_query = format!("{status}?status=completed&worker=pod-1&fence=2");
+    let stale = ask("PATCH", &by_query).key(AGENT).of(&api).await.problem(409);
+    assert!(stale["detail"].as_str().unwrap().contains("fence 2 is stale"), "{stale}");
+    let bare = patch(json!({ "status": "completed", "worker": "pod-1" })).await.problem(409);
+    assert!(bare["detail"].as_str().unwrap().contains("`fence`"), "{bare}");
+    let done = patch(json!({ "status": "completed", "worker": "pod-1", "fence": 1 })).await;
+    assert_eq!(done.json(), json!({ "success": true, "task_id": id, "status": "completed" }));
+    for (field, value) in [
+        ("worker", json!("")),
+        ("worker", json!("a b")),
+        ("worker", json!("ghp_CANARY0123456789abcdefghij")),
+        ("fence", json!(0)),
+        ("fence", json!("1")),
+    ] {
+        let mut body = json!({ "status": "completed" });
+        body[field] = value;
+        assert_eq!(patch(body).await.problem(400)["errors"][0]["field"], field);
+    }
+}
+
+#[tokio::test]
 async fn a_follower_of_a_task_hears_of_its_change() {
     let api = api();
     let created = api.create(plain()).await;

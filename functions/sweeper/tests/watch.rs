@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde_json::{Map, json};
 use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
 use watchbill_agent::records::StoredAlerts;
-use watchbill_core::decide::{Command, Leave, Proof, Rejection, Rules};
+use watchbill_core::decide::{Claimant, Command, Leave, Proof, Rejection, Rules};
 use watchbill_core::domain::{
     Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
 };
@@ -337,7 +337,7 @@ async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), Servi
     let proof = Proof { version: stored.version, leave };
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let command = match stored.value.external {
-        true => Command::ClaimOutside { owner: "w".into(), proof },
+        true => Command::ClaimOutside { by: Claimant::key("w"), proof },
         false => Command::Claim { agent, owner: "one".into(), assignment, proof },
     };
     match world.core.command_on(stored, &command).await {

@@ -186,6 +186,9 @@ pub struct StatusAnswer {
     pub task_id: TaskId,
     #[schemars(schema_with = "schemas::status")]
     pub status: Status,
+    /// What a claim with `worker` gives: its ending has to bear it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

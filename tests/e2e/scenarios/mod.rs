@@ -39,6 +39,7 @@ macro_rules! run_scenarios {
             workers [
                 a_worker_takes_and_completes
                 one_step_claims_and_completes
+                replicas_share_a_key_and_no_claim
                 a_silent_worker_loses_the_task
                 a_worker_that_reports_keeps_the_task
                 a_question_is_answered

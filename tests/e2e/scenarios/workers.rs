@@ -72,6 +72,31 @@ pub async fn one_step_claims_and_completes<B: Backend>() {
     world.end().await;
 }
 
+/// One key, many processes: one of them has the task, and ends it with the fence it was given.
+pub async fn replicas_share_a_key_and_no_claim<B: Backend>() {
+    let world = World::<B>::start(outside()).await;
+    let task = id(&world.agent.submit(bugfix()).await);
+    let path = format!("/tasks/{task}/status");
+    let mut claiming = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let (agent, path) = (world.agent.clone(), path.clone());
+        let body = json!({"status": "in_progress", "worker": format!("pod-{n}")});
+        claiming.spawn(async move { (n, agent.patch(&path, body).await) });
+    }
+    let answers = claiming.join_all().await;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, a)| a.status == 200);
+    assert_eq!((won.len(), lost.len()), (1, 5), "one of them has it");
+    assert!(lost.iter().all(|(_, answer)| answer.status == 409));
+    let (n, answer) = won[0];
+    let fence = answer.body["fence"].as_u64().expect("the winner is told its fence");
+    let done =
+        |n, fence| json!({"status": "completed", "worker": format!("pod-{n}"), "fence": fence});
+    world.agent.patch(&path, done((n + 1) % 6, fence)).await.refused(409);
+    world.agent.patch(&path, done(*n, fence + 1)).await.refused(409);
+    world.agent.patch(&path, done(*n, fence)).await.ok();
+    world.end().await;
+}
+
 /// Given back each time, and given up when that has happened too often.
 pub async fn a_silent_worker_loses_the_task<B: Backend>() {
     let world = World::<B>::start(Settings { worker_lease: Some("0.1"), ..outside() }).await;

@@ -80,7 +80,10 @@ pub const ROUTES: &[Route] = &[
         doc: Doc {
             text: "How workers outside run tasks: `in_progress` takes the task for the caller; \
                    `completed`, `failed` and `blocked` only from who has taken it, or from \
-                   `assigned` in one step. Never opens a gate. What is not possible now is a 409.",
+                   `assigned` in one step. Workers that share a key each send their own `worker`: \
+                   the claim is answered with a `fence`, can be repeated by that worker alone, and \
+                   the task ends only with that fence. Never opens a gate. What is not possible now \
+                   is a 409.",
             path: TASK_ID,
             query: PatchStatus::QUERY,
             body: Some(Body {
@@ -250,10 +253,13 @@ async fn patch(mut req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let body = req.optional_body().await?;
     let mut query = req.query(PatchStatus::QUERY);
-    let patch = PatchStatus::read(&mut query, &body)?;
+    let (patch, claim) = PatchStatus::read_with_claim(&mut query, &body)?;
     query.done()?;
-    let full = req.core().set_status(req.caller(), &id, patch.into()).await?;
-    json(&StatusAnswer { success: true, task_id: full.task.id, status: full.task.status })
+    let claims_by_name = patch.status == Status::InProgress && claim.worker.is_some();
+    let set = req.core().set_status_as(req.caller(), &id, patch.into(), claim).await?;
+    let fence = claims_by_name.then_some(set.fence);
+    let task = set.task.task;
+    json(&StatusAnswer { success: true, task_id: task.id, status: task.status, fence })
 }
 
 async fn answer(mut req: Req) -> Answer {

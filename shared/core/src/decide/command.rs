@@ -105,6 +105,24 @@ impl Ending {
     }
 }
 
+/// A worker outside, as it says who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// Who holds the lease: the key that it calls with.
+    pub owner: String,
+    /// Which of the workers that share the key. None: they all count as one.
+    pub worker: Option<String>,
+    /// Under which claim it acts.
+    pub fence: Option<u64>,
+}
+
+impl Claimant {
+    /// A key whose workers count as one.
+    pub fn key(owner: impl Into<String>) -> Self {
+        Self { owner: owner.into(), worker: None, fence: None }
+    }
+}
+
 /// What can be asked of a task.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -144,7 +162,7 @@ pub enum Command {
     },
     /// A worker outside takes the task, or says that it is still at it.
     ClaimOutside {
-        owner: String,
+        by: Claimant,
         proof: Proof,
     },
     /// The holder of this fence ends its run.
@@ -180,13 +198,15 @@ pub enum Command {
     },
     /// A worker outside ends a task: one it holds, or one still assigned, in one step.
     EndOutside {
-        owner: String,
+        by: Claimant,
         ending: Ending,
         proof: Proof,
     },
     Cancel {
         by: String,
         reason: Option<String>,
+        /// Only while this is the task's fence, where the caller says so.
+        fence: Option<u64>,
     },
     Answer {
         by: String,
@@ -231,6 +251,9 @@ pub enum Rejection {
     Fenced { asked: u64, current: u64 },
     #[error("held by {owner} until {until}")]
     Held { owner: String, until: Timestamp },
+    /// It was claimed with a worker's name, so its ending has to say under which claim.
+    #[error("{holder} has claimed it by name: an ending needs the `fence` that the claim gave")]
+    NoFence { holder: String },
     #[error("not to be run before {at}")]
     NotYet { at: Timestamp },
     /// It was changed since governance looked at it.

@@ -18,7 +18,7 @@ pub use approval::{
     ApprovalCommand, ApprovalRejection, canonical_hash, decide_approval, demands_a_person,
     escalates_at,
 };
-pub use command::{Command, Draft, Ending, Facts, Rejection};
+pub use command::{Claimant, Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use leave::{Asked, Leave, Proof};
 pub use rules::{AlertRules, GateRules, LeaseRules, PrioritiesFor, RetryRules, Rules, SlaRules};

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::wait;
-use super::{Ending, Leave, Proof, Rejection};
+use super::{Claimant, Ending, Leave, Proof, Rejection};
 use crate::domain::{Agent, Lease, LoggedEvent, Note, Outcome, Status, TaskLimits, What};
 use crate::govern::{Earned, ReputationEvent};
 use crate::redact;
@@ -38,7 +38,7 @@ pub(super) fn claim(
         (Status::Assigned, _) => What::Claimed,
         (_, None) => What::Resumed,
         (_, Some(lease)) if lease.is_live(now, step.facts.epoch) => {
-            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
+            return Err(held_by(lease));
         }
         (_, Some(_)) => What::Reclaimed,
     };
@@ -53,7 +53,8 @@ pub(super) fn claim(
     }
     let lease = &step.facts.rules.lease;
     let until = now.plus(lease.run + lease.margin);
-    hold(step, owner, step.facts.epoch, until);
+    let epoch = step.facts.epoch;
+    hold(step, Lease { owner: owner.to_owned(), epoch, until, worker: None });
     step.says(what, owner, note_of(proof));
     if what != What::Resumed {
         step.run = Some(step.task.fence);
@@ -81,7 +82,11 @@ fn note_of(proof: &Proof) -> Option<&str> {
     }
 }
 
-fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Timestamp) {
+fn held_by(lease: &Lease) -> Rejection {
+    Rejection::Held { owner: lease.holder(), until: lease.until }
+}
+
+fn hold(step: &mut Step<'_>, lease: Lease) {
     wait::settle(step);
     let task = &mut step.task;
     if task.status == Status::Assigned {
@@ -92,16 +97,24 @@ fn hold(step: &mut Step<'_>, owner: &str, epoch: u64, until: crate::domain::Time
     task.fence += 1;
     task.resume_at = None;
     task.started_at.get_or_insert(step.facts.now);
-    task.lease = Some(Lease { owner: owner.to_owned(), epoch, until });
+    task.lease = Some(lease);
 }
 
+/// A claim with a worker's name is that worker's; one without is its key's.
 pub(super) fn claim_outside(
     step: &mut Step<'_>,
-    owner: &str,
+    by: &Claimant,
     proof: &Proof,
 ) -> Result<(), Rejection> {
     let now = step.facts.now;
-    let until = now.plus(step.facts.rules.lease.outside);
+    let lease = Lease {
+        owner: by.owner.clone(),
+        epoch: Lease::OUTSIDE,
+        until: now.plus(step.facts.rules.lease.outside),
+        worker: by.worker.clone(),
+    };
+    let holder = lease.holder();
+    step.demand_fence(by.fence.filter(|_| step.task.status.is_open()))?;
     match (step.task.status, &step.task.lease) {
         (Status::Assigned, _) => {
             if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
@@ -110,18 +123,18 @@ pub(super) fn claim_outside(
             if !admit(step, proof)? {
                 return Ok(());
             }
-            hold(step, owner, Lease::OUTSIDE, until);
-            step.says(What::Claimed, owner, note_of(proof));
+            hold(step, lease);
+            step.says(What::Claimed, &holder, note_of(proof));
             step.run = Some(step.task.fence);
-            step.event("task.started", json!({ "worker": owner }));
+            step.event("task.started", json!({ "worker": holder }));
         }
-        (Status::InProgress, Some(lease)) if lease.owner == owner => {
-            step.task.lease = Some(Lease { owner: owner.to_owned(), epoch: Lease::OUTSIDE, until });
-            step.says(What::Renewed, owner, None);
+        (Status::InProgress, Some(held))
+            if (&held.owner, &held.worker) == (&by.owner, &by.worker) =>
+        {
+            step.task.lease = Some(lease);
+            step.says(What::Renewed, &holder, None);
         }
-        (Status::InProgress, Some(lease)) => {
-            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
-        }
+        (Status::InProgress, Some(held)) => return Err(held_by(held)),
         (status, _) => return Err(Rejection::Illegal { status, what: "started" }),
     }
     Ok(())
@@ -169,7 +182,7 @@ pub(super) fn end(
 
 pub(super) fn end_outside(
     step: &mut Step<'_>,
-    owner: &str,
+    by: &Claimant,
     ending: &Ending,
     proof: &Proof,
 ) -> Result<(), Rejection> {
@@ -177,6 +190,9 @@ pub(super) fn end_outside(
         // Nothing would wake a worker outside: it keeps its lease, or gives the task up.
         return Err(step.illegal("suspended by a worker outside"));
     }
+    step.demand_fence(by.fence.filter(|_| step.task.status.is_open()))?;
+    let worker = by.worker.as_ref();
+    let mut holder = worker.map_or(by.owner.clone(), |worker| format!("{}/{worker}", by.owner));
     match (step.task.status, &step.task.lease) {
         (Status::Assigned, _) => {
             if !admit(step, proof)? {
@@ -185,25 +201,39 @@ pub(super) fn end_outside(
             step.task.fence += 1;
             step.task.started_at.get_or_insert(step.facts.now);
             step.run = Some(step.task.fence);
-            step.event("task.started", json!({ "worker": owner }));
+            step.event("task.started", json!({ "worker": holder }));
         }
-        (Status::InProgress, Some(lease)) if lease.owner == owner => {}
-        (Status::InProgress, Some(lease)) => {
-            return Err(Rejection::Held { owner: lease.owner.clone(), until: lease.until });
-        }
+        (Status::InProgress, Some(lease)) => holder = may_end(lease, by)?,
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
-    apply(step, owner, ending);
+    apply(step, &holder, ending);
     // What it used nobody here saw, and whether it came off is the worker's.
     let earned: Vec<Earned> = ending.earned(&step.facts.rules.reputation).into_iter().collect();
     step.outcome = counted(step, &earned).map(|reputation| Outcome {
         reputation,
-        worker: Some(owner.to_owned()),
+        worker: Some(by.owner.clone()),
         ..Outcome::default()
     });
     // The run before may have left its own.
     step.task.outcome.clone_from(&step.outcome);
     Ok(())
+}
+
+/// Whether a worker outside may end the run that holds this lease, and under which name. Its
+/// fence, where it gave one, is known to be the task's.
+fn may_end(lease: &Lease, by: &Claimant) -> Result<String, Rejection> {
+    let same_worker = match (&lease.worker, &by.worker) {
+        // The fence says which worker it is: nobody else was told of it.
+        (Some(_), None) => true,
+        (held, said) => held == said,
+    };
+    if lease.owner != by.owner || !same_worker {
+        return Err(held_by(lease));
+    }
+    if lease.worker.is_some() && by.fence.is_none() {
+        return Err(Rejection::NoFence { holder: lease.holder() });
+    }
+    Ok(lease.holder())
 }
 
 /// What of it counts, after the ending has been applied: a task's failure does once, when it has

@@ -59,7 +59,7 @@ pub(crate) fn decide_on(
         Command::Claim { agent, owner, assignment, proof } => {
             run::claim(&mut step, *agent, owner, *assignment, proof)?;
         }
-        Command::ClaimOutside { owner, proof } => run::claim_outside(&mut step, owner, proof)?,
+        Command::ClaimOutside { by, proof } => run::claim_outside(&mut step, by, proof)?,
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
@@ -69,10 +69,10 @@ pub(crate) fn decide_on(
         Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
         Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,
         Command::Release { fence, n } => budget::release(&mut step, *fence, *n)?,
-        Command::EndOutside { owner, ending, proof } => {
-            run::end_outside(&mut step, owner, ending, proof)?;
+        Command::EndOutside { by, ending, proof } => {
+            run::end_outside(&mut step, by, ending, proof)?;
         }
-        Command::Cancel { by, reason } => step.cancel(by, reason.as_deref())?,
+        Command::Cancel { by, reason, fence } => step.cancel(by, reason.as_deref(), *fence)?,
         Command::Answer { by, answer } => step.answer(by, answer)?,
         Command::RetryNow { by } => step.retry_now(by)?,
         Command::Reroute { agent } => step.reroute(*agent)?,
@@ -228,6 +228,15 @@ impl<'a> Step<'a> {
         if allowed.contains(&self.task.status) { Ok(()) } else { Err(self.illegal(what)) }
     }
 
+    /// Refuses whoever acts under a claim that is over.
+    pub fn demand_fence(&self, fence: Option<u64>) -> Result<(), Rejection> {
+        let current = self.task.fence;
+        match fence {
+            Some(asked) if asked != current => Err(Rejection::Fenced { asked, current }),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the task into its lane: a new assignment, whose pointer the router sends.
     pub fn assign(&mut self, resume_at: Option<Timestamp>) {
         wait::settle(self);
@@ -371,10 +380,16 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    fn cancel(&mut self, by: &str, reason: Option<&str>) -> Result<(), Rejection> {
+    fn cancel(
+        &mut self,
+        by: &str,
+        reason: Option<&str>,
+        fence: Option<u64>,
+    ) -> Result<(), Rejection> {
         if self.task.status.is_terminal() {
             return Err(self.illegal("cancelled"));
         }
+        self.demand_fence(fence)?;
         self.end(Status::Cancelled);
         let why =
             reason.map_or(format!("cancelled by {by}"), |r| format!("cancelled by {by}: {r}"));

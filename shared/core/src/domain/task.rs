@@ -182,6 +182,9 @@ pub struct Lease {
     pub epoch: u64,
     #[serde(rename = "u")]
     pub until: Timestamp,
+    /// Which of the workers that share the owner's key, where the claim said so.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// The approval that a task waits for or was let through by.
@@ -410,6 +413,14 @@ impl LoggedEvent {
 impl Lease {
     /// The epoch of leases that outlive the process: those of workers outside.
     pub const OUTSIDE: u64 = 0;
+
+    /// Who holds it, as people are told.
+    pub fn holder(&self) -> String {
+        match &self.worker {
+            Some(worker) => format!("{}/{worker}", self.owner),
+            None => self.owner.clone(),
+        }
+    }
 
     /// Whether the holder may still be at work. `epoch` is the store's present one: leases
     /// of an earlier one died with their process.

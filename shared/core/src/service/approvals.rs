@@ -369,7 +369,7 @@ fn on_task(command: &ApprovalCommand, next: &Approval) -> Command {
         }
         ApprovalCommand::Expire => Command::Expire,
         ApprovalCommand::Close { by, reason } => {
-            Command::Cancel { by: by.clone(), reason: reason.clone() }
+            Command::Cancel { by: by.clone(), reason: reason.clone(), fence: None }
         }
     }
 }

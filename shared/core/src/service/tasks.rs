@@ -16,9 +16,9 @@ use super::store_list::{InList, StoreList};
 use super::walk::Walk;
 use super::weight::Room;
 use super::{FullTask, Identity, Listed, NewTask, Placed, Runner, ServiceError, StatusChange};
-use super::{TaskFilter, Verdict};
+use super::{StatusSet, TaskFilter, Verdict, WorkerClaim};
 use crate::decide::{
-    ApprovalCommand, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
+    ApprovalCommand, Claimant, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
 };
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
 use crate::govern::{Earned, ReputationEvent};
@@ -121,10 +121,22 @@ impl Core {
         id: &TaskId,
         change: StatusChange,
     ) -> Result<FullTask, ServiceError> {
+        let set = self.set_status_as(caller, id, change, WorkerClaim::default()).await?;
+        Ok(set.task)
+    }
+
+    /// The same of one of the workers that share the caller's key.
+    pub async fn set_status_as(
+        &self,
+        caller: &Caller,
+        id: &TaskId,
+        change: StatusChange,
+        of: WorkerClaim,
+    ) -> Result<StatusSet, ServiceError> {
         let reason = change.error.map(|error| redact::text(&error).into_owned());
         let mut result = None;
         let ending = match change.status {
-            Status::Cancelled => return self.cancel_task(caller, id, reason).await,
+            Status::Cancelled => return self.cancel_as(caller, id, reason, of.fence).await,
             Status::InProgress => None,
             Status::Completed => {
                 // What it did may be shown and sent from here on.
@@ -152,14 +164,15 @@ impl Core {
         };
         let state = self.stored_task(&caller.tenant, id).await?.ok_or_else(|| not_found(id))?;
         let change = ExternalChange {
-            owner: outside_owner(caller),
+            by: Claimant { owner: outside_owner(caller), worker: of.worker, fence: of.fence },
             ending,
             result,
             withheld: Mutex::new(None),
         };
-        self.execute_with_writes(state, &change).await.map_err(|error| error.into_service(id))?;
+        let set = self.execute_with_writes(state, &change).await;
+        let fence = set.map_err(|error| error.into_service(id))?.value.fence;
         match change.withheld.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            None => self.task(&caller.tenant, id).await,
+            None => Ok(StatusSet { task: self.task(&caller.tenant, id).await?, fence }),
             Some(why) => Err(ServiceError::Conflict { message: format!("task '{id}': {why}") }),
         }
     }
@@ -170,10 +183,21 @@ impl Core {
         id: &TaskId,
         reason: Option<String>,
     ) -> Result<FullTask, ServiceError> {
+        Ok(self.cancel_as(caller, id, reason, None).await?.task)
+    }
+
+    async fn cancel_as(
+        &self,
+        caller: &Caller,
+        id: &TaskId,
+        reason: Option<String>,
+        fence: Option<u64>,
+    ) -> Result<StatusSet, ServiceError> {
         let state = self.stored_task(&caller.tenant, id).await?.ok_or_else(|| not_found(id))?;
-        let cancel = Cancel { by: caller.name.clone(), reason };
-        self.execute_with_writes(state, &cancel).await.map_err(|error| error.into_service(id))?;
-        self.task(&caller.tenant, id).await
+        let cancel = Cancel { by: caller.name.clone(), reason, fence };
+        let set = self.execute_with_writes(state, &cancel).await;
+        let fence = set.map_err(|error| error.into_service(id))?.value.fence;
+        Ok(StatusSet { task: self.task(&caller.tenant, id).await?, fence })
     }
 
     /// The write that closes the open approval of a task, where it has one.
@@ -257,7 +281,7 @@ impl Core {
 
 /// Claims or ends a task for a worker outside, if governance lets it.
 struct ExternalChange {
-    owner: String,
+    by: Claimant,
     /// Nothing: it is claimed.
     ending: Option<Ending>,
     result: Option<Placed>,
@@ -290,10 +314,10 @@ impl CommandBuilder for ExternalChange {
             Leave::Refused { error, .. } => Some(error.clone()),
             Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
         };
-        let owner = self.owner.clone();
+        let by = self.by.clone();
         let command = match &self.ending {
-            None => Command::ClaimOutside { owner, proof },
-            Some(ending) => Command::EndOutside { owner, ending: ending.clone(), proof },
+            None => Command::ClaimOutside { by, proof },
+            Some(ending) => Command::EndOutside { by, ending: ending.clone(), proof },
         };
         if let (Some(result), true) = (&self.result, granted) {
             // Decided once before, so that what is refused leaves no blob behind.
@@ -312,6 +336,7 @@ impl CommandBuilder for ExternalChange {
 struct Cancel {
     by: String,
     reason: Option<String>,
+    fence: Option<u64>,
 }
 
 #[async_trait]
@@ -324,7 +349,8 @@ impl CommandBuilder for Cancel {
         let (by, reason) = (self.by.clone(), self.reason.clone());
         let close = ApprovalCommand::Close { by: by.clone(), reason: reason.clone() };
         let extra_writes = core.close_approval(state, &close).await?;
-        Ok(CommandWithWrites { command: Command::Cancel { by, reason }, extra_writes })
+        let command = Command::Cancel { by, reason, fence: self.fence };
+        Ok(CommandWithWrites { command, extra_writes })
     }
 }
 

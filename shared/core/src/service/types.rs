@@ -153,6 +153,23 @@ pub struct StatusChange {
     pub result: Option<Map<String, Value>>,
 }
 
+/// Which of the workers that share a key says so, and under which claim. Nothing: they count as
+/// one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerClaim {
+    pub worker: Option<String>,
+    /// The fence that the claim was answered with.
+    pub fence: Option<u64>,
+}
+
+/// A status that was set.
+#[derive(Clone, Debug)]
+pub struct StatusSet {
+    pub task: FullTask,
+    /// The task's fence as of this change, which may be older than `task`.
+    pub fence: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct FullApproval {
     pub approval: Approval,

@@ -124,7 +124,7 @@ fn from(old: &Task, new: &Task, command: &Command) -> Outcome {
         _ if earned(old, new, command).is_empty() => (false, None),
         _ if super::check::held_up(old, new, command).is_some() => (false, None),
         Command::End { outcome, .. } => (outcome.read_only, None),
-        Command::EndOutside { owner, .. } => (false, Some(owner.clone())),
+        Command::EndOutside { by, .. } => (false, Some(by.owner.clone())),
         _ => (false, None),
     };
     Outcome { read_only, worker, ..Outcome::default() }

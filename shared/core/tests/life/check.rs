@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use watchbill_core::decide::{Command, Decided, Ending, Facts, MAX_LOOK, Rules, next_due};
+use watchbill_core::decide::{
+    Claimant, Command, Decided, Ending, Facts, MAX_LOOK, Rules, next_due,
+};
 use watchbill_core::decide::{Leave, Proof};
 use watchbill_core::domain::{Lease, LogEntry, Status, Task, TaskLimits, TaskType, What};
 
@@ -32,10 +34,23 @@ pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -
     let in_lane = task.status == Status::Assigned;
     let running = task.status == Status::InProgress;
     let asks = task.approval.as_ref().is_some_and(|approval| approval.proof.is_none());
-    let holds = |owner: &str| running && task.lease.as_ref().is_some_and(|l| l.owner == owner);
+    let stale = |fence: Option<u64>| fence.is_some_and(|fence| fence != task.fence);
+    // A claim without a worker's name is its key's; one with it is that worker's, and ends with
+    // its fence alone.
+    let lease = task.lease.as_ref().filter(|_| running);
+    let holds =
+        |by: &Claimant| lease.is_some_and(|l| (&l.owner, &l.worker) == (&by.owner, &by.worker));
+    let may_end = |by: &Claimant| match lease.map(|lease| (lease, &lease.worker)) {
+        Some((lease, Some(worker))) => {
+            let said = by.worker.as_ref().unwrap_or(worker);
+            (&lease.owner, worker) == (&by.owner, said) && by.fence.is_some()
+        }
+        Some((lease, None)) => lease.owner == by.owner && by.worker.is_none(),
+        None => false,
+    };
     Some(match command {
         Command::Create(_) => false,
-        Command::Cancel { .. } => true,
+        Command::Cancel { fence, .. } => !stale(*fence),
         Command::Approve { .. } => asks && matches!(task.status, Status::Pending | Status::Blocked),
         Command::Reject { .. } | Command::Expire if task.status == Status::Pending => true,
         Command::Reject { .. } | Command::Expire if in_lane || running => false,
@@ -50,13 +65,17 @@ pub fn wanted(task: &Task, version: u64, command: &Command, facts: &Facts<'_>) -
                 && *assignment >= task.assignment
                 && !early
         }
-        Command::ClaimOutside { owner, proof } => in_lane && !early && fresh(proof) || holds(owner),
+        Command::ClaimOutside { by, proof } => {
+            !stale(by.fence) && (in_lane && !early && fresh(proof) || holds(by))
+        }
         Command::End { fence, .. } => {
             let ghost = |lease: &Lease| lease.epoch != Lease::OUTSIDE && lease.epoch < facts.epoch;
             running && *fence == task.fence && task.lease.as_ref().is_some_and(|l| !ghost(l))
         }
         Command::EndOutside { ending: Ending::Suspended { .. } | Ending::Held { .. }, .. } => false,
-        Command::EndOutside { owner, proof, .. } => in_lane && fresh(proof) || holds(owner),
+        Command::EndOutside { by, proof, .. } => {
+            !stale(by.fence) && (in_lane && fresh(proof) || may_end(by))
+        }
         Command::Answer { .. } => task.status == Status::Blocked && !asks,
         Command::RetryNow { .. } => match task.status {
             Status::Blocked => !asks,

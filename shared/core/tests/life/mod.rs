@@ -3,6 +3,7 @@
 
 mod budget;
 mod check;
+mod claims;
 mod rows;
 mod waiting;
 
@@ -327,7 +328,7 @@ impl Life {
 
     fn command(&self, step: &Move) -> Command {
         let task = &self.task;
-        let owner = if step.c.is_multiple_of(3) { "worker:b" } else { "worker:a" }.to_owned();
+        let by = self.claimant(step);
         match step.command {
             0 => Command::Approve {
                 by: "kim".into(),
@@ -354,7 +355,7 @@ impl Life {
                     _ => task.assignment,
                 },
             },
-            10..=12 => Command::ClaimOutside { owner, proof: self.proof(step) },
+            10..=12 => Command::ClaimOutside { by, proof: self.proof(step) },
             13..=19 => Command::End {
                 fence: match step.b {
                     0 => task.fence.saturating_sub(1),
@@ -378,9 +379,12 @@ impl Life {
                 },
             },
             20 | 21 => {
-                Command::EndOutside { owner, ending: self.ending(step), proof: self.proof(step) }
+                Command::EndOutside { by, ending: self.ending(step), proof: self.proof(step) }
             }
-            22 if step.a < 3 => Command::Cancel { by: "alex".into(), reason: Some("no".into()) },
+            22 if step.a < 3 => {
+                let (by, reason) = ("alex".to_owned(), Some("no".to_owned()));
+                Command::Cancel { by, reason, fence: claims::fence(step, task.fence) }
+            }
             22..=24 => Command::Answer { by: "kim".into(), answer: "yes".into() },
             25 => Command::RetryNow { by: "kim".into() },
             26 => Command::Reroute {

@@ -6,7 +6,8 @@ use watchbill_core::domain::{Outcome, Priority, Status, TaskId, TaskType, Timest
 use watchbill_core::govern::{Earned, ReputationEvent};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{
-    CommandError, FullTask, NewTask, ServiceError, StatusChange, TimelineKind,
+    CommandError, FullTask, NewTask, ServiceError, StatusChange, StatusSet, TimelineKind,
+    WorkerClaim,
 };
 
 use crate::common::{
@@ -218,6 +219,96 @@ async fn a_worker_outside_claims_renews_and_ends_alone() {
     assert!(patch(&world, "a", &id, Status::Completed).await.is_err());
     let stored = world.stored(&id).await;
     assert_eq!(whats(&stored), ["created", "claimed", "renewed", "completed"]);
+    world.assert_nothing_due();
+}
+
+/// What one of the replicas that share the key `a` says, under which claim.
+async fn replica(
+    world: &World,
+    id: &TaskId,
+    status: Status,
+    (worker, fence): (Option<&str>, Option<u64>),
+) -> Result<StatusSet, ServiceError> {
+    let change = StatusChange { status, error: None, result: None };
+    let of = WorkerClaim { worker: worker.map(str::to_owned), fence };
+    world.core.set_status_as(&caller("a"), id, change, of).await
+}
+
+fn refused(answer: Result<StatusSet, ServiceError>, why: &str) {
+    let Err(ServiceError::Conflict { message }) = answer else { panic!("{why}: {answer:?}") };
+    assert!(message.contains(why), "{message}");
+}
+
+#[tokio::test]
+async fn replicas_that_share_a_key_do_not_share_a_claim() {
+    let world = World::new(outside_rules());
+    let id = world.create(plain()).await;
+    let claim =
+        async |worker, fence| replica(&world, &id, Status::InProgress, (worker, fence)).await;
+    let first = claim(Some("one"), None).await.unwrap();
+    assert_eq!(first.fence, 1);
+    refused(claim(Some("two"), None).await, "held by worker:a/one");
+    refused(claim(None, None).await, "held by worker:a/one");
+    assert_eq!(claim(Some("one"), None).await.unwrap().fence, 1, "it may say so again");
+    assert_eq!(claim(Some("one"), Some(1)).await.unwrap().fence, 1);
+    refused(claim(Some("one"), Some(2)).await, "fence 2 is stale");
+    for status in [Status::Completed, Status::Failed, Status::Blocked] {
+        refused(replica(&world, &id, status, (Some("one"), None)).await, "needs the `fence`");
+        refused(replica(&world, &id, status, (None, None)).await, "needs the `fence`");
+        refused(replica(&world, &id, status, (Some("two"), Some(1))).await, "held by worker:a/one");
+        refused(replica(&world, &id, status, (Some("one"), Some(7))).await, "fence 7 is stale");
+    }
+    let done = replica(&world, &id, Status::Completed, (Some("one"), Some(1))).await.unwrap();
+    assert_eq!(done.task.task.status, Status::Completed);
+    let stored = world.stored(&id).await;
+    assert_eq!(whats(&stored), ["created", "claimed", "renewed", "renewed", "completed"]);
+    assert_eq!(stored.value.log.last().unwrap().by, "worker:a/one");
+    let counted = stored.value.outcome.unwrap().worker;
+    assert_eq!(counted.as_deref(), Some("worker:a"), "the score is the key's");
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn a_replica_that_was_given_up_ends_nothing() {
+    let world = World::new(outside_rules());
+    let id = world.create(plain()).await;
+    replica(&world, &id, Status::InProgress, (Some("one"), None)).await.unwrap();
+    world.clock.advance(Duration::from_secs(15 * 60 + 1));
+    world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    assert!(is(&world.stored(&id).await, Status::Assigned));
+    let second = replica(&world, &id, Status::InProgress, (Some("two"), None)).await.unwrap();
+    assert_eq!(second.fence, 2);
+    for status in [Status::InProgress, Status::Completed, Status::Failed, Status::Cancelled] {
+        refused(replica(&world, &id, status, (Some("one"), Some(1))).await, "fence 1 is stale");
+    }
+    replica(&world, &id, Status::Completed, (None, Some(2))).await.unwrap();
+    world.assert_nothing_due();
+}
+
+/// Nobody has begun since: what the late one did is not done again.
+#[tokio::test]
+async fn a_late_ending_counts_while_nobody_else_has_claimed() {
+    let world = World::new(outside_rules());
+    let id = world.create(plain()).await;
+    replica(&world, &id, Status::InProgress, (Some("one"), None)).await.unwrap();
+    world.clock.advance(Duration::from_secs(15 * 60 + 1));
+    world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    replica(&world, &id, Status::Completed, (Some("one"), Some(1))).await.unwrap();
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn a_claim_without_a_name_is_its_keys_as_before() {
+    let world = World::new(outside_rules());
+    let id = world.create(plain()).await;
+    replica(&world, &id, Status::InProgress, (None, None)).await.unwrap();
+    replica(&world, &id, Status::InProgress, (None, None)).await.unwrap();
+    refused(
+        replica(&world, &id, Status::InProgress, (Some("one"), None)).await,
+        "held by worker:a",
+    );
+    refused(replica(&world, &id, Status::Completed, (Some("one"), None)).await, "held by worker:a");
+    replica(&world, &id, Status::Completed, (None, None)).await.unwrap();
     world.assert_nothing_due();
 }
 

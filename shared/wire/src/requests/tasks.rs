@@ -3,7 +3,7 @@ use watchbill_core::domain::{
     Caller, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, UnknownName,
 };
 use watchbill_core::redact;
-use watchbill_core::service::{Identity, NewTask, StatusChange};
+use watchbill_core::service::{Identity, NewTask, StatusChange, WorkerClaim};
 
 use super::{ANY_ID, line, prose, words};
 use crate::form::{BadForm, Field, Form, Kind};
@@ -207,6 +207,31 @@ pub struct PatchStatus {
     pub result: Option<Map<String, Value>>,
 }
 
+/// Names of machines, pods and processes.
+const WORKER: Field = Field::maybe(
+    "worker",
+    Kind::Word {
+        pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$",
+        most: 128,
+        fits: is_worker_name,
+        like: "1 to 128 letters, digits and '_.:@/-', beginning with a letter or digit, that do not \
+               look like a secret",
+    },
+    "Which of the workers that share a key it is. What is claimed with it is this worker's alone, \
+     and ends with the `fence` that the claim was answered with.",
+);
+const FENCE: Field = Field::maybe(
+    "fence",
+    Kind::Int { least: 1, most: 9_007_199_254_740_991 },
+    "The fence that the claim was answered with: refused with 409 once somebody has claimed since.",
+);
+
+fn is_worker_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.:@/-".contains(c))
+        && !redact::holds_secret(text)
+}
+
 const fn error(most: usize) -> Field {
     let doc = "Why it failed or is blocked; what is beyond 4 KB is cut off.";
     Field::maybe("error", prose(most), doc)
@@ -221,6 +246,8 @@ impl PatchStatus {
             Kind::Object { most: TaskLimits::PAYLOAD },
             "What a completed task gives back, at most 200 KB; shown as `metadata.result`.",
         ),
+        WORKER,
+        FENCE,
     ];
     pub const QUERY: &[Field] = &[
         Field::maybe(
@@ -230,12 +257,20 @@ impl PatchStatus {
         ),
         // Escaped, so many characters still fit into a URL of 64 KB.
         error(5_000),
+        WORKER,
+        FENCE,
     ];
 
     /// The query's words go before the body's; with a status in the query there may be no body.
     pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
+        Self::read_with_claim(query, body).map(|(patch, _)| patch)
+    }
+
+    /// The same with which worker says so, and under which claim.
+    pub fn read_with_claim(query: &mut Form, body: &[u8]) -> Result<(Self, WorkerClaim), BadForm> {
         let status = query.choice("status", Status::parse);
         let error = query.text("error");
+        let mut claim = worker_claim(query);
         let (status, body_error, result) = match status {
             Some(status) if body.is_empty() => (status, None, None),
             given => {
@@ -246,6 +281,9 @@ impl PatchStatus {
                 let status = form.choice("status", Status::parse);
                 let error = form.text("error");
                 let result = form.object("result");
+                let in_body = worker_claim(&mut form);
+                claim.worker = claim.worker.or(in_body.worker);
+                claim.fence = claim.fence.or(in_body.fence);
                 form.done()?;
                 let Some(status) = status else {
                     unreachable!("a needed field that is missing is a fault of the form");
@@ -254,8 +292,12 @@ impl PatchStatus {
             }
         };
         let error = error.or(body_error).filter(|text| !text.is_empty()).map(cut);
-        Ok(Self { status, error, result })
+        Ok((Self { status, error, result }, claim))
     }
+}
+
+fn worker_claim(form: &mut Form) -> WorkerClaim {
+    WorkerClaim { worker: form.text("worker"), fence: form.int("fence") }
 }
 
 /// The first [`TaskLimits::ERROR`] bytes, at a character's border. Its secrets go before, because
