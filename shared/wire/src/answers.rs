@@ -136,8 +136,12 @@ impl From<Created> for TaskCreated {
     /// named by the task's first approval.
     fn from(created: Created) -> Self {
         let task = &created.task.task;
-        let gated = task.log.first().map_or(task.status, |first| first.status) == Status::Pending;
+        let first = task.log.first().map_or(task.status, |first| first.status);
+        let gated = first == Status::Pending;
         let mut message = format!("Task created and assigned to {}", task.agent);
+        if first == Status::Blocked {
+            message.push_str("; blocked: agent_not_built, it waits for a worker to claim it");
+        }
         if let Some(approval) = task.approval.as_ref().filter(|_| gated) {
             let first =
                 if approval.n <= 1 { approval.id.clone() } else { ApprovalId::of(&task.id, 1) };

@@ -115,7 +115,8 @@ impl RulesForm {
     /// The rules, with the environment above the form. `approve_own`: what holds where
     /// neither says whether people may approve what they submitted themselves.
     pub fn rules(&self, env: &Env, approve_own: bool) -> Result<Rules, SettingError> {
-        let mut rules = Rules::default();
+        let mut rules =
+            Rules { not_built: Agent::NOT_BUILT.iter().copied().collect(), ..Rules::default() };
         for (task_type, agent) in &self.routes {
             let wrong = |fault: &dyn Display| SettingError::new("routes", fault);
             let task_type = TaskType::parse(task_type).map_err(|e| wrong(&e))?;
@@ -262,9 +263,14 @@ mod tests {
         form.rules(&Env::new(), false).map_err(|e| e.to_string())
     }
 
+    fn default() -> Rules {
+        let not_built = [Agent::Dev, Agent::Faq, Agent::Devops].into();
+        Rules { not_built, ..Rules::default() }
+    }
+
     #[test]
     fn nothing_said_is_the_default() {
-        assert_eq!(rules("{}"), Ok(Rules::default()));
+        assert_eq!(rules("{}"), Ok(default()));
     }
 
     #[test]
@@ -310,7 +316,7 @@ mod tests {
     fn figures_of_reputation_that_are_not_named_stay() {
         let json = r#"{"reputation": {"most": 999, "deltas": {"task_success": 5},
             "levels": {"prod_full_access": 300}, "decay": {"every": "1d"}}}"#;
-        let mut wanted = Rules::default();
+        let mut wanted = default();
         wanted.reputation.most = 999;
         wanted.reputation.deltas.insert(ReputationEvent::TaskSuccess, 5);
         wanted.reputation.levels.insert(Level::ProdFullAccess, 300);

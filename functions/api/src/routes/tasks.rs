@@ -43,7 +43,10 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(list(req)),
         doc: Doc {
             text: "Newest first. With `wait`, an empty page is held back until there is a task \
-                   for it: so workers outside find theirs.",
+                   for it: so workers outside find theirs. With `wait`, `assigned_to` and \
+                   `status=assigned` come, after those, also the agent's tasks that are blocked \
+                   because this build lacks the agent (`agent_not_built`): a worker may claim \
+                   either.",
             query: TaskQuery::FIELDS,
             errors: &[400, 404, 503],
             ..Doc::new(

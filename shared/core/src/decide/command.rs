@@ -254,6 +254,9 @@ pub enum Rejection {
     /// It was claimed with a worker's name, so its ending has to say under which claim.
     #[error("{holder} has claimed it by name: an ending needs the `fence` that the claim gave")]
     NoFence { holder: String },
+    /// Governance does not let it begin now, and nothing is to be remembered of that.
+    #[error("it waits: {why}")]
+    Withheld { why: String },
     #[error("not to be run before {at}")]
     NotYet { at: Timestamp },
     /// It was changed since governance looked at it.

@@ -1,5 +1,6 @@
 use serde_json::json;
 
+use super::not_built::NOT_BUILT;
 use super::task::Step;
 use super::{Asked, Decided, Draft, Facts, Rejection};
 use crate::domain::{Sla, Status, Task, TaskLimits, What};
@@ -13,8 +14,12 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
     match &draft.approval {
         None => {
             step.assign(None);
-            step.says(What::Created, &draft.created_by, None);
+            let blocked = step.task.not_built.then_some(NOT_BUILT);
+            step.says(What::Created, &draft.created_by, blocked);
             step.plain_event("task.created");
+            if blocked.is_some() {
+                step.assigned_event(json!({}));
+            }
         }
         Some(asked) => {
             let (approval, reason) = (&asked.approval, &asked.reason);
@@ -47,6 +52,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         offered_version: 0,
         misrouted: 0,
         external: false,
+        not_built: false,
         lease: None,
         resume_at: None,
         held: None,

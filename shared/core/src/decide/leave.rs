@@ -76,6 +76,10 @@ pub(super) fn admit(step: &mut Step<'_>, proof: &Proof) -> Result<bool, Rejectio
         Leave::Granted { .. } => return Ok(true),
         Leave::Ask(asked) => ask(step, "", asked),
         Leave::Refused { error, earned } => refuse(step, "", error, *earned),
+        // It stands in no lane: whoever wants it asks again.
+        Leave::Hold { why, .. } if step.task.not_built => {
+            return Err(Rejection::Withheld { why: clip(why, TaskLimits::ERROR) });
+        }
         Leave::Hold { until, why } => wait::hold(step, *until, why),
     }
     Ok(false)
@@ -87,6 +91,7 @@ pub(super) fn ask(step: &mut Step<'_>, by: &str, asked: &Asked) {
     let task = &mut step.task;
     task.status = Status::Blocked;
     task.held = None;
+    task.not_built = false;
     task.lease = None;
     task.resume_at = None;
     task.offer_at = None;

@@ -8,6 +8,7 @@ mod command;
 mod create;
 mod gates;
 mod leave;
+mod not_built;
 mod rules;
 mod run;
 mod task;
@@ -21,6 +22,7 @@ pub use approval::{
 pub use command::{Claimant, Command, Draft, Ending, Facts, Rejection};
 pub use gates::{Gate, asked_gates};
 pub use leave::{Asked, Leave, Proof};
+pub use not_built::NOT_BUILT;
 pub use rules::{AlertRules, GateRules, LeaseRules, PrioritiesFor, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};

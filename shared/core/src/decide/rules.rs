@@ -13,6 +13,8 @@ pub struct Rules {
     pub external: BTreeSet<Agent>,
     /// Types whose tasks are left to them, whichever agent they go to.
     pub external_types: BTreeSet<TaskType>,
+    /// Agents whose work is not part of this build, see [`Agent::NOT_BUILT`].
+    pub not_built: BTreeSet<Agent>,
     pub retry: RetryRules,
     pub lease: LeaseRules,
     pub sla: SlaRules,
@@ -138,6 +140,7 @@ impl Default for Rules {
             routes: BTreeMap::new(),
             external: BTreeSet::new(),
             external_types: BTreeSet::new(),
+            not_built: BTreeSet::new(),
             retry: RetryRules {
                 base: Duration::from_secs(2),
                 cap: Duration::from_secs(300),
@@ -198,6 +201,11 @@ impl Rules {
     /// Whether such a task is left to workers outside.
     pub fn is_left_outside(&self, agent: Agent, task_type: TaskType) -> bool {
         self.external.contains(&agent) || self.external_types.contains(&task_type)
+    }
+
+    /// Whether nobody here works on such a task, and nobody said that workers outside do.
+    pub fn is_left_to_nobody(&self, agent: Agent, task_type: TaskType) -> bool {
+        self.not_built.contains(&agent) && !self.is_left_outside(agent, task_type)
     }
 
     /// Which agent a task goes to. `has_repo`: the payload names a repository.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::leave::{admit, ask, refuse};
+use super::not_built::NOT_BUILT;
 use super::task::{Step, clip};
 use super::wait;
 use super::{Claimant, Ending, Leave, Proof, Rejection};
@@ -47,6 +48,14 @@ pub(super) fn claim(
         if !count_lost_run(step) {
             return Ok(());
         }
+    }
+    if step.facts.rules.is_left_to_nobody(agent, step.task.task_type) {
+        // Of a build that still sent such tasks to their lanes.
+        wait::settle(step);
+        step.block_as_not_built();
+        step.says(What::Blocked, "", Some(NOT_BUILT));
+        step.assigned_event(json!({}));
+        return Ok(());
     }
     if !admit(step, proof)? {
         return Ok(());
@@ -92,12 +101,21 @@ fn hold(step: &mut Step<'_>, lease: Lease) {
     if task.status == Status::Assigned {
         task.held = None;
     }
+    if task.not_built {
+        task.not_built = false;
+        task.error = None;
+    }
     task.excused = 0;
     task.status = Status::InProgress;
     task.fence += 1;
     task.resume_at = None;
     task.started_at.get_or_insert(step.facts.now);
     task.lease = Some(lease);
+}
+
+/// Whether a worker outside may begin it, if governance lets it.
+fn may_be_claimed(step: &Step<'_>) -> bool {
+    step.task.status == Status::Assigned || step.task.not_built
 }
 
 /// A claim with a worker's name is that worker's; one without is its key's.
@@ -116,7 +134,7 @@ pub(super) fn claim_outside(
     let holder = lease.holder();
     step.demand_fence(by.fence.filter(|_| step.task.status.is_open()))?;
     match (step.task.status, &step.task.lease) {
-        (Status::Assigned, _) => {
+        (Status::Assigned | Status::Blocked, _) if may_be_claimed(step) => {
             if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
                 return Err(Rejection::NotYet { at });
             }
@@ -194,10 +212,11 @@ pub(super) fn end_outside(
     let worker = by.worker.as_ref();
     let mut holder = worker.map_or(by.owner.clone(), |worker| format!("{}/{worker}", by.owner));
     match (step.task.status, &step.task.lease) {
-        (Status::Assigned, _) => {
+        (Status::Assigned | Status::Blocked, _) if may_be_claimed(step) => {
             if !admit(step, proof)? {
                 return Ok(());
             }
+            step.task.not_built = false;
             step.task.fence += 1;
             step.task.started_at.get_or_insert(step.facts.now);
             step.run = Some(step.task.fence);
@@ -309,11 +328,8 @@ fn retry_later(step: &mut Step<'_>, owner: &str, error: &str, asked: Option<Dura
     step.assign(Some(resume_at));
     step.says(What::Retrying, owner, Some(error));
     let (retry, most) = (step.task.retries, step.task.max_retries);
-    step.event(
-        "task.assigned",
-        json!({
-            "assigned_to": step.task.agent, "retry_count": retry, "max_retries": most,
-            "resume_at": resume_at.to_string(), "error": clip(error, 500),
-        }),
-    );
+    step.assigned_event(json!({
+        "retry_count": retry, "max_retries": most,
+        "resume_at": resume_at.to_string(), "error": clip(error, 500),
+    }));
 }

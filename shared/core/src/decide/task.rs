@@ -237,9 +237,13 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Puts the task into its lane: a new assignment, whose pointer the router sends.
+    /// Puts the task into its lane: a new assignment, whose pointer the router sends. Where nobody
+    /// here does its agent's work it is blocked instead.
     pub fn assign(&mut self, resume_at: Option<Timestamp>) {
         wait::settle(self);
+        if self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
+            return self.block_as_not_built();
+        }
         let task = &mut self.task;
         task.status = Status::Assigned;
         task.assignment += 1;
@@ -248,6 +252,7 @@ impl<'a> Step<'a> {
         task.offers = 0;
         task.excused = 0;
         task.held = None;
+        task.not_built = false;
         let outside = self.facts.rules.is_left_outside(task.agent, task.task_type);
         task.external = outside;
         let from = resume_at.unwrap_or(self.facts.now);
@@ -259,7 +264,7 @@ impl<'a> Step<'a> {
     pub fn assign_elsewhere(&mut self) {
         let (resume_at, held) = (self.task.resume_at, self.task.held.take());
         self.assign(resume_at);
-        if held.is_some() && resume_at.is_some() {
+        if held.is_some() && resume_at.is_some() && self.task.status == Status::Assigned {
             self.task.held = held;
             self.task.waiting_since = Some(self.facts.now);
         }
@@ -274,6 +279,7 @@ impl<'a> Step<'a> {
         task.resume_at = None;
         task.offer_at = None;
         task.held = None;
+        task.not_built = false;
         task.waiting_since = None;
         task.finished_at = Some(self.facts.now);
     }
@@ -309,7 +315,7 @@ impl<'a> Step<'a> {
         self.assign(None);
         self.says(What::Approved, by, None);
         self.event("approval.approved", json!({ "approval_id": id, "approved_by": by }));
-        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        self.assigned_event(json!({}));
         Ok(())
     }
 
@@ -406,6 +412,9 @@ impl<'a> Step<'a> {
         if waits_for_approval {
             return Err(self.illegal("answered: it waits for an approval"));
         }
+        if self.task.not_built {
+            return Err(self.illegal("answered: it asks nothing, it waits for a worker"));
+        }
         if let Some(question) = &mut self.task.question {
             // As it was said: the run that goes on with it may need just that.
             question.answer = Some(cut(answer, TaskLimits::ERROR));
@@ -414,7 +423,7 @@ impl<'a> Step<'a> {
         self.task.lost_runs = 0;
         self.assign(None);
         self.says(What::Answered, by, Some(answer));
-        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        self.assigned_event(json!({}));
         Ok(())
     }
 
@@ -437,9 +446,12 @@ impl<'a> Step<'a> {
             self.task.assignment += 1;
         } else {
             self.assign(None);
+            if self.task.not_built {
+                return Err(self.illegal("retried: nobody here does its agent's work"));
+            }
         }
         self.says(What::Retried, by, None);
-        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        self.assigned_event(json!({}));
         Ok(())
     }
 
@@ -452,7 +464,7 @@ impl<'a> Step<'a> {
         self.assign_elsewhere();
         let note = format!("its message had reached {reached}");
         self.says(What::Rerouted, "", Some(&note));
-        self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
+        self.assigned_event(json!({}));
         Ok(())
     }
 }

@@ -139,5 +139,5 @@ fn give_back(step: &mut Step<'_>) {
     let owner = step.task.lease.as_ref().map(|l| l.owner.clone()).unwrap_or_default();
     step.assign(None);
     step.says(What::Returned, "", Some(&format!("nothing was heard of {owner}")));
-    step.event("task.assigned", json!({ "assigned_to": step.task.agent }));
+    step.assigned_event(json!({}));
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::not_built::NOT_BUILT;
 use super::task::{Step, clip};
 use super::{Rejection, Rules};
 use crate::domain::{Grant, Held, Status, Task, Timestamp, What};
@@ -92,10 +93,12 @@ pub(super) fn hold(step: &mut Step<'_>, until: Timestamp, why: &str) {
         step.task.resume_at = Some(resume_at);
     } else {
         step.assign(Some(resume_at));
-        let payload = serde_json::json!({
-            "assigned_to": step.task.agent, "resume_at": resume_at.to_string(), "reason": why,
-        });
-        step.event("task.assigned", payload);
+        step.assigned_event(serde_json::json!({
+            "resume_at": resume_at.to_string(), "reason": why,
+        }));
+        if step.task.not_built {
+            return step.says(What::Blocked, "", Some(NOT_BUILT));
+        }
     }
     if again {
         step.offers_silently();

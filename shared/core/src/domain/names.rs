@@ -113,6 +113,14 @@ impl Status {
 }
 
 impl Agent {
+    /// Whose work is not part of this build: their tasks wait for workers outside.
+    pub const NOT_BUILT: &'static [Agent] = &[Agent::Dev, Agent::Faq, Agent::Devops];
+
+    /// Whether its work is part of this build.
+    pub fn is_built(self) -> bool {
+        !Self::NOT_BUILT.contains(&self)
+    }
+
     /// The spelling of governance and registration.
     pub fn long_name(self) -> &'static str {
         match self {

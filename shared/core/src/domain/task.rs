@@ -69,6 +69,10 @@ pub struct Task {
     /// Runs by workers outside: not offered to lanes.
     #[serde(rename = "ex", default, skip_serializing_if = "is_default")]
     pub external: bool,
+    /// Blocked because its agent's work is not part of this build, and its tasks are not left to
+    /// workers outside: any of them may claim it all the same.
+    #[serde(rename = "nb", default, skip_serializing_if = "is_default")]
+    pub not_built: bool,
     #[serde(rename = "le", default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
     /// Not to be run before: after a failure (assigned) or a suspension (in progress).
@@ -449,6 +453,11 @@ impl Task {
             Priority::P2 if lifted => Priority::P1,
             own => own,
         }
+    }
+
+    /// Whether it waits for a worker outside to claim it.
+    pub fn waits_outside(&self) -> bool {
+        self.not_built || self.external && self.status == Status::Assigned
     }
 
     /// How long it may take from creation to completion.

@@ -230,6 +230,9 @@ impl Core {
             writes.extend(extra_writes);
             let Some(conflict) = self.commit(writes).await? else {
                 self.wake_task(&decided.task.tenant, &decided.task.id);
+                if decided.task.waits_outside() {
+                    self.ports.wake.wake(&Topic::External(decided.task.tenant.clone()));
+                }
                 if let Some(moved) = &decided.budget {
                     self.tell_marks(&decided.task, moved).await;
                 }

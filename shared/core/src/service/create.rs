@@ -128,7 +128,7 @@ impl Core {
 
     fn created(&self, new: NewTask, decided: Decided) -> Created {
         let task = decided.task;
-        if task.external {
+        if task.waits_outside() {
             self.wake().wake(&Topic::External(task.tenant.clone()));
         }
         let task = FullTask {

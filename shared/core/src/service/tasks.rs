@@ -40,6 +40,9 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Listed<FullTask>, ServiceError> {
+        if filter.claimable {
+            return self.claimable_tasks(tenant, filter, limit, cursor).await;
+        }
         let from = filter.created_from.map(|at| at.sortable().into());
         let range = ListRange { from, to: None };
         let (limit, list) = (limit.max(1), self.best_list(tenant, filter));
@@ -81,6 +84,36 @@ impl Core {
             }
             last = Some(next);
         }
+    }
+
+    /// What a worker outside may claim: the filter's own first, then those that are blocked because
+    /// nobody here does their agent's work. A page that is full of the former leaves the latter to
+    /// the next look.
+    async fn claimable_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Listed<FullTask>, ServiceError> {
+        let assigned = TaskFilter { claimable: false, ..filter.clone() };
+        let not_built =
+            TaskFilter { status: Some(Status::Blocked), not_built: true, ..assigned.clone() };
+        let list =
+            StoreList::new(TASKS, tenant, self.best_list(tenant, &not_built), ListRange::default());
+        if cursor.is_some() && list.open(cursor.clone()).is_ok() {
+            return Box::pin(self.tasks(tenant, &not_built, limit, cursor)).await;
+        }
+        let mut page = Box::pin(self.tasks(tenant, &assigned, limit, cursor)).await?;
+        let room = limit.saturating_sub(page.entries.len());
+        if page.next.is_some() || room == 0 {
+            return Ok(page);
+        }
+        let more = Box::pin(self.tasks(tenant, &not_built, room, None)).await?;
+        page.entries.extend(more.entries);
+        page.next = more.next;
+        page.unreadable += more.unreadable;
+        Ok(page)
     }
 
     /// Headers with what stands beside them.
@@ -296,13 +329,14 @@ impl CommandBuilder for ExternalChange {
         core: &Core,
         state: &StoredTask,
     ) -> Result<CommandWithWrites, CommandError> {
-        let mut verdict = match state.value.status {
-            Status::Assigned => {
+        let begins = state.value.status == Status::Assigned || state.value.not_built;
+        let mut verdict = match begins {
+            true => {
                 let payload = core.payload(&state.value).await?;
                 core.judge(state, &payload, Runner::Outside).await?
             }
             // It has begun, with leave; or it can't, whatever governance says.
-            _ => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+            false => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
         };
         let proof = verdict.proof;
         let granted = proof.leave.is_granted();
@@ -460,4 +494,5 @@ fn fits(task: &Task, filter: &TaskFilter) -> bool {
         && filter.priority.is_none_or(|p| p == task.priority)
         && filter.source.as_ref().is_none_or(|s| *s == task.source)
         && filter.parent.as_ref().is_none_or(|p| Some(p) == task.parent.as_ref())
+        && (!filter.not_built || task.not_built)
 }

@@ -95,6 +95,11 @@ pub struct TaskFilter {
     pub priority: Option<Priority>,
     pub source: Option<String>,
     pub parent: Option<TaskId>,
+    /// Only those that nobody here works on, see [`Task::not_built`].
+    pub not_built: bool,
+    /// Those of an agent that are assigned, and those that nobody here works on besides: what a
+    /// worker outside may claim.
+    pub claimable: bool,
     /// Created then or later: what is older is not even looked at.
     pub created_from: Option<Timestamp>,
 }

@@ -11,6 +11,7 @@ mod identity;
 mod keys;
 mod lists;
 mod lost_answers;
+mod not_built;
 mod runs;
 mod standing;
 mod unreadable;

@@ -34,7 +34,7 @@ pub const AGENTS: [Agent; 4] = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devop
 
 /// Whether an agent's work exists in this build, or it only takes its tasks and says so.
 pub fn works(agent: Agent) -> bool {
-    matches!(agent, Agent::Ops)
+    agent.is_built()
 }
 
 /// The agents that run tasks.

@@ -93,11 +93,17 @@ impl TaskQuery {
 
     pub fn read(mut form: Form) -> Result<Self, BadForm> {
         let agent = form.choice("assigned_to", Agent::parse);
+        let agent = form.choice("agent", Agent::parse).or(agent);
+        let status = form.choice("status", Status::parse);
+        let waits = form.int("wait");
         let parent = form.parsed("parent_task_id", TaskId::parse);
         let filter = TaskFilter {
             created_from: None,
-            status: form.choice("status", Status::parse),
-            agent: form.choice("agent", Agent::parse).or(agent),
+            // So workers outside look for work.
+            claimable: waits.is_some() && agent.is_some() && status == Some(Status::Assigned),
+            not_built: false,
+            status,
+            agent,
             task_type: form.choice("type", TaskType::parse),
             priority: form.choice("priority", Priority::parse),
             source: form.text("source"),
@@ -107,7 +113,7 @@ impl TaskQuery {
             filter,
             limit: limit(&mut form),
             cursor: form.text("cursor"),
-            wait: wait(&mut form),
+            wait: Duration::from_secs(waits.unwrap_or_default()),
         };
         form.done().map(|()| query)
     }
