@@ -36,6 +36,11 @@ fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
             .prop_map(Value::from)
             .boxed(),
         Kind::Span => "[0-9]{1,7} ?(s|m|h|d|days|x|)".prop_map(Value::from).boxed(),
+        Kind::Form(fields) => some_of(fields)
+            .prop_map(|values| values.into_iter().map(|(n, v)| (n.to_owned(), v)).collect())
+            .prop_map(Value::Object)
+            .boxed(),
+        Kind::Shown => Just(serde_json::json!({ "x": [1] })).boxed(),
         Kind::Text { .. } | Kind::Word { .. } => "[a-z.]{0,12}".prop_map(Value::from).boxed(),
     };
     prop_oneof![

@@ -1,6 +1,7 @@
 //! Reading what clients send, strictly and with good words: a wrong type or an unknown value
 //! names the field, the value and what is known; all fields are read before the answer, so a
-//! client learns of every fault at once. Fields we don't know are passed over.
+//! client learns of every fault at once. A body's fields that its table has not are refused; of a
+//! query, and of what comes over a bus, they are passed over.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use watchbill_core::redact;
 use crate::exact::check_numbers;
 
 mod schema;
+mod unknown;
 
 pub use schema::{JSON_VALUE, Plain, field_schema, json_value_schema, object_schema};
 
@@ -78,6 +80,11 @@ pub enum Kind {
     Time,
     /// A number of seconds, or a text such as `15m`.
     Span,
+    /// An object of these fields.
+    Form(&'static [Field]),
+    /// A part of the form in which the thing is shown, of any kind: taken so that what was read
+    /// can be sent back, and passed over.
+    Shown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -105,6 +112,8 @@ fn joined(errors: &[FieldError]) -> String {
 pub struct Form {
     fields: &'static [Field],
     map: Map<String, Value>,
+    /// Whether fields that are not in the table are a fault.
+    strict: bool,
     /// Bytes of the whole, zero if not known: what is smaller as a whole needs no measuring.
     size: usize,
     errors: Vec<FieldError>,
@@ -127,11 +136,11 @@ impl Form {
             let message = inexact.to_string();
             BadForm::Fields(vec![FieldError { field: inexact.path, message }])
         })?;
-        Ok(Self { size: body.len(), ..Self::from_object(fields, map) })
+        Ok(Self { strict: true, size: body.len(), ..Self::from_object(fields, map) })
     }
 
     pub fn from_object(fields: &'static [Field], map: Map<String, Value>) -> Self {
-        Self { fields, map, size: 0, errors: Vec::new(), too_large: None }
+        Self { fields, map, strict: false, size: 0, errors: Vec::new(), too_large: None }
     }
 
     /// A query string's pairs, decoded. Numbers come as text there.
@@ -322,8 +331,41 @@ impl Form {
         }
     }
 
+    /// What `read` makes of an object within the body.
+    pub fn nested<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Form) -> T,
+    ) -> Option<T> {
+        let (field, value) = self.take(name)?;
+        let Kind::Form(fields) = field.kind else { return None };
+        let Value::Object(map) = value else {
+            self.wrong(field, &value);
+            return None;
+        };
+        let mut inner =
+            Form { strict: self.strict, size: self.size, ..Self::from_object(fields, map) };
+        let read = read(&mut inner);
+        inner.refuse_unknown();
+        self.errors.extend(inner.errors.into_iter().map(|error| FieldError {
+            field: format!("{name}.{}", error.field),
+            message: format!("in '{name}': {}", error.message),
+        }));
+        if self.too_large.is_none() {
+            self.too_large = inner.too_large;
+        }
+        Some(read)
+    }
+
+    fn refuse_unknown(&mut self) {
+        if self.strict {
+            self.errors.extend(unknown::errors(self.fields, &self.map));
+        }
+    }
+
     /// Ends the reading: every fault found, or nothing.
-    pub fn done(self) -> Result<(), BadForm> {
+    pub fn done(mut self) -> Result<(), BadForm> {
+        self.refuse_unknown();
         match self.too_large {
             _ if !self.errors.is_empty() => Err(BadForm::Fields(self.errors)),
             Some(too_large) => Err(too_large),

@@ -5,7 +5,7 @@ use watchbill_core::domain::{Agent, Priority, Status, TaskType};
 use watchbill_wire::form::{Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{
     Answer, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError, Form,
-    Kind, PatchStatus, PublishEvent, Reason, TaskQuery, TokenRequest,
+    Kind, PatchStatus, PublishEvent, Reason, SetLimits, TaskQuery, TokenRequest,
 };
 
 fn create(body: Value) -> Result<CreateTask, BadForm> {
@@ -27,7 +27,7 @@ fn with(field: &str, value: Value) -> Value {
 
 #[test]
 fn a_task_has_the_defaults_of_the_contract() {
-    let task = create(json!({ "type": "monitor", "payload": {}, "surprise": [1] })).unwrap();
+    let task = create(json!({ "type": "monitor", "payload": {} })).unwrap();
     assert_eq!((task.task_type, task.priority), (TaskType::Monitor, Priority::P2));
     assert_eq!((task.source.as_str(), task.max_retries), ("user", None));
     let nulls = json!({
@@ -331,9 +331,16 @@ fn a_table_is_its_own_schema() {
     let limit = TaskQuery::FIELDS.iter().find(|field| field.name == "limit").unwrap();
     let limit = field_schema(limit, Plain::Parameter);
     assert_eq!((&limit["minimum"], &limit["maximum"]), (&json!(1), &json!(200)));
-    // Numbers are bounded at any depth, of fields that are not known too.
+    assert_eq!(schema["additionalProperties"], false);
+    let limits = object_schema(SetLimits::FIELDS);
+    let day = &limits["properties"]["day"];
+    assert_eq!(
+        (&day["type"], &day["additionalProperties"]),
+        (&json!(["object", "null"]), &json!(false))
+    );
+    assert_eq!(day["properties"]["limit"]["additionalProperties"], false);
+    // Numbers are bounded at any depth.
     let any = json!({ "$ref": "#/components/schemas/JsonValue" });
-    assert_eq!(schema["additionalProperties"], any);
     assert_eq!(schema["properties"]["payload"]["additionalProperties"], any);
     let value = json_value_schema();
     assert_eq!((&value["items"], &value["additionalProperties"]), (&any, &any));

@@ -96,7 +96,8 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(set_limits(req)),
         doc: Doc {
-            text: "The tenant's own limits, above the policy's. What is left out stays as it is. \
+            text: "The tenant's own limits, above the policy's. What is left out stays as it is; \
+                   what `GET /budget` shows can be sent back. \
                    Other instances may go by the old ones for 30 s more.",
             body: Some(Body {
                 fields: SetLimits::FIELDS,

@@ -41,7 +41,14 @@ impl Kind {
             Kind::Span => "send seconds (1 to 9999999) or a text such as '45s', '15m', '8h', \
                            '1h 30m' or '2d'"
                 .into(),
+            Kind::Form(_) => "send a JSON object".into(),
+            Kind::Shown => "leave it out".into(),
         }
+    }
+
+    /// Whether nobody need send it.
+    pub(super) fn is_shown_only(self) -> bool {
+        matches!(self, Kind::Shown)
     }
 
     pub(super) fn fits_text(self, text: &str) -> bool {
@@ -56,7 +63,9 @@ impl Kind {
             | Kind::Int { .. }
             | Kind::Dollars { .. }
             | Kind::Time
-            | Kind::Span => false,
+            | Kind::Span
+            | Kind::Form(_)
+            | Kind::Shown => false,
         }
     }
 }
@@ -106,6 +115,8 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
             { "type": "string", "pattern": SPAN },
             { "type": "number", "minimum": 1, "maximum": MOST_SECONDS }
         ] }),
+        Kind::Form(fields) => object_schema(fields),
+        Kind::Shown => any_value(),
     };
     if field.unreserved {
         schema["not"] = json!({ "type": "string", "pattern": reserved_pattern() });
@@ -143,7 +154,7 @@ pub fn json_value_schema() -> Value {
     })
 }
 
-/// A body of these fields. Others are passed over, so they are allowed.
+/// A body of these fields and no others.
 pub fn object_schema(fields: &[Field]) -> Value {
     let properties: serde_json::Map<String, Value> = fields
         .iter()
@@ -151,7 +162,7 @@ pub fn object_schema(fields: &[Field]) -> Value {
         .collect();
     let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| f.name).collect();
     let mut schema = json!({
-        "type": "object", "properties": properties, "additionalProperties": any_value()
+        "type": "object", "properties": properties, "additionalProperties": false
     });
     if !required.is_empty() {
         schema["required"] = required.into();

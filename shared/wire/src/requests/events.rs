@@ -2,7 +2,7 @@ use serde_json::{Map, Value};
 use watchbill_core::domain::{Caller, EventId, EventPriority, EventType, TaskId};
 use watchbill_core::service::NewEvent;
 
-use super::{ANY_ID, line};
+use super::{ANY_ID, line, shown};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Bytes of JSON: 100 KB.
@@ -63,6 +63,8 @@ impl PublishEvent {
             Kind::Int { least: 0, most: u8::MAX as u64 },
             "Reactions that led to it; beyond 8 it is refused with 409.",
         ),
+        shown("timestamp"),
+        shown("metadata"),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {

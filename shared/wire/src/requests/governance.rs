@@ -1,6 +1,6 @@
 use watchbill_core::govern::{Amount, BudgetLimits};
 
-use super::{line, words};
+use super::{line, shown, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Of either, for any period: far above what anyone spends, far below what overflows.
@@ -15,7 +15,28 @@ const fn tokens(name: &'static str, doc: &'static str) -> Field {
     Field::maybe(name, Kind::Int { least: 0, most: MOST_TOKENS }, doc)
 }
 
-/// The body of `PUT /budget/limits`. What is left out stays as it is.
+/// Money and tokens as [`AmountView`](crate::AmountView) shows them.
+const AMOUNT: &[Field] =
+    &[usd("usd", "US dollars that may be spent."), tokens("tokens", "Tokens that models may use.")];
+
+/// A period as `GET /budget` shows it.
+const PERIOD: &[Field] = &[
+    usd("usd", "The same as `usd` in `limit`, which it wins over."),
+    tokens("tokens", "The same as `tokens` in `limit`, which it wins over."),
+    Field::maybe("limit", Kind::Form(AMOUNT), "The limit."),
+    shown("used"),
+    shown("reserved"),
+    shown("percent"),
+    shown("status"),
+    shown("resets_at"),
+];
+
+const fn period(name: &'static str, doc: &'static str) -> Field {
+    Field::maybe(name, Kind::Form(PERIOD), doc)
+}
+
+/// The body of `PUT /budget/limits`: the limits by their names, or in the form that `GET /budget`
+/// shows. What is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetLimits {
     day: Change,
@@ -29,6 +50,17 @@ struct Change {
     tokens: Option<u64>,
 }
 
+impl Change {
+    fn read(form: &mut Form, usd: &'static str, tokens: &'static str) -> Self {
+        Self { micro_usd: form.micro_dollars(usd), tokens: form.int(tokens) }
+    }
+
+    fn or(self, other: Option<Self>) -> Self {
+        let other = other.unwrap_or_default();
+        Self { micro_usd: self.micro_usd.or(other.micro_usd), tokens: self.tokens.or(other.tokens) }
+    }
+}
+
 impl SetLimits {
     pub const FIELDS: &[Field] = &[
         usd("day_usd", "US dollars that may be spent in a day, UTC."),
@@ -37,16 +69,25 @@ impl SetLimits {
         tokens("hour_tokens", "Tokens that models may use in an hour."),
         usd("task_usd", "US dollars that one task may spend."),
         tokens("task_tokens", "Tokens that one task may use."),
+        period("day", "The day as it is shown; `day_usd` and `day_tokens` win over it."),
+        period("hour", "The hour as it is shown; `hour_usd` and `hour_tokens` win over it."),
+        period("task", "One task as it is shown; `task_usd` and `task_tokens` win over it."),
+        shown("success"),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
-        let mut change =
-            |usd, tokens| Change { micro_usd: form.micro_dollars(usd), tokens: form.int(tokens) };
+        let mut change = |usd, tokens, period| {
+            let named = Change::read(&mut form, usd, tokens);
+            named.or(form.nested(period, |form| {
+                let direct = Change::read(form, "usd", "tokens");
+                direct.or(form.nested("limit", |form| Change::read(form, "usd", "tokens")))
+            }))
+        };
         let set = Self {
-            day: change("day_usd", "day_tokens"),
-            hour: change("hour_usd", "hour_tokens"),
-            task: change("task_usd", "task_tokens"),
+            day: change("day_usd", "day_tokens", "day"),
+            hour: change("hour_usd", "hour_tokens", "hour"),
+            task: change("task_usd", "task_tokens", "task"),
         };
         form.done().map(|()| set)
     }

@@ -19,7 +19,12 @@ pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
 
 use watchbill_core::domain::ApprovalId;
 
-use crate::Kind;
+use crate::{Field, Kind};
+
+/// A field of the form in which the thing is shown; see [`Kind::Shown`].
+const fn shown(name: &'static str) -> Field {
+    Field::maybe(name, Kind::Shown, "As it is shown: passed over here.")
+}
 
 /// A name or foreign id on one line.
 const fn line(most: usize) -> Kind {

@@ -5,7 +5,7 @@ use watchbill_core::domain::{
 use watchbill_core::redact;
 use watchbill_core::service::{Identity, NewTask, StatusChange, WorkerClaim};
 
-use super::{ANY_ID, line, prose, words};
+use super::{ANY_ID, line, prose, shown, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
 /// Metadata stands in the task's header, which is read at every step: bytes of JSON.
@@ -102,6 +102,25 @@ impl CreateTask {
              Idempotency-Key. A repeat with the same body is answered with the same task; with \
              another body it is refused with 409.",
         ),
+        Field::maybe(
+            "trace_id",
+            ANY_ID,
+            "The trace it belongs to, where neither `traceparent` nor `metadata` names one.",
+        ),
+        shown("status"),
+        shown("sla"),
+        shown("assigned_to"),
+        shown("created_at"),
+        shown("started_at"),
+        shown("completed_at"),
+        shown("child_task_ids"),
+        shown("error"),
+        shown("retry_count"),
+        shown("tenant_id"),
+        shown("version"),
+        shown("approval_id"),
+        shown("external"),
+        shown("spent"),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
@@ -130,6 +149,9 @@ impl CreateTask {
         let mut metadata = form.object("metadata").unwrap_or_default();
         let parent = form.parsed("parent_task_id", TaskId::parse);
         let max_retries = form.int("max_retries").map(|n| n as u32);
+        if let Some(trace) = form.text("trace_id") {
+            metadata.entry("trace_id").or_insert_with(|| trace.into());
+        }
         form.done()?;
         // `metadata.result` is where a finished task's result is shown.
         metadata.remove("result");

@@ -1,0 +1,115 @@
+//! Fields that a body has and its table has not: refused, with the name that may have been meant.
+
+use serde_json::{Map, Value};
+
+use super::{Brief, Field, FieldError};
+
+/// Unknown fields that are named, each with what is known; more are counted.
+const MAX_NAMED: usize = 8;
+/// Names longer than any of ours can't be misspellings of them.
+const MAX_NAME: usize = 64;
+
+/// The errors of what is left of a body once its known fields are taken out.
+pub(super) fn errors(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldError> {
+    let is_known = |name: &str| fields.iter().any(|field| field.name == name);
+    let mut unknown: Vec<_> = left.keys().filter(|name| !is_known(name)).collect();
+    // In an order of their own, whatever map they came in.
+    unknown.sort_unstable();
+    let more = unknown.len().saturating_sub(MAX_NAMED);
+    unknown.truncate(MAX_NAMED);
+    let mut errors: Vec<_> = unknown.into_iter().map(|name| error(fields, name)).collect();
+    if let (Some(last), 1..) = (errors.last_mut(), more) {
+        last.message.push_str(&format!("; and {more} more fields are not known"));
+    }
+    errors
+}
+
+fn error(fields: &[Field], name: &str) -> FieldError {
+    let shown = Brief(name).to_string();
+    let message = match nearest(fields, name) {
+        Some(nearest) => format!("'{shown}' is not known here: do you mean '{nearest}'?"),
+        None => {
+            let sent = fields.iter().filter(|field| !field.kind.is_shown_only());
+            let known: Vec<_> = sent.map(|field| field.name).collect();
+            format!("'{shown}' is not known here: leave it out, or use one of {}", known.join(", "))
+        }
+    };
+    FieldError { field: shown, message }
+}
+
+/// The known name that is the fewest letters away, if that is near enough to be meant.
+fn nearest(fields: &[Field], name: &str) -> Option<&'static str> {
+    if name.len() > MAX_NAME {
+        return None;
+    }
+    let plain = |name: &str| {
+        let letters = name.chars().filter(|c| c.is_alphanumeric());
+        letters.flat_map(char::to_lowercase).collect::<Vec<char>>()
+    };
+    let given = plain(name);
+    let sent = fields.iter().filter(|field| !field.kind.is_shown_only());
+    let found = sent.map(|field| {
+        let known = plain(field.name);
+        let near = distance(&given, &known);
+        // `task` and `trace` for `task_id` and `trace_id`, `max_retry` for `max_retries`.
+        let begins = given.len() >= 4 && known.starts_with(&given);
+        (if begins { near.min(1) } else { near }, known.len(), field.name)
+    });
+    let (near, length, name) = found.min()?;
+    (near <= length / 3).then_some(name)
+}
+
+/// How many letters have to be put in, taken out or changed (Levenshtein).
+fn distance(one: &[char], other: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{CreateTask, SetLimits};
+
+    use super::*;
+
+    #[test]
+    fn distances_are_those_of_letters() {
+        let letters = |text: &str| text.chars().collect::<Vec<_>>();
+        for (one, other, wanted) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+            ("ab", "ba", 2),
+        ] {
+            assert_eq!(distance(&letters(one), &letters(other)), wanted, "{one} {other}");
+            assert_eq!(distance(&letters(other), &letters(one)), wanted, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_name_is_taken_for_it() {
+        for (given, wanted) in [
+            ("priorty", Some("priority")),
+            ("Priority", Some("priority")),
+            ("sla-target", Some("sla_target")),
+            ("slaDeadline", Some("sla_deadline")),
+            ("parent_task", Some("parent_task_id")),
+            ("max_retry", Some("max_retries")),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(CreateTask::FIELDS, given), wanted, "{given}");
+        }
+        assert_eq!(nearest(SetLimits::FIELDS, "day_token"), Some("day_tokens"));
+        assert_eq!(nearest(SetLimits::FIELDS, "daily_usd"), Some("day_usd"));
+    }
+}
