@@ -1,7 +1,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use watchbill_core::domain::{ApprovalId, ApprovalStatus, TaskId, Timestamp, Vote};
+use watchbill_core::domain::{
+    ApprovalId, ApprovalStatus, Priority, TaskId, TaskType, Timestamp, Vote,
+};
 use watchbill_core::service::FullApproval;
 
 use crate::{render_approval, rfc3339, schemas};
@@ -16,6 +18,14 @@ pub struct ApprovalView {
     pub task_id: TaskId,
     #[schemars(schema_with = "schemas::approval_status")]
     pub status: ApprovalStatus,
+    /// The task's, as it was shown. None: of a build that did not show it.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::maybe_task_type")]
+    pub task_type: Option<TaskType>,
+    /// The task's, as it was shown.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::maybe_priority")]
+    pub priority: Option<Priority>,
     /// What would be done, in words.
     pub summary: String,
     /// Which gates asked.
@@ -31,11 +41,18 @@ pub struct ApprovalView {
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub expires_at: Timestamp,
+    /// Who decided, whichever way.
+    #[serde(default)]
+    pub approver: Option<String>,
     pub approved_by: Option<String>,
+    #[serde(default, with = "rfc3339::option")]
+    #[schemars(schema_with = "schemas::maybe_time")]
+    pub approved_at: Option<Timestamp>,
     pub rejected_by: Option<String>,
     #[serde(with = "rfc3339::option")]
     #[schemars(schema_with = "schemas::maybe_time")]
     pub decided_at: Option<Timestamp>,
+    /// Why it is asked; of one that was rejected or cancelled why that was, if anyone said.
     pub reason: Option<String>,
     pub trace_id: String,
     pub version: u64,
@@ -85,7 +102,7 @@ impl ApprovalView {
 impl From<FullApproval> for ApprovalView {
     fn from(full: FullApproval) -> Self {
         let FullApproval { approval, version } = full;
-        let (by, decided_at, reason) = match approval.decision {
+        let (by, decided_at, said) = match approval.decision {
             Some(decision) => (Some(decision.by), Some(decision.at), decision.reason),
             None => (None, None, None),
         };
@@ -96,7 +113,18 @@ impl From<FullApproval> for ApprovalView {
                 (None, None)
             }
         };
+        let reason = match approval.status {
+            ApprovalStatus::Rejected | ApprovalStatus::Cancelled => said,
+            ApprovalStatus::Pending | ApprovalStatus::Approved | ApprovalStatus::Expired => {
+                Some(approval.reasons.join("; ")).filter(|reason| !reason.is_empty())
+            }
+        };
+        let shown = |name| approval.shown.get(name).and_then(Value::as_str);
         Self {
+            task_type: shown("type").and_then(|text| TaskType::parse(text).ok()),
+            priority: shown("priority").and_then(|text| Priority::parse(text).ok()),
+            approver: approved_by.clone().or_else(|| rejected_by.clone()),
+            approved_at: decided_at.filter(|_| approved_by.is_some()),
             approval_id: approval.id,
             task_id: approval.task_id,
             status: approval.status,

@@ -76,7 +76,9 @@ fn status(view: &ApprovalView) -> String {
     if let Some(at) = view.decided_at {
         let _ = write!(text, " at {}", moment(at));
     }
-    if let Some(reason) = &view.reason {
+    // Why it is asked stands on lines of its own.
+    let ended = matches!(view.status, ApprovalStatus::Rejected | ApprovalStatus::Cancelled);
+    if let Some(reason) = view.reason.as_ref().filter(|_| ended) {
         let _ = write!(text, ": {reason}");
     }
     text

@@ -1,6 +1,7 @@
 //! Schemas of domain types within answers.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 use watchbill_core::domain::{Agent, Priority, Status, TaskType};
 
 fn one_of<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Schema {
@@ -14,6 +15,20 @@ pub fn task_type(_: &mut SchemaGenerator) -> Schema {
 
 pub fn priority(_: &mut SchemaGenerator) -> Schema {
     one_of(Priority::ALL, Priority::as_str)
+}
+
+fn maybe_one_of<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Schema {
+    let mut names: Vec<_> = all.iter().map(|one| Value::from(text(*one))).collect();
+    names.push(Value::Null);
+    json_schema!({ "type": ["string", "null"], "enum": names })
+}
+
+pub fn maybe_task_type(_: &mut SchemaGenerator) -> Schema {
+    maybe_one_of(TaskType::ALL, TaskType::as_str)
+}
+
+pub fn maybe_priority(_: &mut SchemaGenerator) -> Schema {
+    maybe_one_of(Priority::ALL, Priority::as_str)
 }
 
 pub fn status(_: &mut SchemaGenerator) -> Schema {

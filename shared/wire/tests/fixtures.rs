@@ -17,7 +17,9 @@ const BUS: &str = include_str!("fixtures/bus_event.json");
 const TASK: &str = include_str!("fixtures/task.json");
 /// Before it had what is shown, quorum and votes.
 const APPROVAL_1: &str = include_str!("fixtures/approval.json");
-const APPROVAL: &str = include_str!("fixtures/approval_2.json");
+/// Before it named type, priority and who decided, and why it is asked.
+const APPROVAL_2: &str = include_str!("fixtures/approval_2.json");
+const APPROVAL: &str = include_str!("fixtures/approval_3.json");
 
 fn kept<T: Serialize + DeserializeOwned>(fixture: &str) -> T {
     let read: T = serde_json::from_str(fixture).unwrap();
@@ -115,9 +117,78 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
         keep_until: None,
     };
     assert_eq!(ApprovalView::from(FullApproval { approval, version: 2 }), view);
+    let older: ApprovalView = serde_json::from_str(APPROVAL_2).unwrap();
+    let without = ApprovalView {
+        task_type: None,
+        priority: None,
+        approver: None,
+        approved_at: None,
+        reason: None,
+        ..view
+    };
+    assert_eq!(ApprovalView { shown: without.shown.clone(), ..older.clone() }, without);
+    assert_eq!(older.shown["plan"], without.shown["plan"]);
     let older: ApprovalView = serde_json::from_str(APPROVAL_1).unwrap();
-    let without = ApprovalView { shown: Map::new(), quorum: 1, votes: Vec::new(), ..view };
+    let without = ApprovalView { shown: Map::new(), quorum: 1, votes: Vec::new(), ..without };
     assert_eq!(older, without);
+}
+
+/// Whatever became of it, it says what it is about and why it was asked.
+#[test]
+fn an_approval_says_what_is_asked_why_and_who_decided() {
+    let view: ApprovalView = serde_json::from_str(APPROVAL).unwrap();
+    let approval = |status, decision: Option<Decision>| Approval {
+        id: view.approval_id.clone(),
+        tenant: watchbill_core::domain::TenantId::default(),
+        task_id: view.task_id.clone(),
+        status,
+        reasons: vec!["priority P1 waits for a person".into(), "a rule".into()],
+        summary: String::new(),
+        plan: Map::new(),
+        plan_hash: String::new(),
+        requested_by: "ci".into(),
+        also_requested_by: Vec::new(),
+        requested_at: view.requested_at,
+        decide_by: view.expires_at,
+        use_by: None,
+        shown: view.shown.clone(),
+        quorum: 1,
+        votes: Vec::new(),
+        escalated_at: None,
+        salt: String::new(),
+        decision,
+        trace_id: String::new(),
+        keep_until: None,
+    };
+    let decision = |reason: Option<&str>| {
+        let reason = reason.map(str::to_owned);
+        Some(Decision { by: "alice".into(), at: view.requested_at, reason })
+    };
+    const WHY: Option<&str> = Some("priority P1 waits for a person; a rule");
+    let (alice, nobody) = (Some("alice"), None);
+    for (status, decision, approver, is_approved, reason) in [
+        (ApprovalStatus::Pending, None, nobody, false, WHY),
+        (ApprovalStatus::Approved, decision(None), alice, true, WHY),
+        (ApprovalStatus::Rejected, decision(Some("no")), alice, false, Some("no")),
+        (ApprovalStatus::Rejected, decision(None), alice, false, None),
+        (ApprovalStatus::Expired, decision(None), nobody, false, WHY),
+        (ApprovalStatus::Cancelled, decision(Some("over")), nobody, false, Some("over")),
+    ] {
+        let approval = approval(status, decision);
+        let view = ApprovalView::from(FullApproval { approval, version: 1 });
+        assert_eq!(view.approver.as_deref(), approver, "{status:?}");
+        assert_eq!(view.approved_at.is_some(), is_approved, "{status:?}");
+        assert_eq!(view.reason.as_deref(), reason, "{status:?}");
+        assert_eq!(view.priority, Some(Priority::P1));
+        let mirrored = watchbill_wire::redis::approval_for_peer(&view, None);
+        let mirrored: serde_json::Value = serde_json::from_str(&mirrored).unwrap();
+        assert_eq!(mirrored["approver"].as_str(), approver, "{status:?}");
+        assert_eq!(mirrored["reason"].as_str(), WHY, "{status:?}");
+        assert_eq!(mirrored["task_type"], "deploy");
+        assert_eq!(mirrored["priority"], "P1");
+        assert_eq!(mirrored["approved_at"].is_null(), view.decided_at.is_none(), "{status:?}");
+        assert!(watchbill_wire::render_approval(&view).matches("a rule").count() == 1);
+    }
 }
 
 #[test]

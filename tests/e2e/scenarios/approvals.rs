@@ -26,6 +26,9 @@ pub async fn an_approved_task_runs<B: Backend>() {
     let shown = &pending[0];
     assert_eq!((&shown["approval_id"], &shown["status"]), (&json!(approval), &json!("pending")));
     assert_eq!(shown["requested_by"], "agent");
+    assert_eq!((&shown["task_type"], &shown["priority"]), (&json!("monitor"), &json!("P0")));
+    assert_eq!(shown["reason"], "priority P0 waits for a person");
+    assert!(shown["approver"].is_null() && shown["approved_at"].is_null(), "{shown}");
     assert!(shown["plan_hash"].as_str().is_some_and(|hash| hash.len() == 64), "{shown}");
     world.approver.get(&format!("/tasks/{task}")).await.ok();
     let approve = format!("/approvals/{approval}/approve");
@@ -46,6 +49,9 @@ pub async fn an_approved_task_runs<B: Backend>() {
     let history = world.user.all("/approvals/history?", "history").await;
     assert_eq!(history.len(), 1);
     assert_eq!(history[0]["approved_by"], "approver");
+    assert_eq!(history[0]["approver"], "approver");
+    assert_eq!(history[0]["approved_at"], history[0]["decided_at"]);
+    assert!(history[0]["approved_at"].is_string(), "{}", history[0]);
     world.end().await;
 }
 

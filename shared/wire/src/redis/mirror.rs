@@ -14,18 +14,20 @@ pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String
         ApprovalStatus::Expired => ("timeout", view.reason.clone()),
         ApprovalStatus::Cancelled => ("rejected", Some("the task was cancelled".to_owned())),
     };
-    let by = view.approved_by.as_ref().or(view.rejected_by.as_ref());
+    let task_type = view.task_type.or_else(|| task.map(|task| task.task_type));
+    let priority = view.priority.or_else(|| task.map(|task| task.priority));
     let mut approval = json!({
         "approval_id": view.approval_id,
         "task_id": task.map_or(view.task_id.as_str(), TaskView::peer_id),
-        "task_type": task.map(|task| task.task_type),
-        "priority": task.map(|task| task.priority),
+        "task_type": task_type,
+        "priority": priority,
         "reason": view.reasons.join("; "),
-        "approver": null,
+        "approver": view.approver,
         "status": status,
         "requested_at": iso(view.requested_at),
         "approved_at": view.decided_at.map(iso),
-        "approved_by": by,
+        // There it is whoever decided, whichever way.
+        "approved_by": view.approver,
     });
     if is_decided(view) && status != "approved" {
         approval["rejection_reason"] = json!(reason);
