@@ -19,7 +19,7 @@ use crate::fault::{Fault, seconds_up};
 use crate::limits::{Counted, Taken};
 use crate::req::{Held, Req};
 use crate::route::{Access, Route, Verb};
-use crate::routes::{self, links};
+use crate::routes::{self, approvals, links};
 use crate::shares::{Full, Holder};
 use crate::state::ApiState;
 use crate::{address, answer};
@@ -99,7 +99,7 @@ async fn serve(
     let outcome = match (taken, route) {
         (Some(taken), _) if taken.refused => Err(too_many(&taken)),
         (_, None) => Err(no_route(&parts)),
-        (_, Some((_, route))) => match admit(route, who) {
+        (_, Some((_, route))) => match admit(&state, route, who) {
             Err(fault) => Err(fault),
             Ok(caller) => match early {
                 Err(fault) => Err(fault),
@@ -144,7 +144,11 @@ async fn call(
 }
 
 /// Who may go on, and as whom.
-fn admit(route: &Route, who: Result<Option<Caller>, Fault>) -> Result<Option<Caller>, Fault> {
+fn admit(
+    state: &ApiState,
+    route: &Route,
+    who: Result<Option<Caller>, Fault>,
+) -> Result<Option<Caller>, Fault> {
     match route.access {
         Access::Public | Access::Link => Ok(None),
         Access::Optional => who.map(|who| who.filter(|caller| caller.role != Role::Operator)),
@@ -154,7 +158,8 @@ fn admit(route: &Route, who: Result<Option<Caller>, Fault>) -> Result<Option<Cal
                     "this call needs a key: send X-API-Key: <key> or Authorization: Bearer <token>",
                 ));
             };
-            if caller.role.includes(needed) {
+            let agents_may = state.core().rules().agents_approve && approvals::decides(route);
+            if caller.role.includes(needed) || agents_may && caller.role == Role::Agent {
                 return Ok(Some(caller));
             }
             Err(Fault::forbidden(format!(

@@ -83,6 +83,38 @@ async fn a_gated_task_says_what_it_waits_for_and_is_approved_by_another() {
     assert_eq!(history["history"][0]["approved_by"], "alice");
 }
 
+/// With `approvals.agents` an agent decides on what others submitted, and on nothing else that
+/// approvers may do.
+#[tokio::test]
+async fn agents_decide_where_the_rules_say_so_and_never_on_their_own() {
+    let rules = Rules { agents_approve: true, approve_own: true, ..Rules::default() };
+    let api = api_with(config(), rules);
+    let body = json!({ "type": "deploy", "payload": { "project": "shop" } });
+    let own = api.create(body.clone()).await["task_id"].as_str().unwrap().to_owned();
+    for word in ["approve", "reject"] {
+        let path = format!("/approvals/approval_{own}/{word}");
+        let refused = ask("POST", &path).key(AGENT).of(&api).await.problem(403);
+        assert!(refused["detail"].as_str().unwrap().contains("submitted itself"), "{refused}");
+        ask("POST", &path).key(USER).of(&api).await.problem(403);
+    }
+    let answer = format!("/tasks/{own}/answer");
+    let text = json!({ "text": "yes" });
+    ask("POST", &answer).key(AGENT).json(&text).of(&api).await.problem(403);
+    for (word, status) in [("approve", "assigned"), ("reject", "cancelled")] {
+        let made = ask("POST", "/tasks").key(ADMIN).json(&body).of(&api).await.json();
+        let id = made["task_id"].as_str().unwrap();
+        let path = format!("/approvals/approval_{id}/{word}");
+        let elsewhere = ask("POST", &path).key(OTHER).of(&api).await;
+        assert_eq!(elsewhere.status, 404);
+        let got = ask("POST", &path).key(AGENT).of(&api).await;
+        assert_eq!(got.status, 200, "{:?}", got.body);
+        let task = ask("GET", &format!("/tasks/{id}")).key(USER).of(&api).await.json();
+        assert_eq!(task["task"]["status"], status);
+        let approval = ask("GET", &format!("/approvals/approval_{id}")).key(USER).of(&api).await;
+        assert_eq!(approval.json()["approval"]["approver"], "worker");
+    }
+}
+
 #[tokio::test]
 async fn a_rejected_task_is_cancelled() {
     let api = api();

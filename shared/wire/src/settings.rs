@@ -82,6 +82,8 @@ pub struct ApprovalsForm {
     pub use_at_most: Option<String>,
     /// Whether one may approve what one submitted oneself.
     pub own: Option<bool>,
+    /// Whether agents may decide on approvals too.
+    pub agents: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -174,6 +176,10 @@ impl RulesForm {
         rules.approve_own = match env.get("APPROVAL_SELF") {
             Some(text) => allow("APPROVAL_SELF", text)?,
             None => form.own.unwrap_or(approve_own),
+        };
+        rules.agents_approve = match env.get("APPROVAL_AGENTS").filter(|text| !text.is_empty()) {
+            Some(text) => allow("APPROVAL_AGENTS", text)?,
+            None => form.agents.unwrap_or(false),
         };
         span(&mut rules.keep_approvals, "keep.approvals", &self.keep.approvals)?;
         if rules.keep_approvals < LEAST_APPROVALS {
@@ -333,9 +339,16 @@ mod tests {
             pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
         };
         let rules = form
-            .rules(&env(&[("APPROVAL_SELF", "deny"), ("EXTERNAL_AGENTS", "faq")]), true)
+            .rules(
+                &env(&[
+                    ("APPROVAL_SELF", "deny"),
+                    ("APPROVAL_AGENTS", "allow"),
+                    ("EXTERNAL_AGENTS", "faq"),
+                ]),
+                true,
+            )
             .unwrap();
-        assert!(!rules.approve_own);
+        assert!(!rules.approve_own && rules.agents_approve);
         assert_eq!(rules.external, [Agent::Faq].into());
         let rules = form
             .rules(

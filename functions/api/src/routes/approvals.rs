@@ -74,7 +74,8 @@ pub const ROUTES: &[Route] = &[
         handler: |req| Box::pin(approve(req)),
         doc: Doc {
             text: "Leave for exactly what was shown, once. Nobody approves what they submitted \
-                   themselves, unless the installation allows it.",
+                   themselves, unless the installation allows it. Where `approvals.agents` is on, \
+                   agents may, of what others submitted.",
             path: ID,
             errors: &[400, 404, 409, 503],
             ..Doc::new(
@@ -91,7 +92,8 @@ pub const ROUTES: &[Route] = &[
         access: Access::Needs(Role::Approver),
         handler: |req| Box::pin(reject(req)),
         doc: Doc {
-            text: "The task is cancelled.",
+            text: "The task is cancelled. Where `approvals.agents` is on, agents may, of what \
+                   others submitted.",
             path: ID,
             query: Reason::FIELDS,
             body: Some(Body {
@@ -110,6 +112,11 @@ pub const ROUTES: &[Route] = &[
         },
     },
 ];
+
+/// Whether an approval is decided by it: where the rules say so, by agents too.
+pub fn decides(route: &Route) -> bool {
+    matches!(route.path, "/approvals/{id}/approve" | "/approvals/{id}/reject")
+}
 
 fn views(page: Listed<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
     (page.entries.into_iter().map(ApprovalView::from).collect(), page.next)

@@ -1,7 +1,7 @@
 //! All routes, by module.
 
 mod access;
-mod approvals;
+pub mod approvals;
 mod audit;
 mod events;
 mod follow;

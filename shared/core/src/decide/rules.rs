@@ -27,6 +27,8 @@ pub struct Rules {
     pub use_at_most: Duration,
     /// Whether one may approve what one submitted oneself.
     pub approve_own: bool,
+    /// Whether agents may decide on approvals too, of what others submitted.
+    pub agents_approve: bool,
     /// First offer again after this long without a claim; doubles with each offer.
     pub offer_every: Duration,
     /// How long finished tasks are kept.
@@ -160,6 +162,7 @@ impl Default for Rules {
             use_within: Duration::from_secs(60 * 60),
             use_at_most: DAY,
             approve_own: false,
+            agents_approve: false,
             offer_every: Duration::from_secs(15 * 60),
             keep_tasks: 90 * DAY,
             keep_approvals: 30 * DAY,

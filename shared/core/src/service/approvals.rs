@@ -15,7 +15,7 @@ use super::weight::{FIELDS, Room};
 use super::{FullApproval, Listed, ServiceError};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
 use crate::domain::{
-    Approval, ApprovalId, ApprovalStatus, Caller, Status, Task, TenantId, Timestamp,
+    Approval, ApprovalId, ApprovalStatus, Caller, Role, Status, Task, TenantId, Timestamp,
 };
 use crate::ports::{Expect, ListRange, WhichList, Write};
 use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
@@ -144,6 +144,7 @@ impl Core {
         caller: &Caller,
         id: &ApprovalId,
     ) -> Result<FullApproval, ServiceError> {
+        self.demand_decider(caller, id).await?;
         let command = |approval: &Approval| ApprovalCommand::Approve {
             by: caller.name.clone(),
             made_by: caller.made_by.clone(),
@@ -158,11 +159,36 @@ impl Core {
         id: &ApprovalId,
         reason: Option<String>,
     ) -> Result<FullApproval, ServiceError> {
+        self.demand_decider(caller, id).await?;
         let command = |_: &Approval| ApprovalCommand::Reject {
             by: caller.name.clone(),
             reason: reason.clone(),
         };
         self.decide_approval(&caller.tenant, id, &command, None).await
+    }
+
+    /// Agents decide where the rules say so, and never on what they submitted: `approve_own` is
+    /// for an installation with one person.
+    async fn demand_decider(&self, caller: &Caller, id: &ApprovalId) -> Result<(), ServiceError> {
+        let forbidden = |message: String| Err(ServiceError::Forbidden { message });
+        if caller.role != Role::Agent {
+            return Ok(());
+        }
+        if !self.rules().agents_approve {
+            let name = &caller.name;
+            return forbidden(format!(
+                "'{name}' is an agent, and agents don't decide on approvals here; an approver \
+                 must, or set approvals.agents"
+            ));
+        }
+        let stored = self.stored_approval(&caller.tenant, id).await?;
+        match stored.value.is_requested_by(&caller.person()) {
+            true => forbidden(
+                "an agent does not decide on what it submitted itself; another one or a person must"
+                    .to_owned(),
+            ),
+            false => Ok(()),
+        }
     }
 
     /// Decides by a link from a notification, which is used up by it: its mark stands in the
