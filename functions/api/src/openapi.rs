@@ -210,7 +210,7 @@ fn responses(problem: &Schema) -> Value {
         (408, "The body did not come in time."),
         (409, "Not possible as things stand; how they stand is said."),
         (413, "Too large; the limit is said."),
-        (415, "Not JSON."),
+        (415, "Not JSON, or compressed."),
         (429, "Too many calls in a minute."),
         (500, "A fault of ours."),
         (503, "Busy or out of reach for now; try the same again."),

@@ -141,6 +141,7 @@ impl Req {
     }
 
     async fn read(&mut self) -> Result<Bytes, Fault> {
+        self.demand_plain()?;
         let size = self.parts.headers.get(header::CONTENT_LENGTH);
         let size = size.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         let size = size.unwrap_or(BODY_LIMIT);
@@ -152,6 +153,22 @@ impl Req {
         let full = |full| no_place("bytes of unfinished bodies", full, RETRY_BODY);
         let _room = room.transpose().map_err(full)?;
         body_within(&self.state, std::mem::take(&mut self.body), BODY_LIMIT).await
+    }
+
+    /// Bodies are read as they come: a compressed one could grow beyond every bound.
+    fn demand_plain(&self) -> Result<(), Fault> {
+        let codings = self.parts.headers.get_all(header::CONTENT_ENCODING).iter();
+        let named = codings.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        let named = named.map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned());
+        let mut odd =
+            named.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
+        let Some(coding) = odd.next() else { return Ok(()) };
+        let shown = redact::shortened(&coding, 32);
+        let detail = format!(
+            "content encoding '{shown}' is not taken: send the body as it is, without \
+             Content-Encoding"
+        );
+        Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
     }
 
     /// The trace that a W3C `traceparent` names.

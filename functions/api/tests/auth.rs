@@ -18,7 +18,9 @@ use common::{
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use watchbill_api::{Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES};
+use watchbill_api::{
+    Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES, StaticJwks,
+};
 use watchbill_core::decide::Rules;
 use watchbill_core::domain::Role;
 use watchbill_core::ports::Clock as _;
@@ -366,6 +368,72 @@ async fn keys_of_a_provider_decide_the_algorithm() {
         .await
         .problem(401);
     assert_eq!(provider.asked.load(Ordering::Relaxed), 1);
+}
+
+fn api_of_provider(keys: &[Value]) -> common::Api {
+    let document = StaticJwks(json!({ "keys": keys }).to_string());
+    let jwt = JwtConfig { jwks: Some(Arc::new(document)), ..JwtConfig::default() };
+    api_with(ApiConfig { jwt, ..config() }, Rules::default())
+}
+
+/// As during a change of keys, or where a provider gives its keys no names of their own.
+#[tokio::test]
+async fn every_key_of_a_name_is_tried() {
+    let (old, new, rsa, other) = (ec_key(), ec_key(), rsa_key(), ec_key());
+    let api = api_of_provider(&[
+        jwk(&rsa, Algorithm::RS256, "k"),
+        jwk(&old, Algorithm::ES256, "k"),
+        jwk(&new, Algorithm::ES256, "k"),
+    ]);
+    let claims = claims(&api, "user");
+    for (key, algorithm) in
+        [(&old, Algorithm::ES256), (&new, Algorithm::ES256), (&rsa, Algorithm::RS256)]
+    {
+        let token = signed(&claims, key, algorithm, "k");
+        assert_eq!(ask("GET", "/tasks").bearer(&token).of(&api).await.status, 200);
+    }
+    let forged = signed(&claims, &other, Algorithm::ES256, "k");
+    let problem = ask("GET", "/tasks").bearer(&forged).of(&api).await.problem(401);
+    assert!(problem["detail"].as_str().unwrap().contains("signature is wrong"), "{problem}");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn keys_beyond_the_bound_are_not_dropped_in_silence() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let (kept, dropped) = (ec_key(), ec_key());
+    let mut keys = vec![json!({ "kty": "oct", "k": "AAAA", "kid": "no signature of ours" }); 9];
+    keys.extend((0..63).map(|n| jwk(&ec_key(), Algorithm::ES256, &n.to_string())));
+    keys.push(jwk(&kept, Algorithm::ES256, "the 64th"));
+    let said = || String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    for (more, taken) in [(false, true), (true, false)] {
+        if more {
+            keys.push(jwk(&dropped, Algorithm::ES256, "the 65th"));
+        }
+        let api = api_of_provider(&keys);
+        let claims = claims(&api, "user");
+        let token = signed(&claims, &kept, Algorithm::ES256, "the 64th");
+        assert_eq!(ask("GET", "/tasks").bearer(&token).of(&api).await.status, 200);
+        let token = signed(&claims, &dropped, Algorithm::ES256, "the 65th");
+        ask("GET", "/tasks").bearer(&token).of(&api).await.problem(401);
+        assert_eq!(!said().contains("has 65 keys"), taken, "{}", said());
+    }
 }
 
 #[tokio::test]

@@ -166,6 +166,7 @@ async fn a_stream_brings_new_events_and_goes_on_after_the_last() {
     };
     let answer = stream(None).send(&api).await;
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(answer.headers()["x-accel-buffering"], "no", "nginx passes it on at once");
     let mut live = answer.into_body().into_data_stream();
     assert_eq!(read(&mut live, |text| !text.is_empty()).await, ": following\n\n");
     publish(&api, "ci.passed").await;

@@ -105,6 +105,28 @@ async fn content_types_other_than_json_are_refused() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_compressed_are_refused_by_name() {
+    let api = api();
+    let body = json!({ "type": "faq", "payload": {} }).to_string();
+    let send = |coding: &str| {
+        let call = ask("POST", "/tasks").key(AGENT).header("content-encoding", coding);
+        call.raw(body.clone())
+    };
+    for coding in ["gzip", "br", "identity, deflate"] {
+        let problem = send(coding).of(&api).await.problem(415);
+        let detail = problem["detail"].as_str().unwrap();
+        let named = coding.rsplit(", ").next().unwrap();
+        assert!(detail.contains(&format!("'{named}'")) && detail.contains("as it is"), "{detail}");
+    }
+    for coding in ["identity", "Identity", ""] {
+        assert_eq!(send(coding).of(&api).await.status, 200, "{coding}");
+    }
+    let marked = ask("POST", "/tasks").key(AGENT).raw(format!("\u{feff}{body}"));
+    let problem = marked.of(&api).await.problem(400);
+    assert!(problem["detail"].as_str().unwrap().contains("byte order mark"), "{problem}");
+}
+
+#[tokio::test]
 async fn large_bodies_are_refused_without_reading_them_all() {
     let api = api();
     let said = ask("POST", "/tasks").key(AGENT).header("content-length", "10000000");

@@ -197,6 +197,36 @@ async fn half_a_body_is_given_up_in_time() {
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
+/// Clients keep connections, and would send their next call into one that is closed in silence.
+#[tokio::test]
+async fn a_body_that_nobody_read_ends_its_connection_and_the_answer_says_so() {
+    let served = Served::new(64, LONG, LONG, api(64, LONG)).await;
+    let post = |length: usize, more: &str| {
+        format!("POST /tasks HTTP/1.1\r\nhost: here\r\ncontent-length: {length}\r\n{more}\r\n")
+    };
+    let key = format!("x-api-key: {KEY}\r\n");
+    for (text, status) in [
+        (post(10_000_000, &key), "413"),
+        (post(10_000_000, ""), "401"),
+        (post(100, "") + "{", "401"),
+        (post(2, "expect: 100-continue\r\n"), "401"),
+    ] {
+        let answer = read(served.send(&text).await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.to_ascii_lowercase().contains("\r\nconnection: close"), "{head}");
+    }
+    // What has come whole is passed over, and the connection goes on.
+    let mut kept = served.send(&(post(2, "") + "{}")).await;
+    assert!(first_line(&mut kept).await.starts_with("HTTP/1.1 401"));
+    let next = request("/health", "", "connection: close\r\n");
+    kept.write_all(next.as_bytes()).await.unwrap();
+    let rest = read(kept).await;
+    let (head, rest) = rest.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_ascii_lowercase().contains("connection:"), "{head}");
+    assert!(rest.contains("HTTP/1.1 200"), "{rest}");
+}
+
 fn unread() -> Router {
     let piece = || Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 64 * 1024]));
     let whole = || async { Bytes::from(vec![b'x'; 64 << 20]) };

@@ -122,6 +122,9 @@ pub struct Form {
 
 impl Form {
     pub fn from_json(fields: &'static [Field], body: &[u8]) -> Result<Self, BadForm> {
+        if let Some(coding) = not_plain(body) {
+            return Err(BadForm::Syntax(format!("the body {coding}: send JSON in UTF-8 as it is")));
+        }
         let start = body.iter().find(|b| !b.is_ascii_whitespace());
         match start {
             None => return Err(BadForm::Syntax("the body is empty: send a JSON object".into())),
@@ -372,6 +375,19 @@ impl Form {
             None => Ok(()),
         }
     }
+}
+
+/// What a body is that no JSON begins so, as far as its first bytes tell.
+fn not_plain(body: &[u8]) -> Option<&'static str> {
+    Some(match body {
+        [0xef, 0xbb, 0xbf, ..] => "begins with a byte order mark (BOM)",
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, b'{', ..] | [b'{', 0, ..] => {
+            "is in UTF-16 or UTF-32"
+        }
+        [0x1f, 0x8b, ..] => "is compressed with gzip",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "is compressed with zstd",
+        _ => return None,
+    })
 }
 
 /// Digits only: `+5` and `05` are not numbers to JSON Schema either.

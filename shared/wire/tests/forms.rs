@@ -138,6 +138,19 @@ fn a_body_that_is_no_object_is_refused_with_its_place() {
         assert!(message.contains(word), "{body}: {message}");
     }
     assert!(matches!(CreateTask::read(b"{\"type\":\"\xff\"}"), Err(BadForm::Syntax(_))));
+    let coded: [(&[u8], &str); 5] = [
+        (b"\xef\xbb\xbf{\"type\":\"faq\",\"payload\":{}}", "byte order mark (BOM)"),
+        (b"\xff\xfe{\0\"\0", "UTF-16"),
+        (b"{\0\"\0", "UTF-16"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "gzip"),
+        (b"\x28\xb5\x2f\xfd\0", "zstd"),
+    ];
+    for (body, word) in coded {
+        let Err(BadForm::Syntax(message)) = CreateTask::read(body) else {
+            panic!("{body:?} is taken");
+        };
+        assert!(message.contains(word), "{message}");
+    }
 }
 
 #[test]

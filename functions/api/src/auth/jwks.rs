@@ -41,7 +41,8 @@ type Key = (Arc<DecodingKey>, Algorithm);
 
 #[derive(Default)]
 struct Held {
-    keys: HashMap<String, Key>,
+    /// Several may share a name: a provider need not tell them apart.
+    keys: HashMap<String, Vec<Key>>,
     /// The only key, where there is one alone: for tokens without `kid`.
     only: Option<Key>,
     fetched: Option<Duration>,
@@ -59,14 +60,15 @@ impl Jwks {
         Self { source, held: Mutex::default() }
     }
 
-    pub async fn key(&self, clock: &dyn Clock, kid: Option<&str>) -> Result<Key, Fault> {
+    /// The keys that a token of this `kid` may be signed with; one at least.
+    pub async fn keys(&self, clock: &dyn Clock, kid: Option<&str>) -> Result<Vec<Key>, Fault> {
         let now = clock.monotonic();
         // One fetches, the others wait for it.
         let mut held = self.held.lock().await;
         let age = held.fetched.map(|at| now.saturating_sub(at));
-        let found = held.find(kid);
+        let found = held.find(kid).is_some();
         let may_try = held.tried.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
-        if may_try && (found.is_none() || age.is_none_or(|age| age >= FRESH)) {
+        if may_try && (!found || age.is_none_or(|age| age >= FRESH)) {
             held.tried = Some(now);
             match self.source.fetch().await.and_then(|text| parse(&text)) {
                 Ok(keys) => {
@@ -90,10 +92,10 @@ impl Jwks {
 }
 
 impl Held {
-    fn find(&self, kid: Option<&str>) -> Option<Key> {
+    fn find(&self, kid: Option<&str>) -> Option<Vec<Key>> {
         match kid {
             Some(kid) => self.keys.get(kid).cloned(),
-            None => self.only.clone(),
+            None => self.only.clone().map(|key| vec![key]),
         }
     }
 }
@@ -103,12 +105,27 @@ fn parse(text: &str) -> Result<Held, String> {
         return Err(format!("the document has {} bytes, {MOST_BYTES} are the most", text.len()));
     }
     let set: JwkSet = serde_json::from_str(text).map_err(|e| format!("not a JWKS: {e}"))?;
-    let usable: Vec<_> = set.keys.iter().take(MOST_KEYS).filter_map(usable).collect();
+    let mut usable: Vec<_> = set.keys.iter().filter_map(usable).collect();
+    if usable.len() > MOST_KEYS {
+        let found = usable.len();
+        tracing::warn!(
+            found,
+            used = MOST_KEYS,
+            "the jwks document has {found} keys for signatures: the first {MOST_KEYS} are used, \
+             tokens of the others are refused"
+        );
+        usable.truncate(MOST_KEYS);
+    }
     let only = match usable.as_slice() {
         [(_, key)] => Some(key.clone()),
         _ => None,
     };
-    let keys = usable.into_iter().filter_map(|(kid, key)| Some((kid?, key))).collect();
+    let mut keys = HashMap::<_, Vec<_>>::new();
+    for (kid, key) in usable {
+        if let Some(kid) = kid {
+            keys.entry(kid).or_default().push(key);
+        }
+    }
     Ok(Held { keys, only, ..Held::default() })
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use watchbill_core::domain::{Caller, Role, TenantId, Timestamp, is_reserved_name};
@@ -97,21 +98,41 @@ impl Tokens {
                 let Some((_, key)) = &self.secret else {
                     return Err(refused("tokens with HS256 are not taken here"));
                 };
-                self.verified(token, key, Algorithm::HS256, false)?
+                self.verified(token, key, Algorithm::HS256, false).map_err(because)?
             }
             Algorithm::RS256 | Algorithm::ES256 => {
                 let Some(jwks) = &self.jwks else {
                     return Err(refused("tokens with RS256 or ES256 are not taken here"));
                 };
-                let (key, algorithm) = jwks.key(clock, header.kid.as_deref()).await?;
-                if algorithm != header.alg {
-                    return Err(refused("its algorithm is not that of its key"));
-                }
-                self.verified(token, &key, algorithm, true)?
+                let keys = jwks.keys(clock, header.kid.as_deref()).await?;
+                self.verified_by_one(token, &keys, header.alg)?
             }
             _ => return Err(refused("its algorithm is not taken: use HS256, RS256 or ES256")),
         };
         caller_of(claims, clock.now())
+    }
+
+    /// Proves the signature with whichever of the keys it was made with.
+    fn verified_by_one(
+        &self,
+        token: &str,
+        keys: &[(Arc<DecodingKey>, Algorithm)],
+        algorithm: Algorithm,
+    ) -> Result<Claims, Fault> {
+        let mut outcome = Err(refused("its algorithm is not that of its key"));
+        for (key, _) in keys.iter().filter(|(_, of_key)| *of_key == algorithm) {
+            match self.verified(token, key, algorithm, true) {
+                Ok(claims) => return Ok(claims),
+                Err(error) => {
+                    let other_key = matches!(error.kind(), ErrorKind::InvalidSignature);
+                    outcome = Err(because(error));
+                    if !other_key {
+                        break;
+                    }
+                }
+            }
+        }
+        outcome
     }
 
     /// Proves the signature. Times are looked at after, on our own clock.
@@ -121,7 +142,7 @@ impl Tokens {
         key: &DecodingKey,
         algorithm: Algorithm,
         foreign: bool,
-    ) -> Result<Claims, Fault> {
+    ) -> Result<Claims, jsonwebtoken::errors::Error> {
         let mut validation = Validation::new(algorithm);
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -137,9 +158,7 @@ impl Tokens {
                 validation.required_spec_claims.insert("aud".into());
             }
         }
-        jsonwebtoken::decode::<Claims>(token, key, &validation)
-            .map(|token| token.claims)
-            .map_err(|error| refused(why(error.kind())))
+        jsonwebtoken::decode::<Claims>(token, key, &validation).map(|token| token.claims)
     }
 
     /// A token for someone of the caller's own tenant. Whoever bears it counts as the caller too,
@@ -172,8 +191,11 @@ fn refused(why: &str) -> Fault {
     Fault::unauthorized(format!("the token is refused: {why}"))
 }
 
-fn why(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
-    use jsonwebtoken::errors::ErrorKind;
+fn because(error: jsonwebtoken::errors::Error) -> Fault {
+    refused(why(error.kind()))
+}
+
+fn why(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::InvalidSignature => "its signature is wrong",
         ErrorKind::InvalidIssuer => "its issuer is not ours",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use watchbill_core::domain::{Event, EventId, Role, TenantId};
 use watchbill_core::offload::SMALL;
 use watchbill_core::ports::Topic;
@@ -183,9 +183,12 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
         Some((Ok::<_, Infallible>(chunk), follower))
     }));
     let mut response = axum::response::Response::new(body);
-    for (name, value) in
-        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")]
-    {
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // A proxy that fills a buffer before it passes anything on would keep all of it back.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     Ok(response)

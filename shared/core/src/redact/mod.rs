@@ -238,6 +238,9 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY='x y'", "AWS_SECRET_ACCESS_KEY=***"),
             ("mysql --password hunter2 -h db", "mysql --password *** -h db"),
             ("the password is hunter2", "the password is ***"),
+            ("the password is nothing", "the password is ***"),
+            ("the api key was: Not4You", "the api key was: ***"),
+            ("the passphrase is no more apples", "the passphrase is ***"),
             ("AccountKey=abc==;Endpoint=x", "AccountKey=***;Endpoint=x"),
             ("Object {\"password\": String(\"a b\")}", "Object {\"password\": ***)}"),
             (

@@ -121,7 +121,10 @@ pub(super) const RULES: &[Rule] = &[
         ..rule(
             "said",
             &["password", "passwd", "secret", "api key"],
-            How::Hidden(r"(?i)((?:password|passwd|secret|api key)\s+(?:is|was):?\s+)\S+"),
+            How::Unless(
+                r"(?i)((?:password|passwd|secret|api key)\s+(?:is|was):?\s+)(\S+)",
+                is_about,
+            ),
         )
     },
     Rule {
@@ -129,8 +132,9 @@ pub(super) const RULES: &[Rule] = &[
         ..rule(
             "phrase",
             &["passphrase", "seed phrase", "mnemonic"],
-            How::Hidden(
-                r"(?i)((?:passphrase|seed phrase|mnemonic)\s+(?:is|was):?\s+)[^\s,;]+(?: [a-z]+){0,24}",
+            How::Unless(
+                r"(?i)((?:passphrase|seed phrase|mnemonic)\s+(?:is|was):?\s+)([^\s,;]+(?: [a-z]+){0,24})",
+                is_about_phrase,
             ),
         )
     },
@@ -292,6 +296,94 @@ fn thin(text: &str) -> Cow<'_, str> {
 /// A word of plain text: `basic monitoring`.
 fn is_word(value: &str) -> bool {
     value.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'.' | b'_'))
+}
+
+/// How a sentence about a password goes on that does not tell it: `the API key is not known`. None
+/// of these is a word that people take for a password.
+const ABOUT: &[&str] = &[
+    "a",
+    "already",
+    "an",
+    "and",
+    "as",
+    "asked",
+    "at",
+    "being",
+    "by",
+    "encrypted",
+    "expected",
+    "expired",
+    "for",
+    "from",
+    "given",
+    "hashed",
+    "in",
+    "incorrect",
+    "invalid",
+    "kept",
+    "made",
+    "missing",
+    "needed",
+    "neither",
+    "never",
+    "no",
+    "not",
+    "of",
+    "on",
+    "only",
+    "optional",
+    "out",
+    "read",
+    "redacted",
+    "refused",
+    "rejected",
+    "required",
+    "revoked",
+    "sent",
+    "set",
+    "shown",
+    "stored",
+    "taken",
+    "that",
+    "the",
+    "this",
+    "to",
+    "too",
+    "under",
+    "unknown",
+    "unset",
+    "used",
+    "what",
+    "where",
+    "which",
+    "wrong",
+    "your",
+];
+
+/// The same of a phrase, in which any common word may be a part of the secret.
+const ABOUT_PHRASE: &[&str] = &[
+    "expected",
+    "expired",
+    "incorrect",
+    "invalid",
+    "missing",
+    "needed",
+    "not",
+    "refused",
+    "required",
+];
+
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    let bare = word.trim_matches(['.', ',', ';', ':', '!', '?']);
+    words.iter().any(|about| about.eq_ignore_ascii_case(bare))
+}
+
+fn is_about(value: &str) -> bool {
+    is_one_of(value, ABOUT)
+}
+
+fn is_about_phrase(value: &str) -> bool {
+    is_one_of(value.split(' ').next().unwrap_or_default(), ABOUT_PHRASE)
 }
 
 /// How far a rule looks behind a word: nobody writes more blanks or quotes before a value.

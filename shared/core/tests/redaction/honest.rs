@@ -72,6 +72,12 @@ const LINES: &[&str] = &[
     r#"given="it said\nauthor: bob\ntokens:\n  - used\n" path="C:\new\token\x41" n=1"#,
     "these tokens:\n  - one\n  - two",
     "password: -",
+    "the API key is not known here, or was revoked",
+    "the webhook secret is not whsec_ and base64 of at least 24 bytes",
+    "409 where no secret is set.",
+    "the password was wrong; the password is required",
+    "password is incorrect, or the secret was never sent",
+    "the passphrase is missing, the mnemonic is not set for this wallet",
     r#"{"environment": "production", "auth": {"mode": "none"}, "key": "tenant#7"}"#,
 ];
 

@@ -3,6 +3,7 @@
 //!
 //! - `table`: which there are, whose, and which of them gives way to a new one.
 //! - `stalled`: a stream whose writing fails when the other side stops reading.
+//! - `unread`: what is left of a body that nobody read.
 //! - `files`: how many the process can hold open.
 //!
 //! One time-out covers what comes between two requests: a connection that has not sent the
@@ -11,6 +12,7 @@
 pub mod files;
 mod stalled;
 mod table;
+mod unread;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -39,6 +42,7 @@ use watchbill_core::ports::Clock;
 use stalled::StallGuard;
 use table::{Busy, Place};
 pub use table::{Figures, Table};
+use unread::Watched;
 
 /// As much of a request's head, and of an answer on its way, as a connection keeps itself.
 /// Tokens have 8 KB at the most, so heads are smaller.
@@ -172,12 +176,21 @@ impl Serving {
         let called = place.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let busy = called.busy();
-            let mut request: Request = request.map(Body::new);
+            let (head, body) = request.into_parts();
+            let (body, unread) = Watched::new(body, &head.headers);
+            let mut request: Request = Request::from_parts(head, Body::new(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
             async move {
                 let answer: Result<Response, Infallible> = answer.await;
-                answer.map(|response| response.map(|body| Answering { body, _busy: busy }))
+                let Ok(mut response) = answer;
+                if !unread.drained().await {
+                    // Clients would send their next call into a connection that ends.
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                let response = response.map(|body| Answering { body, _busy: busy });
+                Ok::<_, Infallible>(response)
             }
         });
         let mut http = http1::Builder::new();
