@@ -58,11 +58,7 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
 }
 
 fn agents(rules: &Rules) -> Vec<AgentInfo> {
-    let info = |agent| AgentInfo {
-        agent,
-        built: agent.is_built(),
-        status: if rules.external.contains(&agent) { "external" } else { "running" }.to_owned(),
-    };
+    let info = |agent| AgentInfo::new(agent, rules, false);
     [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].map(info).into()
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use watchbill_core::decide::Rules;
 use watchbill_core::domain::{Agent, Role, TenantId};
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::WaitBounds;
@@ -28,7 +29,24 @@ pub struct AgentInfo {
     pub agent: Agent,
     /// Whether this installation runs it; else workers outside do.
     pub built: bool,
+    /// `running`, `paused`, `external` or `not_built`.
     pub status: String,
+}
+
+impl AgentInfo {
+    /// As the rules have it. `paused`: this installation only accepts tasks now.
+    pub fn new(agent: Agent, rules: &Rules, paused: bool) -> Self {
+        let status = if rules.external.contains(&agent) {
+            "external"
+        } else if !agent.is_built() {
+            "not_built"
+        } else if paused {
+            "paused"
+        } else {
+            "running"
+        };
+        Self { agent, built: agent.is_built(), status: status.to_owned() }
+    }
 }
 
 /// What the host knows of its own health beyond the store.

@@ -11,8 +11,9 @@ use axum::body::Body;
 use common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
-use watchbill_api::{ApiConfig, HealthReport, HealthSource, RateLimits};
+use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};
 use watchbill_core::decide::Rules;
+use watchbill_core::domain::Agent;
 
 #[tokio::test]
 async fn public_routes_answer_as_the_original_does() {
@@ -64,6 +65,30 @@ async fn figures_are_by_agent_for_who_has_a_role() {
         assert_eq!(agents["agents"][0][field], value, "{field}");
     }
     assert_eq!(agents["agents"][1]["tasks"], json!({}));
+    let of = async |path: &str, key| {
+        let got = ask("GET", path).key(key).of(&api).await.json();
+        got["agent"]["agent_id"].as_str().unwrap().to_owned()
+    };
+    let id = of("/agents/ops", USER).await;
+    assert_eq!((id.len(), &json!(id)), (36, &agents["agents"][0]["agent_id"]));
+    assert_eq!(of("/agents/ops_agent", USER).await, id, "the same at each call");
+    assert_ne!(of("/agents/dev", USER).await, id);
+    assert_ne!(of("/agents/ops", OTHER).await, id, "of each tenant its own");
+}
+
+#[test]
+fn only_agents_that_run_are_said_to_run() {
+    let rules = Rules { external: [Agent::Faq, Agent::Ops].into(), ..Rules::default() };
+    for (agent, rules, paused, status) in [
+        (Agent::Ops, &Rules::default(), false, "running"),
+        (Agent::Ops, &Rules::default(), true, "paused"),
+        (Agent::Ops, &rules, false, "external"),
+        (Agent::Faq, &rules, false, "external"),
+        (Agent::Dev, &rules, false, "not_built"),
+        (Agent::Devops, &Rules::default(), true, "not_built"),
+    ] {
+        assert_eq!(AgentInfo::new(agent, rules, paused).status, status, "{agent}");
+    }
 }
 
 #[tokio::test]

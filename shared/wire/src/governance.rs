@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use watchbill_core::domain::{Agent, TaskId, Timestamp};
+use watchbill_core::domain::{Agent, TaskId, TenantId, Timestamp, derived_uuid};
 use watchbill_core::govern::{
     Amount, BudgetLimits, BudgetState, Operation, PeriodState, ReputationRules, Standing,
 };
@@ -21,10 +21,15 @@ const DAY: i64 = 24 * HOUR;
 pub struct AgentView {
     /// As in `assigned_to`.
     pub agent: String,
+    /// The agent in this tenant, the same for as long as there is one.
+    #[serde(default)]
+    pub agent_id: String,
     /// As in governance: `ops_agent` and so on.
     pub name: String,
     /// Whether this installation runs it itself.
     pub built: bool,
+    /// `running`; `paused`: tasks are only accepted; `external`: they are left to workers outside;
+    /// `not_built`: its work is not part of this build, and a worker outside may claim its tasks.
     pub status: String,
     /// Tasks by status.
     pub tasks: BTreeMap<String, u64>,
@@ -48,8 +53,14 @@ pub struct AgentView {
     pub last_heartbeat: Option<Timestamp>,
 }
 
+/// An agent's id in a tenant: made of both, so that it needs no register.
+pub fn agent_id(tenant: &TenantId, agent: Agent) -> String {
+    derived_uuid(&["agent", tenant.as_str(), agent.long_name()]).to_string()
+}
+
 impl AgentView {
     pub fn new(
+        tenant: &TenantId,
         agent: Agent,
         built: bool,
         status: String,
@@ -61,6 +72,7 @@ impl AgentView {
         let operations = standing.level.operations().map(Operation::as_str);
         Self {
             agent: agent.as_str().to_owned(),
+            agent_id: agent_id(tenant, agent),
             name: agent.long_name().to_owned(),
             built,
             status,

@@ -187,7 +187,8 @@ async fn view(
     }
     let standing = core.standing(tenant, info.agent).await?;
     let rules = &core.rules().reputation;
-    Ok(AgentView::new(info.agent, info.built, info.status.clone(), tasks, &standing, rules))
+    let (agent, status) = (info.agent, info.status.clone());
+    Ok(AgentView::new(tenant, agent, info.built, status, tasks, &standing, rules))
 }
 
 /// When it last began a task, if that is among the latest starts.

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::budgets::Budgets;
 use super::execute::{CommandBuilder, CommandSource, CommandWithWrites};
 use super::figures::Figures;
+use super::log;
 use super::standing::Standings;
 use super::unreadable::Unreadables;
 use super::{Governance, ServiceError};
@@ -229,6 +230,7 @@ impl Core {
             let extra_keys: Vec<_> = extra_writes.iter().map(|write| write.key().clone()).collect();
             writes.extend(extra_writes);
             let Some(conflict) = self.commit(writes).await? else {
+                log::change(&decided);
                 self.wake_task(&decided.task.tenant, &decided.task.id);
                 if decided.task.waits_outside() {
                     self.ports.wake.wake(&Topic::External(decided.task.tenant.clone()));

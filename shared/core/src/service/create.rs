@@ -8,6 +8,7 @@ use super::asking::Asking;
 use super::bodies;
 use super::core::{Conflict, Core};
 use super::leave::{external_call, frozen_by};
+use super::log;
 use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
 use crate::decide::{Command, Decided, Draft, Rejection, canonical_hash, decide};
 use crate::domain::{
@@ -127,6 +128,7 @@ impl Core {
     }
 
     fn created(&self, new: NewTask, decided: Decided) -> Created {
+        log::change(&decided);
         let task = decided.task;
         if task.waits_outside() {
             self.wake().wake(&Topic::External(task.tenant.clone()));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::asking::Asking;
 use super::core::Core;
+use super::log;
 use super::{OnFailure, ServiceError};
 use crate::decide::{Leave, Proof, usable_until};
 use crate::domain::{Agent, Task, TaskType, Timestamp};
@@ -102,14 +103,27 @@ impl Judging<'_> {
             Err(error) => return Ok(self.without(&error.to_string(), None)),
         };
         self.core.governance().set_degraded(false);
-        let asks = match self.asks(&policy) {
+        let verdict = self.under(&policy).await?;
+        log::leave(self.task(), self.operation(&policy), &verdict.proof.leave);
+        Ok(verdict)
+    }
+
+    /// What the call amounts to.
+    fn operation(&self, policy: &Policy) -> Option<Operation> {
+        let call = self.call?;
+        let environment = policy.environments.aimed_at(&call.arguments, &self.task().metadata);
+        Some(Operation::of_call(&call.tool, environment, is_low_risk(self.payload)))
+    }
+
+    async fn under(&self, policy: &Arc<Policy>) -> Result<Verdict, ServiceError> {
+        let asks = match self.asks(policy) {
             Ok(asks) => asks,
             Err(refused) => return Ok(self.says(refused)),
         };
         let plan = self.plan();
         let now = self.core.clock().now();
         let approved = self.is_approved(&plan, &asks, now);
-        let level = match self.level(&policy).await {
+        let level = match self.level(policy).await {
             Ok(level) => level,
             // The approval stands for the level too, so nothing hangs on the score.
             Err(error) if approved => LevelCheck::Unknown(error.to_string()),
@@ -117,10 +131,10 @@ impl Judging<'_> {
         };
         let missing = match level {
             LevelCheck::Met if asks.is_empty() => {
-                return Ok(self.says(self.unless_frozen(&policy, None)));
+                return Ok(self.says(self.unless_frozen(policy, None)));
             }
             LevelCheck::Unknown(reason) if asks.is_empty() && !approved => {
-                return Ok(self.without(&reason, Some(&policy)));
+                return Ok(self.without(&reason, Some(policy)));
             }
             LevelCheck::Met => None,
             LevelCheck::Missing(missing) => Some(missing),
@@ -128,10 +142,10 @@ impl Judging<'_> {
         };
         if approved {
             let note = missing.map(|missing| format!("{missing}; let through by approval"));
-            return Ok(self.says(self.unless_frozen(&policy, note)));
+            return Ok(self.says(self.unless_frozen(policy, note)));
         }
         // A person's decision would run out before the freeze ends: wait first, ask late.
-        if let Some(hold) = self.frozen(&policy) {
+        if let Some(hold) = self.frozen(policy) {
             return Ok(self.says(hold));
         }
         self.ask(plan, &asks, missing, now).await
@@ -199,12 +213,11 @@ impl Judging<'_> {
 
     /// Whether the agent's level is enough for this. An error: ask again, nothing is known.
     async fn level(&self, policy: &Policy) -> Result<LevelCheck, ServiceError> {
-        let Some(call) = self.call.filter(|call| call.mutating) else {
+        let mutates = self.call.is_some_and(|call| call.mutating);
+        let Some(operation) = self.operation(policy).filter(|_| mutates) else {
             return Ok(LevelCheck::Met);
         };
         let task = self.task();
-        let environment = policy.environments.aimed_at(&call.arguments, &task.metadata);
-        let operation = Operation::of_call(&call.tool, environment, is_low_risk(self.payload));
         let needed = operation.needs();
         // Everyone has the lowest level, so nothing need be read for it.
         if needed == crate::govern::Level::SandboxOnly {

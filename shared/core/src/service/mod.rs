@@ -14,6 +14,7 @@ mod figures;
 mod governance;
 mod keys;
 mod leave;
+mod log;
 mod overrides;
 mod pages;
 mod parked;

@@ -10,6 +10,7 @@ mod held;
 mod identity;
 mod keys;
 mod lists;
+mod log_lines;
 mod lost_answers;
 mod not_built;
 mod runs;

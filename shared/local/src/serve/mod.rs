@@ -28,12 +28,13 @@ use watchbill_adapters_net::webhook::HttpWebhook;
 use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
-use watchbill_core::domain::Agent;
+use watchbill_core::domain::{Agent, TenantId};
 use watchbill_core::ports::{Clock, Entropy, FixedSecret};
 use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
 use watchbill_notifier::Links;
 use watchbill_redis_bridge::CoreHome;
+use watchbill_wire::agent_id;
 
 use crate::bridge::{Running, sides};
 use crate::bundle::{Bundle, Notices, ParkedReport, Settings, registry};
@@ -99,6 +100,7 @@ async fn serve(
     let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
     let table = Arc::new(connections::Table::new(most));
     let api = api_config(&config, link_secret, bundle, redis, &table)?;
+    log_agents(&bundle.core, &api.agents).await;
     let router = watchbill_api::router(ApiState::new(bundle.core.clone(), api)?);
     listener.set_nonblocking(true).context("preparing the listener")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
@@ -271,23 +273,37 @@ fn parked_now(bundle: &Bundle) -> impl Fn() -> ParkedReport + Send + Sync + use<
 }
 
 fn agent_infos(config: &Config) -> Vec<AgentInfo> {
-    let status = |agent: Agent| {
-        if config.rules.external.contains(&agent) {
-            "external"
-        } else if config.slots == 0 {
-            "paused"
-        } else {
-            "running"
+    let info = |agent| AgentInfo::new(agent, &config.rules, config.slots == 0);
+    registry::AGENTS.into_iter().map(info).collect()
+}
+
+/// Says which agents run here and how they stand in the default tenant. What can't be read now is
+/// no reason not to start.
+async fn log_agents(core: &Core, infos: &[AgentInfo]) {
+    let tenant = TenantId::default();
+    for info in infos {
+        let agent = info.agent;
+        let (name, status) = (agent.long_name(), info.status.as_str());
+        let agent_id = agent_id(&tenant, agent);
+        if status != "running" {
+            tracing::info!(agent = name, agent_id, status, "agent does not run here");
+            continue;
         }
-    };
-    registry::AGENTS
-        .into_iter()
-        .map(|agent| AgentInfo {
-            agent,
-            built: registry::works(agent),
-            status: status(agent).to_owned(),
-        })
-        .collect()
+        match core.standing(&tenant, agent).await {
+            Ok(standing) => tracing::info!(
+                agent = name,
+                agent_id,
+                permission_level = standing.level.as_str(),
+                reputation_score = standing.score(),
+                "agent registered"
+            ),
+            Err(error) => tracing::warn!(
+                agent = name,
+                agent_id,
+                "agent registered; how it stands can't be read now: {error}"
+            ),
+        }
+    }
 }
 
 struct UrlJwks(KeySetUrl);
