@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use watchbill_core::domain::Agent;
+
 use super::{assert_none, files, text};
 
 pub const TEMPLATE: &str = "template.yaml";
@@ -61,6 +63,10 @@ impl Mapping<'_> {
     pub fn queue(&self) -> &str {
         let queue = self.value("Queue").expect("a mapping names its queue");
         queue.trim_start_matches("!GetAtt ").trim_end_matches(".Arn")
+    }
+
+    fn is_on(&self) -> bool {
+        self.value("Enabled") != Some("false")
     }
 
     fn bounded(&self) -> bool {
@@ -193,6 +199,45 @@ fn every_lane_is_taken_from_by_one_function() {
     }
     let taken: BTreeMap<String, &str> = taken.into_iter().collect();
     assert_eq!(taken, lanes());
+}
+
+/// Polling costs, and a lane whose messages nobody can work on is better left full.
+#[test]
+fn lanes_are_polled_whose_agents_are_built() {
+    let all = resources();
+    for function in functions(&all) {
+        let not_built =
+            |agent: &Agent| function.name == format!("{}AgentFunction", camel(agent.as_str()));
+        let built = !Agent::NOT_BUILT.iter().any(not_built);
+        for mapping in function.queues() {
+            assert_eq!(mapping.is_on(), built, "{} of {}", mapping.queue(), function.name);
+        }
+    }
+}
+
+/// Each in an alarm over sums, so that a function that is rarely called is heard, too.
+#[test]
+fn a_failing_function_is_told_of() {
+    let all = resources();
+    let alarms = || all.iter().filter(|one| one.is("AWS::CloudWatch::Alarm"));
+    let of_errors =
+        alarms().filter(|alarm| values(&alarm.lines, "MetricName").any(|m| m == "Errors"));
+    let told: BTreeSet<_> = of_errors
+        .flat_map(|alarm| values(&alarm.lines, "Value"))
+        .filter_map(|value| value.strip_prefix("!Ref "))
+        .collect();
+    for function in functions(&all) {
+        let queues = function.queues();
+        let off = !queues.is_empty() && !queues.iter().any(Mapping::is_on);
+        // The gateway answers 5xx for it, and its alarm counts them.
+        let answers = function.name == "ApiFunction";
+        assert!(off || answers || told.contains(&*function.name), "{}", function.name);
+    }
+    let api = named(&all, "ApiErrorsAlarm");
+    assert_eq!(api.value("MetricName"), Some("5xx"));
+    for alarm in alarms() {
+        assert!(alarm.value("TreatMissingData").is_some(), "{}: silence means nothing", alarm.name);
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::task::Step;
-use crate::domain::Status;
+use super::wait;
+use crate::domain::{Status, What};
 
 /// How the reason begins for which a task waits whose agent is not built.
 pub const NOT_BUILT: &str = "agent_not_built";
@@ -29,6 +30,19 @@ impl Step<'_> {
              in_progress), and EXTERNAL_AGENTS={agent} leaves all of the agent's tasks to such \
              workers"
         ));
+    }
+
+    /// Blocks a task that a build before sent to its lane, though nobody here does its agent's work.
+    /// False where somebody does.
+    pub fn block_if_left_to_nobody(&mut self) -> bool {
+        if !self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
+            return false;
+        }
+        wait::settle(self);
+        self.block_as_not_built();
+        self.says(What::Blocked, "", Some(NOT_BUILT));
+        self.assigned_event(json!({}));
+        true
     }
 
     /// What is told of a task that [`assign`](Self::assign) was called for.

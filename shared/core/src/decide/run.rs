@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::leave::{admit, ask, refuse};
-use super::not_built::NOT_BUILT;
 use super::task::{Step, clip};
 use super::wait;
 use super::{Claimant, Ending, Leave, Proof, Rejection};
@@ -49,12 +48,7 @@ pub(super) fn claim(
             return Ok(());
         }
     }
-    if step.facts.rules.is_left_to_nobody(agent, step.task.task_type) {
-        // Of a build that still sent such tasks to their lanes.
-        wait::settle(step);
-        step.block_as_not_built();
-        step.says(What::Blocked, "", Some(NOT_BUILT));
-        step.assigned_event(json!({}));
+    if step.block_if_left_to_nobody() {
         return Ok(());
     }
     if !admit(step, proof)? {

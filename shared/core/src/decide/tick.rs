@@ -94,6 +94,10 @@ fn sla(step: &mut Step<'_>) {
 /// five that nobody claims are the end. One that is excused, by a backlog or because a run has
 /// begun already, is followed by the next at a growing distance and leaves no trace in the log.
 fn offer(step: &mut Step<'_>, lane_busy: bool) {
+    // Nobody takes from that lane.
+    if step.block_if_left_to_nobody() {
+        return;
+    }
     let now = step.facts.now;
     let suspended = step.task.status == Status::InProgress;
     if lane_busy || suspended {

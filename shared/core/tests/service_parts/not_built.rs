@@ -1,17 +1,32 @@
 //! Tasks of agents whose work is not part of this build: blocked at once, and anyone's to claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::decide::{Command, NOT_BUILT, Proof, Rejection, Rules};
 use watchbill_core::domain::{Agent, ApprovalId, Priority, Status, TaskId, TaskType};
 use watchbill_core::ports::{Topic, Wake as _};
-use watchbill_core::service::{CommandError, NewTask, ServiceError, StatusChange, TaskFilter};
+use watchbill_core::service::{
+    CommandError, Core, NewTask, Ports, ServiceError, StatusChange, TaskFilter,
+};
 
 use crate::common::{World, caller, is, new_task, plain, tenant, whats};
 
 /// Under which the ops agent stands for one that is not built.
 fn rules() -> Rules {
     Rules { not_built: [Agent::Ops].into(), ..Rules::default() }
+}
+
+/// Another build over what this one has stored.
+fn of_these_rules(world: &World) -> Core {
+    let ports = Ports {
+        store: world.script.clone(),
+        blobs: world.blobs.clone(),
+        clock: world.clock.clone(),
+        entropy: world.core.entropy().clone(),
+        wake: world.wake.clone(),
+    };
+    Core::new(ports, Arc::new(rules()), 1)
 }
 
 fn to(status: Status) -> StatusChange {
@@ -57,7 +72,7 @@ async fn it_is_blocked_at_once_and_a_worker_may_claim_it() {
     assert!(matches!(foreign, Err(ServiceError::Conflict { .. })), "{foreign:?}");
     let claimed = world.stored(&id).await.value;
     assert_eq!((claimed.not_built, claimed.error), (false, None));
-    assert_eq!(found(&world, 10).await, []);
+    assert!(found(&world, 10).await.is_empty());
     world.core.set_status(&caller("a"), &id, to(Status::Completed)).await.unwrap();
     assert_eq!(whats(&world.stored(&id).await), ["created", "claimed", "completed"]);
     world.assert_nothing_due();
@@ -102,7 +117,7 @@ async fn a_gate_comes_first_and_its_approval_is_good_for_the_worker() {
     let world = World::new(rules());
     let id = world.create(new_task(TaskType::Monitor, Priority::P0)).await;
     assert!(is(&world.stored(&id).await, Status::Pending));
-    assert_eq!(found(&world, 10).await, []);
+    assert!(found(&world, 10).await.is_empty());
     let topic = Topic::External(tenant());
     let before = world.wake.mark(&topic);
     world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
@@ -120,17 +135,7 @@ async fn a_gate_comes_first_and_its_approval_is_good_for_the_worker() {
 async fn a_lane_message_of_an_older_build_blocks_it() {
     let world = World::new(Rules::default());
     let id = world.create(plain()).await;
-    let core = watchbill_core::service::Core::new(
-        watchbill_core::service::Ports {
-            store: world.script.clone(),
-            blobs: world.blobs.clone(),
-            clock: world.clock.clone(),
-            entropy: world.core.entropy().clone(),
-            wake: world.wake.clone(),
-        },
-        std::sync::Arc::new(rules()),
-        1,
-    );
+    let core = of_these_rules(&world);
     let claim = |assignment, version| Command::Claim {
         agent: Agent::Ops,
         owner: "lambda:1".into(),
@@ -146,6 +151,19 @@ async fn a_lane_message_of_an_older_build_blocks_it() {
     };
 }
 
+/// Nobody takes from that lane any more: without a look at it the offers would end it as undeliverable.
+#[tokio::test]
+async fn an_offer_of_an_older_builds_task_blocks_it() {
+    let world = World::new(Rules::default());
+    let id = world.create(plain()).await;
+    let core = of_these_rules(&world);
+    world.clock.advance(core.rules().offer_every + Duration::from_secs(1));
+    core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    let stored = world.stored(&id).await.value;
+    assert_eq!((stored.status, stored.not_built), (Status::Blocked, true));
+    assert_eq!(found(&world, 10).await, [id]);
+}
+
 #[tokio::test]
 async fn workers_find_what_is_assigned_and_then_what_nobody_works_on() {
     let older = World::new(Rules::default());
@@ -154,14 +172,7 @@ async fn workers_find_what_is_assigned_and_then_what_nobody_works_on() {
         wanted.insert(0, older.create(plain()).await);
         older.clock.advance(Duration::from_secs(1));
     }
-    let ports = watchbill_core::service::Ports {
-        store: older.script.clone(),
-        blobs: older.blobs.clone(),
-        clock: older.clock.clone(),
-        entropy: older.core.entropy().clone(),
-        wake: older.wake.clone(),
-    };
-    let core = watchbill_core::service::Core::new(ports, std::sync::Arc::new(rules()), 1);
+    let core = of_these_rules(&older);
     let mut blocked = Vec::new();
     for _ in 0..4 {
         blocked.insert(0, core.create_task(plain()).await.unwrap().task.task.id);
