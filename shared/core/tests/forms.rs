@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn a_peers_id_is_escaped_reversibly_and_fits(id in "[^\\p{C}]{1,128}", other in "[a=2F/3D~#?%5C\\\\]{1,8}") {
+    fn a_peers_id_is_escaped_reversibly_and_fits(id in "[^\\p{C}]{1,128}", other in "[a=2F/3D~#?%5C\\\\ 0]{1,8}") {
         for id in [&id, &other] {
             let escaped = escape_id(id);
             prop_assert_eq!(refused_in_ids(&escaped), None);

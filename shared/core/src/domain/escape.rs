@@ -1,7 +1,8 @@
 //! Ids of peers in a form that no other id and no part of a path can be taken for. The design
 //! gives `~` to approvals (`approval_<task_id>~2`), and `#`, `?`, `/` and `%` steer URLs and keys, as
-//! does `\`, which readers of URLs take for `/`; so each of these and `=` becomes `=HH`, and the
-//! peer's own id can be told from it.
+//! does `\`, which readers of URLs take for `/`; a blank at an end is lost where a gateway hands a
+//! path over decoded. So each of these and `=` becomes `=HH`, and the peer's own id can be told from
+//! it.
 
 use std::borrow::Cow;
 
@@ -12,20 +13,25 @@ fn is_escaped(byte: u8) -> bool {
     byte == b'=' || REFUSED.contains(&char::from(byte))
 }
 
+fn has_blank_end(text: &str) -> bool {
+    text.starts_with(' ') || text.ends_with(' ')
+}
+
 /// The first character of a text that no new id may hold.
 pub fn refused_in_ids(text: &str) -> Option<char> {
-    text.chars().find(|c| REFUSED.contains(c))
+    text.chars().find(|c| REFUSED.contains(c)).or_else(|| has_blank_end(text).then_some(' '))
 }
 
 /// A peer's id as it is kept here.
 pub fn escape_id(id: &str) -> Cow<'_, str> {
-    if !id.bytes().any(is_escaped) {
+    if !id.bytes().any(is_escaped) && !has_blank_end(id) {
         return id.into();
     }
     let mut out = String::with_capacity(id.len() + 8);
-    for c in id.chars() {
+    for (at, c) in id.char_indices() {
+        let at_end = at == 0 || at + 1 == id.len();
         match u8::try_from(c) {
-            Ok(byte) if is_escaped(byte) => {
+            Ok(byte) if is_escaped(byte) || byte == b' ' && at_end => {
                 out.push('=');
                 for nibble in [byte >> 4, byte & 15] {
                     out.push(char::from(b"0123456789ABCDEF"[usize::from(nibble)]));
@@ -42,7 +48,7 @@ fn escaped_at(text: &str) -> Option<char> {
     let hex = text.get(1..3)?;
     let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
     let byte = hex.bytes().all(upper).then(|| u8::from_str_radix(hex, 16).ok())??;
-    is_escaped(byte).then_some(char::from(byte))
+    (is_escaped(byte) || byte == b' ').then_some(char::from(byte))
 }
 
 /// Characters of an id, each escaped one counted once: a peer's id of the greatest length has
@@ -60,6 +66,11 @@ mod tests {
     fn what_steers_a_path_or_an_id_is_escaped_and_nothing_else() {
         assert_eq!(escape_id("a#b?c/d%e~f=g\\h"), "a=23b=3Fc=2Fd=25e=7Ef=3Dg=5Ch");
         assert_eq!(escape_id("Ünï-1 _:.@"), "Ünï-1 _:.@");
+        assert_eq!(escape_id(" a b "), "=20a b=20");
+        assert_eq!(escape_id(" "), "=20");
+        assert_eq!(refused_in_ids(" a"), Some(' '));
+        assert_eq!(refused_in_ids("a "), Some(' '));
+        assert_eq!(refused_in_ids("a b"), None);
         assert_eq!(refused_in_ids("a=b/c~"), Some('/'));
         assert_eq!(refused_in_ids("a=2F"), None);
     }

@@ -18,7 +18,8 @@ pub enum IdError {
     #[error("{what} holds a control character")]
     Control { what: &'static str },
     #[error(
-        "{what} holds '{character}': leave out # ? / % ~ and \\, which have a meaning in ids and URLs"
+        "{what} holds '{character}': leave out # ? / % ~ and \\, which have a meaning in ids and URLs, and \
+         blanks at its ends"
     )]
     Refused { what: &'static str, character: char },
 }

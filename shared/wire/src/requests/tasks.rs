@@ -13,13 +13,13 @@ pub const METADATA_LIMIT: usize = 16 * 1024;
 
 /// An id that a path can name: `.` and `..` would lead elsewhere there.
 const NEW_ID: Kind = Kind::Word {
-    pattern: "^(\\.{0,2}[^.#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})(=(23|25|2F|3D|3F|5C|7E)|[^#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]){0,125}$",
+    pattern: "^(\\.{0,2}[^. #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})((=(20|23|25|2F|3D|3F|5C|7E)|[^#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]){0,124}[^ #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f])?$",
     // 128, of which each may be escaped, as ids of peers are.
     most: 384,
     // What else is refused `TaskId::parse_new` names.
     fits: |text| !matches!(text, "" | "." | "..") && !text.contains(char::is_control),
-    like: "a text of 1 to 128 characters without control characters and # ? / % ~ \\, other than '.' \
-           and '..'",
+    like: "a text of 1 to 128 characters without control characters, # ? / % ~ \\ and blanks at \
+           its ends, other than '.' and '..'",
 };
 
 /// All spellings of types that a caller may ask for.
