@@ -37,6 +37,7 @@ class Control(BaseHTTPRequestHandler):
     /left      {"stack": name} → messages that are left, and faults in the logs
     /log       {"stack": name} → {"text": …}, all that its functions have logged
     /subscribe {"stack": name, "pattern": {…}} → {"queue": …}, fed by a rule on the bus
+    /queue     {"stack": name, "name": its name in the template} → {"queue": …}
     /received  {"queue": …} → {"bodies": […]}, waits a moment for the first
     """
 

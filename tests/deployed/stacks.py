@@ -195,6 +195,9 @@ class Bed:
         self.aws["events"].put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": "listener", "Arn": arn}])
         return {"queue": url}
 
+    def on_queue(self, stack, name):
+        return {"queue": self.all(stack, "AWS::SQS::Queue")[name]}
+
     def on_received(self, queue):
         answer = self.aws["sqs"].receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)
         got = answer.get("Messages", [])

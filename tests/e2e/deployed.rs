@@ -231,6 +231,35 @@ async fn events_reach_a_subscribed_queue() {
     world.end().await;
 }
 
+/// What intake can't read is kept where an alarm looks, whole.
+#[tokio::test]
+async fn a_rejected_event_is_a_dead_letter() {
+    let world = World::<Deployed>::start(Settings::default()).await;
+    let Deployed { bed, stack, .. } = &world.backend;
+    let dead = bed.call("queue", json!({"stack": stack, "name": "EventsDeadQueue"})).await;
+    // Of no tenant, so nobody's.
+    let event = json!({"source": "watchbill.ci", "detail-type": "task.requested", "resources": [],
+                       "detail": {"mark": "of-nobody"}});
+    bed.call("again", json!({"stack": stack, "event": event})).await;
+    let received = async {
+        loop {
+            let got = bed.call("received", dead.clone()).await;
+            if let Some(body) = got["bodies"][0].as_str() {
+                return serde_json::from_str::<Value>(body).expect("an event is JSON");
+            }
+        }
+    };
+    let kept = tokio::time::timeout(PATIENCE_ON_AWS, received).await.expect("it is kept");
+    assert_eq!(
+        (&kept["detail-type"], &kept["detail"]["mark"]),
+        (&event["detail-type"], &event["detail"]["mark"])
+    );
+    assert_eq!(world.user.all("/tasks?", "tasks").await, [Value::Null; 0], "nothing is made of it");
+    let log = world.backend.log().await;
+    assert!(log.contains("it goes to the dead letters"), "the log says so");
+    world.backend.stop().await;
+}
+
 /// EventBridge delivers at least once: the repeat of a request is the same task.
 #[tokio::test]
 async fn an_event_that_comes_twice_makes_one_task() {

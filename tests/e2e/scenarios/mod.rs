@@ -26,6 +26,7 @@ macro_rules! run_scenarios {
                 what_cannot_be_done_fails_at_once
                 an_investigation_looks_at_recent_tasks
                 a_large_payload_is_read
+                any_text_is_carried
                 p0_overtakes
                 work_survives_a_restart
             ]

@@ -239,6 +239,26 @@ pub async fn a_large_payload_is_read<B: Backend>() {
     world.end().await;
 }
 
+/// Characters that SQS takes in no message, or that JSON escapes: in the id, the trace and what is worked on.
+pub async fn any_text_is_carried<B: Backend>() {
+    let world = World::<B>::start(Settings::default()).await;
+    let odd = "a\u{fffe}b\u{ffff}c\u{2028}d\u{1f980}";
+    let body = json!({"task_id": odd, "type": "monitor", "payload": {"service": "system", "note": odd},
+                      "metadata": {"trace_id": odd}});
+    assert_eq!(id(&world.agent.submit(body).await), odd);
+    let done = world.user.until(odd, "completed").await;
+    assert_eq!(
+        (&done["payload"]["note"], &done["metadata"]["trace_id"]),
+        (&json!(odd), &json!(odd))
+    );
+    let told = world.user.events_until(odd, "task.completed").await;
+    assert!(
+        told.iter().all(|event| event["task_id"] == odd && event["trace_id"] == odd),
+        "{told:?}"
+    );
+    world.end().await;
+}
+
 pub async fn p0_overtakes<B: Backend>() {
     let settings = Settings { gates_off: true, crowded: true, ..Settings::default() };
     let world = World::<B>::start(settings).await;
