@@ -34,6 +34,7 @@ const CALLS: &[(&str, &str)] = &[
     ("ConditionCheck::builder()", "dynamodb:ConditionCheckItem"),
     (".send_message()", "sqs:SendMessage"),
     (".send_message_batch()", "sqs:SendMessage"),
+    ("queue::send(", "sqs:SendMessage"),
     (".change_message_visibility()", "sqs:ChangeMessageVisibility"),
     (".get_queue_attributes()", "sqs:GetQueueAttributes"),
     (".put_events()", "events:PutEvents"),

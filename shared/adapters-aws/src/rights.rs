@@ -136,7 +136,7 @@ pub const PORTS: &[Port] = &[
     Port {
         name: "Lanes",
         given_by: &["setup.lanes()"],
-        files: &["lanes.rs"],
+        files: &["lanes.rs", "queue.rs"],
         rights: &[ours("Lanes", &["sqs:GetQueueAttributes", "sqs:SendMessage"], &[EVERY_LANE])],
     },
     Port {
@@ -180,14 +180,14 @@ pub const PORTS: &[Port] = &[
     Port {
         name: "Events of the bus",
         given_by: &["serve_events("],
-        files: &[],
-        // What it failed over twice.
-        rights: &[asked_by_lambda("Failed", &["sqs:SendMessage"], &["EventsDeadQueue.Arn"])],
+        files: &["lambda/events.rs", "queue.rs"],
+        // What is rejected; Lambda sends there, too, what it failed over twice.
+        rights: &[ours("Failed", &["sqs:SendMessage"], &["EventsDeadQueue.Arn"])],
     },
     Port {
         name: "Buses",
         given_by: &["setup.buses()"],
-        files: &["bus.rs", "notices.rs"],
+        files: &["bus.rs", "notices.rs", "queue.rs"],
         rights: &[
             ours("Publish", &["events:PutEvents"], &["Bus.Arn"]),
             ours("Notify", &["sqs:SendMessage"], &["NotifyQueue.Arn"]),
