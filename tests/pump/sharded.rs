@@ -165,7 +165,6 @@ async fn pumped(seed: u64, shards: usize, waves: usize) -> Counted {
         world.publish(wave).await;
         world.run_all().await;
         let changes = world.stream().split_off(seen);
-        seen += changes.len();
         let (mut to_record, mut to_route) = (split(&changes, shards), split(&changes, shards));
         let wanted: usize = to_record.iter().map(|shard| shard.left().div_ceil(BATCH)).sum();
         let pairs = to_record.iter_mut().zip(&recorders);

@@ -91,9 +91,11 @@ impl Launch {
 
     /// Starts it and lets it end by itself: its exit code, and its words on standard error.
     pub async fn fails(&self) -> (Option<i32>, String) {
+        // Starts before it may have said something, too.
+        let before = self.said("stderr").len();
         let child = self.command().spawn().expect("watchbill starts");
         let status = ended(child).await;
-        (status.code(), self.said("stderr"))
+        (status.code(), self.said("stderr").split_off(before))
     }
 
     /// Starts it and waits until it answers.

@@ -14,6 +14,7 @@ use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _
 use watchbill_core::repo::{Child, Step, Window, encode};
 use watchbill_core::service::{
     Core, Identity, LinkDecision, LinkUse, NewEvent, NewTask, Ports, StatusChange, ToPark,
+    WaitBounds,
 };
 use watchbill_recorder::Recorder;
 use watchbill_sweeper::Sweeper;
@@ -148,6 +149,9 @@ impl World {
         let key = self.access(&tenant).await;
         self.budget(&tenant, &tasks[0]).await;
         let event = self.event(&tenant).await;
+        let bounds = WaitBounds { all: 8, tenant: 2 };
+        let place = self.core.take_wait_place(&tenant, bounds, Duration::from_secs(20)).await;
+        place.unwrap().unwrap();
         let alert = self.alert(&tenant, &tasks[0]).await;
         let lived = Lived { tenant, tasks, event, key, alert, plan_hash };
         self.by_hand(&lived).await;

@@ -50,7 +50,9 @@ fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
     let (named, text) = said(item);
     let partition = &*item.key.partition;
     let owner = repo::tenant_of(&item.key).map(|tenant| tenant.to_string());
-    if OF_NO_TENANT.contains(&&*item.kind) {
+    let is_of_none = OF_NO_TENANT.contains(&&*item.kind)
+        || &*item.kind == "wait" && partition == repo::ALL_WAITS;
+    if is_of_none {
         let clean = partition.starts_with("SYS#") && item.list.is_none() && item.list2.is_none();
         let clean = clean && !tenants.iter().any(|tenant| text.contains(&mark(tenant)));
         return (!clean).then(|| "an item of no tenant holds something of one".to_owned());

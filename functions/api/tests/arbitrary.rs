@@ -37,8 +37,10 @@ fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
             .boxed(),
         Kind::Span => "[0-9]{1,7} ?(s|m|h|d|days|x|)".prop_map(Value::from).boxed(),
         Kind::Form(fields) => some_of(fields)
-            .prop_map(|values| values.into_iter().map(|(n, v)| (n.to_owned(), v)).collect())
-            .prop_map(Value::Object)
+            .prop_map(|values| {
+                let named = values.into_iter().map(|(name, value)| (name.to_owned(), value));
+                Value::Object(named.collect())
+            })
             .boxed(),
         Kind::Shown => Just(serde_json::json!({ "x": [1] })).boxed(),
         Kind::Text { .. } | Kind::Word { .. } => "[a-z.]{0,12}".prop_map(Value::from).boxed(),

@@ -65,8 +65,13 @@ async fn calls_that_wait_are_bounded_over_all_processes() {
     assert!(!third.header("retry-after").is_empty());
     // What does not wait is answered, and what need not wait.
     assert_eq!(ask("GET", "/tasks").key(USER).of(&api).await.status, 200);
-    let made = ask("POST", "/tasks").key(ADMIN).json(&json!({"type": "monitor"})).of(&api).await;
-    let path = format!("/tasks/{}?version=0&wait=20", made.json()["task_id"].as_str().unwrap());
+    let made = ask("POST", "/tasks")
+        .key(ADMIN)
+        .json(&json!({"type": "monitor", "payload": {"service": "x"}}))
+        .of(&api)
+        .await;
+    let path =
+        format!("/tasks/{}?version=0&wait=20", made.json()["task"]["task_id"].as_str().unwrap());
     assert_eq!(ask("GET", &path).key(USER).of(&api).await.status, 200);
     // Another tenant has a place of its own, as long as there is one of all.
     let other = waiting(&api, OTHER, PATH).await;

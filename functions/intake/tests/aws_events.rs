@@ -1,8 +1,6 @@
 //! Events of AWS's own services, in the shape that their documentation gives: each is of a type that
 //! a reaction can name, and starts what the reaction says.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -120,7 +118,7 @@ async fn events_of_aws_services_start_work_by_the_names_that_are_documented() {
             format!(
                 "  - name: {}\n    on: {name}\n    task:\n      type: alert\n      payload:\n        \
                  message: \"{{{{metadata.detail_type}}}}\"\n",
-                name.replace('.', "-").replace('_', "-")
+                name.replace(['.', '_'], "-")
             )
         })
         .collect();

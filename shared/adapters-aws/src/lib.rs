@@ -21,8 +21,8 @@ pub mod lambda;
 pub mod lanes;
 pub mod notices;
 mod policy;
-pub mod rights;
 mod queue;
+pub mod rights;
 pub mod secrets;
 pub mod wake;
 

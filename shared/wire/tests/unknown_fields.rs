@@ -1,10 +1,8 @@
 //! What a body has and its table has not, and forms that are sent back as they were shown.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use serde_json::{Value, json};
 use watchbill_wire::{
-    Answer, BadForm, CreateKey, CreateTask, FieldError, Form, LinkChoice, OverrideFreeze,
+    Answer, BadForm, CreateKey, CreateTask, FieldError, Form, LinkForm, OverrideFreeze,
     PatchStatus, PublishEvent, Reason, SetLimits, TokenRequest,
 };
 
@@ -90,8 +88,8 @@ fn what_a_body_has_and_its_table_has_not_is_refused_by_name() {
             "'expires_in'",
         ),
         (
-            json!({ "decision": "approve" }),
-            |body| read_of(LinkChoice::read, body),
+            json!({ "token": "t", "decision": "approve" }),
+            |body| read_of(LinkForm::read, body),
             "decison",
             "'decision'",
         ),

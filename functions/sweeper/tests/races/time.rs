@@ -89,7 +89,7 @@ impl Remote {
         for _ in 0..tasks {
             near.create_task(NewTask { priority: Priority::P2, ..a_task() }).await.unwrap();
         }
-        clock.advance(Duration::from_secs(600));
+        clock.advance(Duration::from_secs(20 * 60));
         let core = core(slow.clone());
         Self { store, slow, clock, lanes: Arc::new(MemoryLanes::new()), core }
     }
@@ -146,7 +146,8 @@ async fn a_sweep_ends_in_time_and_no_shard_starves() {
                 sweeper = remote.sweeper();
             }
             let (_, took) = remote.sweep(&sweeper).await;
-            assert!(took <= TIME, "{took:?}");
+            // A look that was begun is ended; the function leaves eight seconds for that and its sums.
+            assert!(took <= TIME + 3 * remote.slow.takes, "{took:?}");
             // All that was looked at is due again.
             let next = remote.clock.now().millis() / 60_000 + 1;
             let next = Timestamp::from_millis((next + 60) * 60_000);

@@ -10,6 +10,7 @@ mod create;
 mod cursor;
 mod events;
 mod execute;
+mod external;
 mod figures;
 mod governance;
 mod keys;

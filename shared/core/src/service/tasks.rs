@@ -12,14 +12,13 @@ use super::bodies::listed_bytes;
 use super::core::{CommandError, Core};
 use super::cursor::cursors::TASKS;
 use super::execute::{CommandBuilder, CommandWithWrites};
+use super::external::{ExternalChange, outside_owner};
 use super::store_list::{InList, StoreList};
 use super::walk::Walk;
 use super::weight::Room;
-use super::{FullTask, Identity, Listed, NewTask, Placed, Runner, ServiceError, StatusChange};
-use super::{StatusSet, TaskFilter, Verdict, WorkerClaim};
-use crate::decide::{
-    ApprovalCommand, Claimant, Command, Ending, Leave, Proof, Rejection, decide_approval, decide_on,
-};
+use super::{FullTask, Identity, Listed, NewTask, ServiceError, StatusChange};
+use super::{StatusSet, TaskFilter, WorkerClaim};
+use crate::decide::{ApprovalCommand, Claimant, Command, Ending, Rejection, decide_approval};
 use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
 use crate::govern::{Earned, ReputationEvent};
 use crate::offload::SMALL;
@@ -40,9 +39,19 @@ impl Core {
         limit: usize,
         cursor: Option<String>,
     ) -> Result<Listed<FullTask>, ServiceError> {
-        if filter.claimable {
-            return self.claimable_tasks(tenant, filter, limit, cursor).await;
+        match filter.claimable {
+            true => self.claimable_tasks(tenant, filter, limit, cursor).await,
+            false => self.filtered_tasks(tenant, filter, limit, cursor).await,
         }
+    }
+
+    async fn filtered_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<Listed<FullTask>, ServiceError> {
         let from = filter.created_from.map(|at| at.sortable().into());
         let range = ListRange { from, to: None };
         let (limit, list) = (limit.max(1), self.best_list(tenant, filter));
@@ -102,14 +111,14 @@ impl Core {
         let list =
             StoreList::new(TASKS, tenant, self.best_list(tenant, &not_built), ListRange::default());
         if cursor.is_some() && list.open(cursor.clone()).is_ok() {
-            return Box::pin(self.tasks(tenant, &not_built, limit, cursor)).await;
+            return self.filtered_tasks(tenant, &not_built, limit, cursor).await;
         }
-        let mut page = Box::pin(self.tasks(tenant, &assigned, limit, cursor)).await?;
+        let mut page = self.filtered_tasks(tenant, &assigned, limit, cursor).await?;
         let room = limit.saturating_sub(page.entries.len());
         if page.next.is_some() || room == 0 {
             return Ok(page);
         }
-        let more = Box::pin(self.tasks(tenant, &not_built, room, None)).await?;
+        let more = self.filtered_tasks(tenant, &not_built, room, None).await?;
         page.entries.extend(more.entries);
         page.next = more.next;
         page.unreadable += more.unreadable;
@@ -312,60 +321,6 @@ impl Core {
     }
 }
 
-/// Claims or ends a task for a worker outside, if governance lets it.
-struct ExternalChange {
-    by: Claimant,
-    /// Nothing: it is claimed.
-    ending: Option<Ending>,
-    result: Option<Placed>,
-    /// Why governance does not let it, where it doesn't.
-    withheld: Mutex<Option<String>>,
-}
-
-#[async_trait]
-impl CommandBuilder for ExternalChange {
-    async fn build(
-        &self,
-        core: &Core,
-        state: &StoredTask,
-    ) -> Result<CommandWithWrites, CommandError> {
-        let begins = state.value.status == Status::Assigned || state.value.not_built;
-        let mut verdict = match begins {
-            true => {
-                let payload = core.payload(&state.value).await?;
-                core.judge(state, &payload, Runner::Outside).await?
-            }
-            // It has begun, with leave; or it can't, whatever governance says.
-            false => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
-        };
-        let proof = verdict.proof;
-        let granted = proof.leave.is_granted();
-        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = match &proof.leave {
-            Leave::Granted { .. } => None,
-            Leave::Ask(asked) => {
-                Some(format!("it waits for approval {}: {}", asked.approval, asked.reason))
-            }
-            Leave::Refused { error, .. } => Some(error.clone()),
-            Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
-        };
-        let by = self.by.clone();
-        let command = match &self.ending {
-            None => Command::ClaimOutside { by, proof },
-            Some(ending) => Command::EndOutside { by, ending: ending.clone(), proof },
-        };
-        if let (Some(result), true) = (&self.result, granted) {
-            // Decided once before, so that what is refused leaves no blob behind.
-            let task = state.value.clone();
-            let status = Some(task.status);
-            let (tenant, id) = (task.tenant.clone(), task.id.clone());
-            decide_on(task, state.version, &command, &core.facts())
-                .map_err(|rejection| CommandError::Rejected { rejection, status })?;
-            verdict.beside.extend(core.put_result(&tenant, &id, result).await?);
-        }
-        Ok(CommandWithWrites { command, extra_writes: verdict.beside })
-    }
-}
-
 /// Cancels a task, and closes the approval that it waits for.
 struct Cancel {
     by: String,
@@ -392,11 +347,6 @@ impl CommandBuilder for Cancel {
 fn requesters(caller: &Caller, ended: &Task) -> Vec<String> {
     let first = std::iter::once(&ended.created_by).chain(&ended.also_requested_by);
     first.chain(&caller.made_by).cloned().collect()
-}
-
-/// Who holds a lease that was taken over HTTP.
-fn outside_owner(caller: &Caller) -> String {
-    format!("worker:{}", caller.name)
 }
 
 /// Whether it has failed and that has cost its agent points, here or in a task that it is the

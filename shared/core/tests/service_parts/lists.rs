@@ -47,6 +47,7 @@ async fn pages_of_a_list_hold_every_task_once_newest_first() {
             source: Some(source.into()),
             parent: None,
             created_from: None,
+            ..TaskFilter::default()
         };
         made.push((id, of));
     }

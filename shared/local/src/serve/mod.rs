@@ -28,7 +28,7 @@ use watchbill_adapters_net::webhook::HttpWebhook;
 use watchbill_agent::ooda::OpsPorts;
 use watchbill_agent::records::{StoredAlerts, TaskHistory};
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
-use watchbill_core::domain::{Agent, TenantId};
+use watchbill_core::domain::TenantId;
 use watchbill_core::ports::{Clock, Entropy, FixedSecret};
 use watchbill_core::redact::{self, CleanWriter};
 use watchbill_core::service::Core;
@@ -100,7 +100,7 @@ async fn serve(
     let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
     let table = Arc::new(connections::Table::new(most));
     let api = api_config(&config, link_secret, bundle, redis, &table)?;
-    log_agents(&bundle.core, &api.agents).await;
+    let agents = api.agents.clone();
     let router = watchbill_api::router(ApiState::new(bundle.core.clone(), api)?);
     listener.set_nonblocking(true).context("preparing the listener")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
@@ -113,6 +113,7 @@ async fn serve(
     };
     let mut server = tokio::spawn(async move { server.run(listener, router, stopped).await });
     say::started(&address, &config, &admin, bundle.store.epoch());
+    log_agents(&bundle.core, &agents).await;
     let mut tasks = Tasks::sharing(bundle.broken());
     let wanted = first::wanted(&config, &admin);
     let first = tasks.spawn("the first task", first::first_task(bundle.core.clone(), wanted));
@@ -264,6 +265,8 @@ fn api_config(
         trusted_proxies: config.trusted_proxies.clone(),
         body_within: config.body_within,
         connections: Some(table.figures().most),
+        // They wait in this one process, which counts them itself.
+        waits: None,
     })
 }
 

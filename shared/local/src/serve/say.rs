@@ -65,7 +65,10 @@ fn agents(config: &Config) -> String {
     for (what, agents) in [
         ("at work", named(&|a| !outside.contains(&a) && registry::works(a))),
         ("left to workers outside", named(&|a| outside.contains(&a))),
-        ("say what is missing", named(&|a| !outside.contains(&a) && !registry::works(a))),
+        (
+            "not built, for workers outside to claim",
+            named(&|a| !outside.contains(&a) && !registry::works(a)),
+        ),
     ] {
         if !agents.is_empty() {
             parts.push(format!("{agents} ({what})"));
