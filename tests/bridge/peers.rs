@@ -1,6 +1,6 @@
 //! Each direction, with the other programs on the other side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -266,6 +266,61 @@ async fn gates_hold_for_drained_tasks_and_approvals_are_mirrored() {
         .await
         .expect("redis answers");
     assert!(sums.is_empty(), "nothing was spent here, so nothing is counted there: {sums:?}");
+    world.end().await;
+}
+
+/// A dashboard of theirs, which takes a missing field for an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn approvals_are_read_by_their_fields() {
+    let world = World::start(&[("REDIS_MIRROR", "approvals")]).await;
+    let (url, http) = (world.url(), world.launch.url());
+    let body = json!({"type": "deploy", "payload": {"project": "shop"}, "priority": "P0"});
+    let task = world.agent.submit(body).await;
+    let task = task["task_id"].as_str().expect("an id");
+    let arguments = ["--task", task, "--http", &http, "--key", KEYS.approver];
+    let said = Peer::run("approvals.py", &url, &arguments).await;
+    for (said, status) in said.iter().zip(["pending", "approved"]) {
+        for place in ["redis", "http"] {
+            let read = &said[place];
+            let approver = if status == "approved" { json!("approver") } else { Value::Null };
+            assert_eq!(
+                (&read["task_id"], &read["task_type"], &read["priority"], &read["status"]),
+                (&json!(task), &json!("deploy"), &json!("P0"), &json!(status)),
+                "{place}: {read}"
+            );
+            assert_eq!(read["approver"], approver, "{place}: {read}");
+        }
+        assert_eq!(said["redis"]["reason"], said["http"]["reason"], "{said}");
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
+    world.end().await;
+}
+
+/// Replicas of one worker with one key: each task is one replica's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_with_one_key_each_have_their_own_tasks() {
+    let world = World::start(&[("EXTERNAL_AGENTS", "dev"), ("WATCHBILL_GATES", "off")]).await;
+    let mut tasks = BTreeSet::new();
+    for n in 0..12 {
+        let body = json!({"type": "bugfix", "payload": {"description": format!("bug {n}")}});
+        let task = world.agent.submit(body).await;
+        tasks.insert(task["task_id"].as_str().expect("an id").to_owned());
+    }
+    let arguments = ["--key", KEYS.agent, "--agent", "dev", "--count", "4", "--tasks", "12"];
+    let mut said = Peer::run("replicas.py", &world.launch.url(), &arguments).await;
+    let refused = said.pop().expect("it says how often it was refused")["refused"].clone();
+    assert!(refused.as_u64().is_some_and(|refused| refused > 0), "they never met: {refused}");
+    let done: Vec<_> = said.iter().filter_map(|done| done["task_id"].as_str()).collect();
+    assert_eq!(done.len(), 12, "each is done once: {said:?}");
+    assert_eq!(done.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>(), tasks);
+    for done in &said {
+        let task = world.agent.task(done["task_id"].as_str().expect("an id")).await;
+        assert_eq!(
+            (&task["status"], &task["metadata"]["result"]["by"]),
+            (&json!("completed"), &done["worker"]),
+            "the result is that of the replica that had it"
+        );
+    }
     world.end().await;
 }
 
