@@ -154,7 +154,13 @@ impl Drain {
     ) -> Result<Found, HomeError> {
         let (data, fed) = match there {
             PeerTask::Found { data, fed, .. } => (data, fed),
-            PeerTask::Unreadable { reason, data } => return Ok(Found::Rejected(data, reason)),
+            PeerTask::Unreadable { reason, data } => {
+                let text = data.as_deref().map(String::from_utf8_lossy);
+                return match text.as_deref().and_then(Addressee::of_data) {
+                    Some(to) if !self.mine.is_taken(&to).await? => Ok(Found::Others),
+                    _ => Ok(Found::Rejected(data, reason)),
+                };
+            }
             PeerTask::Missing => {
                 let first = *self.missing.entry(queued.id.clone()).or_insert(now);
                 if now.saturating_sub(first) < GRACE {
@@ -175,7 +181,7 @@ impl Drain {
             Ok(task) => Some(task.addressee()),
             Err(_) => Addressee::of_data(&data),
         };
-        // What is no JSON object none of these programs can read.
+        // What none of these programs can read is nobody's.
         if let Some(to) = to
             && !self.mine.is_taken(&to).await?
         {

@@ -224,6 +224,10 @@ async fn a_server_that_is_away_or_refuses_is_told_apart() {
     let wrong = Some("another-key-0123456789".to_owned());
     let stranger = HttpHome::new(&url, wrong, clock, entropy).unwrap();
     let refused = stranger.built().await.unwrap_err();
-    assert!(matches!(&refused, HomeError::Refused(why) if why.contains("401")), "{refused:?}");
+    // It is of the key, so nothing that was carried is rejected for it.
+    assert!(
+        matches!(&refused, HomeError::Retry { reason, .. } if reason.contains("401")),
+        "{refused:?}"
+    );
     bundle.stop(WAIT).await;
 }

@@ -117,6 +117,15 @@ fn tasks_that_cannot_be_are_refused_with_the_reason() {
 
 #[test]
 fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
+    // Python's own numbers, halves of pairs, and deeper than readers go.
+    let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+    for value in ["NaN", "-Infinity", r#""\ud800""#, &deep] {
+        let data = format!(
+            r#"{{"payload": {{"p95": {value}}}, "assigned_to": "seo_agent", "type": "x"}}"#
+        );
+        let to = Addressee::of_data(&data).unwrap_or_else(|| panic!("{data}"));
+        assert_eq!(to.assignee, Assignee::Other, "{data}");
+    }
     let of = |data: Value| Addressee::of_data(&data.to_string()).unwrap();
     for (assigned_to, wanted) in [
         (json!(null), Assignee::Nobody),

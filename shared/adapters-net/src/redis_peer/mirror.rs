@@ -88,6 +88,15 @@ impl PeerMirror for RedisPeer {
     async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
         let (theirs, kept) = sum_of(sum);
         let Some(added) = self.beside(&theirs, "added", Kind::Hash) else { return Ok(()) };
+        // An older build's note of a task stood in the sum; days it kept for 90 days, hours for 8.
+        let (old_note, old_life) = match sum {
+            CostOf::Day(_) => (String::new(), 80 * DAY),
+            CostOf::Hour(_) => (String::new(), 7 * DAY),
+            CostOf::Trace(_) => {
+                let task = part.split_once(' ').map_or(part, |(_, task)| task);
+                (format!("watchbill:{task}"), 0)
+            }
+        };
         let mut batch = Batch::new();
         batch
             .script(&ADD_COST, &[&theirs, &added])
@@ -97,7 +106,9 @@ impl PeerMirror for RedisPeer {
             .arg(so_far.requests.map(|n| n.to_string()).unwrap_or_default())
             .arg(kept)
             // What is added later must find it.
-            .arg(3 * kept);
+            .arg(3 * kept)
+            .arg(old_note)
+            .arg(old_life);
         self.line.all(batch).await.map(drop)
     }
 }

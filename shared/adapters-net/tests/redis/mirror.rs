@@ -108,6 +108,25 @@ async fn what_others_have_counted_is_added_to_and_never_lowered() {
     assert_eq!(sums(&mut hand, "cost:daily:2026-01-31").await, (1, 0.0, 0));
 }
 
+/// An older build set the sums of days and hours to what was spent here, and noted tasks in their sums.
+#[tokio::test]
+async fn what_an_older_build_has_counted_is_not_counted_again() {
+    let server = RedisServer::start();
+    let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
+    hand.tell("HSET cost:daily:2026-01-31 tokens 40 usd 4").await;
+    hand.tell("EXPIRE cost:daily:2026-01-31 7776000").await;
+    peer.add_cost(&day(), "acme", cost(40, 4.0, None)).await.unwrap();
+    peer.add_cost(&day(), "acme", cost(45, 4.5, None)).await.unwrap();
+    assert_eq!(sums(&mut hand, "cost:daily:2026-01-31").await, (45, 4.5, 0));
+    hand.tell("HSET cost:task:trace-1 tokens 30 usd 3 requests 2").await;
+    let note = ["HSET", "cost:task:trace-1", "watchbill:task-1", "30 3 2"];
+    hand.try_ask::<u64>(&note).await.unwrap();
+    let trace = CostOf::Trace("trace-1".to_owned());
+    peer.add_cost(&trace, "acme task-1", cost(31, 3.5, Some(3))).await.unwrap();
+    peer.add_cost(&trace, "acme task-2", cost(5, 0.5, Some(1))).await.unwrap();
+    assert_eq!(sums(&mut hand, "cost:task:trace-1").await, (36, 4.0, 4));
+}
+
 #[tokio::test]
 async fn a_sum_that_begins_with_us_is_kept_as_its_owner_would() {
     let server = RedisServer::start();

@@ -27,6 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 32;
 /// Where the server says nothing else.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Where a person has to do something first, such as give it another key.
+const UNTIL_MENDED: Duration = Duration::from_secs(30);
 /// How often a server without any event is asked for the first.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -54,8 +56,11 @@ impl HttpHome {
     }
 
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, HomeError> {
-        let answer = self.client.ask_once(&call).await?;
-        serde_json::from_slice(&answer.body).map_err(|error| HomeError::Retry {
+        self.read(&self.client.ask_once(&call).await?.body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, HomeError> {
+        serde_json::from_slice(body).map_err(|error| HomeError::Retry {
             after: AGAIN,
             reason: format!(
                 "{} answered what this build can't read ({error}); check --url and the server's \
@@ -168,6 +173,11 @@ impl From<Failure> for HomeError {
                 after: retry_after.map_or(AGAIN, Duration::from_secs),
                 reason: said,
             },
+            // Of the key or of something on the way, not of what was sent: it holds until someone
+            // mends that, and nothing is rejected for it.
+            Refusal { status: 300..=399 | 401 | 407 | 408, .. } => {
+                HomeError::Retry { after: UNTIL_MENDED, reason: said }
+            }
             Refusal { status: 409, .. } => HomeError::Conflict(said),
             Refusal { status: 404, .. } => HomeError::NotFound(said),
             _ => HomeError::Refused(said),
@@ -230,7 +240,14 @@ impl Home for HttpHome {
     }
 
     async fn create(&self, new: TaskOfPeer) -> Result<TaskView, HomeError> {
-        match self.ask::<TaskCreated>(creation(&new)).await {
+        let created = match self.client.ask_once(&creation(&new)).await {
+            // No task is forbidden for what it is: the key lacks the right.
+            Err(Failure::Answered(refusal)) if refusal.status == 403 => {
+                Err(HomeError::Retry { after: UNTIL_MENDED, reason: refusal.said() })
+            }
+            answered => self.read::<TaskCreated>(&answered?.body),
+        };
+        match created {
             Ok(created) => Ok(created.task),
             Err(HomeError::Conflict(reason)) => {
                 let there = self.task(&new.id).await?.ok_or(HomeError::Conflict(reason))?;

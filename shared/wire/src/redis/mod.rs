@@ -11,6 +11,7 @@
 mod domain;
 mod event;
 mod ids;
+mod lenient;
 mod mirror;
 mod rejected;
 mod task;

@@ -9,7 +9,7 @@ use watchbill_core::domain::{
 use watchbill_core::redact;
 
 use super::ids::{PEER_ID, id_of_peer, mark};
-use super::{VIA, iso};
+use super::{VIA, iso, lenient};
 use crate::requests::is_trace;
 use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
@@ -61,9 +61,10 @@ pub struct Addressee {
 }
 
 impl Addressee {
-    /// Also of a task that can't be read otherwise; nothing where it is no JSON object.
+    /// Also of a task that can't be read otherwise; nothing where these programs can't read it either.
     pub fn of_data(data: &str) -> Option<Self> {
-        let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(data)).ok()?;
+        let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
+        let map = read(&with_exact_numbers(data)).or_else(|| read(&lenient::as_json(data)))?;
         Some(Self {
             assignee: Assignee::of(&map),
             task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),

@@ -1,8 +1,20 @@
 -- KEYS: the sum, what we have added to it. ARGV: our part, tokens, usd, requests (or nothing),
--- seconds to live for a sum that we begin, and for our own note.
+-- seconds to live for a sum that we begin, and for our own note; then what tells that an older build
+-- has counted: the field of its note in the sum (or nothing), or more seconds than the sum would live.
 -- Others count in the sum, and decide by it: it moves by what is new, and never down.
 local had = {0, 0, 0}
 local note = redis.call('HGET', KEYS[2], ARGV[1])
+if not note and redis.call('TYPE', KEYS[1]).ok == 'hash' then
+  if ARGV[7] ~= '' then
+    note = redis.call('HGET', KEYS[1], ARGV[7])
+  elseif redis.call('TTL', KEYS[1]) > tonumber(ARGV[8]) then
+    -- It set these sums to what was spent here, so that is in them.
+    local all = string.format('%s %s %s', ARGV[2], ARGV[3], tonumber(ARGV[4]) or 0)
+    redis.call('HSET', KEYS[2], ARGV[1], all)
+    redis.call('EXPIRE', KEYS[2], ARGV[6])
+    return 0
+  end
+end
 if note then
   local i = 0
   for figure in string.gmatch(note, '%S+') do
