@@ -131,7 +131,9 @@ impl Folds {
         let current = |kept: Kept| kept.seq >= head && kept.version.is_some();
         let mut writes = Vec::new();
         let mut stats = None;
-        if !current(self.kept_stats) || self.kept_stats.published < published {
+        // Read from another recorder, which was further: they would say less than they hold.
+        let is_ahead = self.kept_stats.seq > head;
+        if !is_ahead && (!current(self.kept_stats) || self.kept_stats.published < published) {
             let (item, next) = self.stats_item(head, published);
             writes.push(item);
             stats = Some(next);
@@ -150,7 +152,7 @@ impl Folds {
             self.kept_reputation = reputation.unwrap_or(self.kept_reputation);
             self.urgent = false;
         }
-        Ok(true)
+        Ok(!is_ahead || self.kept_stats.published >= published)
     }
 
     fn stats_item(&self, head: u64, published: u64) -> (Write, Kept) {

@@ -11,6 +11,9 @@ use watchbill_core::service::{TENANTS_A_CALL, ToPark};
 
 use crate::{FULL_BATCH, MARGIN, MAX_TIME, RETRY_DELAY, Recorder, Work, held};
 
+/// What a call leaves of its time, for its answer.
+const LAST: Duration = Duration::from_secs(2);
+
 impl Recorder {
     /// Parks a change of which no more than its key could be read, or over which the call breaks
     /// off: like one that can't be recorded, it is replayed from its item. An error means that
@@ -64,17 +67,23 @@ impl Recorder {
         changes: &[Change],
         left: Duration,
     ) -> Result<(), HandlerError> {
-        self.record_within(changes, left.saturating_sub(MARGIN).min(MAX_TIME)).await?;
-        match changes.len() < FULL_BATCH {
-            true => self.quiet().await,
-            false => self.keep_places().await,
+        let end = self.core.clock().monotonic() + left.saturating_sub(LAST);
+        let done = self.record_within(changes, left.saturating_sub(MARGIN).min(MAX_TIME)).await;
+        match done.is_ok() && changes.len() < FULL_BATCH {
+            true => self.quiet_until(end).await,
+            // What was sent was sent, also where another tenant's changes come again.
+            false => self.keep_places(end).await,
         }
-        Ok(())
+        done.map(drop)
     }
 
-    /// Keeps how far was published, where nothing else that is kept says it.
-    async fn keep_places(&self) {
+    /// Keeps how far was published, where nothing else that is kept says it. What there is no time for
+    /// is kept by a later call.
+    async fn keep_places(&self, end: Duration) {
         for recorder in self.state.lock().await.tenants.values_mut() {
+            if self.core.clock().monotonic() >= end {
+                return;
+            }
             recorder.keep_place_if_unknown(&self.core).await;
         }
     }
@@ -82,9 +91,16 @@ impl Recorder {
     /// Keeps the counts of tasks as they are now: to be called where the feed has gone quiet, so
     /// that readers find them whole in one item and need no ledger.
     pub async fn quiet(&self) {
+        self.quiet_until(Duration::MAX).await;
+    }
+
+    async fn quiet_until(&self, end: Duration) {
         let mut state = self.state.lock().await;
         let mut stale = Vec::new();
         for (tenant, recorder) in &mut state.tenants {
+            if self.core.clock().monotonic() >= end {
+                break;
+            }
             if let Err(fault) = recorder.save_stats(&self.core).await {
                 // Nothing is lost by it: the ledger has it all.
                 tracing::warn!(%tenant, "the counts of tasks are not kept: {fault}");

@@ -1,12 +1,15 @@
 //! Replays parked changes of one tenant, when the sweeper asks for it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use watchbill_core::domain::TenantId;
 use watchbill_core::ports::Key;
 use watchbill_core::repo::{HEAD, ParkedKey, Versioned};
 use watchbill_core::service::{Replayed, ServiceError};
 
+use crate::fault::Fault;
 use crate::recorded::Changed;
 use crate::tenant::From;
 use crate::{Failed, Recorder, State, Work};
@@ -73,7 +76,14 @@ impl Recorder {
                 replayed.more = true;
                 break;
             }
-            open.extend(self.resend(state, tenant, parked, replayed).await?);
+            let resending = self.resend(state, tenant, parked.clone(), replayed);
+            match AssertUnwindSafe(resending).catch_unwind().await {
+                Ok(resent) => open.extend(resent?),
+                // It is this item's matter: the others go on.
+                Err(panic) => {
+                    self.try_later(parked, &Fault::panicked(&*panic).to_string(), replayed)
+                }
+            }
         }
         let keys: Vec<Key> =
             open.iter().map(|of| Key::new(of.value.partition.clone(), HEAD)).collect();

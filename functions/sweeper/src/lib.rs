@@ -136,7 +136,11 @@ impl Sweeper {
             within: due,
             left: AtomicUsize::new(at_most),
         };
-        let mut swept = self.shards(&sweep).await?;
+        // A shard that can't be read keeps nothing else from its look.
+        let (mut swept, failed) = match self.shards(&sweep).await {
+            Ok(swept) => (swept, None),
+            Err(error) => (Swept::default(), Some(error)),
+        };
         match self.recall.look(&self.core, &sweep.backlogs, &recall).await {
             Ok(recalled) => swept.changed += recalled,
             Err(error) => {
@@ -157,7 +161,7 @@ impl Sweeper {
             }
         }
         swept.parked = *self.parked();
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// All shards, some side by side. A store that fails ends the sweep.

@@ -27,6 +27,9 @@ const LONG: Duration = Duration::from_secs(60);
 /// What the work leaves of its function's time, for a call in its midst and for the sums.
 const LEFT: Duration = Duration::from_secs(8);
 
+/// And for the pulse and the sums alone.
+const SUMS: Duration = Duration::from_secs(4);
+
 /// What a tick found.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
@@ -77,7 +80,14 @@ where
         let (stack, clock, last) = (stack.clone(), clock.clone(), last.clone());
         let core = core.clone();
         async move {
-            let found = work(time_left(&context, clock.now()).saturating_sub(LEFT)).await;
+            let left = time_left(&context, clock.now());
+            // It looks at the clock before each of its steps; one that hangs must not keep the sums.
+            let most = left.saturating_sub(SUMS);
+            let found = tokio::time::timeout(most, work(left.saturating_sub(LEFT))).await;
+            let found = found.unwrap_or_else(|_| {
+                let reason = format!("the tick's work is not done after {} s", most.as_secs());
+                Err(HandlerError::retry(Duration::ZERO, reason))
+            });
             match pulse(&**core.store(), core.entropy().write_id()).await {
                 // Another tick was faster.
                 Ok(()) | Err(CommitError::Conflict { .. }) => {}
