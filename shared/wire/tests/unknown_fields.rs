@@ -162,6 +162,7 @@ fn limits_are_taken_as_they_are_shown() {
         (json!({ "day": { "limit": { "token": 1 } } }), "day.limit.token"),
         (json!({ "day": { "limits": {} } }), "day.limits"),
         (json!({ "day": 1 }), "day"),
+        (json!({ "day": { "used": [1.844_674_407_370_956e19] } }), "day.used"),
         (json!({ "month": {} }), "month"),
     ] {
         let refused = read(bad.clone());

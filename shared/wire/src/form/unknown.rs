@@ -9,8 +9,36 @@ const MAX_NAMED: usize = 8;
 /// Names longer than any of ours can't be misspellings of them.
 const MAX_NAME: usize = 64;
 
-/// The errors of what is left of a body once its known fields are taken out.
+/// The errors of what is left of a body once its known fields are taken out. Fields that are only
+/// shown are left there: nobody reads them, and they hold what any field may.
 pub(super) fn errors(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldError> {
+    let shown = fields.iter().filter(|field| field.kind.is_shown_only());
+    let beyond = shown.filter(|field| left.get(field.name).is_some_and(is_beyond_64_bits));
+    let mut errors: Vec<_> = beyond.map(beyond_64_bits).collect();
+    errors.extend(unknown(fields, left));
+    errors
+}
+
+/// As the schema of any JSON value says it, see [`json_value_schema`](super::json_value_schema).
+fn is_beyond_64_bits(value: &Value) -> bool {
+    match value {
+        Value::Number(number) if number.is_u64() || number.is_i64() => false,
+        Value::Number(number) => {
+            number.as_f64().is_none_or(|n| n >= u64::MAX as f64 || n < i64::MIN as f64)
+        }
+        Value::Array(values) => values.iter().any(is_beyond_64_bits),
+        Value::Object(map) => map.values().any(is_beyond_64_bits),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+fn beyond_64_bits(field: &Field) -> FieldError {
+    let name = field.name;
+    let message = format!("'{name}' holds a number beyond 64 bits: leave it out, nobody reads it");
+    FieldError { field: name.to_owned(), message }
+}
+
+fn unknown(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldError> {
     let is_known = |name: &str| fields.iter().any(|field| field.name == name);
     let mut unknown: Vec<_> = left.keys().filter(|name| !is_known(name)).collect();
     // In an order of their own, whatever map they came in.
