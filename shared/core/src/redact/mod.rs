@@ -241,6 +241,12 @@ mod tests {
             ("the password is nothing", "the password is ***"),
             ("the api key was: Not4You", "the api key was: ***"),
             ("the passphrase is no more apples", "the passphrase is ***"),
+            ("the passphrase is invalid: correct horse battery staple", "the passphrase is ***"),
+            ("the seed phrase was refused abandon ability able about", "the seed phrase was ***"),
+            (
+                "the mnemonic is not set for this wallet yet",
+                "the mnemonic is not set for this wallet yet",
+            ),
             ("AccountKey=abc==;Endpoint=x", "AccountKey=***;Endpoint=x"),
             ("Object {\"password\": String(\"a b\")}", "Object {\"password\": ***)}"),
             (

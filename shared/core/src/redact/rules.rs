@@ -382,8 +382,19 @@ fn is_about(value: &str) -> bool {
     is_one_of(value, ABOUT)
 }
 
+/// What follows such a word where no phrase is told, beside the words of [`ABOUT`].
+const ABOUT_MORE: &[&str] =
+    &["available", "configured", "here", "it", "known", "present", "wallet", "yet"];
+
+/// No phrase that is a secret has so few words as three, and behind a colon one may be told all the
+/// same.
 fn is_about_phrase(value: &str) -> bool {
-    is_one_of(value.split(' ').next().unwrap_or_default(), ABOUT_PHRASE)
+    let mut words = value.split(' ');
+    let first = words.next().unwrap_or_default();
+    if !is_one_of(first, ABOUT_PHRASE) || first.ends_with(':') {
+        return false;
+    }
+    words.clone().count() < 3 || words.all(|word| is_about(word) || is_one_of(word, ABOUT_MORE))
 }
 
 /// How far a rule looks behind a word: nobody writes more blanks or quotes before a value.
