@@ -61,7 +61,7 @@ async fn calls_that_wait_are_bounded_over_all_processes() {
     let api = api_by_hand(config_here());
     let (one, two) = (waiting(&api, USER, PATH).await, waiting(&api, ADMIN, PATH).await);
     let third = waiting(&api, USER, PATH).await.await.unwrap();
-    assert!(third.problem(503)["detail"].as_str().unwrap().contains("this tenant"));
+    assert!(third.problem(429)["detail"].as_str().unwrap().contains("this tenant"));
     assert!(!third.header("retry-after").is_empty());
     // What does not wait is answered, and what need not wait.
     assert_eq!(ask("GET", "/tasks").key(USER).of(&api).await.status, 200);
@@ -97,7 +97,7 @@ async fn places_of_calls_that_vanish_are_free_again() {
         assert!(call.await.is_err());
     }
     let full = waiting(&api, USER, PATH).await.await.unwrap();
-    full.problem(503);
+    full.problem(429);
     api.clock.advance(Duration::from_secs(26));
     let before = api.clock.monotonic();
     let call = waiting(&api, USER, PATH).await;

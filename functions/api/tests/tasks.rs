@@ -115,6 +115,27 @@ async fn agents_decide_where_the_rules_say_so_and_never_on_their_own() {
     }
 }
 
+/// One key would be its own gate.
+#[tokio::test]
+async fn an_agent_does_not_run_what_it_approved() {
+    let external = [watchbill_core::domain::Agent::Devops].into();
+    let rules = Rules { agents_approve: true, external, ..Rules::default() };
+    let api = api_with(config(), rules);
+    let body = json!({ "type": "deploy", "payload": { "project": "shop" } });
+    let made = ask("POST", "/tasks").key(ADMIN).json(&body).of(&api).await.json();
+    let id = made["task_id"].as_str().unwrap();
+    let path = format!("/approvals/approval_{id}/approve");
+    assert_eq!(ask("POST", &path).key(AGENT).of(&api).await.status, 200);
+    let path = format!("/tasks/{id}/status");
+    for status in ["in_progress", "completed"] {
+        let claim = json!({ "status": status });
+        let refused = ask("PATCH", &path).key(AGENT).json(&claim).of(&api).await.problem(409);
+        assert!(refused["detail"].as_str().unwrap().contains("has approved it"), "{refused}");
+    }
+    let claim = json!({ "status": "in_progress" });
+    assert_eq!(ask("PATCH", &path).key(ADMIN).json(&claim).of(&api).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_rejected_task_is_cancelled() {
     let api = api();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use watchbill_core::domain::TenantId;
 use watchbill_core::ports::Topic;
 use watchbill_core::service::{NoPlace, WaitPlaces};
@@ -94,7 +95,14 @@ impl Wait {
         let Some(bounds) = self.state.shared().wait_bounds else { return Ok(()) };
         let taken = self.state.core().take_wait_place(&self.tenant, bounds, left).await?;
         let full = |none| match none {
-            NoPlace::Tenant => no_place("waiting calls", Full::Tenant, RETRY_WAIT),
+            // Of its own making, so no fault of the server that an alarm should count.
+            NoPlace::Tenant => Fault {
+                retry_after: Some(RETRY_WAIT),
+                ..Fault::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "this tenant has all the waiting calls that it may; try again later",
+                )
+            },
             NoPlace::All => no_place("waiting calls", Full::All, RETRY_WAIT),
         };
         self.places = Some(taken.map_err(full)?);

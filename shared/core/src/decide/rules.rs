@@ -211,6 +211,12 @@ impl Rules {
         self.not_built.contains(&agent) && !self.is_left_outside(agent, task_type)
     }
 
+    /// Whether that holds of all of an agent's tasks.
+    pub fn leaves_to_nobody(&self, agent: Agent) -> bool {
+        let outside = self.external.contains(&agent) || !self.external_types.is_empty();
+        self.not_built.contains(&agent) && !outside
+    }
+
     /// Which agent a task goes to. `has_repo`: the payload names a repository.
     pub fn route(&self, task_type: TaskType, has_repo: bool) -> Agent {
         if let Some(agent) = self.routes.get(&task_type) {

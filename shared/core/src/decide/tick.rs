@@ -87,6 +87,10 @@ fn sla(step: &mut Step<'_>) {
     if lift && step.task.status == Status::Assigned {
         // Another lane, so another pointer.
         step.assign_elsewhere();
+        if step.task.not_built {
+            step.says(What::Blocked, "", Some(super::NOT_BUILT));
+            step.assigned_event(json!({}));
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::core::{CommandError, Core};
 use super::execute::{CommandBuilder, CommandWithWrites};
 use super::{Placed, Runner, Verdict};
-use crate::decide::{Claimant, Command, Ending, Leave, Proof, decide_on};
-use crate::domain::{Caller, Status};
+use crate::decide::{Claimant, Command, Ending, Leave, Proof, Rejection, decide_on};
+use crate::domain::{Caller, Person, Status, Task};
 use crate::repo::StoredTask;
 
 /// Claims or ends a task for a worker outside, if governance lets it.
@@ -17,6 +17,9 @@ pub(super) struct ExternalChange {
     /// Nothing: it is claimed.
     pub ending: Option<Ending>,
     pub result: Option<Placed>,
+    /// The name of an agent, where agents may decide on approvals: it does not run what it
+    /// approved itself.
+    pub may_have_approved: Option<String>,
     /// Why governance does not let it, where it doesn't.
     pub withheld: Mutex<Option<String>>,
 }
@@ -47,6 +50,9 @@ impl CommandBuilder for ExternalChange {
             Leave::Refused { error, .. } => Some(error.clone()),
             Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
         };
+        if begins && granted {
+            self.demand_another_approver(core, &state.value).await?;
+        }
         let by = self.by.clone();
         let command = match &self.ending {
             None => Command::ClaimOutside { by, proof },
@@ -62,6 +68,23 @@ impl CommandBuilder for ExternalChange {
             verdict.beside.extend(core.put_result(&tenant, &id, result).await?);
         }
         Ok(CommandWithWrites { command, extra_writes: verdict.beside })
+    }
+}
+
+impl ExternalChange {
+    async fn demand_another_approver(&self, core: &Core, task: &Task) -> Result<(), CommandError> {
+        let (Some(name), Some(approval)) = (&self.may_have_approved, &task.approval) else {
+            return Ok(());
+        };
+        let approval = core.stored_approval(&task.tenant, &approval.id).await?.value;
+        let votes = approval.votes.iter().map(|vote| vote.by.as_str());
+        let decided = approval.decision.iter().map(|decision| decision.by.as_str());
+        if !Person::new(name, None).is_one_of(votes.chain(decided)) {
+            return Ok(());
+        }
+        let why = format!("'{name}' has approved it, so another worker must run it");
+        let (rejection, status) = (Rejection::Withheld { why }, Some(task.status));
+        Err(CommandError::Rejected { rejection, status })
     }
 }
 

@@ -44,11 +44,13 @@ impl Core {
     ) -> Result<Result<WaitPlaces, NoPlace>, ServiceError> {
         for _ in 0..MAX_ATTEMPTS {
             let until = self.clock().now().plus(how_long + GRACE);
-            let own = self.free_place(repo::waits_partition(tenant), bounds.tenant).await?;
+            let (own, taken_by_it) =
+                self.free_place(repo::waits_partition(tenant), bounds.tenant, 0).await?;
             let Some(own) = own else { return Ok(Err(NoPlace::Tenant)) };
-            let Some(of_all) = self.free_place(repo::ALL_WAITS.into(), bounds.all).await? else {
-                return Ok(Err(NoPlace::All));
-            };
+            // A quarter is for tenants that have none.
+            let kept_free = if taken_by_it > 0 { bounds.all / 4 } else { 0 };
+            let of_all = self.free_place(repo::ALL_WAITS.into(), bounds.all, kept_free).await?;
+            let (Some(of_all), _) = of_all else { return Ok(Err(NoPlace::All)) };
             let places =
                 [own, of_all].map(|(place, version)| (WaitPlace { until, ..place }, version));
             let writes = places.iter().map(|(place, version)| taken(place, *version)).collect();
@@ -70,13 +72,14 @@ impl Core {
         }
     }
 
-    /// Any that is free, so that two who look at once rarely meet; with its version, 0 where none
-    /// stands there.
+    /// Any that is free beyond those that are kept, so that two who look at once rarely meet, with its
+    /// version, 0 where none stands there; and how many are taken.
     async fn free_place(
         &self,
         partition: Arc<str>,
         bound: usize,
-    ) -> Result<Option<(WaitPlace, u64)>, ServiceError> {
+        kept_free: usize,
+    ) -> Result<(Option<(WaitPlace, u64)>, usize), ServiceError> {
         let now = self.clock().now();
         let mut free: Vec<(WaitPlace, u64)> = (0..bound)
             .map(|number| (WaitPlace { partition: partition.clone(), number, until: now }, 0))
@@ -90,11 +93,12 @@ impl Core {
                 _ => _ = free.swap_remove(at),
             }
         }
-        if free.is_empty() {
-            return Ok(None);
+        let taken = bound.saturating_sub(free.len());
+        if free.len() <= kept_free {
+            return Ok((None, taken));
         }
         let any = self.entropy().next_u64() % free.len() as u64;
-        Ok(Some(free.swap_remove(any as usize)))
+        Ok((Some(free.swap_remove(any as usize)), taken))
     }
 }
 

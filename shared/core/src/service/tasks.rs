@@ -19,7 +19,7 @@ use super::weight::Room;
 use super::{FullTask, Identity, Listed, NewTask, ServiceError, StatusChange};
 use super::{StatusSet, TaskFilter, WorkerClaim};
 use crate::decide::{ApprovalCommand, Claimant, Command, Ending, Rejection, decide_approval};
-use crate::domain::{Approval, Caller, Status, Task, TaskId, TenantId};
+use crate::domain::{Approval, Caller, Role, Status, Task, TaskId, TenantId};
 use crate::govern::{Earned, ReputationEvent};
 use crate::offload::SMALL;
 use crate::ports::{Expect, ListCursor, ListRange, WhichList, Write};
@@ -112,6 +112,12 @@ impl Core {
             StoreList::new(TASKS, tenant, self.best_list(tenant, &not_built), ListRange::default());
         if cursor.is_some() && list.open(cursor.clone()).is_ok() {
             return self.filtered_tasks(tenant, &not_built, limit, cursor).await;
+        }
+        // Of an agent that nobody here works for and none of whose types is left outside, no task is
+        // ever assigned: to look for one would be to walk over all tasks of the tenant.
+        let none_assigned = filter.agent.is_some_and(|agent| self.rules().leaves_to_nobody(agent));
+        if none_assigned && cursor.is_none() {
+            return self.filtered_tasks(tenant, &not_built, limit, None).await;
         }
         let mut page = self.filtered_tasks(tenant, &assigned, limit, cursor).await?;
         let room = limit.saturating_sub(page.entries.len());
@@ -209,6 +215,8 @@ impl Core {
             by: Claimant { owner: outside_owner(caller), worker: of.worker, fence: of.fence },
             ending,
             result,
+            may_have_approved: (self.rules().agents_approve && caller.role == Role::Agent)
+                .then(|| caller.name.clone()),
             withheld: Mutex::new(None),
         };
         let set = self.execute_with_writes(state, &change).await;

@@ -13,6 +13,7 @@ mod lists;
 mod log_lines;
 mod lost_answers;
 mod not_built;
+mod places;
 mod runs;
 mod standing;
 mod unreadable;
