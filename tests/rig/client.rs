@@ -6,8 +6,8 @@ use serde_json::Value;
 /// Longer than anything that is waited for takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// The same on AWS, where a message whose handling met an outage comes again after the queue's visibility
-/// timeout: 75 seconds in the template.
-pub const PATIENCE_ON_AWS: Duration = Duration::from_secs(150);
+/// timeout: 75 seconds in the template, and the second try may meet the next.
+pub const PATIENCE_ON_AWS: Duration = Duration::from_secs(240);
 
 /// A caller of the HTTP API.
 #[derive(Clone)]
@@ -57,8 +57,8 @@ impl Client {
         Self { http, url: url.to_owned(), key: key.to_owned(), again: 0, patience: PATIENCE }
     }
 
-    /// The same, through outages of what stands behind the server: a look that meets one is taken again,
-    /// as the answer asks for, and work that met one is waited for until it is taken up again.
+    /// The same, through outages of what stands behind the server: a look that meets one, or that nobody
+    /// answers, is taken again, and work that met one is waited for until it is taken up again.
     pub fn through_outages(self) -> Self {
         Self { again: 5, patience: PATIENCE_ON_AWS, ..self }
     }
@@ -77,12 +77,17 @@ impl Client {
         idempotency_key: Option<&str>,
     ) -> Result<Answer, reqwest::Error> {
         let asked = format!("{method} {path}");
+        let is_look = method == Method::GET;
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         // How a token begins in which a JSON object comes first; a key may hold dots, too.
         if self.key.starts_with("eyJ") && self.key.matches('.').count() == 2 {
             request = request.bearer_auth(&self.key);
         } else if !self.key.is_empty() {
             request = request.header("X-API-Key", &self.key);
+        }
+        if !is_look {
+            // Nobody knows what became of it afterwards, so it has as long as there is.
+            request = request.timeout(self.patience);
         }
         if let Some(key) = idempotency_key {
             request = request.header("Idempotency-Key", key);
@@ -105,15 +110,15 @@ impl Client {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        let mut answer = self.sure(Method::GET, path, None).await;
         for _ in 0..self.again {
-            if answer.status != 503 {
-                break;
+            match self.send(Method::GET, path, None, None).await {
+                Ok(answer) if answer.status != 503 => return answer,
+                Ok(_) => tokio::time::sleep(Duration::from_secs(2)).await,
+                Err(error) if error.is_timeout() => {}
+                Err(error) => panic!("{path}: {error:?}"),
             }
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            answer = self.sure(Method::GET, path, None).await;
         }
-        answer
+        self.sure(Method::GET, path, None).await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
