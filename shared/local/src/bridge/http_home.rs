@@ -245,7 +245,8 @@ impl Home for HttpHome {
             Err(Failure::Answered(refusal)) if refusal.status == 403 => {
                 Err(HomeError::Retry { after: UNTIL_MENDED, reason: refusal.said() })
             }
-            answered => self.read::<TaskCreated>(&answered?.body),
+            Err(failure) => Err(failure.into()),
+            Ok(answer) => self.read::<TaskCreated>(&answer.body),
         };
         match created {
             Ok(created) => Ok(created.task),
