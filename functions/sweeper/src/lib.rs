@@ -164,7 +164,7 @@ impl Sweeper {
         failed.map_or(Ok(swept), Err)
     }
 
-    /// All shards, some side by side. A store that fails ends the sweep.
+    /// All shards, some side by side. A store that fails ends the look at them.
     async fn shards(&self, sweep: &Sweep) -> Result<Swept, ServiceError> {
         let order = self.turn.order(sweep.now);
         let mut begun = 0;

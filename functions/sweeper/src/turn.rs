@@ -13,10 +13,13 @@ use watchbill_core::ports::{Clock, DUE_SHARDS};
 pub struct Turn(Mutex<Option<u8>>);
 
 impl Turn {
+    /// The order of this sweep. A sweep that is given up, because a shard hangs, never says how far it
+    /// came: another shard is the first of the next one already.
     pub fn order(&self, now: Timestamp) -> Vec<u8> {
-        let first = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.millis().div_euclid(60_000).rem_euclid(DUE_SHARDS.into());
-        let first = first.unwrap_or_else(|| u8::try_from(minute).unwrap_or_default());
+        let first = next.unwrap_or_else(|| u8::try_from(minute).unwrap_or_default());
+        *next = Some((first + 1) % DUE_SHARDS);
         (0..DUE_SHARDS).map(|n| (first + n) % DUE_SHARDS).collect()
     }
 
@@ -58,8 +61,10 @@ mod tests {
         assert_eq!((order[0], order.len()), (5, usize::from(DUE_SHARDS)));
         assert_eq!(order.last(), Some(&4));
         turn.ended(&order, 7);
-        assert_eq!(turn.order(now)[0], 12);
-        turn.ended(&turn.order(now), usize::from(DUE_SHARDS));
+        let order = turn.order(now);
+        assert_eq!(order[0], 12);
+        turn.ended(&order, usize::from(DUE_SHARDS));
         assert_eq!(turn.order(now)[0], 13, "another one, also where there was time for all");
+        assert_eq!(turn.order(now)[0], 14, "that sweep was given up: the next one is not the same");
     }
 }

@@ -1,3 +1,6 @@
+//! What becomes of a task or a domain's message that can't be taken over: it fails, in every form in which
+//! somebody waits for it.
+
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
