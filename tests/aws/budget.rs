@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_core::decide::{Command, Ending, Rules};
-use watchbill_core::domain::{Body, Outcome, Timestamp};
-use watchbill_core::govern::ReputationEvent;
 use watchbill_core::ports::{Clock, Commit, CommitError, DueKey, Item, Key, Page, Query};
 use watchbill_core::ports::{Store, StoreError};
 use watchbill_core::service::{Core, Ports};
+use watchbill_domain::{Body, Outcome, ReputationEvent, Timestamp};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_testkit::MemoryWake;
 use watchbill_testkit::governance_suite::{self as suite, running, tenant};
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use serde_json::Value;
-use watchbill_adapters_aws::lambda::{AgentLane, Feed, Lane};
-use watchbill_agent::run::TaskAgent;
-use watchbill_core::domain::{Priority, TaskId, TenantId};
 use watchbill_core::service::Core;
+use watchbill_domain::{Priority, TaskId, TenantId};
+use watchbill_lambda::{AgentLane, Feed, Lane};
+use watchbill_runtime::run::TaskAgent;
 
 use super::bill::{self, Images, Load};
 use super::emulator::{Stream, text};

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use watchbill_agent::run::TaskAgent;
-use watchbill_core::domain::{Priority, Status, Task, TaskId, TenantId};
-use watchbill_core::ledger::{Batch, Entry, TaskEntry, verify};
+use watchbill_core::ledger::{Batch, Entry, verify};
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::repo::{self, Step, decode};
 use watchbill_core::service::{Core, NewTask, ServiceError};
+use watchbill_domain::{Priority, Status, Task, TaskEntry, TaskId, TenantId};
+use watchbill_runtime::run::TaskAgent;
 use watchbill_testkit::SeededEntropy;
 
 use super::emulator::{Stack, number, text};

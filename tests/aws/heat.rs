@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use watchbill_core::domain::{TaskId, TenantId, Timestamp};
 use watchbill_core::ports::{Entropy as _, due_shard};
 use watchbill_core::repo;
+use watchbill_domain::{TaskId, TenantId, Timestamp};
 use watchbill_testkit::SeededEntropy;
 
 use super::bill::{Load, Place};

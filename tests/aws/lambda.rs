@@ -6,11 +6,11 @@ use std::time::Duration;
 use aws_lambda_events::event::dynamodb::{Event, EventRecord};
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use serde_json::Value;
-use watchbill_adapters_aws::lambda::{AgentLane, BatchAnswer, Feed, FeedHandler, Lane};
-use watchbill_agent::run::TaskAgent;
-use watchbill_core::domain::derived_uuid;
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
+use watchbill_domain::derived_uuid;
+use watchbill_lambda::{AgentLane, BatchAnswer, Feed, FeedHandler, Lane};
+use watchbill_runtime::run::TaskAgent;
 use watchbill_testkit::SeededEntropy;
 
 use super::emulator::{Stack, Stream, text};

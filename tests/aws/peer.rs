@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
-use watchbill_agent::steps::{Attempt, Effect, LookedUp, Steps, Taken};
-use watchbill_core::domain::Agent;
-use watchbill_core::govern::ToolCall;
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
+use watchbill_domain::{Agent, ToolCall};
+use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
+use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
 use watchbill_testkit::SeededEntropy;
 
 /// Keeps what was created, by the key under which the creator will look for it. It takes a

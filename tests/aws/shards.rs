@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use watchbill_core::domain::{Priority, TaskId, TenantId};
 use watchbill_core::ledger::verify;
 use watchbill_core::repo;
+use watchbill_domain::{Priority, TaskId, TenantId};
 
 use super::faults::{create, recorded_changes};
 use super::lambda::{self, Part};

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use lambda_runtime::Context;
 use serde_json::{Map, Value};
-use watchbill_adapters_aws::config::{Setup, sdk_config};
-use watchbill_adapters_aws::lambda::{AgentLane, Feed, Lane};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_agent::executor::Executor;
-use watchbill_agent::run::TaskAgent;
-use watchbill_core::domain::{Priority, TaskType, TenantId};
+use watchbill_aws::config::sdk_config;
 use watchbill_core::ports::Clock;
 use watchbill_core::service::{Core, Identity, NewTask};
+use watchbill_domain::{Priority, TaskType, TenantId};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::{AgentLane, Feed, Lane};
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
+use watchbill_runtime::executor::Executor;
+use watchbill_runtime::run::TaskAgent;
 use watchbill_sweeper::Sweeper;
 use watchbill_wire::settings::Env;
 

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use watchbill_adapters_host::clock::SystemClock;
 use watchbill_core::decide::Command;
-use watchbill_core::domain::TenantId;
-use watchbill_core::govern::Amount;
+use watchbill_domain::{Amount, TenantId};
+use watchbill_host::clock::SystemClock;
 use watchbill_redis_bridge::Settings;
 use watchbill_testkit::governance_suite;
 

@@ -327,7 +327,7 @@ async fn replicas_with_one_key_each_have_their_own_tasks() {
 /// Today, UTC.
 fn chrono_day() -> String {
     use watchbill_core::ports::Clock as _;
-    watchbill_adapters_host::clock::SystemClock::new().now().day()
+    watchbill_host::clock::SystemClock::new().now().day()
 }
 
 async fn until_key(redis: &mut redis::aio::MultiplexedConnection, key: &str) -> Value {

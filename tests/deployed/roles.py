@@ -3,7 +3,7 @@
     roles.py FOLDER, the bed's, once the scenarios have run
 
 Fails for each call that a function's role does not allow. Which rights a role has beyond what
-the scenarios used is decided by the ports of its function (shared/adapters-aws/src/rights.rs).
+the scenarios used is decided by the ports of its function (shared/integrations/aws/src/rights.rs).
 """
 
 import json

@@ -13,8 +13,8 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
-use watchbill_core::domain::{Approval, ApprovalStatus, Status, What};
 use watchbill_core::ports::Entropy as _;
+use watchbill_domain::{Approval, ApprovalStatus, Status, What};
 use watchbill_testkit::SeededEntropy;
 
 use act::Act;
@@ -97,7 +97,7 @@ async fn story(seed: u64, planted: Option<Break>, seen: &mut Seen) {
     seen.count("expired", times(What::Expired));
     seen.count("voted", times(What::Voted));
     seen.count("held by a freeze", times(What::Held));
-    let note = |entry: &&watchbill_core::domain::LogEntry| {
+    let note = |entry: &&watchbill_domain::LogEntry| {
         entry.note.as_deref().is_some_and(|note| note.starts_with("Permission denied"))
     };
     seen.count("refused by policy", log.iter().filter(note).count());

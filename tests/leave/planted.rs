@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use watchbill_core::domain::{Approval, ApprovalStatus, Body, Task, TaskId, Vote};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
 use watchbill_core::repo::encode;
+use watchbill_domain::{Approval, ApprovalStatus, Body, Task, TaskId, Vote};
 
 use super::world::World;
 use super::{Seen, story};

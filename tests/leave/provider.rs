@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use watchbill_agent::planner::PlaybookPlanner;
-use watchbill_agent::run::{Retry, Run, RunEnd, TaskAgent};
-use watchbill_agent::steps::{Attempt, Effect, LookedUp, Taken};
-use watchbill_core::domain::{
-    Agent, Approval, ApprovalStatus, LogEntry, Task, TaskId, TaskType, Timestamp, What,
-};
-use watchbill_core::govern::{Judgement, Policy, Subject, ToolCall, shown};
-use watchbill_core::ports::{Clock as _, Planner as _};
+use watchbill_core::ports::Clock as _;
 use watchbill_core::repo::decode;
+use watchbill_domain::{
+    Agent, Approval, ApprovalStatus, LogEntry, Task, TaskId, TaskType, Timestamp, ToolCall, What,
+};
+use watchbill_governance::{Judgement, Planner as _, Policy, Subject, shown};
+use watchbill_runtime::planner::PlaybookPlanner;
+use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
+use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Taken};
 use watchbill_testkit::{FakeClock, MemoryStore};
 
 use super::planted::Break;

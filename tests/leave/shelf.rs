@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::domain::Timestamp;
-use watchbill_core::govern::{Policies, Policy, PolicyUnavailable};
 use watchbill_core::ports::Clock;
+use watchbill_domain::Timestamp;
+use watchbill_governance::{Policies, Policy, PolicyUnavailable};
 use watchbill_testkit::FakeClock;
 
 /// Waits of a moment are over at once; longer ones last until the story moves the clock.

@@ -9,20 +9,20 @@ use axum::body::Body as HttpBody;
 use http::{Request, StatusCode};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
-use watchbill_agent::executor::Executor;
-use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
-use watchbill_core::decide::{Command, GateRules, Rules};
-use watchbill_core::domain::{
-    Agent, Approval, ApprovalStatus, Body, Caller, LogEntry, Priority, Role, Status, Task, TaskId,
-    TaskType, TenantId, Timestamp, What, hash_key,
-};
-use watchbill_core::govern::{EnvironmentKind, Freeze, FreezeWhen, Policy, Say, ToolRule};
+use watchbill_core::decide::{Command, Rules};
 use watchbill_core::ports::{
     Clock as _, Commit, Expect, FixedSecret, LaneMessage, Store as _, Write,
 };
 use watchbill_core::repo::{decode, encode, task_key};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, OnFailure, older_log};
+use watchbill_domain::{
+    Agent, Approval, ApprovalStatus, Body, Caller, LogEntry, Priority, Role, Status, Task, TaskId,
+    TaskType, TenantId, Timestamp, What, hash_key,
+};
+use watchbill_governance::{EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, Say, ToolRule};
+use watchbill_runtime::executor::Executor;
+use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ReadFault, ScriptedStore, ports_over};
 use watchbill_wire::{ApprovalLink, LinkKey};
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::domain::{Agent, Event, EventType, Priority, TenantId, Timestamp};
 use watchbill_core::ports::{
     Bus, BusError, Commit, CommitError, DueKey, Item, Key, LaneMessage, Lanes, LanesError, Page,
     Query, Store, StoreError,
 };
+use watchbill_domain::{Agent, Event, EventType, Priority, TenantId, Timestamp};
 
 /// Counts the calls of a function to anything outside, and ends it before or after one of
 /// them: whoever is at that point never goes on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lambda_events::event::dynamodb::EventRecord;
-use watchbill_core::domain::{Priority, TenantId};
+use watchbill_domain::{Priority, TenantId};
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{Failure, FaultyStore};
 

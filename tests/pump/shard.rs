@@ -1,7 +1,7 @@
 use aws_lambda_events::event::dynamodb::{Event, EventRecord};
 use lambda_runtime::Context;
-use watchbill_adapters_aws::lambda::{BatchAnswer, Feed, FeedHandler};
 use watchbill_core::ports::Clock;
+use watchbill_lambda::{BatchAnswer, Feed, FeedHandler};
 
 use super::calls::Calls;
 

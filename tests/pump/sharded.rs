@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use watchbill_adapters_aws::lambda::{Feed, FeedHandler, LeftOut};
-use watchbill_core::domain::{EventId, Priority, Timestamp, derived_uuid};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{
     Change, Commit, CommitError, DueKey, Entropy as _, Item, Key, Page, Query, Store, StoreError,
 };
 use watchbill_core::service::{Core, Ports};
+use watchbill_domain::{EventId, Priority, Timestamp, derived_uuid};
+use watchbill_lambda::{Feed, FeedHandler, LeftOut};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{MemoryStore, SeededEntropy};
 

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use aws_lambda_events::event::dynamodb::EventRecord;
-use watchbill_core::domain::{Agent, Priority, Status};
 use watchbill_core::ports::{Change, Entropy as _, LaneMessage};
 use watchbill_core::repo::task_key;
+use watchbill_domain::{Agent, Priority, Status};
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::SeededEntropy;
 

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_adapters_aws::lambda::Feed;
-use watchbill_agent::executor::Executor;
-use watchbill_agent::run::{Run, RunEnd, TaskAgent};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, EventId, Priority, Status, Task, TaskId, TenantId};
-use watchbill_core::govern::Policy;
 use watchbill_core::ledger::{Entry, LedgerReader, verify};
 use watchbill_core::ports::{Bus, Change, Item, LaneMessage, Lanes, Store};
 use watchbill_core::repo::{Entity as _, decode};
 use watchbill_core::service::Governance;
 use watchbill_core::service::{Core, NewEvent, NewTask, Ports};
+use watchbill_domain::{Agent, EventId, Priority, Status, Task, TaskId, TenantId};
+use watchbill_governance::Policy;
+use watchbill_lambda::Feed;
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
+use watchbill_runtime::executor::Executor;
+use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 use watchbill_testkit::{FakeClock, MemoryBus, MemoryLanes, MemoryStore, a_task, ports_over};
 
 use super::calls::{Calls, Counted};

@@ -29,11 +29,11 @@ enum Kind {
 /// Arrows lead from an outer ring to one further in, never within a ring.
 fn ring(folder: &str) -> u8 {
     match folder {
-        "shared/core" => 0,
-        "shared/wire" => 1,
-        "shared/agent" | "shared/policy" => 2,
-        "shared/testkit" => 3,
-        "shared/local" | "xtask" => 4,
+        "shared/engine/core" => 0,
+        "shared/engine/wire" => 1,
+        "shared/engine/runtime" | "shared/engine/policy" => 2,
+        "shared/engine/testkit" => 3,
+        "shared/hosts/local" | "xtask" => 4,
         "tests" => 5,
         _ if is_adapter(folder) || is_function(folder) => 3,
         _ => panic!("{folder}: a new folder; give it a ring in tests/repo/arrows.rs"),
@@ -97,7 +97,7 @@ fn wrong(from: &str, arrow: &Arrow, to: &str) -> Option<&'static str> {
 #[test]
 fn arrows_point_inwards() {
     let members = members();
-    assert!(members.iter().any(|member| member.folder == "shared/core"), "no members");
+    assert!(members.iter().any(|member| member.folder == "shared/engine/core"), "no members");
     let folder = |name: &str| members.iter().find(|m| m.name == name).map(|m| m.folder.as_str());
     let mut found = Vec::new();
     for member in &members {
@@ -114,13 +114,14 @@ fn arrows_point_inwards() {
 fn the_rules_can_tell() {
     let plain = |kind| Arrow { to: String::new(), kind, optional: false };
     let optional = Arrow { to: String::new(), kind: Kind::Normal, optional: true };
-    let (core, wire, net) = ("shared/core", "shared/wire", "shared/adapters-net");
+    let (core, wire, net) =
+        ("shared/engine/core", "shared/engine/wire", "shared/integrations/http");
     assert!(wrong(core, &plain(Kind::Normal), wire).is_some());
-    assert!(wrong(core, &plain(Kind::Build), "shared/testkit").is_some());
-    assert!(wrong(core, &plain(Kind::Dev), "shared/testkit").is_none());
+    assert!(wrong(core, &plain(Kind::Build), "shared/engine/testkit").is_some());
+    assert!(wrong(core, &plain(Kind::Dev), "shared/engine/testkit").is_none());
     assert!(wrong("functions/api", &plain(Kind::Dev), "functions/router").is_some());
     assert!(wrong("functions/api", &plain(Kind::Normal), net).is_some());
     assert!(wrong("functions/api", &optional, net).is_none());
-    assert!(wrong(net, &plain(Kind::Dev), "shared/adapters-local").is_some());
-    assert!(wrong("shared/local", &plain(Kind::Normal), "functions/api").is_none());
+    assert!(wrong(net, &plain(Kind::Dev), "shared/integrations/sqlite").is_some());
+    assert!(wrong("shared/hosts/local", &plain(Kind::Normal), "functions/api").is_none());
 }

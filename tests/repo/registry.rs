@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{files, text};
 
-const REGISTRY: &str = "shared/local/src/bundle/registry.rs";
+const REGISTRY: &str = "shared/hosts/local/src/bundle/registry.rs";
 
 /// The names in `FUNCTIONS`.
 fn wired() -> BTreeSet<String> {

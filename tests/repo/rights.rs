@@ -10,14 +10,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use watchbill_adapters_aws::rights::{
+use watchbill_aws::rights::{
     By, EVERY_DEAD, EVERY_LANE, OWN_DEAD, OWN_LANES, OWN_LOG, PORTS, Port, Right,
 };
 
 use super::template::{Resource, TEMPLATE, functions, named, resources};
 use super::{assert_none, root, rust_files, text};
 
-const ADAPTERS: &str = "shared/adapters-aws/src";
+const ADAPTERS: &str = "shared/integrations/aws/src";
 const PAGE: &str = "infra/iam.md";
 /// What stands around the tables of the page.
 const TABLES: (&str, &str) = ("<!-- from the table of rights -->\n", "<!-- end -->\n");

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
 
 use super::{assert_none, files, text};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use watchbill_core::domain::Timestamp;
 use watchbill_core::ledger::{Found, Verifier};
+use watchbill_domain::Timestamp;
 use watchbill_wire::BatchList;
 
 use super::Client;

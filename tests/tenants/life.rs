@@ -3,20 +3,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use watchbill_agent::ports::{AlertBook as _, RaiseAlert, Severity};
-use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Command, Proof, Rules};
-use watchbill_core::domain::{
-    Agent, ApprovalId, Caller, EventId, Priority, Role, Status, TaskId, TaskType, TenantId,
-};
-use watchbill_core::govern::{Amount, BudgetLimits};
 use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{Child, Step, Window, encode};
 use watchbill_core::service::{
     Core, Identity, LinkDecision, LinkUse, NewEvent, NewTask, Ports, StatusChange, ToPark,
     WaitBounds,
 };
+use watchbill_domain::{
+    Agent, Amount, ApprovalId, Caller, EventId, Priority, Role, Status, TaskId, TaskType, TenantId,
+};
+use watchbill_governance::BudgetLimits;
 use watchbill_recorder::Recorder;
+use watchbill_runtime::ports::{AlertBook as _, RaiseAlert, Severity};
+use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     FakeClock, MemoryBlobs, MemoryBus, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,
@@ -63,7 +63,7 @@ pub fn link_use(lived: &Lived) -> LinkUse {
         nonce: format!("{:0>32}", lived.tenant.as_str().len()),
         plan_hash: lived.plan_hash.clone(),
         to: format!("alice {}", mark(&lived.tenant)),
-        expires: watchbill_core::domain::Timestamp::from_millis(i64::MAX / 2),
+        expires: watchbill_domain::Timestamp::from_millis(i64::MAX / 2),
     }
 }
 

@@ -9,12 +9,12 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_agent::planner::PlaybookPlanner;
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey, router};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Role, TenantId, hash_key};
 use watchbill_core::service::{Core, Ports};
+use watchbill_domain::{Role, TenantId, hash_key};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_testkit::{MemoryBlobs, MemoryStore, MemoryWake};
 
 const KEY: &str = "bench-key-of-a-process-that-lives-for-a-second";

@@ -10,12 +10,12 @@ use axum::extract::ConnectInfo;
 use lambda_http::RequestExt as _;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt as _;
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_net::key_set::KeySetUrl;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::Agent;
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::WaitBounds;
+use watchbill_domain::Agent;
+use watchbill_http::key_set::KeySetUrl;
+use watchbill_lambda::config::Setup;
 
 use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits, TrustedProxies};
 
@@ -93,7 +93,7 @@ fn address(request: &lambda_http::Request) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use watchbill_core::domain::TaskId;
+    use watchbill_domain::TaskId;
 
     /// API Gateway hands paths over decoded; other gateways and the emulators as they were sent. Whatever
     /// an id may hold, it is reached in both forms.

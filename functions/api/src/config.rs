@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, Role, TenantId};
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::WaitBounds;
+use watchbill_domain::{Agent, Role, TenantId};
 
 use crate::address::TrustedProxies;
 use crate::auth::JwtConfig;

@@ -1,8 +1,8 @@
 //! The HTTP API on Lambda, behind an HTTP API of API Gateway.
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_api::{ApiState, api_config, router, serve_lambda};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
-use watchbill_core::domain::Role;
+use watchbill_domain::Role;
 use watchbill_wire::form::{JSON_VALUE, Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{Field, Problem};
 

@@ -4,9 +4,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
-use watchbill_core::domain::Caller;
-use watchbill_core::redact;
 use watchbill_core::service::{Core, Identity};
+use watchbill_domain::Caller;
+use watchbill_redact as redact;
 use watchbill_wire::{Field, Form, Kind};
 
 use crate::auth::Credential;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
-use watchbill_core::domain::Role;
 use watchbill_core::offload::{Abandoned, SMALL};
-use watchbill_core::redact;
 use watchbill_core::service::Core;
+use watchbill_domain::Role;
+use watchbill_redact as redact;
 use watchbill_wire::Field;
 
 use crate::fault::Fault;

@@ -11,9 +11,9 @@ use axum::{RequestExt as _, extract::rejection::RawPathParamsRejection};
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use watchbill_core::domain::{Caller, Role};
 use watchbill_core::handler::panic_text;
-use watchbill_core::redact;
+use watchbill_domain::{Caller, Role};
+use watchbill_redact as redact;
 
 use crate::fault::{Fault, seconds_up};
 use crate::limits::{Counted, Taken};

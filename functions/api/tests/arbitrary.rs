@@ -8,7 +8,7 @@ use common::{ADMIN, OPERATOR, api, ask};
 use proptest::prelude::*;
 use serde_json::Value;
 use watchbill_api::{Access, ROUTES, Route, openapi_document};
-use watchbill_core::domain::Role;
+use watchbill_domain::Role;
 use watchbill_wire::{Field, Kind};
 
 static DOCUMENT: OnceLock<Value> = OnceLock::new();

@@ -6,11 +6,11 @@ mod common;
 
 use common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
 use serde_json::{Value, json};
-use watchbill_core::domain::TenantId;
-use watchbill_core::govern::Record;
 use watchbill_core::ledger::{Entry, Found, Verifier};
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, decode, ledger_key};
+use watchbill_domain::TenantId;
+use watchbill_governance::Record;
 use watchbill_wire::BatchList;
 
 /// What the recorder does with the records that stand in the store.

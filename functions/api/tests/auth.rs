@@ -22,8 +22,8 @@ use watchbill_api::{
     Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES, StaticJwks,
 };
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::Role;
 use watchbill_core::ports::Clock as _;
+use watchbill_domain::Role;
 
 /// `{id}` and `{name}` filled with something that is not there.
 fn filled(path: &str) -> String {
@@ -113,10 +113,10 @@ async fn a_key_revoked_elsewhere_works_for_thirty_seconds_at_most() {
     let made = ask("POST", "/keys").key(ADMIN).json(&body).of(&api).await.json();
     let key = made["key"].as_str().unwrap().to_owned();
     assert_eq!(ask("GET", "/tasks").key(&key).of(&api).await.status, 200);
-    let admin = watchbill_core::domain::Caller {
+    let admin = watchbill_domain::Caller {
         name: "root".into(),
         role: Role::Admin,
-        tenant: watchbill_core::domain::TenantId::default(),
+        tenant: watchbill_domain::TenantId::default(),
         made_by: None,
     };
     api.core.revoke_key(&admin, "helper").await.unwrap();

@@ -14,11 +14,11 @@ use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, co
 use serde_json::{Map, Value, json};
 use watchbill_api::{Access, ROUTES, Route, Success};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{PublishedEvent, Role, TenantId, Timestamp};
-use watchbill_core::govern::{Freeze, FreezeWhen, Policy, Record};
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
-use watchbill_core::redact::CleanWriter;
 use watchbill_core::repo::{LedgerPeek, decode};
+use watchbill_domain::{PublishedEvent, Role, TenantId, Timestamp};
+use watchbill_governance::{Freeze, FreezeWhen, Policy, Record};
+use watchbill_redact::CleanWriter;
 use watchbill_testkit::{Planted, PlantedParts, planted};
 use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
 

@@ -9,9 +9,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Event, TenantId};
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::Clock as _;
+use watchbill_domain::{Event, TenantId};
 use watchbill_wire::EventView;
 
 /// Publishes, and records it as the recorder would.
@@ -26,9 +26,9 @@ async fn publish(api: &Api, event_type: &str) -> String {
     );
     let id = answer["event_id"].as_str().unwrap().to_owned();
     let view = EventView {
-        event_id: watchbill_core::domain::EventId::parse(&id).unwrap(),
-        event_type: watchbill_core::domain::EventType::parse(event_type).unwrap(),
-        priority: watchbill_core::domain::EventPriority::Medium,
+        event_id: watchbill_domain::EventId::parse(&id).unwrap(),
+        event_type: watchbill_domain::EventType::parse(event_type).unwrap(),
+        priority: watchbill_domain::EventPriority::Medium,
         source_agent: "ci".into(),
         trace_id: "trace".into(),
         task_id: None,
@@ -78,9 +78,9 @@ async fn an_event_is_found_whatever_time_its_id_seems_to_bear() {
     // Version 8 as ours are, of the years 1970 and 10889.
     for id in ["00000000-0001-8000-8000-000000000001", "ffffffff-ffff-8fff-bfff-ffffffffffff"] {
         let view = EventView {
-            event_id: watchbill_core::domain::EventId::parse(id).unwrap(),
-            event_type: watchbill_core::domain::EventType::parse("ci.passed").unwrap(),
-            priority: watchbill_core::domain::EventPriority::Medium,
+            event_id: watchbill_domain::EventId::parse(id).unwrap(),
+            event_type: watchbill_domain::EventType::parse("ci.passed").unwrap(),
+            priority: watchbill_domain::EventPriority::Medium,
             source_agent: "peer".into(),
             trace_id: "trace".into(),
             task_id: None,
@@ -128,7 +128,7 @@ async fn events_are_listed_and_followed() {
 #[tokio::test]
 async fn what_only_watchbill_says_is_refused() {
     let api = api();
-    for group in watchbill_core::domain::RESERVED_EVENT_GROUPS {
+    for group in watchbill_domain::RESERVED_EVENT_GROUPS {
         let body = json!({
             "event_type": format!("{group}.x"), "source_agent": "me", "payload": {}
         });

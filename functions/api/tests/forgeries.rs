@@ -16,8 +16,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use watchbill_api::{ApiConfig, JwtConfig, StaticJwks};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::hash_key;
 use watchbill_core::ports::Clock as _;
+use watchbill_domain::hash_key;
 
 /// RFC 4648, section 5, without padding.
 fn base64(bytes: &[u8]) -> String {

@@ -7,9 +7,9 @@ mod common;
 use common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
 use serde_json::{Value, json};
 use watchbill_core::decide::{Command, Ending, Proof, Rules};
-use watchbill_core::domain::{Body, Outcome, Role, TaskId, TenantId, Timestamp};
-use watchbill_core::govern::ReputationEvent::{TaskFailure, TaskSuccess};
-use watchbill_core::govern::{Freeze, FreezeWhen, Policy};
+use watchbill_domain::ReputationEvent::{TaskFailure, TaskSuccess};
+use watchbill_domain::{Body, Outcome, Role, TaskId, TenantId, Timestamp};
+use watchbill_governance::{Freeze, FreezeWhen, Policy};
 use watchbill_wire::{ApprovalView, render_approval};
 
 /// A task of the agent's, run by it and recorded.

@@ -14,9 +14,9 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use watchbill_api::ApiConfig;
-use watchbill_core::domain::{Caller, Role, TenantId};
 use watchbill_core::ports::{Clock as _, Commit, Entropy as _, Expect, Store as _, Write};
 use watchbill_core::repo::{KeyRecord, Versioned, api_key, decode, encode};
+use watchbill_domain::{Caller, Role, TenantId};
 use watchbill_testkit::SeededEntropy;
 
 /// So soon nobody is served any more who may not be.
@@ -57,7 +57,7 @@ async fn publish(api: &Api) {
         "timestamp": "2025-10-20T10:00:00.000Z", "metadata": {},
     });
     let view: EventView = serde_json::from_value(view).unwrap();
-    let event = watchbill_core::domain::Event::try_from(view).unwrap();
+    let event = watchbill_domain::Event::try_from(view).unwrap();
     api.append(&TenantId::default(), vec![Entry::Published(event)]).await;
 }
 
@@ -147,7 +147,7 @@ async fn the_stream_of_a_token_ends_with_it() {
 
 /// Changes a stored key, as an operator's tool might.
 async fn change(api: &Api, secret: &str, edit: impl FnOnce(&mut KeyRecord)) {
-    let key = api_key(&watchbill_core::domain::hash_key(secret));
+    let key = api_key(&watchbill_domain::hash_key(secret));
     let item = api.store.get(&key).await.unwrap().unwrap();
     let mut stored: Versioned<KeyRecord> = decode(&item).unwrap();
     let version = item.version;

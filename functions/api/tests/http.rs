@@ -13,7 +13,7 @@ use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
 
 #[tokio::test]
 async fn public_routes_answer_as_the_original_does() {

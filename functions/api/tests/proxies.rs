@@ -16,8 +16,8 @@ use serde_json::json;
 use tower::ServiceExt as _;
 use watchbill_api::{ApiConfig, RateLimits, TrustedProxies};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{ApprovalId, TenantId};
 use watchbill_core::ports::{Clock as _, FixedSecret};
+use watchbill_domain::{ApprovalId, TenantId};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
 const SECRET: &str = "what links are signed with";

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
 use serde_json::json;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::Agent;
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
+use watchbill_domain::Agent;
 
 fn plain() -> serde_json::Value {
     json!({ "type": "monitor", "payload": { "service": "system" } })
@@ -118,7 +118,7 @@ async fn agents_decide_where_the_rules_say_so_and_never_on_their_own() {
 /// One key would be its own gate.
 #[tokio::test]
 async fn an_agent_does_not_run_what_it_approved() {
-    let external = [watchbill_core::domain::Agent::Devops].into();
+    let external = [watchbill_domain::Agent::Devops].into();
     let rules = Rules { agents_approve: true, external, ..Rules::default() };
     let api = api_with(config(), rules);
     let body = json!({ "type": "deploy", "payload": { "project": "shop" } });

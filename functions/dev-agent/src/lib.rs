@@ -4,8 +4,8 @@
 //! did, as `functions/ops-agent` does.
 
 use async_trait::async_trait;
-use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
+use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 
 /// Says plainly that its work does not exist yet, and leaves the task to people and to
 /// workers outside.

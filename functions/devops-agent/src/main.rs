@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::serve_agent;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_devops_agent::DevopsAgent;
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::serve_agent;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use watchbill_core::domain::{
-    Event, EventId, EventPriority, PublishedEvent, TenantId, Timestamp, derived_uuid,
-};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::reactions::is_published;
-use watchbill_core::redact;
 use watchbill_core::repo;
 use watchbill_core::service::Core;
+use watchbill_domain::{
+    Event, EventId, EventPriority, PublishedEvent, TenantId, Timestamp, derived_uuid,
+};
+use watchbill_redact as redact;
 use watchbill_wire::{BusEvent, EventView, SOURCE_PREFIX, tenant_of_resources};
 
 use crate::names::event_type;

@@ -11,10 +11,10 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Caller, Event, EventType, Role, TaskLimits, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::reactions::{Reacted, Reaction, is_published};
 use watchbill_core::service::{Core, Identity, NewTask, ServiceError};
+use watchbill_domain::{Caller, Event, EventType, Role, TaskLimits, TenantId};
 use watchbill_wire::CreateTask;
 
 use window::{FOLD_WINDOW, Taken, Windows};

@@ -6,7 +6,7 @@
 //! `aws.cloudwatch`, `CloudWatch Alarm State Change` is `aws_cloudwatch.alarm_state_change`. A type
 //! that has our form already is taken as it is. The original stands in `metadata.detail_type`.
 
-use watchbill_core::domain::{EventType, UnknownName, derived_uuid};
+use watchbill_domain::{EventType, UnknownName, derived_uuid};
 
 /// An event type's characters, and how many of them a long source may have.
 const MOST: usize = 64;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use watchbill_core::domain::{Event, TaskId, TenantId, Timestamp};
 use watchbill_core::ports::{Commit, CommitError, Expect, Write};
 use watchbill_core::reactions::{Reacted, Reaction};
 use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
 use watchbill_core::service::{Core, NewTask, ServiceError};
+use watchbill_domain::{Event, TaskId, TenantId, Timestamp};
 
 /// Where events fold and the reaction names no window.
 pub const FOLD_WINDOW: Duration = Duration::from_secs(15 * 60);

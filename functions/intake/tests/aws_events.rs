@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::TenantId;
 use watchbill_core::service::Core;
+use watchbill_domain::TenantId;
 use watchbill_intake::{Intake, Sources, open, read_reactions};
 use watchbill_testkit::{FakeClock, MemoryStore, ports_over};
 

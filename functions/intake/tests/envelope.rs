@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Event, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::service::{Core, NewEvent, NewTask};
+use watchbill_domain::{Event, TenantId};
 use watchbill_intake::{Sources, open};
 use watchbill_testkit::{FakeClock, MemoryStore, a_task, ports_over};
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use watchbill_core::decide::{Command, Leave, Proof, Rules};
-use watchbill_core::domain::{Event, Priority, Task, TaskId, TaskType, TenantId};
-use watchbill_core::govern::{Policy, ReputationEvent};
 use watchbill_core::ledger::{Entry, entries_of};
 use watchbill_core::repo::{LedgerPeek, StoredTask, decode};
 use watchbill_core::service::{Core, Governance, NewTask};
+use watchbill_domain::{Event, Priority, ReputationEvent, Task, TaskId, TaskType, TenantId};
+use watchbill_governance::Policy;
 use watchbill_intake::{Intake, shipped_reactions};
 use watchbill_testkit::{FakeClock, MemoryStore, a_task, ports_over};
 
@@ -108,9 +108,9 @@ impl World {
     }
 
     async fn end(&self, alert: &Task) {
-        let caller = watchbill_core::domain::Caller {
+        let caller = watchbill_domain::Caller {
             name: "kim".into(),
-            role: watchbill_core::domain::Role::Admin,
+            role: watchbill_domain::Role::Admin,
             tenant: alert.tenant.clone(),
             made_by: None,
         };
@@ -195,7 +195,7 @@ async fn what_a_caller_publishes_never_folds() {
     let alert = told.iter().find(|event| event.event_type.as_str() == "alert.triggered").unwrap();
     for n in 0..3 {
         let mut published = alert.clone();
-        published.event_id = watchbill_core::domain::EventId::parse(&format!("e-{n}")).unwrap();
+        published.event_id = watchbill_domain::EventId::parse(&format!("e-{n}")).unwrap();
         published.metadata.insert("published_by".into(), json!("ci"));
         published.payload.insert("target".into(), json!(format!("shop-{n}")));
         world.intake.handle(&acme(), &published).await.unwrap();

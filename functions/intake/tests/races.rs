@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Event, EventId, EventPriority, EventType, Task, TaskId, TenantId};
 use watchbill_core::ledger::{Entry, entries_of};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::repo::{LedgerPeek, decode};
 use watchbill_core::service::Core;
+use watchbill_domain::{Event, EventId, EventPriority, EventType, Task, TaskId, TenantId};
 use watchbill_intake::Intake;
 use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ports_over};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::NoticeHandler;
-use watchbill_adapters_net::webhook::HttpWebhook;
-use watchbill_core::domain::{Event, TenantId, parse_span};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Webhook;
+use watchbill_domain::{Event, TenantId, parse_span};
+use watchbill_http::webhook::HttpWebhook;
+use watchbill_lambda::NoticeHandler;
+use watchbill_lambda::config::Setup;
 
 use crate::{APPROVER, LINK_FOR, Links, Notifier};
 

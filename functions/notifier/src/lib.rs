@@ -10,10 +10,10 @@ pub mod aws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{ApprovalId, ApprovalStatus, Event, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{SecretSource, Webhook};
 use watchbill_core::service::{Core, FullApproval, ServiceError};
+use watchbill_domain::{ApprovalId, ApprovalStatus, Event, TenantId};
 use watchbill_wire::{ApprovalLink, LinkKey, tell_approval, webhook_body};
 
 /// How long a link is good, and who is said to decide by it, where nothing else is set.

@@ -1,7 +1,7 @@
 //! The notifier on Lambda: the notify lane to a webhook.
 
-use watchbill_adapters_aws::{config::Setup, lambda::serve_notices};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::{config::Setup, serve_notices};
 use watchbill_notifier::aws::notifier;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,16 +1,16 @@
 //! The ops agent's function: deploy, monitor, alert and investigate tasks, each through the
-//! loop of `watchbill_agent::ooda` over the ports it is given.
+//! loop of `watchbill_runtime::ooda` over the ports it is given.
 //!
-//! How to add another decider: implement `watchbill_agent::ooda::Decider` and give it to
+//! How to add another decider: implement `watchbill_runtime::ooda::Decider` and give it to
 //! [`OpsAgent::deciding`].
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use watchbill_agent::ooda::{Decider, Ooda, OpsPorts};
-use watchbill_agent::playbook::Playbook;
-use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
+use watchbill_runtime::ooda::{Decider, Ooda, OpsPorts};
+use watchbill_runtime::playbook::Playbook;
+use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 
 pub struct OpsAgent {
     ooda: Ooda,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::serve_agent;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy, system::LocalSystem};
-use watchbill_adapters_net::probes::{NetProbes, ProbePolicy};
-use watchbill_agent::ooda::OpsPorts;
-use watchbill_agent::records::{StoredAlerts, TaskHistory};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy, system::LocalSystem};
+use watchbill_http::probes::{NetProbes, ProbePolicy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::serve_agent;
 use watchbill_ops_agent::OpsAgent;
+use watchbill_runtime::ooda::OpsPorts;
+use watchbill_runtime::records::{StoredAlerts, TaskHistory};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_agent::ooda::OpsPorts;
-use watchbill_agent::ports::{
+use watchbill_core::ports::Clock;
+use watchbill_domain::{Task, TenantId};
+use watchbill_ops_agent::OpsAgent;
+use watchbill_runtime::ooda::OpsPorts;
+use watchbill_runtime::ports::{
     Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, PortError, Probe, ProbeOutcome, Probes,
     RaiseAlert, SystemMetrics, SystemSample,
 };
-use watchbill_agent::run::{Notes, Retry, Run, RunEnd, TaskAgent};
-use watchbill_core::domain::{Task, TenantId};
-use watchbill_core::ports::Clock;
-use watchbill_ops_agent::OpsAgent;
+use watchbill_runtime::run::{Notes, Retry, Run, RunEnd, TaskAgent};
 use watchbill_testkit::FakeClock;
 
 struct Machine(f64);

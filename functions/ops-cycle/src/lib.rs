@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use watchbill_agent::run::{Run, RunEnd, TaskAgent};
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
+use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 
 /// Records that a run was due and looked at nothing.
 #[derive(Clone, Copy, Debug, Default)]

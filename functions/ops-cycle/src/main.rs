@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::serve_agent;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::serve_agent;
 use watchbill_ops_cycle::OpsCycle;
 
 #[tokio::main(flavor = "current_thread")]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_adapters_aws::lambda::{FeedHandler, LeftOut};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
+use watchbill_lambda::{FeedHandler, LeftOut};
 
 use crate::Recorder;
 

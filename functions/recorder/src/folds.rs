@@ -3,12 +3,12 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use watchbill_core::domain::TenantId;
-use watchbill_core::govern::{ReputationFold, ReputationRules, StandingChange};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
 use watchbill_core::ports::{Commit, CommitError, Expect, Item, Write};
-use watchbill_core::repo::{self, Fold, Versioned, decode, encode};
-use watchbill_core::service::{Core, REPUTATION_FOLD, STATS_FOLD};
+use watchbill_core::repo::{self, Fold, REPUTATION_FOLD, STATS_FOLD, Versioned, decode, encode};
+use watchbill_core::service::Core;
+use watchbill_domain::TenantId;
+use watchbill_governance::{ReputationFold, ReputationRules, StandingChange};
 
 use crate::fault::Fault;
 
@@ -56,7 +56,7 @@ impl Folds {
                 folds.stats.apply(&batch);
             }
             if seq > kept_reputation.seq {
-                folds.reputation.apply(&batch, rules);
+                folds.reputation.apply(batch.task_entries(), rules);
             }
         }
         Ok(folds)

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Key};
 use watchbill_core::repo::{is_recordable_key, tenant_of};
 use watchbill_core::service::{TENANTS_A_CALL, ToPark};
+use watchbill_domain::TenantId;
 
 use crate::{FULL_BATCH, MARGIN, MAX_TIME, RETRY_DELAY, Recorder, Work, held};
 

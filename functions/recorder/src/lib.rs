@@ -38,11 +38,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
-use watchbill_core::domain::TenantId;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, Change, Key};
 use watchbill_core::repo::{Entity as _, ParkedTenant, tenant_of};
 use watchbill_core::service::{Core, ServiceError, ToPark};
+use watchbill_domain::TenantId;
 
 #[cfg(feature = "lambda")]
 pub use aws::Recording;

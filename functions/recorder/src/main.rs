@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::serve_feed;
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::serve_feed;
 use watchbill_recorder::{Recorder, Recording};
 
 #[tokio::main(flavor = "current_thread")]

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use watchbill_core::domain::{Event, EventId, EventType};
 use watchbill_core::ledger::Batch;
 use watchbill_core::ports::{Bus, BusError, Key};
 use watchbill_core::repo::{HEAD, ParkedKey};
 use watchbill_core::service::{Core, ServiceError, ToPark};
+use watchbill_domain::{Event, EventId, EventType};
 
 use crate::fault::Fault;
 use crate::recorded::Changed;

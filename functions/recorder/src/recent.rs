@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use watchbill_core::domain::Timestamp;
+use watchbill_domain::Timestamp;
 
 /// After this many items in the younger half the older one is forgotten.
 const HALF: usize = 100_000;

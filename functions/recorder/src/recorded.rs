@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use watchbill_core::domain::{Event, LogEntry, PublishedEvent, Task, Timestamp};
-use watchbill_core::govern::Record;
 use watchbill_core::ports::{Item, StoreError};
 use watchbill_core::repo::{Entity as _, LedgerPeek, decode};
+use watchbill_domain::{Event, LogEntry, PublishedEvent, Task, Timestamp};
+use watchbill_governance::Record;
 
 /// Changes of one item, as far as they came together.
 #[derive(Clone, Copy)]

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
-use watchbill_core::domain::TenantId;
 use watchbill_core::ports::Key;
 use watchbill_core::repo::{HEAD, ParkedKey, Versioned};
 use watchbill_core::service::{Replayed, ServiceError};
+use watchbill_domain::TenantId;
 
 use crate::fault::Fault;
 use crate::recorded::Changed;

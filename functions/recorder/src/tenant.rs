@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use watchbill_core::domain::{LogEntry, TenantId, Timestamp};
 use watchbill_core::ledger::{Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, entries_of};
 use watchbill_core::ports::{Bus, Commit, CommitError, Expect, Topic, Write};
 use watchbill_core::repo::{self, LedgerPeek, ParkedKey};
 use watchbill_core::service::{Core, ToPark, older_log};
+use watchbill_domain::{LogEntry, TenantId, Timestamp};
 
 use crate::fault::Fault;
 use crate::folds::{Ahead, Folds};

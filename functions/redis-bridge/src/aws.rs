@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::{Metric, Unit};
-use watchbill_adapters_net::redis_peer::{RedisOptions, RedisPeer};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::{Metric, Unit};
+use watchbill_redis::{RedisOptions, RedisPeer};
 
 use crate::{BUILT, Bridge, CoreHome, Report, Settings, Sides};
 
@@ -112,7 +112,7 @@ fn metrics(report: &Report) -> Vec<Metric> {
 
 #[cfg(test)]
 mod tests {
-    use watchbill_adapters_aws::config::sdk_config;
+    use watchbill_aws::config::sdk_config;
     use watchbill_testkit::{FakeClock, SeededEntropy};
 
     use super::*;

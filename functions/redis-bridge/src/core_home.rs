@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
-use watchbill_core::domain::{
-    Agent, ApprovalId, Caller, EventId, Role, Status, TaskId, TaskType, TenantId,
-};
 use watchbill_core::service::{
     Core, EventFilter, Identity, LedgerPlace, NewEvent, PageSize, ServiceError, TaskFilter,
     TimelineKind,
+};
+use watchbill_domain::{
+    Agent, ApprovalId, Caller, EventId, Role, Status, TaskId, TaskType, TenantId,
 };
 use watchbill_wire::{ApprovalView, BudgetView, EventView, PatchStatus, TaskView};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::domain::Status;
 use watchbill_core::ports::{DomainWrite, Registration, Taken};
+use watchbill_domain::Status;
 use watchbill_wire::TaskView;
 use watchbill_wire::redis::{DomainTask, DomainView, iso, read_domain_task};
 

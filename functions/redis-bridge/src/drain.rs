@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::Notify;
-use watchbill_core::domain::{Priority, Status, Timestamp};
 use watchbill_core::ports::{PeerTask, Queued, TaskWrite};
+use watchbill_domain::{Priority, Status, Timestamp};
 use watchbill_wire::TaskView;
 use watchbill_wire::redis::{
     Addressee, PeerTaskView, id_of_peer, iso, merge_task, read_peer_task, score,

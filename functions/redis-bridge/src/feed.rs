@@ -12,9 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
-use watchbill_core::domain::{Agent, Status, TaskId, TaskType};
 use watchbill_core::ports::{Offer, PeerTask};
-use watchbill_core::redact;
+use watchbill_domain::{Agent, Status, TaskId, TaskType};
+use watchbill_redact as redact;
 use watchbill_wire::redis::{compose_task, iso, score};
 use watchbill_wire::{EventView, PatchStatus, TaskView, with_exact_numbers};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::domain::{Agent, ApprovalId, EventId, TaskId, TaskType};
+use watchbill_domain::{Agent, ApprovalId, EventId, TaskId, TaskType};
 use watchbill_wire::{
     ApprovalView, BudgetView, CreateTask, EventView, PatchStatus, PublishEvent, TaskView,
 };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::domain::EventId;
 use watchbill_core::ports::{PeerListener, PeerMessage};
+use watchbill_domain::EventId;
 use watchbill_wire::redis::{PeerEvent, read_peer_event};
 
 use crate::Sides;

@@ -43,8 +43,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use watchbill_core::domain::Agent;
 use watchbill_core::ports::{Clock, Entropy, Peer};
+use watchbill_domain::Agent;
 
 pub use core_home::CoreHome;
 pub use home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::{config::Setup, lambda::serve_rounds};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::{config::Setup, serve_rounds};
 use watchbill_redis_bridge::aws::Rounds;
 
 #[tokio::main(flavor = "current_thread")]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
-use watchbill_core::domain::Agent;
+use watchbill_domain::Agent;
 use watchbill_wire::redis::{Addressee, Assignee};
 
 use crate::home::{Home, HomeError};

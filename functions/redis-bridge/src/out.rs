@@ -14,8 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
-use watchbill_core::domain::{ApprovalId, EventId, Status, TaskId};
 use watchbill_core::ports::{Cost, CostOf, PeerMessage, PeerTask};
+use watchbill_domain::{ApprovalId, EventId, Status, TaskId};
 use watchbill_wire::redis::{approval_for_peer, event_for_peer, is_decided};
 use watchbill_wire::{EventView, TaskView};
 

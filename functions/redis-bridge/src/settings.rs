@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use watchbill_core::domain::{Agent, TenantId};
+use watchbill_domain::{Agent, TenantId};
 pub use watchbill_wire::settings::Feed;
 use watchbill_wire::settings::{fed_agent, words};
 
@@ -126,7 +126,7 @@ fn drain(value: &str) -> Result<Option<Drain>, BadSetting> {
 
 #[cfg(test)]
 mod tests {
-    use watchbill_core::domain::TaskType;
+    use watchbill_domain::TaskType;
 
     use super::*;
 

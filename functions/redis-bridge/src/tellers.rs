@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use watchbill_core::domain::Status;
 use watchbill_core::ports::PeerTask;
+use watchbill_domain::Status;
 use watchbill_wire::TaskView;
 use watchbill_wire::redis::{Addressee, PeerEvent};
 

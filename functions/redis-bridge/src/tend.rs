@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{Cost, CostOf, PeerError, PeerTask};
+use watchbill_domain::Timestamp;
 use watchbill_wire::redis::iso;
 use watchbill_wire::{PeriodView, TaskView};
 

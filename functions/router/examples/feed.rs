@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use aws_lambda_events::event::dynamodb::Event;
 use lambda_runtime::Context;
 use serde_json::{Map, Value, json};
-use watchbill_adapters_aws::lambda::{Feed, FeedHandler};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, Priority, TaskType, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage, Lanes, LanesError};
 use watchbill_core::service::{Core, Identity, NewTask, Ports};
+use watchbill_domain::{Agent, Priority, TaskType, TenantId};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::{Feed, FeedHandler};
 use watchbill_router::Router;
 use watchbill_testkit::{MemoryBlobs, MemoryStore, MemoryWake};
 

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::domain::{Status, Task, TaskId, TenantId, Timestamp};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock, DUE_SHARDS, Item, Key, LaneMessage, Lanes, LanesError};
 use watchbill_core::repo::{Entity as _, RoutePeek};
 use watchbill_core::service::Core;
+use watchbill_domain::{Status, Task, TaskId, TenantId, Timestamp};
 
 /// How long to wait before a batch that the lanes would not take is offered again.
 const AGAIN: Duration = Duration::from_secs(1);

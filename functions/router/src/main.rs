@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::{FeedHandler, serve_feed};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::{FeedHandler, serve_feed};
 use watchbill_router::Router;
 
 struct Routing(Router);

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rejection, Rules};
-use watchbill_core::domain::{Body, Outcome, Priority, Status, TaskId, TenantId};
-use watchbill_core::govern::Policy;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
 use watchbill_core::service::{CommandError, Core, NewTask};
+use watchbill_domain::{Body, Outcome, Priority, Status, TaskId, TenantId};
+use watchbill_governance::Policy;
 use watchbill_router::{Router, refill};
 use watchbill_testkit::{FakeClock, MemoryLanes, MemoryStore, a_task, ports_over};
 
@@ -172,7 +172,7 @@ async fn lanes_that_take_nothing_lose_nothing() {
 
 #[tokio::test]
 async fn what_waits_for_a_person_or_a_worker_outside_gets_no_pointer() {
-    let outside = [watchbill_core::domain::Agent::Ops].into();
+    let outside = [watchbill_domain::Agent::Ops].into();
     let world = World::new(Rules { external: outside, ..Rules::default() });
     world.create(Priority::P0).await;
     world.create(Priority::P2).await;

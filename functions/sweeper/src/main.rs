@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use watchbill_adapters_aws::config::Setup;
-use watchbill_adapters_aws::lambda::{Found, serve_tick};
-use watchbill_adapters_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
+use watchbill_lambda::config::Setup;
+use watchbill_lambda::{Found, serve_tick};
 use watchbill_sweeper::Sweeper;
 
 /// Items looked at in one sweep, whatever time is left.

@@ -13,10 +13,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::{StreamExt as _, stream};
 use watchbill_core::decide::{Command, MAX_LOOK};
-use watchbill_core::domain::{Agent, Priority, Status, Task, Timestamp};
 use watchbill_core::ports::{DUE_SHARDS, Item, Lanes};
 use watchbill_core::repo::{Entity as _, RoutePeek, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
+use watchbill_domain::{Agent, Priority, Status, Task, Timestamp};
 
 use crate::LOOKS_AT_ONCE;
 use crate::turn::Within;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use watchbill_core::domain::Timestamp;
 use watchbill_core::ports::{Clock, DUE_SHARDS};
+use watchbill_domain::Timestamp;
 
 /// The shard that is the first of the next sweep: one that had no turn in the last, where that was
 /// too short for all. A process that starts anew takes the minute for it, so that none starves

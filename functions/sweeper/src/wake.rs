@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use watchbill_core::decide::Command;
-use watchbill_core::domain::{Agent, Task, TenantId};
 use watchbill_core::ports::{Item, ListRange, Query, WhichList};
 use watchbill_core::repo::{self, decode};
 use watchbill_core::service::{CommandError, Core, Rounds, ServiceError};
+use watchbill_domain::{Agent, Task, TenantId};
 
 use crate::LOOKS_AT_ONCE;
 use crate::turn::Within;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use watchbill_core::govern::Policy;
 use watchbill_core::service::{Core, PolicyNoted, Rounds, ServiceError};
+use watchbill_governance::Policy;
 
 use crate::alerts;
 use crate::turn::Within;

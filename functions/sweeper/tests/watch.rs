@@ -8,20 +8,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
-use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Claimant, Command, Leave, Proof, Rejection, Rules};
-use watchbill_core::domain::{
-    Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
-};
-use watchbill_core::govern::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};
-use watchbill_core::repo::{Entity as _, Fold, decode, encode, ledger_key, policy_key};
+use watchbill_core::repo::{Entity as _, Fold, STATS_FOLD, decode, encode, ledger_key, policy_key};
 use watchbill_core::service::{
-    CommandError, Core, Governance, Identity, NewTask, OnFailure, STATS_FOLD, ServiceError,
-    TENANTS_A_CALL,
+    CommandError, Core, Governance, Identity, NewTask, OnFailure, ServiceError, TENANTS_A_CALL,
 };
+use watchbill_domain::{
+    Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
+};
+use watchbill_governance::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
+use watchbill_runtime::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
+use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     Failure, FakeClock, FaultyStore, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over,

@@ -1,4 +1,4 @@
-//! Load on the bundle within one process: `shared/local/examples/load.rs` makes it and
+//! Load on the bundle within one process: `shared/hosts/local/examples/load.rs` makes it and
 //! prints what it measured.
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The bundle beside a Redis: `shared/local/examples/redis.rs` puts the load there and prints
+//! The bundle beside a Redis: `shared/hosts/local/examples/redis.rs` puts the load there and prints
 //! what it measured.
 
 use std::net::{Ipv4Addr, TcpStream};

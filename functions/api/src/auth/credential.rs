@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
-use watchbill_core::domain::Caller;
+use watchbill_domain::Caller;
 
 use super::API_KEY;
 use crate::fault::Fault;

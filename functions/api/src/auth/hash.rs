@@ -43,7 +43,7 @@ impl Hash for KeyHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use watchbill_core::domain::hash_key;
+    use watchbill_domain::hash_key;
 
     /// A comparison that stopped early, or looked at a part only, would miss one of these.
     #[test]

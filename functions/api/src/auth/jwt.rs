@@ -7,9 +7,9 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
-use watchbill_core::domain::{Caller, Role, TenantId, Timestamp, is_reserved_name};
 use watchbill_core::ports::Clock;
-use watchbill_core::redact;
+use watchbill_domain::{Caller, Role, TenantId, Timestamp, is_reserved_name};
+use watchbill_redact as redact;
 
 use super::jwks::{Jwks, JwksSource};
 use crate::config::ConfigError;

@@ -2,9 +2,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use watchbill_core::domain::{Caller, Role, TenantId, hash_key};
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::Core;
+use watchbill_domain::{Caller, Role, TenantId, hash_key};
 use watchbill_wire::operator_key;
 
 use super::hash::KeyHash;

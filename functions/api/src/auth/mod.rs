@@ -9,8 +9,8 @@ mod keys;
 use std::time::Duration;
 
 use http::{HeaderMap, header};
-use watchbill_core::domain::Caller;
 use watchbill_core::service::Core;
+use watchbill_domain::Caller;
 
 pub use credential::{Credential, PROOF_AGE, Session};
 pub use jwks::{JwksSource, StaticJwks};

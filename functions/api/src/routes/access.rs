@@ -1,7 +1,7 @@
 //! Keys, tokens and tenants.
 
-use watchbill_core::domain::Role;
 use watchbill_core::service::ServiceError;
+use watchbill_domain::Role;
 use watchbill_wire::{
     CreateKey, CreateTenant, Field, KeyCreated, KeyList, KeyQuery, KeyRevoked, KeyView, Kind,
     TokenIssued, TokenRequest,

@@ -1,5 +1,5 @@
-use watchbill_core::domain::{ApprovalId, ApprovalStatus, Role};
 use watchbill_core::service::{FullApproval, Listed};
+use watchbill_domain::{ApprovalId, ApprovalStatus, Role};
 use watchbill_wire::{
     APPROVAL_ID, ApprovalAnswer, ApprovalDecided, ApprovalHistory, ApprovalList, ApprovalView,
     Field, PageQuery, Reason,

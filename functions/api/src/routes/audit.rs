@@ -1,6 +1,6 @@
 //! The audit, and the ledger's batches under it.
 
-use watchbill_core::domain::Role;
+use watchbill_domain::Role;
 use watchbill_wire::{AuditList, AuditQuery, BatchList, BatchQuery};
 
 use crate::req::Req;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderName, HeaderValue, header};
-use watchbill_core::domain::{Event, EventId, Role, TenantId};
 use watchbill_core::offload::SMALL;
 use watchbill_core::ports::Topic;
-use watchbill_core::redact;
 use watchbill_core::service::cursors::FOLLOWED;
 use watchbill_core::service::{
     EventFilter, EventPage, Followed, LedgerPlace, PageSize, ServiceError,
 };
+use watchbill_domain::{Event, EventId, Role, TenantId};
+use watchbill_redact as redact;
 use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
 
 use super::follow::Wait;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use watchbill_core::domain::TenantId;
 use watchbill_core::ports::Topic;
 use watchbill_core::service::{NoPlace, WaitPlaces};
+use watchbill_domain::TenantId;
 
 use crate::auth::Session;
 use crate::fault::Fault;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use watchbill_core::domain::{Agent, Role, TaskId, TenantId, Timestamp};
-use watchbill_core::service::{Core, EventFilter, ServiceError, Stats};
+use watchbill_core::ledger::Stats;
+use watchbill_core::service::{Core, EventFilter, ServiceError};
+use watchbill_domain::{Agent, Role, TaskId, TenantId, Timestamp};
 use watchbill_wire::{
     AgentAnswer, AgentList, AgentView, BudgetView, Field, Kind, OverrideFreeze, PageQuery,
     ReputationList, SetLimits, TaskChanged, WorkerView,

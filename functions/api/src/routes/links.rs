@@ -9,9 +9,9 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use watchbill_core::decide::{ApprovalRejection, demands_a_person};
-use watchbill_core::domain::ApprovalStatus;
-use watchbill_core::redact;
 use watchbill_core::service::{LinkDecision, LinkUse};
+use watchbill_domain::ApprovalStatus;
+use watchbill_redact as redact;
 use watchbill_wire::{
     ApprovalLink, ApprovalView, LinkChoice, LinkError, LinkForm, LinkKey, render_approval,
 };

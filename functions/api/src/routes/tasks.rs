@@ -1,6 +1,6 @@
-use watchbill_core::domain::{Role, Status, TaskId};
 use watchbill_core::ports::Topic;
 use watchbill_core::service::{Core, FullTask, Identity};
+use watchbill_domain::{Role, Status, TaskId};
 use watchbill_wire::{
     Answer as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer, TaskChanged,
     TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineQuery, TimelineView, WatchQuery,

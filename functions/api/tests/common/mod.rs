@@ -17,12 +17,12 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, RateLimits, StaticKey};
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{Agent, Role, TaskId, TenantId, hash_key};
-use watchbill_core::govern::Policy;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, entries_of};
 use watchbill_core::ports::{Clock, Commit, Entropy, Expect, Store, Topic, Wake, Write};
 use watchbill_core::repo::{LedgerPeek, task_key};
 use watchbill_core::service::{Core, Governance, Ports};
+use watchbill_domain::{Agent, Role, TaskId, TenantId, hash_key};
+use watchbill_governance::Policy;
 use watchbill_testkit::{FakeClock, MemoryBlobs, MemoryStore, SeededEntropy};
 
 pub const ADMIN: &str = "admin-key-0123456789";
@@ -99,7 +99,7 @@ pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
 }
 
 pub fn api_under(config: ApiConfig, rules: Rules, policy: Policy) -> Api {
-    let start = watchbill_core::domain::Timestamp::from_millis(1_760_954_400_000);
+    let start = watchbill_domain::Timestamp::from_millis(1_760_954_400_000);
     api_on(FakeClock::auto(start), config, rules, policy)
 }
 

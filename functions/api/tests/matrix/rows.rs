@@ -1,6 +1,6 @@
 use serde_json::json;
 use watchbill_api::Access;
-use watchbill_core::domain::Role;
+use watchbill_domain::Role;
 
 use crate::common::{Ask, ask};
 use crate::scene::{FREEZE, Scene};

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
-use watchbill_core::domain::{
-    ApprovalId, Event, EventId, EventPriority, EventType, Role, TaskId, TenantId, Timestamp,
-};
-use watchbill_core::govern::{Freeze, FreezeWhen, Policy};
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{Clock as _, FixedSecret, Key};
+use watchbill_domain::{
+    ApprovalId, Event, EventId, EventPriority, EventType, Role, TaskId, TenantId, Timestamp,
+};
+use watchbill_governance::{Freeze, FreezeWhen, Policy};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
 use crate::common::{ADMIN, AGENT, Api, OTHER, api_under, ask, config, static_key};

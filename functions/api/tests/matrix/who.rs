@@ -1,7 +1,7 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
-use watchbill_core::domain::Role;
 use watchbill_core::ports::Clock as _;
+use watchbill_domain::Role;
 
 use crate::common::{ADMIN, AGENT, APPROVER, Ask, OPERATOR, OTHER, SECRET, USER};
 use crate::scene::{OTHER_AGENT, OTHER_APPROVER, OTHER_USER, Scene};

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::{Agent, Body, Caller, Priority, Question, Role};
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{
     Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
 };
+use watchbill_domain::{Agent, Body, Caller, Priority, Question, Role};
 
 use world::*;
 
@@ -177,7 +177,7 @@ async fn once_the_feed_is_quiet_the_counts_stand_in_one_item() {
     recorder.quiet().await;
     assert_eq!(counted().await, 3);
     let version = |item: Option<watchbill_core::ports::Item>| item.unwrap().version;
-    let key = watchbill_core::repo::fold_key(&tenant(), watchbill_core::service::STATS_FOLD);
+    let key = watchbill_core::repo::fold_key(&tenant(), watchbill_core::repo::STATS_FOLD);
     let before = version(world.store.get(&key).await.unwrap());
     recorder.quiet().await;
     assert_eq!(version(world.store.get(&key).await.unwrap()), before, "nothing new, no write");

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::{Body, Event, Priority, Task, TaskId, TenantId};
-use watchbill_core::govern::RecordKind;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, verify};
 use watchbill_core::ports::{Bus, BusError, Change, Commit, Entropy as _, Item, Store, WriteId};
 use watchbill_core::ports::{Clock as _, Expect, Write};
 use watchbill_core::repo::{Entity, ParkedKey, ParkedTenant, decode, task_key};
+use watchbill_domain::{Body, Event, Priority, Task, TaskId, TenantId};
+use watchbill_governance::RecordKind;
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{Failure, FaultyStore, MemoryBus, SeededEntropy};
 

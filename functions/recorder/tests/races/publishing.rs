@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::domain::{Event, EventType, Priority, TenantId};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Bus, BusError, Change, Clock as _, Store as _};
 use watchbill_core::service::ToPark;
+use watchbill_domain::{Event, EventType, Priority, TenantId};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{Failure, FakeClock};
 
@@ -278,7 +278,7 @@ async fn each_tenants_folds_are_kept_whatever_becomes_of_the_others() {
     broken.faults.fail("T#a#fold#", Failure::Down);
     recorder.save().await.unwrap_err();
     for tenant in &tenants[1..] {
-        let key = watchbill_core::repo::fold_key(tenant, watchbill_core::service::STATS_FOLD);
+        let key = watchbill_core::repo::fold_key(tenant, watchbill_core::repo::STATS_FOLD);
         let item = broken.world.store.get(&key).await.unwrap().unwrap();
         let kept = watchbill_core::repo::decode::<watchbill_core::repo::Fold>(&item).unwrap();
         assert_eq!(kept.value.seq_applied, 2, "of {tenant}");

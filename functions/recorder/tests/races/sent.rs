@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use watchbill_core::domain::{EventId, Priority, TaskId};
 use watchbill_core::ports::{Change, Key};
 use watchbill_core::repo::{Entity as _, ParkedTenant};
 use watchbill_core::service::NewEvent;
+use watchbill_domain::{EventId, Priority, TaskId};
 use watchbill_recorder::Recorder;
 
 use crate::world::*;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::{Body, Priority, TaskId};
 use watchbill_core::ports::{Change, Clock as _, Entropy as _};
 use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant};
+use watchbill_domain::{Body, Priority, TaskId};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{Failure, FaultyStore, FlakyStore, SeededEntropy};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::decide::Ending;
-use watchbill_core::domain::{Priority, TenantId};
+use watchbill_domain::{Priority, TenantId};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{FaultyStore, MemoryBus};
 

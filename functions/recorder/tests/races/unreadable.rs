@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::domain::Priority;
 use watchbill_core::ports::{Commit, Expect, Item, NewItem, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, Fold, ParkedKey, ParkedTenant};
+use watchbill_domain::Priority;
 use watchbill_testkit::Failure;
 
 use crate::parked::{Broken, assert_in_order, broken, named, picky};

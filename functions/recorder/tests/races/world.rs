@@ -7,15 +7,13 @@ use std::time::Duration;
 use serde_json::{Map, json};
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules};
-use watchbill_core::domain::{
-    Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TenantId,
-};
-use watchbill_core::govern::ReputationFold;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
 use watchbill_core::ports::{Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write};
-use watchbill_core::repo::Fold;
-use watchbill_core::service::{Core, NewEvent, NewTask, Ports, REPUTATION_FOLD};
+use watchbill_core::repo::{Fold, REPUTATION_FOLD};
+use watchbill_core::service::{Core, NewEvent, NewTask, Ports};
+use watchbill_domain::{Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TenantId};
+use watchbill_governance::ReputationFold;
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy, a_task,
@@ -219,7 +217,7 @@ impl World {
         }
         let mut tasks = 0;
         for item in self.store.items().iter().filter(|item| &*item.kind == "task") {
-            let task = watchbill_core::repo::decode::<watchbill_core::domain::Task>(item).unwrap();
+            let task = watchbill_core::repo::decode::<watchbill_domain::Task>(item).unwrap();
             let wanted: Vec<u64> = (1..=task.version).collect();
             assert_eq!(versions.get(&task.value.id), Some(&wanted), "{}", task.value.id);
             tasks += 1;
@@ -281,7 +279,7 @@ impl World {
         assert_eq!((&kept.queue, &kept.rows), (&rebuilt.queue, &rebuilt.rows));
         let mut found: BTreeMap<String, u64> = BTreeMap::new();
         for item in self.store.items().iter().filter(|item| &*item.kind == "task") {
-            let task = watchbill_core::repo::decode::<watchbill_core::domain::Task>(item).unwrap();
+            let task = watchbill_core::repo::decode::<watchbill_domain::Task>(item).unwrap();
             *found.entry(task.value.status.to_string()).or_default() += 1;
         }
         let mut counted: BTreeMap<String, u64> = BTreeMap::new();

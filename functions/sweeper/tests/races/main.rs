@@ -14,17 +14,17 @@ use std::time::Duration;
 use serde_json::{Map, json};
 use watchbill_core::decide::Proof;
 use watchbill_core::decide::{Command, Ending, Rules, next_due};
-use watchbill_core::domain::{
-    Agent, ApprovalId, ApprovalStatus, Body, Caller, Outcome, Priority, Role, Status, TaskId,
-    TenantId, Timestamp,
-};
-use watchbill_core::govern::Policy;
 use watchbill_core::ports::{Clock as _, Commit, Expect, Key, NewItem, Store as _, Write, WriteId};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
 use watchbill_core::service::{
     CommandError, Core, NewTask, Replayed, ServiceError, StatusChange, ToPark,
 };
+use watchbill_domain::{
+    Agent, ApprovalId, ApprovalStatus, Body, Caller, Outcome, Priority, Role, Status, TaskId,
+    TenantId, Timestamp,
+};
+use watchbill_governance::Policy;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{FakeClock, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over};
 

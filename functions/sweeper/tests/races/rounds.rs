@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_agent::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
-use watchbill_agent::records::StoredAlerts;
 use watchbill_core::decide::{Command, Leave, Proof, Rules};
-use watchbill_core::domain::{Agent, TaskId, TenantId, Timestamp};
-use watchbill_core::govern::{Policies, Policy, PolicyUnavailable};
 use watchbill_core::ports::{
     Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
     StoreError, Write, WriteId,
 };
-use watchbill_core::repo::{Fold, encode};
-use watchbill_core::service::{Core, Governance, NewTask, OnFailure, STATS_FOLD, TENANTS_A_CALL};
+use watchbill_core::repo::{Fold, STATS_FOLD, encode};
+use watchbill_core::service::{Core, Governance, NewTask, OnFailure, TENANTS_A_CALL};
+use watchbill_domain::{Agent, TaskId, TenantId, Timestamp};
+use watchbill_governance::{Policies, Policy, PolicyUnavailable};
+use watchbill_runtime::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
+use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{a_task, ports_over};
 

@@ -1,0 +1,106 @@
+use serde_json::json;
+
+use super::not_built::NOT_BUILT;
+use super::task::Step;
+use super::{Asked, Decided, Draft, Facts, Rejection};
+use watchbill_domain::{Amount, Sla, Status, Task, TaskLimits, What};
+
+pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
+    if draft.hops > TaskLimits::HOPS {
+        return Err(Rejection::TooManyHops { hops: draft.hops, most: TaskLimits::HOPS });
+    }
+    let mut step = Step::new(blank(draft, facts), 0, facts);
+    match &draft.approval {
+        None => {
+            step.assign(None);
+            let blocked = step.task.not_built.then_some(NOT_BUILT);
+            step.says(What::Created, &draft.created_by, blocked);
+            step.plain_event("task.created");
+            if blocked.is_some() {
+                step.assigned_event(json!({}));
+            }
+        }
+        Some(asked) => {
+            let (approval, reason) = (&asked.approval, &asked.reason);
+            step.says(What::Created, &draft.created_by, Some(reason));
+            step.event("task.created", json!({ "approval_id": approval }));
+            step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
+        }
+    }
+    Ok(step.finish())
+}
+
+/// The task as it stands before its first decision.
+fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
+    let rules = facts.rules;
+    Task {
+        id: draft.id.clone(),
+        tenant: draft.tenant.clone(),
+        task_type: draft.task_type,
+        priority: draft.priority,
+        source: draft.source.clone(),
+        status: Status::Pending,
+        agent: rules.route(draft.task_type, draft.has_repo),
+        assignment: 0,
+        fence: 0,
+        retries: 0,
+        max_retries: draft.max_retries.unwrap_or(rules.retry.max_retries),
+        lost_runs: 0,
+        offers: 0,
+        excused: 0,
+        offered_version: 0,
+        misrouted: 0,
+        external: false,
+        not_built: false,
+        lease: None,
+        resume_at: None,
+        held: None,
+        waiting_since: None,
+        offer_at: None,
+        created_at: facts.now,
+        started_at: None,
+        finished_at: None,
+        trace_id: draft.trace_id.clone(),
+        sla: sla(draft, facts),
+        parent: draft.parent.clone(),
+        hops: draft.hops,
+        metadata: draft.metadata.clone(),
+        payload: draft.payload.clone(),
+        result: None,
+        error: None,
+        approval: draft.approval.as_ref().map(Asked::put_up),
+        reservation: None,
+        spent: Amount::NONE,
+        run_spent: Amount::NONE,
+        grants: Vec::new(),
+        overrides: Vec::new(),
+        question: None,
+        created_by: draft.created_by.clone(),
+        also_requested_by: draft.also_requested_by.clone(),
+        body_hash: draft.body_hash.clone(),
+        outcome: None,
+        failure_counted: draft.failure_counted,
+        notes: Vec::new(),
+        log: Vec::new(),
+    }
+}
+
+/// The task's own deadline, else its own target, else its priority's.
+fn sla(draft: &Draft, facts: &Facts<'_>) -> Option<Sla> {
+    let rules = &facts.rules.sla;
+    let (target, span) = match (&draft.sla_target, rules.targets.get(&draft.priority)) {
+        (Some((text, span)), _) => (text.clone(), *span),
+        (None, Some(span)) => (format!("{}s", span.as_secs()), *span),
+        (None, None) if draft.sla_deadline.is_some() => (String::new(), Default::default()),
+        (None, None) => return None,
+    };
+    let deadline = draft.sla_deadline.unwrap_or(facts.now.plus(span));
+    Some(Sla {
+        target,
+        deadline,
+        alert_threshold: rules.threshold,
+        warned: false,
+        violated: false,
+        lifted: false,
+    })
+}

@@ -1,0 +1,182 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use watchbill_domain::{Agent, Priority, Sla, TaskType, Timestamp};
+use watchbill_governance::ReputationRules;
+
+/// Everything about deciding that is configuration: data, with the contract's defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Overrides of the routing by type.
+    pub routes: BTreeMap<TaskType, Agent>,
+    /// Agents whose tasks are left to workers outside.
+    pub external: BTreeSet<Agent>,
+    /// Types whose tasks are left to them, whichever agent they go to.
+    pub external_types: BTreeSet<TaskType>,
+    /// Agents whose work is not part of this build, see [`Agent::NOT_BUILT`].
+    pub not_built: BTreeSet<Agent>,
+    pub retry: RetryRules,
+    pub lease: LeaseRules,
+    pub sla: SlaRules,
+    /// An open approval expires after this.
+    pub decide_within: Duration,
+    /// An approval given may be used for this long.
+    pub use_within: Duration,
+    /// A wait for a freeze or behind a backlog moves that on, to this long after the approval
+    /// at most.
+    pub use_at_most: Duration,
+    /// Whether one may approve what one submitted oneself.
+    pub approve_own: bool,
+    /// Whether agents may decide on approvals too, of what others submitted.
+    pub agents_approve: bool,
+    /// First offer again after this long without a claim; doubles with each offer.
+    pub offer_every: Duration,
+    /// How long finished tasks are kept.
+    pub keep_tasks: Duration,
+    /// How long closed approvals are kept: 30 days at least.
+    pub keep_approvals: Duration,
+    pub reputation: ReputationRules,
+    pub alerts: AlertRules,
+}
+
+/// How long alerts last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertRules {
+    /// A resolved one is kept for this long.
+    pub keep_resolved: Duration,
+    /// An open one that nobody raises or acknowledges for so long ends.
+    pub end_untouched: Duration,
+}
+
+impl Default for AlertRules {
+    fn default() -> Self {
+        Self { keep_resolved: 90 * DAY, end_untouched: 30 * DAY }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryRules {
+    /// Longest wait before the first retry; doubles with each, full jitter.
+    pub base: Duration,
+    pub cap: Duration,
+    pub max_retries: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseRules {
+    /// How long one run may take.
+    pub run: Duration,
+    /// What the lease outlives the run by: clocks of two machines may differ.
+    pub margin: Duration,
+    /// How long a worker outside holds a task without a word.
+    pub outside: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlaRules {
+    pub targets: BTreeMap<Priority, Duration>,
+    /// Percent of the time gone at which to warn.
+    pub threshold: u8,
+    /// Whether a violation lifts the task into the next higher lane.
+    pub lift: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            routes: BTreeMap::new(),
+            external: BTreeSet::new(),
+            external_types: BTreeSet::new(),
+            not_built: BTreeSet::new(),
+            retry: RetryRules {
+                base: Duration::from_secs(2),
+                cap: Duration::from_secs(300),
+                max_retries: 3,
+            },
+            lease: LeaseRules {
+                run: Duration::from_secs(60),
+                margin: Duration::from_secs(5),
+                outside: Duration::from_secs(15 * 60),
+            },
+            sla: SlaRules {
+                targets: Priority::ALL.iter().map(|p| (*p, Sla::default_target(*p))).collect(),
+                threshold: 80,
+                lift: false,
+            },
+            decide_within: DAY,
+            use_within: Duration::from_secs(60 * 60),
+            use_at_most: DAY,
+            approve_own: false,
+            agents_approve: false,
+            offer_every: Duration::from_secs(15 * 60),
+            keep_tasks: 90 * DAY,
+            keep_approvals: 30 * DAY,
+            reputation: ReputationRules::default(),
+            alerts: AlertRules::default(),
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is written beside a header before the end is known is kept as if the task ended
+/// this long after: nobody writes it again at the end, that would cost as much as before.
+const OPEN_MOST: Duration = DAY.saturating_mul(365);
+/// What stands beside a header outlives it by this much: a store that removes item by item
+/// (DynamoDB within a few days) must not leave a header without its result.
+const AFTER_HEADER: Duration = DAY.saturating_mul(7);
+
+impl Rules {
+    /// Until when an item beside a task's header is kept (ADR 14). `finished_at`: when the
+    /// task ended, if it has.
+    pub fn keep_beside(&self, finished_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        match finished_at {
+            Some(at) => at.plus(self.keep_tasks.saturating_add(AFTER_HEADER)),
+            None => now.plus(self.keep_tasks.saturating_add(OPEN_MOST)),
+        }
+    }
+
+    /// Whether such a task is left to workers outside.
+    pub fn is_left_outside(&self, agent: Agent, task_type: TaskType) -> bool {
+        self.external.contains(&agent) || self.external_types.contains(&task_type)
+    }
+
+    /// Whether nobody here works on such a task, and nobody said that workers outside do.
+    pub fn is_left_to_nobody(&self, agent: Agent, task_type: TaskType) -> bool {
+        self.not_built.contains(&agent) && !self.is_left_outside(agent, task_type)
+    }
+
+    /// Whether that holds of all of an agent's tasks.
+    pub fn leaves_to_nobody(&self, agent: Agent) -> bool {
+        let outside = self.external.contains(&agent) || !self.external_types.is_empty();
+        self.not_built.contains(&agent) && !outside
+    }
+
+    /// Which agent a task goes to. `has_repo`: the payload names a repository.
+    pub fn route(&self, task_type: TaskType, has_repo: bool) -> Agent {
+        if let Some(agent) = self.routes.get(&task_type) {
+            return *agent;
+        }
+        match task_type {
+            TaskType::Faq | TaskType::KbUpdate => Agent::Faq,
+            TaskType::Bugfix | TaskType::Refactor | TaskType::Feature => Agent::Dev,
+            TaskType::Investigate if has_repo => Agent::Dev,
+            TaskType::Deploy | TaskType::Monitor | TaskType::Alert | TaskType::Investigate => {
+                Agent::Ops
+            }
+            TaskType::Devops => Agent::Devops,
+            TaskType::OpsCycle => Agent::Cycle,
+        }
+    }
+}
+
+impl RetryRules {
+    /// How long to wait before retry number `retry` (from 0): anything up to the doubled
+    /// base, evenly, so that what failed together does not come back together. Never less
+    /// than the provider asked for.
+    pub fn wait(&self, retry: u32, asked: Option<Duration>, random: u64) -> Duration {
+        let most = self.base.saturating_mul(2u32.saturating_pow(retry.min(20))).min(self.cap);
+        // 53 bits of the random number as a fraction of one.
+        let fraction = (random >> 11) as f64 / (1u64 << 53) as f64;
+        most.mul_f64(fraction).max(asked.unwrap_or_default())
+    }
+}

@@ -1,0 +1,34 @@
+//! What the core needs from outside, as small traits with plain nouns. Each has at least
+//! two implementations, held to one conformance suite in `testkit`.
+
+mod blobs;
+mod bus;
+mod clock;
+mod entropy;
+mod lanes;
+mod list_cursor;
+mod peer;
+mod secret;
+mod store;
+mod wake;
+mod webhook;
+
+pub use blobs::{BlobError, BlobKey, Blobs};
+pub use bus::{Bus, BusError, Buses};
+pub use clock::Clock;
+pub use entropy::Entropy;
+pub use lanes::{LaneMessage, Lanes, LanesError};
+pub use list_cursor::ListCursor;
+pub use peer::{
+    Cost, CostOf, DomainWrite, Failure, Offer, Peer, PeerChannels, PeerDomains, PeerError,
+    PeerHealth, PeerListener, PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued,
+    Registration, Rejected, Taken, TaskWrite, Wrote,
+};
+pub use secret::{FixedSecret, SecretSource};
+pub use store::{
+    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,
+    ListRange, MAX_WRITES, NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId,
+    due_shard,
+};
+pub use wake::{Topic, Wake};
+pub use webhook::Webhook;

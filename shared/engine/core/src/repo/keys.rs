@@ -1,0 +1,225 @@
+//! Where everything stands. All partitions of a tenant begin with `T#<tenant>#`.
+
+use std::sync::Arc;
+
+use crate::ports::{BlobKey, Key};
+use watchbill_domain::{
+    Agent, ApprovalId, EventId, Status, TaskId, TenantId, Timestamp, escape_key_part,
+};
+
+/// The sort of an item that is the only one, or the head, of its partition.
+pub const HEAD: &str = "0";
+
+/// The sort of an item that stands beside a head that the store can't read.
+const ASIDE: &str = "1";
+
+/// Prefix of the sorts of steps, of log overflow and of children in a task's partition.
+pub const STEPS: &str = "S#";
+pub const LOGS: &str = "L#";
+pub const CHILDREN: &str = "C#";
+/// Sort of the counter of a task's children.
+pub const CHILD_COUNT: &str = "N";
+/// Sort of a payload and of a result too large for the header.
+pub const PAYLOAD: &str = "P";
+pub const RESULT: &str = "R";
+
+fn part(tenant: &TenantId, rest: std::fmt::Arguments<'_>) -> Arc<str> {
+    format!("T#{tenant}#{rest}").into()
+}
+
+/// What all partitions of a tenant begin with.
+pub fn tenant_prefix(tenant: &TenantId) -> String {
+    format!("T#{tenant}#")
+}
+
+/// Whose a key is; none for those of the whole installation.
+pub fn tenant_of(key: &Key) -> Option<TenantId> {
+    let (tenant, _) = key.partition.strip_prefix("T#")?.split_once('#')?;
+    TenantId::parse(tenant).ok()
+}
+
+pub fn task_partition(tenant: &TenantId, id: &TaskId) -> Arc<str> {
+    part(tenant, format_args!("task#{}", escape_key_part(id.as_str())))
+}
+
+pub fn task_key(tenant: &TenantId, id: &TaskId) -> Key {
+    Key::new(task_partition(tenant, id), HEAD)
+}
+
+/// The head of the task that a blob belongs to, where the blob's key says it.
+pub fn blob_task_key(blob: &BlobKey) -> Option<Key> {
+    let (tenant, task) = blob.task()?;
+    Some(Key::new(format!("T#{tenant}#task#{task}"), HEAD))
+}
+
+pub fn approval_key(tenant: &TenantId, id: &ApprovalId) -> Key {
+    Key::new(part(tenant, format_args!("appr#{}", escape_key_part(id.as_str()))), HEAD)
+}
+
+pub fn event_key(tenant: &TenantId, id: &EventId) -> Key {
+    Key::new(part(tenant, format_args!("evt#{}", escape_key_part(id.as_str()))), HEAD)
+}
+
+/// A link that was used up.
+pub fn link_key(tenant: &TenantId, nonce: &str) -> Key {
+    Key::new(part(tenant, format_args!("link#{}", escape_key_part(nonce))), HEAD)
+}
+
+/// The changes of an item that are parked, by the item's partition.
+pub fn parked_key(tenant: &TenantId, partition: &str) -> Key {
+    let own = format!("T#{tenant}#");
+    let rest = partition.strip_prefix(own.as_str()).unwrap_or(partition);
+    Key::new(part(tenant, format_args!("park#{rest}")), HEAD)
+}
+
+/// Where what is parked stands while the store can't read what stands in its usual place.
+pub fn parked_key_aside(tenant: &TenantId, partition: &str) -> Key {
+    Key { sort: ASIDE.into(), ..parked_key(tenant, partition) }
+}
+
+/// The partition of the item whose changes are parked under a key.
+pub fn parked_partition(key: &Key) -> Option<Arc<str>> {
+    let tenant = tenant_of(key)?;
+    let rest = key.partition.strip_prefix(tenant_prefix(&tenant).as_str())?;
+    Some(part(&tenant, format_args!("{}", rest.strip_prefix("park#")?)))
+}
+
+pub fn parked_tenant_key(tenant: &TenantId) -> Key {
+    Key::new(part(tenant, format_args!("parked")), HEAD)
+}
+
+/// As for [`parked_key_aside`].
+pub fn parked_tenant_key_aside(tenant: &TenantId) -> Key {
+    Key { sort: ASIDE.into(), ..parked_tenant_key(tenant) }
+}
+
+/// Something for the audit, until it is recorded.
+pub fn record_key(tenant: &TenantId, id: &str) -> Key {
+    Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)
+}
+
+/// Whether the item of a key is one whose changes the ledger holds: a task, a published event, a
+/// record.
+pub fn is_recordable_key(key: &Key) -> bool {
+    let own = tenant_of(key).and_then(|tenant| {
+        key.partition.strip_prefix(tenant_prefix(&tenant).as_str()).map(str::to_owned)
+    });
+    let recorded = |own: String| ["task#", "evt#", "rec#"].iter().any(|of| own.starts_with(of));
+    *key.sort == *HEAD && own.is_some_and(recorded)
+}
+
+/// The tenant's ledger; sorts are batch numbers.
+pub fn ledger_partition(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("led#0"))
+}
+
+pub fn ledger_key(tenant: &TenantId, seq: u64) -> Key {
+    Key::new(ledger_partition(tenant), format!("{seq:012}"))
+}
+
+pub fn fold_key(tenant: &TenantId, name: &str) -> Key {
+    Key::new(part(tenant, format_args!("fold#{name}")), HEAD)
+}
+
+/// What a tenant uses and sets aside on the day of a moment, UTC.
+pub fn budget_key(tenant: &TenantId, at: Timestamp) -> Key {
+    Key::new(part(tenant, format_args!("budget#{}", at.day())), HEAD)
+}
+
+/// A tenant's own limits of its budget.
+pub fn limits_key(tenant: &TenantId) -> Key {
+    Key::new(part(tenant, format_args!("limits")), HEAD)
+}
+
+pub fn alert_key(tenant: &TenantId, id: &str) -> Key {
+    Key::new(part(tenant, format_args!("alert#{}", escape_key_part(id))), HEAD)
+}
+
+/// A window of time in which a reaction runs once for a subject.
+pub fn window_key(tenant: &TenantId, reaction: &str, subject: &str) -> Key {
+    let (reaction, subject) = (escape_key_part(reaction), escape_key_part(subject));
+    Key::new(part(tenant, format_args!("react#{reaction}#{subject}")), HEAD)
+}
+
+pub fn api_key(hash: &str) -> Key {
+    Key::new(format!("K#{hash}"), HEAD)
+}
+
+/// The policy that someone last saw holding, for all tenants.
+pub fn policy_key() -> Key {
+    Key::new("SYS#policy", HEAD)
+}
+
+/// How far a round over all tenants has come.
+pub fn round_key(name: &str) -> Key {
+    Key::new(format!("SYS#round#{name}"), HEAD)
+}
+
+/// Places of a tenant's calls that wait; sorts are their numbers.
+pub fn waits_partition(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("waits"))
+}
+
+/// Places of all tenants' calls that wait.
+pub const ALL_WAITS: &str = "SYS#waits";
+
+/// List of all tasks of a tenant, by creation.
+pub fn tasks_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("tasks#0"))
+}
+
+/// List of the tasks that wait for a person or have failed.
+pub fn attention_list(tenant: &TenantId, status: Status) -> Arc<str> {
+    part(tenant, format_args!("attn#{status}"))
+}
+
+/// List of the tasks that wait for a worker outside.
+pub fn outside_list(tenant: &TenantId, agent: Agent) -> Arc<str> {
+    part(tenant, format_args!("out#{agent}"))
+}
+
+/// List of the tasks that a freeze or the like holds up, those of workers outside left out.
+pub fn held_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("held#0"))
+}
+
+pub fn approvals_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("apprs#0"))
+}
+
+pub fn open_approvals_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("apprs-open#0"))
+}
+
+pub fn alerts_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("alerts#0"))
+}
+
+pub fn open_alerts_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("alerts-open#0"))
+}
+
+/// Keys that are good; those that were revoked before they had a list of their own stand here too.
+pub fn keys_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("keys#0"))
+}
+
+/// Parked items by the time of their next replay.
+pub fn parked_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("parked#0"))
+}
+
+pub fn revoked_keys_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("keys-revoked#0"))
+}
+
+/// Ledger batches by the time they were recorded.
+pub fn ledger_list(tenant: &TenantId) -> Arc<str> {
+    part(tenant, format_args!("leds#0"))
+}
+
+/// The tenants that this store knows.
+pub const TENANTS: &str = "TENANTS";
+
+/// The tenants that have parked changes.
+pub const PARKED: &str = "PARKED";

@@ -1,0 +1,339 @@
+//! Where payloads and results stand: in the header, in an item beside it, or in a blob.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::core::Core;
+use super::unreadable::ReadItem;
+use super::{FullTask, ServiceError};
+use crate::ports::{BlobError, BlobKey, Expect, Key, StoreError, Write};
+use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
+use watchbill_domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
+
+/// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
+/// ends it at 400 KB.
+const BLOB: usize = 100 * 1024;
+
+/// One of a task's bodies.
+pub(super) struct Place {
+    what: &'static str,
+    sort: &'static str,
+    /// Up to this many bytes it stands in the header.
+    inline: usize,
+    most: usize,
+}
+
+pub(super) const PAYLOAD: Place = Place {
+    what: "payload",
+    sort: repo::PAYLOAD,
+    // Every change writes the header anew.
+    inline: 400,
+    most: TaskLimits::PAYLOAD,
+};
+
+const RESULT: Place = Place {
+    what: "result",
+    sort: repo::RESULT,
+    // Written once, at the end.
+    inline: 4 * 1024,
+    most: TaskLimits::RESULT,
+};
+
+/// A body that has found its place, and what is to be written for it.
+pub struct Placed {
+    pub body: Body,
+    beside: Option<Beside>,
+}
+
+enum Beside {
+    Item(&'static str, Bytes),
+    Blob(BlobKey, Bytes),
+}
+
+impl Place {
+    pub fn put(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        object: &Map<String, Value>,
+    ) -> Result<Placed, ServiceError> {
+        let json = serde_json::to_vec(object).expect("a JSON object can be written");
+        let bytes = json.len();
+        if bytes > self.most {
+            return Err(ServiceError::TooLarge { what: self.what, bytes, most: self.most });
+        }
+        if bytes <= self.inline {
+            return Ok(Placed { body: Body::In(object.clone()), beside: None });
+        }
+        if bytes <= BLOB {
+            let beside = Some(Beside::Item(self.sort, json.into()));
+            return Ok(Placed { body: Body::Item(bytes as u64), beside });
+        }
+        let key = BlobKey::of(tenant, id, &json);
+        let body = Body::Blob(key.to_string(), bytes as u64);
+        Ok(Placed { body, beside: Some(Beside::Blob(key, json.into())) })
+    }
+}
+
+impl Core {
+    /// Writes the blob, where it is one; or gives the item for the commit, where it is that.
+    pub(super) async fn put_beside(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        placed: &Placed,
+        expires: Timestamp,
+    ) -> Result<Option<Write>, ServiceError> {
+        match &placed.beside {
+            None => Ok(None),
+            Some(Beside::Blob(key, json)) => {
+                self.blobs().put(key, json.clone()).await?;
+                Ok(None)
+            }
+            Some(Beside::Item(sort, json)) => {
+                let item = body_item(tenant, id, sort, json.clone(), expires);
+                Ok(Some(Write::Put { item, expect: Expect::Absent }))
+            }
+        }
+    }
+
+    /// Finds the place of a result; [`put_result`](Self::put_result) brings it there.
+    pub fn place_result(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        object: &Map<String, Value>,
+    ) -> Result<Placed, ServiceError> {
+        RESULT.put(tenant, id, object)
+    }
+
+    /// A result in an item belongs into the commit that ends the task, so that no stale run
+    /// can change what a finished task points at. One in a blob is durable when this returns
+    /// and bears the hash of its bytes.
+    pub async fn put_result(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        placed: &Placed,
+    ) -> Result<Option<Write>, ServiceError> {
+        let now = self.clock().now();
+        self.put_beside(tenant, id, placed, self.rules().keep_beside(Some(now), now)).await
+    }
+
+    /// A task with everything that stands beside its header.
+    pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
+        let Some(stored) = self.stored_task(tenant, id).await? else { return Err(not_found()) };
+        match self.whole_task(stored).await {
+            // It expired between two reads.
+            Err(ServiceError::Down { .. }) if self.stored_task(tenant, id).await?.is_none() => {
+                Err(not_found())
+            }
+            whole => whole,
+        }
+    }
+
+    async fn whole_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(stored).await?;
+        let task = &parts.full.task;
+        parts.full.payload = self.whole(&task.payload, &parts.payload, task).await?;
+        parts.full.result = match &task.result {
+            None => None,
+            Some(result) => Some(self.whole(result, &parts.result, task).await?),
+        };
+        Ok(parts.full)
+    }
+
+    /// Tasks by their ids, without their children; none for one that is not there, or can't be
+    /// read, which is noted. Read strongly, and in one call as far as everything stands in the
+    /// headers.
+    pub async fn tasks_by_id(
+        &self,
+        tenant: &TenantId,
+        ids: &[TaskId],
+    ) -> Result<Vec<Option<FullTask>>, ServiceError> {
+        let keys: Vec<Key> = ids.iter().map(|id| repo::task_key(tenant, id)).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for item in self.get_each(&keys).await? {
+            let stored = match item {
+                Ok(Some(item)) => self.past_unreadable(decode::<Task>(&item))?,
+                Ok(None) | Err(_) => None,
+            };
+            let Some(stored) = stored else {
+                found.push(None);
+                continue;
+            };
+            let task = &stored.value;
+            let full = match (&task.payload, &task.result) {
+                (Body::In(payload), None | Some(Body::In(_))) => FullTask {
+                    version: stored.version,
+                    payload: payload.clone(),
+                    result: task.result.as_ref().and_then(Body::inline).cloned(),
+                    children: Vec::new(),
+                    task: stored.value,
+                },
+                _ => self.listed_task(stored).await?,
+            };
+            found.push(Some(full));
+        }
+        Ok(found)
+    }
+
+    /// The same for a list, which must not become as large as all its results together: in
+    /// the place of a result that is a blob stands how large it is and where it is read. The
+    /// same stands for a body that is lost, which must not take the others out of the list.
+    pub(super) async fn listed_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
+        let mut parts = self.parts(stored).await?;
+        let task = &parts.full.task;
+        let payload = self.load(&task.payload, &parts.payload).await?;
+        parts.full.payload = payload.unwrap_or_else(|_| left_out(&task.payload, &task.id));
+        parts.full.result = match &task.result {
+            None => None,
+            Some(result @ Body::Blob(..)) => Some(left_out(result, &task.id)),
+            Some(result) => {
+                let there = self.load(result, &parts.result).await?;
+                Some(there.unwrap_or_else(|_| left_out(result, &task.id)))
+            }
+        };
+        Ok(parts.full)
+    }
+
+    /// What stands beside a header, but for its history: of a task with many changes that is
+    /// much, and none of it is shown.
+    async fn parts(&self, stored: StoredTask) -> Result<Parts, ServiceError> {
+        let partition = repo::task_partition(&stored.value.tenant, &stored.value.id);
+        let beside = |body: Option<&Body>| matches!(body, Some(Body::Item(_)));
+        let places = [
+            (repo::PAYLOAD, beside(Some(&stored.value.payload))),
+            (repo::RESULT, beside(stored.value.result.as_ref())),
+        ];
+        let keys = places.iter().filter(|(_, is)| *is);
+        let keys: Vec<Key> = keys.map(|(sort, _)| Key::new(partition.clone(), *sort)).collect();
+        let bodies = match keys.is_empty() {
+            true => Vec::new(),
+            false => self.get_each(&keys).await?,
+        };
+        let at = |sort: &str| {
+            let of = keys.iter().zip(&bodies).find(|(key, _)| &*key.sort == sort);
+            of.map_or(Ok(None), |(_, item)| item.clone())
+        };
+        let (payload, result) = (at(repo::PAYLOAD), at(repo::RESULT));
+        let mut children = Vec::new();
+        for item in self.store().collect_each(&partition, repo::CHILDREN).await? {
+            let child = self.past_unreadable(item.and_then(|item| decode::<Child>(&item)))?;
+            children.extend(child.map(|child| child.value.child));
+        }
+        let full = FullTask {
+            task: stored.value,
+            version: stored.version,
+            payload: Map::new(),
+            result: None,
+            children,
+        };
+        Ok(Parts { full, payload, result })
+    }
+
+    /// The payload of a task, wherever it stands.
+    pub async fn payload(&self, task: &Task) -> Result<Map<String, Value>, ServiceError> {
+        let item = match &task.payload {
+            Body::In(_) | Body::Blob(..) => None,
+            Body::Item(_) => {
+                let key = Key::new(repo::task_partition(&task.tenant, &task.id), repo::PAYLOAD);
+                self.store().get(&key).await?
+            }
+        };
+        self.whole(&task.payload, &Ok(item), task).await
+    }
+
+    async fn whole(
+        &self,
+        body: &Body,
+        beside: &ReadItem,
+        task: &Task,
+    ) -> Result<Map<String, Value>, ServiceError> {
+        self.load(body, beside).await?.map_err(|lost| match lost {
+            Lost::Gone(what) => {
+                ServiceError::Down { reason: format!("task '{}' points at {what}", task.id) }
+            }
+            Lost::Unreadable(why) => why.into(),
+        })
+    }
+
+    /// A body from where it stands, or what is wrong there for good.
+    async fn load(
+        &self,
+        body: &Body,
+        beside: &ReadItem,
+    ) -> Result<Result<Map<String, Value>, Lost>, ServiceError> {
+        let (name, bytes) = match (body, beside) {
+            (Body::In(map), _) => return Ok(Ok(map.clone())),
+            (Body::Item(_), Ok(Some(item))) => {
+                return Ok(self.readable(read_body(item))?.map_err(Lost::Unreadable));
+            }
+            (Body::Item(bytes), Ok(None)) => {
+                let gone = format!("an item of {bytes} bytes that is not there");
+                return Ok(Err(Lost::Gone(gone)));
+            }
+            (Body::Item(_), Err(why)) => return Ok(Err(Lost::Unreadable(why.clone()))),
+            (Body::Blob(name, bytes), _) => (name, bytes),
+        };
+        let lost =
+            |what: &str| Ok(Err(Lost::Gone(format!("blob '{name}' of {bytes} bytes, {what}"))));
+        let Some(key) = BlobKey::parse(name) else { return lost("which is no blob's name") };
+        let Some(json) = self.blobs().get(&key).await? else {
+            return lost("which is not there: restore it from a backup, or submit the task anew");
+        };
+        // What was approved is what runs, also where someone has been at the files.
+        if !key.is_of(&json) {
+            return lost("whose bytes are not those that were written");
+        }
+        match serde_json::from_slice(&json) {
+            Ok(map) => Ok(Ok(map)),
+            Err(error) => lost(&format!("which can't be read: {error}")),
+        }
+    }
+}
+
+/// A header, decoded, with the items of its bodies.
+struct Parts {
+    full: FullTask,
+    payload: ReadItem,
+    result: ReadItem,
+}
+
+/// What is wrong with a body for good.
+enum Lost {
+    /// What the header points at is not what should be there, in words.
+    Gone(String),
+    Unreadable(StoreError),
+}
+
+/// Bytes of a result in a list.
+pub(super) fn listed_bytes(result: Option<&Body>) -> usize {
+    match result {
+        None | Some(Body::Blob(..)) => 0,
+        Some(result) => result.bytes(),
+    }
+}
+
+fn left_out(body: &Body, id: &TaskId) -> Map<String, Value> {
+    let bytes = match body {
+        Body::In(_) => None,
+        Body::Item(bytes) | Body::Blob(_, bytes) => Some(bytes),
+    };
+    let left_out = json!({ "bytes": bytes, "read": format!("GET /tasks/{id}") });
+    Map::from_iter([("left_out".to_owned(), left_out)])
+}
+
+impl From<BlobError> for ServiceError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Busy { after } => {
+                ServiceError::Busy { after: after.max(Duration::from_millis(50)) }
+            }
+            BlobError::Down { .. } => ServiceError::Down { reason: error.to_string() },
+        }
+    }
+}

@@ -1,0 +1,297 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::core::Core;
+use super::records::{Said, record_write};
+use super::{CommandError, OnFailure, ServiceError};
+use crate::decide::Command;
+use crate::ports::{Expect, Item, Write};
+use crate::repo::{
+    self, COUNTED, MOST_AMOUNT, StoredTask, TenantLimits, Versioned, decode, encode, period_state,
+};
+use watchbill_domain::{Amount, Caller, LoggedEvent, Task, TaskId, TenantId, Timestamp, Usage};
+use watchbill_governance::{
+    BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState, PolicyUnavailable,
+    Quote, Record, RecordKind,
+};
+
+/// Limits that another process set count here within this.
+const LIMITS_FOR: Duration = Duration::from_secs(30);
+/// How many tenants' limits, and marks that were set, are remembered; beyond, all are
+/// forgotten and found again.
+const REMEMBERED: usize = 4_096;
+/// How often limits are set again because someone else set them meanwhile.
+const TRIES: u32 = 8;
+
+/// What this process remembers of budgets. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Budgets(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    /// With when they were read, on the monotonic clock.
+    limits: HashMap<TenantId, (Duration, Option<BudgetLimits>)>,
+    /// Ids of the records of marks that are known to be there.
+    marked: HashSet<String>,
+}
+
+impl Budgets {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.limits.len() > REMEMBERED {
+            remembered.limits.clear();
+        }
+        if remembered.marked.len() > REMEMBERED {
+            remembered.marked.clear();
+        }
+        remembered
+    }
+}
+
+impl Core {
+    /// What the tenant has used and set aside today and in this hour, UTC.
+    pub async fn budget(&self, tenant: &TenantId) -> Result<BudgetState, ServiceError> {
+        let limits = self.budget_limits(tenant).await?;
+        let now = self.clock().now();
+        let row = self.store().get(&repo::budget_key(tenant, now)).await?;
+        let state = |period| period_state(row.as_ref(), period, now, &limits);
+        Ok(BudgetState { day: state(Period::Day), hour: state(Period::Hour) })
+    }
+
+    /// The tenant's limits: its own, else the policy's; at most half a minute old.
+    pub async fn budget_limits(&self, tenant: &TenantId) -> Result<BudgetLimits, ServiceError> {
+        let at = self.clock().monotonic();
+        let known = self.budgets().lock().limits.get(tenant).copied();
+        let own = match known {
+            Some((read, own)) if at.saturating_sub(read) < LIMITS_FOR => own,
+            _ => {
+                let own = self.own_limits(tenant).await?.map(|stored| stored.value.limits);
+                self.budgets().lock().limits.insert(tenant.clone(), (at, own));
+                own
+            }
+        };
+        match own {
+            Some(limits) => Ok(limits),
+            None => self.policy_limits().await,
+        }
+    }
+
+    async fn policy_limits(&self) -> Result<BudgetLimits, ServiceError> {
+        match self.governance().policies().current().await {
+            Ok(policy) => Ok(policy.limits),
+            Err(error) if self.governance().on_failure() == OnFailure::Allow => {
+                self.governance().set_degraded(true);
+                tracing::warn!("the built-in limits of the budget count: {error}");
+                Ok(BudgetLimits::default())
+            }
+            Err(error) => {
+                self.governance().set_degraded(true);
+                Err(unreached(&error))
+            }
+        }
+    }
+
+    async fn own_limits(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Option<Versioned<TenantLimits>>, ServiceError> {
+        let item = self.store().get(&repo::limits_key(tenant)).await?;
+        Ok(item.as_ref().map(decode).transpose()?)
+    }
+
+    /// Sets the tenant's own limits, above the policy's. They count here at once, in other
+    /// processes within half a minute.
+    pub async fn set_budget_limits(
+        &self,
+        caller: &Caller,
+        limits: BudgetLimits,
+    ) -> Result<BudgetLimits, ServiceError> {
+        check_limits(&limits)?;
+        let tenant = &caller.tenant;
+        for _ in 0..TRIES {
+            let before = self.own_limits(tenant).await?;
+            if before.as_ref().is_none_or(|stored| stored.value.limits != limits) {
+                let writes = self.limits_writes(caller, &limits, before.as_ref());
+                if self.commit(writes).await?.is_some() {
+                    continue;
+                }
+            }
+            let at = self.clock().monotonic();
+            self.budgets().lock().limits.insert(tenant.clone(), (at, Some(limits)));
+            return Ok(limits);
+        }
+        Err(ServiceError::Busy { after: Duration::from_millis(50) })
+    }
+
+    fn limits_writes(
+        &self,
+        caller: &Caller,
+        limits: &BudgetLimits,
+        before: Option<&Versioned<TenantLimits>>,
+    ) -> Vec<Write> {
+        let (tenant, by, at) = (caller.tenant.clone(), caller.name.clone(), self.clock().now());
+        let own = TenantLimits { tenant, limits: *limits, by, at };
+        let item = encode(&own, before.and_then(|stored| stored.unknown.as_deref()));
+        let expect = before.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
+        let version = before.map_or(1, |stored| stored.version + 1).to_string();
+        let said = limits_said(&own.limits, before.map(|stored| &stored.value.limits));
+        let said = Said { of: &[&version], ..said };
+        let record = self.record(&own.tenant, &own.by, said);
+        vec![Write::Put { item, expect }, record_write(&record)]
+    }
+
+    /// The most that a model's call can cost by the policy's prices, which are fixed for it.
+    pub async fn quote(&self, model: &str, most: Usage) -> Result<Quote, ServiceError> {
+        let policy = self.governance().policies().current().await.map_err(|error| {
+            self.governance().set_degraded(true);
+            unreached(&error)
+        })?;
+        policy.prices.quote(model, most).map_err(|none| ServiceError::Invalid {
+            field: "prices",
+            message: format!("what a call of '{model}' costs can't be told: {none}"),
+        })
+    }
+
+    /// Sets aside the most that a model's call can cost, for the run that holds the task.
+    pub async fn reserve(
+        &self,
+        tenant: &TenantId,
+        id: &TaskId,
+        fence: u64,
+        quote: impl Into<Quote>,
+    ) -> Result<StoredTask, CommandError> {
+        let (quote, limits) = (quote.into(), self.budget_limits(tenant).await?);
+        self.command(tenant, id, &Command::Reserve { fence, quote, limits }).await
+    }
+
+    /// Tells of each mark that a period has come to, once. Nothing hangs on it, so a failure is
+    /// logged: the next move of the budget tells it.
+    pub(super) async fn tell_marks(&self, task: &Task, moved: &BudgetMove) {
+        if let Err(error) = self.try_tell_marks(task, moved).await {
+            let tenant = &task.tenant;
+            tracing::warn!(%tenant, "marks of the budget of {tenant} not told yet: {error}");
+        }
+    }
+
+    async fn try_tell_marks(&self, task: &Task, moved: &BudgetMove) -> Result<(), ServiceError> {
+        let tenant = &task.tenant;
+        let limits = self.budget_limits(tenant).await?;
+        // Read after the commit, so that of several at once the last sees them all.
+        let row: Option<Item> = self.store().get(&repo::budget_key(tenant, moved.at)).await?;
+        for period in COUNTED {
+            let state = period_state(row.as_ref(), period, moved.at, &limits);
+            for mark in [BudgetMark::Warning, BudgetMark::Critical] {
+                if state.mark() >= mark {
+                    self.tell_mark(task, period, moved.at, mark, &state).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_mark(
+        &self,
+        task: &Task,
+        period: Period,
+        at: Timestamp,
+        mark: BudgetMark,
+        state: &PeriodState,
+    ) -> Result<(), ServiceError> {
+        let name = period_name(period, at);
+        let period = period.as_str();
+        let of = [period, name.as_str(), mark.as_str()];
+        let id = Record::id_of(&task.tenant, RecordKind::BudgetMark, &of);
+        if self.budgets().lock().marked.contains(&id) {
+            return Ok(());
+        }
+        let PeriodState { used, reserved, limit } = *state;
+        let percent = state.percent();
+        let text = format!(
+            "{percent} % of the budget of the {period} {name} is used or set aside: {used} used, {reserved} set aside, of {limit}"
+        );
+        let details = json!({
+            "period": period, "of": name, "mark": mark.as_str(), "percent": percent,
+            "used": amount_json(used), "reserved": amount_json(reserved),
+            "limit": amount_json(limit),
+        });
+        let severity = if mark == BudgetMark::Critical { "high" } else { "medium" };
+        let alert = json!({
+            "alert_type": format!("budget_{}", mark.as_str()), "severity": severity,
+            "target": format!("budget of {name}"), "message": text,
+        });
+        let events = vec![
+            LoggedEvent::own(&format!("budget.{}", mark.as_str()), details.clone()),
+            LoggedEvent::own("alert.triggered", alert),
+        ];
+        let kind = RecordKind::BudgetMark;
+        let said = Said { kind, of: &of, subject: &name, text, details };
+        let record = Record {
+            task: Some(task.id.clone()),
+            trace_id: Some(task.trace_id.clone()),
+            events,
+            ..self.record(&task.tenant, "governance", said)
+        };
+        let item = encode(&record, None);
+        // A conflict says that someone has told it.
+        self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await?;
+        self.budgets().lock().marked.insert(id);
+        Ok(())
+    }
+}
+
+fn unreached(error: &PolicyUnavailable) -> ServiceError {
+    ServiceError::Down { reason: format!("governance can't be reached: {error}") }
+}
+
+/// `2026-11-20`, and for an hour `2026-11-20T17`.
+fn period_name(period: Period, at: Timestamp) -> String {
+    match period {
+        Period::Hour => at.to_string().chars().take(13).collect(),
+        Period::Day | Period::Task => at.day(),
+    }
+}
+
+fn check_limits(limits: &BudgetLimits) -> Result<(), ServiceError> {
+    let periods = [("day", limits.day), ("hour", limits.hour), ("task", limits.task)];
+    for (name, Amount { micro_usd, tokens }) in periods {
+        let most = micro_usd.max(tokens);
+        if most > MOST_AMOUNT {
+            let message = format!(
+                "the limit of a {name} has {most} millionths of a dollar or tokens, {MOST_AMOUNT} are the most"
+            );
+            return Err(ServiceError::Invalid { field: "limits", message });
+        }
+    }
+    Ok(())
+}
+
+fn limits_said<'a>(now: &BudgetLimits, before: Option<&BudgetLimits>) -> Said<'a> {
+    let say = |limits: &BudgetLimits| {
+        format!("a day {}; an hour {}; a task {}", limits.day, limits.hour, limits.task)
+    };
+    let was = before.map_or("those of the policy".to_owned(), say);
+    Said {
+        kind: RecordKind::LimitsChanged,
+        of: &[],
+        subject: "budget",
+        text: format!("limits of the budget set to {} (before: {was})", say(now)),
+        details: json!({
+            "limits": limits_json(now),
+            "before": before.map_or(Value::Null, limits_json),
+        }),
+    }
+}
+
+fn limits_json(limits: &BudgetLimits) -> Value {
+    json!({
+        "day": amount_json(limits.day), "hour": amount_json(limits.hour),
+        "task": amount_json(limits.task),
+    })
+}
+
+fn amount_json(amount: Amount) -> Value {
+    json!({ "micro_usd": amount.micro_usd, "tokens": amount.tokens })
+}

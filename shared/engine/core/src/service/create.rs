@@ -1,0 +1,365 @@
+//! Accepting tasks.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::asking::Asking;
+use super::bodies;
+use super::core::{Conflict, Core};
+use super::leave::{external_call, frozen_by};
+use super::log;
+use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
+use crate::decide::{Command, Decided, Draft, Rejection, decide};
+use crate::ports::{Expect, Topic, Write};
+use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
+use watchbill_domain::canonical_hash;
+use watchbill_domain::{
+    ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
+    derived_uuid, folded_name, parse_span,
+};
+use watchbill_governance::{Ask, Judgement, Subject};
+use watchbill_redact as redact;
+
+/// Everything about a task to be made that stays as it is.
+struct Creation {
+    new: NewTask,
+    id: TaskId,
+    body_hash: Option<String>,
+    asks: Vec<Ask>,
+    placed: Placed,
+    extra_writes: Vec<Write>,
+}
+
+impl Core {
+    /// Accepts a task: durable when this returns.
+    pub async fn create_task(&self, new: NewTask) -> Result<Created, ServiceError> {
+        self.create_task_with(new, Vec::new()).await
+    }
+
+    /// The same, with further writes that belong into its commit. Nothing is decided again here
+    /// where one of them meets a conflict: the caller builds them anew and calls again.
+    pub async fn create_task_with(
+        &self,
+        new: NewTask,
+        extra_writes: Vec<Write>,
+    ) -> Result<Created, ServiceError> {
+        let id = self.task_id(&new);
+        // Ours are made of digits; one that was given is shown as it is.
+        if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
+            return Err(ServiceError::secret("task_id"));
+        }
+        let creation = Creation {
+            body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
+            asks: self.asked_at_creation(&new).await,
+            placed: bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?,
+            extra_writes,
+            new,
+            id,
+        };
+        let mut n = 1;
+        loop {
+            let (decided, writes) = self.creation(&creation, n).await?;
+            let Some(conflict) = self.commit(writes).await? else {
+                return Ok(self.created(creation.new, decided));
+            };
+            let Creation { new, id, body_hash, .. } = &creation;
+            let has_most = |parent: &TaskId| {
+                let of = (&new.tenant, parent);
+                repo::has_most_children(of, &conflict.key, conflict.item.as_deref())
+            };
+            if let Some(parent) = new.parent.as_ref().filter(|parent| has_most(parent))
+                && self.stored_task(&new.tenant, id).await?.is_none()
+            {
+                return Err(too_many_children(parent));
+            }
+            let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
+            if conflict.key == taken && self.stored_task(&new.tenant, id).await?.is_none() {
+                // An approval of another task, of a build whose ids could collide.
+                n = self.free_approval(&decided.task, n + 1).await?;
+                continue;
+            }
+            return self.repeated(new, id, body_hash.clone(), conflict).await;
+        }
+    }
+
+    /// The task with what is written with it. `n`: the number of its approval.
+    async fn creation(
+        &self,
+        creation: &Creation,
+        n: u32,
+    ) -> Result<(Decided, Vec<Write>), ServiceError> {
+        let Creation { new, id, asks, placed, .. } = creation;
+        let facts = self.facts();
+        let salt = if asks.is_empty() { String::new() } else { self.salt() };
+        let parent = match &new.parent {
+            Some(parent) => Some(self.parent(&new.tenant, parent).await?),
+            None => None,
+        };
+        let mut draft = Draft {
+            payload: placed.body.clone(),
+            also_requested_by: also_requested_by(new, parent.as_ref()),
+            ..self.draft(new, id.clone(), creation.body_hash.clone())?
+        };
+        if !asks.is_empty() {
+            draft.approval = Some(Asking::before(id, n, asks, &salt));
+        }
+        let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
+        let mut writes =
+            TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
+                .writes();
+        if !asks.is_empty() {
+            let asking =
+                Asking { task: &decided.task, payload: &new.payload, asks, also: None, n, salt };
+            let plan = self.planner().plan(decided.task.agent, new.task_type, &new.payload);
+            let approval = asking.approval(plan, facts.now, facts.rules);
+            writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
+        }
+        if let Some(parent) = &new.parent {
+            let expires = Some(facts.rules.keep_beside(None, facts.now));
+            writes.push(link(new, parent, id, (facts.now, expires)));
+            writes.push(repo::child_counted(&new.tenant, parent, expires));
+        }
+        // In the same commit, or under a name that depends on the content: of two requests
+        // with one key the header must never point at the other's payload.
+        let expires = facts.rules.keep_beside(None, facts.now);
+        writes.extend(self.put_beside(&new.tenant, id, placed, expires).await?);
+        writes.extend_from_slice(&creation.extra_writes);
+        Ok((decided, writes))
+    }
+
+    fn created(&self, new: NewTask, decided: Decided) -> Created {
+        log::change(&decided);
+        let task = decided.task;
+        if task.waits_outside() {
+            self.wake().wake(&Topic::External(task.tenant.clone()));
+        }
+        let task = FullTask {
+            task,
+            version: decided.version,
+            payload: new.payload,
+            result: None,
+            children: Vec::new(),
+        };
+        Created { task, repeated: false }
+    }
+
+    /// What a person is asked before the task is assigned: by gates, and by rules on the tool
+    /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
+    async fn asked_at_creation(&self, new: &NewTask) -> Vec<Ask> {
+        let policy = self.policy_for_gates().await;
+        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
+        let external = self.rules().is_left_outside(agent, new.task_type);
+        let call = match external {
+            true => None,
+            false => self.planner().call(agent, new.task_type, &new.payload),
+        };
+        let subject = Subject {
+            task_type: new.task_type,
+            priority: new.priority,
+            agent,
+            source: &new.source,
+            created_by: &new.created_by,
+            payload: &new.payload,
+            metadata: &new.metadata,
+            gated_as: self.planner().gated_as(new.task_type, &new.payload),
+            mutates: call.as_ref().is_none_or(|call| call.mutating),
+        };
+        let mut asks = policy.gates(&subject);
+        let frozen_as = match external {
+            true => Some(external_call(new.task_type, &new.payload)),
+            false => call.clone(),
+        };
+        if let Some(call) = &frozen_as
+            && frozen_by(&policy, call, &new.metadata, self.clock().now(), |_, _| false).is_some()
+        {
+            // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
+            // then.
+            return Vec::new();
+        }
+        if let Some(call) = call
+            && let Judgement::Ask(more) = policy.judge(&subject, &call)
+        {
+            asks.extend(more);
+        }
+        asks
+    }
+
+    /// The id that the task gets; where it is derived, the same at each call.
+    pub fn task_id(&self, new: &NewTask) -> TaskId {
+        let tenant = new.tenant.as_str();
+        match &new.identity {
+            Identity::Fresh => self.entropy().uuid7(self.clock().now()).into(),
+            Identity::Given(id) => id.clone(),
+            Identity::IdempotencyKey(key) => {
+                derived_uuid(&["idempotency", tenant, &new.created_by, key]).into()
+            }
+            Identity::Retry { of, .. } => {
+                derived_uuid(&["cause", tenant, "retry", of.as_str()]).into()
+            }
+            Identity::Cause(parts) => {
+                let mut all = vec!["cause", tenant];
+                all.extend(parts.iter().map(String::as_str));
+                derived_uuid(&all).into()
+            }
+        }
+    }
+
+    fn draft(
+        &self,
+        new: &NewTask,
+        id: TaskId,
+        body_hash: Option<String>,
+    ) -> Result<Draft, ServiceError> {
+        let invalid = |field, message: String| ServiceError::Invalid { field, message };
+        let sla_target = match &new.sla_target {
+            None => None,
+            Some(text) => {
+                let span = parse_span(text).map_err(|e| invalid("sla_target", e.to_string()))?;
+                if !(Duration::from_secs(1)..=MOST_SPAN).contains(&span) {
+                    let message = format!("'{text}' is not between one second and 99999 days");
+                    return Err(invalid("sla_target", message));
+                }
+                Some((text.clone(), span))
+            }
+        };
+        if new.task_type == TaskType::OpsCycle && !new.created_by.starts_with("schedule:") {
+            let message = "ops_cycle tasks are made by the schedule alone".to_owned();
+            return Err(invalid("type", message));
+        }
+        if new.max_retries.is_some_and(|n| n > 100) {
+            return Err(invalid("max_retries", "100 retries are the most".to_owned()));
+        }
+        let trace_id = match &new.trace_id {
+            Some(trace) => trace.clone(),
+            None => self.entropy().uuid7(self.clock().now()).simple().to_string(),
+        };
+        Ok(Draft {
+            id,
+            tenant: new.tenant.clone(),
+            task_type: new.task_type,
+            priority: new.priority,
+            source: new.source.clone(),
+            payload: Body::default(),
+            has_repo: has_repo(&new.payload),
+            metadata: new.metadata.clone(),
+            trace_id,
+            sla_target,
+            sla_deadline: new.sla_deadline,
+            parent: new.parent.clone(),
+            hops: new.hops,
+            created_by: new.created_by.clone(),
+            also_requested_by: Vec::new(),
+            body_hash,
+            max_retries: new.max_retries,
+            approval: None,
+            failure_counted: matches!(new.identity, Identity::Retry { failure_counted: true, .. }),
+        })
+    }
+
+    async fn parent(&self, tenant: &TenantId, id: &TaskId) -> Result<Task, ServiceError> {
+        match self.stored_task(tenant, id).await? {
+            Some(parent) => Ok(parent.value),
+            None => Err(ServiceError::Invalid {
+                field: "parent_task_id",
+                message: format!("parent task '{id}' not found"),
+            }),
+        }
+    }
+
+    /// Someone was first: the same request gets the same task, another one a conflict.
+    async fn repeated(
+        &self,
+        new: &NewTask,
+        id: &TaskId,
+        body_hash: Option<String>,
+        conflict: Conflict,
+    ) -> Result<Created, ServiceError> {
+        let there: Option<StoredTask> = match &conflict.item {
+            Some(item) if conflict.key == repo::task_key(&new.tenant, id) => Some(decode(item)?),
+            _ => self.stored_task(&new.tenant, id).await?,
+        };
+        match there {
+            Some(there) if there.value.body_hash == body_hash => {
+                let task = self.task(&new.tenant, id).await?;
+                Ok(Created { task, repeated: true })
+            }
+            Some(_) => {
+                let message = match &new.identity {
+                    Identity::IdempotencyKey(key) => format!(
+                        "Idempotency-Key '{key}' was used for another request; use a new key"
+                    ),
+                    Identity::Given(_) => format!(
+                        "task '{id}' exists already with another content; a repeat needs the \
+                         same body, another task another task_id"
+                    ),
+                    _ => format!("task '{id}' exists already with another content"),
+                };
+                Err(ServiceError::Conflict { message })
+            }
+            None => Err(conflict.gone()),
+        }
+    }
+}
+
+fn link(
+    new: &NewTask,
+    parent: &TaskId,
+    child: &TaskId,
+    (at, expires): (Timestamp, Option<Timestamp>),
+) -> Write {
+    let child = Child {
+        tenant: new.tenant.clone(),
+        parent: parent.clone(),
+        child: child.clone(),
+        at,
+        expires,
+    };
+    Write::Put { item: encode(&child, None), expect: Expect::Absent }
+}
+
+fn too_many_children(parent: &TaskId) -> ServiceError {
+    let message = format!(
+        "task '{parent}' has {MAX_CHILDREN} children, which is the most: leave parent_task_id out, \
+         or make it a child of one of them"
+    );
+    ServiceError::Conflict { message }
+}
+
+/// Who asks for a task besides its creator: nobody gets around the rule that nobody approves
+/// what they submitted themselves by having a part of it, or another try, made by others.
+fn also_requested_by(new: &NewTask, parent: Option<&Task>) -> Vec<String> {
+    let creator = folded_name(&new.created_by);
+    let of_parent = parent
+        .into_iter()
+        .flat_map(|parent| std::iter::once(&parent.created_by).chain(&parent.also_requested_by));
+    let mut all = Vec::new();
+    for name in of_parent.chain(&new.also_requested_by) {
+        if folded_name(name) != creator {
+            add_requester(&mut all, name);
+        }
+    }
+    all
+}
+
+fn has_repo(payload: &Map<String, Value>) -> bool {
+    payload.get("repo").is_some_and(|repo| !repo.is_null())
+}
+
+fn refused(rejection: Rejection) -> ServiceError {
+    ServiceError::Conflict { message: rejection.to_string() }
+}
+
+/// What makes two requests the same.
+fn request_hash(new: &NewTask) -> String {
+    canonical_hash(&json!([
+        new.task_type,
+        new.priority,
+        new.source,
+        new.payload,
+        new.metadata,
+        new.sla_target,
+        new.sla_deadline,
+        new.parent,
+    ]))
+}

@@ -1,0 +1,446 @@
+//! Events: published by callers, listed, and followed from a place in the ledger on.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::core::Core;
+use super::cursor::Cursors;
+use super::cursor::cursors::{EVENTS, FOLLOWED};
+use super::pages::{LedgerList, newest_first};
+use super::walk::Walk;
+use super::weight::{self, PAGE_BYTES, Room};
+use super::{EventFilter, EventPage, NewEvent, ServiceError};
+use crate::ledger::{Batch, Entry, LedgerReader};
+use crate::ports::{Expect, Topic, Write};
+use crate::repo::{decode, encode};
+use watchbill_domain::{
+    Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
+    Timestamp,
+};
+use watchbill_redact as redact;
+
+/// A published event's payload, bytes of JSON.
+const EVENT_PAYLOAD: usize = 100 * 1024;
+/// How long the item of a published event is kept; the ledger has it within seconds.
+const KEEP_PUBLISHED: Duration = Duration::from_secs(7 * 86_400);
+/// An id that says nothing of its time is looked for in so many of the newest batches.
+const RECENT: u64 = 256;
+/// An event is recorded after it happened; clocks of two machines may differ by this much.
+const SKEW: Duration = Duration::from_secs(5);
+
+/// A follower's place in a tenant's ledger: batch, and how many events of it were read; or how
+/// far the search for the event after which it begins has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerPlace {
+    seq: u64,
+    skip: usize,
+    search: Option<Search>,
+}
+
+/// The search for an event: from its own time on, then among the newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Search {
+    wanted: EventId,
+    among_newest: bool,
+}
+
+/// How much a follower is given at once.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    pub entries: usize,
+    /// Bytes of JSON, about; one entry that is larger is given all the same.
+    pub bytes: usize,
+}
+
+impl Default for PageSize {
+    fn default() -> Self {
+        Self { entries: 100, bytes: PAGE_BYTES }
+    }
+}
+
+/// What a follower is given.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub events: Vec<Event>,
+    /// There is more to read at once: the call ended before the ledger did.
+    pub more: bool,
+    /// What the events weigh in JSON, about.
+    pub bytes: usize,
+    /// So many ledger batches can't be read, and their events are left out.
+    pub unreadable: usize,
+}
+
+impl Core {
+    /// Accepts an event: durable when this returns, recorded and sent out after.
+    pub async fn publish_event(&self, new: NewEvent) -> Result<Event, ServiceError> {
+        let event_type = EventType::parse(&new.event_type)?;
+        if event_type.is_reserved() {
+            let message = format!(
+                "events under '{}.' are made by Watchbill alone; publish yours under another noun",
+                event_type.group()
+            );
+            return Err(ServiceError::Forbidden { message });
+        }
+        let bytes = serde_json::to_vec(&new.payload).map_or(usize::MAX, |json| json.len());
+        if bytes > EVENT_PAYLOAD {
+            let what = "event payload";
+            return Err(ServiceError::TooLarge { what, bytes, most: EVENT_PAYLOAD });
+        }
+        if new.hops > TaskLimits::HOPS {
+            let message = format!("{} hops, {} are the most", new.hops, TaskLimits::HOPS);
+            return Err(ServiceError::Conflict { message });
+        }
+        refuse_secrets(&new)?;
+        let now = self.clock().now();
+        let event = self.event(&new, event_type, now)?;
+        let published =
+            PublishedEvent { tenant: new.tenant, event, expires: now.plus(KEEP_PUBLISHED) };
+        let item = encode(&published, None);
+        match self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+            None => Ok(published.event),
+            Some(conflict) => match conflict.item {
+                // The same id again is the same event.
+                Some(item) => Ok(decode::<PublishedEvent>(&item)?.value.event),
+                None => Err(conflict.gone()),
+            },
+        }
+    }
+
+    fn event(
+        &self,
+        new: &NewEvent,
+        event_type: EventType,
+        now: Timestamp,
+    ) -> Result<Event, ServiceError> {
+        let priority = match &new.priority {
+            None => EventPriority::Medium,
+            Some(text) => EventPriority::parse(text)?,
+        };
+        let event_id = match &new.event_id {
+            Some(id) => EventId::parse(id)?,
+            None => {
+                let random = self.entropy().next_u64().to_string();
+                watchbill_domain::timed_uuid(now, &["published", new.tenant.as_str(), &random])
+                    .into()
+            }
+        };
+        let trace_id = match &new.trace_id {
+            Some(trace) => trace.clone(),
+            None => self.entropy().uuid7(now).simple().to_string(),
+        };
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("published_by".into(), Value::from(redact::text(&new.published_by)));
+        // It goes to whoever listens, and into the ledger for good.
+        let mut payload = new.payload.clone();
+        redact::object(&mut payload);
+        Ok(Event {
+            event_id,
+            event_type,
+            priority,
+            source_agent: redact::text(&new.source_agent).into_owned(),
+            trace_id,
+            task_id: new.task_id.clone(),
+            payload,
+            timestamp: now,
+            metadata,
+            hops: new.hops,
+        })
+    }
+
+    /// Newest first.
+    pub async fn events(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        limit: usize,
+        cursor: Option<String>,
+    ) -> Result<EventPage, ServiceError> {
+        let cursors = Cursors::new(EVENTS, tenant, "");
+        let page = newest_first(self, tenant, filter, &cursors, (limit, cursor)).await?;
+        let (events, unreadable) = (page.entries, page.unreadable);
+        Ok(EventPage { events, next_cursor: page.next, unreadable, bytes: page.bytes })
+    }
+
+    /// What came after an event, oldest first; waits for the first if there is none yet.
+    /// Without `after`: from now on. The cursor goes on where a page ended, and is there only
+    /// where more can be read at once.
+    pub async fn events_after(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        (after, cursor): (Option<&EventId>, Option<String>),
+        limit: usize,
+        wait: Duration,
+    ) -> Result<EventPage, ServiceError> {
+        let mut place = self.open_place(tenant, after, cursor).await?;
+        let page = PageSize { entries: limit, ..PageSize::default() };
+        let found = self.events_from(tenant, filter, &mut place, page, wait).await?;
+        Ok(found.into_page(tenant, &place))
+    }
+
+    /// The place that a cursor names; without one that after an event, or from now on.
+    pub async fn open_place(
+        &self,
+        tenant: &TenantId,
+        after: Option<&EventId>,
+        cursor: Option<String>,
+    ) -> Result<LedgerPlace, ServiceError> {
+        let cursors = Cursors::new(FOLLOWED, tenant, "");
+        match cursor {
+            Some(cursor) => LedgerPlace::parse(cursors.open(&cursor)?, after)
+                .ok_or_else(|| cursors.refuse(&cursor, "names no place")),
+            None => self.ledger_place(tenant, after).await,
+        }
+    }
+
+    /// The same for a follower that keeps its place in the ledger, and moves it past what it
+    /// is given.
+    pub async fn events_from(
+        &self,
+        tenant: &TenantId,
+        filter: &EventFilter,
+        place: &mut LedgerPlace,
+        page: PageSize,
+        wait: Duration,
+    ) -> Result<Followed, ServiceError> {
+        let ledger = self.ledger(tenant);
+        let topic = Topic::Ledger(tenant.clone());
+        let until = self.clock().monotonic() + wait;
+        let mut mark = self.wake().mark(&topic);
+        loop {
+            let mut walk = Walk::new(&**self.clock());
+            if !find(self, &ledger, place, &mut walk).await? {
+                return Ok(Followed { events: Vec::new(), more: true, bytes: 0, unreadable: 0 });
+            }
+            let followed = read_on(self, &ledger, filter, place, page, &mut walk).await?;
+            let left = until.saturating_sub(self.clock().monotonic());
+            if !followed.events.is_empty() || followed.more || left.is_zero() {
+                return Ok(followed);
+            }
+            self.wake().wait(&topic, mark, left).await;
+            mark = self.wake().mark(&topic);
+        }
+    }
+
+    /// Where reading goes on after an event; without one, from now on. The event itself is
+    /// looked for by whoever reads on.
+    pub async fn ledger_place(
+        &self,
+        tenant: &TenantId,
+        after: Option<&EventId>,
+    ) -> Result<LedgerPlace, ServiceError> {
+        let ledger = self.ledger(tenant);
+        let Some(after) = after else {
+            let seq = ledger.listed_head().await? + 1;
+            return Ok(LedgerPlace { seq, skip: 0, search: None });
+        };
+        let search = |among_newest| Some(Search { wanted: after.clone(), among_newest });
+        // Batches before its time can't hold it.
+        if let Some(at) = after.millis()
+            && let Some(seq) = ledger.first_since(at.minus(SKEW)).await?
+        {
+            return Ok(LedgerPlace { seq, skip: 0, search: search(false) });
+        }
+        let seq = newest(&ledger).await?;
+        Ok(LedgerPlace { seq, skip: 0, search: search(true) })
+    }
+
+    /// Looks for the event that a place begins after, as far as one call may. True once the
+    /// place is found.
+    pub async fn find_place(
+        &self,
+        tenant: &TenantId,
+        place: &mut LedgerPlace,
+    ) -> Result<bool, ServiceError> {
+        find(self, &self.ledger(tenant), place, &mut Walk::new(&**self.clock())).await
+    }
+}
+
+/// The first of the newest batches.
+async fn newest(ledger: &LedgerReader) -> Result<u64, ServiceError> {
+    Ok(ledger.listed_head().await?.saturating_sub(RECENT).max(1))
+}
+
+/// Goes on with a place's search. True once there is none any more.
+async fn find(
+    core: &Core,
+    ledger: &LedgerReader,
+    place: &mut LedgerPlace,
+    walk: &mut Walk<'_>,
+) -> Result<bool, ServiceError> {
+    while let Some(search) = &place.search {
+        if walk.is_over() {
+            return Ok(false);
+        }
+        let read = core.readable(ledger.weighed(place.seq).await)?;
+        if read.is_err() {
+            walk.read(0);
+            place.seq += 1;
+        } else if let Ok(Some((batch, bytes))) = read {
+            walk.read(bytes);
+            match place_in(&batch, &search.wanted) {
+                Some(at) => *place = LedgerPlace { skip: at + 1, search: None, ..*place },
+                None => place.seq += 1,
+            }
+        } else if search.among_newest {
+            let id = search.wanted.to_string();
+            return Err(ServiceError::NotFound { what: "event", id });
+        } else {
+            // An id that a peer gave says nothing of when it was recorded, even where it reads
+            // as if it did.
+            let search = Search { among_newest: true, ..search.clone() };
+            *place = LedgerPlace { seq: newest(ledger).await?, skip: 0, search: Some(search) };
+        }
+    }
+    Ok(true)
+}
+
+/// The place of an event among those of a batch.
+fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
+    let mut before = 0;
+    for entry in &batch.entries {
+        if let Some(place) = entry.place_of(wanted) {
+            return Some(before + place);
+        }
+        before += entry.event_count();
+    }
+    None
+}
+
+/// Reads from a place on, to the ledger's end or as far as one page and one walk go.
+async fn read_on(
+    core: &Core,
+    ledger: &LedgerReader,
+    filter: &EventFilter,
+    place: &mut LedgerPlace,
+    page: PageSize,
+    walk: &mut Walk<'_>,
+) -> Result<Followed, ServiceError> {
+    let (mut events, mut room, mut unreadable) = (Vec::new(), Room::of(page.bytes), 0);
+    loop {
+        if walk.is_over() {
+            return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
+        }
+        let batch = match core.readable(ledger.weighed(place.seq).await)? {
+            Ok(batch) => batch,
+            Err(_) => {
+                walk.read(0);
+                unreadable += 1;
+                *place = LedgerPlace { seq: place.seq + 1, skip: 0, search: None };
+                continue;
+            }
+        };
+        let Some((batch, bytes)) = batch else {
+            return Ok(Followed { events, more: false, bytes: room.taken(), unreadable });
+        };
+        walk.read(bytes);
+        let mut at = 0;
+        for entry in &batch.entries {
+            let count = entry.event_count();
+            if at + count <= place.skip {
+                at += count;
+                continue;
+            }
+            for event in filter.of(entry) {
+                at += 1;
+                if at <= place.skip {
+                    continue;
+                }
+                if let Some(event) = event {
+                    if !room.takes(weight::event(&event)) {
+                        let bytes = room.taken();
+                        return Ok(Followed { events, more: true, bytes, unreadable });
+                    }
+                    events.push(event);
+                }
+                place.skip = at;
+                if events.len() == page.entries {
+                    return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
+                }
+            }
+        }
+        *place = LedgerPlace { seq: place.seq + 1, skip: 0, search: None };
+    }
+}
+
+impl Followed {
+    /// A page for a caller, with a cursor of the place that was reached.
+    pub fn into_page(self, tenant: &TenantId, place: &LedgerPlace) -> EventPage {
+        let cursors = Cursors::new(FOLLOWED, tenant, "");
+        let next_cursor = self.more.then(|| cursors.seal(&place.to_string()));
+        let Followed { events, bytes, unreadable, .. } = self;
+        EventPage { events, next_cursor, unreadable, bytes }
+    }
+}
+
+impl LedgerPlace {
+    /// Reads what its text says. A search needs the event that is looked for.
+    fn parse(text: &str, after: Option<&EventId>) -> Option<Self> {
+        let among_newest = match text.as_bytes().first()? {
+            b's' => false,
+            b'n' => true,
+            _ => {
+                let (seq, skip) = text.split_once('.')?;
+                let (seq, skip) = (seq.parse().ok()?, skip.parse().ok()?);
+                return Some(Self { seq, skip, search: None });
+            }
+        };
+        let search = Search { wanted: after?.clone(), among_newest };
+        Some(Self { seq: text[1..].parse().ok()?, skip: 0, search: Some(search) })
+    }
+}
+
+impl fmt::Display for LedgerPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seq, skip, search } = self;
+        match search {
+            None => write!(f, "{seq}.{skip}"),
+            Some(Search { among_newest: false, .. }) => write!(f, "s{seq}"),
+            Some(Search { among_newest: true, .. }) => write!(f, "n{seq}"),
+        }
+    }
+}
+
+impl LedgerList for EventFilter {
+    type Item = Event;
+
+    fn count(&self, entry: &Entry) -> usize {
+        entry.event_count()
+    }
+
+    fn of(&self, entry: &Entry) -> Vec<Option<Event>> {
+        entry.events_if(|event_type, task| self.fits(event_type, task))
+    }
+
+    fn weight(event: &Event) -> usize {
+        weight::event(event)
+    }
+}
+
+impl EventFilter {
+    /// Whether it wants events of this type and about this task.
+    fn fits(&self, event_type: &EventType, task: Option<&TaskId>) -> bool {
+        let of_type = self.event_type.as_deref().is_none_or(|wanted| {
+            let found = event_type.as_str();
+            found == wanted || (wanted.ends_with('.') && found.starts_with(wanted))
+        });
+        of_type && self.task_id.as_ref().is_none_or(|id| Some(id) == task)
+    }
+}
+
+/// An id can't be cleaned, as it would then be another's: one that looks like a secret is
+/// not taken.
+fn refuse_secrets(new: &NewEvent) -> Result<(), ServiceError> {
+    let ids = [
+        ("event_type", Some(new.event_type.as_str())),
+        ("event_id", new.event_id.as_deref()),
+        ("task_id", new.task_id.as_ref().map(TaskId::as_str)),
+        ("trace_id", new.trace_id.as_deref()),
+    ];
+    match ids.into_iter().find(|(_, id)| id.is_some_and(redact::holds_secret)) {
+        Some((field, _)) => Err(ServiceError::secret(field)),
+        None => Ok(()),
+    }
+}

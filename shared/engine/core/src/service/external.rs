@@ -1,0 +1,94 @@
+//! Claims and endings of workers outside, as governance judges the state that they meet.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::core::{CommandError, Core};
+use super::execute::{CommandBuilder, CommandWithWrites};
+use super::{Placed, Runner, Verdict};
+use crate::decide::{Claimant, Command, Ending, Leave, Proof, Rejection, decide_on};
+use crate::repo::StoredTask;
+use watchbill_domain::{Caller, Person, Status, Task};
+
+/// Claims or ends a task for a worker outside, if governance lets it.
+pub(super) struct ExternalChange {
+    pub by: Claimant,
+    /// Nothing: it is claimed.
+    pub ending: Option<Ending>,
+    pub result: Option<Placed>,
+    /// The name of an agent, where agents may decide on approvals: it does not run what it
+    /// approved itself.
+    pub may_have_approved: Option<String>,
+    /// Why governance does not let it, where it doesn't.
+    pub withheld: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl CommandBuilder for ExternalChange {
+    async fn build(
+        &self,
+        core: &Core,
+        state: &StoredTask,
+    ) -> Result<CommandWithWrites, CommandError> {
+        let begins = state.value.status == Status::Assigned || state.value.not_built;
+        let mut verdict = match begins {
+            true => {
+                let payload = core.payload(&state.value).await?;
+                core.judge(state, &payload, Runner::Outside).await?
+            }
+            // It has begun, with leave; or it can't, whatever governance says.
+            false => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+        };
+        let proof = verdict.proof;
+        let granted = proof.leave.is_granted();
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = match &proof.leave {
+            Leave::Granted { .. } => None,
+            Leave::Ask(asked) => {
+                Some(format!("it waits for approval {}: {}", asked.approval, asked.reason))
+            }
+            Leave::Refused { error, .. } => Some(error.clone()),
+            Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
+        };
+        if begins && granted {
+            self.demand_another_approver(core, &state.value).await?;
+        }
+        let by = self.by.clone();
+        let command = match &self.ending {
+            None => Command::ClaimOutside { by, proof },
+            Some(ending) => Command::EndOutside { by, ending: ending.clone(), proof },
+        };
+        if let (Some(result), true) = (&self.result, granted) {
+            // Decided once before, so that what is refused leaves no blob behind.
+            let task = state.value.clone();
+            let status = Some(task.status);
+            let (tenant, id) = (task.tenant.clone(), task.id.clone());
+            decide_on(task, state.version, &command, &core.facts())
+                .map_err(|rejection| CommandError::Rejected { rejection, status })?;
+            verdict.beside.extend(core.put_result(&tenant, &id, result).await?);
+        }
+        Ok(CommandWithWrites { command, extra_writes: verdict.beside })
+    }
+}
+
+impl ExternalChange {
+    async fn demand_another_approver(&self, core: &Core, task: &Task) -> Result<(), CommandError> {
+        let (Some(name), Some(approval)) = (&self.may_have_approved, &task.approval) else {
+            return Ok(());
+        };
+        let approval = core.stored_approval(&task.tenant, &approval.id).await?.value;
+        let votes = approval.votes.iter().map(|vote| vote.by.as_str());
+        let decided = approval.decision.iter().map(|decision| decision.by.as_str());
+        if !Person::new(name, None).is_one_of(votes.chain(decided)) {
+            return Ok(());
+        }
+        let why = format!("'{name}' has approved it, so another worker must run it");
+        let (rejection, status) = (Rejection::Withheld { why }, Some(task.status));
+        Err(CommandError::Rejected { rejection, status })
+    }
+}
+
+/// Who holds a lease that was taken over HTTP.
+pub(super) fn outside_owner(caller: &Caller) -> String {
+    format!("worker:{}", caller.name)
+}

@@ -1,0 +1,101 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::core::Core;
+use watchbill_governance::{FixedPolicy, Policies, Policy};
+
+/// What happens to mutating work while governance can't be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnFailure {
+    /// It waits and is tried again; reading goes on.
+    #[default]
+    Restrict,
+    /// It fails.
+    Deny,
+    /// It runs without governance, which is logged at every task.
+    Allow,
+}
+
+impl OnFailure {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnFailure::Restrict => "restrict",
+            OnFailure::Deny => "deny",
+            OnFailure::Allow => "allow",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "restrict" => Some(OnFailure::Restrict),
+            "deny" => Some(OnFailure::Deny),
+            "allow" => Some(OnFailure::Allow),
+            _ => None,
+        }
+    }
+}
+
+/// Where the policy comes from, and what to do without it. Cheap to clone.
+#[derive(Clone)]
+pub struct Governance {
+    policies: Arc<dyn Policies>,
+    on_failure: OnFailure,
+    degraded: Arc<AtomicBool>,
+}
+
+impl Default for Governance {
+    fn default() -> Self {
+        Self::fixed(Policy::default())
+    }
+}
+
+impl Governance {
+    pub fn new(policies: Arc<dyn Policies>, on_failure: OnFailure) -> Self {
+        Self { policies, on_failure, degraded: Arc::default() }
+    }
+
+    /// One policy for as long as the process lives.
+    pub fn fixed(policy: Policy) -> Self {
+        Self::new(Arc::new(FixedPolicy(Arc::new(policy))), OnFailure::default())
+    }
+
+    pub fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+
+    /// Whether it could not be reached when it was last needed.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be reached now, and could when it was last needed.
+    pub async fn is_reached(&self) -> bool {
+        self.policies.current().await.is_ok() && !self.is_degraded()
+    }
+
+    pub(crate) fn set_degraded(&self, degraded: bool) {
+        self.degraded.store(degraded, Ordering::Relaxed);
+    }
+
+    pub fn policies(&self) -> &Arc<dyn Policies> {
+        &self.policies
+    }
+}
+
+impl Core {
+    /// The policy that a new task is gated by: where none can be read, the built-in one, which
+    /// is stricter than most. It is proved again before anything runs.
+    pub(crate) async fn policy_for_gates(&self) -> Arc<Policy> {
+        match self.governance().policies().current().await {
+            Ok(policy) => {
+                self.governance().set_degraded(false);
+                policy
+            }
+            Err(error) => {
+                self.governance().set_degraded(true);
+                tracing::warn!("new tasks are gated by the built-in policy: {error}");
+                Arc::default()
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Rounds over all tenants, some tenants at a time, by whichever process goes on: once a day, or
+//! once for each policy.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::ServiceError;
+use super::core::Core;
+use crate::ports::{Expect, Write};
+use crate::repo::{Round, Versioned, decode, encode, round_key};
+use watchbill_domain::{TenantId, Timestamp};
+
+/// What a process knows of its rounds, so that it asks the store once for each. Where the store can't
+/// keep a round, it is kept here alone.
+#[derive(Default)]
+pub struct Rounds(Mutex<HashMap<String, Round>>);
+
+impl Rounds {
+    /// Where the round of a day (or of a policy, by its fingerprint) goes on: after a tenant, or
+    /// from the first on. Nothing once it is done.
+    pub async fn place(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Option<Option<TenantId>>, ServiceError> {
+        let round = self.round(core, name, day).await?;
+        Ok((!round.done).then_some(round.after))
+    }
+
+    /// When it was first seen that this round is due, by any process. The store is told by the first
+    /// that asks, so that a round which has to wait begins however short processes live. Nothing
+    /// where it has begun already.
+    pub async fn opened(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Option<Timestamp>, ServiceError> {
+        let mut round = self.round(core, name, day).await?;
+        if round.done || round.after.is_some() {
+            return Ok(None);
+        }
+        if round.opened.is_none() {
+            round.opened = Some(core.clock().now());
+            self.keep(core, round.clone()).await;
+        }
+        Ok(round.opened)
+    }
+
+    /// That round has come to a tenant; with none, to its end.
+    pub async fn reached(
+        &self,
+        core: &Core,
+        name: &'static str,
+        (day, after): (&str, Option<TenantId>),
+    ) {
+        let done = after.is_none();
+        let opened = self.known(name, day).and_then(|round| round.opened);
+        let round = Round { name: name.into(), day: day.into(), opened, after, done };
+        self.keep(core, round).await;
+    }
+
+    async fn round(
+        &self,
+        core: &Core,
+        name: &'static str,
+        day: &str,
+    ) -> Result<Round, ServiceError> {
+        if let Some(known) = self.known(name, day) {
+            return Ok(known);
+        }
+        let stored = core.stored_round(name).await?.map(|stored| stored.value);
+        let new =
+            || Round { name: name.into(), day: day.into(), opened: None, after: None, done: false };
+        let round = stored.filter(|round| round.day == day).unwrap_or_else(new);
+        self.know(round.clone());
+        Ok(round)
+    }
+
+    async fn keep(&self, core: &Core, round: Round) {
+        self.know(round.clone());
+        if let Err(error) = core.keep_round(&round).await {
+            // A process that starts anew begins further back: each part may be done twice.
+            tracing::warn!("how far the round '{}' has come is not kept: {error}", round.name);
+        }
+    }
+
+    fn known(&self, name: &str, day: &str) -> Option<Round> {
+        let rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.get(name).filter(|round| round.day == day).cloned()
+    }
+
+    fn know(&self, round: Round) {
+        let mut rounds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rounds.insert(round.name.clone(), round);
+    }
+}
+
+impl Core {
+    /// One that can't be read counts as none: the round begins anew.
+    async fn stored_round(&self, name: &str) -> Result<Option<Versioned<Round>>, ServiceError> {
+        let item = self.past_unreadable(self.store().get(&round_key(name)).await)?.flatten();
+        Ok(match item {
+            Some(item) => self.past_unreadable(decode(&item))?,
+            None => None,
+        })
+    }
+
+    /// Whoever keeps another place of it at the same time has dealt with those tenants too.
+    async fn keep_round(&self, round: &Round) -> Result<(), ServiceError> {
+        let there = self.store().get(&round_key(&round.name)).await?;
+        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+        let writes = vec![Write::Put { item: encode(round, None), expect }];
+        self.commit(writes).await.map(drop)
+    }
+}

@@ -1,0 +1,338 @@
+//! Scores and levels as tables: what each event of a stream leaves.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use watchbill_domain::{Agent, Earned, Outcome, ReputationEvent, TaskEntry, TenantId, Timestamp};
+use watchbill_governance::{Level, ReputationFold, ReputationRules, StandingChange};
+use watchbill_testkit::a_completion;
+
+use Level::{ProdFullAccess, ProdLowRisk, SandboxOnly, StagingAccess};
+use ReputationEvent::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn start() -> Timestamp {
+    Timestamp::parse("2026-01-05T10:00:00Z").unwrap()
+}
+
+fn entry(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
+    a_completion(n, at, Outcome { reputation, ..Outcome::default() })
+}
+
+/// Folds a stream of (days since the start, event) and checks score, level and the number of
+/// changes told after each.
+fn check(rules: &ReputationRules, rows: &[(u64, ReputationEvent, f64, Level, usize)]) {
+    let mut fold = ReputationFold::default();
+    for (n, (days, event, score, level, told)) in rows.iter().enumerate() {
+        let at = start().plus(DAY * u32::try_from(*days).unwrap());
+        let changes = fold.apply_entry(&entry(n as u64, at, vec![rules.earned(*event)]), rules);
+        let standing = fold.standing(Agent::Ops, at, rules);
+        let row = format!("row {n}: {event} on day {days}");
+        assert_eq!((standing.score(), standing.level), (*score, *level), "{row}");
+        assert_eq!(changes.len(), *told, "{row}: {changes:?}");
+    }
+}
+
+#[test]
+fn a_new_agent_stands_at_100_with_the_lowest_level_until_its_first_success() {
+    let rules = ReputationRules::default();
+    let new = ReputationFold::default().standing(Agent::Ops, start(), &rules);
+    assert_eq!((new.score(), new.level, new.last), (100.0, SandboxOnly, None));
+    let years = start().plus(DAY * 3_650);
+    assert_eq!(ReputationFold::default().standing(Agent::Ops, years, &rules).score(), 100.0);
+    check(&rules, &[(0, TaskSuccess, 102.0, StagingAccess, 1)]);
+    // Denied first: it stays where it is, though 92 points would be enough.
+    check(
+        &rules,
+        &[
+            (0, PermissionDenied, 92.0, SandboxOnly, 0),
+            (0, TaskFailure, 89.0, SandboxOnly, 0),
+            (0, TaskSuccess, 91.0, StagingAccess, 1),
+        ],
+    );
+}
+
+#[test]
+fn every_event_moves_the_score_by_its_own_figure() {
+    let rules = ReputationRules::default();
+    for (event, score) in [
+        (TaskSuccess, 102.0),
+        (TaskFailure, 97.0),
+        (PermissionDenied, 92.0),
+        (BudgetExceeded, 90.0),
+        (ViolationDetected, 80.0),
+        (HumanEscalation, 92.0),
+        (PrMerged, 105.0),
+        (PrReverted, 85.0),
+        (TestPassed, 102.0),
+        (TestFailed, 97.0),
+        (CiSuccess, 101.0),
+        (CiFailure, 98.0),
+    ] {
+        let mut fold = ReputationFold::default();
+        fold.apply_entry(&entry(1, start(), vec![rules.earned(event)]), &rules);
+        assert_eq!(fold.standing(Agent::Ops, start(), &rules).score(), score, "{event}");
+    }
+}
+
+#[test]
+fn levels_follow_the_score_up_on_success_and_down_on_anything() {
+    let rules = ReputationRules::default();
+    let mut rows = Vec::new();
+    let mut score = 100.0;
+    let mut level = SandboxOnly;
+    // Up to the top in steps of five, then down in steps of fifteen.
+    for _ in 0..22 {
+        score = f64::min(score + 5.0, 200.0);
+        let next = match score {
+            s if s >= 160.0 => ProdFullAccess,
+            s if s >= 130.0 => ProdLowRisk,
+            _ => StagingAccess,
+        };
+        rows.push((0, PrMerged, score, next, usize::from(next != level)));
+        level = next;
+    }
+    for _ in 0..14 {
+        let before = score;
+        score = f64::max(score - 15.0, 0.0);
+        let next = match score {
+            s if s >= 160.0 => ProdFullAccess,
+            s if s >= 130.0 => ProdLowRisk,
+            s if s >= 90.0 => StagingAccess,
+            _ => SandboxOnly,
+        };
+        let alert = before >= 70.0 && score < 70.0;
+        rows.push((0, PrReverted, score, next, usize::from(next != level || alert)));
+        level = next;
+    }
+    assert_eq!(rows.last().map(|row| row.2), Some(0.0), "never below nothing");
+    check(&rules, &rows);
+}
+
+#[test]
+fn a_score_that_falls_below_the_line_is_told_each_time_it_does() {
+    let rules = ReputationRules::default();
+    check(
+        &rules,
+        &[
+            (0, ViolationDetected, 80.0, SandboxOnly, 0),
+            (0, PermissionDenied, 72.0, SandboxOnly, 0),
+            (0, TaskFailure, 69.0, SandboxOnly, 1),
+            (0, TaskFailure, 66.0, SandboxOnly, 0),
+            (0, PrMerged, 71.0, SandboxOnly, 0),
+            (0, CiFailure, 69.0, SandboxOnly, 1),
+        ],
+    );
+}
+
+#[test]
+fn each_whole_week_without_an_event_takes_a_hundredth() {
+    let rules = ReputationRules::default();
+    check(
+        &rules,
+        &[
+            (0, TaskSuccess, 102.0, StagingAccess, 1),
+            // Not a whole week; then one, to the thousandth.
+            (6, TaskSuccess, 104.0, StagingAccess, 0),
+            (13, TaskSuccess, 104.96, StagingAccess, 0),
+            // Two weeks and a bit: 104.96, 103.910, 102.870.
+            (29, CiSuccess, 103.87, StagingAccess, 0),
+            // Weeks that took the level are told with the event that comes next.
+            (29 + 7 * 20, CiFailure, 82.947, SandboxOnly, 1),
+        ],
+    );
+    let mut fold = ReputationFold::default();
+    let earned = vec![rules.earned(TaskSuccess)];
+    fold.apply_entry(&entry(1, start(), earned), &rules);
+    let after = |weeks: u32| fold.standing(Agent::Ops, start().plus(DAY * 7 * weeks), &rules);
+    assert_eq!((after(12).score(), after(12).level), (90.407, StagingAccess));
+    assert_eq!((after(13).score(), after(13).level), (89.502, SandboxOnly), "when it is read");
+    assert_eq!(after(70).score(), 50.449);
+    assert_eq!((after(71).score(), after(2_000).score()), (50.0, 50.0), "never below 50");
+}
+
+#[test]
+fn a_score_that_is_below_the_floor_already_stays() {
+    let rules = ReputationRules::default();
+    let mut fold = ReputationFold::default();
+    let earned = vec![rules.earned(ViolationDetected); 4];
+    fold.apply_entry(&entry(1, start(), earned), &rules);
+    let later = start().plus(DAY * 700);
+    assert_eq!(fold.standing(Agent::Ops, later, &rules).score(), 20.0);
+}
+
+#[test]
+fn lines_that_are_moved_count_at_the_next_reading_or_the_next_success() {
+    let mut rules = ReputationRules::default();
+    let mut fold = ReputationFold::default();
+    let earned = rules.earned(TaskSuccess);
+    fold.apply_entry(&entry(1, start(), vec![earned]), &rules);
+    rules.levels.insert(StagingAccess, 110);
+    assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, SandboxOnly);
+    rules.levels.insert(StagingAccess, 50);
+    rules.levels.insert(ProdLowRisk, 100);
+    assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, StagingAccess);
+    let next = rules.next(&fold.standing(Agent::Ops, start(), &rules));
+    assert_eq!(next, Some((ProdLowRisk, 0.0)), "its next success brings it");
+    fold.apply_entry(&entry(2, start(), vec![earned]), &rules);
+    assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, ProdLowRisk);
+}
+
+fn told(changes: &[StandingChange]) -> Vec<String> {
+    let rules = ReputationRules::default();
+    changes.iter().map(|change| change.record(&TenantId::default(), &rules).id).collect()
+}
+
+#[test]
+fn a_record_says_who_what_why_and_is_the_same_when_worked_out_again() {
+    let rules = ReputationRules::default();
+    let change = || {
+        let mut fold = ReputationFold::default();
+        let earned = vec![rules.earned(ViolationDetected), rules.earned(ViolationDetected)];
+        fold.apply_entry(&entry(1, start(), vec![rules.earned(TaskSuccess)]), &rules);
+        fold.apply_entry(&entry(2, start(), earned), &rules)
+    };
+    assert_eq!(told(&change()), told(&change()));
+    let [fell, below] = &change()[..] else { panic!("{:?}", change()) };
+    assert_ne!(told(std::slice::from_ref(fell)), told(std::slice::from_ref(below)));
+    let record = fell.record(&TenantId::default(), &rules);
+    assert_eq!(
+        record.text,
+        "ops_agent fell from staging_access to sandbox_only: violation_detected (-20) brought its score to 82"
+    );
+    assert_eq!(
+        (record.subject.as_str(), record.details["delta"].as_i64()),
+        ("ops_agent", Some(-20))
+    );
+    let types = |change: &StandingChange| -> Vec<String> {
+        let record = change.record(&TenantId::default(), &rules);
+        record.events.iter().map(|event| event.event_type.to_string()).collect()
+    };
+    assert_eq!(types(fell), ["reputation.changed"]);
+    assert_eq!(types(below), ["reputation.changed", "alert.triggered"]);
+}
+
+proptest! {
+    /// Whatever comes in whatever order of times: scores stay in bounds, only what is good
+    /// raises a level, and the level never promises more than the score is good for.
+    #[test]
+    fn scores_stay_in_bounds_and_levels_within_scores(
+        stream in prop::collection::vec((0..ReputationEvent::ALL.len(), 0..60u32), 1..80)
+    ) {
+        let rules = ReputationRules::default();
+        let mut fold = ReputationFold::default();
+        let mut level = SandboxOnly;
+        for (n, (event, days)) in stream.into_iter().enumerate() {
+            let event = ReputationEvent::ALL[event];
+            let earned = rules.earned(event);
+            let at = start().plus(DAY * days);
+            fold.apply_entry(&entry(n as u64, at, vec![earned]), &rules);
+            let after = &fold.agents[&Agent::Ops];
+            prop_assert!(after.milli <= 200_000);
+            prop_assert!(after.level <= rules.level_of(after.milli));
+            prop_assert!(after.level <= level || earned.1 > 0, "{event} raised a level");
+            prop_assert!(after.last.is_some_and(|last| last >= at), "time went back");
+            level = after.level;
+            let idle = fold.standing(Agent::Ops, at.plus(DAY * 400), &rules);
+            prop_assert!(idle.milli <= after.milli && idle.level <= after.level);
+            prop_assert!(idle.milli >= after.milli.min(50_000));
+        }
+    }
+}
+
+/// As the recorder does: lowered to what its day has left, then folded, then kept.
+fn record(fold: &mut ReputationFold, mut entry: TaskEntry, rules: &ReputationRules) -> TaskEntry {
+    fold.limit(&mut entry, rules);
+    fold.apply_entry(&entry, rules);
+    entry
+}
+
+fn trivial(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
+    let mut entry = entry(n, at, reputation);
+    entry.change.outcome.as_mut().unwrap().read_only = true;
+    entry
+}
+
+fn points(entry: &TaskEntry) -> Vec<i16> {
+    entry.change.outcome.iter().flat_map(|outcome| &outcome.reputation).map(|e| e.1).collect()
+}
+
+/// Forty monitors a day, which change nothing: they open production in no less than six days.
+#[test]
+fn work_that_changes_nothing_earns_so_much_a_day_and_is_recorded_with_0_then() {
+    let rules = ReputationRules::default();
+    let (mut fold, mut recorded) = (ReputationFold::default(), Vec::new());
+    let success = || vec![rules.earned(TaskSuccess)];
+    for day in 0..6 {
+        let level = fold.standing(Agent::Ops, start(), &rules).level;
+        assert!(level < ProdFullAccess, "day {day}: {level}");
+        for n in 0..40 {
+            let at = start().plus(DAY * day + Duration::from_secs(n));
+            let kept = record(&mut fold, trivial(u64::from(day) * 100 + n, at, success()), &rules);
+            assert_eq!(points(&kept), [if n < 5 { 2 } else { 0 }], "run {n} of day {day}");
+            recorded.push(kept);
+        }
+        let standing = fold.standing(Agent::Ops, start().plus(DAY * day), &rules);
+        assert_eq!(standing.score(), 100.0 + 10.0 * f64::from(day + 1));
+    }
+    let at = start().plus(DAY * 5);
+    assert_eq!(fold.standing(Agent::Ops, at, &rules).level, ProdFullAccess);
+    // What changes something is not limited, nor is what costs points, nor another agent's.
+    let full = record(&mut fold, entry(9_001, at, success()), &rules);
+    let bad = record(&mut fold, trivial(9_002, at, vec![rules.earned(TaskFailure)]), &rules);
+    let mut other = trivial(9_003, at, success());
+    other.agent = Agent::Dev;
+    let other = record(&mut fold, other, &rules);
+    assert_eq!((points(&full), points(&bad), points(&other)), (vec![2], vec![-3], vec![2]));
+    recorded.extend([full, bad, other]);
+    // A rebuild goes by what is recorded, also where the limit is another by then.
+    for limit in [0, 10, 1_000] {
+        let rules = ReputationRules { read_only_per_day: limit, ..rules.clone() };
+        let mut rebuilt = ReputationFold::default();
+        recorded.iter().for_each(|entry| _ = rebuilt.apply_entry(entry, &rules));
+        assert_eq!(rebuilt, fold);
+    }
+}
+
+#[test]
+fn what_a_day_has_left_is_given_whole_and_days_in_turn_begin_no_day_anew() {
+    let rules = ReputationRules { read_only_per_day: 3, ..ReputationRules::default() };
+    let mut fold = ReputationFold::default();
+    let mut earn = |n, days, events: &[ReputationEvent]| {
+        let earned = events.iter().map(|event| rules.earned(*event)).collect();
+        points(&record(&mut fold, trivial(n, start().plus(DAY * days), earned), &rules))
+    };
+    assert_eq!(earn(1, 1, &[TaskSuccess, TestPassed, CiFailure]), [2, 1, -2]);
+    assert_eq!(earn(2, 1, &[TaskSuccess]), [0]);
+    // Recorded late: of the day before, when that had its own.
+    assert_eq!(earn(3, 0, &[TaskSuccess]), [0]);
+    assert_eq!(earn(4, 2, &[TaskSuccess]), [2]);
+    assert_eq!(earn(5, 1, &[TaskSuccess]), [1]);
+    assert_eq!(earn(6, 2, &[TaskSuccess]), [0]);
+}
+
+#[test]
+fn what_a_worker_ends_counts_for_the_worker_alone() {
+    let rules = ReputationRules::default();
+    let mut fold = ReputationFold::default();
+    for n in 0..8 {
+        let mut ended = entry(n, start(), vec![rules.earned(TaskSuccess)]);
+        ended.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
+        record(&mut fold, ended, &rules);
+    }
+    let agent = fold.standing(Agent::Ops, start(), &rules);
+    assert_eq!((agent.score(), agent.level, agent.events), (100.0, SandboxOnly, 0));
+    assert_eq!(fold.workers["worker:ci"].score(), 116.0);
+    // However many names there are, the fold stays small: who was not heard of for long goes.
+    for n in 0..1_000 {
+        let at = start().plus(Duration::from_secs(n));
+        let mut ended = entry(n, at, vec![rules.earned(TaskSuccess)]);
+        ended.change.outcome.as_mut().unwrap().worker = Some(format!("worker:{n}"));
+        record(&mut fold, ended, &rules);
+    }
+    assert_eq!(fold.workers.len(), 256);
+    assert!(fold.workers.contains_key("worker:999") && !fold.workers.contains_key("worker:ci"));
+}

@@ -1,0 +1,370 @@
+//! What may run runs, and nothing else: faults of the store, writes of an older state, ids that
+//! could be taken for others, changes after the approval.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use watchbill_core::decide::{Command, Ending, Leave, Rules};
+use watchbill_core::ports::{Clock as _, Expect, Store as _, Write};
+use watchbill_core::repo::{StoredTask, approval_key, decode, encode, task_key};
+use watchbill_core::service::{
+    CommandBuilder, CommandError, CommandWithWrites, Core, Governance, Identity, NewTask,
+    OnFailure, Runner, ServiceError,
+};
+use watchbill_domain::ToolCall;
+use watchbill_domain::{
+    Agent, Approval, ApprovalId, ApprovalStatus, Priority, Status, TaskId, TaskType,
+};
+use watchbill_governance::{
+    EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, PrioritiesFor, Say, ToolRule,
+};
+use watchbill_testkit::ReadFault;
+
+use super::degraded::{Tools, claim};
+use super::lost_answers::rewrite;
+use crate::common::{World, caller, new_task, object, tenant};
+
+const SCORE: &str = "#led#";
+
+fn governed(rules: Rules, policy: Policy, on_failure: OnFailure) -> World {
+    let mut world = World::new(rules);
+    let policies = Arc::new(watchbill_governance::FixedPolicy(Arc::new(policy)));
+    let governance = Governance::new(policies, on_failure);
+    world.core = world.core.governed_by(governance).planned_by(Arc::new(Tools));
+    world
+}
+
+fn deployment(environment: &str) -> NewTask {
+    let payload = object(json!({ "project": "shop", "environment": environment }));
+    NewTask { payload, ..new_task(TaskType::Deploy, Priority::P2) }
+}
+
+async fn judged(world: &World, id: &TaskId) -> Result<Leave, ServiceError> {
+    let stored = world.stored(id).await;
+    let payload = world.core.payload(&stored.value).await.unwrap();
+    world.core.judge(&stored, &payload, Runner::Own).await.map(|verdict| verdict.proof.leave)
+}
+
+fn open_approval(world: &World) -> Vec<Approval> {
+    let items = world.store.items();
+    let approvals = items.iter().filter(|item| &*item.kind == "approval");
+    let approvals = approvals.map(|item| decode::<Approval>(item).unwrap().value);
+    approvals.filter(|approval| approval.status == ApprovalStatus::Pending).collect()
+}
+
+/// Deployments to staging, which no rule asks about: the agent's level decides.
+#[tokio::test]
+async fn a_busy_store_is_no_want_of_governance() {
+    for on_failure in [OnFailure::Restrict, OnFailure::Deny, OnFailure::Allow] {
+        let world = governed(Rules::default(), Policy::default(), on_failure);
+        let id = world.create(deployment("staging")).await;
+        for _ in 0..3 {
+            world.script.fail_reads(Some((SCORE, ReadFault::Busy)));
+            let busy = judged(&world, &id).await;
+            assert!(matches!(busy, Err(ServiceError::Busy { .. })), "{on_failure:?}: {busy:?}");
+            world.clock.advance(Duration::from_secs(61));
+        }
+        assert_eq!(world.stored(&id).await.version, 1, "nothing was decided");
+        world.script.fail_reads(None);
+        let leave = judged(&world, &id).await.unwrap();
+        assert!(matches!(leave, Leave::Ask(_)), "{on_failure:?}: {leave:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_score_holds_denies_at_the_second_look_or_lets_through() {
+    for fault in [ReadFault::Down, ReadFault::Corrupt, ReadFault::Newer] {
+        for on_failure in [OnFailure::Restrict, OnFailure::Deny, OnFailure::Allow] {
+            let world = governed(Rules::default(), Policy::default(), on_failure);
+            let id = world.create(deployment("staging")).await;
+            world.script.fail_reads(Some((SCORE, fault)));
+            let first = claim(&world, &id).await.value;
+            let expected = match on_failure {
+                OnFailure::Allow => Status::InProgress,
+                OnFailure::Restrict | OnFailure::Deny => Status::Assigned,
+            };
+            assert_eq!(first.status, expected, "{fault:?} {on_failure:?}");
+            if expected == Status::InProgress {
+                continue;
+            }
+            world.clock.advance(Duration::from_secs(61));
+            let second = claim(&world, &id).await.value.status;
+            let denied = on_failure == OnFailure::Deny;
+            assert_eq!(second == Status::Failed, denied, "{fault:?} {on_failure:?}: {second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_asked_for_is_skipped_without_governance() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
+    let id = world.create(deployment("production")).await;
+    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
+    world.script.fail_reads(Some((SCORE, ReadFault::Down)));
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(leave.is_granted(), "it is approved, so nothing hangs on the score: {leave:?}");
+    world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(matches!(leave, Leave::Ask(_)), "{leave:?}");
+    // Without a rule that asks, a level that was asked for stays asked for.
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
+    let id = world.create(deployment("staging")).await;
+    let asked = claim_asking(&world, &id).await;
+    world.core.approve(&caller("kim"), &asked).await.unwrap();
+    world.script.fail_reads(Some((SCORE, ReadFault::Down)));
+    assert!(judged(&world, &id).await.unwrap().is_granted());
+    world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(matches!(leave, Leave::Hold { .. }), "{leave:?}");
+}
+
+#[tokio::test]
+async fn a_freeze_holds_though_the_score_cant_be_read() {
+    let freeze = Freeze {
+        name: "release".into(),
+        reason: "a release".into(),
+        environments: [EnvironmentKind::Staging].into(),
+        when: FreezeWhen::Once {
+            from: watchbill_domain::Timestamp::from_millis(0),
+            until: watchbill_domain::Timestamp::from_millis(i64::MAX / 2),
+        },
+        override_roles: [].into(),
+        override_names: [].into(),
+    };
+    let policy = Policy { freezes: vec![freeze], ..Policy::default() };
+    let world = governed(Rules::default(), policy, OnFailure::Allow);
+    let id = world.create(deployment("staging")).await;
+    world.script.fail_reads(Some((SCORE, ReadFault::Down)));
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(matches!(&leave, Leave::Hold { why, .. } if why.contains("release")), "{leave:?}");
+}
+
+/// A command and writes that are the same for every state.
+pub struct Fixed(pub Command, pub Vec<Write>);
+
+#[async_trait]
+impl CommandBuilder for Fixed {
+    async fn build(&self, _: &Core, _: &StoredTask) -> Result<CommandWithWrites, CommandError> {
+        Ok(CommandWithWrites { command: self.0.clone(), extra_writes: self.1.clone() })
+    }
+}
+
+/// Claims a task that then waits for an approval.
+async fn claim_asking(world: &World, id: &TaskId) -> ApprovalId {
+    let stored = world.stored(id).await;
+    let payload = world.core.payload(&stored.value).await.unwrap();
+    let verdict = world.core.judge(&stored, &payload, Runner::Own).await.unwrap();
+    let Leave::Ask(asked) = &verdict.proof.leave else { panic!("{:?}", verdict.proof) };
+    let approval = asked.approval.clone();
+    let (agent, assignment) = (stored.value.agent, stored.value.assignment);
+    let proof = verdict.proof;
+    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
+    world.core.execute_with_writes(stored, &Fixed(claim, verdict.beside)).await.unwrap();
+    approval
+}
+
+/// A run that asks ends between a cancel's look and its commit: the approval is closed with
+/// the task, though it was not there when the cancel began.
+#[tokio::test]
+async fn a_cancel_closes_the_approval_of_the_state_it_is_decided_on() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let id = world.create(deployment("production")).await;
+    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
+    let running = claim(&world, &id).await;
+    assert_eq!(running.value.status, Status::InProgress);
+    let (core, fence) = (world.core.clone(), running.value.fence);
+    world.script.before_next_commit(Box::pin(async move {
+        let arguments = object(json!({ "project": "bank", "environment": "production" }));
+        let call = ToolCall { tool: "deploy".into(), arguments, mutating: true };
+        let payload = core.payload(&running.value).await.unwrap();
+        let verdict = core.judge_call(&running, &payload, Runner::Own, Some(&call)).await.unwrap();
+        let Leave::Ask(asked) = verdict.proof.leave else { panic!("another call is asked for") };
+        let end = crate::common::end(fence, Ending::Asks(asked));
+        core.execute_with_writes(running, &Fixed(end, verdict.beside)).await.unwrap();
+    }));
+    world.core.cancel_task(&caller("alex"), &id, None).await.unwrap();
+    let stored = world.stored(&id).await.value;
+    assert_eq!(stored.status, Status::Cancelled);
+    assert_eq!(stored.approval.unwrap().id, ApprovalId::of(&id, 2));
+    assert_eq!(open_approval(&world), [], "an approval waits for a task that has ended");
+    world.assert_nothing_due();
+}
+
+/// One that a build before this one left behind is nobody's business.
+#[tokio::test]
+async fn an_approval_that_no_task_waits_for_is_closed_and_decides_nothing() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let id = world.create(deployment("production")).await;
+    let first = ApprovalId::of(&id, 1);
+    let approval = world.core.approval(&tenant(), &first).await.unwrap().approval;
+    world.core.cancel_task(&caller("alex"), &id, None).await.unwrap();
+    let key = approval_key(&tenant(), &first);
+    let due = Some(world.clock.now());
+    let orphan = encode(&approval, None);
+    rewrite(&world, &key, |item| {
+        item.body = orphan.body.clone();
+        item.list2 = orphan.list2.clone();
+        item.due = due;
+    })
+    .await;
+    let refused = world.core.approve(&caller("kim"), &first).await;
+    assert!(matches!(refused, Err(ServiceError::Conflict { .. })), "{refused:?}");
+    world.clock.advance(world.core.rules().decide_within / 2 + Duration::from_secs(1));
+    assert!(world.core.approval_due(&tenant(), &first).await.unwrap());
+    assert_eq!(open_approval(&world), []);
+    assert_eq!(world.stored(&id).await.value.status, Status::Cancelled);
+    world.assert_nothing_due();
+}
+
+#[tokio::test]
+async fn ids_that_look_alike_have_approvals_of_their_own() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let given = |id: &str| NewTask {
+        identity: Identity::Given(TaskId::parse(id).unwrap()),
+        ..deployment("production")
+    };
+    let x = world.create(given("X")).await;
+    world.core.approve(&caller("kim"), &ApprovalId::of(&x, 1)).await.unwrap();
+    world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
+    let second = claim_asking(&world, &x).await;
+    assert_eq!(second.as_str(), "approval_X~2");
+    let other = world.create(given("X_2")).await;
+    let theirs = world.stored(&other).await.value.approval.unwrap().id;
+    assert_eq!(theirs.as_str(), "approval_X_2");
+    assert_eq!(open_approval(&world).len(), 2);
+    for (task, approval) in [(&x, &second), (&other, &theirs)] {
+        world.core.approve(&caller("kim"), approval).await.unwrap();
+        assert_eq!(claim(&world, task).await.value.status, Status::InProgress);
+    }
+}
+
+/// As a build stored them whose second approval of `X` had the id of the first of `X_2`.
+#[tokio::test]
+async fn what_was_stored_under_the_old_ids_is_read_and_in_nobodys_way() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let x = TaskId::parse("X").unwrap();
+    let given = |id: &str| NewTask {
+        identity: Identity::Given(TaskId::parse(id).unwrap()),
+        ..deployment("production")
+    };
+    world.create(given("X")).await;
+    let old: Value =
+        serde_json::from_str(include_str!("../fixtures/approval_old_id.json")).unwrap();
+    let old: Approval = serde_json::from_value(old).unwrap();
+    assert_eq!((old.id.as_str(), old.task_id.as_str()), ("approval_X_2", "X"));
+    let item = encode(&old, None);
+    let put = Write::Put { item, expect: Expect::Absent };
+    let id = world.core.entropy().write_id();
+    world.store.commit(watchbill_core::ports::Commit { id, writes: vec![put] }).await.unwrap();
+    let mut header = world.stored(&x).await.value;
+    header.status = Status::Blocked;
+    let named = header.approval.as_mut().unwrap();
+    (named.id, named.n) = (old.id.clone(), 2);
+    let item = encode(&header, None);
+    rewrite(&world, &task_key(&tenant(), &x), |there| there.body = item.body).await;
+    // Another task finds the id taken, and takes the next.
+    let other = world.create(given("X_2")).await;
+    let theirs = world.stored(&other).await.value.approval.unwrap();
+    assert_eq!((theirs.id.as_str(), theirs.n), ("approval_X_2~2", 2));
+    // The old one is decided on as ever.
+    world.core.approve(&caller("kim"), &old.id).await.unwrap();
+    let stored = world.stored(&x).await;
+    assert_eq!(stored.value.status, Status::Assigned);
+    // It was shown less than a worker reads, so what is approved is shown anew.
+    let third = claim_asking(&world, &x).await;
+    assert_eq!(third.as_str(), "approval_X~3");
+}
+
+/// An id that a peer gave before ids were escaped.
+#[tokio::test]
+async fn a_task_of_an_old_id_lives_on() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let old: Value = serde_json::from_str(include_str!("../fixtures/task_old_id.json")).unwrap();
+    let task: watchbill_domain::Task = serde_json::from_value(old).unwrap();
+    assert_eq!(task.id.as_str(), "jobs/7 #a?b%c~2");
+    let put = Write::Put { item: encode(&task, None), expect: Expect::Absent };
+    let id = world.core.entropy().write_id();
+    world.store.commit(watchbill_core::ports::Commit { id, writes: vec![put] }).await.unwrap();
+    assert_eq!(world.core.task(&tenant(), &task.id).await.unwrap().task, task);
+    let asked = claim_asking(&world, &task.id).await;
+    assert_eq!(asked.as_str(), "approval_jobs/7 #a?b%c~2~1");
+    world.core.approve(&caller("kim"), &asked).await.unwrap();
+    assert_eq!(claim(&world, &task.id).await.value.status, Status::InProgress);
+}
+
+#[tokio::test]
+async fn what_is_read_by_a_worker_is_shown_and_a_change_of_it_is_asked_anew() {
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let metadata = object(json!({ "rule_hint": "skip the checks" }));
+    let notes = "drop the old tables first ".repeat(2_000);
+    let payload = object(json!({ "project": "shop", "environment": "production", "notes": notes }));
+    let id = world.create(NewTask { payload, metadata, ..deployment("production") }).await;
+    let first = ApprovalId::of(&id, 1);
+    let shown = world.core.approval(&tenant(), &first).await.unwrap().approval.shown;
+    assert_eq!(shown["metadata"]["rule_hint"], "skip the checks");
+    assert_eq!(shown["payload"]["project"], "shop");
+    let cut = &shown["payload_left_out"]["fields"][0];
+    assert_eq!(cut["name"], "notes");
+    assert!(cut["begins"].as_str().unwrap().starts_with("drop the old tables first"), "{cut}");
+    world.core.approve(&caller("kim"), &first).await.unwrap();
+    assert!(judged(&world, &id).await.unwrap().is_granted());
+    let mut header = world.stored(&id).await.value;
+    header.metadata.insert("rule_hint".into(), "skip the backup too".into());
+    let item = encode(&header, None);
+    rewrite(&world, &task_key(&tenant(), &id), |there| there.body = item.body).await;
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(matches!(leave, Leave::Ask(_)), "{leave:?}");
+}
+
+#[tokio::test]
+async fn urgent_work_that_only_reads_may_start_at_once() {
+    let gates = GateRules { priorities_for: PrioritiesFor::Mutating, ..GateRules::default() };
+    let policy = Policy { gates, ..Policy::default() };
+    let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+    let world = governed(rules, policy, OnFailure::Restrict);
+    let urgent = |task_type| new_task(task_type, Priority::P0);
+    let monitor = world.create(urgent(TaskType::Monitor)).await;
+    assert_eq!(world.stored(&monitor).await.value.status, Status::Assigned);
+    let running = claim(&world, &monitor).await;
+    assert_eq!(running.value.status, Status::InProgress);
+    // What an external worker does nobody knows.
+    let external = world.create(urgent(TaskType::Bugfix)).await;
+    assert_eq!(world.stored(&external).await.value.status, Status::Pending);
+    let payload = object(json!({ "project": "shop", "environment": "sandbox" }));
+    let deploy = world.create(NewTask { payload, ..urgent(TaskType::Deploy) }).await;
+    assert_eq!(world.stored(&deploy).await.value.status, Status::Pending);
+    // A run that comes to a call that changes something waits then.
+    let arguments = object(json!({ "project": "shop", "environment": "sandbox" }));
+    let call = ToolCall { tool: "deploy".into(), arguments, mutating: true };
+    let payload = world.core.payload(&running.value).await.unwrap();
+    let verdict =
+        world.core.judge_call(&running, &payload, Runner::Own, Some(&call)).await.unwrap();
+    let Leave::Ask(asked) = verdict.proof.leave else { panic!("{:?}", verdict.proof) };
+    assert!(asked.reason.contains("priority P0"), "{}", asked.reason);
+    // As it is without the setting.
+    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let monitor = world.create(urgent(TaskType::Monitor)).await;
+    assert_eq!(world.stored(&monitor).await.value.status, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_denied_call_is_refused_though_the_score_cant_be_read() {
+    let rule = ToolRule {
+        name: "never".into(),
+        reason: "never".into(),
+        agents: [].into(),
+        tools: ["deploy".to_owned()].into(),
+        environments: [].into(),
+        when: None,
+        say: Say::Deny,
+        quorum: 1,
+    };
+    let policy = Policy { tools: vec![rule], ..Policy::default() };
+    let world = governed(Rules::default(), policy, OnFailure::Allow);
+    let id = world.create(deployment("staging")).await;
+    world.script.fail_reads(Some((SCORE, ReadFault::Down)));
+    let leave = judged(&world, &id).await.unwrap();
+    assert!(matches!(leave, Leave::Refused { .. }), "{leave:?}");
+}

@@ -1,0 +1,114 @@
+//! Readers of scores and levels.
+
+use std::time::Duration;
+
+use serde_json::json;
+use watchbill_core::decide::Rules;
+use watchbill_core::ledger::Entry;
+use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
+use watchbill_core::repo::{Fold, REPUTATION_FOLD, encode};
+use watchbill_domain::{Agent, Earned, ReputationEvent};
+use watchbill_governance::{Level, ReadOnlyDay, ReputationFold, Standing};
+use watchbill_testkit::governance_suite::{self as suite, append, earning};
+
+use crate::common::{World, tenant};
+
+const SUCCESS: Earned = Earned(ReputationEvent::TaskSuccess, 2);
+const FAILURE: Earned = Earned(ReputationEvent::TaskFailure, -3);
+
+fn old_form(mut fold: serde_json::Value) -> serde_json::Value {
+    let map = fold.as_object_mut().unwrap();
+    map.remove("workers");
+    for standing in map["agents"].as_object_mut().unwrap().values_mut() {
+        standing.as_object_mut().unwrap().remove("read_only");
+    }
+    fold
+}
+
+#[tokio::test]
+async fn what_is_recorded_counts_within_a_second() {
+    let world = World::new(Rules::default());
+    suite::what_is_recorded_counts_within_a_second(&world.core, &|by| world.clock.advance(by))
+        .await;
+}
+
+#[tokio::test]
+async fn a_reader_looks_every_600_ms_however_often_it_is_asked() {
+    let world = World::new(Rules::default());
+    let score = async || world.core.standing(&tenant(), Agent::Ops).await.unwrap().score();
+    assert_eq!(score().await, 100.0);
+    append(&world.core, vec![earning(1, world.clock.now(), &[SUCCESS])]).await;
+    world.clock.advance(Duration::from_millis(599));
+    assert_eq!(score().await, 100.0, "it has looked a moment ago");
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(score().await, 102.0);
+}
+
+/// A new process, or one that has slept long, does not read the ledger from its beginning.
+#[tokio::test]
+async fn a_reader_goes_on_from_what_the_recorder_kept() {
+    let world = World::new(Rules::default());
+    let now = world.clock.now();
+    for n in 1..=20 {
+        append(&world.core, vec![earning(n, now, &[SUCCESS])]).await;
+    }
+    // Not what the batches would give, so that it can be told who was asked.
+    let kept = Standing {
+        milli: 150_000,
+        level: Level::ProdLowRisk,
+        last: Some(now),
+        events: 7,
+        read_only: ReadOnlyDay::default(),
+    };
+    let fold = Fold {
+        tenant: tenant(),
+        name: REPUTATION_FOLD.into(),
+        seq_applied: 18,
+        // Frozen: as a fold was kept before workers and days stood in it.
+        state: old_form(json!(ReputationFold {
+            agents: [(Agent::Ops, kept)].into(),
+            ..ReputationFold::default()
+        })),
+    };
+    let writes = vec![Write::Put { item: encode(&fold, None), expect: Expect::Absent }];
+    let id = world.core.entropy().write_id();
+    world.store.commit(Commit { id, writes }).await.unwrap();
+    let standing = world.core.standing(&tenant(), Agent::Ops).await.unwrap();
+    assert_eq!((standing.score(), standing.events), (154.0, 9));
+    let rebuilt = world.core.rebuild_standings(&tenant()).await.unwrap();
+    assert_eq!(rebuilt.agents[&Agent::Ops].score(), 140.0, "a rebuild reads them all");
+}
+
+#[tokio::test]
+async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
+    let world = World::new(Rules::default());
+    let now = world.clock.now();
+    append(&world.core, vec![earning(1, now, &[SUCCESS]), earning(2, now, &[FAILURE, SUCCESS])])
+        .await;
+    // What a worker outside earned is the worker's.
+    let mut of_worker = earning(4, now, &[SUCCESS]);
+    if let Entry::Task(entry) = &mut of_worker {
+        entry.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
+    }
+    append(&world.core, vec![earning(3, now, &[FAILURE]), of_worker]).await;
+    for limit in 1..6 {
+        let mut found = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page =
+                world.core.reputation_events(&tenant(), Agent::Ops, limit, cursor).await.unwrap();
+            assert!(page.events.len() <= limit);
+            found.extend(page.events);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let lines: Vec<_> = found.iter().map(|line| (line.task.as_str(), line.delta)).collect();
+        assert_eq!(lines, [("t-3", -3), ("t-2", 2), ("t-2", -3), ("t-1", 2)], "by {limit}");
+    }
+    let none = world.core.reputation_events(&tenant(), Agent::Dev, 5, None).await.unwrap();
+    assert!(none.events.is_empty() && none.next_cursor.is_none());
+    let wrong = world.core.reputation_events(&tenant(), Agent::Ops, 5, Some("x".into())).await;
+    assert!(wrong.unwrap_err().to_string().contains("'x' is no cursor"));
+}

@@ -1,0 +1,55 @@
+//! The things Watchbill talks about, as types that can't hold nonsense.
+//!
+//! - `ids`, `names`, `person`, `time`, `escape`: what things are called, and when.
+//! - `task`, `approval`, `auth`, `event`, `body`, `outcome`, `sla`: what is kept.
+//! - `money`, `reputation`, `tool_call`: amounts, points, and calls that are judged.
+//! - `canonical`: one text for one JSON value, and its hash.
+//!
+//! How to add a word that is stored or sent: [`names!`], with its text pinned there. How to add
+//! a field to something that is kept: a default for what older builds wrote, and a frozen fixture.
+
+mod approval;
+mod auth;
+mod body;
+mod canonical;
+mod escape;
+mod event;
+mod ids;
+mod money;
+#[macro_use]
+mod names;
+mod outcome;
+mod person;
+mod reputation;
+mod sla;
+mod task;
+mod task_entry;
+mod time;
+mod tool_call;
+
+pub use approval::{Approval, ApprovalStatus, Decision, Vote};
+pub use auth::{ApiKey, Caller, Role, hash_key};
+pub use body::Body;
+pub use canonical::canonical_hash;
+pub use escape::{escape_id, refused_in_ids};
+pub use event::{Event, EventPriority, EventType, PublishedEvent, RESERVED_EVENT_GROUPS};
+pub use ids::{
+    ApprovalId, EventId, IdError, TaskId, TenantId, derived_uuid, escape_key_part, timed_uuid,
+};
+pub use money::{Amount, Price, Reservation, Resource, Usage};
+#[doc(hidden)]
+pub use names::shortened_word;
+pub use names::{Agent, Priority, Status, TaskType, UnknownName};
+pub use outcome::Outcome;
+pub use person::{
+    MAX_REQUESTERS, Person, add_requester, folded_name, is_reserved_name, reserved_pattern,
+};
+pub use reputation::{Earned, ReputationEvent};
+pub use sla::Sla;
+pub use task::{
+    ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Override, Question, Task,
+    TaskLimits, What, hex,
+};
+pub use task_entry::TaskEntry;
+pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};
+pub use tool_call::ToolCall;

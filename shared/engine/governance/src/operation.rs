@@ -1,0 +1,105 @@
+use serde_json::{Map, Value};
+
+use super::EnvironmentKind;
+use watchbill_domain::names;
+
+names!(
+    /// How far an agent is trusted. Levels add up: each includes the ones before.
+    Level, "level", [
+        SandboxOnly = "sandbox_only",
+        StagingAccess = "staging_access",
+        ProdLowRisk = "prod_low_risk",
+        ProdFullAccess = "prod_full_access",
+    ]
+);
+
+names!(
+    /// What a piece of work amounts to, for the permission check.
+    Operation, "operation", [
+        DeploySandbox = "deploy_sandbox",
+        MonitorSystem = "monitor_system",
+        ManageAlerts = "manage_alerts",
+        InvestigateIssues = "investigate_issues",
+        RunTests = "run_tests",
+        AnswerQuestion = "answer_question",
+        CreatePr = "create_pr",
+        DeployStaging = "deploy_staging",
+        ExecuteTask = "execute_task",
+        Restart = "restart",
+        Scale = "scale",
+        Update = "update",
+        DeployProdLowRisk = "deploy_prod_low_risk",
+        RestartProd = "restart_prod",
+        TriggerBackup = "trigger_backup",
+        DeployProd = "deploy_prod",
+        ScaleProd = "scale_prod",
+        UpdateProd = "update_prod",
+        RollbackProd = "rollback_prod",
+    ]
+);
+
+impl Operation {
+    /// From which level on an agent may do it.
+    pub fn needs(self) -> Level {
+        use Operation::*;
+        match self {
+            DeploySandbox | MonitorSystem | ManageAlerts | InvestigateIssues | RunTests
+            | AnswerQuestion | CreatePr => Level::SandboxOnly,
+            DeployStaging | ExecuteTask | Restart | Scale | Update => Level::StagingAccess,
+            DeployProdLowRisk | RestartProd | TriggerBackup => Level::ProdLowRisk,
+            DeployProd | ScaleProd | UpdateProd | RollbackProd => Level::ProdFullAccess,
+        }
+    }
+
+    /// Whether anything but Watchbill's own books can change by it.
+    pub fn mutates(self) -> bool {
+        use Operation::*;
+        !matches!(
+            self,
+            MonitorSystem | ManageAlerts | InvestigateIssues | RunTests | AnswerQuestion
+        )
+    }
+
+    /// What a call of a tool amounts to. The tool of a task's plan is named like its type.
+    /// `low_risk`: it changes documentation or user interface alone.
+    pub fn of_call(tool: &str, environment: EnvironmentKind, low_risk: bool) -> Self {
+        use EnvironmentKind::{Production, Sandbox, Staging};
+        match (tool, environment) {
+            ("deploy", Production) if low_risk => Self::DeployProdLowRisk,
+            ("deploy", Production) => Self::DeployProd,
+            ("deploy", Staging) => Self::DeployStaging,
+            ("deploy", Sandbox) => Self::DeploySandbox,
+            ("monitor", _) => Self::MonitorSystem,
+            ("alert", _) => Self::ManageAlerts,
+            ("investigate", _) => Self::InvestigateIssues,
+            ("faq", _) => Self::AnswerQuestion,
+            ("run_tests", _) => Self::RunTests,
+            ("create_pr", _) => Self::CreatePr,
+            ("backup", _) => Self::TriggerBackup,
+            ("rollback", Production) => Self::RollbackProd,
+            ("restart", Production) => Self::RestartProd,
+            ("scale", Production) => Self::ScaleProd,
+            ("update", Production) => Self::UpdateProd,
+            ("restart", _) => Self::Restart,
+            ("scale", _) => Self::Scale,
+            ("update" | "rollback", _) => Self::Update,
+            _ => Self::ExecuteTask,
+        }
+    }
+}
+
+/// Whether a task says of itself that it changes documentation or user interface alone.
+pub fn is_low_risk(payload: &Map<String, Value>) -> bool {
+    matches!(payload.get("change").and_then(Value::as_str), Some("docs" | "ui"))
+}
+
+impl Level {
+    /// The operations that it brings with those of the levels below.
+    pub fn operations(self) -> impl Iterator<Item = Operation> {
+        Operation::ALL.iter().copied().filter(move |operation| operation.needs() <= self)
+    }
+
+    pub fn next(self) -> Option<Self> {
+        Self::ALL.iter().copied().find(|level| *level > self)
+    }
+}

@@ -1,0 +1,67 @@
+//! What the audit says of an agent's standing.
+
+use serde_json::{Map, Value, json};
+
+use super::{Record, RecordKind, ReputationRules, StandingChange};
+use watchbill_domain::{Earned, LoggedEvent, TenantId};
+
+impl StandingChange {
+    /// The record that goes into the ledger beside the change that brought it. Its id is made
+    /// of that change, so that it is the same record however often it is worked out.
+    pub fn record(&self, tenant: &TenantId, rules: &ReputationRules) -> Record {
+        let agent = self.agent.long_name();
+        let (version, place) = (self.version.to_string(), self.place.to_string());
+        let parts = [agent, self.task.as_str(), &version, &place];
+        let mut events = vec![LoggedEvent::own("reputation.changed", json!(self.details()))];
+        if self.alert {
+            let (score, line) = (self.after.score(), rules.alert_below);
+            events.push(LoggedEvent::own(
+                "alert.triggered",
+                json!({
+                    "alert_type": "reputation_low", "severity": "high", "target": agent,
+                    "message": format!("{agent} has a score of {score}, below {line}"),
+                }),
+            ));
+        }
+        Record {
+            id: Record::id_of(tenant, RecordKind::StandingChanged, &parts),
+            tenant: tenant.clone(),
+            at: self.at,
+            kind: RecordKind::StandingChanged,
+            by: "governance".to_owned(),
+            subject: agent.to_owned(),
+            text: self.text(),
+            task: Some(self.task.clone()),
+            details: self.details(),
+            events,
+            trace_id: Some(self.trace_id.clone()),
+            expires: self.at.plus(Record::KEEP),
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let Earned(event, delta) = self.earned;
+        let pairs = [
+            ("agent", json!(self.agent.long_name())),
+            ("event", json!(event)),
+            ("delta", json!(delta)),
+            ("score", json!(self.after.score())),
+            ("score_before", json!(self.before.score())),
+            ("level", json!(self.after.level)),
+            ("level_before", json!(self.before.level)),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn text(&self) -> String {
+        let Earned(event, delta) = self.earned;
+        let (agent, score) = (self.agent.long_name(), self.after.score());
+        let (from, to) = (self.before.level, self.after.level);
+        let level = match to.cmp(&from) {
+            std::cmp::Ordering::Less => format!("fell from {from} to {to}"),
+            std::cmp::Ordering::Greater => format!("rose from {from} to {to}"),
+            std::cmp::Ordering::Equal => format!("stays at {to}"),
+        };
+        format!("{agent} {level}: {event} ({delta:+}) brought its score to {score}")
+    }
+}

@@ -1,0 +1,205 @@
+//! A journal's entry is found by its key and the call; a provider that never answers a look-up.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
+use watchbill_core::repo::{Step, decode, encode};
+use watchbill_domain::{Agent, Caller, Role, Status, ToolCall};
+use watchbill_runtime::executor::Executor;
+use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
+use watchbill_testkit::MemoryStore;
+
+use crate::common::{Machine, tenant};
+
+const TIME_OUT: Duration = Duration::from_secs(30);
+
+/// Deploys a project, always under the same key.
+struct Deploy {
+    project: &'static str,
+    provider: Arc<Provider>,
+}
+
+#[derive(Default)]
+struct Provider {
+    made: Mutex<Vec<&'static str>>,
+    looks: AtomicU32,
+    loses_answers: bool,
+}
+
+impl Provider {
+    fn made(&self) -> Vec<&'static str> {
+        self.made.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Effect for Deploy {
+    fn key(&self) -> String {
+        "deploy".into()
+    }
+    fn what(&self) -> String {
+        "create deployment".into()
+    }
+    fn target(&self) -> String {
+        self.project.into()
+    }
+    fn provider_key(&self) -> String {
+        "wb-1".into()
+    }
+    fn time_out(&self) -> Duration {
+        TIME_OUT
+    }
+    fn call(&self) -> ToolCall {
+        let arguments = json!({"environment": "sandbox", "project": self.project});
+        let arguments = arguments.as_object().cloned().expect("it is an object");
+        ToolCall { tool: "deploy".to_owned(), arguments, mutating: true }
+    }
+    async fn attempt(&self) -> Attempt {
+        self.provider.made.lock().unwrap().push(self.project);
+        match self.provider.loses_answers {
+            true => Attempt::Unknown { error: "reset".into() },
+            false => Attempt::Done(Map::from_iter([("of".to_owned(), self.project.into())])),
+        }
+    }
+    async fn look_up(&self) -> LookedUp {
+        self.provider.looks.fetch_add(1, Ordering::Relaxed);
+        std::future::pending().await
+    }
+    async fn undo(&self, _result: &Map<String, Value>) {}
+}
+
+fn done(of: &str) -> Taken {
+    Taken::Done(Map::from_iter([("of".to_owned(), of.into())]))
+}
+
+/// Deploys what its task's answer or, before there is one, its first project says.
+struct Deployer {
+    projects: Mutex<Vec<&'static str>>,
+    provider: Arc<Provider>,
+}
+
+#[async_trait]
+impl TaskAgent for Deployer {
+    fn agent(&self) -> Agent {
+        Agent::Ops
+    }
+
+    async fn run(&self, run: &Run) -> RunEnd {
+        let steps = run.steps.as_ref().expect("the executor gives steps");
+        let projects = self.projects.lock().unwrap().clone();
+        let mut result = Map::new();
+        for project in projects {
+            let effect = Deploy { project, provider: self.provider.clone() };
+            match steps.take(&effect).await.unwrap() {
+                Taken::Done(done) => result = done,
+                Taken::Mismatch { error, question } => {
+                    return RunEnd::Blocked { reason: error, question: Some(question) };
+                }
+                Taken::Refused { error, .. } => return RunEnd::terminal(error),
+                other => panic!("{other:?}"),
+            }
+        }
+        RunEnd::Done { result, events: Vec::new() }
+    }
+}
+
+/// The same key with other arguments is no repeat: nobody is given the other call's result.
+#[tokio::test]
+async fn another_call_under_the_same_key_blocks_the_task_and_asks_a_person() {
+    for (answer, status, made) in [
+        ("go on anew", Status::Completed, vec!["shop", "bank"]),
+        ("cancel", Status::Failed, vec!["shop"]),
+        ("perhaps", Status::Blocked, vec!["shop"]),
+    ] {
+        let store = Arc::new(MemoryStore::new());
+        let machine = Machine::at(store.clone(), 1, true);
+        let provider = Arc::new(Provider::default());
+        let projects = Mutex::new(vec!["shop", "bank"]);
+        let agent = Arc::new(Deployer { projects, provider: provider.clone() });
+        let executor = Executor::new(machine.core.clone(), agent.clone(), "one");
+        let id = machine.create().await;
+        executor.handle(&machine.pointer(&id).await).await.unwrap();
+        let task = machine.stored(&id).await.value;
+        assert_eq!(task.status, Status::Blocked, "{:?}", task.error);
+        let question = task.question.unwrap();
+        assert!(question.text.contains("the journal holds 'deploy'"), "{}", question.text);
+        assert_eq!(question.choices, ["go on anew", "cancel"]);
+        assert_eq!(provider.made(), ["shop"]);
+
+        *agent.projects.lock().unwrap() = vec!["bank"];
+        let kim = Caller::new("kim", Role::Admin, tenant());
+        machine.core.answer_task(&kim, &id, answer.into()).await.unwrap();
+        executor.handle(&machine.pointer(&id).await).await.unwrap();
+        let task = machine.stored(&id).await.value;
+        assert_eq!((task.status, provider.made()), (status, made), "{answer}: {:?}", task.error);
+        // What was done stays told.
+        let steps = store.items().into_iter().filter(|item| &*item.kind == "step");
+        let targets: Vec<String> =
+            steps.map(|item| decode::<Step>(&item).unwrap().value.target).collect();
+        assert!(targets.contains(&"shop".to_owned()), "{targets:?}");
+    }
+}
+
+/// Frozen: steps without a hash stand for whatever bears their key.
+#[tokio::test]
+async fn a_step_of_an_earlier_version_is_given_back_by_its_key_alone() {
+    let store = Arc::new(MemoryStore::new());
+    let machine = Machine::at(store.clone(), 1, false);
+    let id = machine.create().await;
+    let task = machine.claim(&id).await.value;
+    let steps = Steps::of_run(machine.core.clone(), &task);
+    let provider = Arc::new(Provider::default());
+    let shop = Deploy { project: "shop", provider: provider.clone() };
+    assert_eq!(steps.take(&shop).await.unwrap(), done("shop"));
+    let item = store.items().into_iter().find(|item| &*item.kind == "step").unwrap();
+    let step = Step { call_hash: None, ..decode::<Step>(&item).unwrap().value };
+    let put = Write::Put { item: encode(&step, None), expect: Expect::Version(item.version) };
+    let id = machine.core.entropy().write_id();
+    store.commit(Commit { id, writes: vec![put] }).await.unwrap();
+    let bank = Deploy { project: "bank", provider: provider.clone() };
+    assert_eq!(steps.take(&bank).await.unwrap(), done("shop"));
+    assert_eq!(provider.made(), ["shop"]);
+}
+
+#[tokio::test]
+async fn a_look_up_that_never_answers_ends_within_the_lease_and_can_not_tell() {
+    let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
+    let id = machine.create().await;
+    let task = machine.claim(&id).await.value;
+    let until = task.lease.as_ref().unwrap().until;
+    let steps = Steps::of_run(machine.core.clone(), &task);
+    let provider = Arc::new(Provider { loses_answers: true, ..Provider::default() });
+    let shop = Deploy { project: "shop", provider: provider.clone() };
+    let first = steps.take(&shop).await.unwrap();
+    let Taken::Unsettled { after, .. } = first else { panic!("{first:?}") };
+    machine.clock.advance(after);
+    // Without a limit it would never come back.
+    let taken = tokio::time::timeout(Duration::from_secs(20), steps.take(&shop)).await;
+    let taken = taken.expect("the look-up ends").unwrap();
+    let wanted = "no answer to the look-up within 30 s".to_owned();
+    assert_eq!(taken, Taken::Undecidable { error: wanted });
+    assert!(machine.clock.now() < until, "the lease outlives the look-up");
+    assert_eq!((provider.made().len(), provider.looks.load(Ordering::Relaxed)), (1, 1));
+    assert!(!steps.changed_something(), "nobody knows that it did");
+}
+
+/// A run that changed something outside says so, also where an earlier run did it.
+#[tokio::test]
+async fn a_run_knows_whether_it_changed_something() {
+    let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
+    let provider = Arc::new(Provider::default());
+    for (projects, read_only) in [(vec![], true), (vec!["shop"], false)] {
+        let projects = Mutex::new(projects);
+        let agent = Arc::new(Deployer { projects, provider: provider.clone() });
+        let executor = Executor::new(machine.core.clone(), agent, "one");
+        let id = machine.create().await;
+        executor.handle(&machine.pointer(&id).await).await.unwrap();
+        let outcome = machine.stored(&id).await.value.outcome.unwrap();
+        assert_eq!((outcome.read_only, outcome.reputation.len()), (read_only, 1));
+    }
+}

@@ -1,0 +1,242 @@
+//! What budgets and standings promise, whatever store they stand on. Each function wants a
+//! core of its own, with a clock that `skip` moves, at a time that is not near an hour's end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Map;
+use tokio::task::JoinSet;
+use watchbill_core::decide::{Command, Proof, Rejection};
+use watchbill_core::ledger::{Batch, Entry, LedgerReader};
+use watchbill_core::ports::{Commit, Expect, Write};
+use watchbill_core::repo;
+use watchbill_core::service::{CommandError, Core, Identity, NewTask, ServiceError};
+use watchbill_domain::{
+    Agent, Amount, Caller, Earned, Outcome, Priority, ReputationEvent, Role, TaskId, TaskType,
+    TenantId,
+};
+use watchbill_governance::{BudgetLimits, Level, Record, RecordKind};
+
+use crate::a_completion;
+
+/// Moves the core's clock.
+pub type Skip<'a> = dyn Fn(Duration) + Send + Sync + 'a;
+
+const ASKED: Amount = Amount { micro_usd: 1_000, tokens: 10 };
+const USED: Amount = Amount { micro_usd: 700, tokens: 7 };
+/// Longer than any lease.
+const PAST_LEASES: Duration = Duration::from_secs(120);
+
+pub fn tenant() -> TenantId {
+    TenantId::default()
+}
+
+pub fn admin() -> Caller {
+    Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None }
+}
+
+/// The same limits for every period but the task's, which has room for one call.
+pub fn limits(all: Amount) -> BudgetLimits {
+    BudgetLimits { day: all, hour: all, task: Amount { micro_usd: 500_000, tokens: 10_000 } }
+}
+
+/// A task that a run holds: its id and the run's fence.
+pub async fn running(core: &Core, n: usize) -> (TaskId, u64) {
+    let new = NewTask {
+        tenant: tenant(),
+        task_type: TaskType::Monitor,
+        priority: Priority::P2,
+        source: "user".into(),
+        payload: Map::new(),
+        metadata: Map::new(),
+        sla_target: None,
+        sla_deadline: None,
+        parent: None,
+        trace_id: Some("trace".into()),
+        max_retries: None,
+        created_by: "alex".into(),
+        also_requested_by: Vec::new(),
+        identity: Identity::IdempotencyKey(format!("key-{n}")),
+        hops: 0,
+    };
+    let created = patiently(core, || core.create_task(new.clone())).await.task;
+    let (id, agent) = (created.task.id.clone(), created.task.agent);
+    let proof = Proof::granted(created.version);
+    let assignment = created.task.assignment;
+    let claim = Command::Claim { agent, owner: "one".into(), assignment, proof };
+    let claimed = core.command(&tenant(), &id, &claim).await.expect("it can be claimed");
+    (id, claimed.value.fence)
+}
+
+/// The same again while the store is busy.
+async fn patiently<T, F>(core: &Core, call: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, ServiceError>>,
+{
+    loop {
+        match call().await {
+            Ok(done) => return done,
+            Err(ServiceError::Busy { after }) => core.clock().sleep(after).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Reserves for one call. None: the limit has no room.
+pub async fn reserve(core: &Core, id: &TaskId, fence: u64) -> Option<u64> {
+    loop {
+        match core.reserve(&tenant(), id, fence, ASKED).await {
+            Ok(stored) => return stored.value.reservation.map(|open| open.n),
+            Err(CommandError::Rejected { rejection: Rejection::OverBudget(why), .. }) => {
+                let text = why.to_string();
+                assert!(text.starts_with("Budget exceeded: of the limit of $"), "{text}");
+                return None;
+            }
+            Err(CommandError::Service(ServiceError::Busy { after })) => {
+                core.clock().sleep(after).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn command(core: &Core, id: &TaskId, command: &Command) {
+    loop {
+        match core.command(&tenant(), id, command).await {
+            Ok(_) => return,
+            Err(CommandError::Service(ServiceError::Busy { after })) => {
+                core.clock().sleep(after).await;
+            }
+            Err(error) => panic!("{command:?}: {error}"),
+        }
+    }
+}
+
+/// `tasks` runs reserve at once, so many of them at a time; three in ten have room. What is
+/// never settled comes back when the leases end, charged where the call may have gone out.
+pub async fn reservations_stop_at_the_cap(
+    core: &Core,
+    skip: &Skip<'_>,
+    tasks: usize,
+    at_once: usize,
+) {
+    let room = tasks * 3 / 10;
+    let cap = Amount { micro_usd: room as u64 * ASKED.micro_usd, tokens: 1_000_000_000 };
+    core.set_budget_limits(&admin(), limits(cap)).await.expect("they are in bounds");
+    let all =
+        each(core, (0..tasks).collect(), at_once, |core, n| async move { running(&core, n).await })
+            .await;
+    let reserved = each(core, all, at_once, move |core, (id, fence)| async move {
+        let n = reserve(&core, &id, fence).await;
+        let own = tenant();
+        let day = patiently(&core, || core.budget(&own)).await.day;
+        let sum = day.used.plus(day.reserved);
+        assert!(sum.micro_usd <= cap.micro_usd, "{sum} of {cap} is used or set aside");
+        n.map(|n| (id, fence, n))
+    })
+    .await;
+    let reserved: Vec<_> = reserved.into_iter().flatten().collect();
+    assert_eq!(reserved.len(), room, "of {tasks} that asked");
+    let (settled, sent) = (room / 3, room / 3);
+    let work: Vec<_> = reserved.into_iter().enumerate().collect();
+    let ids = each(core, work, at_once, move |core, (at, (id, fence, n))| async move {
+        if at < settled + sent {
+            command(&core, &id, &Command::Sent { fence, n }).await;
+        }
+        if at < settled {
+            command(&core, &id, &Command::Settle { fence, n, used: USED }).await;
+        }
+        (at >= settled).then_some(id)
+    })
+    .await;
+    skip(PAST_LEASES);
+    each(core, ids.into_iter().flatten().collect(), at_once, |core, id: TaskId| async move {
+        command(&core, &id, &Command::Tick { lane_busy: false }).await;
+    })
+    .await;
+    let day = core.budget(&tenant()).await.expect("it can be read").day;
+    let money = settled as u64 * USED.micro_usd + sent as u64 * ASKED.micro_usd;
+    assert_eq!((day.used.micro_usd, day.reserved), (money, Amount::NONE));
+    marks_are_told_once(core).await;
+}
+
+/// The records of both marks of the day and of the hour stand there, each written once.
+async fn marks_are_told_once(core: &Core) {
+    let at = core.clock().now().minus(PAST_LEASES);
+    let hour: String = at.to_string().chars().take(13).collect();
+    for (period, name) in [("day", at.day()), ("hour", hour)] {
+        for mark in ["warning", "critical"] {
+            let id = Record::id_of(&tenant(), RecordKind::BudgetMark, &[period, &name, mark]);
+            let item = core.store().get(&repo::record_key(&tenant(), &id)).await;
+            let item = item.expect("it can be read").unwrap_or_else(|| panic!("no {mark} {name}"));
+            assert_eq!(item.version, 1, "{mark} of {name}");
+        }
+    }
+}
+
+/// Does the same with each, so many at a time; the answers come in any order.
+async fn each<I, T, F>(
+    core: &Core,
+    items: Vec<I>,
+    at_once: usize,
+    work: impl Fn(Core, I) -> F + Send + Sync + 'static,
+) -> Vec<T>
+where
+    I: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = T> + Send,
+{
+    let work = Arc::new(work);
+    let queue = Arc::new(std::sync::Mutex::new(items));
+    let mut workers = JoinSet::new();
+    for _ in 0..at_once {
+        let (core, queue, work) = (core.clone(), queue.clone(), work.clone());
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                let next = queue.lock().expect("nobody panics while holding it").pop();
+                let Some(next) = next else { return done };
+                done.push(work(core.clone(), next).await);
+            }
+        });
+    }
+    workers.join_all().await.into_iter().flatten().collect()
+}
+
+/// The change of a task by which its agent earns this.
+pub fn earning(n: u64, at: watchbill_domain::Timestamp, earned: &[Earned]) -> Entry {
+    let outcome = Outcome { reputation: earned.to_vec(), ..Outcome::default() };
+    Entry::Task(a_completion(n, at, outcome))
+}
+
+/// Appends a batch to the ledger, as the recorder does.
+pub async fn append(core: &Core, entries: Vec<Entry>) {
+    let ledger = LedgerReader::new(core.store().clone(), tenant());
+    let head = ledger.head().await.expect("it can be read");
+    let now = core.clock().now().max(head.recorded_at);
+    let (_, item) = Batch::new(tenant(), head.seq + 1, now, head.hash, head.seq, entries);
+    let writes = vec![Write::Put { item, expect: Expect::Absent }];
+    let id = core.entropy().write_id();
+    core.store().commit(Commit { id, writes }).await.expect("nobody else appends");
+}
+
+/// A second after it is recorded, every reader goes by what an agent has earned.
+pub async fn what_is_recorded_counts_within_a_second(core: &Core, skip: &Skip<'_>) {
+    let level = async || core.standing(&tenant(), Agent::Ops).await.expect("it can be read").level;
+    let earned = |event| core.rules().reputation.earned(event);
+    let (success, violation) =
+        (earned(ReputationEvent::TaskSuccess), earned(ReputationEvent::ViolationDetected));
+    assert_eq!(level().await, Level::SandboxOnly, "a new agent");
+    append(core, vec![earning(1, core.clock().now(), &[success])]).await;
+    skip(Duration::from_secs(1));
+    assert_eq!(level().await, Level::StagingAccess, "after its first success");
+    for n in 0..3 {
+        append(core, vec![earning(2 + 2 * n, core.clock().now(), &[violation])]).await;
+        skip(Duration::from_secs(1));
+        assert_eq!(level().await, Level::SandboxOnly, "after a violation");
+        let again = vec![success; 10];
+        append(core, vec![earning(3 + 2 * n, core.clock().now(), &again)]).await;
+        skip(Duration::from_secs(1));
+        assert_eq!(level().await, Level::StagingAccess, "after ten successes");
+    }
+}

@@ -1,0 +1,75 @@
+use serde_json::{Map, Value, json};
+use watchbill_domain::{EventId, EventPriority, EventType, TaskId, derived_uuid, escape_id};
+use watchbill_redact as redact;
+
+use super::RELAYED_BY;
+use super::ids::id_of_peer;
+use crate::{EventView, PublishEvent, TaskView, with_exact_numbers};
+
+/// What marks our own events on the channels.
+pub(super) const US: &str = "watchbill";
+/// Before the ids of events that came over Redis: no id that we make begins so.
+pub(super) const FROM: &str = "redis:";
+
+/// An event off the channels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerEvent {
+    pub id: EventId,
+    /// Of the task that it is about the id that is likely here: see `peer_task`.
+    pub event: PublishEvent,
+    /// The id of its task as it was said.
+    pub peer_task: Option<String>,
+    pub hops: u8,
+}
+
+/// An event for the channels, with the orchestrator's fields alone. Nothing for one that came
+/// from there: it has been said. `task`: the one that it is about, as far as it is known.
+pub fn event_for_peer(view: &EventView, task: Option<&TaskView>) -> Option<String> {
+    if view.event_id.as_str().starts_with(FROM) {
+        return None;
+    }
+    let mut event = view.clone();
+    event.metadata.insert(RELAYED_BY.into(), US.into());
+    if let Some(id) = task.and_then(|task| TaskId::parse(task.peer_id()).ok()) {
+        event.task_id = Some(id);
+    }
+    Some(serde_json::to_string(&event).expect("an event can be written as JSON"))
+}
+
+/// Reads an event off the channels. Nothing for our own.
+pub fn read_peer_event(text: &str) -> Result<Option<PeerEvent>, String> {
+    let mut map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text))
+        .map_err(|error| format!("it is no JSON object: {error}"))?;
+    let metadata = map.remove("metadata").unwrap_or_default();
+    if metadata.get(RELAYED_BY).and_then(Value::as_str) == Some(US) {
+        return Ok(None);
+    }
+    let said = |name: &str| map.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let event_type = said("event_type").ok_or("it has no event_type")?;
+    let event_type = EventType::parse(event_type).map_err(|error| error.to_string())?;
+    let id = match said("event_id") {
+        Some(id) if id.len() + FROM.len() <= 128 => format!("{FROM}{}", escape_id(id)),
+        // Of no or an odd id: what it says is what it is.
+        _ => format!("{FROM}{}", derived_uuid(&["redis event", text])),
+    };
+    let id = EventId::parse(&id).map_err(|error| error.to_string())?;
+    let peer_task = said("task_id").map(str::to_owned);
+    let task_id = peer_task.as_deref().map(id_of_peer).transpose()?;
+    let trace_id = said("trace_id").filter(|trace| trace.len() <= 128).map(str::to_owned);
+    let priority = said("priority").filter(|word| EventPriority::parse(word).is_ok());
+    let event = PublishEvent {
+        event_type,
+        source_agent: redact::shortened(said("source_agent").unwrap_or("redis"), 64),
+        task_id,
+        trace_id,
+        priority: priority.map(str::to_owned),
+        payload: match map.get("payload") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(payload)) => payload.clone(),
+            Some(other) => Map::from_iter([("value".to_owned(), json!(other))]),
+        },
+    };
+    let hops = metadata.get("hops").and_then(Value::as_u64).unwrap_or(0);
+    let hops = u8::try_from(hops).unwrap_or(u8::MAX);
+    Ok(Some(PeerEvent { id, event, peer_task, hops }))
+}

@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use watchbill_domain::{
+    Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span,
+};
+use watchbill_redact as redact;
+
+use super::ids::{PEER_ID, id_of_peer, mark};
+use super::{VIA, iso, lenient};
+use crate::requests::is_trace;
+use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
+
+/// The mark of tasks of this queue.
+const QUEUE: &str = "redis";
+/// The sources that the orchestrator knows; it can't read a task with another.
+const SOURCES: &[&str] = &["faq", "ops", "dev", "user", "system", "webhook"];
+/// Characters of a source, as over HTTP.
+const SOURCE: usize = 64;
+
+/// A task out of the orchestrator's queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerTaskView {
+    pub status: Status,
+    pub assignee: Assignee,
+    pub created_at: Option<Timestamp>,
+    pub trace_id: Option<String>,
+    pub task: CreateTask,
+}
+
+/// Whom the orchestrator gave a task to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assignee {
+    Nobody,
+    Known(Agent),
+    /// An agent of its installation that has no counterpart here.
+    Other,
+}
+
+impl Assignee {
+    /// Names are compared as its workers compare them: exactly.
+    fn of(map: &Map<String, Value>) -> Self {
+        match map.get("assigned_to") {
+            None | Some(Value::Null) => Self::Nobody,
+            Some(Value::String(name)) if name.is_empty() => Self::Nobody,
+            Some(Value::String(name)) => Agent::parse(name).map_or(Self::Other, Self::Known),
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+/// Whom a task is for, as far as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    pub assignee: Assignee,
+    /// Where it is one that is known here.
+    pub task_type: Option<TaskType>,
+    pub has_repo: bool,
+}
+
+impl Addressee {
+    /// Also of a task that can't be read otherwise; nothing where these programs can't read it either.
+    pub fn of_data(data: &str) -> Option<Self> {
+        let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
+        let map = read(&with_exact_numbers(data)).or_else(|| read(&lenient::as_json(data)))?;
+        Some(Self {
+            assignee: Assignee::of(&map),
+            task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),
+            has_repo: map.get("payload").is_some_and(names_repo),
+        })
+    }
+}
+
+fn names_repo(payload: &Value) -> bool {
+    payload.get("repo").is_some_and(|repo| !repo.is_null())
+}
+
+impl PeerTaskView {
+    pub fn addressee(&self) -> Addressee {
+        Addressee {
+            assignee: self.assignee,
+            task_type: Some(self.task.task_type),
+            has_repo: self.task.payload.get("repo").is_some_and(|repo| !repo.is_null()),
+        }
+    }
+}
+
+/// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
+/// an SLA in words of its own, stands in the metadata as it was.
+pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
+    id_of_peer(id)?;
+    let mut map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(data))
+        .map_err(|error| format!("its data is no JSON object: {error}"))?;
+    let said = map.get("task_id").and_then(Value::as_str);
+    if let Some(other) = said.filter(|said| *said != id) {
+        let other = redact::shortened(other, 64);
+        return Err(format!("its data has the task_id '{other}', not its own"));
+    }
+    let task_type = text(&map, "type").ok_or("its data has no type")?;
+    let task_type = TaskType::parse(task_type).map_err(|error| error.to_string())?;
+    if task_type == TaskType::OpsCycle {
+        return Err("its type is ops_cycle, which the schedule alone makes".to_owned());
+    }
+    let priority = match text(&map, "priority") {
+        None => Priority::default(),
+        Some(word) => Priority::parse(word).map_err(|error| error.to_string())?,
+    };
+    let status = match text(&map, "status") {
+        None => Status::Pending,
+        Some(word) => Status::parse(word).map_err(|error| error.to_string())?,
+    };
+    let assignee = Assignee::of(&map);
+    let source = text(&map, "source").unwrap_or("user");
+    if source.chars().count() > SOURCE || source.contains(char::is_control) {
+        return Err(format!("its source is not a line of at most {SOURCE} characters"));
+    }
+    let source = source.to_owned();
+    let created_at = text(&map, "created_at").and_then(moment);
+    let trace_id = text(&map, "trace_id").map(str::to_owned).filter(|trace| is_trace(trace));
+    let max_retries = map.get("max_retries").and_then(Value::as_u64).map(|n| n.min(100) as u32);
+    let payload = object(&mut map, "payload", TaskLimits::PAYLOAD)?;
+    let mut metadata = object(&mut map, "metadata", METADATA_LIMIT)?;
+    let (sla_target, sla_deadline) = sla(&map, &mut metadata);
+    if let Some(parent) = text(&map, "parent_task_id") {
+        metadata.insert("parent_task_id".into(), parent.into());
+    }
+    // Where a finished task's result is shown; what stands there is an earlier run's.
+    metadata.remove("result");
+    metadata.insert(VIA.into(), QUEUE.into());
+    mark(&mut metadata, id);
+    let task = CreateTask {
+        task_type,
+        priority,
+        source,
+        payload,
+        metadata,
+        sla_target,
+        sla_deadline,
+        parent: None,
+        max_retries,
+    };
+    Ok(PeerTaskView { status, assignee, created_at, trace_id, task })
+}
+
+/// Whether a task came out of the orchestrator's queue.
+pub(super) fn is_of_queue(view: &TaskView) -> bool {
+    view.metadata.get(VIA).and_then(Value::as_str) == Some(QUEUE)
+}
+
+impl TaskView {
+    /// Whether it came out of the orchestrator's queue.
+    pub fn is_of_redis_queue(&self) -> bool {
+        is_of_queue(self)
+    }
+}
+
+fn text<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    map.get(name).and_then(Value::as_str)
+}
+
+/// A time as Python writes it: without a zone it is UTC.
+fn moment(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok()
+}
+
+fn object(
+    map: &mut Map<String, Value>,
+    name: &str,
+    most: usize,
+) -> Result<Map<String, Value>, String> {
+    let object = match map.remove(name) {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::Object(object)) => object,
+        Some(_) => return Err(format!("its {name} is no JSON object")),
+    };
+    let bytes = serde_json::to_vec(&object).map_or(usize::MAX, |json| json.len());
+    match bytes > most {
+        true => Err(format!("its {name} has {bytes} bytes, {most} are the most")),
+        false => Ok(object),
+    }
+}
+
+/// The deadline, or else the target. One that can't be read is no reason to refuse a task.
+fn sla(
+    map: &Map<String, Value>,
+    metadata: &mut Map<String, Value>,
+) -> (Option<String>, Option<Timestamp>) {
+    let Some(sla) = map.get("sla").filter(|sla| !sla.is_null()) else { return (None, None) };
+    let said = |name: &str| sla.get(name).and_then(Value::as_str);
+    if let Some(deadline) = said("deadline").and_then(moment) {
+        return (None, Some(deadline));
+    }
+    let target = match sla.get("target") {
+        Some(Value::String(target)) => Some(target.clone()),
+        Some(Value::Number(seconds)) => Some(seconds.to_string()),
+        _ => None,
+    };
+    let fits = |target: &String| {
+        parse_span(target).is_ok_and(|span| span.as_secs() >= 1 && span <= MOST_SPAN)
+    };
+    match target.filter(fits) {
+        Some(target) => (Some(target), None),
+        None => {
+            metadata.insert("sla".into(), sla.clone());
+            (None, None)
+        }
+    }
+}
+
+/// The place of a priority in the queue: the least comes first.
+pub fn score(priority: Priority) -> f64 {
+    match priority {
+        Priority::P0 => 1.0,
+        Priority::P1 => 2.0,
+        Priority::P2 => 3.0,
+        Priority::P3 => 4.0,
+    }
+}
+
+pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("plain values can be written as JSON")
+}
+
+/// What has changed here, over the task as it stands there: all that is not ours to change
+/// stays byte for byte. Without a task there, or with one that can't be read, a whole one.
+pub fn merge_task(data: Option<&str>, view: &TaskView) -> String {
+    let there = data.and_then(|data| serde_json::from_str(data).ok());
+    let Some(mut map): Option<BTreeMap<String, Box<RawValue>>> = there else {
+        return compose_task(view, view.assigned_to.as_str());
+    };
+    let mut set = |name: &str, value: Value| map.insert(name.to_owned(), raw(&value));
+    set("status", json!(view.status));
+    set("started_at", json!(view.started_at.map(iso)));
+    set("completed_at", json!(view.completed_at.map(iso)));
+    set("error", json!(view.error));
+    set("retry_count", json!(view.retry_count));
+    let nobody = map.get("assigned_to").is_none_or(|agent| agent.get() == "null");
+    if nobody {
+        map.insert("assigned_to".to_owned(), raw(&view.assigned_to));
+    }
+    if let Some(result) = view.metadata.get("result") {
+        let there = map.get("metadata").and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let mut metadata: BTreeMap<String, Box<RawValue>> = there.unwrap_or_default();
+        metadata.insert("result".to_owned(), raw(result));
+        map.insert("metadata".to_owned(), raw(&metadata));
+    }
+    serde_json::to_string(&map).expect("raw JSON can be written")
+}
+
+/// A whole task in the orchestrator's form. `assigned_to`: as its worker calls itself.
+pub fn compose_task(view: &TaskView, assigned_to: &str) -> String {
+    let source = match view.source.as_str() {
+        known if SOURCES.contains(&known) => known,
+        _ => "system",
+    };
+    let sla = view.sla.as_ref().map(|sla| {
+        json!({
+            "target": sla.target,
+            "deadline": iso(sla.deadline),
+            "alert_threshold": sla.alert_threshold,
+        })
+    });
+    let mut metadata = view.metadata.clone();
+    metadata.remove(PEER_ID);
+    let task = json!({
+        "task_id": view.peer_id(),
+        "type": view.task_type,
+        "priority": view.priority,
+        "source": source,
+        "status": view.status,
+        "payload": view.payload,
+        "trace_id": view.trace_id,
+        "sla": sla,
+        "assigned_to": assigned_to,
+        "created_at": iso(view.created_at),
+        "started_at": view.started_at.map(iso),
+        "completed_at": view.completed_at.map(iso),
+        "parent_task_id": view.parent_task_id,
+        "child_task_ids": view.child_task_ids,
+        "metadata": metadata,
+        "error": view.error,
+        "retry_count": view.retry_count,
+        "max_retries": view.max_retries,
+    });
+    task.to_string()
+}

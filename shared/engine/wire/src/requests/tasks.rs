@@ -1,0 +1,388 @@
+use serde_json::{Map, Value};
+use watchbill_core::service::{Identity, NewTask, StatusChange, WorkerClaim};
+use watchbill_domain::{
+    Caller, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, UnknownName,
+};
+use watchbill_redact as redact;
+
+use super::{ANY_ID, line, prose, shown, words};
+use crate::form::{BadForm, Field, Form, Kind};
+
+/// Metadata stands in the task's header, which is read at every step: bytes of JSON.
+pub const METADATA_LIMIT: usize = 16 * 1024;
+
+/// An id that a path can name: `.` and `..` would lead elsewhere there.
+const NEW_ID: Kind = Kind::Word {
+    pattern: "^(\\.{0,2}[^. #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})((=(20|23|25|2F|3D|3F|5C|7E)|[^#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]){0,124}[^ #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f])?$",
+    // 128, of which each may be escaped, as ids of peers are.
+    most: 384,
+    // What else is refused `TaskId::parse_new` names.
+    fits: |text| !matches!(text, "" | "." | "..") && !text.contains(char::is_control),
+    like: "a text of 1 to 128 characters without control characters, # ? / % ~ \\ and blanks at \
+           its ends, other than '.' and '..'",
+};
+
+/// All spellings of types that a caller may ask for.
+const TYPES: &[&str] = &[
+    "faq",
+    "bugfix",
+    "deploy",
+    "deployment",
+    "investigate",
+    "monitor",
+    "monitoring",
+    "alert",
+    "incident",
+    "refactor",
+    "feature",
+    "kb_update",
+    "faq_update",
+    "documentation",
+    "knowledge_sync",
+    "devops",
+];
+
+/// The body of `POST /tasks`, and the detail of a `task.requested` event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTask {
+    pub task_type: TaskType,
+    pub priority: Priority,
+    pub source: String,
+    pub payload: Map<String, Value>,
+    pub metadata: Map<String, Value>,
+    pub sla_target: Option<String>,
+    pub sla_deadline: Option<Timestamp>,
+    pub parent: Option<TaskId>,
+    pub max_retries: Option<u32>,
+}
+
+/// Whether a foreign text can be the id of a trace.
+pub(crate) fn is_trace(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 128
+        && !text.contains(char::is_control)
+        && !redact::holds_secret(text)
+}
+
+impl CreateTask {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("type", Kind::Choice(TYPES), "What kind of work it is."),
+        Field::needed(
+            "payload",
+            Kind::Object { most: TaskLimits::PAYLOAD },
+            "What to do, at most 200 KB; `description` alone is enough for a task in words.",
+        ),
+        Field::maybe(
+            "priority",
+            Kind::Choice(Priority::SPELLINGS),
+            "P0 is run first; P2 if left out.",
+        ),
+        Field::maybe("source", line(64), "Where the task comes from; `user` if left out."),
+        Field::maybe("sla_target", Kind::Span, "By when, counted from now: seconds or `15m`."),
+        Field::maybe("sla_deadline", Kind::Time, "By when; wins over `sla_target`."),
+        Field::maybe(
+            "metadata",
+            Kind::Object { most: METADATA_LIMIT },
+            "Anything to keep with the task, at most 16 KB; `trace_id` in it is taken over.",
+        ),
+        Field::maybe(
+            "parent_task_id",
+            ANY_ID,
+            "The task that this one is a part of; it takes 256 at the most.",
+        ),
+        Field::maybe(
+            "max_retries",
+            Kind::Int { least: 0, most: 100 },
+            "How often a failure is tried again; 3 if left out.",
+        ),
+        Field::maybe(
+            "task_id",
+            NEW_ID,
+            "The id that the task has already, where it comes from a peer; not with an \
+             Idempotency-Key. A repeat with the same body is answered with the same task; with \
+             another body it is refused with 409.",
+        ),
+        Field::maybe(
+            "trace_id",
+            ANY_ID,
+            "The trace it belongs to, where neither `traceparent` nor `metadata` names one.",
+        ),
+        shown("status"),
+        shown("sla"),
+        shown("assigned_to"),
+        shown("created_at"),
+        shown("started_at"),
+        shown("completed_at"),
+        shown("child_task_ids"),
+        shown("error"),
+        shown("retry_count"),
+        shown("tenant_id"),
+        shown("version"),
+        shown("approval_id"),
+        shown("external"),
+        shown("spent"),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        Self::of(Form::from_json(Self::FIELDS, body)?)
+    }
+
+    /// The same with the id that it names. An event's detail has none: the task's id is made
+    /// from the event there, so that a repeat of the event is the same task.
+    pub fn read_with_id(body: &[u8]) -> Result<(Self, Option<TaskId>), BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let id = form.parsed("task_id", TaskId::parse_new);
+        Self::of(form).map(|task| (task, id))
+    }
+
+    pub fn from_object(map: Map<String, Value>) -> Result<Self, BadForm> {
+        Self::of(Form::from_object(Self::FIELDS, map))
+    }
+
+    fn of(mut form: Form) -> Result<Self, BadForm> {
+        let task_type = form.choice("type", requestable);
+        let payload = form.object("payload");
+        let priority = form.choice("priority", Priority::parse).unwrap_or_default();
+        let source = form.text("source").unwrap_or_else(|| "user".into());
+        let sla_target = form.span("sla_target");
+        let sla_deadline = form.time("sla_deadline");
+        let mut metadata = form.object("metadata").unwrap_or_default();
+        let parent = form.parsed("parent_task_id", TaskId::parse);
+        let max_retries = form.int("max_retries").map(|n| n as u32);
+        if let Some(trace) = form.text("trace_id") {
+            metadata.entry("trace_id").or_insert_with(|| trace.into());
+        }
+        form.done()?;
+        // `metadata.result` is where a finished task's result is shown.
+        metadata.remove("result");
+        let (Some(task_type), Some(payload)) = (task_type, payload) else {
+            unreachable!("a needed field that is missing is a fault of the form");
+        };
+        Ok(Self {
+            task_type,
+            priority,
+            source,
+            payload,
+            metadata,
+            sla_target,
+            sla_deadline,
+            parent,
+            max_retries,
+        })
+    }
+
+    /// The trace that the caller's metadata name, if it can be one.
+    fn metadata_trace(&self) -> Option<String> {
+        let trace = self.metadata.get("trace_id")?.as_str()?;
+        is_trace(trace).then(|| trace.to_owned())
+    }
+
+    /// `trace_id` is what the request's `traceparent` said.
+    pub fn into_new_task(
+        self,
+        caller: &Caller,
+        trace_id: Option<String>,
+        identity: Identity,
+    ) -> NewTask {
+        let trace_id = trace_id.or_else(|| self.metadata_trace());
+        NewTask {
+            tenant: caller.tenant.clone(),
+            task_type: self.task_type,
+            priority: self.priority,
+            source: self.source,
+            payload: self.payload,
+            metadata: self.metadata,
+            sla_target: self.sla_target,
+            sla_deadline: self.sla_deadline,
+            parent: self.parent,
+            trace_id,
+            max_retries: self.max_retries,
+            created_by: caller.name.clone(),
+            also_requested_by: caller.made_by.iter().cloned().collect(),
+            identity,
+            hops: 0,
+        }
+    }
+}
+
+fn requestable(text: &str) -> Result<TaskType, UnknownName> {
+    let unknown = || {
+        let known: Vec<_> = TaskType::ALL
+            .iter()
+            .filter(|one| **one != TaskType::OpsCycle)
+            .map(|one| one.as_str())
+            .collect();
+        UnknownName { what: "type", value: redact::shortened(text, 64), known: known.join(", ") }
+    };
+    match TaskType::parse(text) {
+        // Made only by the schedule.
+        Ok(TaskType::OpsCycle) | Err(_) => Err(unknown()),
+        Ok(other) => Ok(other),
+    }
+}
+
+/// `PATCH /tasks/{id}/status`, by query or body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PatchStatus {
+    pub status: Status,
+    pub error: Option<String>,
+    pub result: Option<Map<String, Value>>,
+}
+
+/// Names of machines, pods and processes.
+const WORKER: Field = Field::maybe(
+    "worker",
+    Kind::Word {
+        pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$",
+        most: 128,
+        fits: is_worker_name,
+        like: "1 to 128 letters, digits and '_.:@/-', beginning with a letter or digit, that do not \
+               look like a secret",
+    },
+    "Which of the workers that share a key it is. What is claimed with it is this worker's alone, \
+     and ends with the `fence` that the claim was answered with.",
+);
+const FENCE: Field = Field::maybe(
+    "fence",
+    Kind::Int { least: 1, most: 9_007_199_254_740_991 },
+    "The fence that the claim was answered with: refused with 409 once somebody has claimed since.",
+);
+
+fn is_worker_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.:@/-".contains(c))
+        && !redact::holds_secret(text)
+}
+
+const fn error(most: usize) -> Field {
+    let doc = "Why it failed or is blocked; what is beyond 4 KB is cut off.";
+    Field::maybe("error", prose(most), doc)
+}
+
+impl PatchStatus {
+    pub const FIELDS: &[Field] = &[
+        Field::needed("status", Kind::Choice(Status::SPELLINGS), "What the task is to become."),
+        error(100_000),
+        Field::maybe(
+            "result",
+            Kind::Object { most: TaskLimits::PAYLOAD },
+            "What a completed task gives back, at most 200 KB; shown as `metadata.result`.",
+        ),
+        WORKER,
+        FENCE,
+    ];
+    pub const QUERY: &[Field] = &[
+        Field::maybe(
+            "status",
+            Kind::Choice(Status::SPELLINGS),
+            "The same as in the body, which may then be left out.",
+        ),
+        // Escaped, so many characters still fit into a URL of 64 KB.
+        error(5_000),
+        WORKER,
+        FENCE,
+    ];
+
+    /// The query's words go before the body's; with a status in the query there may be no body.
+    pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
+        Self::read_with_claim(query, body).map(|(patch, _)| patch)
+    }
+
+    /// The same with which worker says so, and under which claim.
+    pub fn read_with_claim(query: &mut Form, body: &[u8]) -> Result<(Self, WorkerClaim), BadForm> {
+        let status = query.choice("status", Status::parse);
+        let error = query.text("error");
+        let mut claim = worker_claim(query);
+        let (status, body_error, result) = match status {
+            Some(status) if body.is_empty() => (status, None, None),
+            given => {
+                let mut form = Form::from_json(Self::FIELDS, body)?;
+                if let Some(status) = given {
+                    form.set("status", status.as_str().into());
+                }
+                let status = form.choice("status", Status::parse);
+                let error = form.text("error");
+                let result = form.object("result");
+                let in_body = worker_claim(&mut form);
+                claim.worker = claim.worker.or(in_body.worker);
+                claim.fence = claim.fence.or(in_body.fence);
+                form.done()?;
+                let Some(status) = status else {
+                    unreachable!("a needed field that is missing is a fault of the form");
+                };
+                (status, error, result)
+            }
+        };
+        let error = error.or(body_error).filter(|text| !text.is_empty()).map(cut);
+        Ok((Self { status, error, result }, claim))
+    }
+}
+
+fn worker_claim(form: &mut Form) -> WorkerClaim {
+    WorkerClaim { worker: form.text("worker"), fence: form.int("fence") }
+}
+
+/// The first [`TaskLimits::ERROR`] bytes, at a character's border. Its secrets go before, because
+/// a cut could halve one out of recognition.
+fn cut(mut text: String) -> String {
+    redact::string(&mut text);
+    if text.len() > TaskLimits::ERROR {
+        let end = (0..=TaskLimits::ERROR).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+    }
+    text
+}
+
+impl From<PatchStatus> for StatusChange {
+    fn from(patch: PatchStatus) -> Self {
+        StatusChange { status: patch.status, error: patch.error, result: patch.result }
+    }
+}
+
+/// The answer to what a blocked task asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer(pub String);
+
+impl Answer {
+    pub const FIELDS: &[Field] = &[
+        Field::maybe("choice", line(256), "One of the choices offered."),
+        Field::maybe(
+            "text",
+            words(10_000, "a text of at most 10000 characters that are not all blank"),
+            "An answer in words.",
+        ),
+    ];
+
+    pub fn read(body: &[u8]) -> Result<Self, BadForm> {
+        let mut form = Form::from_json(Self::FIELDS, body)?;
+        let answer = match (form.text("choice"), form.text("text")) {
+            (Some(answer), None) | (None, Some(answer)) => answer,
+            _ => {
+                form.fault("choice", "send either 'choice' or 'text'".into());
+                String::new()
+            }
+        };
+        form.done()?;
+        Ok(Self(answer))
+    }
+}
+
+/// Why someone rejects or cancels; by query or body, or not at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reason(pub Option<String>);
+
+impl Reason {
+    pub const FIELDS: &[Field] =
+        &[Field::maybe("reason", prose(1_000), "Why; it is kept and shown.")];
+
+    pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
+        let mut reason = query.text("reason");
+        if !body.is_empty() {
+            let mut form = Form::from_json(Self::FIELDS, body)?;
+            let in_body = form.text("reason");
+            form.done()?;
+            reason = reason.or(in_body);
+        }
+        Ok(Self(reason.filter(|text| !text.trim().is_empty())))
+    }
+}

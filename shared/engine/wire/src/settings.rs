@@ -1,0 +1,375 @@
+//! The rules of an installation as people write them: a part of `watchbill.yaml`, and on AWS
+//! the template's parameter `Rules`. The same words in both; unknown keys are refused,
+//! because a setting that is misspelt is a setting that is not made.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::Deserialize;
+use watchbill_core::decide::Rules;
+use watchbill_core::service::OnFailure;
+use watchbill_domain::{Agent, Priority, TaskType, parse_span};
+
+mod feed;
+mod reputation;
+
+pub use feed::{Feed, fed_agent};
+pub use reputation::{DecayForm, ReputationForm};
+
+/// The environment, as a map so that tests can bring their own. It wins over files.
+pub type Env = BTreeMap<String, String>;
+
+/// Runs are short: longer work suspends and goes on.
+const LONGEST_RUN: Duration = Duration::from_secs(15 * 60);
+/// For how long at least the history of approvals is kept.
+const LEAST_APPROVALS: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{setting}: {fault}")]
+pub struct SettingError {
+    pub setting: String,
+    pub fault: String,
+}
+
+impl SettingError {
+    pub fn new(setting: &str, fault: impl Display) -> Self {
+        Self { setting: setting.to_owned(), fault: fault.to_string() }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesForm {
+    pub routes: BTreeMap<String, String>,
+    pub external_agents: Vec<String>,
+    pub external_types: Vec<String>,
+    pub approvals: ApprovalsForm,
+    pub retries: RetriesForm,
+    pub sla: SlaForm,
+    pub keep: KeepForm,
+    pub run_limit: Option<String>,
+    /// How long a worker outside holds a task without a word.
+    pub worker_lease: Option<String>,
+    pub gates: Moved,
+    pub reputation: ReputationForm,
+}
+
+/// A setting that stands in the policy now: said instead of being called unknown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved;
+
+impl<'de> Deserialize<'de> for Moved {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(from)?;
+        let fault = "gates have moved to policy.yaml, as they stand; see docs/policy.md";
+        Err(serde::de::Error::custom(fault))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalsForm {
+    pub decide_within: Option<String>,
+    pub use_within: Option<String>,
+    pub use_at_most: Option<String>,
+    /// Whether one may approve what one submitted oneself.
+    pub own: Option<bool>,
+    /// Whether agents may decide on approvals too.
+    pub agents: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetriesForm {
+    pub base: Option<String>,
+    pub cap: Option<String>,
+    pub most: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlaForm {
+    pub targets: BTreeMap<String, String>,
+    pub threshold: Option<u8>,
+    pub lift: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepForm {
+    pub tasks: Option<String>,
+    pub approvals: Option<String>,
+    /// Resolved alerts.
+    pub alerts: Option<String>,
+    /// Open alerts that nobody raises or acknowledges; then they end.
+    pub open_alerts: Option<String>,
+}
+
+impl RulesForm {
+    /// The rules, with the environment above the form. `approve_own`: what holds where
+    /// neither says whether people may approve what they submitted themselves.
+    pub fn rules(&self, env: &Env, approve_own: bool) -> Result<Rules, SettingError> {
+        let mut rules =
+            Rules { not_built: Agent::NOT_BUILT.iter().copied().collect(), ..Rules::default() };
+        for (task_type, agent) in &self.routes {
+            let wrong = |fault: &dyn Display| SettingError::new("routes", fault);
+            let task_type = TaskType::parse(task_type).map_err(|e| wrong(&e))?;
+            rules.routes.insert(task_type, Agent::parse(agent).map_err(|e| wrong(&e))?);
+        }
+        let external = match env.get("EXTERNAL_AGENTS") {
+            Some(list) => words(list),
+            None => self.external_agents.clone(),
+        };
+        for agent in external {
+            let agent =
+                Agent::parse(&agent).map_err(|e| SettingError::new("external_agents", e))?;
+            rules.external.insert(agent);
+        }
+        let types = match env.get("EXTERNAL_TYPES") {
+            Some(list) => words(list),
+            None => self.external_types.clone(),
+        };
+        for task_type in types {
+            let task_type =
+                TaskType::parse(&task_type).map_err(|e| SettingError::new("external_types", e))?;
+            rules.external_types.insert(task_type);
+        }
+        if let Some(fed) = env.get("REDIS_FEED") {
+            Feed::read(fed).map_err(|e| SettingError::new("REDIS_FEED", e))?.leave(&mut rules);
+        }
+        self.set_approvals(&mut rules, env, approve_own)?;
+        span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
+        span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
+        rules.retry.max_retries = self.retries.most.unwrap_or(rules.retry.max_retries);
+        span(&mut rules.lease.run, "run_limit", &self.run_limit)?;
+        if rules.lease.run > LONGEST_RUN {
+            let fault = "15 minutes are the most; longer work suspends and goes on";
+            return Err(SettingError::new("run_limit", fault));
+        }
+        span(&mut rules.lease.outside, "worker_lease", &self.worker_lease)?;
+        self.set_sla(&mut rules)?;
+        span(&mut rules.keep_tasks, "keep.tasks", &self.keep.tasks)?;
+        span(&mut rules.alerts.keep_resolved, "keep.alerts", &self.keep.alerts)?;
+        span(&mut rules.alerts.end_untouched, "keep.open_alerts", &self.keep.open_alerts)?;
+        self.reputation.set(&mut rules.reputation)?;
+        Ok(rules)
+    }
+
+    fn set_approvals(
+        &self,
+        rules: &mut Rules,
+        env: &Env,
+        approve_own: bool,
+    ) -> Result<(), SettingError> {
+        let form = &self.approvals;
+        span(&mut rules.decide_within, "approvals.decide_within", &form.decide_within)?;
+        span(&mut rules.use_within, "approvals.use_within", &form.use_within)?;
+        span(&mut rules.use_at_most, "approvals.use_at_most", &form.use_at_most)?;
+        rules.approve_own = match env.get("APPROVAL_SELF") {
+            Some(text) => allow("APPROVAL_SELF", text)?,
+            None => form.own.unwrap_or(approve_own),
+        };
+        rules.agents_approve = match env.get("APPROVAL_AGENTS").filter(|text| !text.is_empty()) {
+            Some(text) => allow("APPROVAL_AGENTS", text)?,
+            None => form.agents.unwrap_or(false),
+        };
+        span(&mut rules.keep_approvals, "keep.approvals", &self.keep.approvals)?;
+        if rules.keep_approvals < LEAST_APPROVALS {
+            let fault = "the history of approvals is kept 30 days at least";
+            return Err(SettingError::new("keep.approvals", fault));
+        }
+        Ok(())
+    }
+
+    fn set_sla(&self, rules: &mut Rules) -> Result<(), SettingError> {
+        for (priority, target) in &self.sla.targets {
+            let wrong = |fault: &dyn Display| SettingError::new("sla.targets", fault);
+            let priority = Priority::parse(priority).map_err(|e| wrong(&e))?;
+            rules.sla.targets.insert(priority, parse_span(target).map_err(|e| wrong(&e))?);
+        }
+        rules.sla.threshold = match self.sla.threshold.unwrap_or(rules.sla.threshold) {
+            percent @ 1..=100 => percent,
+            other => {
+                let fault = format!("{other} is not 1 to 100 percent");
+                return Err(SettingError::new("sla.threshold", fault));
+            }
+        };
+        rules.sla.lift = self.sla.lift.unwrap_or(false);
+        Ok(())
+    }
+}
+
+/// Whether the environment switches the standing gates off, whatever the policy says.
+pub fn gates_off(env: &Env) -> Result<bool, SettingError> {
+    match env.get("WATCHBILL_GATES").filter(|text| !text.is_empty()) {
+        Some(text) => Ok(!on_or_off("WATCHBILL_GATES", text)?),
+        None => Ok(false),
+    }
+}
+
+/// What happens to mutating work while governance can't be reached: the environment's word,
+/// else the file's.
+pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingError> {
+    let said = env.get("GOVERNANCE_ON_FAILURE").map(String::as_str).filter(|t| !t.is_empty());
+    let (name, text) = match (said, file) {
+        (Some(text), _) => ("GOVERNANCE_ON_FAILURE", text),
+        (None, Some(text)) => ("governance_on_failure", text),
+        (None, None) => return Ok(OnFailure::default()),
+    };
+    let fault = || SettingError::new(name, format!("'{text}': use restrict, deny or allow"));
+    OnFailure::parse(text).ok_or_else(fault)
+}
+
+/// The words of a list with commas.
+pub fn words(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+}
+
+pub fn on_or_off(name: &str, text: &str) -> Result<bool, SettingError> {
+    match text {
+        "on" | "true" | "1" => Ok(true),
+        "off" | "false" | "0" => Ok(false),
+        other => Err(SettingError::new(name, format!("'{other}': use on or off"))),
+    }
+}
+
+pub fn allow(name: &str, text: &str) -> Result<bool, SettingError> {
+    match text {
+        "allow" | "on" | "true" | "1" => Ok(true),
+        "deny" | "off" | "false" | "0" => Ok(false),
+        other => Err(SettingError::new(name, format!("'{other}': use allow or deny"))),
+    }
+}
+
+fn span(into: &mut Duration, name: &str, text: &Option<String>) -> Result<(), SettingError> {
+    let Some(text) = text else { return Ok(()) };
+    *into = parse_span(text).map_err(|e| SettingError::new(name, e))?;
+    if into.is_zero() {
+        return Err(SettingError::new(name, "it can't be zero"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use watchbill_domain::ReputationEvent;
+    use watchbill_governance::Level;
+
+    use super::*;
+
+    fn rules(json: &str) -> Result<Rules, String> {
+        let form: RulesForm = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        form.rules(&Env::new(), false).map_err(|e| e.to_string())
+    }
+
+    fn default() -> Rules {
+        let not_built = [Agent::Dev, Agent::Faq, Agent::Devops].into();
+        Rules { not_built, ..Rules::default() }
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        assert_eq!(rules("{}"), Ok(default()));
+    }
+
+    #[test]
+    fn a_fault_names_the_setting_and_its_value() {
+        for (json, wanted) in [
+            (r#"{"gatez": {}}"#, "gatez"),
+            (r#"{"gates": {"all": "off"}}"#, "moved to policy.yaml"),
+            (r#"{"sla": {"threshold": 200}}"#, "sla.threshold: 200"),
+            (r#"{"run_limit": "2h"}"#, "run_limit: 15 minutes"),
+            (r#"{"routes": {"deploy": "nobody"}}"#, "nobody"),
+            (r#"{"keep": {"approvals": "1d"}}"#, "keep.approvals"),
+            (r#"{"retries": {"base": "0"}}"#, "retries.base: it can't be zero"),
+            (
+                r#"{"reputation": {"deltas": {"luck": 1}}}"#,
+                "reputation.deltas: unknown reputation event 'luck'",
+            ),
+            (
+                r#"{"reputation": {"levels": {"root": 1}}}"#,
+                "reputation.levels: unknown level 'root'",
+            ),
+            (
+                r#"{"reputation": {"levels": {"prod_low_risk": 80}}}"#,
+                "reputation.levels.prod_low_risk: 80 is below 90",
+            ),
+            (
+                r#"{"reputation": {"levels": {"sandbox_only": 5}}}"#,
+                "reputation.levels.sandbox_only: 5",
+            ),
+            (r#"{"reputation": {"start": 300}}"#, "reputation.start: 300 is above"),
+            (
+                r#"{"reputation": {"most": 150}}"#,
+                "reputation.levels.prod_full_access: 160 is above the highest score, 150",
+            ),
+            (r#"{"reputation": {"decay": {"percent": 101}}}"#, "reputation.decay.percent: 101"),
+            (r#"{"reputation": {"decay": {"every": "soon"}}}"#, "reputation.decay.every: 'soon'"),
+        ] {
+            let said = rules(json).unwrap_err();
+            assert!(said.contains(wanted), "{json}: {said}");
+        }
+    }
+
+    #[test]
+    fn figures_of_reputation_that_are_not_named_stay() {
+        let json = r#"{"reputation": {"most": 999, "deltas": {"task_success": 5},
+            "levels": {"prod_full_access": 300}, "decay": {"every": "1d"}}}"#;
+        let mut wanted = default();
+        wanted.reputation.most = 999;
+        wanted.reputation.deltas.insert(ReputationEvent::TaskSuccess, 5);
+        wanted.reputation.levels.insert(Level::ProdFullAccess, 300);
+        wanted.reputation.decay_every = Duration::from_secs(86_400);
+        assert_eq!(rules(json), Ok(wanted));
+    }
+
+    #[test]
+    fn the_environment_wins() {
+        let form: RulesForm =
+            serde_json::from_str(r#"{"approvals": {"own": true}, "external_agents": ["dev"]}"#)
+                .unwrap();
+        let env = |pairs: &[(&str, &str)]| -> Env {
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+        };
+        let rules = form
+            .rules(
+                &env(&[
+                    ("APPROVAL_SELF", "deny"),
+                    ("APPROVAL_AGENTS", "allow"),
+                    ("EXTERNAL_AGENTS", "faq"),
+                ]),
+                true,
+            )
+            .unwrap();
+        assert!(!rules.approve_own && rules.agents_approve);
+        assert_eq!(rules.external, [Agent::Faq].into());
+        let rules = form
+            .rules(
+                &env(&[("EXTERNAL_TYPES", "alert"), ("REDIS_FEED", "bugfix, agent:ops_agent")]),
+                true,
+            )
+            .unwrap();
+        assert_eq!(rules.external, [Agent::Dev, Agent::Ops].into());
+        assert_eq!(rules.external_types, [TaskType::Alert, TaskType::Bugfix].into());
+        assert!(rules.is_left_outside(Agent::Faq, TaskType::Alert));
+        assert!(!rules.is_left_outside(Agent::Faq, TaskType::Faq));
+        let wrong = form.rules(&env(&[("REDIS_FEED", "dev")]), true).unwrap_err();
+        assert!(wrong.to_string().starts_with("REDIS_FEED: "), "{wrong}");
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "off")])), Ok(true));
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "on")])), Ok(false));
+        assert_eq!(gates_off(&env(&[("WATCHBILL_GATES", "")])), Ok(false));
+        let deny = env(&[("GOVERNANCE_ON_FAILURE", "deny")]);
+        assert_eq!(on_failure(&deny, Some("allow")), Ok(OnFailure::Deny));
+        assert_eq!(on_failure(&Env::new(), Some("allow")), Ok(OnFailure::Allow));
+        let said = on_failure(&Env::new(), Some("stop")).unwrap_err().to_string();
+        assert!(said.contains("governance_on_failure: 'stop'"), "{said}");
+    }
+}

@@ -1,0 +1,226 @@
+//! The two readers of the change feed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Change, Clock};
+use watchbill_domain::TenantId;
+use watchbill_recorder::Recorder;
+use watchbill_router::Router;
+use watchbill_sqlite::sqlite::Feed;
+
+use super::position::Keeper;
+
+/// Changes taken at once.
+const ROUTE: usize = 1_024;
+const RECORD: usize = 1_024;
+/// From one ledger batch to the next where few changes come: one batch for what comes meanwhile.
+/// Whoever follows the events sees them this much later at most, and a change after a silence is
+/// recorded at once.
+const GATHER_FEW: Duration = Duration::from_millis(250);
+/// The same where so many come that they fill a batch well in less.
+const GATHER_MANY: Duration = Duration::from_millis(100);
+const MANY: usize = 32;
+/// While there are changes, and once they end, the counts of tasks are kept this often.
+const KEEP_COUNTS: Duration = Duration::from_millis(500);
+
+/// So long a quiet feed is waited for before the next tenants are caught up with.
+const CATCH_UP_AFTER: Duration = Duration::from_millis(5);
+
+/// How far the readers have come.
+#[derive(Default)]
+pub struct Lag {
+    routed: AtomicU64,
+    recorded: AtomicU64,
+}
+
+/// Changes not seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LagReport {
+    pub router: u64,
+    pub recorder: u64,
+}
+
+impl Lag {
+    pub fn report(&self, last: u64) -> LagReport {
+        LagReport {
+            router: last.saturating_sub(self.routed.load(Ordering::Relaxed)),
+            recorder: last.saturating_sub(self.recorded.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What a reader's loop looks at besides the feed.
+pub struct Watch {
+    pub clock: Arc<dyn Clock>,
+    pub lag: Arc<Lag>,
+    pub stopped: watch::Receiver<bool>,
+}
+
+impl Watch {
+    /// The next changes; nothing once the bundle has stopped and the feed is read to its end.
+    async fn next(&mut self, feed: &mut Feed, most: usize) -> Option<Vec<(u64, Change)>> {
+        loop {
+            let stopping = *self.stopped.borrow();
+            let next = tokio::select! {
+                biased;
+                next = feed.next(most) => next,
+                () = self.clock.sleep(Duration::from_millis(200)), if stopping => return None,
+                _ = self.stopped.changed(), if !stopping => continue,
+            };
+            match next {
+                Ok(changes) => return Some(changes),
+                Err(error) => {
+                    tracing::error!("the change feed can't be read: {error}");
+                    self.clock.sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Sleeps, unless the bundle stops.
+    async fn pause(&mut self, how_long: Duration) {
+        tokio::select! {
+            () = self.clock.sleep(how_long) => {}
+            // An error means that nobody can stop it any more: it is over as well.
+            _ = self.stopped.wait_for(|stop| *stop) => {}
+        }
+    }
+}
+
+pub async fn route(router: Router, mut feed: Feed, mut watch: Watch) {
+    watch.lag.routed.store(feed.position(), Ordering::Relaxed);
+    while let Some(numbered) = watch.next(&mut feed, ROUTE).await {
+        let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
+        if until_done(&watch, "routed", || router.route(&changes)).await.is_none() {
+            return;
+        }
+        watch.lag.routed.store(feed.position(), Ordering::Relaxed);
+    }
+}
+
+pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut watch: Watch) {
+    // Up to here everything is recorded: nothing else is ever kept as the position.
+    let mut recorded = feed.position();
+    watch.lag.recorded.store(recorded, Ordering::Relaxed);
+    let clock = watch.clock.clone();
+    let mut left = CatchUp { after: None, ended: false };
+    let mut counts = Counts { kept: clock.monotonic(), behind: true };
+    loop {
+        let catching_up = !left.ended && !*watch.stopped.borrow();
+        let next = tokio::select! {
+            biased;
+            next = watch.next(&mut feed, RECORD) => next,
+            // What has come goes first.
+            () = clock.sleep(CATCH_UP_AFTER), if catching_up => {
+                left.step(&recorder, &watch).await;
+                continue;
+            }
+            // The feed has gone quiet.
+            () = counts.due(&*clock), if counts.behind => {
+                counts.keep(&recorder, &*clock).await;
+                continue;
+            }
+        };
+        let Some(numbered) = next else { break };
+        let began = clock.monotonic();
+        let full = numbered.len() == RECORD;
+        let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
+        let done = until_done(&watch, "recorded", || recorder.record(&changes)).await;
+        let Some(entries) = done else { break };
+        recorded = feed.position();
+        watch.lag.recorded.store(recorded, Ordering::Relaxed);
+        keeper.reached(recorded).await;
+        // A feed that never goes quiet doesn't keep the tenants that are from their turn.
+        left.step(&recorder, &watch).await;
+        counts.behind |= entries > 0;
+        if counts.is_due(&*clock) {
+            counts.keep(&recorder, &*clock).await;
+        }
+        if entries > 0 && !full {
+            let took = watch.clock.monotonic().saturating_sub(began);
+            watch.pause(gather(entries).saturating_sub(took)).await;
+        }
+    }
+    if let Err(error) = recorder.save().await {
+        tracing::warn!("the folds are not kept: {error}");
+    }
+    keeper.save(recorded).await;
+}
+
+/// What the process before this one recorded and may not have published is published beside the
+/// feed, some tenants at a time: thousands of them keep nobody's changes waiting.
+struct CatchUp {
+    after: Option<TenantId>,
+    ended: bool,
+}
+
+impl CatchUp {
+    async fn step(&mut self, recorder: &Recorder, watch: &Watch) {
+        if self.ended {
+            return;
+        }
+        let after = self.after.as_ref();
+        let next = until_done(watch, "published", || recorder.catch_up(after)).await;
+        self.after = next.flatten();
+        self.ended = self.after.is_none();
+    }
+}
+
+/// When the recorder's counts of tasks were kept last: they are read by anyone who asks how the
+/// service does.
+struct Counts {
+    kept: Duration,
+    behind: bool,
+}
+
+impl Counts {
+    fn is_due(&self, clock: &dyn Clock) -> bool {
+        self.behind && clock.monotonic().saturating_sub(self.kept) >= KEEP_COUNTS
+    }
+
+    async fn due(&self, clock: &dyn Clock) {
+        clock.sleep((self.kept + KEEP_COUNTS).saturating_sub(clock.monotonic())).await;
+    }
+
+    async fn keep(&mut self, recorder: &Recorder, clock: &dyn Clock) {
+        recorder.quiet().await;
+        *self = Self { kept: clock.monotonic(), behind: false };
+    }
+}
+
+/// How long to gather after a batch of so many entries, from its beginning.
+fn gather(entries: usize) -> Duration {
+    if entries < MANY { GATHER_FEW } else { GATHER_MANY }
+}
+
+/// Again and again until it is done: the feed waits, nothing is left out. Nothing if the bundle
+/// stops before: the next start takes it up again.
+async fn until_done<T, F, Fut>(watch: &Watch, what: &str, work: F) -> Option<T>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, HandlerError>>,
+{
+    loop {
+        let error = match work().await {
+            Ok(done) => return Some(done),
+            Err(error) => error,
+        };
+        let after = match &error {
+            HandlerError::Retry { after, .. } => *after,
+            HandlerError::Reject { .. } => Duration::from_secs(5),
+        };
+        tracing::warn!("changes can't be {what} yet: {error}");
+        if *watch.stopped.borrow() {
+            return None;
+        }
+        watch.clock.sleep(after).await;
+    }
+}
+
+#[cfg(test)]
+#[path = "feeds_tests.rs"]
+mod tests;

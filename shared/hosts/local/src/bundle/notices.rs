@@ -1,0 +1,129 @@
+//! Tells someone outside of events: a lane in memory in front of the notifier, so that an
+//! endpoint that is slow or down holds up nobody.
+
+mod waiting;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::Subscriber;
+use async_trait::async_trait;
+use tokio::sync::watch;
+use watchbill_core::handler::HandlerError;
+use watchbill_core::ports::{Clock, Webhook};
+use watchbill_core::service::Core;
+use watchbill_domain::{Event, EventType, TenantId};
+use watchbill_notifier::{Links, Notifier};
+
+use waiting::{Next, Notice, Waiting};
+
+/// Notices that wait for their delivery. For one more whoever has most waiting loses its newest.
+const MOST: usize = 1_000;
+/// How often a delivery is tried, with twice the wait before each: an hour in all.
+const TRIES: u32 = 12;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// Where notices go, and of which events.
+#[derive(Clone)]
+pub struct Notices {
+    pub webhook: Arc<dyn Webhook>,
+    pub types: Vec<String>,
+    /// By what people decide from a notice.
+    pub links: Option<Links>,
+}
+
+/// The lane's sending side, as a subscriber of the bus. It takes every event: a webhook that is
+/// down is no reason to tell the other subscribers again, or later.
+pub struct NoticeLane {
+    types: Vec<String>,
+    waiting: Arc<Waiting>,
+}
+
+#[async_trait]
+impl Subscriber for NoticeLane {
+    fn name(&self) -> &'static str {
+        "notifier"
+    }
+
+    fn wants(&self, event_type: &EventType) -> bool {
+        self.types.iter().any(|wanted| wanted == event_type.as_str())
+    }
+
+    async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
+        if !self.wants(&event.event_type) {
+            return Ok(());
+        }
+        self.waiting.push(tenant.clone(), event.clone());
+        Ok(())
+    }
+}
+
+/// The lane, and the work of delivering what it holds until the bundle stops.
+pub fn open(
+    notices: Notices,
+    core: Core,
+    stopped: watch::Receiver<bool>,
+) -> (NoticeLane, impl Future<Output = ()> + Send) {
+    let waiting = Arc::new(Waiting::default());
+    let clock = core.clock().clone();
+    let notifier = Notifier::new(Some(notices.webhook), core).linking(notices.links);
+    let delivering = deliver_all(waiting.clone(), notifier, clock, stopped);
+    (NoticeLane { types: notices.types, waiting }, delivering)
+}
+
+async fn deliver_all(
+    waiting: Arc<Waiting>,
+    notifier: Notifier,
+    clock: Arc<dyn Clock>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let at_work = async {
+            match waiting.next(clock.monotonic()) {
+                Next::Deliver(notice) => {
+                    deliver(&waiting, &notifier, &*clock, notice).await;
+                }
+                Next::Wait(Some(until)) => {
+                    let wait = until.saturating_sub(clock.monotonic());
+                    tokio::select! {
+                        () = clock.sleep(wait) => {}
+                        () = waiting.news.notified() => {}
+                    }
+                }
+                Next::Wait(None) => waiting.news.notified().await,
+            }
+        };
+        tokio::select! {
+            () = at_work => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    let left = waiting.undelivered();
+    if left > 0 {
+        tracing::warn!(left, "{left} notices had not been delivered when the server stopped");
+    }
+}
+
+/// One try.
+async fn deliver(waiting: &Waiting, notifier: &Notifier, clock: &dyn Clock, notice: Notice) {
+    let id = notice.event.event_id.clone();
+    match notifier.deliver(&notice.tenant, &notice.event).await {
+        Ok(()) => {}
+        Err(HandlerError::Retry { reason, .. }) if notice.tries + 1 < TRIES => {
+            let wait = FIRST_WAIT * (1 << notice.tries);
+            tracing::debug!(event = %id, "notice again in {wait:?}: {reason}");
+            return waiting.again(notice, clock.monotonic() + wait);
+        }
+        Err(HandlerError::Retry { reason, .. }) => {
+            tracing::warn!(event = %id, "notice of {id} given up after {TRIES} tries: {reason}");
+        }
+        Err(HandlerError::Reject { reason }) => {
+            tracing::warn!(event = %id, "notice of {id} given up: {reason}");
+        }
+    }
+    waiting.done();
+}
+
+#[cfg(test)]
+#[path = "notices_tests.rs"]
+mod tests;

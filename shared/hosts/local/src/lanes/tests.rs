@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+
+use watchbill_domain::{TaskId, TenantId};
+use watchbill_testkit::FakeClock;
+
+use super::*;
+
+pub(super) fn message(tenant: &str, task: &str, priority: Priority) -> LaneMessage {
+    LaneMessage {
+        tenant: TenantId::parse(tenant).unwrap(),
+        task_id: TaskId::parse(task).unwrap(),
+        assignment: 1,
+        agent: Agent::Ops,
+        priority,
+        trace_id: "t".into(),
+    }
+}
+
+pub(super) fn lanes() -> (Arc<LocalLanes>, Arc<FakeClock>) {
+    let clock = Arc::new(FakeClock::default());
+    (LocalLanes::new(clock.clone(), Duration::from_secs(75)), clock)
+}
+
+pub(super) async fn offer(lanes: &LocalLanes, message: LaneMessage) {
+    lanes.offer(vec![(message, Duration::ZERO)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn p0_goes_first_and_has_a_slot_of_its_own() {
+    let (lanes, _) = lanes();
+    for i in 0..10 {
+        offer(&lanes, message("a", &format!("p3-{i}"), Priority::P3)).await;
+    }
+    offer(&lanes, message("a", "urgent", Priority::P0)).await;
+    let first = lanes.take(Slot::Any).await.unwrap();
+    assert_eq!(first.message.task_id.as_str(), "urgent");
+    offer(&lanes, message("a", "urgent-2", Priority::P0)).await;
+    let kept = lanes.take(Slot::OnlyP0).await.unwrap();
+    assert_eq!(kept.message.task_id.as_str(), "urgent-2");
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P3).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn shares_hold_while_all_wait_and_go_to_others_when_one_is_idle() {
+    let (lanes, _) = lanes();
+    for i in 0..1000 {
+        for (name, priority) in [("1", Priority::P1), ("2", Priority::P2), ("3", Priority::P3)] {
+            offer(&lanes, message("a", &format!("{name}-{i}"), priority)).await;
+        }
+    }
+    let mut starts: BTreeMap<Priority, u32> = BTreeMap::new();
+    for _ in 0..1000 {
+        let delivery = lanes.take(Slot::Any).await.unwrap();
+        *starts.entry(delivery.message.priority).or_default() += 1;
+        delivery.done();
+    }
+    for (priority, share) in [(Priority::P1, 500), (Priority::P2, 300), (Priority::P3, 200)] {
+        assert!(starts[&priority].abs_diff(share) <= 2, "{starts:?}");
+    }
+    // P1 runs dry after 500 more: the rest belongs to the two others, 3 to 2.
+    for _ in 0..1500 {
+        lanes.take(Slot::Any).await.unwrap().done();
+    }
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P1).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_class_that_was_idle_has_no_arrears() {
+    let (lanes, _) = lanes();
+    for i in 0..300 {
+        offer(&lanes, message("a", &format!("2-{i}"), Priority::P2)).await;
+    }
+    for _ in 0..200 {
+        lanes.take(Slot::Any).await.unwrap().done();
+    }
+    for i in 0..100 {
+        offer(&lanes, message("a", &format!("3-{i}"), Priority::P3)).await;
+    }
+    let mut low = 0;
+    for _ in 0..50 {
+        let delivery = lanes.take(Slot::Any).await.unwrap();
+        low += u32::from(delivery.message.priority == Priority::P3);
+        delivery.done();
+    }
+    assert!((18..=22).contains(&low), "{low} of 50 starts, 20 are its share");
+}
+
+#[tokio::test]
+async fn tenants_take_turns() {
+    let (lanes, _) = lanes();
+    for i in 0..100 {
+        offer(&lanes, message("loud", &format!("l{i}"), Priority::P2)).await;
+    }
+    offer(&lanes, message("quiet", "q", Priority::P2)).await;
+    let mut before = 0;
+    loop {
+        let delivery = lanes.take(Slot::Any).await.unwrap();
+        let quiet = delivery.message.tenant.as_str() == "quiet";
+        delivery.done();
+        if quiet {
+            break;
+        }
+        before += 1;
+    }
+    assert!(before <= 1, "{before} of the loud tenant went first");
+}
+
+#[tokio::test]
+async fn what_is_not_done_with_comes_back() {
+    let (lanes, clock) = lanes();
+    offer(&lanes, message("a", "t", Priority::P2)).await;
+    drop(lanes.take(Slot::Any).await.unwrap());
+    clock.advance(Duration::from_secs(74));
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 0);
+    clock.advance(Duration::from_secs(2));
+    let again = lanes.take(Slot::Any).await.unwrap();
+    again.back(Duration::from_secs(5));
+    clock.advance(Duration::from_secs(6));
+    lanes.take(Slot::Any).await.unwrap().done();
+    assert!(lanes.is_empty());
+}
+
+#[tokio::test]
+async fn delayed_messages_ripen_and_a_closed_lane_ends_its_takers() {
+    let (lanes, clock) = lanes();
+    let later = (message("a", "t", Priority::P2), Duration::from_secs(10));
+    lanes.offer(vec![later]).await.unwrap();
+    let taker = tokio::spawn({
+        let lanes = lanes.clone();
+        async move { lanes.take(Slot::Any).await.map(Delivery::done).is_some() }
+    });
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_secs(11));
+    assert!(taker.await.unwrap());
+    let taker = tokio::spawn({
+        let lanes = lanes.clone();
+        async move { lanes.take(Slot::OnlyP0).await.is_none() }
+    });
+    tokio::task::yield_now().await;
+    lanes.close();
+    assert!(taker.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_message_that_waits_already_is_not_kept_twice() {
+    let (lanes, clock) = lanes();
+    for _ in 0..3 {
+        offer(&lanes, message("a", "t", Priority::P2)).await;
+    }
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 1);
+    assert_eq!(lanes.duplicates(), 2);
+    // Another assignment, and another tenant's task of the same id, are others.
+    offer(&lanes, LaneMessage { assignment: 2, ..message("a", "t", Priority::P2) }).await;
+    offer(&lanes, message("b", "t", Priority::P2)).await;
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 3);
+    // One that is in hand may come again: what it points at may have to be looked at anew.
+    let held = lanes.take(Slot::Any).await.unwrap();
+    lanes.offer(vec![(held.message.clone(), Duration::from_secs(60))]).await.unwrap();
+    held.done();
+    for _ in 0..2 {
+        lanes.take(Slot::Any).await.unwrap().done();
+    }
+    assert!(!lanes.is_empty());
+    clock.advance(Duration::from_secs(61));
+    lanes.take(Slot::Any).await.unwrap().done();
+    assert!(lanes.is_empty());
+    assert_eq!(lanes.duplicates(), 2);
+}
+
+#[tokio::test]
+async fn of_two_moments_the_earlier_one_stays() {
+    let (lanes, clock) = lanes();
+    let later = |seconds| vec![(message("a", "t", Priority::P2), Duration::from_secs(seconds))];
+    for seconds in [100, 50, 200] {
+        lanes.offer(later(seconds)).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(49));
+    assert!(!taken_now(&lanes).await);
+    clock.advance(Duration::from_secs(1));
+    assert!(taken_now(&lanes).await);
+    clock.advance(Duration::from_secs(200));
+    assert!(!taken_now(&lanes).await, "the others were the same");
+    // A message that is to come gives way to one that is there.
+    lanes.offer(later(100)).await.unwrap();
+    offer(&lanes, message("a", "t", Priority::P2)).await;
+    assert!(taken_now(&lanes).await);
+    assert!(lanes.is_empty());
+}
+
+/// Takes a message and is done with it, if there is one.
+async fn taken_now(lanes: &Arc<LocalLanes>) -> bool {
+    let mut state = lanes.state();
+    let now = lanes.clock.monotonic();
+    state.ripen(now);
+    let taken = lanes.take_ready(&mut state, Slot::Any, now);
+    drop(state);
+    taken.map(Delivery::done).is_some()
+}
+
+/// A day of offers for what waits, as a sweeper makes them each quarter of an hour.
+#[tokio::test]
+async fn a_backlog_of_a_day_holds_each_task_once() {
+    let (lanes, clock) = lanes();
+    let tasks: Vec<_> = (0..1_000).map(|n| message("a", &format!("t{n}"), Priority::P3)).collect();
+    for _ in 0..96 {
+        let offers = tasks.iter().map(|task| (task.clone(), Duration::ZERO)).collect();
+        lanes.offer(offers).await.unwrap();
+        clock.advance(Duration::from_secs(900));
+    }
+    assert_eq!(lanes.backlog(Agent::Ops, Priority::P3).await.unwrap(), 1_000);
+    assert_eq!(lanes.duplicates(), 95_000);
+}

@@ -1,0 +1,337 @@
+//! `watchbill serve`: the bundle with its HTTP API, on this machine.
+
+pub mod args;
+mod config;
+pub mod connections;
+#[cfg(test)]
+mod example;
+mod file;
+mod first;
+mod health;
+pub mod policy;
+pub mod say;
+
+use std::io::{ErrorKind, IsTerminal as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use tracing_subscriber::EnvFilter;
+use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
+use watchbill_core::ports::{Clock, Entropy, FixedSecret};
+use watchbill_core::service::Core;
+use watchbill_domain::TenantId;
+use watchbill_host::clock::SystemClock;
+use watchbill_host::entropy::SystemEntropy;
+use watchbill_host::log_files::LogFolders;
+use watchbill_host::system::LocalSystem;
+use watchbill_http::key_set::KeySetUrl;
+use watchbill_http::webhook::HttpWebhook;
+use watchbill_notifier::Links;
+use watchbill_redact as redact;
+use watchbill_redact::CleanWriter;
+use watchbill_redis::RedisPeer;
+use watchbill_redis_bridge::CoreHome;
+use watchbill_runtime::ooda::OpsPorts;
+use watchbill_runtime::records::{StoredAlerts, TaskHistory};
+use watchbill_wire::agent_id;
+
+use crate::bridge::{Running, sides};
+use crate::bundle::{Bundle, Notices, ParkedReport, Settings, registry};
+use crate::tasks::Tasks;
+use args::ServeArgs;
+use config::Config;
+
+/// How long running tasks may take to end once the bundle is told to.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long open connections may take to end.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// A setting that can't be as it is. Nothing was begun.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct BadConfig(anyhow::Error);
+
+/// Runs the bundle until it is told to stop.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args, &config::environment()).map_err(BadConfig)?;
+    start_log(&config.log, config.log_json).map_err(BadConfig)?;
+    // Before the bundle: a URL that can't be read leaves nothing behind.
+    let peer = peer(&config).map_err(BadConfig)?;
+    let listener = listen(SocketAddr::new(config.host, config.port))?;
+    let address = listener.local_addr().context("reading the address listened on")?;
+    let link_secret = first::link_secret(&config.data)?;
+    let settings = Settings {
+        rules: config.rules.clone(),
+        governance: config.governance.clone(),
+        reactions: config.reactions.clone(),
+        notices: match &config.notify {
+            Some(notify) => Some(notices(notify, address, link_secret.clone())?),
+            None => None,
+        },
+        slots: config.slots,
+        ..Settings::default()
+    };
+    let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
+    let redis = peer.map(|peer| bridged(peer, &config, &bundle));
+    if redis.is_none() && !config.redis.settings.is_idle() {
+        say::line("redis", "no REDIS_URL: what is on is left to a bridge elsewhere");
+    }
+    let served = serve(listener, address, config, link_secret, &bundle, redis.as_ref()).await;
+    say::line("stopping", "taking no more work, letting what runs end");
+    if let Some(redis) = redis {
+        redis.stop().await;
+    }
+    bundle.stop(PATIENCE).await;
+    say::line("stopped", "everything accepted is on disk");
+    served
+}
+
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    link_secret: Arc<FixedSecret>,
+    bundle: &Bundle,
+    redis: Option<&Running>,
+) -> anyhow::Result<()> {
+    let admin = first::admin_key(&bundle.core, &config.data).await?;
+    let most = connections::files::connections();
+    let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
+    let table = Arc::new(connections::Table::new(most));
+    let api = api_config(&config, link_secret, bundle, redis, &table)?;
+    let agents = api.agents.clone();
+    let router = watchbill_api::router(ApiState::new(bundle.core.clone(), api)?);
+    listener.set_nonblocking(true).context("preparing the listener")?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let server = connections::Server {
+        limits: config.connections.clone(),
+        table,
+        trusted: config.trusted_proxies.clone(),
+        clock: bundle.core.clock().clone(),
+    };
+    let mut server = tokio::spawn(async move { server.run(listener, router, stopped).await });
+    say::started(&address, &config, &admin, bundle.store.epoch());
+    log_agents(&bundle.core, &agents).await;
+    let mut tasks = Tasks::sharing(bundle.broken());
+    let wanted = first::wanted(&config, &admin);
+    let first = tasks.spawn("the first task", first::first_task(bundle.core.clone(), wanted));
+    let served = tokio::select! {
+        ended = &mut server => ended.context("the server broke off"),
+        signal = wait_for_signal() => signal,
+        broken = broken(bundle, redis) => Err(broken),
+    };
+    first.abort();
+    let _ = stop.send(true);
+    if tokio::time::timeout(GOODBYE, &mut server).await.is_err() {
+        // Event streams have no end of their own.
+        server.abort();
+    }
+    served
+}
+
+/// A part that others rely on has broken off, and nothing in this process mends it.
+async fn broken(bundle: &Bundle, redis: Option<&Running>) -> anyhow::Error {
+    let (bundle, bridge) = (bundle.broken(), redis.map(Running::broken).unwrap_or_default());
+    let why = tokio::select! {
+        why = bundle.wait() => why,
+        why = bridge.wait() => why,
+    };
+    anyhow!("{why}; start it again, nothing that was answered is lost")
+}
+
+pub fn start_log(log: &str, json: bool) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(log)
+        .map_err(|error| anyhow!("log '{log}': {error}; use error, warn, info or debug"))?;
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(|| CleanWriter::new(std::io::stderr()));
+    redact::clean_panics();
+    let started = match json {
+        true => builder.json().try_init(),
+        false => builder.with_target(false).try_init(),
+    };
+    started.map_err(|error| anyhow!("the log can't be started: {error}"))
+}
+
+/// Before anything is written: a port that is taken costs nothing but a line.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => anyhow!(
+            "port {} on {} is taken; stop what runs there or choose another with --port",
+            address.port(),
+            address.ip()
+        ),
+        ErrorKind::PermissionDenied => {
+            anyhow!("port {} needs rights this user lacks; choose one above 1023", address.port())
+        }
+        ErrorKind::AddrNotAvailable => {
+            anyhow!("{} is no address of this machine; use 127.0.0.1 or 0.0.0.0", address.ip())
+        }
+        _ => anyhow!("can't listen on {address}: {error}"),
+    })
+}
+
+fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_runtime::run::TaskAgent>> {
+    let probes = watchbill_http::probes::NetProbes::new(
+        watchbill_http::probes::ProbePolicy {
+            allow_private: config.probe_private,
+            allow_hosts: config.probe_hosts.clone(),
+        },
+        core.clock().clone(),
+    );
+    let logs = (!config.log_folders.is_empty())
+        .then(|| Arc::new(LogFolders::new(config.log_folders.clone())) as _);
+    registry::agents(OpsPorts {
+        metrics: Some(Arc::new(LocalSystem::new(core.clock().clone()))),
+        probes: Some(Arc::new(probes)),
+        logs,
+        history: Some(Arc::new(TaskHistory::new(core.clone()))),
+        alerts: Some(Arc::new(StoredAlerts::new(core.clone()))),
+    })
+}
+
+/// The Redis beside which it serves, if one is named.
+fn peer(config: &Config) -> anyhow::Result<Option<RedisPeer>> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    Ok(Some(config.redis.open(url, &clock, &entropy)?))
+}
+
+/// The bridge to a Redis, in this process.
+fn bridged(peer: RedisPeer, config: &Config, bundle: &Bundle) -> Running {
+    let (clock, core) = (bundle.core.clock().clone(), bundle.core.clone());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    say::line("redis", &peer.place());
+    for (word, text) in config.redis.in_words() {
+        say::line("", format!("{word} {text}").trim_start());
+    }
+    let settings = config.redis.settings.clone();
+    let built = registry::AGENTS.iter().copied().filter(|agent| registry::works(*agent));
+    let home = CoreHome::new(core, settings.tenant.clone(), built.collect());
+    Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings)
+}
+
+fn notices(
+    notify: &config::Notify,
+    address: SocketAddr,
+    secret: Arc<FixedSecret>,
+) -> anyhow::Result<Notices> {
+    let clock = Arc::new(SystemClock::new());
+    let webhook = HttpWebhook::new(&notify.url, notify.secret.as_deref(), clock)?;
+    let links = Links {
+        secret,
+        base: notify.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+        to: notify.approver.clone(),
+        lifetime: notify.link_for,
+    };
+    Ok(Notices { webhook: Arc::new(webhook), types: notify.events.clone(), links: Some(links) })
+}
+
+fn api_config(
+    config: &Config,
+    link_secret: Arc<FixedSecret>,
+    bundle: &Bundle,
+    redis: Option<&Running>,
+    table: &Arc<connections::Table>,
+) -> anyhow::Result<ApiConfig> {
+    let mut jwt: JwtConfig = config.jwt.config.clone();
+    if let Some(url) = &config.jwt.jwks_url {
+        jwt.jwks = Some(Arc::new(UrlJwks(KeySetUrl::new(url)?)));
+    }
+    Ok(ApiConfig {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        static_keys: config.static_keys.clone(),
+        operator_key_hash: config.operator_key_hash.clone(),
+        first_key: None,
+        link_secret: Some(link_secret),
+        jwt,
+        rate_limits: config.rate_limits.clone(),
+        cors_origins: config.cors_origins.clone(),
+        cors_credentials: config.cors_credentials,
+        health: Some(Arc::new(health::EmbeddedHealth::new(
+            bundle.lag_handle(),
+            parked_now(bundle),
+            redis.map(|running| running.bridge().clone()),
+            table.clone(),
+            health::Inside { store: bundle.store.clone(), core: bundle.core.clone() },
+        ))),
+        agents: agent_infos(config),
+        streams: true,
+        trusted_proxies: config.trusted_proxies.clone(),
+        body_within: config.body_within,
+        connections: Some(table.figures().most),
+        // They wait in this one process, which counts them itself.
+        waits: None,
+    })
+}
+
+fn parked_now(bundle: &Bundle) -> impl Fn() -> ParkedReport + Send + Sync + use<> {
+    let (parked, clock) = (bundle.parked(), bundle.core.clock().clone());
+    move || parked.report(clock.now())
+}
+
+fn agent_infos(config: &Config) -> Vec<AgentInfo> {
+    let info = |agent| AgentInfo::new(agent, &config.rules, config.slots == 0);
+    registry::AGENTS.into_iter().map(info).collect()
+}
+
+/// Says which agents run here and how they stand in the default tenant. What can't be read now is
+/// no reason not to start.
+async fn log_agents(core: &Core, infos: &[AgentInfo]) {
+    let tenant = TenantId::default();
+    for info in infos {
+        let agent = info.agent;
+        let (name, status) = (agent.long_name(), info.status.as_str());
+        let agent_id = agent_id(&tenant, agent);
+        if status != "running" {
+            tracing::info!(agent = name, agent_id, status, "agent does not run here");
+            continue;
+        }
+        match core.standing(&tenant, agent).await {
+            Ok(standing) => tracing::info!(
+                agent = name,
+                agent_id,
+                permission_level = standing.level.as_str(),
+                reputation_score = standing.score(),
+                "agent registered"
+            ),
+            Err(error) => tracing::warn!(
+                agent = name,
+                agent_id,
+                "agent registered; how it stands can't be read now: {error}"
+            ),
+        }
+    }
+}
+
+struct UrlJwks(KeySetUrl);
+
+#[async_trait]
+impl JwksSource for UrlJwks {
+    async fn fetch(&self) -> Result<String, String> {
+        self.0.fetch().await
+    }
+}
+
+pub async fn wait_for_signal() -> anyhow::Result<()> {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        tokio::select! {
+            interrupted = interrupt => interrupted.context("listening for Ctrl-C")?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await.context("listening for Ctrl-C")?;
+    Ok(())
+}

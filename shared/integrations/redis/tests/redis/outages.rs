@@ -1,0 +1,92 @@
+//! A server that is away, freezes, or comes back.
+
+use std::time::Duration;
+
+use watchbill_core::ports::{PeerHealth as _, PeerQueue as _, Wrote};
+use watchbill_redis::{RedisOptions, RedisPeer};
+use watchbill_testkit::{RedisServer, RedisSetup};
+
+use super::bed::{away, open, options, until};
+use super::queue::write;
+
+fn quick() -> RedisOptions {
+    let mut quick = options();
+    quick.connect_within = Duration::from_millis(300);
+    quick.answer_within = Duration::from_millis(300);
+    quick
+}
+
+async fn back(peer: &RedisPeer) {
+    until("the connection", async || peer.ping().await.ok()).await;
+}
+
+#[tokio::test]
+async fn one_that_is_away_is_told_as_away_and_found_when_it_comes() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let peer = open(&server.url());
+    let text = away(peer.ping().await);
+    assert!(text.starts_with(&format!("Redis at 127.0.0.1:{} can't be reached", server.port())));
+    // In the pause after a failure nothing is tried, and the reason is known.
+    assert_eq!(away(peer.ping().await), text);
+    server.restart();
+    back(&peer).await;
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_is_not_noticed() {
+    let mut server = RedisSetup::new().append_only().start();
+    let peer = open(&server.url());
+    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [Wrote::Lost]);
+    server.restart();
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Written]);
+    // As a machine that shuts down does it.
+    server.stop();
+    away(peer.ping().await);
+    server.restart();
+    back(&peer).await;
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Older]);
+}
+
+#[tokio::test]
+async fn one_that_freezes_is_away_within_the_limit_and_answers_are_not_mixed_up() {
+    let server = RedisServer::start();
+    let peer = RedisPeer::open(&server.url(), quick()).unwrap();
+    peer.write(&[write("a", 1, false)]).await.unwrap();
+    server.freeze();
+    let limit = Duration::from_secs(5);
+    for _ in 0..2 {
+        let call = tokio::time::timeout(limit, peer.write(&[write("a", 2, false)])).await;
+        let text = away(call.expect("it ends by itself"));
+        assert!(text.contains("did not answer in time"), "{text}");
+    }
+    server.thaw();
+    back(&peer).await;
+    // What had been sent was done after all, and its answer is nobody else's.
+    assert_eq!(peer.depth().await.unwrap(), 0);
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Older]);
+}
+
+#[tokio::test]
+async fn many_callers_share_one_connection_and_one_pause() {
+    let mut server = RedisServer::start();
+    let peer = open(&server.url());
+    server.kill();
+    let calls = (0..50).map(|_| peer.ping());
+    for result in futures_util::future::join_all(calls).await {
+        away(result);
+    }
+    server.restart();
+    back(&peer).await;
+    let ids = super::bed::ids(50);
+    let writes = ids.iter().map(|id| {
+        let peer = &peer;
+        async move { peer.write(&[write(id, 1, false)]).await }
+    });
+    for result in futures_util::future::join_all(writes).await {
+        assert_eq!(result.unwrap(), [Wrote::Lost]);
+    }
+    let mut hand = super::bed::Hand::at(&server).await;
+    let clients: String = hand.ask("CLIENT LIST TYPE normal").await;
+    assert_eq!(clients.lines().count(), 2, "ours and the hand's: {clients}");
+}
