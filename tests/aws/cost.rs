@@ -11,11 +11,12 @@ use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use watchbill_alerts::StoredAlerts;
+use watchbill_catalog::OpsPorts;
 use watchbill_core::service::Core;
 use watchbill_host::{clock::SystemClock, system::LocalSystem};
 use watchbill_ops_agent::OpsAgent;
-use watchbill_runtime::ooda::OpsPorts;
-use watchbill_runtime::records::{StoredAlerts, TaskHistory};
+use watchbill_runtime::history::TaskHistory;
 use watchbill_runtime::run::TaskAgent;
 
 use super::bill::Place;

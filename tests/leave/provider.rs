@@ -12,7 +12,6 @@ use watchbill_domain::{
     Agent, Approval, ApprovalStatus, LogEntry, Task, TaskId, TaskType, Timestamp, ToolCall, What,
 };
 use watchbill_governance::{Judgement, Planner as _, Policy, Subject, shown};
-use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Taken};
 use watchbill_testkit::{FakeClock, MemoryStore};
@@ -86,7 +85,8 @@ impl Provider {
 /// does not refuse it.
 fn had_leave(witness: &Witness, policy: &Policy) -> bool {
     let (payload, task_type) = (&witness.payload, TaskType::Deploy);
-    let plan = PlaybookPlanner.plan(Agent::Ops, task_type, payload);
+    let planned = watchbill_catalog::planner().plan(Agent::Ops, task_type, payload);
+    let plan = &planned.document;
     let subject = Subject {
         task_type,
         priority: witness.task.priority,
@@ -98,20 +98,20 @@ fn had_leave(witness: &Witness, policy: &Policy) -> bool {
         gated_as: task_type,
         mutates: true,
     };
-    let Some(call) = PlaybookPlanner.call(Agent::Ops, task_type, payload) else { return false };
+    let Some(call) = planned.call() else { return false };
     let mut quorum = policy.gates(&subject).iter().map(|ask| ask.quorum).max().unwrap_or(1);
-    match policy.judge(&subject, &call) {
+    match policy.judge(&subject, call) {
         Judgement::Allow => {}
         Judgement::Ask(asks) => quorum = asks.iter().map(|a| a.quorum).fold(quorum, u8::max),
         Judgement::Deny { .. } | Judgement::Violation { .. } => return false,
     }
-    if !policy.frozen(&call, &witness.task.metadata, witness.at).is_empty() {
+    if !policy.frozen(call, &witness.task.metadata, witness.at).is_empty() {
         return false;
     }
     witness.approvals.iter().any(|approval| {
         approval.status == ApprovalStatus::Approved
             && approval.task_id == witness.task.id
-            && approval.plan_hash == shown(&witness.task, payload, &plan, &approval.salt).hash
+            && approval.plan_hash == shown(&witness.task, payload, plan, &approval.salt).hash
             && approval.use_by.is_some_and(|until| witness.at < with_wait(witness, approval, until))
             && approval.votes.len() >= usize::from(quorum)
     })
@@ -137,7 +137,7 @@ impl TaskAgent for Deployer {
 
     async fn run(&self, run: &Run) -> RunEnd {
         let steps = run.steps.as_ref().expect("the executor gives steps");
-        let mut payload = run.payload.clone();
+        let mut payload = (*run.payload).clone();
         if self.1 == Some(Break::Outdated) {
             payload = self.0.first_payload(&run.task.id, payload);
         }
@@ -206,9 +206,9 @@ impl Effect for Deployment {
     fn call(&self) -> ToolCall {
         let now = (self.provider.clock.now(), self.provider.shelf.handed());
         *self.begun.lock().expect("nobody panics here") = now;
-        PlaybookPlanner
-            .call(Agent::Ops, TaskType::Deploy, &self.payload)
-            .expect("a deployment that names its project can be planned")
+        let planned =
+            watchbill_catalog::planner().plan(Agent::Ops, TaskType::Deploy, &self.payload);
+        planned.call().cloned().expect("a deployment that names its project can be planned")
     }
 
     async fn attempt(&self) -> Attempt {

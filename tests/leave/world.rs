@@ -22,7 +22,6 @@ use watchbill_domain::{
 };
 use watchbill_governance::{EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, Say, ToolRule};
 use watchbill_runtime::executor::Executor;
-use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_testkit::{FakeClock, FlakyStore, MemoryStore, ReadFault, ScriptedStore, ports_over};
 use watchbill_wire::{ApprovalLink, LinkKey};
 
@@ -80,7 +79,7 @@ impl World {
         };
         let governance = Governance::new(shelf.clone(), on_failure);
         let core = Core::new(ports, rules.clone(), 1)
-            .planned_by(Arc::new(PlaybookPlanner))
+            .planned_by(Arc::new(watchbill_catalog::planner()))
             .governed_by(governance);
         let key = |name: &str, role, tenant: &str| StaticKey {
             name: name.to_owned(),

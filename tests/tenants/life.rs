@@ -3,6 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use watchbill_alerts::StoredAlerts;
+use watchbill_alerts::{AlertBook as _, RaiseAlert, Severity};
 use watchbill_core::decide::{Command, Proof, Rules};
 use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{Child, Step, Window, encode};
@@ -15,8 +17,6 @@ use watchbill_domain::{
 };
 use watchbill_governance::BudgetLimits;
 use watchbill_recorder::Recorder;
-use watchbill_runtime::ports::{AlertBook as _, RaiseAlert, Severity};
-use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     FakeClock, MemoryBlobs, MemoryBus, MemoryLanes, MemoryStore, MemoryWake, SeededEntropy,

@@ -10,6 +10,7 @@ mod life;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use watchbill_alerts::AlertBook as _;
 use watchbill_core::ledger::RawBatch;
 use watchbill_core::ports::{Item, ListEntry};
 use watchbill_core::repo::{self, PARKED, TENANTS};
@@ -17,7 +18,6 @@ use watchbill_core::service::{
     AuditFilter, EventFilter, LinkDecision, ServiceError, StatusChange, TaskFilter,
 };
 use watchbill_domain::{ApprovalId, Caller, Role, Status, TenantId};
-use watchbill_runtime::ports::AlertBook as _;
 
 use crate::repo::text_of_rust_files;
 use life::{Lived, World, mark};

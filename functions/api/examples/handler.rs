@@ -14,7 +14,6 @@ use watchbill_core::decide::Rules;
 use watchbill_core::service::{Core, Ports};
 use watchbill_domain::{Role, TenantId, hash_key};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_testkit::{MemoryBlobs, MemoryStore, MemoryWake};
 
 const KEY: &str = "bench-key-of-a-process-that-lives-for-a-second";
@@ -31,8 +30,8 @@ async fn main() -> anyhow::Result<()> {
         entropy: Arc::new(SystemEntropy),
         wake: Arc::new(MemoryWake::new()),
     };
-    let core =
-        Core::new(ports, Arc::new(Rules::default()), 1).planned_by(Arc::new(PlaybookPlanner));
+    let core = Core::new(ports, Arc::new(Rules::default()), 1)
+        .planned_by(Arc::new(watchbill_catalog::planner()));
     let config = ApiConfig {
         static_keys: vec![StaticKey {
             name: "bench".into(),

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use watchbill_catalog::{OpsPorts, evidence, specs, tools};
 use watchbill_domain::Agent;
-use watchbill_runtime::ooda::{Decider, Ooda, OpsPorts};
-use watchbill_runtime::playbook::Playbook;
+use watchbill_playbook::Playbook;
+use watchbill_runtime::ooda::{Decider, Ooda};
 use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 
 pub struct OpsAgent {
@@ -19,11 +20,11 @@ pub struct OpsAgent {
 impl OpsAgent {
     /// Decides by the playbook: no key, no network.
     pub fn new(ports: OpsPorts) -> Self {
-        Self::deciding(ports, Arc::new(Playbook))
+        Self::deciding(ports, Arc::new(Playbook::new(specs().clone())))
     }
 
     pub fn deciding(ports: OpsPorts, decider: Arc<dyn Decider>) -> Self {
-        Self { ooda: Ooda::new(ports, decider) }
+        Self { ooda: Ooda::new(evidence(&ports), tools::registered(&ports), decider) }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use watchbill_alerts::StoredAlerts;
+use watchbill_catalog::OpsPorts;
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy, system::LocalSystem};
 use watchbill_http::probes::{NetProbes, ProbePolicy};
 use watchbill_lambda::config::Setup;
 use watchbill_lambda::serve_agent;
 use watchbill_ops_agent::OpsAgent;
-use watchbill_runtime::ooda::OpsPorts;
-use watchbill_runtime::records::{StoredAlerts, TaskHistory};
+use watchbill_runtime::history::TaskHistory;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use watchbill_alerts::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, RaiseAlert};
+use watchbill_catalog::OpsPorts;
 use watchbill_core::ports::Clock;
 use watchbill_domain::{Task, TenantId};
+use watchbill_monitoring::{SystemMetrics, SystemSample};
 use watchbill_ops_agent::OpsAgent;
-use watchbill_runtime::ooda::OpsPorts;
-use watchbill_runtime::ports::{
-    Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, PortError, Probe, ProbeOutcome, Probes,
-    RaiseAlert, SystemMetrics, SystemSample,
-};
+use watchbill_runtime::port_error::PortError;
+use watchbill_runtime::probe::{Probe, ProbeOutcome, Probes};
 use watchbill_runtime::run::{Notes, Retry, Run, RunEnd, TaskAgent};
 use watchbill_testkit::FakeClock;
 
@@ -154,11 +154,12 @@ fn run_of(id: &str, task_type: &str, metadata: Value, payload: Value) -> Run {
         "pl": {"in": {}}, "by": "ann",
     }))
     .unwrap();
-    let payload = payload.as_object().unwrap().clone();
+    let payload = Arc::new(payload.as_object().unwrap().clone());
     let deadline = Duration::from_secs(60);
     Run {
         task,
         payload,
+        planned: None,
         deadline,
         notes: Notes::new(clock.clone()),
         clock,

@@ -1,11 +1,11 @@
 //! Gives an end to the open alerts that were stored before there was one: they are due nowhere,
 //! and are found in the lists of open alerts.
 
+use watchbill_alerts::StoredAlerts;
 use watchbill_core::ports::{ListRange, Query, WhichList};
 use watchbill_core::repo;
 use watchbill_core::service::{Core, ServiceError, TENANTS_A_CALL};
 use watchbill_domain::TenantId;
-use watchbill_runtime::records::StoredAlerts;
 
 use crate::turn::Within;
 

@@ -25,12 +25,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use watchbill_alerts::{AlertRecord, StoredAlerts};
 use watchbill_core::decide::{Command, next_due};
 use watchbill_core::ports::{Commit, DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
 use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError};
 use watchbill_domain::{Approval, Status, Task, Timestamp};
-use watchbill_runtime::records::{AlertRecord, StoredAlerts};
 
 use recall::{Backlogs, Recall};
 use turn::{Turn, Within};

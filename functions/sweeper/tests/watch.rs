@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
+use watchbill_alerts::StoredAlerts;
+use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
 use watchbill_core::decide::{Claimant, Command, Leave, Proof, Rejection, Rules};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};
@@ -19,8 +21,6 @@ use watchbill_domain::{
     Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
 };
 use watchbill_governance::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
-use watchbill_runtime::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
-use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     Failure, FakeClock, FaultyStore, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use watchbill_alerts::StoredAlerts;
+use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
 use watchbill_core::decide::{Command, Leave, Proof, Rules};
 use watchbill_core::ports::{
     Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
@@ -16,8 +18,6 @@ use watchbill_core::repo::{Fold, STATS_FOLD, encode};
 use watchbill_core::service::{Core, Governance, NewTask, OnFailure, TENANTS_A_CALL};
 use watchbill_domain::{Agent, TaskId, TenantId, Timestamp};
 use watchbill_governance::{Policies, Policy, PolicyUnavailable};
-use watchbill_runtime::ports::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
-use watchbill_runtime::records::StoredAlerts;
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{a_task, ports_over};
 

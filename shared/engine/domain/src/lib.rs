@@ -2,13 +2,15 @@
 //!
 //! - `ids`, `names`, `person`, `time`, `escape`: what things are called, and when.
 //! - `task`, `approval`, `auth`, `event`, `body`, `outcome`, `sla`: what is kept.
-//! - `money`, `reputation`, `tool_call`: amounts, points, and calls that are judged.
+//! - `money`, `reputation`: amounts and points. `tool_call`, `arguments`: calls of tools, and how
+//!   their arguments are read. `time_range`: `1h`, `yesterday`, two times.
 //! - `canonical`: one text for one JSON value, and its hash.
 //!
 //! How to add a word that is stored or sent: [`names!`], with its text pinned there. How to add
 //! a field to something that is kept: a default for what older builds wrote, and a frozen fixture.
 
 mod approval;
+mod arguments;
 mod auth;
 mod body;
 mod canonical;
@@ -25,9 +27,11 @@ mod sla;
 mod task;
 mod task_entry;
 mod time;
+mod time_range;
 mod tool_call;
 
 pub use approval::{Approval, ApprovalStatus, Decision, Vote};
+pub use arguments::{Fields, Refusal};
 pub use auth::{ApiKey, Caller, Role, hash_key};
 pub use body::Body;
 pub use canonical::canonical_hash;
@@ -52,4 +56,5 @@ pub use task::{
 };
 pub use task_entry::TaskEntry;
 pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};
+pub use time_range::{TimeRange, TimeRangeError, words};
 pub use tool_call::ToolCall;

@@ -2,7 +2,7 @@
 //! pure functions; what is asked when stands in core's `service`.
 //!
 //! - `operation`: what a task amounts to, and from which level an agent may do it.
-//! - `planner`: what an agent would do, as gates and approvers see it.
+//! - `planner`: what an agent would do, as gates and approvers see it. `tool_spec`: its tools.
 //! - `gates`, `gate_rules`: which work waits for a person. `freeze`: times in which it waits.
 //! - `policy`: rules on tools and gates; expressions come in through [`Condition`].
 //! - `targets`: names that must be in the inventory. Commands: the crate `command-guard`.
@@ -29,6 +29,7 @@ mod reputation;
 mod shown;
 mod standing_record;
 mod targets;
+mod tool_spec;
 
 pub use budget::{
     BudgetExceeded, BudgetLimits, BudgetMark, BudgetMove, BudgetMoveKind, BudgetState, NoPrices,
@@ -39,7 +40,7 @@ pub use freeze::{Freeze, FreezeWhen, override_passes};
 pub use gate_rules::{GateRules, PrioritiesFor};
 pub use gates::{Gate, asked_gates};
 pub use operation::{Level, Operation, is_low_risk};
-pub use planner::{PlainPlanner, Planner};
+pub use planner::{PlainPlanner, Plan, Planned, Planner};
 pub use policy::{
     Ask, Condition, FixedPolicy, GateRule, Inventory, Judgement, Policies, Policy,
     PolicyUnavailable, Say, Subject, ToolRule, asked_hash,
@@ -47,3 +48,4 @@ pub use policy::{
 pub use records::{Record, RecordKind};
 pub use reputation::{ReadOnlyDay, ReputationFold, ReputationRules, Standing, StandingChange};
 pub use shown::{Shown, shown};
+pub use tool_spec::{BadToolSpec, OperationRule, ToolClass, ToolSpec, ToolSpecs};

@@ -1,6 +1,5 @@
 use serde_json::{Map, Value};
 
-use super::EnvironmentKind;
 use watchbill_domain::names;
 
 names!(
@@ -58,33 +57,6 @@ impl Operation {
             self,
             MonitorSystem | ManageAlerts | InvestigateIssues | RunTests | AnswerQuestion
         )
-    }
-
-    /// What a call of a tool amounts to. The tool of a task's plan is named like its type.
-    /// `low_risk`: it changes documentation or user interface alone.
-    pub fn of_call(tool: &str, environment: EnvironmentKind, low_risk: bool) -> Self {
-        use EnvironmentKind::{Production, Sandbox, Staging};
-        match (tool, environment) {
-            ("deploy", Production) if low_risk => Self::DeployProdLowRisk,
-            ("deploy", Production) => Self::DeployProd,
-            ("deploy", Staging) => Self::DeployStaging,
-            ("deploy", Sandbox) => Self::DeploySandbox,
-            ("monitor", _) => Self::MonitorSystem,
-            ("alert", _) => Self::ManageAlerts,
-            ("investigate", _) => Self::InvestigateIssues,
-            ("faq", _) => Self::AnswerQuestion,
-            ("run_tests", _) => Self::RunTests,
-            ("create_pr", _) => Self::CreatePr,
-            ("backup", _) => Self::TriggerBackup,
-            ("rollback", Production) => Self::RollbackProd,
-            ("restart", Production) => Self::RestartProd,
-            ("scale", Production) => Self::ScaleProd,
-            ("update", Production) => Self::UpdateProd,
-            ("restart", _) => Self::Restart,
-            ("scale", _) => Self::Scale,
-            ("update" | "rollback", _) => Self::Update,
-            _ => Self::ExecuteTask,
-        }
     }
 }
 

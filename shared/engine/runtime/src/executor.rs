@@ -15,9 +15,10 @@ use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{
     CommandBuilder, CommandError, CommandWithWrites, Core, Runner, ServiceError, Verdict,
 };
-use watchbill_domain::{Agent, LoggedEvent, Note, Outcome, Status, Task, Timestamp};
+use watchbill_domain::{Agent, LoggedEvent, Note, Outcome, Status, Task, Timestamp, ToolCall};
+use watchbill_governance::Planned;
 
-use crate::run::{Notes, Retry, Run, RunEnd, TaskAgent, Withheld};
+use crate::run::{Notes, PlannedFor, Retry, Run, RunEnd, TaskAgent, Withheld};
 use crate::spending::Spending;
 use crate::steps::Steps;
 
@@ -44,12 +45,12 @@ impl Executor {
 
     /// `Ok`: the message is done with, whatever became of it.
     pub async fn handle(&self, message: &LaneMessage) -> Result<(), HandlerError> {
-        let Some((claimed, payload)) = self.claim(message).await? else { return Ok(()) };
+        let Some((claimed, planned)) = self.claim(message).await? else { return Ok(()) };
         if claimed.value.status != Status::InProgress {
             // Governance holds it up, or the claim found one lost run too many and ended it.
             return Ok(());
         }
-        let (claimed, ended) = self.work(claimed, payload).await;
+        let (claimed, ended) = self.work(claimed, planned).await;
         self.end(claimed, ended).await
     }
 
@@ -57,17 +58,17 @@ impl Executor {
     async fn claim(
         &self,
         message: &LaneMessage,
-    ) -> Result<Option<(StoredTask, Map<String, Value>)>, HandlerError> {
+    ) -> Result<Option<(StoredTask, ClaimedPlan)>, HandlerError> {
         let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
         let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message)) else {
             tracing::debug!(task = %message.task_id, "pointer is void");
             return Ok(None);
         };
-        let claiming = Claim { executor: self, message, payload: Mutex::default() };
+        let claiming = Claim { executor: self, message, plan: Mutex::default() };
         match self.core.execute_with_writes(stored, &claiming).await {
             Ok(claimed) => {
-                let payload = claiming.payload.into_inner().unwrap_or_else(PoisonError::into_inner);
-                Ok(Some((claimed, payload)))
+                let plan = claiming.plan.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Some((claimed, plan)))
             }
             Err(CommandError::Service(ServiceError::Conflict { .. })) => {
                 Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"))
@@ -80,15 +81,16 @@ impl Executor {
         }
     }
 
+    /// What governance says; nothing where it is not asked.
     async fn judge(
         &self,
         stored: &StoredTask,
         payload: &Map<String, Value>,
-    ) -> Result<Verdict, ServiceError> {
+    ) -> Result<Option<Verdict>, ServiceError> {
         if self.agent.acts() && stored.value.agent == self.agent.agent() {
-            return self.core.judge(stored, payload, Runner::Own).await;
+            return self.core.judge(stored, payload, Runner::Own).await.map(Some);
         }
-        Ok(Verdict { proof: Proof::granted(stored.version), beside: Vec::new() })
+        Ok(None)
     }
 
     async fn unclaimed(
@@ -126,13 +128,17 @@ impl Executor {
     }
 
     /// Does the work, within its time; a panic is this task's failure and nobody else's.
-    async fn work(&self, claimed: StoredTask, payload: Map<String, Value>) -> (StoredTask, Ended) {
+    async fn work(&self, claimed: StoredTask, plan: ClaimedPlan) -> (StoredTask, Ended) {
         let clock = self.core.clock().clone();
         let limit = self.core.rules().lease.run;
         let StoredTask { value, version, unknown, due } = claimed;
-        let steps = Steps::of_run(self.core.clone(), &value);
+        let ClaimedPlan { payload, planned } = plan;
+        let planned_for =
+            planned.clone().map(|planned| PlannedFor { payload: payload.clone(), planned });
+        let steps = Steps::of_run(self.core.clone(), &value).planned(planned_for.clone());
         let run = Run {
             payload,
+            planned,
             steps: Some(steps.clone()),
             spending: Some(Spending::of_run(self.core.clone(), &value)),
             task: value,
@@ -150,7 +156,8 @@ impl Executor {
             }
             None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
         };
-        let ended = Ended { end, notes: run.notes.list(), read_only: !steps.changed_something() };
+        let read_only = !steps.changed_something();
+        let ended = Ended { end, notes: run.notes.list(), read_only, planned: planned_for };
         (StoredTask { value: run.task, version, unknown, due }, ended)
     }
 
@@ -193,13 +200,13 @@ impl Executor {
         ended: Ended,
         until: Timestamp,
     ) -> Result<EndRun, HandlerError> {
-        let Ended { mut end, notes, read_only } = ended;
+        let Ended { mut end, notes, read_only, planned } = ended;
         let events = match &mut end {
             RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
         let how = self.ending(task, end, until).await?;
-        Ok(EndRun { fence: task.fence, how, events, notes, read_only })
+        Ok(EndRun { fence: task.fence, how, events, notes, read_only, planned })
     }
 
     async fn ending(
@@ -258,14 +265,21 @@ struct Ended {
     notes: Vec<Note>,
     /// It changed nothing outside, as far as its journal knows.
     read_only: bool,
+    planned: Option<PlannedFor>,
+}
+
+/// The payload of the state that was claimed, and the plan that governance let through.
+#[derive(Default)]
+struct ClaimedPlan {
+    payload: Arc<Map<String, Value>>,
+    planned: Option<Arc<Planned>>,
 }
 
 /// Claims a task for its agent, as governance judges the state that it is claimed in.
 struct Claim<'a> {
     executor: &'a Executor,
     message: &'a LaneMessage,
-    /// Of the state that was claimed.
-    payload: Mutex<Map<String, Value>>,
+    plan: Mutex<ClaimedPlan>,
 }
 
 #[async_trait]
@@ -288,7 +302,10 @@ impl CommandBuilder for Claim<'_> {
         }
         let payload = core.payload(&state.value).await?;
         let verdict = executor.judge(state, &payload).await?;
-        *self.payload.lock().unwrap_or_else(PoisonError::into_inner) = payload;
+        let planned = verdict.as_ref().map(|verdict| verdict.planned.clone());
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) =
+            ClaimedPlan { payload: Arc::new(payload), planned };
+        let Some(verdict) = verdict else { return Ok(claim.into()) };
         if let Command::Claim { proof, .. } = &mut claim {
             *proof = verdict.proof;
         }
@@ -303,6 +320,7 @@ struct EndRun {
     events: Vec<LoggedEvent>,
     notes: Vec<Note>,
     read_only: bool,
+    planned: Option<PlannedFor>,
 }
 
 enum How {
@@ -324,7 +342,8 @@ impl CommandBuilder for EndRun {
             How::Withheld(said) => match &said.of {
                 Some((call, version)) if held && state.version != *version => {
                     let payload = core.payload(&state.value).await?;
-                    let verdict = core.judge_call(state, &payload, Runner::Own, Some(call)).await?;
+                    let known = self.planned.as_ref().and_then(|plan| plan.of(&payload));
+                    let verdict = judge_call(core, state, &payload, known, call).await?;
                     (withheld(verdict.proof.leave, core.clock().now()), verdict.beside)
                 }
                 _ => (withheld(said.leave.clone(), core.clock().now()), said.beside.clone()),
@@ -336,6 +355,20 @@ impl CommandBuilder for EndRun {
         let (events, notes) = (self.events.clone(), self.notes.clone());
         let command = Command::End { fence: self.fence, ending, events, notes, outcome };
         Ok(CommandWithWrites { command, extra_writes })
+    }
+}
+
+/// What governance says of one call of a run, by the plan that is known if it is of this payload.
+pub(crate) async fn judge_call(
+    core: &Core,
+    state: &StoredTask,
+    payload: &Map<String, Value>,
+    known: Option<&Arc<Planned>>,
+    call: &ToolCall,
+) -> Result<Verdict, ServiceError> {
+    match known {
+        Some(planned) => core.judge_planned(state, payload, planned, Runner::Own, Some(call)).await,
+        None => core.judge_call(state, payload, Runner::Own, Some(call)).await,
     }
 }
 

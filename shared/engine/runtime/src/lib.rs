@@ -1,26 +1,24 @@
-//! How agents work: the contract of a run, the ops agent's loop (observe, orient, decide,
-//! act), the playbook that decides without a model, and the tools that act. Technology
-//! comes in through the traits of `ports` alone.
+//! How agents work: the contract of a run, the loop (observe, orient, decide, act), the tools
+//! that are registered, and how what is done outside is accounted for. Knows nothing of ops.
 //!
-//! - `run`: what an agent is given, and how its run may end.
-//! - `ooda`: the loop; `playbook`: deciding by rules, as a pure function of the task.
+//! - `executor`: one lane message, from claim to end. `run`: what an agent is given, and how its
+//!   run may end.
+//! - `ooda`: the loop, and the port of whoever decides in it.
+//! - `tool`: the trait of tools and their registry. `steps`: effects, each at most once.
 //! - `spending`: the budget, around each call of a model.
-//! - `tools`: monitor, investigate, alert, deploy; `redact`: no secret in what is reported.
+//! - `evidence`: what can be read of the estate. `probe`: asking services how they are. `history`:
+//!   the bundle's own tasks.
 //!
-//! How to add a tool: a module in `tools` with typed parameters (`parse` from the plan's
-//! JSON, naming the wrong field) and a `run`; a variant of `playbook::Action`; its arm in
-//! `ooda::act`; its rows in the playbook's table tests. How to add a cause that an
-//! investigation knows: a row in `tools::investigate::rules`.
+//! How to add a tool: in its capability under `shared/ops`, with a line in the catalog's list. How
+//! to add something that agents observe: a method of `Evidence`, and its join in the catalog.
 
+pub mod evidence;
 pub mod executor;
+pub mod history;
 pub mod ooda;
-pub mod planner;
-pub mod playbook;
-pub mod ports;
-pub mod records;
+pub mod port_error;
+pub mod probe;
 pub mod run;
 pub mod spending;
 pub mod steps;
-pub mod tools;
-
-pub use watchbill_redact as redact;
+pub mod tool;

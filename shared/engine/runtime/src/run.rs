@@ -9,17 +9,34 @@ use serde_json::{Map, Value};
 use watchbill_core::decide::Leave;
 use watchbill_core::ports::{Clock, Write};
 use watchbill_domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp, ToolCall};
+use watchbill_governance::Planned;
 
 use crate::spending::Spending;
 use crate::steps::Steps;
 use watchbill_redact as redact;
+
+/// A plan and the payload that it was made of: good for that payload alone.
+#[derive(Clone, Debug)]
+pub struct PlannedFor {
+    pub payload: Arc<Map<String, Value>>,
+    pub planned: Arc<Planned>,
+}
+
+impl PlannedFor {
+    /// The plan, if it is one of this payload.
+    pub fn of(&self, payload: &Map<String, Value>) -> Option<&Arc<Planned>> {
+        (*self.payload == *payload).then_some(&self.planned)
+    }
+}
 
 /// What an agent gets to run one task.
 pub struct Run {
     /// The task's header.
     pub task: Task,
     /// The whole payload, wherever it was stored.
-    pub payload: Map<String, Value>,
+    pub payload: Arc<Map<String, Value>>,
+    /// What governance let through at the claim; nothing where the run was not claimed so.
+    pub planned: Option<Arc<Planned>>,
     /// On `clock.monotonic()`: work must be over by then.
     pub deadline: Duration,
     pub clock: Arc<dyn Clock>,

@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 use watchbill_core::ports::{Commit, CommitError, Expect, Key, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, decode, encode};
-use watchbill_core::service::{Core, Runner, ServiceError, Verdict};
+use watchbill_core::service::{Core, ServiceError, Verdict};
 use watchbill_domain::{Question, Status, Task, TaskId, TenantId};
 use watchbill_domain::{ToolCall, canonical_hash};
 
-use crate::run::Withheld;
+use crate::executor::judge_call;
+use crate::run::{PlannedFor, Withheld};
 use watchbill_redact as redact;
 
 /// What a provider may still do after its time-out has passed on our side.
@@ -117,13 +118,21 @@ pub struct Steps {
     task: TaskId,
     fence: u64,
     changed: Arc<AtomicBool>,
+    planned: Option<PlannedFor>,
 }
 
 impl Steps {
     /// Of the run that holds the task now.
     pub fn of_run(core: Core, task: &Task) -> Self {
         let (tenant, id) = (task.tenant.clone(), task.id.clone());
-        Self { core, tenant, task: id, fence: task.fence, changed: Arc::default() }
+        let (fence, changed) = (task.fence, Arc::default());
+        Self { core, tenant, task: id, fence, changed, planned: None }
+    }
+
+    /// The same, with the plan that the run was claimed with.
+    #[must_use]
+    pub fn planned(self, planned: Option<PlannedFor>) -> Self {
+        Self { planned, ..self }
     }
 
     /// Whether an effect of this run that changes something has come off, now or in an earlier run
@@ -191,8 +200,9 @@ impl Steps {
         call: &ToolCall,
     ) -> Result<Option<Withheld>, ServiceError> {
         let payload = self.core.payload(&held.value).await?;
-        let verdict = self.core.judge_call(held, &payload, Runner::Own, Some(call)).await?;
-        let Verdict { proof, beside } = verdict;
+        let known = self.planned.as_ref().and_then(|plan| plan.of(&payload));
+        let Verdict { proof, beside, .. } =
+            judge_call(&self.core, held, &payload, known, call).await?;
         let of = Some((call.clone(), proof.version));
         Ok((!proof.leave.is_granted()).then_some(Withheld { leave: proof.leave, beside, of }))
     }

@@ -11,7 +11,6 @@ use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key, Store};
 use watchbill_core::service::{Core, Governance, OnFailure, Ports};
 use watchbill_governance::Policies;
 use watchbill_policy::{TextPolicies, built_in};
-use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
 
 use crate::start_log;
@@ -118,7 +117,7 @@ impl Setup {
         let core = Core::new(ports, Arc::new(self.rules()?), epoch);
         // Each function plans alike: an approval is bound to the hash of what one of them
         // showed, and proved by another.
-        Ok(core.planned_by(Arc::new(PlaybookPlanner)))
+        Ok(core.planned_by(Arc::new(watchbill_catalog::planner())))
     }
 
     /// Opens the connection to the table while the function is being made ready, when its

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use flate2::read::MultiGzDecoder;
 use watchbill_domain::Timestamp;
-use watchbill_runtime::ports::{LogFile, LogFiles, LogRequest, LogScan, PortError, SkippedLog};
+use watchbill_investigation::{LogFile, LogFiles, LogRequest, LogScan, SkippedLog};
+use watchbill_runtime::port_error::PortError;
 
 /// How deep folders are entered, and how many files are looked at.
 const DEPTH: usize = 5;

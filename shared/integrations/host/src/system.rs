@@ -9,7 +9,8 @@ use sysinfo::{
     ProcessesToUpdate, RefreshKind, System,
 };
 use watchbill_core::ports::Clock;
-use watchbill_runtime::ports::{DiskSample, PortError, SystemMetrics, SystemSample};
+use watchbill_monitoring::{DiskSample, SystemMetrics, SystemSample};
+use watchbill_runtime::port_error::PortError;
 
 /// CPU use is what happened between two readings: over at least this long.
 const SPAN: Duration = Duration::from_millis(250);

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use watchbill_domain::TimeRange;
 use watchbill_domain::{Status, TaskId, TaskType, Timestamp};
 use watchbill_host::log_files::LogFolders;
-use watchbill_runtime::playbook::TimeRange;
-use watchbill_runtime::ports::{LogFiles, LogRequest, LogScan, SystemSample, TaskSummary};
-use watchbill_runtime::tools::investigate::{Facts, InvestigateParameters, read_logs, report};
+use watchbill_investigation::{Facts, InvestigateParameters, read_logs, report};
+use watchbill_investigation::{LogFiles, LogRequest, LogScan};
+use watchbill_monitoring::{SystemSample, Thresholds};
+use watchbill_runtime::evidence::TaskSummary;
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
@@ -120,7 +122,7 @@ async fn investigated(
     let scan = scanned(folder, range).await;
     facts.logs = Some(read_logs(&scan, from, to, now(), None));
     facts.tasks = Some(tasks);
-    facts.sample = Some(healthy());
+    facts.system = Some(watchbill_monitoring::report(&healthy(), &Thresholds::DEFAULT));
     report(&facts)
 }
 

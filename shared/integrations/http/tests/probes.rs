@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use watchbill_domain::Timestamp;
 use watchbill_http::probes::{NetProbes, ProbePolicy};
-use watchbill_runtime::ports::{Probe, ProbeFailureKind, ProbeOutcome, Probes};
+use watchbill_runtime::probe::{Probe, ProbeFailureKind, ProbeOutcome, Probes};
 use watchbill_testkit::FakeClock;
 
 fn clock() -> Arc<FakeClock> {

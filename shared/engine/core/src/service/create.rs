@@ -15,10 +15,10 @@ use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
 use watchbill_domain::canonical_hash;
 use watchbill_domain::{
-    ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
+    Agent, ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
     derived_uuid, folded_name, parse_span,
 };
-use watchbill_governance::{Ask, Judgement, Subject};
+use watchbill_governance::{Ask, Judgement, Planned, Subject};
 use watchbill_redact as redact;
 
 /// Everything about a task to be made that stays as it is.
@@ -27,6 +27,7 @@ struct Creation {
     id: TaskId,
     body_hash: Option<String>,
     asks: Vec<Ask>,
+    planned: Planned,
     placed: Placed,
     extra_writes: Vec<Write>,
 }
@@ -49,9 +50,12 @@ impl Core {
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
         }
+        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
+        let planned = self.planner().plan(agent, new.task_type, &new.payload);
         let creation = Creation {
             body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
-            asks: self.asked_at_creation(&new).await,
+            asks: self.asked_at_creation(&new, agent, &planned).await,
+            planned,
             placed: bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?,
             extra_writes,
             new,
@@ -111,7 +115,7 @@ impl Core {
         if !asks.is_empty() {
             let asking =
                 Asking { task: &decided.task, payload: &new.payload, asks, also: None, n, salt };
-            let plan = self.planner().plan(decided.task.agent, new.task_type, &new.payload);
+            let plan = creation.planned.document.clone();
             let approval = asking.approval(plan, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
@@ -146,13 +150,12 @@ impl Core {
 
     /// What a person is asked before the task is assigned: by gates, and by rules on the tool
     /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
-    async fn asked_at_creation(&self, new: &NewTask) -> Vec<Ask> {
+    async fn asked_at_creation(&self, new: &NewTask, agent: Agent, planned: &Planned) -> Vec<Ask> {
         let policy = self.policy_for_gates().await;
-        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
         let external = self.rules().is_left_outside(agent, new.task_type);
         let call = match external {
             true => None,
-            false => self.planner().call(agent, new.task_type, &new.payload),
+            false => planned.call(),
         };
         let subject = Subject {
             task_type: new.task_type,
@@ -162,13 +165,13 @@ impl Core {
             created_by: &new.created_by,
             payload: &new.payload,
             metadata: &new.metadata,
-            gated_as: self.planner().gated_as(new.task_type, &new.payload),
-            mutates: call.as_ref().is_none_or(|call| call.mutating),
+            gated_as: planned.gated_as,
+            mutates: call.is_none_or(|call| call.mutating),
         };
         let mut asks = policy.gates(&subject);
         let frozen_as = match external {
             true => Some(external_call(new.task_type, &new.payload)),
-            false => call.clone(),
+            false => call.cloned(),
         };
         if let Some(call) = &frozen_as
             && frozen_by(&policy, call, &new.metadata, self.clock().now(), |_, _| false).is_some()
@@ -178,7 +181,7 @@ impl Core {
             return Vec::new();
         }
         if let Some(call) = call
-            && let Judgement::Ask(more) = policy.judge(&subject, &call)
+            && let Judgement::Ask(more) = policy.judge(&subject, call)
         {
             asks.extend(more);
         }

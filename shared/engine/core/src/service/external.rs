@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::core::{CommandError, Core};
 use super::execute::{CommandBuilder, CommandWithWrites};
-use super::{Placed, Runner, Verdict};
+use super::{Placed, Runner};
 use crate::decide::{Claimant, Command, Ending, Leave, Proof, Rejection, decide_on};
 use crate::repo::StoredTask;
 use watchbill_domain::{Caller, Person, Status, Task};
@@ -32,15 +32,15 @@ impl CommandBuilder for ExternalChange {
         state: &StoredTask,
     ) -> Result<CommandWithWrites, CommandError> {
         let begins = state.value.status == Status::Assigned || state.value.not_built;
-        let mut verdict = match begins {
+        let (proof, mut beside) = match begins {
             true => {
                 let payload = core.payload(&state.value).await?;
-                core.judge(state, &payload, Runner::Outside).await?
+                let verdict = core.judge(state, &payload, Runner::Outside).await?;
+                (verdict.proof, verdict.beside)
             }
             // It has begun, with leave; or it can't, whatever governance says.
-            false => Verdict { proof: Proof::granted(state.version), beside: Vec::new() },
+            false => (Proof::granted(state.version), Vec::new()),
         };
-        let proof = verdict.proof;
         let granted = proof.leave.is_granted();
         *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = match &proof.leave {
             Leave::Granted { .. } => None,
@@ -65,9 +65,9 @@ impl CommandBuilder for ExternalChange {
             let (tenant, id) = (task.tenant.clone(), task.id.clone());
             decide_on(task, state.version, &command, &core.facts())
                 .map_err(|rejection| CommandError::Rejected { rejection, status })?;
-            verdict.beside.extend(core.put_result(&tenant, &id, result).await?);
+            beside.extend(core.put_result(&tenant, &id, result).await?);
         }
-        Ok(CommandWithWrites { command, extra_writes: verdict.beside })
+        Ok(CommandWithWrites { command, extra_writes: beside })
     }
 }
 

@@ -15,8 +15,8 @@ use crate::ports::{Expect, StoreError, Write};
 use crate::repo::{StoredTask, encode};
 use watchbill_domain::{Agent, ReputationEvent, Task, TaskType, Timestamp, ToolCall};
 use watchbill_governance::{
-    Ask, Freeze, Judgement, Operation, Policy, Subject, asked_hash, is_low_risk, override_passes,
-    shown,
+    Ask, Freeze, Judgement, Operation, Planned, Policy, Subject, asked_hash, is_low_risk,
+    override_passes, shown,
 };
 
 /// Work that waits because governance can't be reached is tried again after this long, then
@@ -39,6 +39,8 @@ pub enum Runner {
 pub struct Verdict {
     pub proof: Proof,
     pub beside: Vec<Write>,
+    /// What it was said of: whoever goes on from here need not plan again.
+    pub planned: Arc<Planned>,
 }
 
 impl Core {
@@ -50,14 +52,15 @@ impl Core {
         runner: Runner,
     ) -> Result<Verdict, ServiceError> {
         let task = &state.value;
+        let planned = Arc::new(self.planner().plan(task.agent, task.task_type, payload));
         let call = match runner {
-            Runner::Own => self.planner().call(task.agent, task.task_type, payload),
+            Runner::Own => planned.call().cloned(),
             Runner::Outside => None,
         };
-        self.judge_call(state, payload, runner, call.as_ref()).await
+        self.judge_planned(state, payload, &planned, runner, call.as_ref()).await
     }
 
-    /// The same of one call of a tool within a run.
+    /// The same of one call of a tool.
     pub async fn judge_call(
         &self,
         state: &StoredTask,
@@ -65,7 +68,21 @@ impl Core {
         runner: Runner,
         call: Option<&ToolCall>,
     ) -> Result<Verdict, ServiceError> {
-        let judging = Judging { core: self, state, payload, runner, call };
+        let task = &state.value;
+        let planned = Arc::new(self.planner().plan(task.agent, task.task_type, payload));
+        self.judge_planned(state, payload, &planned, runner, call).await
+    }
+
+    /// The same where the plan for this payload is known already.
+    pub async fn judge_planned(
+        &self,
+        state: &StoredTask,
+        payload: &Map<String, Value>,
+        planned: &Arc<Planned>,
+        runner: Runner,
+        call: Option<&ToolCall>,
+    ) -> Result<Verdict, ServiceError> {
+        let judging = Judging { core: self, state, payload, planned, runner, call };
         judging.verdict().await
     }
 }
@@ -74,6 +91,7 @@ struct Judging<'a> {
     core: &'a Core,
     state: &'a StoredTask,
     payload: &'a Map<String, Value>,
+    planned: &'a Arc<Planned>,
     runner: Runner,
     call: Option<&'a ToolCall>,
 }
@@ -85,7 +103,7 @@ impl Judging<'_> {
 
     fn says(&self, leave: Leave) -> Verdict {
         let proof = Proof { version: self.state.version, leave };
-        Verdict { proof, beside: Vec::new() }
+        Verdict { proof, beside: Vec::new(), planned: self.planned.clone() }
     }
 
     fn mutates(&self) -> bool {
@@ -108,11 +126,12 @@ impl Judging<'_> {
         Ok(verdict)
     }
 
-    /// What the call amounts to.
+    /// What the call amounts to, if its tool is registered.
     fn operation(&self, policy: &Policy) -> Option<Operation> {
         let call = self.call?;
         let environment = policy.environments.aimed_at(&call.arguments, &self.task().metadata);
-        Some(Operation::of_call(&call.tool, environment, is_low_risk(self.payload)))
+        let spec = self.core.planner().specs().get(&call.tool)?;
+        Some(spec.operation.of(environment, is_low_risk(self.payload)))
     }
 
     async fn under(&self, policy: &Arc<Policy>) -> Result<Verdict, ServiceError> {
@@ -186,11 +205,16 @@ impl Judging<'_> {
             created_by: &task.created_by,
             payload: self.payload,
             metadata: &task.metadata,
-            gated_as: self.core.planner().gated_as(task.task_type, self.payload),
+            gated_as: self.planned.gated_as,
             mutates: self.call.is_none_or(|call| call.mutating),
         };
         let mut asks = policy.gates(&subject);
         let Some(call) = self.call else { return Ok(asks) };
+        if call.mutating && self.core.planner().specs().get(&call.tool).is_none() {
+            // Nobody can say which level it needs, so no approval can let it through either.
+            let error = format!("Permission denied: no tool '{}' is registered", call.tool);
+            return Err(Leave::Refused { error, earned: None });
+        }
         let rules = &self.core.rules().reputation;
         match policy.judge(&subject, call) {
             Judgement::Allow => {}
@@ -259,16 +283,15 @@ impl Judging<'_> {
     /// another one than the plan's.
     fn plan(&self) -> Map<String, Value> {
         let task = self.task();
-        let planned = self.core.planner().call(task.agent, task.task_type, self.payload);
         match self.call {
-            Some(call) if planned.as_ref() != Some(call) => {
+            Some(call) if self.planned.call() != Some(call) => {
                 let mut plan = Map::new();
                 plan.insert("agent".into(), json!(task.agent));
                 plan.insert("action".into(), json!(call.tool));
                 plan.insert("parameters".into(), Value::Object(call.arguments.clone()));
                 plan
             }
-            _ => self.core.planner().plan(task.agent, task.task_type, self.payload),
+            _ => self.planned.document.clone(),
         }
     }
 

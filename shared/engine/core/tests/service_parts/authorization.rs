@@ -20,9 +20,9 @@ use watchbill_domain::{
 use watchbill_governance::{
     EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, PrioritiesFor, Say, ToolRule,
 };
-use watchbill_testkit::ReadFault;
+use watchbill_testkit::{ReadFault, ToolOfType};
 
-use super::degraded::{Tools, claim};
+use super::degraded::claim;
 use super::lost_answers::rewrite;
 use crate::common::{World, caller, new_task, object, tenant};
 
@@ -32,7 +32,7 @@ fn governed(rules: Rules, policy: Policy, on_failure: OnFailure) -> World {
     let mut world = World::new(rules);
     let policies = Arc::new(watchbill_governance::FixedPolicy(Arc::new(policy)));
     let governance = Governance::new(policies, on_failure);
-    world.core = world.core.governed_by(governance).planned_by(Arc::new(Tools));
+    world.core = world.core.governed_by(governance).planned_by(Arc::new(ToolOfType));
     world
 }
 

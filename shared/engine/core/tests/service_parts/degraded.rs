@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 use watchbill_core::decide::{Command, Rules};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{Governance, NewTask, OnFailure, Runner};
-use watchbill_domain::{Agent, Priority, Status, TaskId, TaskType, ToolCall, What};
-use watchbill_governance::{PlainPlanner, Planner, Policies, Policy, PolicyUnavailable};
+use watchbill_domain::{Priority, Status, TaskId, TaskType, What};
+use watchbill_governance::{Policies, Policy, PolicyUnavailable};
+
+use watchbill_testkit::ToolOfType;
 
 use crate::common::{World, new_task, object, tenant};
 
@@ -36,30 +38,11 @@ impl Policies for Fragile {
     }
 }
 
-/// Deployments change something, all else reads.
-pub struct Tools;
-
-impl Planner for Tools {
-    fn plan(
-        &self,
-        agent: Agent,
-        kind: TaskType,
-        payload: &Map<String, Value>,
-    ) -> Map<String, Value> {
-        PlainPlanner.plan(agent, kind, payload)
-    }
-
-    fn call(&self, _: Agent, kind: TaskType, payload: &Map<String, Value>) -> Option<ToolCall> {
-        let mutating = kind == TaskType::Deploy;
-        Some(ToolCall { tool: kind.to_string(), arguments: payload.clone(), mutating })
-    }
-}
-
 fn world(on_failure: OnFailure) -> (World, Fragile) {
     let mut world = World::new(Rules::default());
     let policies = Fragile::default();
     let governance = Governance::new(Arc::new(policies.clone()), on_failure);
-    world.core = world.core.governed_by(governance).planned_by(Arc::new(Tools));
+    world.core = world.core.governed_by(governance).planned_by(Arc::new(ToolOfType));
     (world, policies)
 }
 

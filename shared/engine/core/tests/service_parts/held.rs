@@ -4,19 +4,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use watchbill_core::decide::{Command, Rules};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Governance, NewTask, OnFailure, Runner, StatusChange};
 use watchbill_domain::{
-    Agent, ApprovalId, Body, Caller, Priority, Role, Status, Task, TaskId, TaskType, ToolCall, What,
+    ApprovalId, Body, Caller, Priority, Role, Status, Task, TaskId, TaskType, What,
 };
 use watchbill_governance::{
-    Freeze, FreezeWhen, PlainPlanner, Planner, Policies, Policy, PolicyUnavailable, Say, ToolRule,
+    Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, Say, ToolRule,
 };
 
 use super::authorization::Fixed;
+use watchbill_testkit::ToolOfType;
+
 use crate::common::{World, caller, new_task, object, outside_rules, tenant};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -32,30 +34,11 @@ impl Policies for Changing {
     }
 }
 
-/// Deployments change something, all else reads.
-struct Tools;
-
-impl Planner for Tools {
-    fn plan(
-        &self,
-        agent: Agent,
-        kind: TaskType,
-        payload: &Map<String, Value>,
-    ) -> Map<String, Value> {
-        PlainPlanner.plan(agent, kind, payload)
-    }
-
-    fn call(&self, _: Agent, kind: TaskType, payload: &Map<String, Value>) -> Option<ToolCall> {
-        let mutating = kind == TaskType::Deploy;
-        Some(ToolCall { tool: kind.to_string(), arguments: payload.clone(), mutating })
-    }
-}
-
 fn world(rules: Rules) -> (World, Changing) {
     let mut world = World::new(rules);
     let policies = Changing::default();
     let governance = Governance::new(Arc::new(policies.clone()), OnFailure::Restrict);
-    world.core = world.core.governed_by(governance).planned_by(Arc::new(Tools));
+    world.core = world.core.governed_by(governance).planned_by(Arc::new(ToolOfType));
     (world, policies)
 }
 

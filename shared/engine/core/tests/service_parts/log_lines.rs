@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use watchbill_core::decide::{Ending, Leave, Rules};
 use watchbill_core::service::{NewTask, Runner, StatusChange};
 use watchbill_domain::{Priority, Status, TaskType, ToolCall};
+use watchbill_testkit::KnownTools;
 
 use crate::common::{World, caller, new_task, object, outside_rules, plain, succeeded, tenant};
 
@@ -120,7 +121,8 @@ async fn an_external_workers_points_are_told_as_its_own() {
 
 #[tokio::test]
 async fn a_check_names_the_operation_and_what_came_of_it() {
-    let world = World::new(Rules::default());
+    let mut world = World::new(Rules::default());
+    world.core = world.core.planned_by(Arc::new(KnownTools));
     let id = world.create(new_task(TaskType::Monitor, Priority::P2)).await;
     let stored = world.stored(&id).await;
     let (log, _logging) = Log::start();
@@ -143,4 +145,8 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
     let asked = &log.of("a person is asked first")[0];
     assert_eq!(asked["operation"], "deploy_prod");
     assert!(asked["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{asked}");
+    // What nobody registered amounts to nothing that is known, so it is not let through.
+    let refused = judged(call("wipe", true)).await;
+    let Leave::Refused { error, earned: None } = refused else { panic!("{refused:?}") };
+    assert_eq!(error, "Permission denied: no tool 'wipe' is registered");
 }

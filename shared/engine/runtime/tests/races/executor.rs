@@ -15,7 +15,7 @@ use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
 use watchbill_testkit::{FlakyStore, MemoryStore};
 
-use crate::common::{Machine, assert_nothing_due, tenant, whats};
+use watchbill_testkit::{Machine, assert_nothing_due, tenant, whats};
 
 /// What an agent of these tests does with a task.
 type Work = dyn Fn(u32) -> RunEnd + Send + Sync;

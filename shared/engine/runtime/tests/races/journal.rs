@@ -14,7 +14,7 @@ use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
 use watchbill_testkit::MemoryStore;
 
-use crate::common::{Machine, tenant};
+use watchbill_testkit::{Machine, tenant};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
-mod alerts;
-mod common;
 mod executor;
 mod journal;
 mod spending;

@@ -15,7 +15,7 @@ use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 use watchbill_runtime::spending::{SpendError, Spending};
 use watchbill_testkit::{FlakyStore, MemoryStore};
 
-use crate::common::{Machine, tenant};
+use watchbill_testkit::{Machine, tenant};
 
 /// Tokens in and out of each call at most, and what it really uses.
 const MOST: (u64, u64) = (1_000, 500);

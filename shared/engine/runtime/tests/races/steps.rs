@@ -14,7 +14,7 @@ use watchbill_domain::{Caller, Role, Status, TaskId, ToolCall};
 use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
 use watchbill_testkit::{FlakyStore, MemoryStore};
 
-use crate::common::{Machine, tenant};
+use watchbill_testkit::{Machine, tenant};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 /// Time-out and what a provider may still do after it.

@@ -39,7 +39,6 @@ use watchbill_intake::Intake;
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
 use watchbill_runtime::executor::Executor;
-use watchbill_runtime::planner::PlaybookPlanner;
 use watchbill_runtime::run::TaskAgent;
 use watchbill_sqlite::blobs::FolderBlobs;
 use watchbill_sqlite::sqlite::{Feed, Options, SqliteStore};
@@ -138,7 +137,7 @@ impl Bundle {
         // Twice the longest run: a message of a run that is still going never comes back.
         let visibility = rules.lease.run * 2 + rules.lease.margin;
         let core = Core::new(ports, rules, store.epoch())
-            .planned_by(Arc::new(PlaybookPlanner))
+            .planned_by(Arc::new(watchbill_catalog::planner()))
             .governed_by(settings.governance);
         let lanes = LocalLanes::new(clock.clone(), visibility);
         let (stop, stopped) = watch::channel(false);

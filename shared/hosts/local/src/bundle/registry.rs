@@ -11,7 +11,7 @@ use watchbill_ops_agent::OpsAgent;
 use watchbill_ops_cycle::OpsCycle;
 use watchbill_runtime::run::TaskAgent;
 
-use watchbill_runtime::ooda::OpsPorts;
+use watchbill_catalog::OpsPorts;
 
 /// Every function of the bundle, by its folder's name: this process wires them all.
 pub const FUNCTIONS: &[&str] = &[

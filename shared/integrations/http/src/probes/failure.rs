@@ -5,7 +5,7 @@ use std::io;
 
 use reqwest::Url;
 use rustls::CertificateError;
-use watchbill_runtime::ports::{ProbeFailure, ProbeFailureKind};
+use watchbill_runtime::probe::{ProbeFailure, ProbeFailureKind};
 
 /// A failure as an error, so that it passes through the client unharmed.
 #[derive(Clone, Debug, thiserror::Error)]

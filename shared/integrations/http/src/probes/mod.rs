@@ -15,7 +15,7 @@ use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, Response, Url};
 use tokio::net::{TcpStream, lookup_host};
 use watchbill_core::ports::Clock;
-use watchbill_runtime::ports::{Probe, ProbeFailure, ProbeFailureKind, ProbeOutcome, Probes};
+use watchbill_runtime::probe::{Probe, ProbeFailure, ProbeFailureKind, ProbeOutcome, Probes};
 
 pub use policy::{Forbidden, ProbePolicy, is_public};
 

@@ -1,0 +1,189 @@
+//! What is known of a tool before it runs: data that playbook, policy, model and documentation read.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use watchbill_domain::{Fields, Refusal, ToolCall};
+
+use super::{EnvironmentKind, Operation};
+
+/// A tool. One that isn't registered in [`ToolSpecs`] can't be called.
+#[derive(Debug)]
+pub struct ToolSpec {
+    /// As policies and plans call it: lower-case words joined by `_`.
+    pub name: &'static str,
+    /// What it does, in one sentence.
+    pub description: &'static str,
+    pub class: ToolClass,
+    pub operation: OperationRule,
+    /// JSON Schema of its arguments.
+    pub schema: fn() -> Value,
+    /// Checks arguments and gives them back in their one form, which approvals are bound to.
+    pub normalize: fn(Fields<'_>) -> Result<Map<String, Value>, Refusal>,
+}
+
+/// Whether anything but Watchbill's own books can change by a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolClass {
+    /// It reads, or keeps books of Watchbill's own.
+    Safe,
+    Mutating,
+}
+
+/// Which operation a call amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationRule {
+    Always(Operation),
+    ByEnvironment {
+        production: Operation,
+        /// In production, where the task changes documentation or user interface alone.
+        low_risk: Operation,
+        staging: Operation,
+        sandbox: Operation,
+    },
+}
+
+impl OperationRule {
+    pub fn of(self, environment: EnvironmentKind, is_low_risk: bool) -> Operation {
+        match self {
+            Self::Always(operation) => operation,
+            Self::ByEnvironment { production, low_risk, staging, sandbox } => match environment {
+                EnvironmentKind::Production if is_low_risk => low_risk,
+                EnvironmentKind::Production => production,
+                EnvironmentKind::Staging => staging,
+                EnvironmentKind::Sandbox => sandbox,
+            },
+        }
+    }
+
+    fn all(self) -> Vec<Operation> {
+        match self {
+            Self::Always(operation) => vec![operation],
+            Self::ByEnvironment { production, low_risk, staging, sandbox } => {
+                vec![production, low_risk, staging, sandbox]
+            }
+        }
+    }
+}
+
+impl ToolSpec {
+    pub fn is_mutating(&self) -> bool {
+        self.class == ToolClass::Mutating
+    }
+
+    /// A call with arguments in their one form.
+    pub fn call(&self, arguments: Map<String, Value>) -> ToolCall {
+        ToolCall { tool: self.name.to_owned(), arguments, mutating: self.is_mutating() }
+    }
+}
+
+/// The tools that are registered, by name.
+#[derive(Clone, Debug, Default)]
+pub struct ToolSpecs(BTreeMap<&'static str, &'static ToolSpec>);
+
+/// Why a list of tools can't be registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadToolSpec {
+    #[error("two tools are called '{0}': give one of them another name")]
+    Twice(&'static str),
+    #[error("'{0}' is no name for a tool: use lower-case letters, digits and '_'")]
+    Name(&'static str),
+    #[error(
+        "tool '{tool}' is {class:?}, but its operation '{operation}' says otherwise: change its \
+         class, or give it an operation of its own"
+    )]
+    Operation { tool: &'static str, class: ToolClass, operation: Operation },
+}
+
+impl ToolSpecs {
+    pub const NONE: Self = Self(BTreeMap::new());
+
+    /// Refuses what governance could misread: names that repeat, and a class that its operations
+    /// contradict, so that no call that changes something passes for one that reads.
+    pub fn new(specs: impl IntoIterator<Item = &'static ToolSpec>) -> Result<Self, BadToolSpec> {
+        let mut all = BTreeMap::new();
+        for spec in specs {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if spec.name.is_empty() || !spec.name.chars().all(fits) {
+                return Err(BadToolSpec::Name(spec.name));
+            }
+            let operations = spec.operation.all();
+            let other = operations.into_iter().find(|o| o.mutates() != spec.is_mutating());
+            if let Some(operation) = other {
+                let (tool, class) = (spec.name, spec.class);
+                return Err(BadToolSpec::Operation { tool, class, operation });
+            }
+            if all.insert(spec.name, spec).is_some() {
+                return Err(BadToolSpec::Twice(spec.name));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'static ToolSpec> {
+        self.0.get(name).copied()
+    }
+
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &'static ToolSpec> + '_ {
+        self.0.values().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const fn spec(name: &'static str, class: ToolClass, operation: Operation) -> ToolSpec {
+        ToolSpec {
+            name,
+            description: "a tool of a test",
+            class,
+            operation: OperationRule::Always(operation),
+            schema: || json!({ "type": "object" }),
+            normalize: |fields| Ok(fields.map.clone()),
+        }
+    }
+
+    static READS: ToolSpec = spec("monitor", ToolClass::Safe, Operation::MonitorSystem);
+    static TWICE: ToolSpec = spec("monitor", ToolClass::Safe, Operation::RunTests);
+    static HIDDEN: ToolSpec = spec("wipe", ToolClass::Safe, Operation::Update);
+    static HARMLESS: ToolSpec = spec("look", ToolClass::Mutating, Operation::AnswerQuestion);
+    static SPOKEN: ToolSpec = spec("Restart it", ToolClass::Mutating, Operation::Restart);
+
+    #[test]
+    fn what_governance_could_misread_is_not_registered() {
+        assert!(ToolSpecs::new([&READS]).unwrap().get("monitor").is_some());
+        let refused = |specs: &[&'static ToolSpec]| ToolSpecs::new(specs.iter().copied());
+        assert_eq!(refused(&[&READS, &TWICE]).unwrap_err(), BadToolSpec::Twice("monitor"));
+        assert_eq!(refused(&[&SPOKEN]).unwrap_err(), BadToolSpec::Name("Restart it"));
+        for (wrong, operation) in
+            [(&HIDDEN, Operation::Update), (&HARMLESS, Operation::AnswerQuestion)]
+        {
+            let (tool, class) = (wrong.name, wrong.class);
+            let expected = BadToolSpec::Operation { tool, class, operation };
+            assert_eq!(refused(&[wrong]).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn the_environment_says_which_operation_it_is() {
+        use Operation::{DeployProd, DeployProdLowRisk, DeploySandbox, DeployStaging};
+        let rule = OperationRule::ByEnvironment {
+            production: DeployProd,
+            low_risk: DeployProdLowRisk,
+            staging: DeployStaging,
+            sandbox: DeploySandbox,
+        };
+        for (environment, low_risk, expected) in [
+            (EnvironmentKind::Production, false, DeployProd),
+            (EnvironmentKind::Production, true, DeployProdLowRisk),
+            (EnvironmentKind::Staging, true, DeployStaging),
+            (EnvironmentKind::Sandbox, false, DeploySandbox),
+        ] {
+            assert_eq!(rule.of(environment, low_risk), expected);
+        }
+    }
+}

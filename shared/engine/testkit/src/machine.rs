@@ -1,0 +1,104 @@
+//! A core over memory, and tasks to run on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use watchbill_core::decide::Proof;
+use watchbill_core::decide::{Command, LeaseRules, Rules};
+use watchbill_core::ports::{Clock as _, LaneMessage, Store};
+use watchbill_core::repo::StoredTask;
+use watchbill_core::service::{Core, Governance, Ports};
+use watchbill_domain::{Agent, TaskId, TenantId};
+use watchbill_governance::Policy;
+
+use super::{FakeClock, KnownTools, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy, a_task};
+
+/// The tenant of nobody in particular.
+pub fn tenant() -> TenantId {
+    TenantId::default()
+}
+
+/// A run takes at most five minutes, its lease five seconds more.
+pub fn machine_rules() -> Rules {
+    Rules {
+        lease: LeaseRules { run: Duration::from_secs(300), ..Rules::default().lease },
+        ..Rules::default()
+    }
+}
+
+/// One machine: its own clock and randomness, over a store that others share.
+#[derive(Clone)]
+pub struct Machine {
+    pub clock: Arc<FakeClock>,
+    pub blobs: Arc<MemoryBlobs>,
+    pub core: Core,
+}
+
+impl Machine {
+    /// `auto`: sleeps move the clock themselves.
+    pub fn at(store: Arc<dyn Store>, seed: u64, auto: bool) -> Self {
+        let start = FakeClock::default().now();
+        let clock = Arc::new(if auto { FakeClock::auto(start) } else { FakeClock::at(start) });
+        let blobs = Arc::new(MemoryBlobs::new());
+        let ports = Ports {
+            store,
+            blobs: blobs.clone(),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            wake: Arc::new(MemoryWake::new()),
+        };
+        Self {
+            core: Core::new(ports, Arc::new(machine_rules()), 1)
+                .governed_by(Governance::fixed(Policy::without_gates()))
+                .planned_by(Arc::new(KnownTools)),
+            clock,
+            blobs,
+        }
+    }
+
+    pub async fn create(&self) -> TaskId {
+        let new = a_task();
+        self.core.create_task(new).await.expect("it is done").task.task.id
+    }
+
+    pub async fn stored(&self, id: &TaskId) -> StoredTask {
+        self.core.stored_task(&tenant(), id).await.expect("the store answers").expect("it is there")
+    }
+
+    pub async fn claim(&self, id: &TaskId) -> StoredTask {
+        let assignment = self.stored(id).await.value.assignment;
+        let version = self
+            .core
+            .stored_task(&tenant(), id)
+            .await
+            .expect("the store answers")
+            .expect("it is there")
+            .version;
+        let (agent, proof) = (Agent::Ops, Proof::granted(version));
+        let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
+        self.core.command(&tenant(), id, &command).await.expect("it is done")
+    }
+
+    /// The pointer that the router would send.
+    pub async fn pointer(&self, id: &TaskId) -> LaneMessage {
+        let task = self.stored(id).await.value;
+        LaneMessage {
+            tenant: task.tenant.clone(),
+            task_id: task.id.clone(),
+            assignment: task.assignment,
+            agent: task.agent,
+            priority: task.lane(),
+            trace_id: task.trace_id.clone(),
+        }
+    }
+}
+
+/// What happened to a task, in the order of its log.
+pub fn whats(stored: &StoredTask) -> Vec<&'static str> {
+    stored.value.log.iter().map(|entry| entry.what.as_str()).collect()
+}
+
+/// No item is due any more.
+pub fn assert_nothing_due(store: &MemoryStore) {
+    assert!(store.items().iter().all(|item| item.due.is_none()), "something is still due");
+}

@@ -1,0 +1,76 @@
+//! Tools for tests of the engine, which knows none of its own.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+use watchbill_domain::{Agent, TaskType, ToolCall};
+use watchbill_governance::{
+    Operation, OperationRule, Plan, Planned, Planner, ToolClass, ToolSpec, ToolSpecs,
+};
+
+const fn reads(name: &'static str, operation: Operation) -> ToolSpec {
+    ToolSpec {
+        name,
+        description: "reads",
+        class: ToolClass::Safe,
+        operation: OperationRule::Always(operation),
+        schema: || json!({ "type": "object" }),
+        normalize: |fields| Ok(fields.map.clone()),
+    }
+}
+
+static DEPLOY: ToolSpec = ToolSpec {
+    name: "deploy",
+    description: "changes something outside",
+    class: ToolClass::Mutating,
+    operation: OperationRule::ByEnvironment {
+        production: Operation::DeployProd,
+        low_risk: Operation::DeployProdLowRisk,
+        staging: Operation::DeployStaging,
+        sandbox: Operation::DeploySandbox,
+    },
+    schema: || json!({ "type": "object" }),
+    normalize: |fields| Ok(fields.map.clone()),
+};
+static MONITOR: ToolSpec = reads("monitor", Operation::MonitorSystem);
+static ALERT: ToolSpec = reads("alert", Operation::ManageAlerts);
+static INVESTIGATE: ToolSpec = reads("investigate", Operation::InvestigateIssues);
+
+static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
+    ToolSpecs::new([&DEPLOY, &MONITOR, &ALERT, &INVESTIGATE]).expect("their names differ")
+});
+
+/// Plans nothing beforehand, and knows `deploy`, which changes something, and some that read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KnownTools;
+
+impl Planner for KnownTools {
+    fn plan(&self, agent: Agent, task_type: TaskType, payload: &Map<String, Value>) -> Planned {
+        Planned::plain(agent, task_type, payload)
+    }
+
+    fn specs(&self) -> &ToolSpecs {
+        &SPECS
+    }
+}
+
+/// Plans for each task a call of the tool of its type's name: deployments change something, all
+/// else reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ToolOfType;
+
+impl Planner for ToolOfType {
+    fn plan(&self, agent: Agent, task_type: TaskType, payload: &Map<String, Value>) -> Planned {
+        let call = ToolCall {
+            tool: task_type.to_string(),
+            arguments: payload.clone(),
+            mutating: task_type == TaskType::Deploy,
+        };
+        let decision = Some(Ok(Plan { call, reason: "its type".to_owned() }));
+        Planned { decision, ..Planned::plain(agent, task_type, payload) }
+    }
+
+    fn specs(&self) -> &ToolSpecs {
+        &SPECS
+    }
+}

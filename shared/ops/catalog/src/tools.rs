@@ -1,0 +1,76 @@
+//! All tools.
+
+use std::sync::{Arc, LazyLock};
+
+use watchbill_governance::ToolSpecs;
+use watchbill_runtime::tool::{Tool, Tools};
+
+use super::OpsPorts;
+use super::deployments::deploy;
+
+/// Every tool that a plan can call: a line each.
+pub fn all(ports: &OpsPorts) -> Vec<Arc<dyn Tool>> {
+    vec![
+        watchbill_alerts::alert(ports.alerts.clone()),
+        deploy(),
+        watchbill_investigation::investigate(super::evidence(ports), ports.logs.clone()),
+        watchbill_monitoring::monitor(ports.probes.clone()),
+    ]
+}
+
+/// The same, ready to be called by name.
+pub fn registered(ports: &OpsPorts) -> Tools {
+    Tools::new(all(ports)).expect("a test registers them all")
+}
+
+static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
+    let tools = all(&OpsPorts::default());
+    ToolSpecs::new(tools.iter().map(|tool| tool.spec())).expect("a test registers them all")
+});
+
+/// What is known of all tools.
+pub fn specs() -> &'static ToolSpecs {
+    &SPECS
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value};
+    use watchbill_domain::Fields;
+
+    use super::*;
+
+    #[test]
+    fn all_tools_can_be_registered() {
+        let tools = all(&OpsPorts::default());
+        let count = tools.len();
+        assert_eq!(Tools::new(tools).unwrap().specs().count(), count);
+        assert_eq!(specs().iter().count(), count);
+    }
+
+    /// What the schema says is needed, and only that, is missing from no arguments at all.
+    #[test]
+    fn schemas_say_what_is_needed() {
+        for spec in specs().iter() {
+            let schema = (spec.schema)();
+            assert_eq!(schema["type"], "object", "{}", spec.name);
+            let needed = schema["required"].as_array().cloned().unwrap_or_default();
+            let none = Map::new();
+            let read = (spec.normalize)(Fields { map: &none, path: "arguments" });
+            match needed.first().and_then(Value::as_str) {
+                Some(name) => {
+                    let refusal = read.unwrap_err().message;
+                    let start = format!("arguments.{name} is missing");
+                    assert!(refusal.starts_with(&start), "{}: {refusal}", spec.name);
+                }
+                None => _ = read.unwrap(),
+            }
+            for name in schema["properties"].as_object().unwrap().keys() {
+                let wrong = Map::from_iter([(name.clone(), Value::from(vec![vec![1]]))]);
+                let read = (spec.normalize)(Fields { map: &wrong, path: "arguments" });
+                let known = read.is_err() || name == "labels";
+                assert!(known, "{}: {name} is said to be an argument, and is not read", spec.name);
+            }
+        }
+    }
+}
