@@ -17,7 +17,9 @@ use watchbill_aws::rights::{
 use super::template::{Resource, TEMPLATE, functions, named, resources};
 use super::{assert_none, root, rust_files, text};
 
-const ADAPTERS: &str = "shared/integrations/aws/src";
+/// Where calls are made, and how the table's files of each begin.
+const CALLERS: &[(&str, &str)] =
+    &[("shared/integrations/aws/src", ""), ("shared/hosts/lambda/src", "lambda/")];
 const PAGE: &str = "infra/iam.md";
 /// What stands around the tables of the page.
 const TABLES: (&str, &str) = ("<!-- from the table of rights -->\n", "<!-- end -->\n");
@@ -60,8 +62,16 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 fn the_table_has_what_the_adapters_call() {
     let mut wrong = Vec::new();
     let mut asked = BTreeSet::new();
-    for path in sources(ADAPTERS) {
-        let code = shipped(&path);
+    let callers = CALLERS.iter().flat_map(|(folder, begins)| {
+        let named = |path: PathBuf| {
+            let inner = path.strip_prefix(folder).expect("it lies there").display().to_string();
+            (path, format!("{begins}{inner}"))
+        };
+        sources(folder).into_iter().map(named).collect::<Vec<_>>()
+    });
+    let callers: Vec<(PathBuf, String)> = callers.collect();
+    for (path, file) in &callers {
+        let code = shipped(path);
         let count = |what: &str| code.matches(what).count();
         let calls = CALLS.iter().filter(|(call, _)| call.starts_with('.'));
         let known: usize = calls.map(|(call, _)| count(call)).sum();
@@ -71,8 +81,7 @@ fn the_table_has_what_the_adapters_call() {
         }
         let used = CALLS.iter().filter(|(call, action)| !action.is_empty() && count(call) > 0);
         let used: BTreeSet<&str> = used.map(|(_, action)| *action).collect();
-        let file = path.strip_prefix(ADAPTERS).expect("it lies there");
-        let ports = || PORTS.iter().filter(|port| port.files.iter().any(|f| Path::new(f) == file));
+        let ports = || PORTS.iter().filter(|port| port.files.contains(&file.as_str()));
         let rights = ports().flat_map(|port| port.rights).filter(|right| right.by == By::Us);
         let granted: BTreeSet<&str> = rights.flat_map(|right| right.actions).copied().collect();
         for action in used.difference(&granted) {
@@ -85,7 +94,8 @@ fn the_table_has_what_the_adapters_call() {
             let unused = right.actions.iter().filter(|action| !asked.contains(**action));
             wrong.extend(unused.map(|action| format!("{}: nobody calls {action}", port.name)));
         }
-        for file in port.files.iter().filter(|file| !root().join(ADAPTERS).join(file).exists()) {
+        for file in port.files.iter().filter(|file| callers.iter().all(|(_, known)| known != *file))
+        {
             wrong.push(format!("{}: there is no {file}", port.name));
         }
     }

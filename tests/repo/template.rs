@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use watchbill_domain::Agent;
+use watchbill_domain::{AGENTS, AgentInfo, Priority};
 
 use super::{assert_none, files, text};
 
@@ -161,18 +161,14 @@ fn every_function_has_its_own_role_and_log() {
 }
 
 /// Suffix of each lane's queue, and the function that takes from it.
-fn lanes() -> BTreeMap<String, &'static str> {
+fn lanes() -> BTreeMap<String, String> {
     let mut lanes = BTreeMap::new();
-    for (agent, function) in [
-        ("ops", "OpsAgentFunction"),
-        ("dev", "DevAgentFunction"),
-        ("faq", "FaqAgentFunction"),
-        ("devops", "DevopsAgentFunction"),
-    ] {
-        lanes.extend((0..4).map(|priority| (format!("{agent}-p{priority}"), function)));
+    for info in AGENTS {
+        for priority in Priority::ALL {
+            lanes.insert(info.agent.lane_name(*priority), camel(info.function) + "Function");
+        }
     }
-    lanes.insert("cycle".to_owned(), "OpsCycleFunction");
-    lanes.insert("notify".to_owned(), "NotifierFunction");
+    lanes.insert("notify".to_owned(), "NotifierFunction".to_owned());
     lanes
 }
 
@@ -194,10 +190,9 @@ fn every_lane_is_taken_from_by_one_function() {
             } else if suffix.contains("-p") {
                 assert!(mapping.bounded(), "{suffix} has no bound");
             }
-            assert_eq!(taken.insert(suffix.clone(), function.name.as_str()), None, "{suffix}");
+            assert_eq!(taken.insert(suffix.clone(), function.name.clone()), None, "{suffix}");
         }
     }
-    let taken: BTreeMap<String, &str> = taken.into_iter().collect();
     assert_eq!(taken, lanes());
 }
 
@@ -206,9 +201,8 @@ fn every_lane_is_taken_from_by_one_function() {
 fn lanes_are_polled_whose_agents_are_built() {
     let all = resources();
     for function in functions(&all) {
-        let not_built =
-            |agent: &Agent| function.name == format!("{}AgentFunction", camel(agent.as_str()));
-        let built = !Agent::NOT_BUILT.iter().any(not_built);
+        let its = |info: &&AgentInfo| function.name == camel(info.function) + "Function";
+        let built = AGENTS.iter().find(its).is_none_or(|info| info.is_built);
         for mapping in function.queues() {
             assert_eq!(mapping.is_on(), built, "{} of {}", mapping.queue(), function.name);
         }

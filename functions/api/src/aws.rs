@@ -59,7 +59,7 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
 
 fn agents(rules: &Rules) -> Vec<AgentInfo> {
     let info = |agent| AgentInfo::new(agent, rules, false);
-    [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].map(info).into()
+    Agent::taking_tasks().map(info).collect()
 }
 
 struct UrlJwks(KeySetUrl);

@@ -2,6 +2,7 @@
 //!
 //! - `ids`, `names`, `person`, `time`, `escape`: what things are called, and when.
 //! - `task`, `approval`, `auth`, `event`, `body`, `outcome`, `sla`: what is kept.
+//! - `agents`: who does the work; the one table of them.
 //! - `money`, `reputation`: amounts and points. `tool_call`, `arguments`: calls of tools, and how
 //!   their arguments are read. `time_range`: `1h`, `yesterday`, two times.
 //! - `canonical`: one text for one JSON value, and its hash.
@@ -9,6 +10,7 @@
 //! How to add a word that is stored or sent: [`names!`], with its text pinned there. How to add
 //! a field to something that is kept: a default for what older builds wrote, and a frozen fixture.
 
+mod agents;
 mod approval;
 mod arguments;
 mod auth;
@@ -24,12 +26,14 @@ mod outcome;
 mod person;
 mod reputation;
 mod sla;
+mod switch;
 mod task;
 mod task_entry;
 mod time;
 mod time_range;
 mod tool_call;
 
+pub use agents::{AGENTS, AgentInfo, LaneLayout};
 pub use approval::{Approval, ApprovalStatus, Decision, Vote};
 pub use arguments::{Fields, Refusal};
 pub use auth::{ApiKey, Caller, Role, hash_key};
@@ -50,6 +54,7 @@ pub use person::{
 };
 pub use reputation::{Earned, ReputationEvent};
 pub use sla::Sla;
+pub use switch::Switch;
 pub use task::{
     ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Override, Question, Task,
     TaskLimits, What, hex,

@@ -114,27 +114,6 @@ impl Status {
     }
 }
 
-impl Agent {
-    /// Whose work is not part of this build: their tasks wait for workers outside.
-    pub const NOT_BUILT: &'static [Agent] = &[Agent::Dev, Agent::Faq, Agent::Devops];
-
-    /// Whether its work is part of this build.
-    pub fn is_built(self) -> bool {
-        !Self::NOT_BUILT.contains(&self)
-    }
-
-    /// The spelling of governance and registration.
-    pub fn long_name(self) -> &'static str {
-        match self {
-            Agent::Ops => "ops_agent",
-            Agent::Dev => "dev_agent",
-            Agent::Faq => "faq_agent",
-            Agent::Devops => "devops_agent",
-            Agent::Cycle => "cycle",
-        }
-    }
-}
-
 #[expect(clippy::derivable_impls, reason = "the enum is made by a macro that knows no default")]
 impl Default for Priority {
     fn default() -> Self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
-use watchbill_wire::settings::Switch;
+use watchbill_domain::Switch;
 
 /// A text, and where it stands.
 pub type Text = Spanned<String>;

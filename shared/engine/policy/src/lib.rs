@@ -5,7 +5,7 @@
 //! - `kept`: a policy whose text stands elsewhere and may change.
 //! - `condition`: expressions in CEL, compiled once.
 //!
-//! How to add a kind of rule: its data and its evaluation in `watchbill_core::govern`, its
+//! How to add a kind of rule: its data and its evaluation in `watchbill_governance`, its
 //! form in `form`, its reading in `read`, its words in `policy.yaml` and `docs/policy.md`.
 
 mod condition;

@@ -67,13 +67,6 @@ impl<'de> Deserialize<'de> for Moved {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Switch {
-    On,
-    Off,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApprovalsForm {
@@ -117,8 +110,7 @@ impl RulesForm {
     /// The rules, with the environment above the form. `approve_own`: what holds where
     /// neither says whether people may approve what they submitted themselves.
     pub fn rules(&self, env: &Env, approve_own: bool) -> Result<Rules, SettingError> {
-        let mut rules =
-            Rules { not_built: Agent::NOT_BUILT.iter().copied().collect(), ..Rules::default() };
+        let mut rules = Rules { not_built: Agent::not_built().collect(), ..Rules::default() };
         for (task_type, agent) in &self.routes {
             let wrong = |fault: &dyn Display| SettingError::new("routes", fault);
             let task_type = TaskType::parse(task_type).map_err(|e| wrong(&e))?;

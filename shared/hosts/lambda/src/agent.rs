@@ -5,7 +5,6 @@ use aws_lambda_events::event::sqs::SqsEvent;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::LaneMessage;
 use watchbill_core::service::Core;
-use watchbill_domain::Agent;
 use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::TaskAgent;
 use watchbill_wire::LaneForm;
@@ -37,13 +36,7 @@ pub async fn serve_agent(
     core: Core,
     agent: Arc<dyn TaskAgent>,
 ) -> anyhow::Result<()> {
-    let dead = match agent.agent() {
-        Agent::Ops => "ops-dead",
-        Agent::Dev => "dev-dead",
-        Agent::Faq => "faq-dead",
-        Agent::Devops => "devops-dead",
-        Agent::Cycle => "cycle-dead",
-    };
+    let dead = agent.agent().info().dead_letters;
     setup.warm(&core).await?;
     let needs = core.rules().lease.run;
     let handler = AgentLane(Executor::new(core, agent, setup.owner()));

@@ -49,16 +49,7 @@ impl Queues {
     }
 
     pub fn lane(&self, agent: Agent, priority: Priority) -> String {
-        self.url(&lane_name(agent, priority))
-    }
-}
-
-/// `ops-p0`; the ops cycle has one queue for all priorities, because its runs come from a
-/// schedule and do not compete.
-pub fn lane_name(agent: Agent, priority: Priority) -> String {
-    match agent {
-        Agent::Cycle => "cycle".to_owned(),
-        _ => format!("{agent}-{}", priority.as_str().to_ascii_lowercase()),
+        self.url(&agent.lane_name(priority))
     }
 }
 
@@ -128,7 +119,7 @@ fn batches(
         let lane = (message.agent, message.priority);
         let place = open.get(&lane).copied().filter(|place| all[*place].1.len() < BATCH);
         let place = place.unwrap_or_else(|| {
-            all.push((lane_name(message.agent, message.priority), Vec::with_capacity(BATCH)));
+            all.push((message.agent.lane_name(message.priority), Vec::with_capacity(BATCH)));
             all.len() - 1
         });
         open.insert(lane, place);

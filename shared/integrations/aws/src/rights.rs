@@ -11,7 +11,7 @@ pub struct Port {
     /// What gives it to a function: a part of the function's sources, or of its resource in the
     /// template. With none, every function has it.
     pub given_by: &'static [&'static str],
-    /// Where its calls are made, below `src/`.
+    /// Where its calls are made: below `src/`, or, with `lambda/`, below hosts/lambda/src.
     pub files: &'static [&'static str],
     pub rights: &'static [Right],
 }

@@ -13,7 +13,7 @@ pub struct Rules {
     pub external: BTreeSet<Agent>,
     /// Types whose tasks are left to them, whichever agent they go to.
     pub external_types: BTreeSet<TaskType>,
-    /// Agents whose work is not part of this build, see [`Agent::NOT_BUILT`].
+    /// Agents whose work is not part of this build, see [`Agent::not_built`].
     pub not_built: BTreeSet<Agent>,
     pub retry: RetryRules,
     pub lease: LeaseRules,
@@ -156,16 +156,7 @@ impl Rules {
         if let Some(agent) = self.routes.get(&task_type) {
             return *agent;
         }
-        match task_type {
-            TaskType::Faq | TaskType::KbUpdate => Agent::Faq,
-            TaskType::Bugfix | TaskType::Refactor | TaskType::Feature => Agent::Dev,
-            TaskType::Investigate if has_repo => Agent::Dev,
-            TaskType::Deploy | TaskType::Monitor | TaskType::Alert | TaskType::Investigate => {
-                Agent::Ops
-            }
-            TaskType::Devops => Agent::Devops,
-            TaskType::OpsCycle => Agent::Cycle,
-        }
+        Agent::of_type(task_type, has_repo)
     }
 }
 

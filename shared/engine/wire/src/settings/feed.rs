@@ -61,7 +61,10 @@ impl Feed {
 
 /// An agent that a peer's programs know, in either spelling.
 pub fn fed_agent(word: &str) -> Result<Agent, String> {
-    let known = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops];
-    let agent = Agent::parse(word).ok().filter(|agent| known.contains(agent));
-    agent.ok_or_else(|| format!("'{word}' is no agent; use ops, dev, faq or devops"))
+    let agent = Agent::parse(word).ok().filter(|agent| agent.info().takes_tasks);
+    agent.ok_or_else(|| {
+        let known: Vec<&str> = Agent::taking_tasks().map(Agent::as_str).collect();
+        let (last, others) = known.split_last().expect("some agents take tasks");
+        format!("'{word}' is no agent; use {} or {last}", others.join(", "))
+    })
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use watchbill_dev_agent::DevAgent;
 use watchbill_devops_agent::DevopsAgent;
-use watchbill_domain::Agent;
 use watchbill_faq_agent::FaqAgent;
 use watchbill_ops_agent::OpsAgent;
 use watchbill_ops_cycle::OpsCycle;
@@ -29,14 +28,6 @@ pub const FUNCTIONS: &[&str] = &[
     "sweeper",
 ];
 
-/// The agents that tasks are routed to by their type.
-pub const AGENTS: [Agent; 4] = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops];
-
-/// Whether an agent's work exists in this build, or it only takes its tasks and says so.
-pub fn works(agent: Agent) -> bool {
-    agent.is_built()
-}
-
 /// The agents that run tasks.
 pub fn agents(ops: OpsPorts) -> Vec<Arc<dyn TaskAgent>> {
     vec![
@@ -50,11 +41,23 @@ pub fn agents(ops: OpsPorts) -> Vec<Arc<dyn TaskAgent>> {
 
 #[cfg(test)]
 mod tests {
+    use watchbill_domain::{AGENTS, Agent};
+
     use super::*;
 
     #[test]
-    fn the_redis_bridge_beside_functions_knows_the_same_agents() {
-        let here: Vec<Agent> = AGENTS.into_iter().filter(|agent| works(*agent)).collect();
-        assert_eq!(watchbill_redis_bridge::BUILT, here);
+    fn every_agent_runs_here() {
+        let here = agents(OpsPorts::default());
+        let here: Vec<Agent> = here.iter().map(|agent| agent.agent()).collect();
+        let all: Vec<Agent> = AGENTS.iter().map(|info| info.agent).collect();
+        assert_eq!(here, all);
+        let taking = agents(OpsPorts::default()).into_iter();
+        for agent in taking.filter(|agent| agent.agent().info().takes_tasks) {
+            assert_eq!(agent.acts(), agent.agent().is_built(), "{}", agent.agent());
+        }
+        let functions = AGENTS.iter().map(|info| info.function);
+        for function in functions {
+            assert!(FUNCTIONS.contains(&function), "{function}");
+        }
     }
 }

@@ -10,9 +10,9 @@ use watchbill_api::{BODY_WITHIN, JwtConfig, RateLimits, StaticKey, TrustedProxie
 use watchbill_core::decide::Rules;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::service::Governance;
-use watchbill_domain::{Role, TenantId, hash_key, parse_span};
+use watchbill_domain::{Role, Switch, TenantId, hash_key, parse_span};
 use watchbill_notifier::{APPROVER, LINK_FOR};
-use watchbill_wire::settings::{Switch, allow, on_or_off, words};
+use watchbill_wire::settings::{allow, on_or_off, words};
 
 pub use watchbill_wire::settings::Env;
 

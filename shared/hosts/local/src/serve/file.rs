@@ -8,8 +8,9 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use crate::bridge::config::RedisFile;
+use watchbill_domain::Switch;
 use watchbill_wire::settings::{
-    ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm, Switch,
+    ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm,
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -24,7 +24,7 @@ use watchbill_api::{AgentInfo, ApiConfig, ApiState, JwksSource, JwtConfig};
 use watchbill_catalog::OpsPorts;
 use watchbill_core::ports::{Clock, Entropy, FixedSecret};
 use watchbill_core::service::Core;
-use watchbill_domain::TenantId;
+use watchbill_domain::{Agent, TenantId};
 use watchbill_host::clock::SystemClock;
 use watchbill_host::entropy::SystemEntropy;
 use watchbill_host::log_files::LogFolders;
@@ -214,7 +214,7 @@ fn bridged(peer: RedisPeer, config: &Config, bundle: &Bundle) -> Running {
         say::line("", format!("{word} {text}").trim_start());
     }
     let settings = config.redis.settings.clone();
-    let built = registry::AGENTS.iter().copied().filter(|agent| registry::works(*agent));
+    let built = Agent::taking_tasks().filter(|agent| agent.is_built());
     let home = CoreHome::new(core, settings.tenant.clone(), built.collect());
     Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings)
 }
@@ -280,7 +280,7 @@ fn parked_now(bundle: &Bundle) -> impl Fn() -> ParkedReport + Send + Sync + use<
 
 fn agent_infos(config: &Config) -> Vec<AgentInfo> {
     let info = |agent| AgentInfo::new(agent, &config.rules, config.slots == 0);
-    registry::AGENTS.into_iter().map(info).collect()
+    Agent::taking_tasks().map(info).collect()
 }
 
 /// Says which agents run here and how they stand in the default tenant. What can't be read now is

@@ -8,7 +8,6 @@ use watchbill_domain::Agent;
 
 use super::config::Config;
 use super::first::AdminKey;
-use crate::bundle::registry;
 
 /// One line: a word on the left, what about it on the right. A closed terminal is no fault.
 pub fn line(word: &str, text: &str) {
@@ -58,16 +57,19 @@ fn agents(config: &Config) -> String {
     }
     let outside = &config.rules.external;
     let named = |wanted: &dyn Fn(Agent) -> bool| {
-        let all = [Agent::Ops, Agent::Dev, Agent::Faq, Agent::Devops].into_iter();
-        all.filter(|agent| wanted(*agent)).map(Agent::as_str).collect::<Vec<_>>().join(", ")
+        Agent::taking_tasks()
+            .filter(|agent| wanted(*agent))
+            .map(Agent::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let mut parts = Vec::new();
     for (what, agents) in [
-        ("at work", named(&|a| !outside.contains(&a) && registry::works(a))),
+        ("at work", named(&|a| !outside.contains(&a) && a.is_built())),
         ("left to workers outside", named(&|a| outside.contains(&a))),
         (
             "not built, for workers outside to claim",
-            named(&|a| !outside.contains(&a) && !registry::works(a)),
+            named(&|a| !outside.contains(&a) && !a.is_built()),
         ),
     ] {
         if !agents.is_empty() {

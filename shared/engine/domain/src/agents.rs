@@ -1,0 +1,175 @@
+//! The agents of this build: the one table that routing, lanes, hosts, bridge, API, sweep and the
+//! template's test read.
+//!
+//! How to add an agent: its name in `names::Agent`, its row here, its function under `functions/`
+//! with its resources in `template.yaml`, and its place in `shared/hosts/local/src/bundle/registry.rs`.
+
+use super::{Agent, Priority, TaskType};
+
+/// What is known of an agent.
+#[derive(Debug)]
+pub struct AgentInfo {
+    pub agent: Agent,
+    /// The spelling of governance and registration.
+    pub long_name: &'static str,
+    /// The folder of its function.
+    pub function: &'static str,
+    pub lanes: LaneLayout,
+    /// Where its lanes leave what they gave up.
+    pub dead_letters: &'static str,
+    /// The types that are routed to it where nothing else is configured …
+    pub types: &'static [TaskType],
+    /// … and those whose payload names a repository.
+    pub types_with_repository: &'static [TaskType],
+    /// Whether its work is part of this build; if not, its tasks wait for external workers.
+    pub is_built: bool,
+    /// Whether callers' tasks are routed to it: it is shown in lists of agents.
+    pub takes_tasks: bool,
+}
+
+/// Which queues an agent takes its tasks from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneLayout {
+    /// One of each priority: `ops-p0`.
+    ByPriority,
+    /// One for all: its runs come from a schedule and do not compete.
+    Single,
+}
+
+use TaskType::{
+    Alert, Bugfix, Deploy, Devops, Faq, Feature, Investigate, KbUpdate, Monitor, OpsCycle, Refactor,
+};
+
+pub const AGENTS: &[AgentInfo] = &[
+    AgentInfo {
+        agent: Agent::Ops,
+        long_name: "ops_agent",
+        function: "ops-agent",
+        lanes: LaneLayout::ByPriority,
+        dead_letters: "ops-dead",
+        types: &[Deploy, Monitor, Alert, Investigate],
+        types_with_repository: &[],
+        is_built: true,
+        takes_tasks: true,
+    },
+    AgentInfo {
+        agent: Agent::Dev,
+        long_name: "dev_agent",
+        function: "dev-agent",
+        lanes: LaneLayout::ByPriority,
+        dead_letters: "dev-dead",
+        types: &[Bugfix, Refactor, Feature],
+        types_with_repository: &[Investigate],
+        is_built: false,
+        takes_tasks: true,
+    },
+    AgentInfo {
+        agent: Agent::Faq,
+        long_name: "faq_agent",
+        function: "faq-agent",
+        lanes: LaneLayout::ByPriority,
+        dead_letters: "faq-dead",
+        types: &[Faq, KbUpdate],
+        types_with_repository: &[],
+        is_built: false,
+        takes_tasks: true,
+    },
+    AgentInfo {
+        agent: Agent::Devops,
+        long_name: "devops_agent",
+        function: "devops-agent",
+        lanes: LaneLayout::ByPriority,
+        dead_letters: "devops-dead",
+        types: &[Devops],
+        types_with_repository: &[],
+        is_built: false,
+        takes_tasks: true,
+    },
+    AgentInfo {
+        agent: Agent::Cycle,
+        long_name: "cycle",
+        function: "ops-cycle",
+        lanes: LaneLayout::Single,
+        dead_letters: "cycle-dead",
+        types: &[OpsCycle],
+        types_with_repository: &[],
+        is_built: true,
+        takes_tasks: false,
+    },
+];
+
+impl Agent {
+    pub fn info(self) -> &'static AgentInfo {
+        AGENTS.iter().find(|info| info.agent == self).expect("a test finds each in the table")
+    }
+
+    /// Whether its work is part of this build.
+    pub fn is_built(self) -> bool {
+        self.info().is_built
+    }
+
+    /// The spelling of governance and registration.
+    pub fn long_name(self) -> &'static str {
+        self.info().long_name
+    }
+
+    /// Those whose work is not part of this build: their tasks wait for external workers.
+    pub fn not_built() -> impl Iterator<Item = Agent> {
+        AGENTS.iter().filter(|info| !info.is_built).map(|info| info.agent)
+    }
+
+    /// Those that callers' tasks are routed to.
+    pub fn taking_tasks() -> impl Iterator<Item = Agent> {
+        AGENTS.iter().filter(|info| info.takes_tasks).map(|info| info.agent)
+    }
+
+    /// The one that a type goes to where nothing else is configured.
+    pub fn of_type(task_type: TaskType, has_repository: bool) -> Agent {
+        let with = |info: &&AgentInfo| info.types_with_repository.contains(&task_type);
+        let plain = |info: &&AgentInfo| info.types.contains(&task_type);
+        let with = AGENTS.iter().find(with).filter(|_| has_repository);
+        with.or_else(|| AGENTS.iter().find(plain))
+            .expect("a test finds each type in the table")
+            .agent
+    }
+
+    /// The name of the lane that its tasks of a priority stand in.
+    pub fn lane_name(self, priority: Priority) -> String {
+        match self.info().lanes {
+            LaneLayout::Single => self.to_string(),
+            LaneLayout::ByPriority => {
+                format!("{self}-{}", priority.as_str().to_ascii_lowercase())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_agent_and_every_type_stand_in_the_table_once() {
+        for agent in Agent::ALL {
+            assert_eq!(AGENTS.iter().filter(|info| info.agent == *agent).count(), 1, "{agent}");
+            assert_eq!(Agent::parse(agent.long_name()).unwrap(), *agent);
+        }
+        for task_type in TaskType::ALL {
+            let takers = AGENTS.iter().filter(|info| info.types.contains(task_type)).count();
+            assert_eq!(takers, 1, "{task_type}");
+        }
+    }
+
+    #[test]
+    fn a_repository_sends_an_investigation_to_dev() {
+        assert_eq!(Agent::of_type(Investigate, false), Agent::Ops);
+        assert_eq!(Agent::of_type(Investigate, true), Agent::Dev);
+        assert_eq!(Agent::of_type(Monitor, true), Agent::Ops);
+    }
+
+    #[test]
+    fn the_cycle_has_one_lane() {
+        assert_eq!(Agent::Devops.lane_name(Priority::P3), "devops-p3");
+        assert_eq!(Agent::Cycle.lane_name(Priority::P0), "cycle");
+    }
+}
