@@ -105,9 +105,10 @@ fn faults(ctx: &Ctx, _round: u32) -> Result<()> {
 /// Each round goes on where the one before ended.
 fn decide(ctx: &Ctx, round: u32) -> Result<()> {
     const SEQUENCES: u64 = 200_000;
-    let args = ["test", "--release", "--locked", "--package", "watchbill-core", "--test", "decide"];
+    let args = ["test", "--release", "--locked", "--package", "watchbill-core", "--test", "all"];
     let first = 1 + u64::from(round) * SEQUENCES;
     let mut command = ctx.cargo(&args);
+    command.args(["--", "decide::"]);
     command.env("WATCHBILL_ROUNDS", SEQUENCES.to_string()).env("WATCHBILL_SEED", first.to_string());
     cmd::run_within(&mut command, LIMIT)
 }
@@ -146,10 +147,10 @@ fn redis(ctx: &Ctx, _round: u32) -> Result<()> {
 }
 
 fn priority(ctx: &Ctx, _round: u32) -> Result<()> {
-    let args = ["test", "--release", "--locked", "--package", "watchbill", "--test", "priority"];
+    let args = ["test", "--release", "--locked", "--package", "watchbill-local", "--test", "all"];
     let mut command = ctx.cargo(&args);
     // One after the other: two loads on one machine would measure each other.
-    command.args(["--", "--nocapture", "--test-threads", "1"]);
+    command.args(["--", "priority::", "--nocapture", "--test-threads", "1"]);
     command.env("WATCHBILL_BACKLOG", "100000").env("WATCHBILL_P0_MS", "50");
     cmd::run_within(&mut command, LIMIT)
 }

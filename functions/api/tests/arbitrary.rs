@@ -1,10 +1,8 @@
 //! Whatever comes, it never is our fault, and every status is a documented one.
 
-mod common;
-
 use std::sync::OnceLock;
 
-use common::{ADMIN, OPERATOR, api, ask};
+use crate::common::{ADMIN, OPERATOR, api, ask};
 use proptest::prelude::*;
 use serde_json::Value;
 use watchbill_api::{Access, ROUTES, Route, openapi_document};

@@ -1,10 +1,6 @@
 //! Who did what, as admins read it, and the batches that prove it.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
-use common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
+use crate::common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
 use serde_json::{Value, json};
 use watchbill_core::ledger::{Entry, Found, Verifier};
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};

@@ -1,20 +1,16 @@
 //! Who may call what.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::common::{
+    ADMIN, AGENT, APPROVER, Api, OPERATOR, SECRET, USER, api, api_with, ask, config, static_key,
+};
 use async_trait::async_trait;
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use common::{
-    ADMIN, AGENT, APPROVER, Api, OPERATOR, SECRET, USER, api, api_with, ask, config, static_key,
-};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -371,7 +367,7 @@ async fn keys_of_a_provider_decide_the_algorithm() {
     assert_eq!(provider.asked.load(Ordering::Relaxed), 1);
 }
 
-fn api_of_provider(keys: &[Value]) -> common::Api {
+fn api_of_provider(keys: &[Value]) -> crate::common::Api {
     let document = StaticJwks(json!({ "keys": keys }).to_string());
     let jwt = JwtConfig { jwks: Some(Arc::new(document)), ..JwtConfig::default() };
     api_with(ApiConfig { jwt, ..config() }, Rules::default())

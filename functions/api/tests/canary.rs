@@ -2,15 +2,11 @@
 //! header, no event, no approval, no ledger, no notice and no log. The calls are made from the
 //! table of routes, so a new field or route is put to it as well.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
+use crate::common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
 use serde_json::{Map, Value, json};
 use watchbill_api::{Access, ROUTES, Route, Success};
 use watchbill_core::decide::Rules;

@@ -1,10 +1,6 @@
 //! Events over HTTP: published, listed, followed.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
-use common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};
+use crate::common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use watchbill_api::ApiConfig;

@@ -1,14 +1,10 @@
 //! The admin's key that everything begins with, where someone else keeps it.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::common::{ADMIN, Api, api_with, ask, config};
 use async_trait::async_trait;
-use common::{ADMIN, Api, api_with, ask, config};
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::SecretSource;

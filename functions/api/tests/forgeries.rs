@@ -1,16 +1,12 @@
 //! Tokens and keys that were not given by us.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{ADMIN, Api, OTHER, SECRET, api, api_with, ask, config};
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use common::{ADMIN, Api, OTHER, SECRET, api, api_with, ask, config};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};

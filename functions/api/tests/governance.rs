@@ -1,10 +1,6 @@
 //! Agents, budgets and freezes over HTTP.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
-use common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
+use crate::common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
 use serde_json::{Value, json};
 use watchbill_core::decide::{Command, Ending, Proof, Rules};
 use watchbill_domain::ReputationEvent::{TaskFailure, TaskSuccess};
@@ -193,7 +189,7 @@ fn frozen() -> Policy {
 #[tokio::test]
 async fn only_whom_the_freeze_names_lets_a_task_pass_it() {
     let mut config = config();
-    config.static_keys.push(common::static_key(
+    config.static_keys.push(crate::common::static_key(
         "carol",
         "carols-key-0123",
         Role::Approver,

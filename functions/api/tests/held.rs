@@ -1,15 +1,11 @@
 //! Calls that are held open: who may hold how many, and that a revoked key, an ended token and
 //! a changed caller keep none of them.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{ADMIN, AGENT, Api, Got, OTHER, USER, api, api_by_hand, ask, config};
 use axum::body::{Body, BodyDataStream};
-use common::{ADMIN, AGENT, Api, Got, OTHER, USER, api, api_by_hand, ask, config};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

@@ -1,14 +1,12 @@
 //! The manners of the API: what is malformed, too large, too often, from elsewhere.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
 use async_trait::async_trait;
 use axum::body::Body;
-use common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
 use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};

@@ -1,13 +1,9 @@
 //! Approval links: what they let through, and what is refused as what.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
+use crate::common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
 use serde_json::json;
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;

@@ -1,12 +1,8 @@
 //! The document says what the routes do.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{ADMIN, api, ask};
+use crate::common::{ADMIN, api, ask};
 use serde_json::{Value, json};
 use watchbill_api::{Access, ROUTES, Success};
 

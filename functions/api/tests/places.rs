@@ -1,14 +1,10 @@
 //! Calls that wait, where each runs in a process of its own: how many there are is counted over all
 //! of them.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{ADMIN, Api, Got, OTHER, USER, api_by_hand, ask, config};
+use crate::common::{ADMIN, Api, Got, OTHER, USER, api_by_hand, ask, config};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use watchbill_api::{ApiConfig, ApiState};

@@ -1,16 +1,12 @@
 //! Who is counted as whom behind a proxy, and that a stranger uses up nobody's calls but its own.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod common;
-
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{ADMIN, Api, api_with, ask, config};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use common::{ADMIN, Api, api_with, ask, config};
 use http::Request;
 use serde_json::json;
 use tower::ServiceExt as _;

@@ -1,10 +1,8 @@
 //! Tasks and approvals over HTTP.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
+use crate::common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
 use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
@@ -397,7 +395,7 @@ async fn a_large_result_is_given_back_whole() {
     assert_eq!(list["tasks"][0]["metadata"]["result"]["left_out"]["bytes"], 150_010);
 }
 
-impl common::Api {
+impl crate::common::Api {
     fn clock_secs(&self) -> u64 {
         use watchbill_core::ports::Clock as _;
         self.clock.monotonic().as_secs()

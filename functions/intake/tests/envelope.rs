@@ -1,7 +1,5 @@
 //! Events as EventBridge hands them over: whose they are, and what is taken for true.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Events of our own that come in numbers, as in an overload: one task stands for them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

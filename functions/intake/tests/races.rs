@@ -1,7 +1,5 @@
 //! Events that start work, when they come twice, at once, or because of each other.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! What the sweeper records of the policy and of the ledgers, with two sweepers at once and a
 //! store that loses answers.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

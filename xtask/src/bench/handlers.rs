@@ -28,7 +28,7 @@ pub fn api(ctx: &Ctx) -> Result<Vec<Figure>> {
 pub fn redact(ctx: &Ctx) -> Result<Vec<Figure>> {
     let folder = ctx.data.as_ref().map(|data| ctx.root.join(data).display().to_string());
     let more: Vec<&str> = folder.iter().flat_map(|folder| ["--", "--data", folder]).collect();
-    let figures = example(ctx, "watchbill-core", "redact", &more)?;
+    let figures = example(ctx, "watchbill-redact", "redact", &more)?;
     let mut rows = vec![
         Figure::new("clean text", number(&figures, "clean")?, "MB/s"),
         Figure::new("a plain log", number(&figures, "log")?, "MB/s"),

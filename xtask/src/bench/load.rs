@@ -104,7 +104,7 @@ fn run(ctx: &Ctx, args: &[&str]) -> Result<Value> {
 }
 
 fn print(ctx: &Ctx, folder: &PathBuf, args: &[&str]) -> Result<Value> {
-    let build = ["build", "--release", "--locked", "-p", "watchbill", "--example", "load"];
+    let build = ["build", "--release", "--locked", "-p", "watchbill-local", "--example", "load"];
     cmd::run(&mut ctx.cargo(&build))?;
     let mut command = ctx.command(ctx.target.join("release/examples/load"));
     command.arg(args[0]).arg(folder).args(&args[1..]);

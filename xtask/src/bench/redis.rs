@@ -69,7 +69,7 @@ pub fn run(ctx: &Ctx) -> Result<Vec<Figure>> {
 }
 
 fn print(ctx: &Ctx, what: &str, tasks: &str) -> Result<Value> {
-    let build = ["build", "--release", "--locked", "-p", "watchbill", "--example", "redis"];
+    let build = ["build", "--release", "--locked", "-p", "watchbill-local", "--example", "redis"];
     cmd::run(&mut ctx.cargo(&build))?;
     let redis = Redis::start(ctx)?;
     let folder = ctx.fresh_folder("bench-data")?;

@@ -1,8 +1,5 @@
 //! The router over a store in memory, with a clock and randomness that the test owns.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

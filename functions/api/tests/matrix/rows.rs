@@ -3,7 +3,7 @@ use watchbill_api::Access;
 use watchbill_domain::Role;
 
 use crate::common::{Ask, ask};
-use crate::scene::{FREEZE, Scene};
+use crate::matrix::scene::{FREEZE, Scene};
 
 /// A route, and one call of it that works in the tenant for whoever has the right.
 pub struct Row {

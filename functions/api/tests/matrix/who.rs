@@ -4,7 +4,7 @@ use watchbill_core::ports::Clock as _;
 use watchbill_domain::Role;
 
 use crate::common::{ADMIN, AGENT, APPROVER, Ask, OPERATOR, OTHER, SECRET, USER};
-use crate::scene::{OTHER_AGENT, OTHER_APPROVER, OTHER_USER, Scene};
+use crate::matrix::scene::{OTHER_AGENT, OTHER_APPROVER, OTHER_USER, Scene};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Home {

@@ -4,14 +4,10 @@
 //! `WATCHBILL_ROUNDS` sets the number of sequences (soak: 200000), `WATCHBILL_SEED` the
 //! first seed. A failure prints its seed and the shortest sequence that still fails.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
-mod life;
-
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use life::{Dice, Life, Move, Setup};
+use crate::life::{Dice, Life, Move, Setup};
 
 const ROUNDS: u64 = 6_000;
 
@@ -71,7 +67,7 @@ fn nothing_breaks_what_must_hold() {
         }
     }
     // The sequences must have been everywhere, or they prove little.
-    for what in life::EVERY_WHAT {
+    for what in crate::life::EVERY_WHAT {
         assert!(reached.contains_key(*what), "no sequence came to '{what}': {reached:#?}");
     }
 }

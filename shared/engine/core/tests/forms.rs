@@ -1,7 +1,5 @@
 //! Hashes of what is shown, decisions on approvals, and the form of stored items.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::time::Duration;
 
 use proptest::prelude::*;

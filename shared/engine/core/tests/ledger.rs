@@ -1,7 +1,5 @@
 //! The ledger's chain: whoever changes, removes or moves a batch is found out.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 
 use serde_json::{Map, json};

@@ -1,7 +1,5 @@
 //! What a policy says of tasks and of calls.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 
 use proptest::prelude::*;

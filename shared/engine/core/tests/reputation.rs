@@ -1,7 +1,5 @@
 //! Scores and levels as tables: what each event of a stream leaves.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -1,7 +1,5 @@
 //! Whatever is done to a ledger is found, and named: the batch, and the entry in it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::io::Write as _;
 
 use flate2::Compression;

@@ -2,8 +2,6 @@
 //! `fixtures/redis`, byte for byte; what we write must have their fields and no others, as
 //! they refuse all else.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};

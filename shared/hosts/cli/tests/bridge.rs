@@ -1,8 +1,6 @@
 //! `watchbill bridge` and `watchbill serve --redis` as processes, over a Redis that comes and
 //! goes. What goes over the bridge is tested in `tests/bridge` of the workspace.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,8 +1,6 @@
 //! Both ways in which the Redis bridge reaches the bundle do the same: in its process, and
 //! over its HTTP API.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! The loop over the table's stream: what can't be handled is found by halves, kept by its name, and
 //! holds nothing else.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! The loop over a lane's batches, with real queues. The emulator's address stands in
 //! `WATCHBILL_AWS_ENDPOINT`.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! What SQS and EventBridge refuse for its content, against a peer that does: the others are taken, and
 //! whoever sends learns which it were. A throttle, an outage or a missing right says nothing of it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! Connections over real sockets: clients that send half a head, half a body, nothing at all,
 //! or never read what they asked for, and others who are served meanwhile.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

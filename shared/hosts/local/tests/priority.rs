@@ -5,8 +5,6 @@
 //! many milliseconds 99 of 100 P0 must be started (soak: 50); without it only the order
 //! counts, as a busy machine says little about time.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

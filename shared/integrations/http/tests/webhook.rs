@@ -1,7 +1,5 @@
 //! A webhook on an endpoint that misbehaves.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Blobs as files held to the port's suite, and what they promise beyond it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use watchbill_core::ports::{CommitError, Expect, Item, Store, Write};
 use watchbill_testkit::store_suite::{add, commit, conflict, create, key, new_item, put, replace};
 
-use crate::peer::{Answer, Peer, cancelled, error, ok, row};
+use crate::dynamo::peer::{Answer, Peer, cancelled, error, ok, row};
 
 fn condition_failed(item: Option<Value>) -> Answer {
     let more = item.map_or(json!({}), |item| json!({ "Item": item }));

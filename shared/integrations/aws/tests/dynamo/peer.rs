@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use watchbill_aws::dynamo::{self, DynamoStore};
 
-use crate::table::sdk_config;
+use crate::dynamo::table::sdk_config;
 
 pub enum Answer {
     Json(u16, Value),

@@ -11,8 +11,8 @@ use watchbill_testkit::store_suite::{
     put, replace,
 };
 
-use crate::follow::StreamFeed;
-use crate::table::Table;
+use crate::dynamo::follow::StreamFeed;
+use crate::dynamo::table::Table;
 
 struct UnderTest {
     store: Arc<DynamoStore>,

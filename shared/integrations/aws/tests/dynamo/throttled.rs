@@ -9,7 +9,7 @@ use watchbill_core::ports::{
 use watchbill_domain::Timestamp;
 use watchbill_testkit::store_suite::{commit, create, key, replace};
 
-use crate::peer::{Answer, Peer, cancelled, error, ok, row};
+use crate::dynamo::peer::{Answer, Peer, cancelled, error, ok, row};
 
 const THROTTLES: [&str; 3] =
     ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"];

@@ -3,17 +3,13 @@
 //! How to add a route: its row in `rows`. A route without a row fails, a row without a route
 //! too, and so does a row that asks for another role than the route.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-#[path = "../common/mod.rs"]
-mod common;
 mod rows;
 mod scene;
 mod who;
 
 use std::collections::BTreeSet;
 
-use common::{api, ask};
+use crate::common::{api, ask};
 use watchbill_api::{Access, ROUTES};
 
 use rows::{ROWS, Row};
@@ -104,7 +100,7 @@ async fn check(row: &Row, who: &Who) -> Result<(), String> {
 async fn the_scene_holds_something_to_be_seen() {
     let scene = Scene::new().await;
     for path in [format!("/tasks/{}", scene.task), "/tasks".into(), "/events".into()] {
-        let got = ask("GET", &path).key(common::USER).of(&scene.api).await;
+        let got = ask("GET", &path).key(crate::common::USER).of(&scene.api).await;
         let body = String::from_utf8_lossy(&got.body).into_owned();
         assert!(body.contains(MARK), "{path}: {body}");
     }

@@ -1,8 +1,6 @@
 //! The DynamoDB store: against an emulator what every store promises, against a scripted
 //! peer what an emulator can't be made to do.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 mod follow;
 mod lost;
 mod peer;

@@ -1,8 +1,6 @@
 //! What time alone does to tasks, with two sweepers, executors that vanish and lanes that
 //! are full.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 mod backlog;
 mod parked;
 mod rounds;

@@ -1,7 +1,5 @@
 //! A data folder: copied, and damaged.
 
-#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
-
 mod backup;
 mod damage;
 

@@ -1,0 +1,8 @@
+//! Events that start work.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+mod aws_events;
+mod envelope;
+mod folding;
+mod races;

@@ -1,0 +1,8 @@
+//! Forms that outsiders read, and their frozen files.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+mod fixtures;
+mod forms;
+mod redis;
+mod unknown_fields;

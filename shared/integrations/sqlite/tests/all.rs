@@ -1,0 +1,7 @@
+//! The store and the blobs on this machine's files.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
+mod folder_blobs;
+mod governance;
+mod sqlite_store;
