@@ -7,13 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::ports::{Cost, CostOf, PeerError, PeerTask};
 use watchbill_domain::Timestamp;
-use watchbill_wire::redis::iso;
+use watchbill_wire::peer::{Cost, CostOf, DomainResult, Origin, PeerError, PeerTask};
 use watchbill_wire::{PeriodView, TaskView};
 
 use crate::Sides;
-use crate::domains::domain_write;
+use crate::domains::domain_result;
 use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::ids::tasks_of_peer;
@@ -78,10 +77,11 @@ impl Tend {
         loop {
             let (next, ids) = self.sides.peer.worked_on(cursor).await?;
             let tasks = tasks_of_peer(&*self.sides.home, &ids).await?;
+            let of_queue = |task: &TaskView| self.sides.peer.origin(task) == Some(Origin::Queue);
             let ended = tasks
                 .into_iter()
                 .flatten()
-                .filter(|task| task.is_of_redis_queue() && task.status.is_terminal());
+                .filter(|task| of_queue(task) && task.status.is_terminal());
             self.write_again(&ended.collect::<Vec<_>>()).await?;
             cursor = next;
             if cursor == 0 {
@@ -115,9 +115,9 @@ impl Tend {
             let open = self.sides.peer.open(domain).await?;
             let tasks = tasks_of_peer(&*self.sides.home, &open).await?;
             for task in tasks.into_iter().flatten() {
-                let write = domain_write(&self.sides, &task).await?;
-                if write.done {
-                    self.sides.peer.write_result(domain, &write).await?;
+                let result = domain_result(&self.sides, &task).await?;
+                if DomainResult::is_over(task.status) {
+                    self.sides.peer.write_result(domain, &result).await?;
                 }
             }
         }
@@ -127,7 +127,8 @@ impl Tend {
     async fn sum(&self) -> Result<(), Trouble> {
         let budget = self.sides.home.budget().await?;
         // `2026-01-31T23:59`: the day, and the hour of it.
-        let last = |period: &PeriodView| iso(Timestamp::from_millis(period.resets_at.millis() - 1));
+        let last =
+            |period: &PeriodView| Timestamp::from_millis(period.resets_at.millis() - 1).to_string();
         let (day, hour) = (last(&budget.day), last(&budget.hour));
         let begun = budget.hour.resets_at.millis() - HOUR.as_millis() as i64;
         // What was read while the hour changed may be of the one before.
