@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::Notify;
-use watchbill_domain::{Status, Timestamp};
+use watchbill_domain::Status;
 use watchbill_wire::TaskView;
 use watchbill_wire::peer::{PeerTaskView, Queued, ReadTask, Unreadable, WriteBack, id_of_peer};
 
@@ -243,9 +243,10 @@ impl Drain {
         }
         if !repeats.is_empty() {
             let at = self.sides.clock.now();
-            let repeats: Vec<_> =
-                repeats.iter().map(|(data, view)| write_back(data, view, at)).collect();
-            self.sides.peer.write(&repeats).await?;
+            let writes =
+                repeats.iter().map(|(data, task)| WriteBack { task, over: Some(data), at });
+            let writes: Vec<_> = writes.collect();
+            self.sides.peer.write(&writes).await?;
         }
         match later {
             // Their leases bring them back.
@@ -292,11 +293,6 @@ impl Drain {
 /// Whether it stands otherwise than the peer thinks, who gave it to an agent.
 fn has_moved(view: &TaskView) -> bool {
     view.version > 1 || view.status == Status::Pending
-}
-
-/// How a task stands here, for what is kept of it there.
-pub(crate) fn write_back<'a>(data: &'a str, task: &'a TaskView, at: Timestamp) -> WriteBack<'a> {
-    WriteBack { task, over: Some(data), at }
 }
 
 #[async_trait]

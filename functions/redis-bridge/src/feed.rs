@@ -14,11 +14,10 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use watchbill_domain::{Agent, Status, TaskId, TaskType};
 use watchbill_redact as redact;
-use watchbill_wire::peer::{FedTask, PeerTask, WorkerWord};
+use watchbill_wire::peer::{FedTask, PeerTask, WorkerWord, WriteBack};
 use watchbill_wire::{EventView, PatchStatus, TaskView};
 
 use crate::Sides;
-use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::HomeError;
 use crate::report::Figures;
@@ -190,7 +189,8 @@ impl Feeder {
         if let Some(PeerTask::Found { data, status, .. }) = there.first()
             && status != task.status.as_str()
         {
-            self.sides.peer.write(&[write_back(data, task, self.sides.clock.now())]).await?;
+            let write = WriteBack { task, over: Some(data), at: self.sides.clock.now() };
+            self.sides.peer.write(&[write]).await?;
         }
         self.sides.peer.forget(std::slice::from_ref(&id)).await?;
         self.handed().remove(&task.task_id);

@@ -15,12 +15,11 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
 use watchbill_domain::{ApprovalId, EventId, Status, TaskId};
-use watchbill_wire::peer::{Cost, CostOf, Origin, PeerTask, ToldEvent};
+use watchbill_wire::peer::{Cost, CostOf, Origin, PeerTask, ToldEvent, WriteBack};
 use watchbill_wire::{EventView, TaskView};
 
 use crate::Sides;
 use crate::domains::domain_result;
-use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::feed::Feeder;
 use crate::home::HomeError;
@@ -152,12 +151,14 @@ impl Out {
         }
         let ids: Vec<String> = ours.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&ids).await?;
-        let now = self.sides.clock.now();
+        let at = self.sides.clock.now();
         let mut writes = Vec::with_capacity(ours.len());
         for (task, there) in ours.into_iter().zip(&there) {
             match there {
-                PeerTask::Found { data, .. } => writes.push(write_back(data, task, now)),
-                PeerTask::Missing => writes.push(write_back("", task, now)),
+                PeerTask::Found { data, .. } => {
+                    writes.push(WriteBack { task, over: Some(data), at })
+                }
+                PeerTask::Missing => writes.push(WriteBack { task, over: None, at }),
                 PeerTask::Unreadable { reason, .. } => {
                     let id = &task.task_id;
                     tracing::warn!(task_id = %id, "task {id} can't be written back: {reason}");

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use watchbill_domain::Timestamp;
-use watchbill_wire::peer::{Cost, CostOf, DomainResult, Origin, PeerError, PeerTask};
+use watchbill_wire::peer::{Cost, CostOf, DomainResult, Origin, PeerError, PeerTask, WriteBack};
 use watchbill_wire::{PeriodView, TaskView};
 
 use crate::Sides;
 use crate::domains::domain_result;
-use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::ids::tasks_of_peer;
 use crate::out::mirror_approval;
@@ -96,13 +95,13 @@ impl Tend {
         }
         let names: Vec<String> = ended.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&names).await?;
-        let now = self.sides.clock.now();
+        let at = self.sides.clock.now();
         let writes: Vec<_> = ended
             .iter()
             .zip(&there)
             .filter_map(|(task, there)| match there {
-                PeerTask::Found { data, .. } => Some(write_back(data, task, now)),
-                PeerTask::Missing => Some(write_back("", task, now)),
+                PeerTask::Found { data, .. } => Some(WriteBack { task, over: Some(data), at }),
+                PeerTask::Missing => Some(WriteBack { task, over: None, at }),
                 PeerTask::Unreadable { .. } => None,
             })
             .collect();

@@ -32,7 +32,8 @@ pub use values::{
     DomainWrite, Failure, Offer, PeerMessage, Registration, Rejected, Taken, TaskWrite,
 };
 
-/// The keys of a Redis server, a cluster, or a master that sentinels watch.
+/// The keys of a Redis server, a cluster, or a master that sentinels watch. A call does what
+/// the port says of the one of its name.
 pub struct RedisKeys {
     line: Line,
     rejected: AtomicU64,

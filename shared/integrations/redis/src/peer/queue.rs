@@ -152,7 +152,7 @@ fn write_of(write: &WriteBack<'_>) -> TaskWrite {
     TaskWrite {
         id: task.peer_id().to_owned(),
         version: task.version,
-        data: merge_task(over.filter(|data| !data.is_empty()), task),
+        data: merge_task(over, task),
         status: task.status.as_str().to_owned(),
         updated_at: iso(at),
         created_at: iso(task.created_at),
