@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::ports::{DomainWrite, Registration, Taken};
 use watchbill_domain::Status;
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{DomainTask, DomainView, iso, read_domain_task};
+use watchbill_wire::peer::{DomainAgent, DomainMessage, DomainResult, DomainTask};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
@@ -42,29 +41,30 @@ impl Domain {
         Self { sides, figures, wake, name }
     }
 
-    async fn receive(&self, taken: &Taken) -> Result<(), Trouble> {
-        if taken.again {
+    async fn receive(&self, taken: DomainMessage) -> Result<(), Trouble> {
+        let DomainMessage { message, again, task } = taken;
+        if again {
             self.figures.retaken.fetch_add(1, Ordering::Relaxed);
         }
-        let task = match read_domain_task(&self.name, &taken.message) {
+        let task = match task {
             Ok(task) => task,
-            Err(reason) => return self.refuse(taken, reason).await,
+            Err(reason) => return self.refuse(&message, reason).await,
         };
         // Before the bundle has it: what becomes of it may be told at once, and its message
         // must be found then.
-        self.sides.peer.begin(&self.name, &task.peer_id, &taken.message).await?;
+        self.sides.peer.begin(&self.name, &task.peer_id, &message).await?;
         match self.record(task).await {
             Ok(view) => {
                 self.figures.taken.fetch_add(1, Ordering::Relaxed);
-                self.sides.peer.settle_message(&self.name, &taken.message).await?;
+                self.sides.peer.settle_message(&self.name, &message).await?;
                 if view.version > 1 {
-                    let write = domain_write(&self.sides, &view).await?;
-                    self.sides.peer.write_result(&self.name, &write).await?;
+                    let result = domain_result(&self.sides, &view).await?;
+                    self.sides.peer.write_result(&self.name, &result).await?;
                 }
                 Ok(())
             }
             Err(error @ HomeError::Retry { .. }) => Err(error.into()),
-            Err(error) => self.refuse(taken, error.to_string()).await,
+            Err(error) => self.refuse(&message, error.to_string()).await,
         }
     }
 
@@ -80,8 +80,8 @@ impl Domain {
         self.sides.home.create(TaskOfPeer { id, task, trace_id: None }).await
     }
 
-    async fn refuse(&self, taken: &Taken, reason: String) -> Result<(), Trouble> {
-        reject_message(&self.sides, &self.figures, &self.name, &taken.message, reason).await
+    async fn refuse(&self, message: &[u8], reason: String) -> Result<(), Trouble> {
+        reject_message(&self.sides, &self.figures, &self.name, message, reason).await
     }
 }
 
@@ -97,56 +97,50 @@ impl Direction for Domain {
 
     async fn step(&mut self) -> Result<Pace, Trouble> {
         let taken = self.sides.peer.take_messages(&self.name, LEASE, PAGE).await?;
-        for message in &taken {
+        let pace = if taken.is_empty() { Pace::Wait(IDLE) } else { Pace::On };
+        for message in taken {
             self.receive(message).await?;
         }
-        Ok(if taken.is_empty() { Pace::Wait(IDLE) } else { Pace::On })
+        Ok(pace)
     }
 }
 
 /// How a task of a domain stands, as the domain's clients are shown it.
-pub(crate) async fn domain_write(sides: &Sides, task: &TaskView) -> Result<DomainWrite, HomeError> {
-    let now = sides.clock.now();
-    let view = DomainView::of(task, now);
-    let mut logs = Vec::new();
-    if view.is_over() {
-        let notes = sides.home.notes(&task.task_id).await?;
-        logs.extend(notes.into_iter().map(|(at, text)| format!("[{at}] {text}")));
-    }
+pub(crate) async fn domain_result<'a>(
+    sides: &Sides,
+    task: &'a TaskView,
+) -> Result<DomainResult<'a>, HomeError> {
+    let at = sides.clock.now();
+    let is_over = DomainResult::is_over(task.status);
+    let notes = match is_over {
+        true => sides.home.notes(&task.task_id).await?,
+        false => Vec::new(),
+    };
     let line = match (task.status, &task.error) {
         (Status::Pending, _) => "waits for approval".to_owned(),
-        (status, Some(error)) if view.is_over() => format!("{status}: {error}"),
+        (status, Some(error)) if is_over => format!("{status}: {error}"),
         (status, _) => status.to_string(),
     };
-    logs.push(format!("[{}] {line}", iso(now)));
-    Ok(DomainWrite {
-        id: task.peer_id().to_owned(),
-        version: task.version,
-        done: view.is_over(),
-        fields: view.fields,
-        logs,
-        publish: view.publish,
-    })
+    Ok(DomainResult { task, notes, line, at })
 }
 
 /// A domain's entry in the registry, and its heartbeat.
 pub(crate) struct Heart {
     sides: Sides,
-    registration: Registration,
+    agent: DomainAgent,
     registered: bool,
 }
 
 impl Heart {
     pub fn new(sides: Sides, domain: &str, workers: &[&str]) -> Self {
-        let metadata = serde_json::json!({ "domain": domain, "workers": workers });
-        let registration = Registration {
+        let agent = DomainAgent {
             id: format!("{domain}-{}", sides.host),
             domain: domain.to_owned(),
             container_id: Some(sides.host.clone()),
-            metadata: metadata.to_string(),
-            at: iso(sides.clock.now()),
+            workers: workers.iter().map(|&worker| worker.to_owned()).collect(),
+            at: sides.clock.now(),
         };
-        Self { sides, registration, registered: false }
+        Self { sides, agent, registered: false }
     }
 }
 
@@ -158,11 +152,11 @@ impl Direction for Heart {
 
     async fn step(&mut self) -> Result<Pace, Trouble> {
         if !self.registered {
-            self.sides.peer.register(&self.registration).await?;
+            self.sides.peer.register(&self.agent).await?;
             self.registered = true;
         }
-        let at = iso(self.sides.clock.now());
-        if !self.sides.peer.beat(&self.registration.id, &at, BEAT_LASTS).await? {
+        let at = self.sides.clock.now();
+        if !self.sides.peer.beat(&self.agent.id, at, BEAT_LASTS).await? {
             // Redis has forgotten us.
             self.registered = false;
             return Ok(Pace::On);
@@ -172,7 +166,7 @@ impl Direction for Heart {
 
     /// Nobody need wait until the heartbeat has run out.
     async fn leave(&mut self) {
-        if let Err(error) = self.sides.peer.deregister(&self.registration).await {
+        if let Err(error) = self.sides.peer.deregister(&self.agent).await {
             tracing::debug!("not taken out of the registry: {error}");
         }
     }

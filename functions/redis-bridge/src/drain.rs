@@ -12,12 +12,9 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use tokio::sync::Notify;
-use watchbill_core::ports::{PeerTask, Queued, TaskWrite};
-use watchbill_domain::{Priority, Status, Timestamp};
+use watchbill_domain::Status;
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{
-    Addressee, PeerTaskView, id_of_peer, iso, merge_task, read_peer_task, score,
-};
+use watchbill_wire::peer::{PeerTaskView, Queued, ReadTask, Unreadable, WriteBack, id_of_peer};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
@@ -27,7 +24,6 @@ use crate::mine::Mine;
 use crate::reject::reject_task;
 use crate::report::Figures;
 
-pub(crate) const QUEUE: &str = "orchestrator:tasks";
 /// Ids looked at and taken at once: as many as the peer takes in one step.
 const PAGE: usize = 500;
 /// Tasks recorded side by side.
@@ -64,7 +60,6 @@ pub(crate) struct Drain {
 /// A task that may be taken.
 struct Candidate {
     id: String,
-    score: f64,
     data: String,
     task: PeerTaskView,
 }
@@ -73,8 +68,7 @@ enum Found {
     Ours(Box<Candidate>),
     Others,
     NotYet,
-    /// What stood there, and what is wrong with it.
-    Rejected(Option<Vec<u8>>, String),
+    Rejected(Unreadable),
 }
 
 impl Drain {
@@ -128,76 +122,62 @@ impl Drain {
             return Ok(Vec::new());
         }
         let ids: Vec<String> = unknown.iter().map(|queued| queued.id.clone()).collect();
-        let there = self.sides.peer.read(&ids).await?;
+        let there = self.sides.peer.read_tasks(&ids).await?;
         let mut ours = Vec::new();
         for (queued, there) in unknown.into_iter().zip(there) {
             match self.judge(&queued, there, now).await? {
-                Found::Ours(candidate) => ours.push(*candidate),
+                Found::Ours(candidate) => ours.push((queued.score, *candidate)),
                 Found::NotYet => {}
                 Found::Others => {
                     self.others.insert(queued.id, now);
                 }
-                Found::Rejected(data, reason) => self.reject(&queued.id, data, reason).await?,
+                Found::Rejected(what) => self.reject(&queued.id, what).await?,
             }
         }
         // Of one priority the peer's queue is in the order of the ids.
         let arrival = |one: &Candidate| one.task.created_at.unwrap_or_default();
-        ours.sort_by(|a, b| a.score.total_cmp(&b.score).then(arrival(a).cmp(&arrival(b))));
-        Ok(ours)
+        ours.sort_by(|(a, one), (b, other)| {
+            a.total_cmp(b).then_with(|| arrival(one).cmp(&arrival(other)))
+        });
+        Ok(ours.into_iter().map(|(_, candidate)| candidate).collect())
     }
 
     async fn judge(
         &mut self,
         queued: &Queued,
-        there: PeerTask,
+        there: Option<ReadTask>,
         now: Duration,
     ) -> Result<Found, HomeError> {
-        let (data, fed) = match there {
-            PeerTask::Found { data, fed, .. } => (data, fed),
-            PeerTask::Unreadable { reason, data } => {
-                let text = data.as_deref().map(String::from_utf8_lossy);
-                return match text.as_deref().and_then(Addressee::of_data) {
-                    Some(to) if !self.mine.is_taken(&to).await? => Ok(Found::Others),
-                    _ => Ok(Found::Rejected(data, reason)),
-                };
+        let Some(there) = there else {
+            let first = *self.missing.entry(queued.id.clone()).or_insert(now);
+            if now.saturating_sub(first) < GRACE {
+                return Ok(Found::NotYet);
             }
-            PeerTask::Missing => {
-                let first = *self.missing.entry(queued.id.clone()).or_insert(now);
-                if now.saturating_sub(first) < GRACE {
-                    return Ok(Found::NotYet);
-                }
-                self.missing.remove(&queued.id);
-                let reason = "the queue names it, and nothing is kept of it".to_owned();
-                return Ok(Found::Rejected(None, reason));
-            }
+            self.missing.remove(&queued.id);
+            let reason = "the queue names it, and nothing is kept of it".to_owned();
+            return Ok(Found::Rejected(Unreadable { reason, data: None }));
         };
         self.missing.remove(&queued.id);
         // One of ours, for the peer's workers.
-        if fed.is_some() {
+        if there.fed.is_some() {
             return Ok(Found::Others);
         }
-        let read = read_peer_task(&queued.id, &data);
-        let to = match &read {
-            Ok(task) => Some(task.addressee()),
-            Err(_) => Addressee::of_data(&data),
-        };
         // What none of these programs can read is nobody's.
-        if let Some(to) = to
+        if let Some(to) = there.to
             && !self.mine.is_taken(&to).await?
         {
             return Ok(Found::Others);
         }
-        Ok(match read {
-            Ok(task) => {
-                let (id, score) = (queued.id.clone(), queued.score);
-                Found::Ours(Box::new(Candidate { id, score, data, task }))
+        Ok(match there.task {
+            Ok((task, data)) => {
+                Found::Ours(Box::new(Candidate { id: queued.id.clone(), data, task }))
             }
-            Err(reason) => Found::Rejected(Some(data.into_bytes()), reason),
+            Err(what) => Found::Rejected(what),
         })
     }
 
-    async fn reject(&self, id: &str, data: Option<Vec<u8>>, reason: String) -> Result<(), Trouble> {
-        reject_task(&self.sides, &self.figures, QUEUE, id, data, reason).await
+    async fn reject(&self, id: &str, what: Unreadable) -> Result<(), Trouble> {
+        reject_task(&self.sides, &self.figures, id, what).await
     }
 
     /// What was taken and never settled: of a bridge that died, or of one that is cut off.
@@ -214,25 +194,17 @@ impl Drain {
             return Ok(Vec::new());
         }
         self.figures.add(&self.figures.retaken, ids.len());
-        let there = self.sides.peer.read(&ids).await?;
+        let there = self.sides.peer.read_tasks(&ids).await?;
         let mut again = Vec::new();
         for (id, there) in ids.into_iter().zip(there) {
             // It was taken once, so it is ours, whoever it is given to by now.
-            let queued = Queued { id, score: score(Priority::default()) };
-            let known = match &there {
-                PeerTask::Found { data, .. } => read_peer_task(&queued.id, data)
-                    .map(|task| (data.clone(), task))
-                    .map_err(|reason| (reason, Some(data.clone().into_bytes()))),
-                PeerTask::Missing => {
-                    Err(("it was taken, and nothing is kept of it".to_owned(), None))
-                }
-                PeerTask::Unreadable { reason, data } => Err((reason.clone(), data.clone())),
+            let nothing = || Unreadable {
+                reason: "it was taken, and nothing is kept of it".to_owned(),
+                data: None,
             };
-            match known {
-                Ok((data, task)) => {
-                    again.push(Candidate { id: queued.id, score: queued.score, data, task });
-                }
-                Err((reason, data)) => self.reject(&queued.id, data, reason).await?,
+            match there.ok_or_else(nothing).and_then(|there| there.task) {
+                Ok((task, data)) => again.push(Candidate { id, data, task }),
+                Err(what) => self.reject(&id, what).await?,
             }
         }
         Ok(again)
@@ -254,14 +226,14 @@ impl Drain {
                 Ok(view) => {
                     settled.push(one.id.clone());
                     // What became of it was told to what stood there before.
-                    let moved = view.filter(has_moved);
-                    repeats.extend(moved.map(|view| write_back(&one.data, &view, self.now())));
+                    repeats.extend(view.filter(has_moved).map(|view| (one.data, view)));
                 }
                 Err(HomeError::Retry { after, reason }) => {
                     later = Some(HomeError::Retry { after, reason });
                 }
                 Err(error) => {
-                    self.reject(&one.id, Some(one.data.into()), error.to_string()).await?;
+                    let (data, reason) = (Some(one.data.into()), error.to_string());
+                    self.reject(&one.id, Unreadable { reason, data }).await?;
                 }
             }
         }
@@ -270,17 +242,17 @@ impl Drain {
             self.figures.add(&self.figures.taken, settled.len());
         }
         if !repeats.is_empty() {
-            self.sides.peer.write(&repeats).await?;
+            let at = self.sides.clock.now();
+            let writes =
+                repeats.iter().map(|(data, task)| WriteBack { task, over: Some(data), at });
+            let writes: Vec<_> = writes.collect();
+            self.sides.peer.write(&writes).await?;
         }
         match later {
             // Their leases bring them back.
             Some(error) => Err(error.into()),
             None => Ok(()),
         }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.sides.clock.now()
     }
 
     /// Nothing where it had ended before it came to us: it is only taken out of the queue.
@@ -321,21 +293,6 @@ impl Drain {
 /// Whether it stands otherwise than the peer thinks, who gave it to an agent.
 fn has_moved(view: &TaskView) -> bool {
     view.version > 1 || view.status == Status::Pending
-}
-
-/// How a task stands here, for what is kept of it there.
-pub(crate) fn write_back(data: &str, view: &TaskView, now: Timestamp) -> TaskWrite {
-    let data = Some(data).filter(|data| !data.is_empty());
-    TaskWrite {
-        id: view.peer_id().to_owned(),
-        version: view.version,
-        data: merge_task(data, view),
-        status: view.status.as_str().to_owned(),
-        updated_at: iso(now),
-        created_at: iso(view.created_at),
-        priority: view.priority.as_str().to_owned(),
-        ended: view.status.is_terminal(),
-    }
 }
 
 #[async_trait]

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use watchbill_core::handler::panic_text;
-use watchbill_core::ports::{Clock, PeerError};
+use watchbill_core::ports::Clock;
+use watchbill_wire::peer::PeerError;
 
 use crate::Sides;
 use crate::home::HomeError;

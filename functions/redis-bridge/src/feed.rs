@@ -12,14 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
-use watchbill_core::ports::{Offer, PeerTask};
 use watchbill_domain::{Agent, Status, TaskId, TaskType};
 use watchbill_redact as redact;
-use watchbill_wire::redis::{compose_task, iso, score};
-use watchbill_wire::{EventView, PatchStatus, TaskView, with_exact_numbers};
+use watchbill_wire::peer::{FedTask, PeerTask, WorkerWord, WriteBack};
+use watchbill_wire::{EventView, PatchStatus, TaskView};
 
 use crate::Sides;
-use crate::drain::write_back;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::home::HomeError;
 use crate::report::Figures;
@@ -93,7 +91,7 @@ impl Feeder {
     }
 
     fn is_wanted(&self, task: &TaskView) -> bool {
-        let from_there = task.is_of_redis_queue() || task.redis_domain().is_some();
+        let from_there = self.sides.peer.origin(task).is_some();
         task.external && !from_there && self.settings.feed.wants(task.task_type, task.assigned_to)
     }
 
@@ -174,21 +172,13 @@ impl Feeder {
 
     /// The task as their worker expects it. Payloads are shown without secrets, as to every
     /// worker outside.
-    fn offer_of(&self, task: &TaskView, long_name: bool) -> Offer {
+    fn offer_of(&self, task: &TaskView, long_name: bool) -> FedTask {
         let agent = task.assigned_to;
         let spelled = if long_name { agent.long_name() } else { agent.as_str() };
         let mut shown = task.clone();
         shown.status = Status::Assigned;
         redact::object(&mut shown.payload);
-        Offer {
-            id: task.task_id.to_string(),
-            score: score(task.priority),
-            data: compose_task(&shown, spelled),
-            status: shown.status.as_str().to_owned(),
-            created_at: iso(task.created_at),
-            priority: task.priority.as_str().to_owned(),
-            assignment: u32::try_from(task.version).unwrap_or(u32::MAX),
-        }
+        FedTask { task: shown, assigned_to: spelled.to_owned() }
     }
 
     /// It has ended here. Where that was their worker's word, it stands there as it is.
@@ -199,7 +189,8 @@ impl Feeder {
         if let Some(PeerTask::Found { data, status, .. }) = there.first()
             && status != task.status.as_str()
         {
-            self.sides.peer.write(&[write_back(data, task, self.sides.clock.now())]).await?;
+            let write = WriteBack { task, over: Some(data), at: self.sides.clock.now() };
+            self.sides.peer.write(&[write]).await?;
         }
         self.sides.peer.forget(std::slice::from_ref(&id)).await?;
         self.handed().remove(&task.task_id);
@@ -273,42 +264,30 @@ impl Feed {
         let ids: Vec<TaskId> = self.feeder.handed().keys().cloned().collect();
         for page in ids.chunks(PAGE) {
             let names: Vec<String> = page.iter().map(ToString::to_string).collect();
-            let there = self.sides().peer.read(&names).await?;
-            for (id, there) in page.iter().zip(there) {
-                self.carry_home(id, there).await?;
+            let words = self.sides().peer.read_words(&names).await?;
+            for (id, word) in page.iter().zip(words) {
+                self.carry_home(id, word).await?;
             }
         }
         Ok(ids.len())
     }
 
     /// What their worker says of a task, as our own worker's word.
-    async fn carry_home(&self, id: &TaskId, there: PeerTask) -> Result<(), Trouble> {
-        let (data, status) = match there {
-            PeerTask::Found { data, status, .. } => (data, status),
-            PeerTask::Missing => return self.lost(id).await,
-            PeerTask::Unreadable { reason, .. } => {
+    async fn carry_home(&self, id: &TaskId, word: WorkerWord) -> Result<(), Trouble> {
+        let (status, assigned_to, error, result) = match word {
+            WorkerWord::Said { status, assigned_to, error, result } => {
+                (status, assigned_to, error, result)
+            }
+            WorkerWord::Missing => return self.lost(id).await,
+            WorkerWord::Unreadable { reason } => {
                 let error = format!("what stands in Redis under its id is no task: {reason}");
                 return self.end(id, Status::Blocked, Some(error), None).await;
             }
         };
-        let task: Map<String, Value> =
-            serde_json::from_str(&with_exact_numbers(&data)).unwrap_or_default();
-        let error = task.get("error").and_then(Value::as_str).map(str::to_owned);
-        match Status::parse(&status).unwrap_or(Status::Assigned) {
-            Status::Pending | Status::Assigned => {
-                let name = task.get("assigned_to").and_then(Value::as_str).unwrap_or_default();
-                self.unbegun(id, name).await
-            }
+        match status {
+            Status::Pending | Status::Assigned => self.unbegun(id, &assigned_to).await,
             Status::InProgress => self.keep(id).await,
-            Status::Completed => {
-                let result = task.get("metadata").and_then(|metadata| metadata.get("result"));
-                let result = match result {
-                    Some(Value::Object(result)) => Some(result.clone()),
-                    None | Some(Value::Null) => None,
-                    Some(other) => Some(Map::from_iter([("value".to_owned(), other.clone())])),
-                };
-                self.end(id, Status::Completed, None, result).await
-            }
+            Status::Completed => self.end(id, Status::Completed, None, result).await,
             over @ (Status::Failed | Status::Blocked | Status::Cancelled) => {
                 self.end(id, over, error, None).await
             }

@@ -1,7 +1,7 @@
 //! Finding the peer's tasks here, under whichever id they are kept.
 
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::ids_of_peer;
+use watchbill_wire::peer::ids_of_peer;
 
 use crate::home::{Home, HomeError};
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use watchbill_core::ports::{PeerListener, PeerMessage};
 use watchbill_domain::EventId;
-use watchbill_wire::redis::{PeerEvent, read_peer_event};
+use watchbill_wire::peer::{Heard, Listening, PeerEvent, PeerListener};
 
 use crate::Sides;
 use crate::drive::{Direction, Pace, Trouble};
@@ -21,8 +20,6 @@ use crate::report::Figures;
 use crate::settings::Settings;
 use crate::tellers::{Teller, Tellers};
 
-const EVENTS: &str = "orchestrator:events:*";
-const NOTICES: &str = "notifications:";
 /// How long it is listened before the bridge looks whether it shall end.
 const LISTEN: Duration = Duration::from_millis(500);
 /// Ids that are remembered: an event is said twice, on its own channel and on that of all.
@@ -79,31 +76,29 @@ impl In {
             || !settings.domains.is_empty()
     }
 
-    fn patterns(&self) -> Vec<String> {
-        let domains = self.settings.domains.iter().map(|domain| format!("{NOTICES}{domain}"));
+    fn listening(&self) -> Listening {
         let settings = &self.settings;
-        let events = settings.events_in || settings.drain.is_some() || !settings.feed.is_empty();
-        domains.chain(events.then(|| EVENTS.to_owned())).collect()
+        Listening {
+            types: settings.drain.is_some() || !settings.feed.is_empty(),
+            events: settings.events_in,
+            domains: settings.domains.iter().cloned().collect(),
+        }
     }
 
-    fn hear(&mut self, message: &PeerMessage) {
-        if message.channel.starts_with(NOTICES) {
-            self.wakes.domains.notify_one();
-            return;
-        }
-        match message.channel.rsplit(':').next() {
-            Some("task.created" | "task.assigned") => self.wakes.drain.notify_one(),
-            Some(kind) if kind.starts_with("task.") => self.wakes.feed.notify_one(),
+    fn hear(&mut self, heard: Heard) {
+        let (channel, event_type, event) = match heard {
+            Heard::Notice => return self.wakes.domains.notify_one(),
+            Heard::Event { channel, event_type, event } => (channel, event_type, event),
+        };
+        match event_type.as_str() {
+            "task.created" | "task.assigned" => self.wakes.drain.notify_one(),
+            other if other.starts_with("task.") => self.wakes.feed.notify_one(),
             _ => {}
         }
-        if !self.settings.events_in {
-            return;
-        }
-        match read_peer_event(&message.text) {
-            Ok(None) => {}
+        match event {
             Ok(Some(event)) if self.seen.is_new(&event.id) => self.held = Some(event),
-            Ok(Some(_)) => {}
-            Err(reason) => self.refuse(&message.channel, &reason),
+            Ok(_) => {}
+            Err(reason) => self.refuse(&channel, &reason),
         }
     }
 
@@ -159,7 +154,7 @@ impl Direction for In {
         self.carry_in().await?;
         let mut listener = match self.listener.take() {
             Some(listener) => listener,
-            None => self.sides.peer.listen(&self.patterns()).await?,
+            None => self.sides.peer.listen(&self.listening()).await?,
         };
         let heard = tokio::select! {
             heard = listener.next() => Some(heard?),
@@ -167,8 +162,8 @@ impl Direction for In {
             () = self.sides.clock.sleep(LISTEN) => None,
         };
         self.listener = Some(listener);
-        if let Some(message) = heard {
-            self.hear(&message);
+        if let Some(heard) = heard {
+            self.hear(heard);
         }
         Ok(Pace::On)
     }

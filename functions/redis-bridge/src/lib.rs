@@ -43,8 +43,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use watchbill_core::ports::{Clock, Entropy, Peer};
+use watchbill_core::ports::{Clock, Entropy};
 use watchbill_domain::Agent;
+use watchbill_wire::peer::Peer;
 
 pub use core_home::CoreHome;
 pub use home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 use watchbill_domain::Agent;
-use watchbill_wire::redis::{Addressee, Assignee};
+use watchbill_wire::peer::{Addressee, Assignee};
 
 use crate::home::{Home, HomeError};
 use crate::settings::Drain as Whose;

@@ -14,14 +14,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
-use watchbill_core::ports::{Cost, CostOf, PeerMessage, PeerTask};
 use watchbill_domain::{ApprovalId, EventId, Status, TaskId};
-use watchbill_wire::redis::{approval_for_peer, event_for_peer, is_decided};
+use watchbill_wire::peer::{Cost, CostOf, Origin, PeerTask, ToldEvent, WriteBack};
 use watchbill_wire::{EventView, TaskView};
 
 use crate::Sides;
-use crate::domains::domain_write;
-use crate::drain::write_back;
+use crate::domains::domain_result;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::feed::Feeder;
 use crate::home::HomeError;
@@ -36,8 +34,6 @@ const WAIT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(2);
 /// Bytes that are published in one step.
 const AT_ONCE: usize = 1024 * 1024;
-/// Before the type in a channel's name, and the channel that gets a copy of all.
-const CHANNEL: &str = "orchestrator:events:";
 
 pub(crate) struct Out {
     sides: Sides,
@@ -149,18 +145,20 @@ impl Out {
             task.version > 1 || events.iter().filter(of).any(|event| !is_creation(event))
         };
         let ours: Vec<&TaskView> =
-            tasks.values().filter(|task| task.is_of_redis_queue()).filter(changed).collect();
+            tasks.values().filter(|task| self.is_drained(task)).filter(changed).collect();
         if ours.is_empty() {
             return Ok(());
         }
         let ids: Vec<String> = ours.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&ids).await?;
-        let now = self.sides.clock.now();
+        let at = self.sides.clock.now();
         let mut writes = Vec::with_capacity(ours.len());
-        for (task, there) in ours.into_iter().zip(there) {
+        for (task, there) in ours.into_iter().zip(&there) {
             match there {
-                PeerTask::Found { data, .. } => writes.push(write_back(&data, task, now)),
-                PeerTask::Missing => writes.push(write_back("", task, now)),
+                PeerTask::Found { data, .. } => {
+                    writes.push(WriteBack { task, over: Some(data), at })
+                }
+                PeerTask::Missing => writes.push(WriteBack { task, over: None, at }),
                 PeerTask::Unreadable { reason, .. } => {
                     let id = &task.task_id;
                     tracing::warn!(task_id = %id, "task {id} can't be written back: {reason}");
@@ -175,12 +173,12 @@ impl Out {
 
     async fn write_domains(&self, tasks: &BTreeMap<TaskId, TaskView>) -> Result<(), Trouble> {
         for task in tasks.values() {
-            let Some(domain) = task.redis_domain() else { continue };
+            let Some(Origin::Domain(domain)) = self.sides.peer.origin(task) else { continue };
             if !self.settings.domains.contains(domain) {
                 continue;
             }
-            let write = domain_write(&self.sides, task).await?;
-            let wrote = self.sides.peer.write_result(domain, &write).await?;
+            let result = domain_result(&self.sides, task).await?;
+            let wrote = self.sides.peer.write_result(domain, &result).await?;
             self.figures.count(&[wrote]);
         }
         Ok(())
@@ -235,10 +233,9 @@ impl Out {
         let (mut told_of, mut bytes) = (Vec::new(), 0);
         for event in events {
             let task = event.task_id.as_ref().and_then(|id| tasks.get(id));
-            let told = self.is_told(event, task) && !theirs.contains(&event.event_id);
-            if let Some(text) = told.then(|| event_for_peer(event, task)).flatten() {
-                bytes += 2 * text.len();
-                told_of.extend(messages(event.event_type.as_str(), text));
+            if self.is_told(event, task) && !theirs.contains(&event.event_id) {
+                bytes += weight(event);
+                told_of.push(ToldEvent { event, task });
             }
             // Others' ids are no place to go on from.
             if bytes > AT_ONCE && event.event_id.millis().is_some() {
@@ -295,17 +292,17 @@ impl Out {
     }
 
     /// False where another was faster: the cursor is to be read again.
-    async fn tell(&mut self, to: &EventId, messages: &[PeerMessage]) -> Result<bool, Trouble> {
+    async fn tell(&mut self, to: &EventId, events: &[ToldEvent<'_>]) -> Result<bool, Trouble> {
         let name = self.cursor_name();
         let from = match &self.cursor {
-            Cursor::At(Some(at)) => Some(at.as_str()),
-            Cursor::At(None) | Cursor::Unknown => None,
+            Cursor::At(at) => at.as_ref(),
+            Cursor::Unknown => None,
         };
-        if !self.sides.peer.publish(&name, from, to.as_str(), messages).await? {
+        let Some(told) = self.sides.peer.publish(&name, from, to, events).await? else {
             self.cursor = Cursor::Unknown;
             return Ok(false);
-        }
-        self.figures.add(&self.figures.events_out, messages.len() / 2);
+        };
+        self.figures.add(&self.figures.events_out, told);
         self.cursor = Cursor::At(Some(to.clone()));
         Ok(true)
     }
@@ -313,11 +310,14 @@ impl Out {
     /// All events where they go out; else those of the tasks that came from there. That such
     /// a task was made, the one who put it into the queue has said.
     fn is_told(&self, event: &EventView, task: Option<&TaskView>) -> bool {
-        let drained = task.is_some_and(TaskView::is_of_redis_queue);
-        match drained {
+        match task.is_some_and(|task| self.is_drained(task)) {
             true => !is_creation(event),
             false => self.settings.events_out,
         }
+    }
+
+    fn is_drained(&self, task: &TaskView) -> bool {
+        self.sides.peer.origin(task) == Some(Origin::Queue)
     }
 }
 
@@ -350,10 +350,9 @@ impl Told {
     }
 }
 
-/// An event for all who listen: on its own channel, and the copy on that of all.
-pub(crate) fn messages(event_type: &str, text: String) -> [PeerMessage; 2] {
-    let own = PeerMessage { channel: format!("{CHANNEL}{event_type}"), text: text.clone() };
-    [own, PeerMessage { channel: format!("{CHANNEL}*"), text }]
+/// Bytes that the peer gets of an event, about: it is published with a copy.
+fn weight(event: &EventView) -> usize {
+    2 * serde_json::to_vec(event).map_or(0, |json| json.len())
 }
 
 fn is_creation(event: &EventView) -> bool {
@@ -364,12 +363,8 @@ fn is_creation(event: &EventView) -> bool {
 pub(crate) async fn mirror_approval(sides: &Sides, id: &ApprovalId) -> Result<(), Trouble> {
     let Some(approval) = sides.home.approval(id).await? else { return Ok(()) };
     let task = sides.home.tasks(std::slice::from_ref(&approval.task_id)).await?;
-    let json = approval_for_peer(&approval, task.first().and_then(Option::as_ref));
-    let shown = match is_decided(&approval) {
-        true => sides.peer.approval_decided(id.as_str(), &json).await?,
-        false => sides.peer.approval_waits(id.as_str(), &json).await?,
-    };
-    if !shown {
+    let task = task.first().and_then(Option::as_ref);
+    if !sides.peer.show_approval(&approval, task).await? {
         tracing::debug!("approval {id} is not shown in redis: one of another program has that id");
     }
     Ok(())

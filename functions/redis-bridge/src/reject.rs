@@ -3,37 +3,31 @@
 
 use std::sync::atomic::Ordering;
 
-use watchbill_core::ports::{DomainWrite, Failure, Rejected};
-use watchbill_wire::redis::{DomainView, PeerEvent, Rejection, iso};
+use watchbill_wire::peer::{PeerEvent, RejectedMessage, RejectedTask, Unreadable};
 
 use crate::Sides;
 use crate::drive::Trouble;
 use crate::home::{EventOfPeer, HomeError};
-use crate::out::messages;
 use crate::report::Figures;
 
-/// Rejects a task of the peer's queue. `data`: what stood there.
+/// What people call the peer's queue.
+const QUEUE: &str = "orchestrator:tasks";
+
+/// Rejects a task of the peer's queue.
 pub(crate) async fn reject_task(
     sides: &Sides,
     figures: &Figures,
-    queue: &str,
     id: &str,
-    data: Option<Vec<u8>>,
-    reason: String,
+    what: Unreadable,
 ) -> Result<(), Trouble> {
-    let now = sides.clock.now();
-    let text = data.as_deref().and_then(|data| std::str::from_utf8(data).ok());
-    let rejection = Rejection::new(id, text, &reason, now);
-    let messages = messages(rejection.record.event.event_type.as_str(), rejection.event);
-    let failure = Failure { data: rejection.data, messages: messages.into() };
+    let Unreadable { reason, data } = what;
+    let rejected = RejectedTask { id: id.to_owned(), data, reason, at: sides.clock.now() };
     // First: its id keeps a repeat out, and after the next step nobody would know of it.
-    record(sides, rejection.record).await?;
-    let (queue, member) = (queue.to_owned(), id.as_bytes().to_vec());
-    let rejected = Rejected { queue, member, reason, data, at: iso(now) };
-    if sides.peer.reject(&rejected, &failure).await? {
+    record(sides, sides.peer.rejection(&rejected)).await?;
+    if sides.peer.reject(&rejected).await? {
         figures.rejected.fetch_add(1, Ordering::Relaxed);
-        let (queue, reason) = (&rejected.queue, &rejected.reason);
-        tracing::warn!(task_id = %id, "task {id} in {queue} was moved to watchbill:rejected: {reason}");
+        let reason = &rejected.reason;
+        tracing::warn!(task_id = %id, "task {id} in {QUEUE} was moved to watchbill:rejected: {reason}");
     }
     Ok(())
 }
@@ -46,24 +40,14 @@ pub(crate) async fn reject_message(
     message: &[u8],
     reason: String,
 ) -> Result<(), Trouble> {
-    let (now, queue) = (sides.clock.now(), format!("tasks:pending:{domain}"));
-    let named = DomainView::of_rejected(message, &reason, now);
-    if let Some((id, _)) = &named {
-        let data = std::str::from_utf8(message).ok();
-        record(sides, Rejection::new(id, data, &reason, now).record).await?;
+    let rejected = RejectedMessage { message: message.to_vec(), reason, at: sides.clock.now() };
+    if let Some(event) = sides.peer.refusal(&rejected) {
+        record(sides, event).await?;
     }
-    let result = named.map(|(id, view)| DomainWrite {
-        id,
-        fields: view.fields,
-        publish: view.publish,
-        ..DomainWrite::default()
-    });
-    let member = message.to_vec();
-    let rejected = Rejected { queue, member, reason, data: None, at: iso(now) };
-    sides.peer.refuse(domain, &rejected, result.as_ref()).await?;
+    sides.peer.refuse(domain, &rejected).await?;
     figures.rejected.fetch_add(1, Ordering::Relaxed);
-    let (queue, reason) = (&rejected.queue, &rejected.reason);
-    tracing::warn!("a message of {queue} was moved to watchbill:rejected: {reason}");
+    let reason = &rejected.reason;
+    tracing::warn!("a message of tasks:pending:{domain} was moved to watchbill:rejected: {reason}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use watchbill_core::ports::Wrote;
+use watchbill_wire::peer::Wrote;
 
 /// How the connection stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use watchbill_core::ports::PeerTask;
 use watchbill_domain::Status;
 use watchbill_wire::TaskView;
-use watchbill_wire::redis::{Addressee, PeerEvent};
+use watchbill_wire::peer::{Origin, PeerEvent, ReadTask};
 
 use crate::Sides;
 use crate::drive::Trouble;
@@ -105,27 +104,30 @@ impl Tellers {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let there = self.sides.peer.read(names).await?;
+        let there = self.sides.peer.read_tasks(names).await?;
         // After it: what was taken before that look is known here by now.
         let here = tasks_of_peer(&*self.sides.home, names).await?;
         let mut tellers = Vec::with_capacity(names.len());
         for (there, here) in there.iter().zip(&here) {
-            tellers.push(self.judge(there, here.as_ref()).await?);
+            tellers.push(self.judge(there.as_ref(), here.as_ref()).await?);
         }
         Ok(tellers)
     }
 
-    async fn judge(&self, there: &PeerTask, here: Option<&TaskView>) -> Result<Teller, Trouble> {
-        if here.is_some_and(TaskView::is_of_redis_queue) {
+    async fn judge(
+        &self,
+        there: Option<&ReadTask>,
+        here: Option<&TaskView>,
+    ) -> Result<Teller, Trouble> {
+        if here.is_some_and(|task| self.sides.peer.origin(task) == Some(Origin::Queue)) {
             return Ok(Teller::Bundle);
         }
-        let (data, status) = match there {
-            PeerTask::Found { fed: Some(_), .. } => return Ok(Teller::Bundle),
-            PeerTask::Found { data, status, .. } => (data, status),
-            PeerTask::Missing | PeerTask::Unreadable { .. } => return Ok(Teller::Peer),
-        };
-        let waits = matches!(Status::parse(status), Ok(Status::Pending | Status::Assigned));
-        let to = Addressee::of_data(data).filter(|_| waits && self.mine.takes_any());
+        let Some(there) = there else { return Ok(Teller::Peer) };
+        if there.fed.is_some() {
+            return Ok(Teller::Bundle);
+        }
+        let waits = matches!(Status::parse(&there.status), Ok(Status::Pending | Status::Assigned));
+        let to = there.to.filter(|_| waits && self.mine.takes_any());
         Ok(match to {
             Some(to) if self.mine.is_taken(&to).await? => Teller::Open,
             _ => Teller::Peer,

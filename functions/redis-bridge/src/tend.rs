@@ -7,14 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::ports::{Cost, CostOf, PeerError, PeerTask};
 use watchbill_domain::Timestamp;
-use watchbill_wire::redis::iso;
+use watchbill_wire::peer::{Cost, CostOf, DomainResult, Origin, PeerError, PeerTask, WriteBack};
 use watchbill_wire::{PeriodView, TaskView};
 
 use crate::Sides;
-use crate::domains::domain_write;
-use crate::drain::write_back;
+use crate::domains::domain_result;
 use crate::drive::{Direction, Pace, Trouble};
 use crate::ids::tasks_of_peer;
 use crate::out::mirror_approval;
@@ -78,10 +76,11 @@ impl Tend {
         loop {
             let (next, ids) = self.sides.peer.worked_on(cursor).await?;
             let tasks = tasks_of_peer(&*self.sides.home, &ids).await?;
+            let of_queue = |task: &TaskView| self.sides.peer.origin(task) == Some(Origin::Queue);
             let ended = tasks
                 .into_iter()
                 .flatten()
-                .filter(|task| task.is_of_redis_queue() && task.status.is_terminal());
+                .filter(|task| of_queue(task) && task.status.is_terminal());
             self.write_again(&ended.collect::<Vec<_>>()).await?;
             cursor = next;
             if cursor == 0 {
@@ -96,13 +95,13 @@ impl Tend {
         }
         let names: Vec<String> = ended.iter().map(|task| task.peer_id().to_owned()).collect();
         let there = self.sides.peer.read(&names).await?;
-        let now = self.sides.clock.now();
+        let at = self.sides.clock.now();
         let writes: Vec<_> = ended
             .iter()
             .zip(&there)
             .filter_map(|(task, there)| match there {
-                PeerTask::Found { data, .. } => Some(write_back(data, task, now)),
-                PeerTask::Missing => Some(write_back("", task, now)),
+                PeerTask::Found { data, .. } => Some(WriteBack { task, over: Some(data), at }),
+                PeerTask::Missing => Some(WriteBack { task, over: None, at }),
                 PeerTask::Unreadable { .. } => None,
             })
             .collect();
@@ -115,9 +114,9 @@ impl Tend {
             let open = self.sides.peer.open(domain).await?;
             let tasks = tasks_of_peer(&*self.sides.home, &open).await?;
             for task in tasks.into_iter().flatten() {
-                let write = domain_write(&self.sides, &task).await?;
-                if write.done {
-                    self.sides.peer.write_result(domain, &write).await?;
+                let result = domain_result(&self.sides, &task).await?;
+                if DomainResult::is_over(task.status) {
+                    self.sides.peer.write_result(domain, &result).await?;
                 }
             }
         }
@@ -127,7 +126,8 @@ impl Tend {
     async fn sum(&self) -> Result<(), Trouble> {
         let budget = self.sides.home.budget().await?;
         // `2026-01-31T23:59`: the day, and the hour of it.
-        let last = |period: &PeriodView| iso(Timestamp::from_millis(period.resets_at.millis() - 1));
+        let last =
+            |period: &PeriodView| Timestamp::from_millis(period.resets_at.millis() - 1).to_string();
         let (day, hour) = (last(&budget.day), last(&budget.hour));
         let begun = budget.hour.resets_at.millis() - HOUR.as_millis() as i64;
         // What was read while the hour changed may be of the one before.

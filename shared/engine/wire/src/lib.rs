@@ -9,7 +9,8 @@
 //! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients get, made `From` the domain.
 //! - `settings`: the rules of an installation as people write them.
 //! - `link`: signed links by which a person decides from a notification.
-//! - `redis`: tasks, events and results as other programs keep them in Redis.
+//! - `peer`: the port to programs that keep their tasks in a server of their own. It stands here because
+//!   its values are these forms.
 //! - `lane`, `bus`, `notice`: what travels between functions, with a version tag. `portable`: in a form
 //!   that every carrier takes.
 //!
@@ -30,9 +31,9 @@ mod lane;
 mod link;
 mod notice;
 mod operator;
+pub mod peer;
 mod portable;
 mod problem;
-pub mod redis;
 mod render;
 mod requests;
 pub mod rfc3339;

@@ -178,13 +178,6 @@ fn an_approval_says_what_is_asked_why_and_who_decided() {
         assert_eq!(view.approved_at.is_some(), is_approved, "{status:?}");
         assert_eq!(view.reason.as_deref(), reason, "{status:?}");
         assert_eq!(view.priority, Some(Priority::P1));
-        let mirrored = watchbill_wire::redis::approval_for_peer(&view, None);
-        let mirrored: serde_json::Value = serde_json::from_str(&mirrored).unwrap();
-        assert_eq!(mirrored["approver"].as_str(), approver, "{status:?}");
-        assert_eq!(mirrored["reason"].as_str(), WHY, "{status:?}");
-        assert_eq!(mirrored["task_type"], "deploy");
-        assert_eq!(mirrored["priority"], "P1");
-        assert_eq!(mirrored["approved_at"].is_null(), view.decided_at.is_none(), "{status:?}");
         assert!(watchbill_wire::render_approval(&view).matches("a rule").count() == 1);
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use watchbill_core::ports::{Clock, Entropy, PeerDomains as _, PeerError, PeerQueue as _};
+use watchbill_core::ports::{Clock, Entropy};
 use watchbill_domain::{Agent, TenantId};
 use watchbill_redis::RedisPeer;
+use watchbill_wire::peer::{PeerDomains as _, PeerError, PeerQueue as _};
 use watchbill_wire::{AgentList, TaskList};
 
 use super::args::Global;

@@ -3,7 +3,7 @@ use std::io;
 
 use bytes::Bytes;
 use serde_json::Value;
-use watchbill_core::ports::PeerError;
+use watchbill_wire::peer::PeerError;
 
 use super::exit::Exit;
 use super::text::line;

@@ -1,8 +1,10 @@
-use redis::{FromRedisValue as _, Value};
-use watchbill_core::ports::PeerError;
+//! What a server says of itself.
 
-use super::RedisPeer;
+use redis::{FromRedisValue as _, Value};
+use watchbill_wire::peer::PeerError;
+
 use super::batch::Batch;
+use super::line::Line;
 
 /// What a server says of itself; of a cluster, one of its servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,13 +15,11 @@ pub struct About {
     pub role: String,
 }
 
-impl RedisPeer {
-    pub async fn about(&self) -> Result<About, PeerError> {
-        let mut batch = Batch::new();
-        batch.plain("INFO", &[]);
-        let answer = self.line.all(batch).await?.into_iter().next();
-        Ok(answer.and_then(first_text).map(|text| read(&text)).unwrap_or_default())
-    }
+pub(super) async fn ask(line: &Line) -> Result<About, PeerError> {
+    let mut batch = Batch::new();
+    batch.plain("INFO", &[]);
+    let answer = line.all(batch).await?.into_iter().next();
+    Ok(answer.and_then(first_text).map(|text| read(&text)).unwrap_or_default())
 }
 
 /// The text, or the first of those that the servers of a cluster gave.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use watchbill_core::ports::PeerError;
+use watchbill_wire::peer::PeerError;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;

@@ -66,7 +66,7 @@ impl Lua {
 /// The script of that file in `scripts/`.
 macro_rules! lua {
     ($name:literal) => {{
-        const TEXT: &str = include_str!(concat!("scripts/", $name, ".lua"));
+        const TEXT: &str = include_str!(concat!("../scripts/", $name, ".lua"));
         $crate::batch::Lua::new(TEXT, || redis::Script::new(TEXT))
     }};
 }

@@ -17,7 +17,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::timeout;
-use watchbill_core::ports::PeerError;
+use watchbill_wire::peer::PeerError;
 
 use super::RedisOptions;
 use super::address::{Address, Layout, place};

@@ -1,7 +1,7 @@
 //! What a Redis error means to people: the one place that says it.
 
 use redis::{ErrorKind, RedisError, ServerError};
-use watchbill_core::ports::PeerError;
+use watchbill_wire::peer::PeerError;
 
 use super::address::{Address, Layout};
 use super::batch::Key;

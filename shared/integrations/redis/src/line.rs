@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{FromRedisValue, Pipeline, ServerError, Value, from_redis_value};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use watchbill_core::ports::PeerError;
+use watchbill_wire::peer::PeerError;
 
 use super::RedisOptions;
 use super::address::Address;

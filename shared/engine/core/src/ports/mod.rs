@@ -7,7 +7,6 @@ mod clock;
 mod entropy;
 mod lanes;
 mod list_cursor;
-mod peer;
 mod secret;
 mod store;
 mod wake;
@@ -19,11 +18,6 @@ pub use clock::Clock;
 pub use entropy::Entropy;
 pub use lanes::{LaneMessage, Lanes, LanesError};
 pub use list_cursor::ListCursor;
-pub use peer::{
-    Cost, CostOf, DomainWrite, Failure, Offer, Peer, PeerChannels, PeerDomains, PeerError,
-    PeerHealth, PeerListener, PeerMessage, PeerMirror, PeerQueue, PeerRegistry, PeerTask, Queued,
-    Registration, Rejected, Taken, TaskWrite, Wrote,
-};
 pub use secret::{FixedSecret, SecretSource};
 pub use store::{
     Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,

@@ -14,8 +14,7 @@ pub use events::{EVENT_PAYLOAD_LIMIT, Origin, PublishEvent};
 pub use governance::{OverrideFreeze, SetLimits};
 pub use links::{LinkChoice, LinkForm};
 pub use queries::{EventQuery, PageQuery, TaskQuery, TimelineQuery, WatchQuery};
-pub(crate) use tasks::is_trace;
-pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason};
+pub use tasks::{Answer, CreateTask, METADATA_LIMIT, PatchStatus, Reason, is_trace};
 
 use watchbill_domain::ApprovalId;
 

@@ -57,7 +57,7 @@ pub struct CreateTask {
 }
 
 /// Whether a foreign text can be the id of a trace.
-pub(crate) fn is_trace(text: &str) -> bool {
+pub fn is_trace(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 128
         && !text.contains(char::is_control)

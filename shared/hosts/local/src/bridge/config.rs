@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Deserialize;
-use watchbill_core::ports::{Clock, Entropy, PeerError};
+use watchbill_core::ports::{Clock, Entropy};
 use watchbill_redis::{RedisOptions, RedisPeer};
 use watchbill_redis_bridge::{BadSetting, Drain, Settings};
+use watchbill_wire::peer::PeerError;
 use watchbill_wire::settings::Env;
 
 /// What can be said of the bridge on the command line; the environment says the same.

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
-use watchbill_core::ports::{Clock, Entropy, Peer};
+use watchbill_core::ports::{Clock, Entropy};
 use watchbill_host::system::host_name;
 use watchbill_redis_bridge::{Bridge, Home, Report, Settings, Sides};
+use watchbill_wire::peer::Peer;
 
 use crate::tasks::{Broken, Tasks};
 

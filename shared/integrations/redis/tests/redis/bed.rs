@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, ToRedisArgs};
-use watchbill_core::ports::{Clock, PeerError};
+use watchbill_core::ports::Clock;
 use watchbill_domain::Timestamp;
-use watchbill_redis::{RedisOptions, RedisPeer};
+use watchbill_redis::{RedisKeys, RedisOptions};
 use watchbill_testkit::{RedisServer, SeededEntropy};
+use watchbill_wire::peer::PeerError;
 
 /// The machine's: these tests wait for real servers.
 struct MachineClock(Instant);
@@ -34,8 +35,8 @@ pub fn options() -> RedisOptions {
     RedisOptions::new(Arc::new(MachineClock(start)), Arc::new(SeededEntropy::new(7)))
 }
 
-pub fn open(url: &str) -> RedisPeer {
-    RedisPeer::open(url, options()).unwrap()
+pub fn open(url: &str) -> RedisKeys {
+    RedisKeys::open(url, options()).unwrap()
 }
 
 /// As others do it, past the adapter.

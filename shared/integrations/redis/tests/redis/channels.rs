@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{PeerChannels as _, PeerMessage};
+use watchbill_redis::keys::PeerMessage;
 use watchbill_testkit::RedisServer;
 
 use super::bed::{Hand, away, foreign, open, options, strings};
@@ -79,7 +79,7 @@ async fn a_listener_notices_silence_that_is_an_end() {
     let mut quick = options();
     quick.idle_within = Duration::from_millis(50);
     quick.answer_within = Duration::from_millis(200);
-    let peer = watchbill_redis::RedisPeer::open(&server.url(), quick).unwrap();
+    let peer = watchbill_redis::RedisKeys::open(&server.url(), quick).unwrap();
     let mut heard = peer.listen(&strings(&["*"])).await.unwrap();
     // Silence alone is none: it asks, and is answered.
     let waited = tokio::time::timeout(Duration::from_millis(500), heard.next()).await;

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{
-    DomainWrite, PeerChannels as _, PeerDomains as _, PeerRegistry as _, Registration, Rejected,
-    Taken, Wrote,
-};
+use watchbill_redis::keys::{DomainWrite, Registration, Rejected, Taken};
 use watchbill_testkit::RedisServer;
+use watchbill_wire::peer::Wrote;
 
 use super::bed::{Hand, foreign, open, strings, until};
 
@@ -69,7 +67,7 @@ async fn what_is_not_settled_in_time_comes_first() {
         taken.into_iter().find(|one| one.again)
     });
     assert_eq!(again.await, Taken { message: b"b".into(), again: true });
-    assert_eq!(peer.open("devops").await.unwrap(), ["a"]);
+    assert_eq!(peer.open_tasks("devops").await.unwrap(), ["a"]);
 }
 
 #[tokio::test]
@@ -96,7 +94,7 @@ async fn a_result_is_told_once_and_its_message_leaves() {
     assert_eq!(length(&mut hand, "results:a:logs").await, 2);
     let active: Vec<String> = hand.ask("LRANGE tasks:active:devops 0 -1").await;
     assert_eq!(active, ["other"]);
-    assert_eq!(peer.open("devops").await.unwrap(), Vec::<String>::new());
+    assert_eq!(peer.open_tasks("devops").await.unwrap(), Vec::<String>::new());
     hand.tell("PUBLISH results:end x").await;
     assert_eq!(heard.next().await.unwrap().channel, "results:a");
     assert_eq!(heard.next().await.unwrap().channel, "results:end", "it was told once");
@@ -143,7 +141,7 @@ async fn what_is_refused_is_kept_once() {
         assert_eq!(length(&mut hand, "watchbill:rejected").await, 1);
         assert_eq!(length(&mut hand, "tasks:active:devops").await, 0);
     }
-    assert_eq!(peer.open("devops").await.unwrap(), Vec::<String>::new());
+    assert_eq!(peer.open_tasks("devops").await.unwrap(), Vec::<String>::new());
     assert_eq!(hand.ask::<u64>("EXISTS watchbill:tasks:active:devops:taken").await, 0);
     // A result that stands there is another message's; what is no hash is someone else's.
     hand.tell("HSET results:a status completed").await;

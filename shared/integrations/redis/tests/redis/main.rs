@@ -6,9 +6,11 @@
 mod bed;
 mod channels;
 mod domains;
+mod forms;
 mod mirror;
 mod offers;
 mod outages;
+mod port;
 mod queue;
 mod refusals;
 mod shapes;

@@ -1,7 +1,7 @@
 //! What a peer's dashboards are shown.
 
-use watchbill_core::ports::{Cost, CostOf, PeerMirror as _};
 use watchbill_testkit::RedisServer;
+use watchbill_wire::peer::{Cost, CostOf};
 
 use super::bed::{Hand, foreign, open, refused};
 

@@ -1,7 +1,8 @@
 //! The shared queue: tasks of ours for the peer's workers.
 
-use watchbill_core::ports::{Offer, PeerQueue as _, PeerTask};
+use watchbill_redis::keys::Offer;
 use watchbill_testkit::RedisServer;
+use watchbill_wire::peer::PeerTask;
 
 use super::bed::{Hand, foreign, ids, open, strings, until};
 

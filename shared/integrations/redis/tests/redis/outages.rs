@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{PeerHealth as _, PeerQueue as _, Wrote};
-use watchbill_redis::{RedisOptions, RedisPeer};
+use watchbill_redis::{RedisKeys, RedisOptions};
 use watchbill_testkit::{RedisServer, RedisSetup};
+use watchbill_wire::peer::Wrote;
 
 use super::bed::{away, open, options, until};
 use super::queue::write;
@@ -16,7 +16,7 @@ fn quick() -> RedisOptions {
     quick
 }
 
-async fn back(peer: &RedisPeer) {
+async fn back(peer: &RedisKeys) {
     until("the connection", async || peer.ping().await.ok()).await;
 }
 
@@ -51,7 +51,7 @@ async fn a_restart_between_two_calls_is_not_noticed() {
 #[tokio::test]
 async fn one_that_freezes_is_away_within_the_limit_and_answers_are_not_mixed_up() {
     let server = RedisServer::start();
-    let peer = RedisPeer::open(&server.url(), quick()).unwrap();
+    let peer = RedisKeys::open(&server.url(), quick()).unwrap();
     peer.write(&[write("a", 1, false)]).await.unwrap();
     server.freeze();
     let limit = Duration::from_secs(5);

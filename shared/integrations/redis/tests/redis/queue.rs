@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{
-    Failure, PeerChannels as _, PeerHealth as _, PeerMessage, PeerQueue as _, PeerTask, Queued,
-    Rejected, TaskWrite, Wrote,
-};
+use watchbill_redis::keys::{Failure, PeerMessage, Rejected, TaskWrite};
 use watchbill_testkit::RedisServer;
+use watchbill_wire::peer::{PeerTask, Queued, Wrote};
 
 use super::bed::{Hand, foreign, ids, open, strings, until};
 

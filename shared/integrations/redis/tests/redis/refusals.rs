@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{PeerHealth as _, PeerQueue as _};
-use watchbill_redis::RedisPeer;
+use watchbill_redis::RedisKeys;
 use watchbill_testkit::{RedisServer, RedisSetup};
 
 use super::bed::{Hand, away, open, options, refused, strings, until};
@@ -111,21 +110,21 @@ async fn a_server_that_is_full_is_away() {
 
 #[test]
 fn a_url_that_cant_be_read_is_refused_at_once() {
-    let text = refused(RedisPeer::open("redis://:s3cret@host:port", options()).map(drop));
+    let text = refused(RedisKeys::open("redis://:s3cret@host:port", options()).map(drop));
     assert!(text.contains("is no port") && !text.contains("s3cret"), "{text}");
     let mut with_file = options();
     with_file.ca_file = Some("no/such/file.pem".into());
-    let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
+    let text = refused(RedisKeys::open("rediss://host", with_file).map(drop));
     assert!(text.contains("REDIS_CA_FILE 'no/such/file.pem' can't be read"), "{text}");
     let mut with_file = options();
     with_file.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
-    let text = refused(RedisPeer::open("rediss://host", with_file).map(drop));
+    let text = refused(RedisKeys::open("rediss://host", with_file).map(drop));
     assert!(text.contains("has no certificate in it"), "{text}");
     for url in ["rediss://host", "rediss+cluster://host", "redis://host"] {
         let mut with_file = options();
         with_file.ca_file =
             Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis/damaged.pem").into());
-        let text = refused(RedisPeer::open(url, with_file).map(drop));
+        let text = refused(RedisKeys::open(url, with_file).map(drop));
         assert!(text.contains("REDIS_CA_FILE '") && text.contains("PEM"), "{url}: {text}");
     }
 }

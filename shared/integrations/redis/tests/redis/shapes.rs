@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{
-    Cost, CostOf, Failure, Offer, PeerChannels as _, PeerDomains as _, PeerHealth as _,
-    PeerMessage, PeerMirror as _, PeerQueue as _, Rejected, Wrote,
-};
+use watchbill_redis::keys::{Failure, Offer, PeerMessage, Rejected};
 use watchbill_testkit::{RedisServer, RedisSetup};
+use watchbill_wire::peer::{Cost, CostOf, Wrote};
 
 use super::bed::{Hand, foreign, ids, open, refused, strings, until};
 use super::queue::write;

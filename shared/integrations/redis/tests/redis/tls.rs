@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{PeerChannels as _, PeerHealth as _, PeerMessage};
-use watchbill_redis::RedisPeer;
+use watchbill_redis::RedisKeys;
+use watchbill_redis::keys::PeerMessage;
 use watchbill_testkit::{RedisServer, RedisSetup};
 
 use super::bed::{Hand, away, open, options, refused, strings};
 
-fn trusting(server: &RedisServer, authority: &RedisServer) -> RedisPeer {
+fn trusting(server: &RedisServer, authority: &RedisServer) -> RedisKeys {
     let mut options = options();
     options.ca_file = Some(authority.ca_file());
-    RedisPeer::open(&server.url(), options).unwrap()
+    RedisKeys::open(&server.url(), options).unwrap()
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_certificate_is_for_its_name() {
     options.ca_file = Some(server.ca_file());
     // The same machine under a name that the certificate does not have.
     let url = format!("rediss://[::ffff:127.0.0.1]:{}", server.port());
-    let text = refused(RedisPeer::open(&url, options).unwrap().ping().await);
+    let text = refused(RedisKeys::open(&url, options).unwrap().ping().await);
     assert!(text.contains("certificate"), "{text}");
 }
 
@@ -52,7 +52,7 @@ async fn a_server_without_it_is_not_spoken_to() {
     let url = server.url().replace("redis://", "rediss://:s3cret@");
     let mut options = options();
     options.connect_within = Duration::from_millis(500);
-    let text = away(RedisPeer::open(&url, options).unwrap().ping().await);
+    let text = away(RedisKeys::open(&url, options).unwrap().ping().await);
     assert!(!text.contains("s3cret"), "{text}");
     let clients: String = Hand::at(&server).await.ask("INFO commandstats").await;
     assert!(!clients.contains("cmdstat_auth"), "the password did not go out: {clients}");

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use watchbill_core::ports::{PeerChannels, PeerError, PeerListener, PeerMessage};
+use watchbill_wire::peer::PeerError;
 
-use super::RedisPeer;
-use super::address::Address;
-use super::batch::{Batch, Key, Kind, Lua, lua};
-use super::fault;
+use super::{PeerMessage, RedisKeys};
+use crate::address::Address;
+use crate::batch::{Batch, Key, Kind, Lua, lua};
+use crate::fault;
 
 /// Messages that are kept ready for whoever listens.
 const AHEAD: usize = 1_000;
@@ -24,15 +23,14 @@ fn cursor_of(name: &str) -> Key {
     Key::new(format!("watchbill:cursor:{name}"), Kind::Text)
 }
 
-#[async_trait]
-impl PeerChannels for RedisPeer {
-    async fn cursor(&self, name: &str) -> Result<Option<String>, PeerError> {
+impl RedisKeys {
+    pub async fn cursor(&self, name: &str) -> Result<Option<String>, PeerError> {
         let mut batch = Batch::new();
         batch.plain("GET", &[&cursor_of(name)]);
         self.line.one(batch).await
     }
 
-    async fn publish(
+    pub async fn publish(
         &self,
         name: &str,
         from: Option<&str>,
@@ -48,7 +46,7 @@ impl PeerChannels for RedisPeer {
         self.line.one(batch).await
     }
 
-    async fn listen(&self, patterns: &[String]) -> Result<Box<dyn PeerListener>, PeerError> {
+    pub async fn listen(&self, patterns: &[String]) -> Result<RedisListener, PeerError> {
         let (sink, messages) = self.line.dial().subscribe(patterns).await?.split();
         let options = self.line.options();
         let ear = Ear {
@@ -60,21 +58,20 @@ impl PeerChannels for RedisPeer {
         };
         let (heard, incoming) = mpsc::channel(AHEAD);
         let task = tokio::spawn(ear.listen(heard));
-        Ok(Box::new(RedisListener { incoming, end: None, task }))
+        Ok(RedisListener { incoming, end: None, task })
     }
 }
 
 /// Listens in a task of its own, so that whoever waits for a message may give up at any time
 /// and the questions in times of silence go on.
-struct RedisListener {
+pub struct RedisListener {
     incoming: mpsc::Receiver<Result<PeerMessage, PeerError>>,
     end: Option<PeerError>,
     task: JoinHandle<()>,
 }
 
-#[async_trait]
-impl PeerListener for RedisListener {
-    async fn next(&mut self) -> Result<PeerMessage, PeerError> {
+impl RedisListener {
+    pub async fn next(&mut self) -> Result<PeerMessage, PeerError> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }

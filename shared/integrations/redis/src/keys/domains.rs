@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use watchbill_core::ports::{DomainWrite, PeerDomains, PeerError, Rejected, Taken, Wrote};
+use watchbill_wire::peer::{PeerError, Wrote};
 
-use super::RedisPeer;
-use super::batch::{Batch, Key, Kind, Lua, lua};
 use super::queue::millis;
 use super::rejected::{REJECTED, entry};
+use super::{DomainWrite, RedisKeys, Rejected, Taken};
+use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 static TAKE: Lua = lua!("domain_take");
 static BEGIN: Lua = lua!("domain_begin");
@@ -42,7 +41,7 @@ fn results(id: &str) -> Key {
     Key::new(format!("results:{id}"), Kind::Hash)
 }
 
-impl RedisPeer {
+impl RedisKeys {
     fn lists(&self, domain: &str) -> Result<Lists, PeerError> {
         if self.line.address().is_cluster() {
             let text = format!(
@@ -56,9 +55,8 @@ impl RedisPeer {
     }
 }
 
-#[async_trait]
-impl PeerDomains for RedisPeer {
-    async fn take_messages(
+impl RedisKeys {
+    pub async fn take_messages(
         &self,
         domain: &str,
         lease: Duration,
@@ -74,20 +72,20 @@ impl PeerDomains for RedisPeer {
         Ok(taken.into_iter().map(|(message, again)| Taken { message, again }).collect())
     }
 
-    async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError> {
+    pub async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
         batch.script(&BEGIN, &[&lists.active, &lists.taken, &lists.begun]).arg(id).arg(message);
         self.line.all(batch).await.map(drop)
     }
 
-    async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
+    pub async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
         let mut batch = Batch::new();
         batch.plain("ZREM", &[&self.lists(domain)?.taken]).arg(message);
         self.line.all(batch).await.map(drop)
     }
 
-    async fn refuse(
+    pub async fn refuse(
         &self,
         domain: &str,
         rejected: &Rejected,
@@ -108,7 +106,11 @@ impl PeerDomains for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn write_result(&self, domain: &str, write: &DomainWrite) -> Result<Wrote, PeerError> {
+    pub async fn write_result(
+        &self,
+        domain: &str,
+        write: &DomainWrite,
+    ) -> Result<Wrote, PeerError> {
         let lists = self.lists(domain)?;
         let results = results(&write.id);
         let logs = Key::new(format!("results:{}:logs", write.id), Kind::List);
@@ -132,13 +134,13 @@ impl PeerDomains for RedisPeer {
         }
     }
 
-    async fn open(&self, domain: &str) -> Result<Vec<String>, PeerError> {
+    pub async fn open_tasks(&self, domain: &str) -> Result<Vec<String>, PeerError> {
         let mut batch = Batch::new();
         batch.plain("HKEYS", &[&self.lists(domain)?.begun]);
         self.line.one(batch).await
     }
 
-    async fn pending(&self, domain: &str) -> Result<u64, PeerError> {
+    pub async fn pending(&self, domain: &str) -> Result<u64, PeerError> {
         let mut batch = Batch::new();
         batch.plain("LLEN", &[&self.lists(domain)?.pending]);
         self.line.one(batch).await

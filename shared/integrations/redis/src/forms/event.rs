@@ -1,26 +1,17 @@
+//! An event on the orchestrator's channels.
+
 use serde_json::{Map, Value, json};
 use watchbill_domain::{EventId, EventPriority, EventType, TaskId, derived_uuid, escape_id};
 use watchbill_redact as redact;
+use watchbill_wire::peer::{PeerEvent, id_of_peer};
+use watchbill_wire::{EventView, PublishEvent, TaskView, with_exact_numbers};
 
 use super::RELAYED_BY;
-use super::ids::id_of_peer;
-use crate::{EventView, PublishEvent, TaskView, with_exact_numbers};
 
 /// What marks our own events on the channels.
 pub(super) const US: &str = "watchbill";
 /// Before the ids of events that came over Redis: no id that we make begins so.
 pub(super) const FROM: &str = "redis:";
-
-/// An event off the channels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeerEvent {
-    pub id: EventId,
-    /// Of the task that it is about the id that is likely here: see `peer_task`.
-    pub event: PublishEvent,
-    /// The id of its task as it was said.
-    pub peer_task: Option<String>,
-    pub hops: u8,
-}
 
 /// An event for the channels, with the orchestrator's fields alone. Nothing for one that came
 /// from there: it has been said. `task`: the one that it is about, as far as it is known.

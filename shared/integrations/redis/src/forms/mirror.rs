@@ -1,8 +1,10 @@
+//! Approvals as the orchestrator's dashboards read them.
+
 use serde_json::json;
 use watchbill_domain::ApprovalStatus;
+use watchbill_wire::{ApprovalView, TaskView};
 
 use super::iso;
-use crate::{ApprovalView, TaskView};
 
 /// An approval of a task as the orchestrator's dashboards read it. They know of no cancelling and call
 /// an approval that expired `timeout`.

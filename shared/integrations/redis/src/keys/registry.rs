@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use watchbill_core::ports::{PeerError, PeerRegistry, Registration};
+use watchbill_wire::peer::PeerError;
 
-use super::RedisPeer;
-use super::batch::{Batch, Key, Kind, Lua, lua};
 use super::queue::millis;
+use super::{RedisKeys, Registration};
+use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 const ALL: Key = Key::fixed("agents:all", Kind::Set);
 const DOMAINS: Key = Key::fixed("agents:domains", Kind::Set);
@@ -26,9 +25,8 @@ fn heartbeat(id: &str) -> Key {
     Key::new(format!("agents:heartbeat:{id}"), Kind::Text)
 }
 
-#[async_trait]
-impl PeerRegistry for RedisPeer {
-    async fn register(&self, registration: &Registration) -> Result<(), PeerError> {
+impl RedisKeys {
+    pub async fn register(&self, registration: &Registration) -> Result<(), PeerError> {
         let (id, at) = (registration.id.as_str(), registration.at.as_str());
         let mut fields = vec![
             ("agent_id", id),
@@ -53,7 +51,7 @@ impl PeerRegistry for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError> {
+    pub async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError> {
         let mut batch = Batch::new();
         batch.script(&BEAT, &[&info(id)]).arg(at);
         let known: bool = self.line.one(batch).await?;
@@ -65,7 +63,7 @@ impl PeerRegistry for RedisPeer {
         Ok(known)
     }
 
-    async fn deregister(&self, registration: &Registration) -> Result<(), PeerError> {
+    pub async fn deregister(&self, registration: &Registration) -> Result<(), PeerError> {
         let id = registration.id.as_str();
         let mut batch = Batch::new();
         for set in [ALL, DOMAINS, of_type(&registration.domain)] {

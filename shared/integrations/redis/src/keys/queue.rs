@@ -3,17 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use redis::Value;
-use watchbill_core::ports::{
-    Failure, Offer, PeerError, PeerQueue, PeerTask, Queued, Rejected, TaskWrite, Wrote,
-};
+use watchbill_wire::peer::{PeerError, PeerTask, Queued, Wrote};
 
-use super::RedisPeer;
-use super::batch::{Batch, Key, Kind, Lua, lua};
 use super::rejected::{REJECTED, entry};
+use super::{Failure, RedisKeys, Rejected, TaskWrite};
+use crate::batch::{Batch, Key, Kind, Lua, lua};
 
-pub(super) const QUEUE: Key = Key::fixed("orchestrator:tasks", Kind::Sorted);
+pub(crate) const QUEUE: Key = Key::fixed("orchestrator:tasks", Kind::Sorted);
 const PROCESSING: Key = Key::fixed("orchestrator:tasks:processing", Kind::Set);
 /// Ids with the ends of their leases, in ms of the server's clock.
 const TAKEN: Key = Key::fixed("watchbill:{orchestrator:tasks}:taken", Kind::Sorted);
@@ -41,9 +38,8 @@ fn id_of(member: &[u8]) -> Option<&str> {
     std::str::from_utf8(member).ok()
 }
 
-#[async_trait]
-impl PeerQueue for RedisPeer {
-    async fn peek(&self, from: usize, most: usize) -> Result<Vec<Queued>, PeerError> {
+impl RedisKeys {
+    pub async fn peek(&self, from: usize, most: usize) -> Result<Vec<Queued>, PeerError> {
         if most == 0 {
             return Ok(Vec::new());
         }
@@ -66,13 +62,13 @@ impl PeerQueue for RedisPeer {
         }
     }
 
-    async fn depth(&self) -> Result<u64, PeerError> {
+    pub async fn depth(&self) -> Result<u64, PeerError> {
         let mut batch = Batch::new();
         batch.plain("ZCARD", &[&QUEUE]);
         self.line.one(batch).await
     }
 
-    async fn read(&self, ids: &[String]) -> Result<Vec<PeerTask>, PeerError> {
+    pub async fn read(&self, ids: &[String]) -> Result<Vec<PeerTask>, PeerError> {
         let mut batch = Batch::new();
         for id in ids {
             batch.plain("HMGET", &[&task(id)]).arg(FIELDS);
@@ -89,7 +85,7 @@ impl PeerQueue for RedisPeer {
             .collect()
     }
 
-    async fn take(
+    pub async fn take(
         &self,
         ids: &[String],
         taker: &str,
@@ -107,7 +103,7 @@ impl PeerQueue for RedisPeer {
         Ok(taken)
     }
 
-    async fn retake(
+    pub async fn retake(
         &self,
         taker: &str,
         lease: Duration,
@@ -120,7 +116,7 @@ impl PeerQueue for RedisPeer {
         Ok(taken)
     }
 
-    async fn settle(&self, ids: &[String]) -> Result<(), PeerError> {
+    pub async fn settle(&self, ids: &[String]) -> Result<(), PeerError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -130,11 +126,11 @@ impl PeerQueue for RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    async fn reject(&self, rejected: &Rejected, failure: &Failure) -> Result<bool, PeerError> {
+    pub async fn reject(&self, rejected: &Rejected, failure: &Failure) -> Result<bool, PeerError> {
         self.put_aside(rejected, Some(failure)).await
     }
 
-    async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError> {
+    pub async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError> {
         let mut batch = Batch::new();
         for one in writes {
             batch.script(&WRITE, &[&task(&one.id)]).arg(one.version).arg(&[
@@ -165,7 +161,7 @@ impl PeerQueue for RedisPeer {
         Ok(wrote)
     }
 
-    async fn worked_on(&self, cursor: u64) -> Result<(u64, Vec<String>), PeerError> {
+    pub async fn worked_on(&self, cursor: u64) -> Result<(u64, Vec<String>), PeerError> {
         let mut batch = Batch::new();
         batch.plain("SSCAN", &[&PROCESSING]).arg(cursor).arg("COUNT").arg(PAGE);
         let (next, members): (u64, Vec<Vec<u8>>) = self.line.one(batch).await?;
@@ -174,7 +170,7 @@ impl PeerQueue for RedisPeer {
         Ok((next, ids.map(str::to_owned).collect()))
     }
 
-    async fn forget(&self, ids: &[String]) -> Result<(), PeerError> {
+    pub async fn forget(&self, ids: &[String]) -> Result<(), PeerError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -184,22 +180,6 @@ impl PeerQueue for RedisPeer {
         batch.plain("HDEL", &[&TAKERS]).arg(ids);
         batch.plain("SREM", &[&PROCESSING]).arg(ids);
         self.line.all(batch).await.map(drop)
-    }
-
-    async fn offer(&self, offers: &[Offer]) -> Result<Vec<Result<(), String>>, PeerError> {
-        self.put_up(offers).await
-    }
-
-    async fn offered(&self) -> Result<Vec<(String, u64)>, PeerError> {
-        self.standing().await
-    }
-
-    async fn offer_again(&self, offer: &Offer) -> Result<(), PeerError> {
-        self.put_up_again(offer).await
-    }
-
-    async fn withdraw(&self, ids: &[String]) -> Result<(), PeerError> {
-        self.take_back(ids).await
     }
 }
 
@@ -232,7 +212,7 @@ pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl RedisPeer {
+impl RedisKeys {
     async fn mark_worked_on(&self, ids: &[String]) -> Result<(), PeerError> {
         if ids.is_empty() {
             return Ok(());

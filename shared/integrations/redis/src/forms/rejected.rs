@@ -7,13 +7,12 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{EventId, EventType, Timestamp, derived_uuid};
 use watchbill_redact as redact;
+use watchbill_wire::peer::{PeerEvent, id_of_peer};
+use watchbill_wire::{PublishEvent, is_trace};
 
 use super::event::{FROM, US};
-use super::ids::id_of_peer;
 use super::task::raw;
-use super::{PeerEvent, RELAYED_BY, iso};
-use crate::PublishEvent;
-use crate::requests::is_trace;
+use super::{RELAYED_BY, iso};
 
 const FAILED: &str = "task.failed";
 /// Characters of a reason.

@@ -11,7 +11,7 @@ use watchbill_domain::{TaskId, escape_id};
 use crate::TaskView;
 
 /// The mark in a task's metadata.
-pub(super) const PEER_ID: &str = "peer_id";
+pub const PEER_ID: &str = "peer_id";
 
 /// A peer's id as it is kept here.
 pub fn id_of_peer(id: &str) -> Result<TaskId, String> {
@@ -28,7 +28,7 @@ pub fn ids_of_peer(id: &str) -> Vec<TaskId> {
 }
 
 /// Marks a task's metadata, where its id is another here.
-pub(super) fn mark(metadata: &mut Map<String, Value>, id: &str) {
+pub fn mark(metadata: &mut Map<String, Value>, id: &str) {
     metadata.remove(PEER_ID);
     if let Cow::Owned(_) = escape_id(id) {
         metadata.insert(PEER_ID.into(), id.into());

@@ -1,3 +1,5 @@
+//! A task of the orchestrator's queue.
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -7,11 +9,10 @@ use watchbill_domain::{
     Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span,
 };
 use watchbill_redact as redact;
+use watchbill_wire::peer::{Addressee, Assignee, PEER_ID, PeerTaskView, id_of_peer, mark};
+use watchbill_wire::{CreateTask, METADATA_LIMIT, TaskView, is_trace, with_exact_numbers};
 
-use super::ids::{PEER_ID, id_of_peer, mark};
 use super::{VIA, iso, lenient};
-use crate::requests::is_trace;
-use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
 /// The mark of tasks of this queue.
 const QUEUE: &str = "redis";
@@ -20,71 +21,30 @@ const SOURCES: &[&str] = &["faq", "ops", "dev", "user", "system", "webhook"];
 /// Characters of a source, as over HTTP.
 const SOURCE: usize = 64;
 
-/// A task out of the orchestrator's queue.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeerTaskView {
-    pub status: Status,
-    pub assignee: Assignee,
-    pub created_at: Option<Timestamp>,
-    pub trace_id: Option<String>,
-    pub task: CreateTask,
-}
-
-/// Whom the orchestrator gave a task to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Assignee {
-    Nobody,
-    Known(Agent),
-    /// An agent of its installation that has no counterpart here.
-    Other,
-}
-
-impl Assignee {
-    /// Names are compared as its workers compare them: exactly.
-    fn of(map: &Map<String, Value>) -> Self {
-        match map.get("assigned_to") {
-            None | Some(Value::Null) => Self::Nobody,
-            Some(Value::String(name)) if name.is_empty() => Self::Nobody,
-            Some(Value::String(name)) => Agent::parse(name).map_or(Self::Other, Self::Known),
-            Some(_) => Self::Other,
-        }
+/// Names are compared as its workers compare them: exactly.
+fn assignee_of(map: &Map<String, Value>) -> Assignee {
+    match map.get("assigned_to") {
+        None | Some(Value::Null) => Assignee::Nobody,
+        Some(Value::String(name)) if name.is_empty() => Assignee::Nobody,
+        Some(Value::String(name)) => Agent::parse(name).map_or(Assignee::Other, Assignee::Known),
+        Some(_) => Assignee::Other,
     }
 }
 
-/// Whom a task is for, as far as it tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addressee {
-    pub assignee: Assignee,
-    /// Where it is one that is known here.
-    pub task_type: Option<TaskType>,
-    pub has_repo: bool,
-}
-
-impl Addressee {
-    /// Also of a task that can't be read otherwise; nothing where these programs can't read it either.
-    pub fn of_data(data: &str) -> Option<Self> {
-        let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
-        let map = read(&with_exact_numbers(data)).or_else(|| read(&lenient::as_json(data)))?;
-        Some(Self {
-            assignee: Assignee::of(&map),
-            task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),
-            has_repo: map.get("payload").is_some_and(names_repo),
-        })
-    }
+/// Whom a task is for, also one that can't be read otherwise; nothing where these programs can't read
+/// it either.
+pub fn addressee(data: &str) -> Option<Addressee> {
+    let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
+    let map = read(&with_exact_numbers(data)).or_else(|| read(&lenient::as_json(data)))?;
+    Some(Addressee {
+        assignee: assignee_of(&map),
+        task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),
+        has_repo: map.get("payload").is_some_and(names_repo),
+    })
 }
 
 fn names_repo(payload: &Value) -> bool {
     payload.get("repo").is_some_and(|repo| !repo.is_null())
-}
-
-impl PeerTaskView {
-    pub fn addressee(&self) -> Addressee {
-        Addressee {
-            assignee: self.assignee,
-            task_type: Some(self.task.task_type),
-            has_repo: self.task.payload.get("repo").is_some_and(|repo| !repo.is_null()),
-        }
-    }
 }
 
 /// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
@@ -111,7 +71,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
         None => Status::Pending,
         Some(word) => Status::parse(word).map_err(|error| error.to_string())?,
     };
-    let assignee = Assignee::of(&map);
+    let assignee = assignee_of(&map);
     let source = text(&map, "source").unwrap_or("user");
     if source.chars().count() > SOURCE || source.contains(char::is_control) {
         return Err(format!("its source is not a line of at most {SOURCE} characters"));
@@ -147,13 +107,6 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
 /// Whether a task came out of the orchestrator's queue.
 pub(super) fn is_of_queue(view: &TaskView) -> bool {
     view.metadata.get(VIA).and_then(Value::as_str) == Some(QUEUE)
-}
-
-impl TaskView {
-    /// Whether it came out of the orchestrator's queue.
-    pub fn is_of_redis_queue(&self) -> bool {
-        is_of_queue(self)
-    }
 }
 
 fn text<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a str> {

@@ -1,10 +1,10 @@
 //! The shared queue: tasks of ours for the peer's workers.
 
-use watchbill_core::ports::{Offer, PeerError};
+use watchbill_wire::peer::PeerError;
 
-use super::RedisPeer;
-use super::batch::{Batch, Key, Kind, Lua, lua};
 use super::queue::{QUEUE, task};
+use super::{Offer, RedisKeys};
+use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 /// Ids with the seconds, of the server's clock, at which they were put into the queue.
 const FED: Key = Key::fixed("watchbill:{orchestrator:tasks}:fed", Kind::Sorted);
@@ -29,12 +29,9 @@ fn write(batch: &mut Batch, script: &'static Lua, offer: &Offer) {
     ]);
 }
 
-impl RedisPeer {
+impl RedisKeys {
     /// Tasks first, then the queue: what a worker finds there it can read.
-    pub(super) async fn put_up(
-        &self,
-        offers: &[Offer],
-    ) -> Result<Vec<Result<(), String>>, PeerError> {
+    pub async fn offer(&self, offers: &[Offer]) -> Result<Vec<Result<(), String>>, PeerError> {
         let mut batch = Batch::new();
         for offer in offers {
             write(&mut batch, &OFFER_TASK, offer);
@@ -64,13 +61,13 @@ impl RedisPeer {
         Ok(stands)
     }
 
-    pub(super) async fn standing(&self) -> Result<Vec<(String, u64)>, PeerError> {
+    pub async fn offered(&self) -> Result<Vec<(String, u64)>, PeerError> {
         let mut batch = Batch::new();
         batch.script(&OFFERED, &[&FED]);
         self.line.one(batch).await
     }
 
-    pub(super) async fn put_up_again(&self, offer: &Offer) -> Result<(), PeerError> {
+    pub async fn offer_again(&self, offer: &Offer) -> Result<(), PeerError> {
         let mut batch = Batch::new();
         write(&mut batch, &AGAIN_TASK, offer);
         let not_begun: bool = self.line.one(batch).await?;
@@ -86,7 +83,7 @@ impl RedisPeer {
         self.line.all(batch).await.map(drop)
     }
 
-    pub(super) async fn take_back(&self, ids: &[String]) -> Result<(), PeerError> {
+    pub async fn withdraw(&self, ids: &[String]) -> Result<(), PeerError> {
         let mut batch = Batch::new();
         for ids in ids.chunks(AT_ONCE) {
             batch.script(&WITHDRAW, &[&QUEUE, &FED, &ASSIGNMENTS]).arg(ids);

@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use watchbill_core::ports::Rejected;
 
-use super::batch::{Key, Kind};
+use super::Rejected;
+use crate::batch::{Key, Kind};
 
 /// Newest first. Nothing takes out of it but people.
 pub(super) const REJECTED: Key = Key::fixed("watchbill:rejected", Kind::List);

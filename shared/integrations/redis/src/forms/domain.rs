@@ -1,24 +1,15 @@
-use serde_json::{Map, Value, json};
-use watchbill_domain::{
-    MOST_SPAN, Priority, Status, TaskId, TaskLimits, TaskType, Timestamp, parse_span,
-};
-use watchbill_redact as redact;
+//! Messages and results of the domain network.
 
-use super::ids::{id_of_peer, mark};
+use serde_json::{Map, Value, json};
+use watchbill_domain::{MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span};
+use watchbill_redact as redact;
+use watchbill_wire::peer::{DomainTask, id_of_peer, mark};
+use watchbill_wire::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
+
 use super::{VIA, iso};
-use crate::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
 /// Before the domain's name in the mark of its tasks.
 const DOMAIN: &str = "redis:";
-
-/// A task out of a domain's list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DomainTask {
-    pub id: TaskId,
-    /// The id that the domain's clients know it by.
-    pub peer_id: String,
-    pub task: CreateTask,
-}
 
 /// What a domain's clients are shown of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,11 +79,9 @@ fn sized(name: &str, object: &Map<String, Value>, most: usize) -> Result<(), Str
     }
 }
 
-impl TaskView {
-    /// The domain out of whose list it came, if it did.
-    pub fn redis_domain(&self) -> Option<&str> {
-        self.metadata.get(VIA)?.as_str()?.strip_prefix(DOMAIN)
-    }
+/// The domain out of whose list a task came, if it did.
+pub(super) fn domain_of(view: &TaskView) -> Option<&str> {
+    view.metadata.get(VIA)?.as_str()?.strip_prefix(DOMAIN)
 }
 
 impl DomainView {

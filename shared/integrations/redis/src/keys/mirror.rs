@@ -2,11 +2,10 @@
 //! the sums: a sum is added to and never lowered, an approval of theirs stays as it is, and
 //! keys that they began keep the expiry that they gave them.
 
-use async_trait::async_trait;
-use watchbill_core::ports::{Cost, CostOf, PeerError, PeerMirror};
+use watchbill_wire::peer::{Cost, CostOf, PeerError};
 
-use super::RedisPeer;
-use super::batch::{Batch, Key, Kind, Lua, lua};
+use super::RedisKeys;
+use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
@@ -35,7 +34,7 @@ fn sum_of(sum: &CostOf) -> (Key, u64) {
     (Key::new(name, Kind::Hash), kept)
 }
 
-impl RedisPeer {
+impl RedisKeys {
     /// A key of ours in the slot of one of theirs. Nothing in a cluster where their name has a
     /// brace of which no tag can be made.
     fn beside(&self, theirs: &Key, what: &str, kind: Kind) -> Option<Key> {
@@ -59,13 +58,12 @@ impl RedisPeer {
     }
 }
 
-#[async_trait]
-impl PeerMirror for RedisPeer {
-    async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, PeerError> {
+impl RedisKeys {
+    pub async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, PeerError> {
         self.show(&pending(id), json, PENDING_FOR).await
     }
 
-    async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, PeerError> {
+    pub async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, PeerError> {
         let history = Key::new(format!("hitl:history:{id}"), Kind::Text);
         // It is in the history before it leaves the waiting ones, so it is never nowhere.
         let shown = self.show(&history, json, HISTORY_FOR).await?;
@@ -85,7 +83,7 @@ impl PeerMirror for RedisPeer {
         Ok(shown)
     }
 
-    async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
+    pub async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
         let (theirs, kept) = sum_of(sum);
         let Some(added) = self.beside(&theirs, "added", Kind::Hash) else { return Ok(()) };
         // An older build's note of a task stood in the sum; days it kept for 90 days, hours for 8.

@@ -1,21 +1,26 @@
 //! Tasks, events and results as other programs keep them in Redis. What they wrote stands in
-//! `fixtures/redis`, byte for byte; what we write must have their fields and no others, as
+//! `fixtures`, byte for byte; what we write must have their fields and no others, as
 //! they refuse all else.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{Agent, Priority, Status, TaskType, Timestamp};
-use watchbill_wire::redis::{
-    Addressee, Assignee, DomainView, Rejection, compose_task, event_for_peer, id_of_peer,
-    ids_of_peer, merge_task, read_domain_task, read_peer_event, read_peer_task,
+use watchbill_core::service::FullApproval;
+use watchbill_domain::{
+    Agent, Approval, ApprovalId, ApprovalStatus, Decision, Priority, Status, TaskId, TaskType,
+    TenantId, Timestamp,
 };
-use watchbill_wire::{EventView, TaskView};
+use watchbill_redis::forms::{
+    DomainView, Rejection, addressee, approval_for_peer, compose_task, event_for_peer, merge_task,
+    read_domain_task, read_peer_event, read_peer_task,
+};
+use watchbill_wire::peer::{Assignee, id_of_peer, ids_of_peer};
+use watchbill_wire::{ApprovalView, EventView, TaskView};
 
-const TASK: &str = include_str!("fixtures/redis/task.json");
-const EVENT: &str = include_str!("fixtures/redis/event.json");
-const MESSAGE: &[u8] = include_bytes!("fixtures/redis/message.json");
-const ID: &str = "6f1c2f9e-0d0a-4f3e-9a52-0e0c9f3f8a11";
+pub const TASK: &str = include_str!("../fixtures/task.json");
+pub const EVENT: &str = include_str!("../fixtures/event.json");
+pub const MESSAGE: &[u8] = include_bytes!("../fixtures/message.json");
+pub const ID: &str = "6f1c2f9e-0d0a-4f3e-9a52-0e0c9f3f8a11";
 
 fn keys(text: &str) -> BTreeSet<String> {
     let map: Map<String, Value> = serde_json::from_str(text).unwrap();
@@ -23,7 +28,7 @@ fn keys(text: &str) -> BTreeSet<String> {
 }
 
 /// The task as it stands here once it was taken over.
-fn view(status: &str) -> TaskView {
+pub fn view(status: &str) -> TaskView {
     let peer = read_peer_task(ID, TASK).unwrap();
     let at = "2026-01-31T08:00:05.250Z";
     serde_json::from_value(json!({
@@ -121,10 +126,10 @@ fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
         let data = format!(
             r#"{{"payload": {{"p95": {value}}}, "assigned_to": "seo_agent", "type": "x"}}"#
         );
-        let to = Addressee::of_data(&data).unwrap_or_else(|| panic!("{data}"));
+        let to = addressee(&data).unwrap_or_else(|| panic!("{data}"));
         assert_eq!(to.assignee, Assignee::Other, "{data}");
     }
-    let of = |data: Value| Addressee::of_data(&data.to_string()).unwrap();
+    let of = |data: Value| addressee(&data.to_string()).unwrap();
     for (assigned_to, wanted) in [
         (json!(null), Assignee::Nobody),
         (json!(""), Assignee::Nobody),
@@ -143,7 +148,7 @@ fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
     }
     let data = json!({"type": "investigate", "payload": {"repo": "shop"}});
     assert!(of(data.clone()).has_repo && of(data).task_type == Some(TaskType::Investigate));
-    assert_eq!(Addressee::of_data("[1]"), None);
+    assert_eq!(addressee("[1]"), None);
 }
 
 #[test]
@@ -327,4 +332,57 @@ fn numbers_that_would_not_be_kept_are_never_rounded() {
         format!(r#"{{"event_type":"order.made","payload":{{"order":{serial},"small":7}}}}"#);
     let event = read_peer_event(&event).unwrap().unwrap().event;
     assert_eq!((&event.payload["order"], &event.payload["small"]), (&json!(serial), &json!(7)));
+}
+
+/// Whatever became of an approval, it says what it is about and why it was asked.
+#[test]
+fn an_approval_says_what_is_asked_why_and_who_decided() {
+    let at = Timestamp::parse("2025-10-20T10:00:00Z").unwrap();
+    let task_id = TaskId::parse(ID).unwrap();
+    let shown = json!({"type": "deploy", "priority": "P1"});
+    let approval = |status, decision: Option<Decision>| Approval {
+        id: ApprovalId::of(&task_id, 1),
+        tenant: TenantId::default(),
+        task_id: task_id.clone(),
+        status,
+        reasons: vec!["priority P1 waits for a person".into(), "a rule".into()],
+        summary: String::new(),
+        plan: Map::new(),
+        plan_hash: String::new(),
+        requested_by: "ci".into(),
+        also_requested_by: Vec::new(),
+        requested_at: at,
+        decide_by: at,
+        use_by: None,
+        shown: shown.as_object().cloned().unwrap(),
+        quorum: 1,
+        votes: Vec::new(),
+        escalated_at: None,
+        salt: String::new(),
+        decision,
+        trace_id: String::new(),
+        keep_until: None,
+    };
+    let decision = |reason: Option<&str>| {
+        let reason = reason.map(str::to_owned);
+        Some(Decision { by: "alice".into(), at, reason })
+    };
+    let (alice, nobody) = (Some("alice"), None);
+    for (status, decision, approver) in [
+        (ApprovalStatus::Pending, None, nobody),
+        (ApprovalStatus::Approved, decision(None), alice),
+        (ApprovalStatus::Rejected, decision(Some("no")), alice),
+        (ApprovalStatus::Rejected, decision(None), alice),
+        (ApprovalStatus::Expired, decision(None), nobody),
+        (ApprovalStatus::Cancelled, decision(Some("over")), nobody),
+    ] {
+        let approval = approval(status, decision);
+        let view = ApprovalView::from(FullApproval { approval, version: 1 });
+        let mirrored: Value = serde_json::from_str(&approval_for_peer(&view, None)).unwrap();
+        assert_eq!(mirrored["approver"].as_str(), approver, "{status:?}");
+        assert_eq!(mirrored["reason"], "priority P1 waits for a person; a rule", "{status:?}");
+        assert_eq!(mirrored["task_type"], "deploy");
+        assert_eq!(mirrored["priority"], "P1");
+        assert_eq!(mirrored["approved_at"].is_null(), view.decided_at.is_none(), "{status:?}");
+    }
 }

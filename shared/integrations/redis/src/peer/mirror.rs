@@ -1,0 +1,27 @@
+//! Approvals and cost.
+
+use async_trait::async_trait;
+use watchbill_wire::peer::{Cost, CostOf, PeerError, PeerMirror};
+use watchbill_wire::{ApprovalView, TaskView};
+
+use super::RedisPeer;
+use crate::forms::{approval_for_peer, is_decided};
+
+#[async_trait]
+impl PeerMirror for RedisPeer {
+    async fn show_approval(
+        &self,
+        approval: &ApprovalView,
+        task: Option<&TaskView>,
+    ) -> Result<bool, PeerError> {
+        let (id, json) = (approval.approval_id.as_str(), approval_for_peer(approval, task));
+        match is_decided(approval) {
+            true => self.keys.approval_decided(id, &json).await,
+            false => self.keys.approval_waits(id, &json).await,
+        }
+    }
+
+    async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
+        self.keys.add_cost(sum, part, so_far).await
+    }
+}
