@@ -4,5 +4,4 @@
 
 mod fixtures;
 mod forms;
-mod redis;
 mod unknown_fields;
