@@ -69,7 +69,7 @@ impl Windows<'_> {
             subject: reacted.subject.clone(),
             at: now,
             event: self.event.event_id.clone(),
-            task: reacted.folds.then(|| self.core.task_id(&new)),
+            task: reacted.folds.then(|| self.core.tasks().id_of(&new)),
             folded: 0,
             folded_tasks: Vec::new(),
             last: None,
@@ -82,7 +82,7 @@ impl Windows<'_> {
 
     async fn is_open(&self, window: &Window) -> Result<bool, ServiceError> {
         let Some(task) = &window.task else { return Ok(false) };
-        let stored = self.core.stored_task(self.tenant, task).await?;
+        let stored = self.core.tasks().stored(self.tenant, task).await?;
         Ok(stored.is_some_and(|stored| !stored.value.status.is_terminal()))
     }
 

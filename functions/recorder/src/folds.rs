@@ -198,10 +198,11 @@ async fn read<F: Default + DeserializeOwned>(
     tenant: &TenantId,
     name: &str,
 ) -> Result<(F, Kept), Fault> {
-    let item = core.past_unreadable(core.store().get(&repo::fold_key(tenant, name)).await)?;
+    let item =
+        core.context().past_unreadable(core.store().get(&repo::fold_key(tenant, name)).await)?;
     let Some(item) = item.flatten() else { return Ok((F::default(), Kept::default())) };
     let version = Some(item.version);
-    let stored: Option<Versioned<Fold>> = core.past_unreadable(decode(&item))?;
+    let stored: Option<Versioned<Fold>> = core.context().past_unreadable(decode(&item))?;
     let none = Kept { version, ..Kept::default() };
     let Some(stored) = stored else { return Ok((F::default(), none)) };
     let published = stored.value.state.get(PUBLISHED).and_then(Value::as_u64).unwrap_or(0);

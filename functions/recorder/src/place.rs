@@ -73,7 +73,7 @@ impl TenantRecorder {
 
     async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Fold>>, Fault> {
         let item = core.store().get(&fold_key(&self.tenant, PUBLISHED_FOLD)).await;
-        let item = core.past_unreadable(item)?.flatten();
+        let item = core.context().past_unreadable(item)?.flatten();
         // Without it more is published again, under the same ids.
         Ok(item.and_then(|item| decode(&item).ok()))
     }

@@ -228,7 +228,7 @@ impl Sweeper {
         }
         swept.looked_at = 1;
         let read = self.core.store().get(&due.key).await;
-        let Some(read) = self.core.past_unreadable(read)? else {
+        let Some(read) = self.core.context().past_unreadable(read)? else {
             // It stays due: what can't be read can't be written back either.
             swept.failed = 1;
             self.core.parking().ask_past_unreadable(&due.key).await?;
@@ -280,7 +280,7 @@ impl Sweeper {
             swept.oldest = swept.oldest.max(now.since(since));
         }
         if next_due(&stored.value, now).is_some_and(|due| due > now) {
-            return match self.core.command_on(stored, &Command::Postpone).await {
+            return match self.core.tasks().command_on(stored, &Command::Postpone).await {
                 // Rejected: someone has changed it meanwhile, and its due time with it.
                 Ok(_) | Err(CommandError::Rejected { .. }) => Ok(Looked::Postponed),
                 Err(error) => Err(error.into_service(&id)),
@@ -291,7 +291,7 @@ impl Sweeper {
         if lane_busy && stored.value.status == Status::Assigned && !stored.value.external {
             self.recall.note(lane);
         }
-        match self.core.command_on(stored, &Command::Tick { lane_busy }).await {
+        match self.core.tasks().command_on(stored, &Command::Tick { lane_busy }).await {
             Ok(_) => Ok(Looked::Changed),
             Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
             Err(error) => Err(error.into_service(&id)),
@@ -300,7 +300,8 @@ impl Sweeper {
 
     async fn approval(&self, item: &Item) -> Result<Looked, ServiceError> {
         let approval = decode::<Approval>(item)?.value;
-        let expired = self.core.approval_due(&approval.tenant, &approval.id).await?;
+        let expired =
+            self.core.approvals().escalate_or_expire(&approval.tenant, &approval.id).await?;
         Ok(if expired { Looked::Changed } else { Looked::Nothing })
     }
 

@@ -190,8 +190,9 @@ impl Steps {
         held: &StoredTask,
         call: &ToolCall,
     ) -> Result<Option<Withheld>, ServiceError> {
-        let payload = self.core.payload(&held.value).await?;
-        let verdict = self.core.judge_call(held, &payload, Runner::Own, Some(call)).await?;
+        let payload = self.core.tasks().payload(&held.value).await?;
+        let verdict =
+            self.core.authorizer().judge_call(held, &payload, Runner::Own, Some(call)).await?;
         let Verdict { proof, beside } = verdict;
         let of = Some((call.clone(), proof.version));
         Ok((!proof.leave.is_granted()).then_some(Withheld { leave: proof.leave, beside, of }))
@@ -202,7 +203,7 @@ impl Steps {
         &self,
         time_out: Duration,
     ) -> Result<Result<StoredTask, String>, ServiceError> {
-        let Some(stored) = self.core.stored_task(&self.tenant, &self.task).await? else {
+        let Some(stored) = self.core.tasks().stored(&self.tenant, &self.task).await? else {
             return Ok(Err("the task is gone".to_owned()));
         };
         let task = &stored.value;

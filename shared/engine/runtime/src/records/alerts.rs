@@ -147,10 +147,10 @@ impl StoredAlerts {
 
     /// Those of the keys that are open: the list may be behind.
     async fn open_of(&self, keys: &[Key]) -> Result<Vec<Alert>, ServiceError> {
-        let items = self.core.get_readable(keys).await?;
+        let items = self.core.context().get_readable(keys).await?;
         let mut alerts = Vec::new();
         for item in items.iter().flatten() {
-            let record = self.core.past_unreadable(decode::<AlertRecord>(item))?;
+            let record = self.core.context().past_unreadable(decode::<AlertRecord>(item))?;
             let open = record.filter(|record| record.value.is_open());
             alerts.extend(open.map(|record| record.value.alert));
         }

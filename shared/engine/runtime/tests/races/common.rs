@@ -55,19 +55,19 @@ impl Machine {
 
     pub async fn create(&self) -> TaskId {
         let new = a_task();
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     pub async fn stored(&self, id: &TaskId) -> StoredTask {
-        self.core.stored_task(&tenant(), id).await.unwrap().unwrap()
+        self.core.tasks().stored(&tenant(), id).await.unwrap().unwrap()
     }
 
     pub async fn claim(&self, id: &TaskId) -> StoredTask {
         let assignment = self.stored(id).await.value.assignment;
-        let version = self.core.stored_task(&tenant(), id).await.unwrap().unwrap().version;
+        let version = self.core.tasks().stored(&tenant(), id).await.unwrap().unwrap().version;
         let (agent, proof) = (Agent::Ops, Proof::granted(version));
         let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
-        self.core.command(&tenant(), id, &command).await.unwrap()
+        self.core.tasks().command(&tenant(), id, &command).await.unwrap()
     }
 
     /// The pointer that the router would send.

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::asking::Asking;
-use super::bodies;
-use super::core::{Conflict, Core};
-use super::leave::{external_call, frozen_by};
-use super::log;
-use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
+use super::{Placed, Tasks, bodies};
 use crate::decide::{Command, Decided, Draft, Rejection, decide};
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
+use crate::service::asking::{Asking, free_approval, salt};
+use crate::service::leave::{external_call, frozen_by};
+use crate::service::{Conflict, Created, FullTask, Identity, NewTask, ServiceError, log};
 use watchbill_domain::canonical_hash;
 use watchbill_domain::{
     ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
@@ -31,20 +29,20 @@ struct Creation {
     extra_writes: Vec<Write>,
 }
 
-impl Core {
+impl Tasks {
     /// Accepts a task: durable when this returns.
-    pub async fn create_task(&self, new: NewTask) -> Result<Created, ServiceError> {
-        self.create_task_with(new, Vec::new()).await
+    pub async fn create(&self, new: NewTask) -> Result<Created, ServiceError> {
+        self.create_with_writes(new, Vec::new()).await
     }
 
     /// The same, with further writes that belong into its commit. Nothing is decided again here
     /// where one of them meets a conflict: the caller builds them anew and calls again.
-    pub async fn create_task_with(
+    pub async fn create_with_writes(
         &self,
         new: NewTask,
         extra_writes: Vec<Write>,
     ) -> Result<Created, ServiceError> {
-        let id = self.task_id(&new);
+        let id = self.id_of(&new);
         // Ours are made of digits; one that was given is shown as it is.
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
@@ -60,7 +58,7 @@ impl Core {
         let mut n = 1;
         loop {
             let (decided, writes) = self.creation(&creation, n).await?;
-            let Some(conflict) = self.commit(writes).await? else {
+            let Err(conflict) = self.context.transact(writes).await? else {
                 return Ok(self.created(creation.new, decided));
             };
             let Creation { new, id, body_hash, .. } = &creation;
@@ -69,14 +67,14 @@ impl Core {
                 repo::has_most_children(of, &conflict.key, conflict.item.as_deref())
             };
             if let Some(parent) = new.parent.as_ref().filter(|parent| has_most(parent))
-                && self.stored_task(&new.tenant, id).await?.is_none()
+                && self.stored(&new.tenant, id).await?.is_none()
             {
                 return Err(too_many_children(parent));
             }
             let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
-            if conflict.key == taken && self.stored_task(&new.tenant, id).await?.is_none() {
+            if conflict.key == taken && self.stored(&new.tenant, id).await?.is_none() {
                 // An approval of another task, of a build whose ids could collide.
-                n = self.free_approval(&decided.task, n + 1).await?;
+                n = free_approval(&self.context, &decided.task, n + 1).await?;
                 continue;
             }
             return self.repeated(new, id, body_hash.clone(), conflict).await;
@@ -90,8 +88,8 @@ impl Core {
         n: u32,
     ) -> Result<(Decided, Vec<Write>), ServiceError> {
         let Creation { new, id, asks, placed, .. } = creation;
-        let facts = self.facts();
-        let salt = if asks.is_empty() { String::new() } else { self.salt() };
+        let facts = self.context.facts();
+        let salt = if asks.is_empty() { String::new() } else { salt(&self.context) };
         let parent = match &new.parent {
             Some(parent) => Some(self.parent(&new.tenant, parent).await?),
             None => None,
@@ -111,7 +109,8 @@ impl Core {
         if !asks.is_empty() {
             let asking =
                 Asking { task: &decided.task, payload: &new.payload, asks, also: None, n, salt };
-            let plan = self.planner().plan(decided.task.agent, new.task_type, &new.payload);
+            let plan =
+                self.authorizer.planner().plan(decided.task.agent, new.task_type, &new.payload);
             let approval = asking.approval(plan, facts.now, facts.rules);
             writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
         }
@@ -132,7 +131,7 @@ impl Core {
         log::change(&decided);
         let task = decided.task;
         if task.waits_outside() {
-            self.wake().wake(&Topic::External(task.tenant.clone()));
+            self.context.wake().wake(&Topic::External(task.tenant.clone()));
         }
         let task = FullTask {
             task,
@@ -147,12 +146,12 @@ impl Core {
     /// What a person is asked before the task is assigned: by gates, and by rules on the tool
     /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
     async fn asked_at_creation(&self, new: &NewTask) -> Vec<Ask> {
-        let policy = self.policy_for_gates().await;
-        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
-        let external = self.rules().is_left_outside(agent, new.task_type);
+        let policy = self.authorizer.governance().policy_for_gates().await;
+        let agent = self.context.rules().route(new.task_type, has_repo(&new.payload));
+        let external = self.context.rules().is_left_outside(agent, new.task_type);
         let call = match external {
             true => None,
-            false => self.planner().call(agent, new.task_type, &new.payload),
+            false => self.authorizer.planner().call(agent, new.task_type, &new.payload),
         };
         let subject = Subject {
             task_type: new.task_type,
@@ -162,7 +161,7 @@ impl Core {
             created_by: &new.created_by,
             payload: &new.payload,
             metadata: &new.metadata,
-            gated_as: self.planner().gated_as(new.task_type, &new.payload),
+            gated_as: self.authorizer.planner().gated_as(new.task_type, &new.payload),
             mutates: call.as_ref().is_none_or(|call| call.mutating),
         };
         let mut asks = policy.gates(&subject);
@@ -171,7 +170,8 @@ impl Core {
             false => call.clone(),
         };
         if let Some(call) = &frozen_as
-            && frozen_by(&policy, call, &new.metadata, self.clock().now(), |_, _| false).is_some()
+            && frozen_by(&policy, call, &new.metadata, self.context.clock().now(), |_, _| false)
+                .is_some()
         {
             // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
             // then.
@@ -186,10 +186,10 @@ impl Core {
     }
 
     /// The id that the task gets; where it is derived, the same at each call.
-    pub fn task_id(&self, new: &NewTask) -> TaskId {
+    pub fn id_of(&self, new: &NewTask) -> TaskId {
         let tenant = new.tenant.as_str();
         match &new.identity {
-            Identity::Fresh => self.entropy().uuid7(self.clock().now()).into(),
+            Identity::Fresh => self.context.entropy().uuid7(self.context.clock().now()).into(),
             Identity::Given(id) => id.clone(),
             Identity::IdempotencyKey(key) => {
                 derived_uuid(&["idempotency", tenant, &new.created_by, key]).into()
@@ -232,7 +232,7 @@ impl Core {
         }
         let trace_id = match &new.trace_id {
             Some(trace) => trace.clone(),
-            None => self.entropy().uuid7(self.clock().now()).simple().to_string(),
+            None => self.context.entropy().uuid7(self.context.clock().now()).simple().to_string(),
         };
         Ok(Draft {
             id,
@@ -258,7 +258,7 @@ impl Core {
     }
 
     async fn parent(&self, tenant: &TenantId, id: &TaskId) -> Result<Task, ServiceError> {
-        match self.stored_task(tenant, id).await? {
+        match self.stored(tenant, id).await? {
             Some(parent) => Ok(parent.value),
             None => Err(ServiceError::Invalid {
                 field: "parent_task_id",
@@ -277,11 +277,11 @@ impl Core {
     ) -> Result<Created, ServiceError> {
         let there: Option<StoredTask> = match &conflict.item {
             Some(item) if conflict.key == repo::task_key(&new.tenant, id) => Some(decode(item)?),
-            _ => self.stored_task(&new.tenant, id).await?,
+            _ => self.stored(&new.tenant, id).await?,
         };
         match there {
             Some(there) if there.value.body_hash == body_hash => {
-                let task = self.task(&new.tenant, id).await?;
+                let task = self.get(&new.tenant, id).await?;
                 Ok(Created { task, repeated: true })
             }
             Some(_) => {
@@ -297,7 +297,7 @@ impl Core {
                 };
                 Err(ServiceError::Conflict { message })
             }
-            None => Err(conflict.gone()),
+            None => Err(conflict.into_error()),
         }
     }
 }
