@@ -9,8 +9,9 @@
 //! it right after sending, and looks before it sends what others appended.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use watchbill_core::ports::{Commit, Expect, Write};
+use watchbill_core::ports::{Expect, Write};
 use watchbill_core::repo::{Fold, Versioned, decode, encode, fold_key};
 use watchbill_core::service::Core;
 
@@ -92,8 +93,8 @@ impl TenantRecorder {
         };
         let expect = before.map_or(Expect::Absent, |before| Expect::Version(before.version));
         let writes = vec![Write::Put { item: encode(&place, None), expect }];
-        let id = core.entropy().write_id();
-        if core.store().commit(Commit { id, writes }).await.is_ok() {
+        // Tried once, because recording goes on without it.
+        if let Ok(Ok(())) = core.context().transact_within(writes, Duration::ZERO).await {
             self.note_place();
         }
     }

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use watchbill_core::decide::{Command, next_due};
-use watchbill_core::ports::{Commit, DueKey, Expect, Item, Lanes, NewItem, Write};
+use watchbill_core::ports::{DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
-use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError};
+use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError, TransactError};
 use watchbill_domain::{Approval, Status, Task, Timestamp};
 use watchbill_runtime::records::{AlertRecord, StoredAlerts};
 
@@ -329,9 +329,9 @@ impl Sweeper {
         };
         let expect = Expect::Version(current.version);
         let writes = vec![Write::Put { item: pushed, expect }];
-        let id = self.core.entropy().write_id();
-        match self.core.store().commit(Commit { id, writes }).await {
-            Err(watchbill_core::ports::CommitError::Store(error)) => Err(error.into()),
+        // Tried once: it stays due, so the next sweep comes to it again.
+        match self.core.context().transact_within(writes, Duration::ZERO).await {
+            Err(TransactError::Store(error)) => Err(error.into()),
             _ => Ok(()),
         }
     }
