@@ -119,7 +119,7 @@ fn core_over(world: &World) -> (Core, Arc<Jumping>, Arc<Counting>) {
     });
     let ports = Ports {
         store: store.clone(),
-        blobs: world.truth.blobs().clone(),
+        blobs: world.truth.context().blobs().clone(),
         clock: clock.clone(),
         // Tokens of transactions must differ from those of runs before, for ten minutes.
         entropy: Arc::new(SystemEntropy),
@@ -183,5 +183,5 @@ async fn complete(core: &Core, n: usize) {
     let ending = Ending::Succeeded { result: Body::default() };
     let (events, notes) = (Vec::new(), Vec::new());
     let end = Command::End { fence, ending, events, notes, outcome };
-    core.command(&tenant(), &id, &end).await.expect("nobody else has it");
+    core.tasks().command(&tenant(), &id, &end).await.expect("nobody else has it");
 }

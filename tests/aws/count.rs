@@ -133,7 +133,7 @@ impl Line {
             let tenant = tenant(self.submitted % fill.tenants);
             let new = new_task(&tenant, Priority::P2, key);
             let watch = Stopwatch::start();
-            let created = self.core.create_task(new).await.expect("it is accepted");
+            let created = self.core.tasks().create(new).await.expect("it is accepted");
             counted.invocations.push((Function::Api, watch.elapsed()));
             counted.tasks.push(created.task.task.id);
         }

@@ -162,7 +162,7 @@ fn a_task(n: u64, dice: &SeededEntropy) -> NewTask {
 /// Asks again with the same key until it is accepted, as the API's callers are told to.
 pub async fn create(core: &Core, new: &NewTask) -> TaskId {
     loop {
-        match core.create_task(new.clone()).await {
+        match core.tasks().create(new.clone()).await {
             Ok(created) => return created.task.task.id,
             Err(ServiceError::Busy { .. } | ServiceError::Down { .. }) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;

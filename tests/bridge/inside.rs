@@ -59,7 +59,7 @@ impl Inside {
 
     async fn status(&self, id: &TaskId) -> Option<Status> {
         let found =
-            self.core.stored_task(&TenantId::default(), id).await.expect("the store is there");
+            self.core.tasks().stored(&TenantId::default(), id).await.expect("the store is there");
         found.map(|task| task.value.status)
     }
 
@@ -117,7 +117,7 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
     let settings = Settings { feed, ..Settings::default() };
     let mut inside = Inside::new(clock.clone(), settings).await;
-    let id = inside.core.create_task(bugfix()).await.expect("it is accepted").task.task.id;
+    let id = inside.core.tasks().create(bugfix()).await.expect("it is accepted").task.task.id;
     let (stop, stopped) = watch::channel(false);
     let bridge = inside.bridge.clone();
     let running = tokio::spawn(async move { bridge.run(stopped).await });
@@ -146,7 +146,7 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     }
     assert_eq!(inside.queued().await, Vec::<String>::new());
     let stored =
-        inside.core.stored_task(&TenantId::default(), &id).await.expect("the store is there");
+        inside.core.tasks().stored(&TenantId::default(), &id).await.expect("the store is there");
     let stored = stored.expect("it is there").value;
     let lease = stored.lease.expect("it is held");
     assert!(lease.until > clock.now(), "held on: until {}, now {}", lease.until, clock.now());
@@ -177,7 +177,7 @@ async fn what_was_cancelled_here_is_not_put_there_again() {
     let clock = Arc::new(FakeClock::default());
     let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
     let mut inside = Inside::new(clock.clone(), Settings { feed, ..Settings::default() }).await;
-    let id = inside.core.create_task(bugfix()).await.expect("it is accepted").task.task.id;
+    let id = inside.core.tasks().create(bugfix()).await.expect("it is accepted").task.task.id;
     let (stop, stopped) = watch::channel(false);
     let bridge = inside.bridge.clone();
     let running = tokio::spawn(async move { bridge.run(stopped).await });
@@ -188,7 +188,7 @@ async fn what_was_cancelled_here_is_not_put_there_again() {
     // Nothing is recorded here, so the events don't tell the bridge of it.
     let tenant = TenantId::default();
     let person = Caller { name: "alex".to_owned(), role: Role::Admin, tenant, made_by: None };
-    inside.core.cancel_task(&person, &id, None).await.expect("it is cancelled");
+    inside.core.tasks().cancel(&person, &id, None).await.expect("it is cancelled");
     for _ in 0..2 * 120 {
         clock.advance(STEP);
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -275,7 +275,7 @@ async fn a_peer_finds_its_tasks_under_its_own_ids() {
     let metadata = Map::from_iter([("via".to_owned(), json!("redis"))]);
     let identity = Identity::Given(raw(OLD));
     let old = NewTask { task_type: TaskType::Monitor, metadata, identity, ..bugfix() };
-    inside.core.create_task(old).await.expect("it is taken");
+    inside.core.tasks().create(old).await.expect("it is taken");
     let mut pipe = redis::pipe();
     for id in [ODD, OLD] {
         queue::put(&mut pipe, id, &queue::data(id, json!({})));
@@ -288,7 +288,7 @@ async fn a_peer_finds_its_tasks_under_its_own_ids() {
     for (id, other) in [(&here, raw(ODD)), (&raw(OLD), raw("old=2F8=7E1"))] {
         assert_eq!(inside.status(id).await, Some(Status::Assigned), "{id}");
         assert_eq!(inside.status(&other).await, None, "{other} is no task of its own");
-        inside.core.cancel_task(&person, id, None).await.expect("it is open");
+        inside.core.tasks().cancel(&person, id, None).await.expect("it is open");
     }
     inside.bridge.round(Duration::from_millis(600), None).await;
     for id in [ODD, OLD] {

@@ -46,10 +46,11 @@ async fn their_budget_stops_them_beside_the_mirror() {
     let (id, fence) = governance_suite::running(&inside.core, 1).await;
     let used = Amount { micro_usd: 60_000, tokens: 150 };
     let tenant = TenantId::default();
-    let reserved = inside.core.reserve(&tenant, &id, fence, used).await.expect("there is room");
+    let reserved =
+        inside.core.tasks().reserve(&tenant, &id, fence, used).await.expect("there is room");
     let n = reserved.value.reservation.expect("it is set aside").n;
     for command in [Command::Sent { fence, n }, Command::Settle { fence, n, used }] {
-        inside.core.command(&tenant, &id, &command).await.expect("it is ours");
+        inside.core.tasks().command(&tenant, &id, &command).await.expect("it is ours");
     }
     let summed = async {
         loop {

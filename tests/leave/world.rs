@@ -158,7 +158,7 @@ impl World {
             Act::Reject => self.decide(task, "kim", "reject").await,
             Act::Cancel => {
                 let caller = Caller::new("sam", Role::Admin, TenantId::default());
-                self.core.cancel_task(&caller, task, None).await.is_err()
+                self.core.tasks().cancel(&caller, task, None).await.is_err()
             }
             Act::Retry(who) => {
                 self.retry(who, task).await;
@@ -282,7 +282,7 @@ impl World {
     /// What has ended is tried again as another task, once.
     async fn retry(&self, who: &'static str, task: &TaskId) {
         let caller = Caller::new(who, Role::Admin, TenantId::default());
-        let Ok(again) = self.core.retry_task(&caller, task).await else { return };
+        let Ok(again) = self.core.tasks().retry(&caller, task).await else { return };
         let id = again.task.id;
         let mut tasks = self.tasks.lock().expect("nobody panics here");
         if !tasks.contains(&id) {
@@ -297,14 +297,16 @@ impl World {
     async fn sweep(&self) -> Option<bool> {
         let mut did = None;
         for open in self.approvals().iter().filter(|a| a.status == ApprovalStatus::Pending) {
-            let due = self.core.approval_due(&TenantId::default(), &open.id).await;
+            let due =
+                self.core.approvals().escalate_or_expire(&TenantId::default(), &open.id).await;
             did = Some(did.unwrap_or(false) | due.unwrap_or(false));
         }
         did
     }
 
     async fn dispatch(&self, task: &TaskId) {
-        let Some(stored) = self.core.stored_task(&TenantId::default(), task).await.ok().flatten()
+        let Some(stored) =
+            self.core.tasks().stored(&TenantId::default(), task).await.ok().flatten()
         else {
             return;
         };
@@ -345,7 +347,7 @@ impl World {
             for task in self.tasks() {
                 // A backlog would give approvals more time, which the provider knows nothing of.
                 let tick = Command::Tick { lane_busy: false };
-                let _ = self.core.command(&TenantId::default(), &task, &tick).await;
+                let _ = self.core.tasks().command(&TenantId::default(), &task, &tick).await;
                 self.dispatch(&task).await;
             }
             self.clock.advance(apart);
@@ -367,7 +369,7 @@ impl World {
     }
 
     pub async fn header(&self, task: &TaskId) -> Task {
-        let stored = self.core.stored_task(&TenantId::default(), task).await;
+        let stored = self.core.tasks().stored(&TenantId::default(), task).await;
         stored.expect("the store answers").expect("it is there").value
     }
 
@@ -459,7 +461,7 @@ async fn made_key(core: &Core, by: &str, name: &str) -> String {
     let caller = Caller::new(by, Role::Admin, TenantId::default());
     for _ in 0..8 {
         if let Ok((key, _)) =
-            core.create_key(&caller, &TenantId::default(), name, Role::Approver).await
+            core.keys().create(&caller, &TenantId::default(), name, Role::Approver).await
         {
             return key;
         }
@@ -487,7 +489,7 @@ async fn deployment(core: &Core, id: &str, project: &str) -> TaskId {
         hops: 0,
     };
     for _ in 0..8 {
-        if let Ok(created) = core.create_task(new.clone()).await {
+        if let Ok(created) = core.tasks().create(new.clone()).await {
             let task = created.task.task;
             assert_eq!(task.status, Status::Pending, "a deployment waits for leave");
             return task.id;

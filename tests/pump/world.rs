@@ -113,7 +113,7 @@ impl World {
             payload: json!({"service": "system", "fails": fails}).as_object().cloned().unwrap(),
             ..a_task()
         };
-        let id = self.core.create_task(new).await.unwrap().task.task.id;
+        let id = self.core.tasks().create(new).await.unwrap().task.task.id;
         self.note_images();
         id
     }
@@ -131,7 +131,7 @@ impl World {
             event_id: Some(format!("e-{n}")),
             hops: 0,
         };
-        self.core.publish_event(new).await.unwrap();
+        self.core.events().publish(new).await.unwrap();
         self.note_images();
     }
 

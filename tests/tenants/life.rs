@@ -138,7 +138,7 @@ impl World {
             hops: 0,
         };
         new(&mut task);
-        self.core.create_task(task).await.unwrap().task.task.id
+        self.core.tasks().create(task).await.unwrap().task.task.id
     }
 
     async fn live(&self, tenant: TenantId) -> Lived {
@@ -150,7 +150,7 @@ impl World {
         self.budget(&tenant, &tasks[0]).await;
         let event = self.event(&tenant).await;
         let bounds = WaitBounds { all: 8, tenant: 2 };
-        let place = self.core.take_wait_place(&tenant, bounds, Duration::from_secs(20)).await;
+        let place = self.core.waits().take(&tenant, bounds, Duration::from_secs(20)).await;
         place.unwrap().unwrap();
         let alert = self.alert(&tenant, &tasks[0]).await;
         let lived = Lived { tenant, tasks, event, key, alert, plan_hash };
@@ -159,7 +159,11 @@ impl World {
         let gated = lived.tasks.last().unwrap();
         let decision = LinkDecision::Reject { reason: Some(mark(&lived.tenant)) };
         let (approval, used) = (ApprovalId::of(gated, 1), link_use(&lived));
-        self.core.decide_by_link(&lived.tenant, &approval, &used, decision).await.unwrap();
+        self.core
+            .approvals()
+            .decide_by_link(&lived.tenant, &approval, &used, decision)
+            .await
+            .unwrap();
         lived
     }
 
@@ -198,14 +202,14 @@ impl World {
         };
         for _ in 0..20 {
             let still = to(Status::InProgress, None, None);
-            self.core.set_status(&worker, &long, still).await.unwrap();
+            self.core.tasks().set_status(&worker, &long, still).await.unwrap();
             self.clock.advance(Duration::from_secs(60));
         }
         let result = json!({ "text": format!("{}{}", mark(tenant), "y".repeat(200_000)) });
         let done = to(Status::Completed, None, Some(result));
-        self.core.set_status(&worker, &long, done).await.unwrap();
+        self.core.tasks().set_status(&worker, &long, done).await.unwrap();
         let no = to(Status::Blocked, Some(format!("which {}", mark(tenant))), None);
-        self.core.set_status(&worker, &failed, no).await.unwrap();
+        self.core.tasks().set_status(&worker, &failed, no).await.unwrap();
         vec![long, failed]
     }
 
@@ -221,10 +225,10 @@ impl World {
             tenant: tenant.clone(),
             made_by: None,
         };
-        self.core.approve(&alice, &ApprovalId::of(&tasks[0], 1)).await.unwrap();
+        self.core.approvals().approve(&alice, &ApprovalId::of(&tasks[0], 1)).await.unwrap();
         let reason = Some(mark(tenant));
-        self.core.reject(&alice, &ApprovalId::of(&tasks[1], 1), reason).await.unwrap();
-        let open = self.core.approval(tenant, &ApprovalId::of(&tasks[2], 1)).await.unwrap();
+        self.core.approvals().reject(&alice, &ApprovalId::of(&tasks[1], 1), reason).await.unwrap();
+        let open = self.core.approvals().get(tenant, &ApprovalId::of(&tasks[2], 1)).await.unwrap();
         (tasks, open.approval.plan_hash)
     }
 
@@ -235,7 +239,7 @@ impl World {
             tenant: TenantId::default(),
             made_by: None,
         };
-        self.core.create_tenant(&operator, tenant, "first").await.unwrap();
+        self.core.keys().create_tenant(&operator, tenant, "first").await.unwrap();
         let admin = Caller {
             name: "first".into(),
             role: Role::Admin,
@@ -243,11 +247,11 @@ impl World {
             made_by: None,
         };
         let name = format!("helper-of-{tenant}");
-        self.core.create_key(&admin, tenant, &name, Role::User).await.unwrap();
-        self.core.create_key(&admin, tenant, "gone", Role::User).await.unwrap();
-        self.core.revoke_key(&admin, "gone").await.unwrap();
+        self.core.keys().create(&admin, tenant, &name, Role::User).await.unwrap();
+        self.core.keys().create(&admin, tenant, "gone", Role::User).await.unwrap();
+        self.core.keys().revoke(&admin, "gone").await.unwrap();
         let hour = Duration::from_secs(3_600);
-        self.core.token_issued(&admin, &mark(tenant), Role::User, hour).await.unwrap();
+        self.core.audit().record_token(&admin, &mark(tenant), Role::User, hour).await.unwrap();
         name
     }
 
@@ -257,14 +261,14 @@ impl World {
             Caller { name: mark(tenant), role: Role::Admin, tenant: tenant.clone(), made_by: None };
         let amount = |micro_usd| Amount { micro_usd, tokens: 1_000 };
         let limits = BudgetLimits { day: amount(4_000), hour: amount(3_000), task: amount(2_000) };
-        self.core.set_budget_limits(&admin, limits).await.unwrap();
-        let stored = self.core.stored_task(tenant, task).await.unwrap().unwrap();
+        self.core.budgets().set_limits(&admin, limits).await.unwrap();
+        let stored = self.core.tasks().stored(tenant, task).await.unwrap().unwrap();
         let (agent, owner) = (Agent::Ops, format!("run {}", mark(tenant)));
         let (assignment, proof) = (stored.value.assignment, Proof::granted(stored.version));
         let claim = Command::Claim { agent, owner, assignment, proof };
-        let claimed = self.core.command(tenant, task, &claim).await.unwrap();
+        let claimed = self.core.tasks().command(tenant, task, &claim).await.unwrap();
         let most = Amount { micro_usd: 1_900, tokens: 900 };
-        self.core.reserve(tenant, task, claimed.value.fence, most).await.unwrap();
+        self.core.tasks().reserve(tenant, task, claimed.value.fence, most).await.unwrap();
     }
 
     async fn event(&self, tenant: &TenantId) -> EventId {
@@ -281,8 +285,8 @@ impl World {
             hops: 0,
         };
         // The same id in both tenants is two events.
-        self.core.publish_event(event("T#acme#evt#1".into())).await.unwrap();
-        self.core.publish_event(event(format!("e-{tenant}"))).await.unwrap().event_id
+        self.core.events().publish(event("T#acme#evt#1".into())).await.unwrap();
+        self.core.events().publish(event(format!("e-{tenant}"))).await.unwrap().event_id
     }
 
     async fn alert(&self, tenant: &TenantId, task: &TaskId) -> String {

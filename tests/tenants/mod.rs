@@ -133,28 +133,32 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
         };
         // An id that peers chose may be one's own as well.
         for id in other.tasks.iter().filter(|id| !life::is_shared(id.as_str())) {
-            absent(core.task(tenant, id).await);
-            absent(core.timeline(tenant, id).await);
-            absent(core.cancel_task(&admin, id, None).await.map(|_| ()));
-            absent(core.retry_task(&admin, id).await.map(|_| ()));
+            absent(core.tasks().get(tenant, id).await);
+            absent(core.tasks().timeline(tenant, id).await);
+            absent(core.tasks().cancel(&admin, id, None).await.map(|_| ()));
+            absent(core.tasks().retry(&admin, id).await.map(|_| ()));
             let to = StatusChange { status: Status::Cancelled, error: None, result: None };
-            absent(core.set_status(&admin, id, to).await.map(|_| ()));
-            absent(core.answer_task(&admin, id, "yes".into()).await.map(|_| ()));
+            absent(core.tasks().set_status(&admin, id, to).await.map(|_| ()));
+            absent(core.tasks().answer(&admin, id, "yes".into()).await.map(|_| ()));
             let approval = ApprovalId::of(id, 1);
-            absent(core.approval(tenant, &approval).await.map(|_| ()));
-            absent(core.approve(&admin, &approval).await.map(|_| ()));
-            absent(core.reject(&admin, &approval, None).await.map(|_| ()));
+            absent(core.approvals().get(tenant, &approval).await.map(|_| ()));
+            absent(core.approvals().approve(&admin, &approval).await.map(|_| ()));
+            absent(core.approvals().reject(&admin, &approval, None).await.map(|_| ()));
             let used = life::link_use(other);
-            let by_link =
-                core.decide_by_link(tenant, &approval, &used, LinkDecision::Approve).await;
+            let by_link = core
+                .approvals()
+                .decide_by_link(tenant, &approval, &used, LinkDecision::Approve)
+                .await;
             absent(by_link.map(|_| ()));
         }
         let all = EventFilter::default();
         let wait = std::time::Duration::ZERO;
         let event = Some(&other.event);
-        absent(core.events_after(tenant, &all, (event, None), 10, wait).await.map(|_| ()));
-        absent(core.revoke_key(&admin, &other.key).await.map(|_| ()));
-        assert!(!core.is_link_used(tenant, &life::link_use(other).nonce).await.unwrap());
+        absent(core.events().after(tenant, &all, (event, None), 10, wait).await.map(|_| ()));
+        absent(core.keys().revoke(&admin, &other.key).await.map(|_| ()));
+        assert!(
+            !core.approvals().is_link_used(tenant, &life::link_use(other).nonce).await.unwrap()
+        );
         assert!(world.alerts().find(tenant, &other.alert).await.unwrap().is_none());
         assert_eq!(world.store.items().len(), before, "nothing came of asking");
     }
@@ -166,29 +170,30 @@ async fn lists_hold_ones_own() {
     let (world, lived) = World::lived().await;
     let core = &world.core;
     for Lived { tenant, tasks, .. } in &lived {
-        let page = core.tasks(tenant, &TaskFilter::default(), 200, None).await.unwrap();
+        let page = core.tasks().list(tenant, &TaskFilter::default(), 200, None).await.unwrap();
         let listed: BTreeSet<_> = page.entries.iter().map(|full| full.task.id.clone()).collect();
         assert_eq!(listed, tasks.iter().cloned().collect(), "{tenant}");
         let mut seen = vec![format!("{:?}", page.entries)];
         for status in [Status::Pending, Status::Failed, Status::Blocked, Status::Assigned] {
             let filter = TaskFilter { status: Some(status), ..TaskFilter::default() };
-            let page = core.tasks(tenant, &filter, 200, None).await.unwrap();
+            let page = core.tasks().list(tenant, &filter, 200, None).await.unwrap();
             seen.push(format!("{:?}", page.entries));
         }
-        let events = core.events(tenant, &EventFilter::default(), 200, None).await.unwrap().events;
+        let events =
+            core.events().list(tenant, &EventFilter::default(), 200, None).await.unwrap().events;
         assert!(events.len() > 10, "{tenant}: {}", events.len());
         seen.push(format!("{events:?}"));
-        let audit = core.audit(tenant, &AuditFilter::default(), 200, None).await.unwrap();
+        let audit = core.audit().list(tenant, &AuditFilter::default(), 200, None).await.unwrap();
         assert!(audit.entries.len() > 10, "{tenant}: {}", audit.entries.len());
         seen.push(format!("{:?}", audit.entries));
-        let batches = core.audit_batches(tenant, 1, 100).await.unwrap();
+        let batches = core.audit().batches(tenant, 1, 100).await.unwrap();
         seen.push(format!("{:?}", batches.batches));
-        seen.push(format!("{:?}", core.keys(tenant, 100, None).await.unwrap()));
+        seen.push(format!("{:?}", core.keys().list(tenant, 100, None).await.unwrap()));
         seen.push(format!("{:?}", world.alerts().list_open(tenant, 100).await.unwrap()));
-        let open = core.pending_approvals(tenant, 200, None).await.unwrap();
-        let closed = core.approval_history(tenant, 200, None).await.unwrap();
+        let open = core.approvals().pending(tenant, 200, None).await.unwrap();
+        let closed = core.approvals().history(tenant, 200, None).await.unwrap();
         seen.push(format!("{:?} {:?}", open.entries, closed.entries));
-        let stats = core.stats(tenant).await.unwrap();
+        let stats = core.stats().of(tenant).await.unwrap();
         let counted: u64 = stats.rows.iter().map(|row| row.count).sum();
         assert_eq!(counted, tasks.len() as u64, "{tenant} counts its own");
         for other in lived.iter().filter(|other| other.tenant != *tenant) {

@@ -152,7 +152,7 @@ where
         // Nobody waits for it any more.
         if abandoned.is_set() { Err(Fault::internal()) } else { Ok(clean(body)) }
     };
-    let body = core.offload().run_if(bytes > SMALL, write).await?;
+    let body = core.context().offload().run_if(bytes > SMALL, write).await?;
     Ok(raw(StatusCode::OK, "application/json", body))
 }
 
@@ -161,7 +161,7 @@ pub async fn json_as_is_of<T>(core: &Core, bytes: usize, answer: T) -> Answer
 where
     T: Serialize + Send + 'static,
 {
-    let body = core.offload().run_if(bytes > SMALL, move |_| written(&answer)).await?;
+    let body = core.context().offload().run_if(bytes > SMALL, move |_| written(&answer)).await?;
     Ok(raw(StatusCode::OK, "application/json", body.into()))
 }
 

@@ -115,7 +115,7 @@ async fn a_key_revoked_elsewhere_works_for_thirty_seconds_at_most() {
         tenant: watchbill_domain::TenantId::default(),
         made_by: None,
     };
-    api.core.revoke_key(&admin, "helper").await.unwrap();
+    api.core.keys().revoke(&admin, "helper").await.unwrap();
     api.clock.advance(Duration::from_secs(29));
     assert_eq!(ask("GET", "/tasks").key(&key).of(&api).await.status, 200);
     api.clock.advance(Duration::from_secs(1));

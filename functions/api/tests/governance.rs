@@ -13,11 +13,11 @@ async fn ended(api: &Api, status: &str) -> String {
     let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
     let id = made["task_id"].as_str().unwrap().to_owned();
     let (tenant, task) = (TenantId::default(), TaskId::parse(&id).unwrap());
-    let stored = api.core.stored_task(&tenant, &task).await.unwrap().unwrap();
+    let stored = api.core.tasks().stored(&tenant, &task).await.unwrap().unwrap();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let proof = Proof::granted(stored.version);
     let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    let fence = api.core.command(&tenant, &task, &claim).await.unwrap().value.fence;
+    let fence = api.core.tasks().command(&tenant, &task, &claim).await.unwrap().value.fence;
     let (ending, earned) = match status {
         "completed" => (Ending::Succeeded { result: Body::default() }, TaskSuccess),
         _ => {
@@ -28,7 +28,7 @@ async fn ended(api: &Api, status: &str) -> String {
     let reputation = vec![api.core.rules().reputation.earned(earned)];
     let outcome = Outcome { reputation, ..Outcome::default() };
     let end = Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome };
-    api.core.command(&tenant, &task, &end).await.unwrap();
+    api.core.tasks().command(&tenant, &task, &end).await.unwrap();
     api.record(&id).await;
     id
 }

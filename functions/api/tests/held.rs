@@ -39,7 +39,7 @@ async fn revoke_elsewhere(api: &Api, name: &str) {
         tenant: TenantId::default(),
         made_by: None,
     };
-    api.core.revoke_key(&admin, name).await.unwrap();
+    api.core.keys().revoke(&admin, name).await.unwrap();
 }
 
 async fn publish(api: &Api) {

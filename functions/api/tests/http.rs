@@ -353,7 +353,7 @@ async fn a_large_page_is_written_beside_the_runtime() {
     for _ in 0..64 {
         let (core, held) = (api.core.clone(), held.clone());
         let work = move |_: &_| held.lock().unwrap().recv().is_ok();
-        busy.push(tokio::spawn(async move { core.offload().run(work).await }));
+        busy.push(tokio::spawn(async move { core.context().offload().run(work).await }));
     }
     tokio::task::yield_now().await;
     let path = format!("/tasks/{large}");

@@ -30,7 +30,7 @@ async fn link(api: &Api, to: &str, nonce: &str) -> ApprovalLink {
     let task = api.create(body).await["task_id"].as_str().unwrap().to_owned();
     let approval = ApprovalId::parse(&format!("approval_{task}")).unwrap();
     let tenant = TenantId::default();
-    let plan_hash = api.core.approval(&tenant, &approval).await.unwrap().approval.plan_hash;
+    let plan_hash = api.core.approvals().get(&tenant, &approval).await.unwrap().approval.plan_hash;
     let expires = api.clock.now().plus(Duration::from_secs(60));
     let (to, nonce) = (to.to_owned(), nonce.to_owned());
     ApprovalLink { tenant, approval, plan_hash, to, nonce, expires }

@@ -79,7 +79,7 @@ async fn link(api: &Api) -> String {
     let approval = format!("approval_{}", made["task_id"].as_str().unwrap());
     let approval = ApprovalId::parse(&approval).unwrap();
     let tenant = TenantId::default();
-    let plan_hash = api.core.approval(&tenant, &approval).await.unwrap().approval.plan_hash;
+    let plan_hash = api.core.approvals().get(&tenant, &approval).await.unwrap().approval.plan_hash;
     let expires = api.clock.now().plus(Duration::from_secs(3600));
     let (to, nonce) = ("on-call".to_owned(), "01".to_owned());
     let link = ApprovalLink { tenant, approval, plan_hash, to, nonce, expires };

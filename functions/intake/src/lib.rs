@@ -71,7 +71,7 @@ impl Intake {
         let trace = Some(event.trace_id.clone());
         let mut new = asked.into_new_task(&caller, trace, Identity::Cause(cause));
         new.hops = event.hops.saturating_add(1);
-        self.core.create_task(new).await.map(|_| ())
+        self.core.tasks().create(new).await.map(|_| ())
     }
 
     async fn react(
@@ -89,7 +89,7 @@ impl Intake {
         let window = match reaction.window {
             Some(window) => window,
             None if reacted.folds => FOLD_WINDOW,
-            None => return self.core.create_task(new).await.map(|_| ()),
+            None => return self.core.tasks().create(new).await.map(|_| ()),
         };
         // The window's item changes in the commit that makes the task: of two events at the
         // same time one finds it taken.
@@ -100,7 +100,7 @@ impl Intake {
                 Taken::Before => return Ok(()),
                 Taken::Retry => {}
                 Taken::Now { write, new } => {
-                    match self.core.create_task_with(*new, vec![write]).await {
+                    match self.core.tasks().create_with_writes(*new, vec![write]).await {
                         // The window was taken meanwhile, which the next look finds, or the task
                         // stands with another content, which lasts.
                         Err(conflict @ ServiceError::Conflict { .. }) => last = conflict,
@@ -125,7 +125,7 @@ impl Intake {
         metadata.insert("event_type".into(), event.event_type.as_str().into());
         let by = event.metadata.get("published_by").and_then(|by| by.as_str());
         let parent = match &event.task_id {
-            Some(id) => self.core.stored_task(tenant, id).await?.map(|task| task.value.id),
+            Some(id) => self.core.tasks().stored(tenant, id).await?.map(|task| task.value.id),
             None => None,
         };
         Ok(NewTask {

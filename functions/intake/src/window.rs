@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use watchbill_core::ports::{Commit, CommitError, Expect, Write};
+use watchbill_core::ports::{Expect, Write};
 use watchbill_core::reactions::{Reacted, Reaction};
-use watchbill_core::repo::{Versioned, Window, decode, encode, window_key};
+use watchbill_core::repo::{Versioned, Window, encode, window_key};
 use watchbill_core::service::{Core, NewTask, ServiceError};
 use watchbill_domain::{Event, TaskId, TenantId, Timestamp};
 
@@ -38,8 +38,7 @@ impl Windows<'_> {
     pub async fn take(&self, reacted: &Reacted, new: &NewTask) -> Result<Taken, ServiceError> {
         let now = self.core.clock().now();
         let key = window_key(self.tenant, &self.reaction.name, &reacted.subject);
-        let there: Option<Versioned<Window>> =
-            self.core.store().get(&key).await?.as_ref().map(decode).transpose()?;
+        let there: Option<Versioned<Window>> = self.core.context().load(&key).await?;
         if let Some(there) = &there {
             if reacted.folds && there.value.event == self.event.event_id {
                 return Ok(Taken::Before);
@@ -69,7 +68,7 @@ impl Windows<'_> {
             subject: reacted.subject.clone(),
             at: now,
             event: self.event.event_id.clone(),
-            task: reacted.folds.then(|| self.core.task_id(&new)),
+            task: reacted.folds.then(|| self.core.tasks().id_of(&new)),
             folded: 0,
             folded_tasks: Vec::new(),
             last: None,
@@ -82,7 +81,7 @@ impl Windows<'_> {
 
     async fn is_open(&self, window: &Window) -> Result<bool, ServiceError> {
         let Some(task) = &window.task else { return Ok(false) };
-        let stored = self.core.stored_task(self.tenant, task).await?;
+        let stored = self.core.tasks().stored(self.tenant, task).await?;
         Ok(stored.is_some_and(|stored| !stored.value.status.is_terminal()))
     }
 
@@ -107,16 +106,9 @@ impl Windows<'_> {
         };
         let item = encode(&counted, there.unknown.as_deref());
         let writes = vec![Write::Put { item, expect: Expect::Version(there.version) }];
-        let id = self.core.entropy().write_id();
-        match self.core.store().commit(Commit { id, writes }).await {
+        match self.core.context().transact(writes).await? {
             Ok(()) => Ok(Taken::Before),
-            Err(CommitError::Conflict { .. } | CommitError::Unknown { .. }) => Ok(Taken::Retry),
-            Err(CommitError::Busy { after }) => {
-                self.core.clock().sleep(after).await;
-                Ok(Taken::Retry)
-            }
-            Err(CommitError::Illegal { reason }) => Err(ServiceError::Down { reason }),
-            Err(CommitError::Store(error)) => Err(error.into()),
+            Err(_) => Ok(Taken::Retry),
         }
     }
 }

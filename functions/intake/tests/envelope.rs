@@ -42,7 +42,7 @@ async fn published(core: &Core) -> Value {
         event_id: Some("e-1".into()),
         hops: 0,
     };
-    let event = core.publish_event(new).await.unwrap();
+    let event = core.events().publish(new).await.unwrap();
     let detail = watchbill_wire::EventView::from(event);
     json!({
         "id": "7bf73129-1428-4cd3-a780-95db273d1602",
@@ -95,7 +95,7 @@ async fn what_nobody_published_is_refused() {
 async fn an_event_of_a_task_counts_where_the_task_is() {
     let core = core();
     let new = NewTask { tenant: acme(), ..a_task() };
-    let task = core.create_task(new).await.unwrap().task.task.id;
+    let task = core.tasks().create(new).await.unwrap().task.task.id;
     let mut envelope = published(&core).await;
     envelope["source"] = json!("watchbill.ops");
     envelope["detail-type"] = json!("task.failed");

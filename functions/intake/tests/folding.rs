@@ -38,7 +38,7 @@ impl World {
     async fn create(&self, tenant: &TenantId, priority: Priority) -> TaskId {
         let new =
             NewTask { tenant: tenant.clone(), priority, sla_target: Some("1h".into()), ..a_task() };
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     /// So many tasks pass their deadline; each one's events come twice.
@@ -46,7 +46,7 @@ impl World {
         let mut tasks = Vec::new();
         for _ in 0..n {
             let id = self.create(tenant, priority).await;
-            tasks.push(self.core.stored_task(tenant, &id).await.unwrap().unwrap());
+            tasks.push(self.core.tasks().stored(tenant, &id).await.unwrap().unwrap());
         }
         self.clock.advance(Duration::from_secs(3_600));
         self.change_all(tenant, tasks, |_| Command::Tick { lane_busy: true }).await
@@ -57,7 +57,7 @@ impl World {
         let mut tasks = Vec::new();
         for _ in 0..n {
             let id = self.create(tenant, Priority::P2).await;
-            tasks.push(self.core.stored_task(tenant, &id).await.unwrap().unwrap());
+            tasks.push(self.core.tasks().stored(tenant, &id).await.unwrap().unwrap());
         }
         let claim = |stored: &StoredTask| {
             let earned = Some(self.core.rules().reputation.earned(event));
@@ -81,7 +81,7 @@ impl World {
         let mut told = Vec::new();
         for stored in tasks {
             let (id, command) = (stored.value.id.clone(), command(&stored));
-            let changed = self.core.command_on(stored, &command).await.unwrap();
+            let changed = self.core.tasks().command_on(stored, &command).await.unwrap();
             let item = self.store.items().into_iter().find(|item| {
                 *item.kind == *"task" && decode::<Task>(item).is_ok_and(|t| t.value.id == id)
             });
@@ -112,7 +112,7 @@ impl World {
             tenant: alert.tenant.clone(),
             made_by: None,
         };
-        self.core.cancel_task(&caller, &alert.id, None).await.unwrap();
+        self.core.tasks().cancel(&caller, &alert.id, None).await.unwrap();
     }
 }
 
@@ -154,7 +154,7 @@ async fn the_next_alert_task_says_how_many_there_were() {
     assert_eq!(alerts.len(), 2, "the first one is over, and its window");
     assert!(payload(&alerts[0], "count").is_null());
     // 49 behind the first, and this one.
-    let shown = world.core.payload(&alerts[1]).await.unwrap();
+    let shown = world.core.tasks().payload(&alerts[1]).await.unwrap();
     assert_eq!(shown["count"], json!(50));
     let message = &shown["message"];
     let message = message.as_str().unwrap();

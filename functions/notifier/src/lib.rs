@@ -77,7 +77,7 @@ impl Notifier {
         let asks = matches!(event.event_type.as_str(), "approval.requested" | "approval.escalated");
         let id = event.payload.get("approval_id").and_then(|id| id.as_str());
         let (true, Some(Ok(id))) = (asks, id.map(ApprovalId::parse)) else { return Ok(None) };
-        match self.core.approval(tenant, &id).await {
+        match self.core.approvals().get(tenant, &id).await {
             Ok(full) => Ok(Some(full).filter(|f| f.approval.status == ApprovalStatus::Pending)),
             Err(ServiceError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use watchbill_core::handler::panic_text;
 use watchbill_core::ports::StoreError;
-use watchbill_core::service::ServiceError;
+use watchbill_core::service::{ServiceError, TransactError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -22,6 +22,18 @@ pub enum Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Fault::Store(error.to_string())
+    }
+}
+
+impl From<TransactError> for Fault {
+    fn from(error: TransactError) -> Self {
+        match error {
+            TransactError::Busy { .. } | TransactError::Unknown { .. } => {
+                Fault::Store("the store stays busy".to_owned())
+            }
+            TransactError::Illegal { reason } => Fault::Change(reason),
+            TransactError::Store(error) => error.into(),
+        }
     }
 }
 

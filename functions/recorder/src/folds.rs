@@ -1,12 +1,14 @@
 //! What is derived from one tenant's ledger, and where it is kept.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
-use watchbill_core::ports::{Commit, CommitError, Expect, Item, Write};
+use watchbill_core::ports::{Expect, Item, Write};
 use watchbill_core::repo::{self, Fold, REPUTATION_FOLD, STATS_FOLD, Versioned, decode, encode};
-use watchbill_core::service::Core;
+use watchbill_core::service::{Core, TransactError};
 use watchbill_domain::TenantId;
 use watchbill_governance::{ReputationFold, ReputationRules, StandingChange};
 
@@ -198,10 +200,11 @@ async fn read<F: Default + DeserializeOwned>(
     tenant: &TenantId,
     name: &str,
 ) -> Result<(F, Kept), Fault> {
-    let item = core.past_unreadable(core.store().get(&repo::fold_key(tenant, name)).await)?;
+    let item =
+        core.context().past_unreadable(core.store().get(&repo::fold_key(tenant, name)).await)?;
     let Some(item) = item.flatten() else { return Ok((F::default(), Kept::default())) };
     let version = Some(item.version);
-    let stored: Option<Versioned<Fold>> = core.past_unreadable(decode(&item))?;
+    let stored: Option<Versioned<Fold>> = core.context().past_unreadable(decode(&item))?;
     let none = Kept { version, ..Kept::default() };
     let Some(stored) = stored else { return Ok((F::default(), none)) };
     let published = stored.value.state.get(PUBLISHED).and_then(Value::as_u64).unwrap_or(0);
@@ -247,14 +250,13 @@ async fn commit(core: &Core, writes: Vec<Write>) -> Result<bool, Fault> {
 }
 
 async fn try_commit(core: &Core, writes: Vec<Write>) -> Result<Committed, Fault> {
-    let id = core.entropy().write_id();
-    match core.store().commit(Commit { id, writes }).await {
-        Ok(()) => Ok(Committed::Yes),
-        Err(CommitError::Busy { .. } | CommitError::Unknown { .. }) => Ok(Committed::No),
+    // Tried once, because recording goes on without it.
+    match core.context().transact_within(writes, Duration::ZERO).await {
+        Ok(Ok(())) => Ok(Committed::Yes),
+        Ok(Err(conflict)) => Ok(Committed::Met(conflict.item)),
+        Err(TransactError::Busy { .. } | TransactError::Unknown { .. }) => Ok(Committed::No),
         // The store can't replace what it can't read.
-        Err(CommitError::Store(error)) if error.unreadable().is_some() => Ok(Committed::No),
-        Err(CommitError::Store(error)) => Err(error.into()),
-        Err(CommitError::Conflict { current, .. }) => Ok(Committed::Met(current)),
-        Err(CommitError::Illegal { reason }) => Err(Fault::Change(reason)),
+        Err(TransactError::Store(error)) if error.unreadable().is_some() => Ok(Committed::No),
+        Err(error) => Err(error.into()),
     }
 }

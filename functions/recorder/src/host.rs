@@ -43,7 +43,7 @@ impl Recorder {
         after: Option<&TenantId>,
     ) -> Result<Option<TenantId>, HandlerError> {
         let mut state = self.state.lock().await;
-        let tenants = self.core.tenants_after(after, TENANTS_A_CALL).await?;
+        let tenants = self.core.tenants().after(after, TENANTS_A_CALL).await?;
         let next = tenants.last().cloned().filter(|_| tenants.len() == TENANTS_A_CALL);
         let mut again = None;
         for tenant in tenants {

@@ -9,8 +9,9 @@
 //! it right after sending, and looks before it sends what others appended.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use watchbill_core::ports::{Commit, Expect, Write};
+use watchbill_core::ports::{Expect, Write};
 use watchbill_core::repo::{Fold, Versioned, decode, encode, fold_key};
 use watchbill_core::service::Core;
 
@@ -73,7 +74,7 @@ impl TenantRecorder {
 
     async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Fold>>, Fault> {
         let item = core.store().get(&fold_key(&self.tenant, PUBLISHED_FOLD)).await;
-        let item = core.past_unreadable(item)?.flatten();
+        let item = core.context().past_unreadable(item)?.flatten();
         // Without it more is published again, under the same ids.
         Ok(item.and_then(|item| decode(&item).ok()))
     }
@@ -92,8 +93,8 @@ impl TenantRecorder {
         };
         let expect = before.map_or(Expect::Absent, |before| Expect::Version(before.version));
         let writes = vec![Write::Put { item: encode(&place, None), expect }];
-        let id = core.entropy().write_id();
-        if core.store().commit(Commit { id, writes }).await.is_ok() {
+        // Tried once, because recording goes on without it.
+        if let Ok(Ok(())) = core.context().transact_within(writes, Duration::ZERO).await {
             self.note_place();
         }
     }

@@ -413,7 +413,9 @@ impl TenantRecorder {
                 break;
             }
             // From one that can't be read nothing can be sent either.
-            let Some(batch) = core.past_unreadable(self.ledger.batch(seq).await)?.flatten() else {
+            let Some(batch) =
+                core.context().past_unreadable(self.ledger.batch(seq).await)?.flatten()
+            else {
                 continue;
             };
             if batch.entries.iter().any(|entry| self.place_of(entry).0 == parked.partition)
@@ -430,7 +432,7 @@ impl TenantRecorder {
     /// known.
     async fn first_batch_of(&self, core: &Core, partition: &Arc<str>) -> Result<u64, ServiceError> {
         let head = Key::new(partition.clone(), HEAD);
-        let item = core.readable(core.store().get(&head).await)?.ok().flatten();
+        let item = core.context().readable(core.store().get(&head).await)?.ok().flatten();
         let began = item.and_then(|item| Changed { item: &item, first: 1 }.read().ok()?.began());
         let first = match began {
             None => Some(1),

@@ -87,7 +87,7 @@ impl Recorder {
         }
         let keys: Vec<Key> =
             open.iter().map(|of| Key::new(of.value.partition.clone(), HEAD)).collect();
-        let items = self.core.get_each(&keys).await?;
+        let items = self.core.context().get_each(&keys).await?;
         let (mut changes, mut by_key) = (Vec::new(), HashMap::new());
         for (of, item) in open.into_iter().zip(&items) {
             match (of.value.first, item) {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use watchbill_core::ledger::{Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, entries_of};
-use watchbill_core::ports::{Bus, Commit, CommitError, Expect, Topic, Write};
+use watchbill_core::ports::{Bus, Expect, Topic, Write};
 use watchbill_core::repo::{self, LedgerPeek, ParkedKey};
 use watchbill_core::service::{Core, ToPark, older_log};
 use watchbill_domain::{LogEntry, TenantId, Timestamp};
@@ -21,8 +21,8 @@ use crate::recorded::{Recorded, Subject};
 pub(crate) const SKEW: Duration = Duration::from_secs(5);
 /// About what one entry weighs in JSON, for cutting batches.
 const ENTRY_BYTES: usize = 400;
-/// How often a store that is busy is asked again: a second. Beyond, the changes are parked.
-const MAX_ATTEMPTS: u32 = 16;
+/// How long a store that is busy is asked again at most. Beyond, the changes are parked.
+const MAX_PAUSES: Duration = Duration::from_secs(2);
 
 pub struct TenantRecorder {
     pub(crate) tenant: TenantId,
@@ -267,30 +267,16 @@ impl TenantRecorder {
             self.head.published,
             entries,
         );
-        let id = core.entropy().write_id();
-        for _ in 0..MAX_ATTEMPTS {
-            let writes = vec![Write::Put { item: item.clone(), expect: Expect::Absent }];
-            match core.store().commit(Commit { id, writes }).await {
-                Ok(()) => {
-                    self.head.seq = batch.seq;
-                    self.head.hash.clone_from(&batch.hash);
-                    self.head.recorded_at = batch.recorded_at;
-                    self.note_place();
-                    return Ok(batch);
-                }
-                Err(CommitError::Busy { after }) => core.clock().sleep(after).await,
-                Err(CommitError::Unknown { .. }) => {
-                    core.clock().sleep(Duration::from_millis(20)).await;
-                }
-                Err(CommitError::Conflict { .. }) => {
-                    let reason = format!("ledger batch {} was written by another", batch.seq);
-                    return Err(Fault::Contended(reason));
-                }
-                Err(CommitError::Store(error)) => return Err(error.into()),
-                Err(CommitError::Illegal { reason }) => return Err(Fault::Change(reason)),
-            }
+        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        if core.context().transact_within(writes, MAX_PAUSES).await?.is_err() {
+            let reason = format!("ledger batch {} was written by another", batch.seq);
+            return Err(Fault::Contended(reason));
         }
-        Err(Fault::Store("the store stays busy".to_owned()))
+        self.head.seq = batch.seq;
+        self.head.hash.clone_from(&batch.hash);
+        self.head.recorded_at = batch.recorded_at;
+        self.note_place();
+        Ok(batch)
     }
 }
 

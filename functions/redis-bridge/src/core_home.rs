@@ -45,7 +45,8 @@ impl CoreHome {
 
     /// The last event that can be found again by its time.
     async fn newest(&self) -> Result<Option<EventId>, HomeError> {
-        let page = self.core.events(self.tenant(), &EventFilter::default(), NEWEST, None).await?;
+        let page =
+            self.core.events().list(self.tenant(), &EventFilter::default(), NEWEST, None).await?;
         let ids = page.events.into_iter().map(|event| event.event_id);
         Ok(ids.into_iter().find(|id| id.millis().is_some()))
     }
@@ -90,10 +91,10 @@ impl Home for CoreHome {
         let id = new.id;
         let identity = Identity::Given(id.clone());
         let task = new.task.into_new_task(&self.caller, new.trace_id, identity);
-        match self.core.create_task(task).await {
+        match self.core.tasks().create(task).await {
             Ok(created) => Ok(created.task.into()),
             Err(ServiceError::Conflict { message }) => {
-                let there = found(self.core.task(self.tenant(), &id).await)?;
+                let there = found(self.core.tasks().get(self.tenant(), &id).await)?;
                 let there = there.ok_or(HomeError::Conflict(message))?;
                 tracing::warn!(task_id = %id, "task {id} came again with another content: the first stands");
                 Ok(there.into())
@@ -103,7 +104,7 @@ impl Home for CoreHome {
     }
 
     async fn tasks(&self, ids: &[TaskId]) -> Result<Vec<Option<TaskView>>, HomeError> {
-        let tasks = self.core.tasks_by_id(self.tenant(), ids).await?;
+        let tasks = self.core.tasks().get_many(self.tenant(), ids).await?;
         Ok(tasks.into_iter().map(|task| task.map(TaskView::from)).collect())
     }
 
@@ -117,12 +118,13 @@ impl Home for CoreHome {
         let known = place.take().filter(|(event, _)| event.as_ref() == after);
         let mut at = match known {
             Some((_, at)) => at,
-            None => self.core.ledger_place(self.tenant(), after).await?,
+            None => self.core.events().place_after(self.tenant(), after).await?,
         };
         let filter = EventFilter::default();
         let page = PageSize { entries: most, ..PageSize::default() };
         let events = loop {
-            let read = self.core.events_from(self.tenant(), &filter, &mut at, page, wait).await?;
+            let read =
+                self.core.events().follow(self.tenant(), &filter, &mut at, page, wait).await?;
             // A call walks only so far: an empty page with more behind it is not the end.
             if !read.events.is_empty() || !read.more {
                 break read.events;
@@ -154,7 +156,7 @@ impl Home for CoreHome {
             event_id: Some(id.to_string()),
             hops,
         };
-        self.core.publish_event(new).await?;
+        self.core.events().publish(new).await?;
         Ok(())
     }
 
@@ -171,7 +173,7 @@ impl Home for CoreHome {
         };
         let (mut tasks, mut cursor) = (Vec::new(), None);
         loop {
-            let page = self.core.tasks(self.tenant(), &filter, PAGE, cursor).await?;
+            let page = self.core.tasks().list(self.tenant(), &filter, PAGE, cursor).await?;
             tasks.extend(page.entries.into_iter().map(TaskView::from));
             cursor = page.next;
             if cursor.is_none() {
@@ -181,19 +183,19 @@ impl Home for CoreHome {
     }
 
     async fn set_status(&self, id: &TaskId, change: PatchStatus) -> Result<(), HomeError> {
-        self.core.set_status(&self.caller, id, change.into()).await?;
+        self.core.tasks().set_status(&self.caller, id, change.into()).await?;
         Ok(())
     }
 
     async fn approval(&self, id: &ApprovalId) -> Result<Option<ApprovalView>, HomeError> {
-        let approval = found(self.core.approval(self.tenant(), id).await)?;
+        let approval = found(self.core.approvals().get(self.tenant(), id).await)?;
         Ok(approval.map(ApprovalView::from))
     }
 
     async fn pending_approvals(&self) -> Result<Vec<ApprovalView>, HomeError> {
         let (mut pending, mut cursor) = (Vec::new(), None);
         loop {
-            let page = self.core.pending_approvals(self.tenant(), PAGE, cursor).await?;
+            let page = self.core.approvals().pending(self.tenant(), PAGE, cursor).await?;
             pending.extend(page.entries.into_iter().map(ApprovalView::from));
             cursor = page.next;
             if cursor.is_none() {
@@ -203,13 +205,13 @@ impl Home for CoreHome {
     }
 
     async fn budget(&self) -> Result<BudgetView, HomeError> {
-        let state = self.core.budget(self.tenant()).await?;
-        let limits = self.core.budget_limits(self.tenant()).await?;
+        let state = self.core.budgets().state(self.tenant()).await?;
+        let limits = self.core.budgets().limits(self.tenant()).await?;
         Ok(BudgetView::new(&state, &limits, self.core.clock().now()))
     }
 
     async fn notes(&self, id: &TaskId) -> Result<Vec<(String, String)>, HomeError> {
-        let lines = found(self.core.timeline(self.tenant(), id).await)?.unwrap_or_default();
+        let lines = found(self.core.tasks().timeline(self.tenant(), id).await)?.unwrap_or_default();
         let noted = lines.into_iter().filter(|line| line.kind == TimelineKind::Step);
         Ok(noted
             .map(|line| (line.at.to_string(), format!("{}: {}", line.what, line.text)))

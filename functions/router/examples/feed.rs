@@ -78,7 +78,7 @@ async fn batch() -> anyhow::Result<Vec<u8>> {
     };
     let core = Core::new(ports, Arc::new(Rules::default()), 1);
     for _ in 0..BATCH {
-        core.create_task(new_task()).await?;
+        core.tasks().create(new_task()).await?;
     }
     let changes = store.changes(0, usize::MAX);
     let records: Vec<Value> = changes.iter().map(|(seq, change)| record(*seq, change)).collect();

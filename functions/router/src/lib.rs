@@ -129,7 +129,7 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
             let page = core.store().due(shard, end, PAGE, cursor).await?;
             let keys: Vec<Key> = page.entries.into_iter().map(|due| due.key).collect();
             let mut pointers = Vec::new();
-            for item in core.get_readable(&keys).await?.iter().flatten() {
+            for item in core.context().get_readable(&keys).await?.iter().flatten() {
                 pointers.extend(open_pointer(item, &core));
             }
             offered += pointers.len();
@@ -149,7 +149,7 @@ fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
     let wanted = match (task.status, &task.lease) {
         (Status::Assigned, _) => !task.external,
         (Status::InProgress, None) => true,
-        (Status::InProgress, Some(lease)) => !lease.is_live(now, core.epoch()),
+        (Status::InProgress, Some(lease)) => !lease.is_live(now, core.context().epoch()),
         _ => false,
     };
     if wanted { pointer(&task, now) } else { None }

@@ -42,24 +42,24 @@ impl World {
 
     async fn create(&self, priority: Priority) -> TaskId {
         let new = NewTask { priority, ..a_task() };
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     async fn claim(&self, message: &LaneMessage) -> Result<StoredTask, CommandError> {
-        let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
+        let stored = self.core.tasks().stored(&message.tenant, &message.task_id).await?;
         let command = Command::Claim {
             proof: Proof::granted(stored.map_or(0, |stored| stored.version)),
             agent: message.agent,
             owner: "one".into(),
             assignment: message.assignment,
         };
-        self.core.command(&message.tenant, &message.task_id, &command).await
+        self.core.tasks().command(&message.tenant, &message.task_id, &command).await
     }
 
     async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
-        self.core.command(&TenantId::default(), id, &command).await.unwrap();
+        self.core.tasks().command(&TenantId::default(), id, &command).await.unwrap();
     }
 
     fn changes(&self) -> Vec<Change> {
@@ -224,11 +224,12 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
     let mut wanted = vec![assigned, running.clone()];
     wanted.sort();
     assert_eq!((offered, found), (2, wanted));
-    let task = core.stored_task(&TenantId::default(), &running).await.unwrap().unwrap().value;
-    let version = core.stored_task(&TenantId::default(), &running).await.unwrap().unwrap().version;
+    let task = core.tasks().stored(&TenantId::default(), &running).await.unwrap().unwrap().value;
+    let version =
+        core.tasks().stored(&TenantId::default(), &running).await.unwrap().unwrap().version;
     let (agent, proof) = (task.agent, Proof::granted(version));
     let claim = Command::Claim { agent, owner: "two".into(), assignment: 1, proof };
-    let taken = core.command(&TenantId::default(), &running, &claim).await.unwrap();
+    let taken = core.tasks().command(&TenantId::default(), &running, &claim).await.unwrap();
     assert_eq!(taken.value.fence, 2, "the dead process's lease is void at once");
 }
 
@@ -239,7 +240,7 @@ async fn of_changes_that_no_log_tells_of_only_offers_are_routed() {
     let world = World::new(Rules::default());
     let id = world.create(Priority::P2).await;
     let command = async |command: Command| {
-        world.core.command(&TenantId::default(), &id, &command).await.unwrap();
+        world.core.tasks().command(&TenantId::default(), &id, &command).await.unwrap();
         world.changes().pop().unwrap()
     };
     let postponed = command(Command::Postpone).await;

@@ -30,7 +30,7 @@ pub async fn look(
     after: Option<&TenantId>,
     within: &Within,
 ) -> Result<Reached, ServiceError> {
-    let tenants = core.tenants_after(after, TENANTS_A_CALL).await?;
+    let tenants = core.tenants().after(after, TENANTS_A_CALL).await?;
     let all = tenants.len() < TENANTS_A_CALL;
     let (mut ended, mut last) = (0, None);
     for tenant in tenants {
@@ -62,7 +62,7 @@ async fn end(
             cursor,
         };
         let page = core.store().query(query).await?;
-        let items = core.get_readable(&page.entries).await?;
+        let items = core.context().get_readable(&page.entries).await?;
         for item in items.iter().flatten().filter(|item| item.due.is_none()) {
             match book.end_if_untouched(item).await {
                 Ok(_) => ended += 1,

@@ -27,9 +27,9 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use watchbill_alerts::{AlertRecord, StoredAlerts};
 use watchbill_core::decide::{Command, next_due};
-use watchbill_core::ports::{Commit, DueKey, Expect, Item, Lanes, NewItem, Write};
+use watchbill_core::ports::{DueKey, Expect, Item, Lanes, NewItem, Write};
 use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
-use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError};
+use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError, TransactError};
 use watchbill_domain::{Approval, Status, Task, Timestamp};
 
 use recall::{Backlogs, Recall};
@@ -228,7 +228,7 @@ impl Sweeper {
         }
         swept.looked_at = 1;
         let read = self.core.store().get(&due.key).await;
-        let Some(read) = self.core.past_unreadable(read)? else {
+        let Some(read) = self.core.context().past_unreadable(read)? else {
             // It stays due: what can't be read can't be written back either.
             swept.failed = 1;
             self.core.parking().ask_past_unreadable(&due.key).await?;
@@ -280,7 +280,7 @@ impl Sweeper {
             swept.oldest = swept.oldest.max(now.since(since));
         }
         if next_due(&stored.value, now).is_some_and(|due| due > now) {
-            return match self.core.command_on(stored, &Command::Postpone).await {
+            return match self.core.tasks().command_on(stored, &Command::Postpone).await {
                 // Rejected: someone has changed it meanwhile, and its due time with it.
                 Ok(_) | Err(CommandError::Rejected { .. }) => Ok(Looked::Postponed),
                 Err(error) => Err(error.into_service(&id)),
@@ -291,7 +291,7 @@ impl Sweeper {
         if lane_busy && stored.value.status == Status::Assigned && !stored.value.external {
             self.recall.note(lane);
         }
-        match self.core.command_on(stored, &Command::Tick { lane_busy }).await {
+        match self.core.tasks().command_on(stored, &Command::Tick { lane_busy }).await {
             Ok(_) => Ok(Looked::Changed),
             Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
             Err(error) => Err(error.into_service(&id)),
@@ -300,7 +300,8 @@ impl Sweeper {
 
     async fn approval(&self, item: &Item) -> Result<Looked, ServiceError> {
         let approval = decode::<Approval>(item)?.value;
-        let expired = self.core.approval_due(&approval.tenant, &approval.id).await?;
+        let expired =
+            self.core.approvals().escalate_or_expire(&approval.tenant, &approval.id).await?;
         Ok(if expired { Looked::Changed } else { Looked::Nothing })
     }
 
@@ -328,9 +329,9 @@ impl Sweeper {
         };
         let expect = Expect::Version(current.version);
         let writes = vec![Write::Put { item: pushed, expect }];
-        let id = self.core.entropy().write_id();
-        match self.core.store().commit(Commit { id, writes }).await {
-            Err(watchbill_core::ports::CommitError::Store(error)) => Err(error.into()),
+        // Tried once: it stays due, so the next sweep comes to it again.
+        match self.core.context().transact_within(writes, Duration::ZERO).await {
+            Err(TransactError::Store(error)) => Err(error.into()),
             _ => Ok(()),
         }
     }

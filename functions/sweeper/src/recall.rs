@@ -108,7 +108,8 @@ impl Recall {
             }
             let page = core.store().due(walk.shard, walk.until, PAGE, walk.cursor.clone()).await?;
             let keys: Vec<_> = page.entries.into_iter().map(|due| due.key).collect();
-            let items: Vec<Item> = core.get_readable(&keys).await?.into_iter().flatten().collect();
+            let items: Vec<Item> =
+                core.context().get_readable(&keys).await?.into_iter().flatten().collect();
             let offers: Vec<_> =
                 items.iter().map(|item| recall_or_tell(core, item, &walk.lanes)).collect();
             let mut offers = stream::iter(offers).buffer_unordered(LOOKS_AT_ONCE);
@@ -176,7 +177,7 @@ async fn recall(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> Result<bool
         return Ok(false);
     }
     let stored = decode::<Task>(item)?;
-    match core.command_on(stored, &Command::Recall).await {
+    match core.tasks().command_on(stored, &Command::Recall).await {
         Ok(_) => Ok(true),
         Err(CommandError::Rejected { .. }) => Ok(false),
         Err(CommandError::Service(error)) => Err(error),

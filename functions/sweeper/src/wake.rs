@@ -76,11 +76,11 @@ impl Wake {
         };
         let Some(policy) = policy else { return Ok(0) };
         if !begun {
-            let opened = rounds.opened(core, ROUND, &policy).await?;
+            let opened = rounds.opened(core.context(), ROUND, &policy).await?;
             if opened.is_some_and(|at| core.clock().now() < at.plus(OLD_POLICY)) {
                 return Ok(0);
             }
-            let walk = match rounds.place(core, ROUND, &policy).await? {
+            let walk = match rounds.place(core.context(), ROUND, &policy).await? {
                 Some(after) => Some(Walk::page(core, after.as_ref()).await?),
                 None => None,
             };
@@ -94,8 +94,10 @@ impl Wake {
         let woken = self.walk(core, within).await?;
         let done = self.state().walk.as_ref().map(|walk| walk.done.clone());
         match done {
-            None => rounds.reached(core, ROUND, (&policy, None)).await,
-            Some(Some(tenant)) => rounds.reached(core, ROUND, (&policy, Some(tenant))).await,
+            None => rounds.reached(core.context(), ROUND, (&policy, None)).await,
+            Some(Some(tenant)) => {
+                rounds.reached(core.context(), ROUND, (&policy, Some(tenant))).await
+            }
             Some(None) => {}
         }
         Ok(woken)
@@ -131,7 +133,7 @@ impl Wake {
             };
             let page = core.store().query(query).await?;
             tasks += page.entries.len();
-            let items = core.get_readable(&page.entries).await?;
+            let items = core.context().get_readable(&page.entries).await?;
             let wakes: Vec<_> =
                 items.iter().flatten().map(|item| wake_or_tell(core, item)).collect();
             let mut wakes = stream::iter(wakes).buffer_unordered(LOOKS_AT_ONCE);
@@ -162,7 +164,7 @@ async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
     if stored.value.held.is_none() {
         return Ok(false);
     }
-    match core.command_on(stored, &Command::Wake).await {
+    match core.tasks().command_on(stored, &Command::Wake).await {
         Ok(_) => Ok(true),
         Err(CommandError::Rejected { .. }) => Ok(false),
         Err(CommandError::Service(error)) => Err(error),
@@ -172,7 +174,7 @@ async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
 impl Walk {
     /// At the first of the tenants that come after one.
     async fn page(core: &Core, after: Option<&TenantId>) -> Result<Self, ServiceError> {
-        let mut tenants = core.tenants_after(after, TENANTS).await?;
+        let mut tenants = core.tenants().after(after, TENANTS).await?;
         let next_page = tenants.last().cloned().filter(|_| tenants.len() == TENANTS);
         tenants.reverse();
         Ok(Self { tenants, next_page, done: after.cloned(), list: 0, cursor: None })

@@ -43,7 +43,7 @@ impl Watch {
         let policy = core.governance().policies().current().await.ok();
         let another = policy.as_ref().is_some_and(|policy| policy.fingerprint != seen.fingerprint);
         if another || seen.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_EVERY) {
-            match core.note_policy().await {
+            match core.audit().note_policy().await {
                 // The next sweep goes on with the next tenants.
                 Ok(PolicyNoted::GoesOn) => {}
                 Ok(noted) => {
@@ -84,19 +84,23 @@ impl Watch {
 
     /// Seals the ledgers of some tenants, until all are for the day.
     async fn seal(&self, core: &Core, day: &str) -> Result<(), ServiceError> {
-        let Some(after) = self.rounds.place(core, SEALS, day).await? else { return Ok(()) };
-        let (sealed, next) = core.seal_ledgers(after.as_ref()).await?;
-        self.rounds.reached(core, SEALS, (day, next)).await;
+        let Some(after) = self.rounds.place(core.context(), SEALS, day).await? else {
+            return Ok(());
+        };
+        let (sealed, next) = core.audit().seal_ledgers(after.as_ref()).await?;
+        self.rounds.reached(core.context(), SEALS, (day, next)).await;
         tracing::debug!(sealed, "heads of {sealed} ledgers sealed");
         Ok(())
     }
 
     /// Looks at the open alerts of some tenants, until those of all were looked at for the day.
     async fn alerts(&self, core: &Core, day: &str, within: &Within) -> Result<(), ServiceError> {
-        let Some(after) = self.rounds.place(core, ALERTS, day).await? else { return Ok(()) };
+        let Some(after) = self.rounds.place(core.context(), ALERTS, day).await? else {
+            return Ok(());
+        };
         match alerts::look(core, after.as_ref(), within).await? {
             alerts::Reached::Tenant(next) => {
-                self.rounds.reached(core, ALERTS, (day, next)).await;
+                self.rounds.reached(core.context(), ALERTS, (day, next)).await;
             }
             alerts::Reached::Within => {}
         }

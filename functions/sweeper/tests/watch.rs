@@ -267,7 +267,7 @@ async fn a_damaged_ledger_keeps_no_other_from_being_sealed() {
         assert_eq!(sealed.len(), 1, "seed {seed}");
         assert_eq!(sealed[0].tenant, TenantId::default());
         assert_eq!(world.records(RecordKind::PolicyChanged).len(), 2, "seed {seed}");
-        assert_eq!(world.core.unreadable_items(), 1);
+        assert_eq!(world.core.context().unreadable_items(), 1);
     }
 }
 
@@ -311,7 +311,7 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
         let identity = Identity::Cause(vec![format!("{task_type}")]);
         let new = NewTask { tenant: tenant.clone(), task_type, identity, ..a_task() };
         let id = loop {
-            if let Ok(created) = world.core.create_task(new.clone()).await {
+            if let Ok(created) = world.core.tasks().create(new.clone()).await {
                 break created.task.task.id;
             }
         };
@@ -328,7 +328,7 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
 }
 
 async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), ServiceError> {
-    let Some(stored) = world.core.stored_task(tenant, id).await? else { return Ok(()) };
+    let Some(stored) = world.core.tasks().stored(tenant, id).await? else { return Ok(()) };
     let until = world.clock.now().plus(Duration::from_secs(60 * 3_600));
     let leave = Leave::Hold { until, why: "freeze 'release'".into() };
     let proof = Proof { version: stored.version, leave };
@@ -337,7 +337,7 @@ async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), Servi
         true => Command::ClaimOutside { by: Claimant::key("w"), proof },
         false => Command::Claim { agent, owner: "one".into(), assignment, proof },
     };
-    match world.core.command_on(stored, &command).await {
+    match world.core.tasks().command_on(stored, &command).await {
         Ok(_) | Err(CommandError::Rejected { rejection: Rejection::NotYet { .. }, .. }) => Ok(()),
         Err(error) => Err(error.into_service(id)),
     }
@@ -356,7 +356,7 @@ async fn another_policy_wakes_what_the_former_one_held_up() {
         let tasks = held(&world).await;
         sweep().await;
         let resume = async |(tenant, id): &(TenantId, TaskId)| loop {
-            if let Ok(Some(stored)) = world.core.stored_task(tenant, id).await {
+            if let Ok(Some(stored)) = world.core.tasks().stored(tenant, id).await {
                 let at = stored.value.resume_at.unwrap();
                 break (at.since(world.clock.now()), stored);
             }

@@ -88,7 +88,7 @@ impl Keys {
         if let Some(caller) = self.cached(&hash, now, age) {
             return Ok(caller);
         }
-        let found = match core.key_by_hash(&hash_key(text)).await? {
+        let found = match core.keys().by_hash(&hash_key(text)).await? {
             Some(key) => Some(Caller {
                 made_by: key.maker().map(str::to_owned),
                 name: key.name,

@@ -128,7 +128,7 @@ async fn token(mut req: Req) -> Answer {
     let now = req.core().clock().now();
     let tokens = req.state.shared().auth.tokens();
     let access_token = tokens.mint(req.caller(), &sub, role, now, lifetime)?;
-    req.core().token_issued(req.caller(), &sub, role, lifetime).await?;
+    req.core().audit().record_token(req.caller(), &sub, role, lifetime).await?;
     json_as_is(&TokenIssued {
         success: true,
         access_token,
@@ -144,13 +144,13 @@ async fn create(mut req: Req) -> Answer {
     let body = req.body().await?;
     let CreateKey { name, role } = CreateKey::read(&body)?;
     let (caller, core) = (req.caller(), req.core());
-    let (key, about) = core.create_key(caller, &caller.tenant, &name, role).await?;
+    let (key, about) = core.keys().create(caller, &caller.tenant, &name, role).await?;
     json_as_is(&KeyCreated { success: true, key, about: about.into() })
 }
 
 async fn list(req: Req) -> Answer {
     let KeyQuery { limit, cursor } = KeyQuery::read(req.query(KeyQuery::FIELDS))?;
-    let page = req.core().keys(&req.caller().tenant, limit, cursor).await?;
+    let page = req.core().keys().list(&req.caller().tenant, limit, cursor).await?;
     let keys: Vec<_> = page.keys.into_iter().map(KeyView::from).collect();
     let (count, next_cursor, unreadable) = (keys.len(), page.next_cursor, page.unreadable);
     json(&KeyList { success: true, count, keys, next_cursor, unreadable })
@@ -161,7 +161,7 @@ async fn revoke(req: Req) -> Answer {
         (false, ..=64) if !name.contains(char::is_control) => Ok(name.to_owned()),
         _ => Err("a key's name has 1 to 64 characters, none of them a control character"),
     })?;
-    let key = req.core().revoke_key(req.caller(), &name).await?;
+    let key = req.core().keys().revoke(req.caller(), &name).await?;
     req.state.shared().auth.keys().forget(&key.tenant, &key.name);
     let message = format!("Key {name} revoked by {}", req.caller().name);
     json(&KeyRevoked { success: true, name, message })
@@ -173,10 +173,10 @@ async fn tenant(mut req: Req) -> Answer {
     let taken =
         || Fault::conflict(format!("tenant '{tenant}' exists already: its admins make its keys"));
     let serves = req.state.shared().auth.keys().serve(&tenant);
-    if serves || req.core().tenant_exists(&tenant).await? {
+    if serves || req.core().tenants().exists(&tenant).await? {
         return Err(taken());
     }
-    match req.core().create_tenant(req.caller(), &tenant, &name).await {
+    match req.core().keys().create_tenant(req.caller(), &tenant, &name).await {
         Ok((key, about)) => json_as_is(&KeyCreated { success: true, key, about: about.into() }),
         Err(ServiceError::Conflict { .. }) => Err(taken()),
         Err(error) => Err(error.into()),

@@ -125,7 +125,7 @@ fn views(page: Listed<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
 async fn pending(req: Req) -> Answer {
     let query = PageQuery::read(req.query(PageQuery::PENDING))?;
     let tenant = &req.caller().tenant;
-    let page = req.core().pending_approvals(tenant, query.limit, query.cursor).await?;
+    let page = req.core().approvals().pending(tenant, query.limit, query.cursor).await?;
     // What a list of approvals weighs is not counted again: more than a few are large.
     let (bytes, unreadable) = (page.entries.len() * APPROVAL_BYTES, page.unreadable);
     let (approvals, next_cursor) = views(page);
@@ -137,7 +137,7 @@ async fn pending(req: Req) -> Answer {
 async fn history(req: Req) -> Answer {
     let query = PageQuery::read(req.query(PageQuery::HISTORY))?;
     let tenant = &req.caller().tenant;
-    let page = req.core().approval_history(tenant, query.limit, query.cursor).await?;
+    let page = req.core().approvals().history(tenant, query.limit, query.cursor).await?;
     let (bytes, unreadable) = (page.entries.len() * APPROVAL_BYTES, page.unreadable);
     let (history, next_cursor) = views(page);
     let count = history.len();
@@ -147,13 +147,13 @@ async fn history(req: Req) -> Answer {
 
 async fn get(req: Req) -> Answer {
     let id = req.param("id", ApprovalId::parse)?;
-    let full = req.core().approval(&req.caller().tenant, &id).await?;
+    let full = req.core().approvals().get(&req.caller().tenant, &id).await?;
     json(&ApprovalAnswer { success: true, approval: ApprovalView::from(full).told() })
 }
 
 async fn approve(req: Req) -> Answer {
     let id = req.param("id", ApprovalId::parse)?;
-    let given = req.core().approve(req.caller(), &id).await?.approval;
+    let given = req.core().approvals().approve(req.caller(), &id).await?.approval;
     let message = match given.status {
         ApprovalStatus::Pending => format!(
             "Approved by {}; {} of {} have, and others must",
@@ -169,7 +169,7 @@ async fn approve(req: Req) -> Answer {
 async fn reject(mut req: Req) -> Answer {
     let id = req.param("id", ApprovalId::parse)?;
     let Reason(reason) = reason(&mut req).await?;
-    req.core().reject(req.caller(), &id, reason).await?;
+    req.core().approvals().reject(req.caller(), &id, reason).await?;
     let message = format!("Rejected by {}", req.caller().name);
     json(&ApprovalDecided { success: true, approval_id: id, message })
 }

@@ -50,14 +50,14 @@ pub const ROUTES: &[Route] = &[
 async fn list(req: Req) -> Answer {
     let query = AuditQuery::read(req.query(AuditQuery::FIELDS))?;
     let tenant = &req.caller().tenant;
-    let page = req.core().audit(tenant, &query.filter, query.limit, query.cursor).await?;
+    let page = req.core().audit().list(tenant, &query.filter, query.limit, query.cursor).await?;
     json_of(req.core(), page.bytes, AuditList::from(page)).await
 }
 
 async fn batches(req: Req) -> Answer {
     let query = BatchQuery::read(req.query(BatchQuery::FIELDS))?;
     let tenant = &req.caller().tenant;
-    let page = req.core().audit_batches(tenant, query.from, query.limit).await?;
+    let page = req.core().audit().batches(tenant, query.from, query.limit).await?;
     let bytes = page.bytes;
     // What was recorded was clean, and with another word in it the hashes would not fit.
     let list = BatchList::new(tenant.clone(), page);

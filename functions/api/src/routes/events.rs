@@ -89,7 +89,7 @@ async fn publish(mut req: Req) -> Answer {
     let body = req.body().await?;
     let (event, origin) = PublishEvent::read_with_origin(&body)?;
     let new = event.into_new_event(req.caller(), req.trace_id(), origin);
-    let event = req.core().publish_event(new).await?;
+    let event = req.core().events().publish(new).await?;
     json(&EventPublished {
         success: true,
         message: format!("Event {} published", event.event_type),
@@ -111,7 +111,7 @@ async fn list(mut req: Req) -> Answer {
     let page = if query.after.is_some() || follows {
         events_after(&mut req, query, &tenant).await?
     } else {
-        req.core().events(&tenant, &query.filter, query.limit, query.cursor).await?
+        req.core().events().list(&tenant, &query.filter, query.limit, query.cursor).await?
     };
     let events: Vec<_> = page.events.into_iter().map(EventView::from).collect();
     let (count, next_cursor, unreadable) = (events.len(), page.next_cursor, page.unreadable);
@@ -126,11 +126,11 @@ async fn events_after(
 ) -> Result<EventPage, Fault> {
     let mut wait = Wait::new(req, Topic::Ledger(tenant.clone()), query.wait)?;
     let core = req.core();
-    let mut place = core.open_place(tenant, query.after.as_ref(), query.cursor).await?;
+    let mut place = core.events().open_place(tenant, query.after.as_ref(), query.cursor).await?;
     let page = PageSize { entries: query.limit, ..PageSize::default() };
     loop {
         let (filter, now) = (&query.filter, Duration::ZERO);
-        let found = core.events_from(tenant, filter, &mut place, page, now).await?;
+        let found = core.events().follow(tenant, filter, &mut place, page, now).await?;
         if !found.events.is_empty() || found.more || !wait.more().await? {
             wait.over().await;
             return Ok(found.into_page(tenant, &place));
@@ -163,9 +163,9 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
     let (state, tenant) = (req.state.clone(), req.caller().tenant.clone());
     // An unknown event is told of now, while the answer can still be a 404.
     let after = last.or(query.after);
-    let mut place = state.core().ledger_place(&tenant, after.as_ref()).await?;
+    let mut place = state.core().events().place_after(&tenant, after.as_ref()).await?;
     // A long search goes on in the stream.
-    state.core().find_place(&tenant, &mut place).await?;
+    state.core().events().find_place(&tenant, &mut place).await?;
     req.release_call();
     let follower = Follower {
         ends: state.core().clock().monotonic() + STREAM_LIFE,
@@ -224,7 +224,7 @@ impl Follower {
                 Ok(followed) => {
                     let (events, much) = (followed.events, followed.bytes > SMALL);
                     let frames = move |_: &_| events.into_iter().map(frame).collect();
-                    self.ready = self.state.core().offload().run_if(much, frames).await;
+                    self.ready = self.state.core().context().offload().run_if(much, frames).await;
                 }
                 Err(ServiceError::Busy { after }) => clock.sleep(after).await,
                 // The client comes back with Last-Event-ID and is told then.
@@ -237,7 +237,7 @@ impl Follower {
         let (core, tenant) = (self.state.core(), &self.tenant);
         // A reading that fails half-way is made again from where it began.
         let mut place = self.place.clone();
-        let read = core.events_from(tenant, &self.filter, &mut place, PAGE, wait).await?;
+        let read = core.events().follow(tenant, &self.filter, &mut place, PAGE, wait).await?;
         self.place = place;
         Ok(read)
     }

@@ -87,13 +87,13 @@ impl Wait {
     /// To be called once the wait is over, whatever it brought.
     pub async fn over(self) {
         if let Some(places) = self.places {
-            self.state.core().give_back_wait_place(places).await;
+            self.state.core().waits().give_back(places).await;
         }
     }
 
     async fn take_place(&mut self, left: Duration) -> Result<(), Fault> {
         let Some(bounds) = self.state.shared().wait_bounds else { return Ok(()) };
-        let taken = self.state.core().take_wait_place(&self.tenant, bounds, left).await?;
+        let taken = self.state.core().waits().take(&self.tenant, bounds, left).await?;
         let full = |none| match none {
             // Of its own making, so no fault of the server that an alarm should count.
             NoPlace::Tenant => Fault {

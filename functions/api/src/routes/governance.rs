@@ -142,12 +142,12 @@ pub const ROUTES: &[Route] = &[
 ];
 
 async fn list(req: Req) -> Answer {
-    let stats = req.core().stats(&req.caller().tenant).await?;
+    let stats = req.core().stats().of(&req.caller().tenant).await?;
     let mut agents = Vec::new();
     for info in &req.state.shared().agents {
         agents.push(view(req.core(), &req.caller().tenant, info, &stats).await?);
     }
-    let workers = req.core().workers(&req.caller().tenant).await?;
+    let workers = req.core().reputation().workers(&req.caller().tenant).await?;
     let workers = workers.into_iter().map(|(name, standing)| WorkerView::new(name, &standing));
     json(&AgentList { success: true, count: agents.len(), agents, workers: workers.collect() })
 }
@@ -156,7 +156,7 @@ async fn get(req: Req) -> Answer {
     let agent = req.param("type", Agent::parse)?;
     let info = info(&req, agent)?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
-    let mut view = view(core, tenant, info, &core.stats(tenant).await?).await?;
+    let mut view = view(core, tenant, info, &core.stats().of(tenant).await?).await?;
     view.last_heartbeat = view.last_heartbeat.max(last_start(core, tenant, agent).await?);
     json(&AgentAnswer { success: true, agent: view })
 }
@@ -166,7 +166,7 @@ async fn events(req: Req) -> Answer {
     info(&req, agent)?;
     let query = PageQuery::read(req.query(PageQuery::EARNED))?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
-    let page = core.reputation_events(tenant, agent, query.limit, query.cursor).await?;
+    let page = core.reputation().events(tenant, agent, query.limit, query.cursor).await?;
     json(&ReputationList::new(agent, page))
 }
 
@@ -186,7 +186,7 @@ async fn view(
     for row in stats.rows.iter().filter(|row| row.agent == info.agent) {
         *tasks.entry(row.status.as_str().to_owned()).or_default() += row.count;
     }
-    let standing = core.standing(tenant, info.agent).await?;
+    let standing = core.reputation().standing(tenant, info.agent).await?;
     let rules = &core.rules().reputation;
     let (agent, status) = (info.agent, info.status.clone());
     Ok(AgentView::new(tenant, agent, info.built, status, tasks, &standing, rules))
@@ -199,7 +199,7 @@ async fn last_start(
     agent: Agent,
 ) -> Result<Option<Timestamp>, Fault> {
     let filter = EventFilter { event_type: Some("task.started".into()), ..EventFilter::default() };
-    let page = core.events(tenant, &filter, STARTS, None).await?;
+    let page = core.events().list(tenant, &filter, STARTS, None).await?;
     let mut own = page.events.iter().filter(|event| event.source_agent == agent.as_str());
     Ok(own.next().map(|event| event.timestamp))
 }
@@ -213,15 +213,15 @@ async fn set_limits(mut req: Req) -> Answer {
     let set = SetLimits::read(&body)?;
     let (core, caller) = (req.core(), req.caller());
     if !set.is_empty() {
-        let limits = set.applied_to(core.budget_limits(&caller.tenant).await?);
-        core.set_budget_limits(caller, limits).await?;
+        let limits = set.applied_to(core.budgets().limits(&caller.tenant).await?);
+        core.budgets().set_limits(caller, limits).await?;
     }
     shown_budget(core, &caller.tenant).await
 }
 
 async fn shown_budget(core: &Core, tenant: &TenantId) -> Answer {
-    let state = core.budget(tenant).await?;
-    let limits = core.budget_limits(tenant).await?;
+    let state = core.budgets().state(tenant).await?;
+    let limits = core.budgets().limits(tenant).await?;
     json(&BudgetView::new(&state, &limits, core.clock().now()))
 }
 
@@ -229,7 +229,7 @@ async fn override_freeze(mut req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let body = req.body().await?;
     let OverrideFreeze { freeze, reason } = OverrideFreeze::read(&body)?;
-    let full = req.core().override_freeze(req.caller(), &id, &freeze, &reason).await?;
+    let full = req.core().tasks().override_freeze(req.caller(), &id, &freeze, &reason).await?;
     let message = format!("Task may pass freeze '{freeze}', says {}", req.caller().name);
     let (task_id, status) = (full.task.id.clone(), full.task.status);
     json(&TaskChanged { success: true, task_id, status, message, task: full.into() })

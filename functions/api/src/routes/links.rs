@@ -144,10 +144,10 @@ struct Said {
 async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
     let link = link(state, token).await?;
     let core = state.core();
-    let full = core.approval(&link.tenant, &link.approval).await?;
+    let full = core.approvals().get(&link.tenant, &link.approval).await?;
     let open = full.approval.status == ApprovalStatus::Pending
         && full.approval.plan_hash == link.plan_hash
-        && !core.is_link_used(&link.tenant, &link.nonce).await?;
+        && !core.approvals().is_link_used(&link.tenant, &link.nonce).await?;
     let why = demands_a_person(&full.approval, core.rules()).filter(|_| open);
     let rejects_alone = why.map(|why| ApprovalRejection::SharedLink { why }.to_string());
     let view = ApprovalView::from(full);
@@ -172,7 +172,11 @@ async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> R
         to: link.to.clone(),
         expires: link.expires,
     };
-    let full = state.core().decide_by_link(&link.tenant, &link.approval, &used, decision).await?;
+    let full = state
+        .core()
+        .approvals()
+        .decide_by_link(&link.tenant, &link.approval, &used, decision)
+        .await?;
     let title = match full.approval.status {
         ApprovalStatus::Approved => format!("Approved by {}", link.to),
         ApprovalStatus::Rejected => format!("Rejected by {}", link.to),

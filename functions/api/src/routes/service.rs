@@ -91,7 +91,7 @@ async fn health(req: Req) -> Answer {
     };
     let governance = req.core().governance();
     let degraded = !governance.is_reached().await;
-    let figures = req.core().queue_figures().await?;
+    let figures = req.core().stats().queue().await?;
     json(&Health {
         status: "healthy".into(),
         redis: report.redis,
@@ -107,8 +107,8 @@ async fn health(req: Req) -> Answer {
 
 async fn stats(req: Req) -> Answer {
     json(&match &req.caller {
-        Some(caller) => StatsView::detailed(req.core().stats(&caller.tenant).await?),
-        None => StatsView::public(req.core().queue_figures().await?),
+        Some(caller) => StatsView::detailed(req.core().stats().of(&caller.tenant).await?),
+        None => StatsView::public(req.core().stats().queue().await?),
     })
 }
 

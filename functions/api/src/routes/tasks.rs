@@ -202,7 +202,7 @@ async fn create(mut req: Req) -> Answer {
         }
     };
     let new = task.into_new_task(req.caller(), req.trace_id(), identity);
-    let created = req.core().create_task(new).await?;
+    let created = req.core().tasks().create(new).await?;
     json_of(req.core(), created.task.weight(), TaskCreated::from(created)).await
 }
 
@@ -217,7 +217,8 @@ async fn list(mut req: Req) -> Answer {
     let mut wait = Wait::new(&mut req, topic, query.wait)?;
     let core = req.core();
     let page = loop {
-        let page = core.tasks(&tenant, &query.filter, query.limit, query.cursor.clone()).await?;
+        let page =
+            core.tasks().list(&tenant, &query.filter, query.limit, query.cursor.clone()).await?;
         // A page with a cursor has looked at a part only: the caller is to go on.
         if !page.entries.is_empty() || page.next.is_some() || !wait.more().await? {
             break page;
@@ -238,13 +239,13 @@ async fn get(mut req: Req) -> Answer {
     let topic = Topic::Task(tenant.clone(), id.clone());
     let mut wait = Wait::new(&mut req, topic, query.wait)?;
     let core = req.core();
-    let mut full = core.task(&tenant, &id).await?;
+    let mut full = core.tasks().get(&tenant, &id).await?;
     let version = query.version.unwrap_or(full.version);
     while full.version <= version && wait.more().await? {
         // The header says whether there is anything new; payload and result may be large.
-        let header = core.stored_task(&tenant, &id).await?;
+        let header = core.tasks().stored(&tenant, &id).await?;
         if header.is_none_or(|header| header.version > version) {
-            full = core.task(&tenant, &id).await?;
+            full = core.tasks().get(&tenant, &id).await?;
         }
     }
     wait.over().await;
@@ -259,7 +260,7 @@ async fn patch(mut req: Req) -> Answer {
     let (patch, claim) = PatchStatus::read_with_claim(&mut query, &body)?;
     query.done()?;
     let claims_by_name = patch.status == Status::InProgress && claim.worker.is_some();
-    let set = req.core().set_status_as(req.caller(), &id, patch.into(), claim).await?;
+    let set = req.core().tasks().set_status_as(req.caller(), &id, patch.into(), claim).await?;
     let fence = claims_by_name.then_some(set.fence);
     let task = set.task.task;
     json(&StatusAnswer { success: true, task_id: task.id, status: task.status, fence })
@@ -269,7 +270,7 @@ async fn answer(mut req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let body = req.body().await?;
     let AnswerForm(answer) = AnswerForm::read(&body)?;
-    let full = req.core().answer_task(req.caller(), &id, answer).await?;
+    let full = req.core().tasks().answer(req.caller(), &id, answer).await?;
     let message = format!("Answered; assigned to {}", full.task.agent);
     changed(req.core(), full, message).await
 }
@@ -277,14 +278,14 @@ async fn answer(mut req: Req) -> Answer {
 async fn cancel(mut req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let Reason(reason) = reason(&mut req).await?;
-    let full = req.core().cancel_task(req.caller(), &id, reason).await?;
+    let full = req.core().tasks().cancel(req.caller(), &id, reason).await?;
     let message = format!("Cancelled by {}", req.caller().name);
     changed(req.core(), full, message).await
 }
 
 async fn retry(req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
-    let full = req.core().retry_task(req.caller(), &id).await?;
+    let full = req.core().tasks().retry(req.caller(), &id).await?;
     let message = if full.task.id == id {
         format!("Task goes back to {}", full.task.agent)
     } else {
@@ -297,7 +298,7 @@ async fn timeline(req: Req) -> Answer {
     let id = req.param("id", TaskId::parse)?;
     let query = TimelineQuery::read(req.query(TimelineQuery::FIELDS))?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
-    let page = core.timeline_page(tenant, &id, query.cursor).await?;
+    let page = core.tasks().timeline_page(tenant, &id, query.cursor).await?;
     let timeline: Vec<_> = page.entries.into_iter().map(TimelineView::from).collect();
     let (count, next_cursor, unreadable) = (timeline.len(), page.next_cursor, page.unreadable);
     let list = Timeline { success: true, task_id: id, count, timeline, next_cursor, unreadable };

@@ -134,7 +134,7 @@ fn event(now: Timestamp) -> Event {
 async fn link(api: &Api, task: &str) -> String {
     let tenant = TenantId::default();
     let approval = ApprovalId::of(&TaskId::parse(task).unwrap(), 1);
-    let plan_hash = api.core.approval(&tenant, &approval).await.unwrap().approval.plan_hash;
+    let plan_hash = api.core.approvals().get(&tenant, &approval).await.unwrap().approval.plan_hash;
     let expires = api.clock.now().plus(std::time::Duration::from_secs(600));
     let to = "alice".to_owned();
     let nonce = "00112233445566778899aabbccddeeff".to_owned();

@@ -142,7 +142,7 @@ async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
     let new: Vec<Change> =
         world.store.changes(seen, usize::MAX).into_iter().map(|(_, change)| change).collect();
     feed(&recorder, &new, 5).await;
-    let newest = world.core.events(&tenant(), &Default::default(), 1, None).await.unwrap();
+    let newest = world.core.events().list(&tenant(), &Default::default(), 1, None).await.unwrap();
     assert_eq!(newest.events[0].event_id.as_str(), "e-100", "the newest is seen at once");
     // A new process, the history again, with the clock still behind.
     feed(&world.recorder(), &mixed(&world.changes(), 3), 5).await;
@@ -150,7 +150,8 @@ async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
     let last = newest.events[0].event_id.clone();
     let after = world
         .core
-        .events_after(&tenant(), &Default::default(), (Some(&last), None), 5, Duration::ZERO)
+        .events()
+        .after(&tenant(), &Default::default(), (Some(&last), None), 5, Duration::ZERO)
         .await;
     assert_eq!(after.unwrap().events.len(), 0, "a follower finds its place again");
 }
@@ -171,7 +172,7 @@ async fn once_the_feed_is_quiet_the_counts_stand_in_one_item() {
     }
     let counted = async || {
         world.clock.advance(Duration::from_secs(1));
-        world.core.queue_figures().await.unwrap().queue.pending
+        world.core.stats().queue().await.unwrap().queue.pending
     };
     assert_eq!(counted().await, 1, "kept with the first batch, and not with each");
     recorder.quiet().await;
@@ -229,7 +230,7 @@ async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
         let (choices, answer, answered_by) = (Vec::new(), None, None);
         let question = Some(Question { text: "Go on?".into(), choices, answer, answered_by });
         world.end(&id, fence, Ending::Blocked { reason: "unsure".into(), question }).await;
-        world.core.answer_task(&kim, &id, "yes".into()).await.unwrap();
+        world.core.tasks().answer(&kim, &id, "yes".into()).await.unwrap();
     }
     let fence = world.claim(&id).await;
     world.end(&id, fence, Ending::FailedForGood { error: "no route".into() }).await;
@@ -274,7 +275,7 @@ async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
             .collect();
         assert_eq!(earned, [2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
         world.assert_standings(&entries).await;
-        let standing = world.core.standing(&tenant(), Agent::Ops).await.unwrap();
+        let standing = world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap();
         assert_eq!((standing.score(), standing.events), (110.0, 12));
     }
 }

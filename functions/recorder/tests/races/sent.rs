@@ -62,7 +62,7 @@ impl Fed {
             event_id: Some(id.to_owned()),
             hops: 0,
         };
-        self.world.core.publish_event(new).await.unwrap();
+        self.world.core.events().publish(new).await.unwrap();
     }
 }
 

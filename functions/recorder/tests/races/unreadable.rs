@@ -88,7 +88,7 @@ async fn what_is_parked_and_damaged_holds_up_nobody_and_loses_nothing() {
             let summary = broken.world.core.parking().summary().await.unwrap();
             assert_eq!(summary.tenants, 1, "{how:?} {kinds:?}: {summary:?}");
             assert!(summary.items >= 1, "{how:?} {kinds:?}: {summary:?}");
-            assert!(broken.world.core.unreadable_items() >= 1, "it is told of");
+            assert!(broken.world.core.context().unreadable_items() >= 1, "it is told of");
 
             heal_ledger(&broken, how, kinds);
             broken.drain(&recorder).await;
@@ -187,6 +187,6 @@ async fn folds_that_are_damaged_hold_up_no_recording() {
         assert_eq!(broken.parked(), [], "{how:?}");
         recorder.save().await.unwrap();
         broken.assert_whole(&tenant()).await;
-        assert_eq!(broken.world.core.stats(&tenant()).await.unwrap().rows.len(), 1, "{how:?}");
+        assert_eq!(broken.world.core.stats().of(&tenant()).await.unwrap().rows.len(), 1, "{how:?}");
     }
 }

@@ -76,7 +76,7 @@ impl World {
             max_retries: Some(100),
             ..a_task()
         };
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     pub async fn claim(&self, id: &TaskId) -> u64 {
@@ -84,13 +84,13 @@ impl World {
     }
 
     pub async fn claim_for(&self, tenant: &TenantId, id: &TaskId) -> u64 {
-        let stored = self.core.stored_task(tenant, id).await.unwrap().unwrap();
+        let stored = self.core.tasks().stored(tenant, id).await.unwrap().unwrap();
         let (task, proof) = (stored.value, Proof::granted(stored.version));
         let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
         self.clock.advance(wait);
         let (agent, owner, assignment) = (task.agent, "one".into(), task.assignment);
         let command = Command::Claim { agent, owner, assignment, proof };
-        self.core.command(tenant, id, &command).await.unwrap().value.fence
+        self.core.tasks().command(tenant, id, &command).await.unwrap().value.fence
     }
 
     pub async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
@@ -118,7 +118,7 @@ impl World {
         let outcome = Outcome { reputation, read_only, ..Outcome::default() };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };
-        self.core.command(tenant, id, &command).await.unwrap();
+        self.core.tasks().command(tenant, id, &command).await.unwrap();
     }
 
     /// Puts a task's item back as it is, as the sweeper does to look again later, or as a
@@ -154,7 +154,7 @@ impl World {
             event_id: Some(format!("e-{n}")),
             hops: 0,
         };
-        self.core.publish_event(new).await.unwrap();
+        self.core.events().publish(new).await.unwrap();
     }
 
     /// A day's work: done, failed and retried, cancelled, waiting, published.
@@ -172,7 +172,7 @@ impl World {
             }
             let gated = self.create(Priority::P1).await;
             if n % 3 == 0 {
-                self.core.cancel_task(&caller(), &gated, None).await.unwrap();
+                self.core.tasks().cancel(&caller(), &gated, None).await.unwrap();
             }
             self.publish(n).await;
             self.clock.advance(Duration::from_secs(7));
@@ -253,11 +253,11 @@ impl World {
             }
         }
         assert_eq!(entries, wanted, "records, and the changes that bring them");
-        let rebuilt = self.core.rebuild_standings(&tenant()).await.unwrap();
+        let rebuilt = self.core.reputation().rebuild(&tenant()).await.unwrap();
         assert_eq!(rebuilt, fold);
         self.clock.advance(Duration::from_secs(1));
         let now = self.clock.now();
-        let live = self.core.standing(&tenant(), Agent::Ops).await.unwrap();
+        let live = self.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap();
         assert_eq!(live, rebuilt.standing(Agent::Ops, now, rules));
         let key = watchbill_core::repo::fold_key(&tenant(), REPUTATION_FOLD);
         let item = self.store.get(&key).await.unwrap().expect("levels have changed");
@@ -275,7 +275,7 @@ impl World {
             rebuilt.apply(&batch);
             seq += 1;
         }
-        let (kept, rebuilt) = (self.core.stats(&tenant()).await.unwrap(), rebuilt.stats());
+        let (kept, rebuilt) = (self.core.stats().of(&tenant()).await.unwrap(), rebuilt.stats());
         assert_eq!((&kept.queue, &kept.rows), (&rebuilt.queue, &rebuilt.rows));
         let mut found: BTreeMap<String, u64> = BTreeMap::new();
         for item in self.store.items().iter().filter(|item| &*item.kind == "task") {

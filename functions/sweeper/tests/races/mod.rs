@@ -61,20 +61,20 @@ impl World {
 
     async fn create(&self, priority: Priority) -> TaskId {
         let new = NewTask { priority, ..a_task() };
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     async fn stored(&self, id: &TaskId) -> StoredTask {
-        self.core.stored_task(&tenant(), id).await.unwrap().unwrap()
+        self.core.tasks().stored(&tenant(), id).await.unwrap().unwrap()
     }
 
     async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
         let assignment = self.stored(id).await.value.assignment;
-        let stored = self.core.stored_task(&tenant(), id).await?;
+        let stored = self.core.tasks().stored(&tenant(), id).await?;
         let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
         let (agent, owner) = (Agent::Ops, "one".into());
         let command = Command::Claim { agent, owner, assignment, proof };
-        self.core.command(&tenant(), id, &command).await
+        self.core.tasks().command(&tenant(), id, &command).await
     }
 
     async fn end(
@@ -85,7 +85,7 @@ impl World {
     ) -> Result<StoredTask, CommandError> {
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
-        self.core.command(&tenant(), id, &command).await
+        self.core.tasks().command(&tenant(), id, &command).await
     }
 
     /// To the moment at which the next item is due.
@@ -99,7 +99,7 @@ impl World {
     }
 
     async fn times(&self, id: &TaskId, event: &str) -> usize {
-        let timeline = self.core.timeline(&tenant(), id).await.unwrap();
+        let timeline = self.core.tasks().timeline(&tenant(), id).await.unwrap();
         timeline.iter().filter(|entry| entry.what == event).count()
     }
 }
@@ -215,7 +215,7 @@ fn to(status: Status) -> StatusChange {
 #[tokio::test]
 async fn a_worker_outside_that_went_silent_loses_the_task() {
     let (world, id, worker) = outside().await;
-    world.core.set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
+    world.core.tasks().set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
     world.clock.advance(Duration::from_secs(15 * 60 - 1));
     world.sweep().await;
     assert_eq!(world.stored(&id).await.value.status, Status::InProgress);
@@ -225,10 +225,10 @@ async fn a_worker_outside_that_went_silent_loses_the_task() {
     assert_eq!((task.status, task.lost_runs, task.assignment), (Status::Assigned, 1, 2));
     // Another takes it up; the word of the first comes too late.
     let other = Caller { name: "v".into(), ..worker.clone() };
-    world.core.set_status(&other, &id, to(Status::InProgress)).await.unwrap();
-    let late = world.core.set_status(&worker, &id, to(Status::Completed)).await;
+    world.core.tasks().set_status(&other, &id, to(Status::InProgress)).await.unwrap();
+    let late = world.core.tasks().set_status(&worker, &id, to(Status::Completed)).await;
     assert!(matches!(late, Err(ServiceError::Conflict { .. })), "{late:?}");
-    world.core.set_status(&other, &id, to(Status::Completed)).await.unwrap();
+    world.core.tasks().set_status(&other, &id, to(Status::Completed)).await.unwrap();
     world.assert_nothing_due();
 }
 
@@ -237,12 +237,12 @@ async fn a_task_that_every_worker_outside_drops_is_given_up() {
     let (world, id, worker) = outside().await;
     for lost in 1..=6 {
         assert_eq!(world.stored(&id).await.value.status, Status::Assigned, "after {lost} times");
-        world.core.set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
+        world.core.tasks().set_status(&worker, &id, to(Status::InProgress)).await.unwrap();
         world.clock.advance(Duration::from_secs(15 * 60));
         world.sweep().await;
     }
     assert_eq!(world.stored(&id).await.value.status, Status::Failed);
-    let late = world.core.set_status(&worker, &id, to(Status::Completed)).await;
+    let late = world.core.tasks().set_status(&worker, &id, to(Status::Completed)).await;
     assert!(matches!(late, Err(ServiceError::Conflict { .. })), "{late:?}");
     world.assert_nothing_due();
 }
@@ -264,7 +264,8 @@ async fn an_approval_nobody_decides_on_expires_with_its_task() {
     let (one, other) = (world.sweeper(), world.sweeper());
     let (one, other) = tokio::join!(one.sweep(1_000), other.sweep(1_000));
     assert!(one.is_ok() && other.is_ok());
-    let approval = world.core.approval(&tenant(), &ApprovalId::of(&id, 1)).await.unwrap().approval;
+    let approval =
+        world.core.approvals().get(&tenant(), &ApprovalId::of(&id, 1)).await.unwrap().approval;
     assert_eq!(approval.status, ApprovalStatus::Expired);
     assert_eq!(world.stored(&id).await.value.status, Status::Cancelled);
     assert_eq!(world.times(&id, "approval.expired").await, 1);

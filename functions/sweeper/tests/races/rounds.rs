@@ -116,15 +116,15 @@ impl Many {
 
     async fn held(&self, tenant: TenantId) -> (TenantId, TaskId) {
         let new = NewTask { tenant: tenant.clone(), ..a_task() };
-        let id = self.core.create_task(new).await.unwrap().task.task.id;
-        let stored = self.core.stored_task(&tenant, &id).await.unwrap().unwrap();
+        let id = self.core.tasks().create(new).await.unwrap().task.task.id;
+        let stored = self.core.tasks().stored(&tenant, &id).await.unwrap().unwrap();
         let until = self.world.clock.now().plus(Duration::from_secs(60 * 3_600));
         let leave = Leave::Hold { until, why: "freeze 'release'".into() };
         let proof = Proof { version: stored.version, leave };
         let (agent, assignment) = (Agent::Ops, stored.value.assignment);
         let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
-        self.core.command_on(stored, &command).await.unwrap();
-        let stored = self.core.stored_task(&tenant, &id).await.unwrap().unwrap();
+        self.core.tasks().command_on(stored, &command).await.unwrap();
+        let stored = self.core.tasks().stored(&tenant, &id).await.unwrap().unwrap();
         assert!(stored.value.held.is_some());
         (tenant, id)
     }
@@ -221,7 +221,7 @@ async fn what_is_held_wakes_whatever_the_number_of_tenants() {
         async || {
             let mut held = 0;
             for (tenant, id) in &tasks {
-                let stored = many.core.stored_task(tenant, id).await.unwrap().unwrap();
+                let stored = many.core.tasks().stored(tenant, id).await.unwrap().unwrap();
                 held +=
                     usize::from(stored.value.resume_at.is_some_and(|at| {
                         at.since(many.world.clock.now()) > Duration::from_secs(60)
@@ -249,7 +249,7 @@ async fn what_is_held_wakes_though_the_process_ends_within_the_walk() {
     }
     let (tenant, id) = many.held(named(TENANTS - 1)).await;
     let held = async || {
-        let stored = many.core.stored_task(&tenant, &id).await.unwrap().unwrap();
+        let stored = many.core.tasks().stored(&tenant, &id).await.unwrap().unwrap();
         let wait = stored.value.resume_at.map(|at| at.since(many.world.clock.now()));
         wait.is_some_and(|wait| wait > Duration::from_secs(60))
     };

@@ -87,7 +87,7 @@ impl Remote {
         };
         let near = core(store.clone());
         for _ in 0..tasks {
-            near.create_task(NewTask { priority: Priority::P2, ..a_task() }).await.unwrap();
+            near.tasks().create(NewTask { priority: Priority::P2, ..a_task() }).await.unwrap();
         }
         clock.advance(Duration::from_secs(20 * 60));
         let core = core(slow.clone());

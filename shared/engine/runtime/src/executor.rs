@@ -59,13 +59,13 @@ impl Executor {
         &self,
         message: &LaneMessage,
     ) -> Result<Option<(StoredTask, ClaimedPlan)>, HandlerError> {
-        let stored = self.core.stored_task(&message.tenant, &message.task_id).await?;
+        let stored = self.core.tasks().stored(&message.tenant, &message.task_id).await?;
         let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message)) else {
             tracing::debug!(task = %message.task_id, "pointer is void");
             return Ok(None);
         };
         let claiming = Claim { executor: self, message, plan: Mutex::default() };
-        match self.core.execute_with_writes(stored, &claiming).await {
+        match self.core.tasks().execute_with_writes(stored, &claiming).await {
             Ok(claimed) => {
                 let plan = claiming.plan.into_inner().unwrap_or_else(PoisonError::into_inner);
                 Ok(Some((claimed, plan)))
@@ -88,7 +88,7 @@ impl Executor {
         payload: &Map<String, Value>,
     ) -> Result<Option<Verdict>, ServiceError> {
         if self.agent.acts() && stored.value.agent == self.agent.agent() {
-            return self.core.judge(stored, payload, Runner::Own).await.map(Some);
+            return self.core.authorizer().judge(stored, payload, Runner::Own).await.map(Some);
         }
         Ok(None)
     }
@@ -121,7 +121,7 @@ impl Executor {
         let reached = self.agent.agent();
         tracing::warn!(task = %message.task_id, "task {} of {right} reached {reached}", message.task_id);
         let command = Command::Reroute { agent: reached };
-        match self.core.command(&message.tenant, &message.task_id, &command).await {
+        match self.core.tasks().command(&message.tenant, &message.task_id, &command).await {
             Ok(_) | Err(CommandError::Rejected { .. }) => Ok(()),
             Err(CommandError::Service(error)) => Err(error.into()),
         }
@@ -168,7 +168,7 @@ impl Executor {
         let (tenant, id) = (task.tenant.clone(), task.id.clone());
         let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
         let ending = self.end_run(task, ended, until).await?;
-        let mut written = self.core.execute_with_writes(claimed, &ending).await;
+        let mut written = self.core.tasks().execute_with_writes(claimed, &ending).await;
         loop {
             match written {
                 Ok(_) => return Ok(()),
@@ -184,8 +184,8 @@ impl Executor {
                     self.core.clock().sleep(WRITE_AGAIN).await;
                 }
             }
-            written = match self.core.stored_task(&tenant, &id).await {
-                Ok(Some(state)) => self.core.execute_with_writes(state, &ending).await,
+            written = match self.core.tasks().stored(&tenant, &id).await {
+                Ok(Some(state)) => self.core.tasks().execute_with_writes(state, &ending).await,
                 Ok(None) => {
                     Err(CommandError::Rejected { rejection: Rejection::Absent, status: None })
                 }
@@ -206,7 +206,8 @@ impl Executor {
             RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
         };
         let how = self.ending(task, end, until).await?;
-        Ok(EndRun { fence: task.fence, how, events, notes, read_only, planned })
+        let (core, fence) = (self.core.clone(), task.fence);
+        Ok(EndRun { core, fence, how, events, notes, read_only, planned })
     }
 
     async fn ending(
@@ -236,7 +237,7 @@ impl Executor {
         until: Timestamp,
     ) -> Result<How, HandlerError> {
         let (tenant, id) = (&task.tenant, &task.id);
-        let placed = match self.core.place_result(tenant, id, result) {
+        let placed = match self.core.tasks().place_result(tenant, id, result) {
             Ok(placed) => placed,
             // The work is done; running it again would only make the same again.
             Err(error) => {
@@ -245,7 +246,7 @@ impl Executor {
             }
         };
         loop {
-            match self.core.put_result(tenant, id, &placed).await {
+            match self.core.tasks().put_result(tenant, id, &placed).await {
                 Ok(write) => {
                     return Ok(How::Ended(Ending::Succeeded { result: placed.body }, write));
                 }
@@ -284,11 +285,7 @@ struct Claim<'a> {
 
 #[async_trait]
 impl CommandBuilder for Claim<'_> {
-    async fn build(
-        &self,
-        core: &Core,
-        state: &StoredTask,
-    ) -> Result<CommandWithWrites, CommandError> {
+    async fn build(&self, state: &StoredTask) -> Result<CommandWithWrites, CommandError> {
         let Self { executor, message, .. } = self;
         let mut claim = Command::Claim {
             agent: executor.agent(),
@@ -300,7 +297,7 @@ impl CommandBuilder for Claim<'_> {
         if !may_be_claimed(&state.value, message) {
             return Ok(claim.into());
         }
-        let payload = core.payload(&state.value).await?;
+        let payload = executor.core.tasks().payload(&state.value).await?;
         let verdict = executor.judge(state, &payload).await?;
         let planned = verdict.as_ref().map(|verdict| verdict.planned.clone());
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -315,6 +312,7 @@ impl CommandBuilder for Claim<'_> {
 
 /// Ends a run, with what belongs to its end.
 struct EndRun {
+    core: Core,
     fence: u64,
     how: How,
     events: Vec<LoggedEvent>,
@@ -331,17 +329,14 @@ enum How {
 
 #[async_trait]
 impl CommandBuilder for EndRun {
-    async fn build(
-        &self,
-        core: &Core,
-        state: &StoredTask,
-    ) -> Result<CommandWithWrites, CommandError> {
+    async fn build(&self, state: &StoredTask) -> Result<CommandWithWrites, CommandError> {
+        let core = &self.core;
         let held = state.value.status == Status::InProgress && state.value.fence == self.fence;
         let (ending, extra_writes) = match &self.how {
             How::Ended(ending, write) => (ending.clone(), write.iter().cloned().collect()),
             How::Withheld(said) => match &said.of {
                 Some((call, version)) if held && state.version != *version => {
-                    let payload = core.payload(&state.value).await?;
+                    let payload = core.tasks().payload(&state.value).await?;
                     let known = self.planned.as_ref().and_then(|plan| plan.of(&payload));
                     let verdict = judge_call(core, state, &payload, known, call).await?;
                     (withheld(verdict.proof.leave, core.clock().now()), verdict.beside)
@@ -367,8 +362,10 @@ pub(crate) async fn judge_call(
     call: &ToolCall,
 ) -> Result<Verdict, ServiceError> {
     match known {
-        Some(planned) => core.judge_planned(state, payload, planned, Runner::Own, Some(call)).await,
-        None => core.judge_call(state, payload, Runner::Own, Some(call)).await,
+        Some(planned) => {
+            core.authorizer().judge_planned(state, payload, planned, Runner::Own, Some(call)).await
+        }
+        None => core.authorizer().judge_call(state, payload, Runner::Own, Some(call)).await,
     }
 }
 

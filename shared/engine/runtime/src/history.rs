@@ -69,7 +69,8 @@ impl History for TaskHistory {
         for _ in 0..LOOK_AT / PAGE {
             let page = self
                 .core
-                .tasks(tenant, &filter, PAGE, cursor)
+                .tasks()
+                .list(tenant, &filter, PAGE, cursor)
                 .await
                 .map_err(|error| port_error("the list of tasks", error))?;
             let within = |at: Timestamp| from <= at && at <= to;

@@ -68,9 +68,11 @@ impl Spending {
         most_output: u64,
     ) -> Result<Reserved, SpendError> {
         let most = Usage { input_tokens: most_input, output_tokens: most_output };
-        let quote = self.core.quote(model, most).await.map_err(|error| self.unreached(error))?;
+        let quote =
+            self.core.budgets().quote(model, most).await.map_err(|error| self.unreached(error))?;
         for attempt in 0.. {
-            let reserved = self.core.reserve(&self.tenant, &self.task, self.fence, quote).await;
+            let reserved =
+                self.core.tasks().reserve(&self.tenant, &self.task, self.fence, quote).await;
             let stored =
                 match reserved {
                     Ok(stored) => stored,
@@ -96,7 +98,7 @@ impl Spending {
     /// Carries out what may be carried out twice.
     async fn command(&self, command: &Command) -> Result<(), SpendError> {
         for attempt in 0.. {
-            match self.core.command(&self.tenant, &self.task, command).await {
+            match self.core.tasks().command(&self.tenant, &self.task, command).await {
                 Ok(_) => return Ok(()),
                 // A try whose answer was lost for good has done it.
                 Err(CommandError::Rejected { rejection: Rejection::NothingReserved, .. })
@@ -111,7 +113,7 @@ impl Spending {
     }
 
     async fn stored(&self) -> Result<StoredTask, SpendError> {
-        let stored = self.core.stored_task(&self.tenant, &self.task).await;
+        let stored = self.core.tasks().stored(&self.tenant, &self.task).await;
         let stored = stored.map_err(|error| self.unreached(error))?;
         stored.ok_or(SpendError::Rejected(Rejection::Absent))
     }

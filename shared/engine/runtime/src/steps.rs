@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use watchbill_core::ports::{Commit, CommitError, Expect, Key, Write};
+use watchbill_core::ports::{Expect, Key, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, decode, encode};
-use watchbill_core::service::{Core, ServiceError, Verdict};
+use watchbill_core::service::{Core, ServiceError, TransactError, Verdict};
 use watchbill_domain::{Question, Status, Task, TaskId, TenantId};
 use watchbill_domain::{ToolCall, canonical_hash};
 
@@ -199,7 +199,7 @@ impl Steps {
         held: &StoredTask,
         call: &ToolCall,
     ) -> Result<Option<Withheld>, ServiceError> {
-        let payload = self.core.payload(&held.value).await?;
+        let payload = self.core.tasks().payload(&held.value).await?;
         let known = self.planned.as_ref().and_then(|plan| plan.of(&payload));
         let Verdict { proof, beside, .. } =
             judge_call(&self.core, held, &payload, known, call).await?;
@@ -212,7 +212,7 @@ impl Steps {
         &self,
         time_out: Duration,
     ) -> Result<Result<StoredTask, String>, ServiceError> {
-        let Some(stored) = self.core.stored_task(&self.tenant, &self.task).await? else {
+        let Some(stored) = self.core.tasks().stored(&self.tenant, &self.task).await? else {
             return Ok(Err("the task is gone".to_owned()));
         };
         let task = &stored.value;
@@ -267,18 +267,17 @@ impl Steps {
             key: repo::task_key(&self.tenant, &self.task),
             expect: Expect::Version(header),
         });
-        let id = self.core.entropy().write_id();
-        match self.core.store().commit(Commit { id, writes }).await {
-            Ok(()) => Ok(true),
-            Err(CommitError::Conflict { .. }) => Ok(false),
-            Err(CommitError::Busy { after }) => {
+        // Asked once: what the intent rests on (the lease's rest, governance's word) is of this
+        // moment, and is looked at anew after each pause.
+        match self.core.context().transact_within(writes, Duration::ZERO).await {
+            Ok(written) => Ok(written.is_ok()),
+            Err(TransactError::Busy { after }) => {
                 self.core.clock().sleep(after).await;
                 Ok(false)
             }
-            // It may stand: the next look finds our own intent and settles it.
-            Err(CommitError::Unknown { reason }) => Err(ServiceError::Down { reason }),
-            Err(CommitError::Illegal { reason }) => Err(ServiceError::Down { reason }),
-            Err(CommitError::Store(error)) => Err(error.into()),
+            // It may stand: the next run finds our own intent and settles it.
+            Err(TransactError::Unknown { reason }) => Err(ServiceError::Down { reason }),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -370,12 +369,11 @@ impl Steps {
                 });
             }
             let writes = vec![Write::Put { item: encode(&step, None), expect }];
-            let id = self.core.entropy().write_id();
-            match self.core.store().commit(Commit { id, writes }).await {
-                Ok(()) => return Ok(recorded(&step)),
-                Err(CommitError::Store(error)) => return Err(error.into()),
-                Err(CommitError::Busy { after }) => self.core.clock().sleep(after).await,
-                Err(_) => {}
+            match self.core.context().transact(writes).await {
+                Ok(Ok(())) => return Ok(recorded(&step)),
+                // Not given up while the run lasts: what was done would have to be looked up.
+                Ok(Err(_)) | Err(TransactError::Busy { .. } | TransactError::Unknown { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Err(ServiceError::Down {

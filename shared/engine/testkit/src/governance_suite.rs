@@ -59,12 +59,12 @@ pub async fn running(core: &Core, n: usize) -> (TaskId, u64) {
         identity: Identity::IdempotencyKey(format!("key-{n}")),
         hops: 0,
     };
-    let created = patiently(core, || core.create_task(new.clone())).await.task;
+    let created = patiently(core, || core.tasks().create(new.clone())).await.task;
     let (id, agent) = (created.task.id.clone(), created.task.agent);
     let proof = Proof::granted(created.version);
     let assignment = created.task.assignment;
     let claim = Command::Claim { agent, owner: "one".into(), assignment, proof };
-    let claimed = core.command(&tenant(), &id, &claim).await.expect("it can be claimed");
+    let claimed = core.tasks().command(&tenant(), &id, &claim).await.expect("it can be claimed");
     (id, claimed.value.fence)
 }
 
@@ -85,7 +85,7 @@ where
 /// Reserves for one call. None: the limit has no room.
 pub async fn reserve(core: &Core, id: &TaskId, fence: u64) -> Option<u64> {
     loop {
-        match core.reserve(&tenant(), id, fence, ASKED).await {
+        match core.tasks().reserve(&tenant(), id, fence, ASKED).await {
             Ok(stored) => return stored.value.reservation.map(|open| open.n),
             Err(CommandError::Rejected { rejection: Rejection::OverBudget(why), .. }) => {
                 let text = why.to_string();
@@ -102,7 +102,7 @@ pub async fn reserve(core: &Core, id: &TaskId, fence: u64) -> Option<u64> {
 
 async fn command(core: &Core, id: &TaskId, command: &Command) {
     loop {
-        match core.command(&tenant(), id, command).await {
+        match core.tasks().command(&tenant(), id, command).await {
             Ok(_) => return,
             Err(CommandError::Service(ServiceError::Busy { after })) => {
                 core.clock().sleep(after).await;
@@ -122,14 +122,14 @@ pub async fn reservations_stop_at_the_cap(
 ) {
     let room = tasks * 3 / 10;
     let cap = Amount { micro_usd: room as u64 * ASKED.micro_usd, tokens: 1_000_000_000 };
-    core.set_budget_limits(&admin(), limits(cap)).await.expect("they are in bounds");
+    core.budgets().set_limits(&admin(), limits(cap)).await.expect("they are in bounds");
     let all =
         each(core, (0..tasks).collect(), at_once, |core, n| async move { running(&core, n).await })
             .await;
     let reserved = each(core, all, at_once, move |core, (id, fence)| async move {
         let n = reserve(&core, &id, fence).await;
         let own = tenant();
-        let day = patiently(&core, || core.budget(&own)).await.day;
+        let day = patiently(&core, || core.budgets().state(&own)).await.day;
         let sum = day.used.plus(day.reserved);
         assert!(sum.micro_usd <= cap.micro_usd, "{sum} of {cap} is used or set aside");
         n.map(|n| (id, fence, n))
@@ -154,7 +154,7 @@ pub async fn reservations_stop_at_the_cap(
         command(&core, &id, &Command::Tick { lane_busy: false }).await;
     })
     .await;
-    let day = core.budget(&tenant()).await.expect("it can be read").day;
+    let day = core.budgets().state(&tenant()).await.expect("it can be read").day;
     let money = settled as u64 * USED.micro_usd + sent as u64 * ASKED.micro_usd;
     assert_eq!((day.used.micro_usd, day.reserved), (money, Amount::NONE));
     marks_are_told_once(core).await;
@@ -222,7 +222,9 @@ pub async fn append(core: &Core, entries: Vec<Entry>) {
 
 /// A second after it is recorded, every reader goes by what an agent has earned.
 pub async fn what_is_recorded_counts_within_a_second(core: &Core, skip: &Skip<'_>) {
-    let level = async || core.standing(&tenant(), Agent::Ops).await.expect("it can be read").level;
+    let level = async || {
+        core.reputation().standing(&tenant(), Agent::Ops).await.expect("it can be read").level
+    };
     let earned = |event| core.rules().reputation.earned(event);
     let (success, violation) =
         (earned(ReputationEvent::TaskSuccess), earned(ReputationEvent::ViolationDetected));

@@ -58,25 +58,20 @@ impl Machine {
 
     pub async fn create(&self) -> TaskId {
         let new = a_task();
-        self.core.create_task(new).await.expect("it is done").task.task.id
+        self.core.tasks().create(new).await.expect("it is done").task.task.id
     }
 
     pub async fn stored(&self, id: &TaskId) -> StoredTask {
-        self.core.stored_task(&tenant(), id).await.expect("the store answers").expect("it is there")
+        let stored = self.core.tasks().stored(&tenant(), id).await;
+        stored.expect("the store answers").expect("it is there")
     }
 
     pub async fn claim(&self, id: &TaskId) -> StoredTask {
         let assignment = self.stored(id).await.value.assignment;
-        let version = self
-            .core
-            .stored_task(&tenant(), id)
-            .await
-            .expect("the store answers")
-            .expect("it is there")
-            .version;
+        let version = self.stored(id).await.version;
         let (agent, proof) = (Agent::Ops, Proof::granted(version));
         let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
-        self.core.command(&tenant(), id, &command).await.expect("it is done")
+        self.core.tasks().command(&tenant(), id, &command).await.expect("it is done")
     }
 
     /// The pointer that the router would send.

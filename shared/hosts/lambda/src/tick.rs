@@ -4,8 +4,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use watchbill_core::handler::HandlerError;
-use watchbill_core::ports::{Commit, CommitError, Expect, Key, NewItem, Store, Write, WriteId};
-use watchbill_core::service::{Core, ParkedSummary};
+use watchbill_core::ports::{Expect, Key, NewItem, Write};
+use watchbill_core::service::{Context, Core, ParkedSummary, TransactError};
 
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
@@ -46,9 +46,9 @@ pub struct Found {
 /// The readers pass over it, as over every kind that they don't know.
 pub const PULSE: &str = "pulse";
 
-async fn pulse(store: &dyn Store, id: WriteId) -> Result<(), CommitError> {
+async fn pulse(context: &Context) -> Result<(), TransactError> {
     let key = Key::new("SYS#pulse", "0");
-    let there = store.get(&key).await?;
+    let there = context.store().get(&key).await?;
     let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
     let item = NewItem {
         key,
@@ -60,7 +60,10 @@ async fn pulse(store: &dyn Store, id: WriteId) -> Result<(), CommitError> {
         due: None,
         expires: None,
     };
-    store.commit(Commit { id, writes: vec![Write::Put { item, expect }] }).await
+    let writes = vec![Write::Put { item, expect }];
+    // Tried once, because little time is left. On a conflict another tick was faster.
+    context.transact_within(writes, Duration::ZERO).await?.ok();
+    Ok(())
 }
 
 /// Serves the schedule: the handler's work first, which is told how long it may take, then the sums
@@ -88,10 +91,8 @@ where
                 let reason = format!("the tick's work is not done after {} s", most.as_secs());
                 Err(HandlerError::retry(Duration::ZERO, reason))
             });
-            match pulse(&**core.store(), core.entropy().write_id()).await {
-                // Another tick was faster.
-                Ok(()) | Err(CommitError::Conflict { .. }) => {}
-                Err(error) => tracing::warn!("the feed's pulse is not written: {error}"),
+            if let Err(error) = pulse(core.context()).await {
+                tracing::warn!("the feed's pulse is not written: {error}");
             }
             let depths = DEAD.iter().map(|name| {
                 let (client, url) = (&client, queues.url(name));

@@ -131,7 +131,7 @@ async fn submit_and_wait(core: Core, next: Arc<AtomicU64>, tasks: u64) -> anyhow
     let mut waits = Vec::new();
     while next.fetch_add(1, Ordering::Relaxed) < tasks {
         let begun = core.clock().monotonic();
-        let task = core.create_task(plain()).await?.task.task;
+        let task = core.tasks().create(plain()).await?.task.task;
         let topic = Topic::Task(task.tenant.clone(), task.id.clone());
         let key = task_key(&task.tenant, &task.id);
         loop {

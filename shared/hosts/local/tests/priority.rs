@@ -77,7 +77,7 @@ async fn submit(core: Core, priority: Priority) -> TaskId {
         identity: Identity::Fresh,
         hops: 0,
     };
-    core.create_task(new).await.unwrap().task.task.id
+    core.tasks().create(new).await.unwrap().task.task.id
 }
 
 /// Tasks that wait for the next start, as nobody runs them now.
@@ -158,7 +158,7 @@ async fn p0_does_not_wait_behind_p3() {
         ahead.push(others.count() as u64);
     }
     for (id, _) in &urgent {
-        let task = bundle.core.task(&TenantId::default(), id).await.unwrap().task;
+        let task = bundle.core.tasks().get(&TenantId::default(), id).await.unwrap().task;
         let begun = task.started_at.unwrap();
         after.push(u64::try_from(begun.since(task.created_at).as_millis()).unwrap());
     }

@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::ports::{
-    Commit, CommitError, Expect, Item, Key, ListRange, Query, WhichList, Write,
-};
+use watchbill_core::ports::{Expect, Item, Key, ListRange, Query, WhichList, Write};
 use watchbill_core::repo::{self, Entity, Versioned, decode, encode};
 use watchbill_core::service::{Core, ServiceError};
 use watchbill_domain::TenantId;
@@ -45,8 +43,7 @@ impl StoredAlerts {
     }
 
     async fn load<E: Entity>(&self, key: &Key) -> Result<Option<Versioned<E>>, ServiceError> {
-        let item = self.core.store().get(key).await?;
-        Ok(item.as_ref().map(decode).transpose()?)
+        self.core.context().load(key).await
     }
 
     async fn record(
@@ -59,17 +56,7 @@ impl StoredAlerts {
 
     /// True when it was written; false when someone else was first.
     async fn commit(&self, writes: Vec<Write>) -> Result<bool, ServiceError> {
-        let id = self.core.entropy().write_id();
-        match self.core.store().commit(Commit { id, writes }).await {
-            Ok(()) => Ok(true),
-            Err(CommitError::Conflict { .. } | CommitError::Unknown { .. }) => Ok(false),
-            Err(CommitError::Busy { after }) => {
-                self.core.clock().sleep(after).await;
-                Ok(false)
-            }
-            Err(CommitError::Illegal { reason }) => Err(ServiceError::Down { reason }),
-            Err(CommitError::Store(error)) => Err(error.into()),
-        }
+        Ok(self.core.context().transact(writes).await?.is_ok())
     }
 
     async fn try_raise(
@@ -147,10 +134,10 @@ impl StoredAlerts {
 
     /// Those of the keys that are open: the list may be behind.
     async fn open_of(&self, keys: &[Key]) -> Result<Vec<Alert>, ServiceError> {
-        let items = self.core.get_readable(keys).await?;
+        let items = self.core.context().get_readable(keys).await?;
         let mut alerts = Vec::new();
         for item in items.iter().flatten() {
-            let record = self.core.past_unreadable(decode::<AlertRecord>(item))?;
+            let record = self.core.context().past_unreadable(decode::<AlertRecord>(item))?;
             let open = record.filter(|record| record.value.is_open());
             alerts.extend(open.map(|record| record.value.alert));
         }

@@ -163,7 +163,7 @@ impl World {
         let ending = Ending::FailedForGood { error: "broke".into() };
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
-        self.machine.core.command(&tenant(), &id, &command).await.unwrap();
+        self.machine.core.tasks().command(&tenant(), &id, &command).await.unwrap();
     }
 
     async fn look_at_all(&self) {

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::core::{CommandError, Core};
 use super::cursor::cursors::{HISTORY, PENDING};
-use super::execute::{CommandBuilder, CommandWithWrites};
 use super::records::SYSTEM;
 use super::store_list::{InList, StoreList};
 use super::walk::Walk;
 use super::weight::{FIELDS, Room};
-use super::{FullApproval, Listed, ServiceError};
+use super::{
+    CommandBuilder, CommandError, CommandWithWrites, Context, FullApproval, Listed, ServiceError,
+    Tasks,
+};
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
 use crate::ports::{Expect, ListRange, WhichList, Write};
 use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
@@ -39,29 +40,38 @@ pub enum LinkDecision {
     Reject { reason: Option<String> },
 }
 
-impl Core {
-    pub(super) async fn stored_approval(
-        &self,
-        tenant: &TenantId,
-        id: &ApprovalId,
-    ) -> Result<Versioned<Approval>, ServiceError> {
-        let item = self.store().get(&repo::approval_key(tenant, id)).await?;
-        match item {
-            Some(item) => Ok(decode(&item)?),
-            None => Err(ServiceError::NotFound { what: "approval", id: id.to_string() }),
-        }
+/// Lists approvals, and decides them together with their tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct Approvals {
+    context: Context,
+    tasks: Tasks,
+}
+
+/// An approval as it is stored.
+pub(super) async fn stored_approval(
+    context: &Context,
+    tenant: &TenantId,
+    id: &ApprovalId,
+) -> Result<Versioned<Approval>, ServiceError> {
+    let found = context.load(&repo::approval_key(tenant, id)).await?;
+    found.ok_or_else(|| ServiceError::NotFound { what: "approval", id: id.to_string() })
+}
+
+impl Approvals {
+    pub(super) fn new(context: Context, tasks: Tasks) -> Self {
+        Self { context, tasks }
     }
 
-    pub async fn approval(
+    pub async fn get(
         &self,
         tenant: &TenantId,
         id: &ApprovalId,
     ) -> Result<FullApproval, ServiceError> {
-        let stored = self.stored_approval(tenant, id).await?;
+        let stored = stored_approval(&self.context, tenant, id).await?;
         Ok(FullApproval { approval: stored.value, version: stored.version })
     }
 
-    pub async fn pending_approvals(
+    pub async fn pending(
         &self,
         tenant: &TenantId,
         limit: usize,
@@ -73,7 +83,7 @@ impl Core {
     }
 
     /// Those that are decided, newest first.
-    pub async fn approval_history(
+    pub async fn history(
         &self,
         tenant: &TenantId,
         limit: usize,
@@ -94,10 +104,10 @@ impl Core {
         wanted: impl Fn(&Approval) -> bool,
     ) -> Result<Listed<FullApproval>, ServiceError> {
         let mut last = list.open(cursor)?;
-        let (mut walk, mut room) = (Walk::of_items(&**self.clock()), Room::of_page());
+        let (mut walk, mut room) = (Walk::of_items(&**self.context.clock()), Room::of_page());
         let (mut entries, mut unreadable) = (Vec::new(), 0);
         loop {
-            let chunk = list.chunk(self, last.as_ref()).await?;
+            let chunk = list.chunk(&self.context, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
             let mut items = chunk.items.into_iter().peekable();
             // Of those before the last place that was reached; the next page begins behind it.
@@ -105,6 +115,7 @@ impl Core {
             while let Some(item) = items.next() {
                 let read = match item {
                     InList::Item(item, place) => self
+                        .context
                         .past_unreadable(decode::<Approval>(&item))?
                         .map(|stored: Versioned<Approval>| (stored, place, item.body.len())),
                     InList::Gone => continue,
@@ -174,14 +185,14 @@ impl Core {
         if caller.role != Role::Agent {
             return Ok(());
         }
-        if !self.rules().agents_approve {
+        if !self.context.rules().agents_approve {
             let name = &caller.name;
             return forbidden(format!(
                 "'{name}' is an agent, and agents don't decide on approvals here; an approver \
                  must, or set approvals.agents"
             ));
         }
-        let stored = self.stored_approval(&caller.tenant, id).await?;
+        let stored = stored_approval(&self.context, &caller.tenant, id).await?;
         match stored.value.is_requested_by(&caller.person()) {
             true => forbidden(
                 "an agent does not decide on what it submitted itself; another one or a person must"
@@ -216,7 +227,7 @@ impl Core {
         approval: &Approval,
         link: &LinkUse,
     ) -> Result<Write, ServiceError> {
-        if let Some(used) = self.store().get(&repo::link_key(tenant, &link.nonce)).await? {
+        if let Some(used) = self.context.store().get(&repo::link_key(tenant, &link.nonce)).await? {
             let used: UsedLink = decode(&used)?.value;
             let message = format!(
                 "this link was used already, at {}; the approval is {}",
@@ -234,7 +245,7 @@ impl Core {
             nonce: link.nonce.clone(),
             approval: approval.id.clone(),
             by: link.to.clone(),
-            at: self.clock().now(),
+            at: self.context.clock().now(),
             expires: link.expires.plus(KEEP_USED),
         };
         Ok(Write::Put { item: encode(&used, None), expect: Expect::Absent })
@@ -242,17 +253,17 @@ impl Core {
 
     /// Whether a decision has used a link up.
     pub async fn is_link_used(&self, tenant: &TenantId, nonce: &str) -> Result<bool, ServiceError> {
-        Ok(self.store().get(&repo::link_key(tenant, nonce)).await?.is_some())
+        Ok(self.context.store().get(&repo::link_key(tenant, nonce)).await?.is_some())
     }
 
     /// Looks at an approval that is due: points it out again at half of its time, and closes
     /// it, and its task with it, when its time is over. True if it was this call that did.
-    pub async fn approval_due(
+    pub async fn escalate_or_expire(
         &self,
         tenant: &TenantId,
         id: &ApprovalId,
     ) -> Result<bool, ServiceError> {
-        let command = |approval: &Approval| match self.clock().now() > approval.decide_by {
+        let command = |approval: &Approval| match self.context.clock().now() > approval.decide_by {
             true => ApprovalCommand::Expire,
             false => ApprovalCommand::Escalate,
         };
@@ -268,8 +279,8 @@ impl Core {
     /// Closes an approval that no task waits for, as builds before this one could leave behind:
     /// nobody is asked for it any more. True if it was one.
     async fn close_orphan(&self, tenant: &TenantId, id: &ApprovalId) -> Result<bool, ServiceError> {
-        let stored = self.stored_approval(tenant, id).await?;
-        let task = self.stored_task(tenant, &stored.value.task_id).await?;
+        let stored = stored_approval(&self.context, tenant, id).await?;
+        let task = self.tasks.stored(tenant, &stored.value.task_id).await?;
         if task.as_ref().is_some_and(|task| waits_for(&task.value, id)) {
             return Ok(false);
         }
@@ -277,8 +288,8 @@ impl Core {
             by: SYSTEM.to_owned(),
             reason: Some("its task does not wait for it".to_owned()),
         };
-        let now = self.clock().now();
-        let Ok(closed) = decide_approval(&stored.value, &command, now, self.rules()) else {
+        let now = self.context.clock().now();
+        let Ok(closed) = decide_approval(&stored.value, &command, now, self.context.rules()) else {
             return Ok(false);
         };
         let item = encode(&closed, stored.unknown.as_deref());
@@ -287,7 +298,7 @@ impl Core {
             Write::Put { item, expect: Expect::Version(stored.version) },
             Write::Check { key: repo::task_key(tenant, &stored.value.task_id), expect },
         ];
-        Ok(self.commit(writes).await?.is_none())
+        Ok(self.context.transact(writes).await?.is_ok())
     }
 
     /// One conditional change of approval and task together: of two that decide at the same
@@ -299,20 +310,23 @@ impl Core {
         command: &(dyn Fn(&Approval) -> ApprovalCommand + Send + Sync),
         link: Option<&LinkUse>,
     ) -> Result<FullApproval, ServiceError> {
-        let first = self.stored_approval(tenant, id).await?;
+        let first = stored_approval(&self.context, tenant, id).await?;
         let task_id = first.value.task_id.clone();
         let task = self
-            .stored_task(tenant, &task_id)
+            .tasks
+            .stored(tenant, &task_id)
             .await?
             .ok_or_else(|| ServiceError::NotFound { what: "task", id: task_id.to_string() })?;
         let deciding = DecideApproval {
+            approvals: self,
             id,
             command,
             link,
             first: Mutex::new(Some(first)),
             decided: Mutex::new(None),
         };
-        self.execute_with_writes(task, &deciding)
+        self.tasks
+            .execute_with_writes(task, &deciding)
             .await
             .map_err(|error| error.into_service(&task_id))?;
         let decided = deciding.decided.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -328,6 +342,7 @@ pub(super) fn waits_for(task: &Task, id: &ApprovalId) -> bool {
 
 /// Decides on an approval, and on its task with it.
 struct DecideApproval<'a> {
+    approvals: &'a Approvals,
     id: &'a ApprovalId,
     command: &'a (dyn Fn(&Approval) -> ApprovalCommand + Send + Sync),
     /// The link that it is decided by, which is used up.
@@ -339,23 +354,20 @@ struct DecideApproval<'a> {
 
 #[async_trait]
 impl CommandBuilder for DecideApproval<'_> {
-    async fn build(
-        &self,
-        core: &Core,
-        state: &StoredTask,
-    ) -> Result<CommandWithWrites, CommandError> {
+    async fn build(&self, state: &StoredTask) -> Result<CommandWithWrites, CommandError> {
+        let context = &self.approvals.context;
         let tenant = &state.value.tenant;
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stored = match first {
             Some(first) => first,
-            None => core.stored_approval(tenant, self.id).await?,
+            None => stored_approval(context, tenant, self.id).await?,
         };
         let mut extra_writes = Vec::new();
         if let Some(link) = self.link {
-            extra_writes.push(core.use_link(tenant, &stored.value, link).await?);
+            extra_writes.push(self.approvals.use_link(tenant, &stored.value, link).await?);
         }
         let command = (self.command)(&stored.value);
-        let next = decide_approval(&stored.value, &command, core.clock().now(), core.rules())
+        let next = decide_approval(&stored.value, &command, context.clock().now(), context.rules())
             .map_err(refused)?;
         if !waits_for(&state.value, self.id) {
             let message = format!(

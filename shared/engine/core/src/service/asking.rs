@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ServiceError;
-use super::core::Core;
+use super::{Context, ServiceError};
 use crate::decide::{Asked, Rules};
 use crate::repo;
 use watchbill_domain::{Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, Timestamp};
@@ -24,24 +23,26 @@ pub(super) struct Asking<'a> {
     pub salt: String,
 }
 
-impl Core {
-    /// 128 random bits.
-    pub(super) fn salt(&self) -> String {
-        format!("{:032x}", self.entropy().write_id().0)
-    }
+/// 128 random bits.
+pub(super) fn salt(context: &Context) -> String {
+    format!("{:032x}", context.entropy().write_id().0)
+}
 
-    /// The number of the task's next approval, from `n` on: past those whose id is taken, as by
-    /// an approval that a build before this one left behind.
-    pub(super) async fn free_approval(&self, task: &Task, n: u32) -> Result<u32, ServiceError> {
-        for n in (n..).take(MAX_TAKEN) {
-            let key = repo::approval_key(&task.tenant, &ApprovalId::of(&task.id, n));
-            if self.store().get(&key).await?.is_none() {
-                return Ok(n);
-            }
+/// The number of the task's next approval, from `n` on: past those whose id is taken, as by
+/// an approval that a build before this one left behind.
+pub(super) async fn free_approval(
+    context: &Context,
+    task: &Task,
+    n: u32,
+) -> Result<u32, ServiceError> {
+    for n in (n..).take(MAX_TAKEN) {
+        let key = repo::approval_key(&task.tenant, &ApprovalId::of(&task.id, n));
+        if context.store().get(&key).await?.is_none() {
+            return Ok(n);
         }
-        let reason = format!("{MAX_TAKEN} approval ids of task '{}' are taken", task.id);
-        Err(ServiceError::Down { reason })
     }
+    let reason = format!("{MAX_TAKEN} approval ids of task '{}' are taken", task.id);
+    Err(ServiceError::Down { reason })
 }
 
 impl Asking<'_> {

@@ -3,12 +3,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::core::Core;
 use super::cursor::Cursors;
 use super::cursor::cursors::AUDIT;
 use super::walk::Walk;
 use super::weight::{self, PAGE_BYTES, Room};
-use super::{AuditBatches, AuditEntry, AuditFilter, AuditPage, ServiceError};
+use super::{
+    AuditBatches, AuditEntry, AuditFilter, AuditPage, Context, Governance, ServiceError, Tenants,
+};
 use crate::ledger::{Entry, Found, RawBatch, Weighed};
 use crate::repo;
 use watchbill_domain::{TaskEntry, TenantId, What};
@@ -73,19 +74,31 @@ pub const AUDIT_KINDS: &[&str] = &[
     BROKEN,
 ];
 
-impl Core {
+/// Reads the audit, and adds the records that belong to no task. Cheap to clone.
+#[derive(Clone)]
+pub struct Audit {
+    pub(super) context: Context,
+    pub(super) governance: Governance,
+    pub(super) tenants: Tenants,
+}
+
+impl Audit {
+    pub(super) fn new(context: Context, governance: Governance, tenants: Tenants) -> Self {
+        Self { context, governance, tenants }
+    }
+
     /// Newest first, as it is recorded.
-    pub async fn audit(
+    pub async fn list(
         &self,
         tenant: &TenantId,
         filter: &AuditFilter,
         limit: usize,
         cursor: Option<String>,
     ) -> Result<AuditPage, ServiceError> {
-        let (ledger, cursors) = (self.ledger(tenant), Cursors::new(AUDIT, tenant, ""));
+        let (ledger, cursors) = (self.context.ledger(tenant), Cursors::new(AUDIT, tenant, ""));
         let newest = ledger.listed_head().await?;
         let mut page = AuditPage { batch: newest, ..AuditPage::default() };
-        let head = self.store().get(&repo::ledger_key(tenant, newest)).await?;
+        let head = self.context.store().get(&repo::ledger_key(tenant, newest)).await?;
         page.recorded_until = head.as_ref().and_then(RawBatch::recorded_at);
         // What happened since then was recorded since then.
         let first = match filter.since {
@@ -96,7 +109,7 @@ impl Core {
             None => (newest, usize::MAX),
             Some(cursor) => cursors.open_batch(&cursor)?,
         };
-        let (mut walk, mut room) = (Walk::new(&**self.clock()), Room::of_page());
+        let (mut walk, mut room) = (Walk::new(&**self.context.clock()), Room::of_page());
         while seq >= first {
             if walk.is_over() {
                 page.next_cursor = Some(cursors.seal_batch(seq, usize::MAX));
@@ -132,23 +145,23 @@ impl Core {
     }
 
     /// The ledger's batches as they stand, from a number on, for who verifies the chain.
-    pub async fn audit_batches(
+    pub async fn batches(
         &self,
         tenant: &TenantId,
         from: u64,
         limit: u64,
     ) -> Result<AuditBatches, ServiceError> {
-        let ledger = self.ledger(tenant);
+        let ledger = self.context.ledger(tenant);
         let seen = ledger.seen().await?;
         let mut page = AuditBatches { seen, batches: Vec::new(), next: None, bytes: 0 };
-        let mut walk = Walk::new(&**self.clock());
+        let mut walk = Walk::new(&**self.context.clock());
         for seq in from..from.saturating_add(limit) {
             if page.bytes >= PAGE_BYTES || walk.is_over() {
                 page.next = Some(seq);
                 return Ok(page);
             }
-            let found = match self.store().get(&repo::ledger_key(tenant, seq)).await? {
-                Some(item) => self.offload().run(move |_| Found::from(&item)).await,
+            let found = match self.context.store().get(&repo::ledger_key(tenant, seq)).await? {
+                Some(item) => self.context.offload().run(move |_| Found::from(&item)).await,
                 None if seq <= seen => Found::Missing,
                 None => return Ok(page),
             };

@@ -1,18 +1,16 @@
+//! Budgets: what a tenant may spend, what it has spent, and who is told of it.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::core::Core;
 use super::records::{Said, record_write};
-use super::{CommandError, OnFailure, ServiceError};
-use crate::decide::Command;
+use super::{Context, Governance, OnFailure, ServiceError};
 use crate::ports::{Expect, Item, Write};
-use crate::repo::{
-    self, COUNTED, MOST_AMOUNT, StoredTask, TenantLimits, Versioned, decode, encode, period_state,
-};
-use watchbill_domain::{Amount, Caller, LoggedEvent, Task, TaskId, TenantId, Timestamp, Usage};
+use crate::repo::{self, COUNTED, MOST_AMOUNT, TenantLimits, Versioned, encode, period_state};
+use watchbill_domain::{Amount, Caller, LoggedEvent, Task, TenantId, Timestamp, Usage};
 use watchbill_governance::{
     BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState, PolicyUnavailable,
     Quote, Record, RecordKind,
@@ -26,10 +24,15 @@ const REMEMBERED: usize = 4_096;
 /// How often limits are set again because someone else set them meanwhile.
 const TRIES: u32 = 8;
 
-/// What this process remembers of budgets. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Budgets(Arc<Mutex<Remembered>>);
+/// Limits, what is used of them, and the marks that are told. Cheap to clone.
+#[derive(Clone)]
+pub struct Budgets {
+    context: Context,
+    governance: Governance,
+    remembered: Arc<Mutex<Remembered>>,
+}
 
+/// What this process remembers of budgets.
 #[derive(Default)]
 struct Remembered {
     /// With when they were read, on the monotonic clock.
@@ -39,8 +42,12 @@ struct Remembered {
 }
 
 impl Budgets {
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn new(context: Context, governance: Governance) -> Self {
+        Self { context, governance, remembered: Arc::default() }
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.limits.len() > REMEMBERED {
             remembered.limits.clear();
         }
@@ -49,27 +56,25 @@ impl Budgets {
         }
         remembered
     }
-}
 
-impl Core {
     /// What the tenant has used and set aside today and in this hour, UTC.
-    pub async fn budget(&self, tenant: &TenantId) -> Result<BudgetState, ServiceError> {
-        let limits = self.budget_limits(tenant).await?;
-        let now = self.clock().now();
-        let row = self.store().get(&repo::budget_key(tenant, now)).await?;
+    pub async fn state(&self, tenant: &TenantId) -> Result<BudgetState, ServiceError> {
+        let limits = self.limits(tenant).await?;
+        let now = self.context.clock().now();
+        let row = self.context.store().get(&repo::budget_key(tenant, now)).await?;
         let state = |period| period_state(row.as_ref(), period, now, &limits);
         Ok(BudgetState { day: state(Period::Day), hour: state(Period::Hour) })
     }
 
     /// The tenant's limits: its own, else the policy's; at most half a minute old.
-    pub async fn budget_limits(&self, tenant: &TenantId) -> Result<BudgetLimits, ServiceError> {
-        let at = self.clock().monotonic();
-        let known = self.budgets().lock().limits.get(tenant).copied();
+    pub async fn limits(&self, tenant: &TenantId) -> Result<BudgetLimits, ServiceError> {
+        let at = self.context.clock().monotonic();
+        let known = self.remembered().limits.get(tenant).copied();
         let own = match known {
             Some((read, own)) if at.saturating_sub(read) < LIMITS_FOR => own,
             _ => {
                 let own = self.own_limits(tenant).await?.map(|stored| stored.value.limits);
-                self.budgets().lock().limits.insert(tenant.clone(), (at, own));
+                self.remembered().limits.insert(tenant.clone(), (at, own));
                 own
             }
         };
@@ -80,15 +85,15 @@ impl Core {
     }
 
     async fn policy_limits(&self) -> Result<BudgetLimits, ServiceError> {
-        match self.governance().policies().current().await {
+        match self.governance.policies().current().await {
             Ok(policy) => Ok(policy.limits),
-            Err(error) if self.governance().on_failure() == OnFailure::Allow => {
-                self.governance().set_degraded(true);
+            Err(error) if self.governance.on_failure() == OnFailure::Allow => {
+                self.governance.set_degraded(true);
                 tracing::warn!("the built-in limits of the budget count: {error}");
                 Ok(BudgetLimits::default())
             }
             Err(error) => {
-                self.governance().set_degraded(true);
+                self.governance.set_degraded(true);
                 Err(unreached(&error))
             }
         }
@@ -98,13 +103,12 @@ impl Core {
         &self,
         tenant: &TenantId,
     ) -> Result<Option<Versioned<TenantLimits>>, ServiceError> {
-        let item = self.store().get(&repo::limits_key(tenant)).await?;
-        Ok(item.as_ref().map(decode).transpose()?)
+        self.context.load(&repo::limits_key(tenant)).await
     }
 
     /// Sets the tenant's own limits, above the policy's. They count here at once, in other
     /// processes within half a minute.
-    pub async fn set_budget_limits(
+    pub async fn set_limits(
         &self,
         caller: &Caller,
         limits: BudgetLimits,
@@ -115,12 +119,12 @@ impl Core {
             let before = self.own_limits(tenant).await?;
             if before.as_ref().is_none_or(|stored| stored.value.limits != limits) {
                 let writes = self.limits_writes(caller, &limits, before.as_ref());
-                if self.commit(writes).await?.is_some() {
+                if self.context.transact(writes).await?.is_err() {
                     continue;
                 }
             }
-            let at = self.clock().monotonic();
-            self.budgets().lock().limits.insert(tenant.clone(), (at, Some(limits)));
+            let at = self.context.clock().monotonic();
+            self.remembered().limits.insert(tenant.clone(), (at, Some(limits)));
             return Ok(limits);
         }
         Err(ServiceError::Busy { after: Duration::from_millis(50) })
@@ -132,39 +136,28 @@ impl Core {
         limits: &BudgetLimits,
         before: Option<&Versioned<TenantLimits>>,
     ) -> Vec<Write> {
-        let (tenant, by, at) = (caller.tenant.clone(), caller.name.clone(), self.clock().now());
+        let (tenant, by, at) =
+            (caller.tenant.clone(), caller.name.clone(), self.context.clock().now());
         let own = TenantLimits { tenant, limits: *limits, by, at };
         let item = encode(&own, before.and_then(|stored| stored.unknown.as_deref()));
         let expect = before.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
         let version = before.map_or(1, |stored| stored.version + 1).to_string();
         let said = limits_said(&own.limits, before.map(|stored| &stored.value.limits));
         let said = Said { of: &[&version], ..said };
-        let record = self.record(&own.tenant, &own.by, said);
+        let record = said.record(&self.context, &own.tenant, &own.by);
         vec![Write::Put { item, expect }, record_write(&record)]
     }
 
     /// The most that a model's call can cost by the policy's prices, which are fixed for it.
     pub async fn quote(&self, model: &str, most: Usage) -> Result<Quote, ServiceError> {
-        let policy = self.governance().policies().current().await.map_err(|error| {
-            self.governance().set_degraded(true);
+        let policy = self.governance.policies().current().await.map_err(|error| {
+            self.governance.set_degraded(true);
             unreached(&error)
         })?;
         policy.prices.quote(model, most).map_err(|none| ServiceError::Invalid {
             field: "prices",
             message: format!("what a call of '{model}' costs can't be told: {none}"),
         })
-    }
-
-    /// Sets aside the most that a model's call can cost, for the run that holds the task.
-    pub async fn reserve(
-        &self,
-        tenant: &TenantId,
-        id: &TaskId,
-        fence: u64,
-        quote: impl Into<Quote>,
-    ) -> Result<StoredTask, CommandError> {
-        let (quote, limits) = (quote.into(), self.budget_limits(tenant).await?);
-        self.command(tenant, id, &Command::Reserve { fence, quote, limits }).await
     }
 
     /// Tells of each mark that a period has come to, once. Nothing hangs on it, so a failure is
@@ -178,9 +171,10 @@ impl Core {
 
     async fn try_tell_marks(&self, task: &Task, moved: &BudgetMove) -> Result<(), ServiceError> {
         let tenant = &task.tenant;
-        let limits = self.budget_limits(tenant).await?;
+        let limits = self.limits(tenant).await?;
         // Read after the commit, so that of several at once the last sees them all.
-        let row: Option<Item> = self.store().get(&repo::budget_key(tenant, moved.at)).await?;
+        let row: Option<Item> =
+            self.context.store().get(&repo::budget_key(tenant, moved.at)).await?;
         for period in COUNTED {
             let state = period_state(row.as_ref(), period, moved.at, &limits);
             for mark in [BudgetMark::Warning, BudgetMark::Critical] {
@@ -204,7 +198,7 @@ impl Core {
         let period = period.as_str();
         let of = [period, name.as_str(), mark.as_str()];
         let id = Record::id_of(&task.tenant, RecordKind::BudgetMark, &of);
-        if self.budgets().lock().marked.contains(&id) {
+        if self.remembered().marked.contains(&id) {
             return Ok(());
         }
         let PeriodState { used, reserved, limit } = *state;
@@ -232,12 +226,12 @@ impl Core {
             task: Some(task.id.clone()),
             trace_id: Some(task.trace_id.clone()),
             events,
-            ..self.record(&task.tenant, "governance", said)
+            ..said.record(&self.context, &task.tenant, "governance")
         };
         let item = encode(&record, None);
         // A conflict says that someone has told it.
-        self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await?;
-        self.budgets().lock().marked.insert(id);
+        self.context.transact(vec![Write::Put { item, expect: Expect::Absent }]).await?.ok();
+        self.remembered().marked.insert(id);
         Ok(())
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::core::Core;
 use super::cursor::Cursors;
 use super::cursor::cursors::{EVENTS, FOLLOWED};
 use super::pages::{LedgerList, newest_first};
 use super::walk::Walk;
 use super::weight::{self, PAGE_BYTES, Room};
-use super::{EventFilter, EventPage, NewEvent, ServiceError};
+use super::{Context, EventFilter, EventPage, NewEvent, ServiceError};
 use crate::ledger::{Batch, Entry, LedgerReader};
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{decode, encode};
@@ -72,9 +71,19 @@ pub struct Followed {
     pub unreadable: usize,
 }
 
-impl Core {
+/// Publishes, lists and follows events. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    context: Context,
+}
+
+impl Events {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
     /// Accepts an event: durable when this returns, recorded and sent out after.
-    pub async fn publish_event(&self, new: NewEvent) -> Result<Event, ServiceError> {
+    pub async fn publish(&self, new: NewEvent) -> Result<Event, ServiceError> {
         let event_type = EventType::parse(&new.event_type)?;
         if event_type.is_reserved() {
             let message = format!(
@@ -93,17 +102,17 @@ impl Core {
             return Err(ServiceError::Conflict { message });
         }
         refuse_secrets(&new)?;
-        let now = self.clock().now();
+        let now = self.context.clock().now();
         let event = self.event(&new, event_type, now)?;
         let published =
             PublishedEvent { tenant: new.tenant, event, expires: now.plus(KEEP_PUBLISHED) };
         let item = encode(&published, None);
-        match self.commit(vec![Write::Put { item, expect: Expect::Absent }]).await? {
-            None => Ok(published.event),
-            Some(conflict) => match conflict.item {
+        match self.context.transact(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+            Ok(()) => Ok(published.event),
+            Err(conflict) => match conflict.item {
                 // The same id again is the same event.
                 Some(item) => Ok(decode::<PublishedEvent>(&item)?.value.event),
-                None => Err(conflict.gone()),
+                None => Err(conflict.into_error()),
             },
         }
     }
@@ -121,14 +130,14 @@ impl Core {
         let event_id = match &new.event_id {
             Some(id) => EventId::parse(id)?,
             None => {
-                let random = self.entropy().next_u64().to_string();
+                let random = self.context.entropy().next_u64().to_string();
                 watchbill_domain::timed_uuid(now, &["published", new.tenant.as_str(), &random])
                     .into()
             }
         };
         let trace_id = match &new.trace_id {
             Some(trace) => trace.clone(),
-            None => self.entropy().uuid7(now).simple().to_string(),
+            None => self.context.entropy().uuid7(now).simple().to_string(),
         };
         let mut metadata = serde_json::Map::new();
         metadata.insert("published_by".into(), Value::from(redact::text(&new.published_by)));
@@ -150,7 +159,7 @@ impl Core {
     }
 
     /// Newest first.
-    pub async fn events(
+    pub async fn list(
         &self,
         tenant: &TenantId,
         filter: &EventFilter,
@@ -158,7 +167,7 @@ impl Core {
         cursor: Option<String>,
     ) -> Result<EventPage, ServiceError> {
         let cursors = Cursors::new(EVENTS, tenant, "");
-        let page = newest_first(self, tenant, filter, &cursors, (limit, cursor)).await?;
+        let page = newest_first(&self.context, tenant, filter, &cursors, (limit, cursor)).await?;
         let (events, unreadable) = (page.entries, page.unreadable);
         Ok(EventPage { events, next_cursor: page.next, unreadable, bytes: page.bytes })
     }
@@ -166,7 +175,7 @@ impl Core {
     /// What came after an event, oldest first; waits for the first if there is none yet.
     /// Without `after`: from now on. The cursor goes on where a page ended, and is there only
     /// where more can be read at once.
-    pub async fn events_after(
+    pub async fn after(
         &self,
         tenant: &TenantId,
         filter: &EventFilter,
@@ -176,7 +185,7 @@ impl Core {
     ) -> Result<EventPage, ServiceError> {
         let mut place = self.open_place(tenant, after, cursor).await?;
         let page = PageSize { entries: limit, ..PageSize::default() };
-        let found = self.events_from(tenant, filter, &mut place, page, wait).await?;
+        let found = self.follow(tenant, filter, &mut place, page, wait).await?;
         Ok(found.into_page(tenant, &place))
     }
 
@@ -191,13 +200,13 @@ impl Core {
         match cursor {
             Some(cursor) => LedgerPlace::parse(cursors.open(&cursor)?, after)
                 .ok_or_else(|| cursors.refuse(&cursor, "names no place")),
-            None => self.ledger_place(tenant, after).await,
+            None => self.place_after(tenant, after).await,
         }
     }
 
     /// The same for a follower that keeps its place in the ledger, and moves it past what it
     /// is given.
-    pub async fn events_from(
+    pub async fn follow(
         &self,
         tenant: &TenantId,
         filter: &EventFilter,
@@ -205,33 +214,33 @@ impl Core {
         page: PageSize,
         wait: Duration,
     ) -> Result<Followed, ServiceError> {
-        let ledger = self.ledger(tenant);
+        let ledger = self.context.ledger(tenant);
         let topic = Topic::Ledger(tenant.clone());
-        let until = self.clock().monotonic() + wait;
-        let mut mark = self.wake().mark(&topic);
+        let until = self.context.clock().monotonic() + wait;
+        let mut mark = self.context.wake().mark(&topic);
         loop {
-            let mut walk = Walk::new(&**self.clock());
-            if !find(self, &ledger, place, &mut walk).await? {
+            let mut walk = Walk::new(&**self.context.clock());
+            if !find(&self.context, &ledger, place, &mut walk).await? {
                 return Ok(Followed { events: Vec::new(), more: true, bytes: 0, unreadable: 0 });
             }
-            let followed = read_on(self, &ledger, filter, place, page, &mut walk).await?;
-            let left = until.saturating_sub(self.clock().monotonic());
+            let followed = read_on(&self.context, &ledger, filter, place, page, &mut walk).await?;
+            let left = until.saturating_sub(self.context.clock().monotonic());
             if !followed.events.is_empty() || followed.more || left.is_zero() {
                 return Ok(followed);
             }
-            self.wake().wait(&topic, mark, left).await;
-            mark = self.wake().mark(&topic);
+            self.context.wake().wait(&topic, mark, left).await;
+            mark = self.context.wake().mark(&topic);
         }
     }
 
     /// Where reading goes on after an event; without one, from now on. The event itself is
     /// looked for by whoever reads on.
-    pub async fn ledger_place(
+    pub async fn place_after(
         &self,
         tenant: &TenantId,
         after: Option<&EventId>,
     ) -> Result<LedgerPlace, ServiceError> {
-        let ledger = self.ledger(tenant);
+        let ledger = self.context.ledger(tenant);
         let Some(after) = after else {
             let seq = ledger.listed_head().await? + 1;
             return Ok(LedgerPlace { seq, skip: 0, search: None });
@@ -254,7 +263,13 @@ impl Core {
         tenant: &TenantId,
         place: &mut LedgerPlace,
     ) -> Result<bool, ServiceError> {
-        find(self, &self.ledger(tenant), place, &mut Walk::new(&**self.clock())).await
+        find(
+            &self.context,
+            &self.context.ledger(tenant),
+            place,
+            &mut Walk::new(&**self.context.clock()),
+        )
+        .await
     }
 }
 
@@ -265,7 +280,7 @@ async fn newest(ledger: &LedgerReader) -> Result<u64, ServiceError> {
 
 /// Goes on with a place's search. True once there is none any more.
 async fn find(
-    core: &Core,
+    context: &Context,
     ledger: &LedgerReader,
     place: &mut LedgerPlace,
     walk: &mut Walk<'_>,
@@ -274,7 +289,7 @@ async fn find(
         if walk.is_over() {
             return Ok(false);
         }
-        let read = core.readable(ledger.weighed(place.seq).await)?;
+        let read = context.readable(ledger.weighed(place.seq).await)?;
         if read.is_err() {
             walk.read(0);
             place.seq += 1;
@@ -311,7 +326,7 @@ fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
 
 /// Reads from a place on, to the ledger's end or as far as one page and one walk go.
 async fn read_on(
-    core: &Core,
+    context: &Context,
     ledger: &LedgerReader,
     filter: &EventFilter,
     place: &mut LedgerPlace,
@@ -323,7 +338,7 @@ async fn read_on(
         if walk.is_over() {
             return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
         }
-        let batch = match core.readable(ledger.weighed(place.seq).await)? {
+        let batch = match context.readable(ledger.weighed(place.seq).await)? {
             Ok(batch) => batch,
             Err(_) => {
                 walk.read(0);

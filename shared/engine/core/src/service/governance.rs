@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::core::Core;
 use watchbill_governance::{FixedPolicy, Policies, Policy};
 
 /// What happens to mutating work while governance can't be reached.
@@ -80,19 +79,17 @@ impl Governance {
     pub fn policies(&self) -> &Arc<dyn Policies> {
         &self.policies
     }
-}
 
-impl Core {
     /// The policy that a new task is gated by: where none can be read, the built-in one, which
     /// is stricter than most. It is proved again before anything runs.
-    pub(crate) async fn policy_for_gates(&self) -> Arc<Policy> {
-        match self.governance().policies().current().await {
+    pub(super) async fn policy_for_gates(&self) -> Arc<Policy> {
+        match self.policies.current().await {
             Ok(policy) => {
-                self.governance().set_degraded(false);
+                self.set_degraded(false);
                 policy
             }
             Err(error) => {
-                self.governance().set_degraded(true);
+                self.set_degraded(true);
                 tracing::warn!("new tasks are gated by the built-in policy: {error}");
                 Arc::default()
             }

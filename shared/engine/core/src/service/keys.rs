@@ -1,12 +1,13 @@
+//! API keys: made, listed, revoked, and known again by their hash.
+
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::core::Core;
 use super::cursor::Cursors;
 use super::cursor::cursors::KEYS;
 use super::records::{Said, about_key, record_write};
-use super::{KeyPage, Listed, ServiceError};
+use super::{Context, KeyPage, Listed, ServiceError};
 use crate::ports::{Expect, ListCursor, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
 use watchbill_domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
@@ -31,9 +32,19 @@ struct NewKey<'a> {
     made_by: Option<String>,
 }
 
-impl Core {
+/// Makes, lists and revokes API keys. Cheap to clone.
+#[derive(Clone)]
+pub struct Keys {
+    context: Context,
+}
+
+impl Keys {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
     /// Makes a key and gives it away once: only its hash is kept.
-    pub async fn create_key(
+    pub async fn create(
         &self,
         caller: &Caller,
         tenant: &TenantId,
@@ -41,14 +52,14 @@ impl Core {
         role: Role,
     ) -> Result<(String, ApiKey), ServiceError> {
         let made_by = Some(caller.root().to_owned());
-        let (secret, new) = (self.random_key(), NewKey { name, role, made_by });
+        let (secret, new) = (self.random(), NewKey { name, role, made_by });
         Ok((secret.clone(), self.make_key(caller, tenant, new, secret, Vec::new()).await?))
     }
 
     /// The same for the admin's key that everything begins with: it counts as itself. Its secret
-    /// is one of [`Core::random_key`] that the caller has put down already, so that it is there
+    /// is one of [`Keys::random`] that the caller has put down already, so that it is there
     /// whatever happens after this.
-    pub async fn create_first_key(
+    pub async fn create_first(
         &self,
         caller: &Caller,
         tenant: &TenantId,
@@ -70,7 +81,7 @@ impl Core {
         tenant: &TenantId,
         name: &str,
     ) -> Result<(String, ApiKey), ServiceError> {
-        let unique = self.entropy().uuid7(self.clock().now()).to_string();
+        let unique = self.context.entropy().uuid7(self.context.clock().now()).to_string();
         let said = Said {
             kind: RecordKind::TenantCreated,
             of: &[&unique],
@@ -78,8 +89,8 @@ impl Core {
             text: format!("tenant {tenant} made, with the admin's key {name}"),
             details: json!({ "admin": name }),
         };
-        let record = record_write(&self.record(tenant, &caller.name, said));
-        let (secret, new) = (self.random_key(), NewKey { name, role: Role::Admin, made_by: None });
+        let record = record_write(&said.record(&self.context, tenant, &caller.name));
+        let (secret, new) = (self.random(), NewKey { name, role: Role::Admin, made_by: None });
         Ok((secret.clone(), self.make_key(caller, tenant, new, secret, vec![record]).await?))
     }
 
@@ -111,7 +122,7 @@ impl Core {
             name: name.to_owned(),
             role,
             tenant: tenant.clone(),
-            created_at: self.clock().now(),
+            created_at: self.context.clock().now(),
             created_by: caller.name.clone(),
             made_by,
             prefix: key.chars().take(8).collect(),
@@ -121,9 +132,9 @@ impl Core {
         let mut writes = vec![Write::Put { item, expect: Expect::Absent }];
         writes.extend(beside);
         writes.push(self.about(caller, &record, RecordKind::KeyCreated));
-        match self.commit(writes).await? {
-            None => Ok(record),
-            Some(conflict) => Err(conflict.gone()),
+        match self.context.transact(writes).await? {
+            Ok(()) => Ok(record),
+            Err(conflict) => Err(conflict.into_error()),
         }
     }
 
@@ -138,18 +149,18 @@ impl Core {
             text: format!("key {name} with role {role} {what}"),
             details: about_key(key),
         };
-        record_write(&self.record(&key.tenant, &caller.name, said))
+        record_write(&said.record(&self.context, &key.tenant, &caller.name))
     }
 
     /// `wb_` and 256 random bits in hex.
-    pub fn random_key(&self) -> String {
+    pub fn random(&self) -> String {
         let mut bytes = [0; KEY_DIGITS / 2];
-        self.entropy().fill(&mut bytes);
+        self.context.entropy().fill(&mut bytes);
         format!("{KEY_PREFIX}{}", watchbill_domain::hex(&bytes))
     }
 
     /// A page of keys, the newest first: those that are good, then those that were revoked.
-    pub async fn keys(
+    pub async fn list(
         &self,
         tenant: &TenantId,
         limit: usize,
@@ -185,15 +196,6 @@ impl Core {
         }
     }
 
-    /// Whether a tenant has, or had, anything here: a key, or something recorded.
-    pub async fn tenant_exists(&self, tenant: &TenantId) -> Result<bool, ServiceError> {
-        if !self.keys(tenant, 1, None).await?.keys.is_empty() {
-            return Ok(true);
-        }
-        let fold = repo::fold_key(tenant, repo::STATS_FOLD);
-        Ok(self.store().get(&fold).await?.is_some())
-    }
-
     async fn page_of_keys(
         &self,
         partition: Arc<str>,
@@ -208,11 +210,11 @@ impl Core {
             limit,
             cursor,
         };
-        let page = self.store().query(query).await?;
+        let page = self.context.store().query(query).await?;
         let (mut entries, mut unreadable) = (Vec::new(), 0);
-        for item in self.get_each(&page.entries).await? {
+        for item in self.context.get_each(&page.entries).await? {
             let read = match item {
-                Ok(Some(item)) => self.past_unreadable(decode(&item))?,
+                Ok(Some(item)) => self.context.past_unreadable(decode(&item))?,
                 Ok(None) => continue,
                 Err(_) => None,
             };
@@ -244,25 +246,28 @@ impl Core {
         for key in revoked.into_iter().take(MAX_MOVED) {
             let item = encode(&key.value, key.unknown.as_deref());
             // Whoever changes it meanwhile moves it too.
-            self.commit(vec![Write::Put { item, expect: Expect::Version(key.version) }]).await?;
+            self.context
+                .transact(vec![Write::Put { item, expect: Expect::Version(key.version) }])
+                .await?
+                .ok();
         }
         Ok(live)
     }
 
     /// Two made at the same time may bear one name: all of them are revoked.
-    pub async fn revoke_key(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
+    pub async fn revoke(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
         let keys = self.live_keys(&caller.tenant).await?;
         let mut revoked = None;
         for mut stored in keys {
             if stored.value.0.name != name {
                 continue;
             }
-            stored.value.0.revoked_at = Some(self.clock().now());
+            stored.value.0.revoked_at = Some(self.context.clock().now());
             let item = encode(&stored.value, stored.unknown.as_deref());
             let write = Write::Put { item, expect: Expect::Version(stored.version) };
             let record = self.about(caller, &stored.value.0, RecordKind::KeyRevoked);
-            if let Some(conflict) = self.commit(vec![write, record]).await? {
-                return Err(conflict.gone());
+            if let Err(conflict) = self.context.transact(vec![write, record]).await? {
+                return Err(conflict.into_error());
             }
             revoked = Some(stored.value.0);
         }
@@ -274,10 +279,9 @@ impl Core {
     }
 
     /// A live key by the hash of it.
-    pub async fn key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, ServiceError> {
-        let Some(item) = self.store().get(&repo::api_key(hash)).await? else { return Ok(None) };
-        let key: Versioned<KeyRecord> = decode(&item)?;
-        Ok(Some(key.value.0).filter(|key| key.revoked_at.is_none()))
+    pub async fn by_hash(&self, hash: &str) -> Result<Option<ApiKey>, ServiceError> {
+        let found = self.context.load::<KeyRecord>(&repo::api_key(hash)).await?;
+        Ok(found.map(|key| key.value.0).filter(|key| key.revoked_at.is_none()))
     }
 }
 

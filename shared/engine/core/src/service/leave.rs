@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::asking::Asking;
-use super::core::Core;
+use super::asking::{Asking, free_approval, salt};
 use super::log;
-use super::{OnFailure, ServiceError};
+use super::{Context, Governance, OnFailure, Reputation, ServiceError};
 use crate::decide::{Leave, Proof, usable_until};
 use crate::ports::{Expect, StoreError, Write};
-use crate::repo::{StoredTask, encode};
+use crate::repo::{self, StoredTask, encode};
 use watchbill_domain::{Agent, ReputationEvent, Task, TaskType, Timestamp, ToolCall};
 use watchbill_governance::{
-    Ask, Freeze, Judgement, Operation, Planned, Policy, Subject, asked_hash, is_low_risk,
+    Ask, Freeze, Judgement, Operation, Planned, Planner, Policy, Subject, asked_hash, is_low_risk,
     override_passes, shown,
 };
 
@@ -43,7 +42,33 @@ pub struct Verdict {
     pub planned: Arc<Planned>,
 }
 
-impl Core {
+/// Says what governance says. Cheap to clone.
+#[derive(Clone)]
+pub struct Authorizer {
+    context: Context,
+    governance: Governance,
+    planner: Arc<dyn Planner>,
+    reputation: Reputation,
+}
+
+impl Authorizer {
+    pub(super) fn new(
+        context: Context,
+        governance: Governance,
+        planner: Arc<dyn Planner>,
+        reputation: Reputation,
+    ) -> Self {
+        Self { context, governance, planner, reputation }
+    }
+
+    pub(super) fn governance(&self) -> &Governance {
+        &self.governance
+    }
+
+    pub(super) fn planner(&self) -> &dyn Planner {
+        &*self.planner
+    }
+
     /// What governance says of running a task as it stands now.
     pub async fn judge(
         &self,
@@ -52,7 +77,7 @@ impl Core {
         runner: Runner,
     ) -> Result<Verdict, ServiceError> {
         let task = &state.value;
-        let planned = Arc::new(self.planner().plan(task.agent, task.task_type, payload));
+        let planned = Arc::new(self.planner.plan(task.agent, task.task_type, payload));
         let call = match runner {
             Runner::Own => planned.call().cloned(),
             Runner::Outside => None,
@@ -69,7 +94,7 @@ impl Core {
         call: Option<&ToolCall>,
     ) -> Result<Verdict, ServiceError> {
         let task = &state.value;
-        let planned = Arc::new(self.planner().plan(task.agent, task.task_type, payload));
+        let planned = Arc::new(self.planner.plan(task.agent, task.task_type, payload));
         self.judge_planned(state, payload, &planned, runner, call).await
     }
 
@@ -82,13 +107,13 @@ impl Core {
         runner: Runner,
         call: Option<&ToolCall>,
     ) -> Result<Verdict, ServiceError> {
-        let judging = Judging { core: self, state, payload, planned, runner, call };
+        let judging = Judging { authorizer: self, state, payload, planned, runner, call };
         judging.verdict().await
     }
 }
 
 struct Judging<'a> {
-    core: &'a Core,
+    authorizer: &'a Authorizer,
     state: &'a StoredTask,
     payload: &'a Map<String, Value>,
     planned: &'a Arc<Planned>,
@@ -116,11 +141,11 @@ impl Judging<'_> {
     }
 
     async fn verdict(&self) -> Result<Verdict, ServiceError> {
-        let policy = match self.core.governance().policies().current().await {
+        let policy = match self.authorizer.governance().policies().current().await {
             Ok(policy) => policy,
             Err(error) => return Ok(self.without(&error.to_string(), None)),
         };
-        self.core.governance().set_degraded(false);
+        self.authorizer.governance().set_degraded(false);
         let verdict = self.under(&policy).await?;
         log::leave(self.task(), self.operation(&policy), &verdict.proof.leave);
         Ok(verdict)
@@ -130,7 +155,7 @@ impl Judging<'_> {
     fn operation(&self, policy: &Policy) -> Option<Operation> {
         let call = self.call?;
         let environment = policy.environments.aimed_at(&call.arguments, &self.task().metadata);
-        let spec = self.core.planner().specs().get(&call.tool)?;
+        let spec = self.authorizer.planner.specs().get(&call.tool)?;
         Some(spec.operation.of(environment, is_low_risk(self.payload)))
     }
 
@@ -140,7 +165,7 @@ impl Judging<'_> {
             Err(refused) => return Ok(self.says(refused)),
         };
         let plan = self.plan();
-        let now = self.core.clock().now();
+        let now = self.authorizer.context.clock().now();
         let approved = self.is_approved(&plan, &asks, now);
         let level = match self.level(policy).await {
             Ok(level) => level,
@@ -184,10 +209,10 @@ impl Judging<'_> {
             payload: self.payload,
             asks,
             also: missing_level,
-            n: self.core.free_approval(self.task(), had + 1).await?,
-            salt: self.core.salt(),
+            n: free_approval(&self.authorizer.context, self.task(), had + 1).await?,
+            salt: salt(&self.authorizer.context),
         };
-        let approval = asking.approval(plan, now, self.core.rules());
+        let approval = asking.approval(plan, now, self.authorizer.context.rules());
         let item = encode(&approval, None);
         let mut verdict = self.says(Leave::Ask(asking.asked()));
         verdict.beside.push(Write::Put { item, expect: Expect::Absent });
@@ -210,12 +235,12 @@ impl Judging<'_> {
         };
         let mut asks = policy.gates(&subject);
         let Some(call) = self.call else { return Ok(asks) };
-        if call.mutating && self.core.planner().specs().get(&call.tool).is_none() {
+        if call.mutating && self.authorizer.planner.specs().get(&call.tool).is_none() {
             // Nobody can say which level it needs, so no approval can let it through either.
             let error = format!("Permission denied: no tool '{}' is registered", call.tool);
             return Err(Leave::Refused { error, earned: None });
         }
-        let rules = &self.core.rules().reputation;
+        let rules = &self.authorizer.context.rules().reputation;
         match policy.judge(&subject, call) {
             Judgement::Allow => {}
             Judgement::Ask(more) => asks.extend(more),
@@ -247,13 +272,16 @@ impl Judging<'_> {
         if needed == watchbill_governance::Level::SandboxOnly {
             return Ok(LevelCheck::Met);
         }
-        let standing = match self.core.read_standing(&task.tenant, task.agent).await {
+        let standing = match self.authorizer.reputation.read(&task.tenant, task.agent).await {
             Ok(standing) => standing,
             // The store has no time for it now: that says nothing of governance.
             Err(error @ StoreError::Busy { .. }) => return Err(error.into()),
             Err(error) => {
                 // Where the task can't be read either it is the store that is out of reach.
-                self.core.stored_task(&task.tenant, &task.id).await?;
+                self.authorizer
+                    .context
+                    .load::<Task>(&repo::task_key(&task.tenant, &task.id))
+                    .await?;
                 return Ok(LevelCheck::Unknown(error.to_string()));
             }
         };
@@ -273,7 +301,7 @@ impl Judging<'_> {
     fn is_approved(&self, plan: &Map<String, Value>, asks: &[Ask], now: Timestamp) -> bool {
         let asked = (!asks.is_empty()).then(|| asked_hash(asks));
         self.task().grants.iter().any(|grant| {
-            now < usable_until(self.task(), grant, now, self.core.rules())
+            now < usable_until(self.task(), grant, now, self.authorizer.context.rules())
                 && asked.as_ref().is_none_or(|asked| grant.asked == *asked)
                 && shown(self.task(), self.payload, plan, &grant.salt).hash == grant.hash
         })
@@ -311,7 +339,7 @@ impl Judging<'_> {
             None => return None,
         };
         let overrides = &self.task().overrides;
-        let now = self.core.clock().now();
+        let now = self.authorizer.context.clock().now();
         let passed =
             |freeze: &Freeze, until| overrides.iter().any(|o| override_passes(o, freeze, until));
         let (freeze, until) = frozen_by(policy, call, &self.task().metadata, now, passed)?;
@@ -321,9 +349,9 @@ impl Judging<'_> {
 
     /// Governance can't be reached. `policy`: where that could be read, and the score not.
     fn without(&self, reason: &str, policy: Option<&Policy>) -> Verdict {
-        let governance = self.core.governance();
+        let governance = self.authorizer.governance();
         governance.set_degraded(true);
-        let (id, now) = (&self.task().id, self.core.clock().now());
+        let (id, now) = (&self.task().id, self.authorizer.context.clock().now());
         // What was asked for once must have been given, whatever can't be read now; and what a
         // freeze holds up was not asked for yet.
         let task = self.task();

@@ -1,10 +1,9 @@
 //! Lists that are read off the ledger, newest first.
 
-use super::ServiceError;
-use super::core::Core;
 use super::cursor::Cursors;
 use super::walk::Walk;
 use super::weight::Room;
+use super::{Context, ServiceError};
 use crate::ledger::Entry;
 use watchbill_domain::TenantId;
 
@@ -34,18 +33,18 @@ pub(super) struct LedgerPage<T> {
 /// A page of a list. It ends at its limit, at its bytes, or where one call has walked far
 /// enough: then it may be empty, and its cursor goes on.
 pub(super) async fn newest_first<L: LedgerList>(
-    core: &Core,
+    context: &Context,
     tenant: &TenantId,
     list: &L,
     cursors: &Cursors,
     (limit, cursor): (usize, Option<String>),
 ) -> Result<LedgerPage<L::Item>, ServiceError> {
-    let ledger = core.ledger(tenant);
+    let ledger = context.ledger(tenant);
     let (mut seq, mut before) = match cursor {
         None => (ledger.listed_head().await?, usize::MAX),
         Some(cursor) => cursors.open_batch(&cursor)?,
     };
-    let (mut walk, mut room) = (Walk::new(&**core.clock()), Room::of_page());
+    let (mut walk, mut room) = (Walk::new(&**context.clock()), Room::of_page());
     let mut entries = Vec::new();
     let mut unreadable = 0;
     let page = |entries, room: &Room, unreadable, next| {
@@ -56,7 +55,7 @@ pub(super) async fn newest_first<L: LedgerList>(
         if walk.is_over() {
             return Ok(page(entries, &room, unreadable, Some(cursors.seal_batch(seq, usize::MAX))));
         }
-        let batch = match core.readable(ledger.weighed(seq).await)? {
+        let batch = match context.readable(ledger.weighed(seq).await)? {
             Ok(batch) => batch,
             Err(_) => {
                 walk.read(0);

@@ -1,14 +1,13 @@
-//! What the audit holds besides changes of tasks.
+//! Records: what the audit holds besides changes of tasks.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::ServiceError;
-use super::core::Core;
+use super::{Audit, Context, ServiceError};
 use crate::ledger::{Entry, LedgerReader};
 use crate::ports::{Expect, Write};
-use crate::repo::{self, PolicyMark, PolicyTelling, Versioned, decode, encode};
+use crate::repo::{self, PolicyMark, PolicyTelling, encode};
 use watchbill_domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
 use watchbill_governance::{Record, RecordKind};
 
@@ -40,22 +39,22 @@ pub(crate) struct Said<'a> {
     pub details: Value,
 }
 
-impl Core {
+impl Said<'_> {
     /// A record, to be written in the commit of what it is about.
-    pub(crate) fn record(&self, tenant: &TenantId, by: &str, said: Said<'_>) -> Record {
-        let now = self.clock().now();
-        let details = match said.details {
+    pub fn record(self, context: &Context, tenant: &TenantId, by: &str) -> Record {
+        let now = context.clock().now();
+        let details = match self.details {
             Value::Object(map) => map,
             _ => Map::new(),
         };
         Record {
-            id: Record::id_of(tenant, said.kind, said.of),
+            id: Record::id_of(tenant, self.kind, self.of),
             tenant: tenant.clone(),
             at: now,
-            kind: said.kind,
+            kind: self.kind,
             by: by.to_owned(),
-            subject: said.subject.to_owned(),
-            text: said.text,
+            subject: self.subject.to_owned(),
+            text: self.text,
             task: None,
             details,
             events: Vec::new(),
@@ -63,17 +62,19 @@ impl Core {
             expires: now.plus(Record::KEEP),
         }
     }
+}
 
+impl Audit {
     /// Records that a token was made. It stands before the token is handed out.
-    pub async fn token_issued(
+    pub async fn record_token(
         &self,
         caller: &Caller,
         sub: &str,
         role: Role,
         lifetime: Duration,
     ) -> Result<(), ServiceError> {
-        let now = self.clock().now();
-        let unique = self.entropy().uuid7(now).to_string();
+        let now = self.context.clock().now();
+        let unique = self.context.entropy().uuid7(now).to_string();
         let seconds = lifetime.as_secs();
         let said = Said {
             kind: RecordKind::TokenIssued,
@@ -82,24 +83,23 @@ impl Core {
             text: format!("token for {sub} with role {}, good for {seconds} s", role.as_str()),
             details: json!({ "sub": sub, "role": role.as_str(), "expires_in": seconds }),
         };
-        self.put_record(&self.record(&caller.tenant, &caller.name, said)).await.map(|_| ())
+        self.put_record(&said.record(&self.context, &caller.tenant, &caller.name)).await.map(|_| ())
     }
 
     /// Writes a record that is one however often it is made. Says whether it is new.
     async fn put_record(&self, record: &Record) -> Result<bool, ServiceError> {
-        Ok(self.commit(vec![record_write(record)]).await?.is_none())
+        Ok(self.context.transact(vec![record_write(record)]).await?.is_ok())
     }
 
     /// Records for each tenant that another policy holds than when someone last looked: for so many
     /// tenants a call, going on where the call before, of whatever process, left off. Two who look
     /// at once make one record of it.
     pub async fn note_policy(&self) -> Result<PolicyNoted, ServiceError> {
-        let Ok(policy) = self.governance().policies().current().await else {
+        let Ok(policy) = self.governance.policies().current().await else {
             // Said where it is needed; what could not be read has not changed.
             return Ok(PolicyNoted::Unchanged);
         };
-        let item = self.store().get(&repo::policy_key()).await?;
-        let mark: Option<Versioned<PolicyMark>> = item.as_ref().map(decode).transpose()?;
+        let mark = self.context.load::<PolicyMark>(&repo::policy_key()).await?;
         let before = mark.as_ref().map(|mark| &mark.value).filter(|mark| !mark.at_first());
         let before = before.map(|mark| mark.fingerprint.clone());
         if before.as_deref() == Some(&policy.fingerprint) {
@@ -113,15 +113,15 @@ impl Core {
             Some(telling) => (telling.of, Some(telling.after)),
             None => (next, None),
         };
-        let tenants = self.tenants_after(after.as_ref(), TENANTS_A_CALL).await?;
+        let tenants = self.tenants.after(after.as_ref(), TENANTS_A_CALL).await?;
         for tenant in &tenants {
             let told = policy_said(&policy.fingerprint, before.as_deref());
             let told = Said { of: &[&of, &policy.fingerprint], ..told };
-            let put = self.put_record(&self.record(tenant, SYSTEM, told)).await;
+            let put = self.put_record(&told.record(&self.context, tenant, SYSTEM)).await;
             // Over one whose record can't be read or written no other waits.
-            self.past_unreadable_part(put)?;
+            self.context.past_unreadable_part(put)?;
         }
-        let (now, fingerprint) = (self.clock().now(), policy.fingerprint.clone());
+        let (now, fingerprint) = (self.context.clock().now(), policy.fingerprint.clone());
         let all = tenants.len() < TENANTS_A_CALL;
         let marked = match tenants.into_iter().next_back().filter(|_| !all) {
             None => PolicyMark { fingerprint, at: now, telling: None },
@@ -135,7 +135,7 @@ impl Core {
         let unknown = mark.as_ref().and_then(|mark| mark.unknown.as_deref());
         let item = encode(&marked, unknown);
         // Who was first has recorded the same.
-        let first = self.commit(vec![Write::Put { item, expect }]).await?.is_none();
+        let first = self.context.transact(vec![Write::Put { item, expect }]).await?.is_ok();
         Ok(match (first, all) {
             (true, true) => PolicyNoted::Changed,
             (true, false) => PolicyNoted::GoesOn,
@@ -151,11 +151,11 @@ impl Core {
         &self,
         after: Option<&TenantId>,
     ) -> Result<(usize, Option<TenantId>), ServiceError> {
-        let now = self.clock().now();
+        let now = self.context.clock().now();
         let mut sealed = 0;
-        let tenants = self.tenants_after(after, TENANTS_A_CALL).await?;
+        let tenants = self.tenants.after(after, TENANTS_A_CALL).await?;
         for tenant in &tenants {
-            let new = self.past_unreadable_part(self.seal(tenant, now).await)?;
+            let new = self.context.past_unreadable_part(self.seal(tenant, now).await)?;
             sealed += usize::from(new == Some(true));
         }
         let more = tenants.len() == TENANTS_A_CALL;
@@ -167,10 +167,10 @@ impl Core {
     async fn seal(&self, tenant: &TenantId, now: Timestamp) -> Result<bool, ServiceError> {
         let day = now.day();
         let id = Record::id_of(tenant, RecordKind::Sealed, &[&day]);
-        if self.store().get(&repo::record_key(tenant, &id)).await?.is_some() {
+        if self.context.store().get(&repo::record_key(tenant, &id)).await?.is_some() {
             return Ok(false);
         }
-        let ledger = LedgerReader::new(self.store().clone(), tenant.clone());
+        let ledger = LedgerReader::new(self.context.store().clone(), tenant.clone());
         let head = ledger.head().await?;
         let Some(newest) = ledger.batch(head.seq).await? else { return Ok(false) };
         // A seal is recorded too: that alone is no growth.
@@ -185,7 +185,7 @@ impl Core {
             text: format!("the ledger's head is batch {} with hash {}", head.seq, head.hash),
             details,
         };
-        let mut record = self.record(tenant, SYSTEM, said);
+        let mut record = said.record(&self.context, tenant, SYSTEM);
         let told = Value::Object(record.details.clone());
         record.events = vec![LoggedEvent::own("audit.sealed", told)];
         self.put_record(&record).await

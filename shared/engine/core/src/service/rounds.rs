@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::ServiceError;
-use super::core::Core;
+use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{Round, Versioned, decode, encode, round_key};
 use watchbill_domain::{TenantId, Timestamp};
@@ -20,11 +19,11 @@ impl Rounds {
     /// from the first on. Nothing once it is done.
     pub async fn place(
         &self,
-        core: &Core,
+        context: &Context,
         name: &'static str,
         day: &str,
     ) -> Result<Option<Option<TenantId>>, ServiceError> {
-        let round = self.round(core, name, day).await?;
+        let round = self.round(context, name, day).await?;
         Ok((!round.done).then_some(round.after))
     }
 
@@ -33,17 +32,17 @@ impl Rounds {
     /// where it has begun already.
     pub async fn opened(
         &self,
-        core: &Core,
+        context: &Context,
         name: &'static str,
         day: &str,
     ) -> Result<Option<Timestamp>, ServiceError> {
-        let mut round = self.round(core, name, day).await?;
+        let mut round = self.round(context, name, day).await?;
         if round.done || round.after.is_some() {
             return Ok(None);
         }
         if round.opened.is_none() {
-            round.opened = Some(core.clock().now());
-            self.keep(core, round.clone()).await;
+            round.opened = Some(context.clock().now());
+            self.keep(context, round.clone()).await;
         }
         Ok(round.opened)
     }
@@ -51,26 +50,26 @@ impl Rounds {
     /// That round has come to a tenant; with none, to its end.
     pub async fn reached(
         &self,
-        core: &Core,
+        context: &Context,
         name: &'static str,
         (day, after): (&str, Option<TenantId>),
     ) {
         let done = after.is_none();
         let opened = self.known(name, day).and_then(|round| round.opened);
         let round = Round { name: name.into(), day: day.into(), opened, after, done };
-        self.keep(core, round).await;
+        self.keep(context, round).await;
     }
 
     async fn round(
         &self,
-        core: &Core,
+        context: &Context,
         name: &'static str,
         day: &str,
     ) -> Result<Round, ServiceError> {
         if let Some(known) = self.known(name, day) {
             return Ok(known);
         }
-        let stored = core.stored_round(name).await?.map(|stored| stored.value);
+        let stored = stored_round(context, name).await?.map(|stored| stored.value);
         let new =
             || Round { name: name.into(), day: day.into(), opened: None, after: None, done: false };
         let round = stored.filter(|round| round.day == day).unwrap_or_else(new);
@@ -78,9 +77,9 @@ impl Rounds {
         Ok(round)
     }
 
-    async fn keep(&self, core: &Core, round: Round) {
+    async fn keep(&self, context: &Context, round: Round) {
         self.know(round.clone());
-        if let Err(error) = core.keep_round(&round).await {
+        if let Err(error) = keep_round(context, &round).await {
             // A process that starts anew begins further back: each part may be done twice.
             tracing::warn!("how far the round '{}' has come is not kept: {error}", round.name);
         }
@@ -97,21 +96,23 @@ impl Rounds {
     }
 }
 
-impl Core {
-    /// One that can't be read counts as none: the round begins anew.
-    async fn stored_round(&self, name: &str) -> Result<Option<Versioned<Round>>, ServiceError> {
-        let item = self.past_unreadable(self.store().get(&round_key(name)).await)?.flatten();
-        Ok(match item {
-            Some(item) => self.past_unreadable(decode(&item))?,
-            None => None,
-        })
-    }
+/// One that can't be read counts as none: the round begins anew.
+async fn stored_round(
+    context: &Context,
+    name: &str,
+) -> Result<Option<Versioned<Round>>, ServiceError> {
+    let item = context.past_unreadable(context.store().get(&round_key(name)).await)?.flatten();
+    Ok(match item {
+        Some(item) => context.past_unreadable(decode(&item))?,
+        None => None,
+    })
+}
 
-    /// Whoever keeps another place of it at the same time has dealt with those tenants too.
-    async fn keep_round(&self, round: &Round) -> Result<(), ServiceError> {
-        let there = self.store().get(&round_key(&round.name)).await?;
-        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
-        let writes = vec![Write::Put { item: encode(round, None), expect }];
-        self.commit(writes).await.map(drop)
-    }
+/// Whoever keeps another place of it at the same time has dealt with those tenants too.
+async fn keep_round(context: &Context, round: &Round) -> Result<(), ServiceError> {
+    let there = context.store().get(&round_key(&round.name)).await?;
+    let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+    let writes = vec![Write::Put { item: encode(round, None), expect }];
+    context.transact(writes).await?.ok();
+    Ok(())
 }

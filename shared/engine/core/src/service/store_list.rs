@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::ServiceError;
-use super::core::Core;
 use super::cursor::{CursorKind, Cursors};
 use super::unreadable::ReadItem;
+use super::{Context, ServiceError};
 use crate::ports::{Item, ListCursor, ListRange, Query, WhichList};
 use crate::repo;
 use watchbill_domain::TenantId;
@@ -61,7 +60,7 @@ impl StoreList {
 
     pub async fn chunk(
         &self,
-        core: &Core,
+        context: &Context,
         after: Option<&ListCursor>,
     ) -> Result<Chunk, ServiceError> {
         let query = Query {
@@ -72,9 +71,9 @@ impl StoreList {
             limit: CHUNK,
             cursor: after.map(ToString::to_string),
         };
-        let page = core.store().query(query).await?;
+        let page = context.store().query(query).await?;
         let next = page.next.as_deref().map(ListCursor::parse).transpose()?;
-        let items = core.get_each(&page.entries).await?;
+        let items = context.get_each(&page.entries).await?;
         let bytes = items.iter().flatten().flatten().map(|item| item.body.len()).sum();
         let placed = |item: ReadItem| match item {
             Ok(Some(item)) => match ListCursor::of(&item, self.list) {

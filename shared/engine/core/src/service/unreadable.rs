@@ -1,13 +1,11 @@
 //! Items that can't be read: lists, sweeps and refills go on past them, and they are named, in
 //! the log and on `/health`, until the process ends.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use futures_util::future::join_all;
 
-use super::ServiceError;
-use super::core::Core;
+use super::{Context, ServiceError};
 use crate::ports::{Item, Key, StoreError};
 
 /// So many are remembered by name; beyond, they are named in the log each time.
@@ -16,11 +14,7 @@ const MAX_REMEMBERED: usize = 1_000;
 /// An item, nothing where there is none, or why it can't be read.
 pub type ReadItem = Result<Option<Item>, StoreError>;
 
-/// What could not be read since the process started.
-#[derive(Clone, Default)]
-pub(super) struct Unreadables(Arc<Mutex<BTreeMap<Key, String>>>);
-
-impl Core {
+impl Context {
     /// Items in the order of their keys; none for those that are gone, and for those that can't
     /// be read. An error is the store's, not an item's.
     pub async fn get_readable(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError> {
@@ -74,7 +68,7 @@ impl Core {
     }
 
     fn note_unreadable(&self, key: &Key, reason: &str) {
-        let mut known = self.unreadables().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.unreadable().lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains_key(key) {
             return;
         }
@@ -87,7 +81,7 @@ impl Core {
 
     /// How many items could not be read since the process started, up to a thousand.
     pub fn unreadable_items(&self) -> usize {
-        self.unreadables().0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.unreadable().lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

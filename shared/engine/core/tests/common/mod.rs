@@ -65,20 +65,20 @@ impl World {
     }
 
     pub async fn create(&self, new: NewTask) -> TaskId {
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     pub async fn stored(&self, id: &TaskId) -> StoredTask {
-        self.core.stored_task(&tenant(), id).await.unwrap().unwrap()
+        self.core.tasks().stored(&tenant(), id).await.unwrap().unwrap()
     }
 
     pub async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
         let stored = self.stored(id).await.value;
         let (agent, assignment) = (stored.agent, stored.assignment);
-        let stored = self.core.stored_task(&tenant(), id).await?;
+        let stored = self.core.tasks().stored(&tenant(), id).await?;
         let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
         let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-        self.core.command(&tenant(), id, &command).await
+        self.core.tasks().command(&tenant(), id, &command).await
     }
 
     pub async fn end(
@@ -87,7 +87,7 @@ impl World {
         fence: u64,
         ending: Ending,
     ) -> Result<StoredTask, CommandError> {
-        self.core.command(&tenant(), id, &end(fence, ending)).await
+        self.core.tasks().command(&tenant(), id, &end(fence, ending)).await
     }
 
     /// Nothing is left to be looked at.

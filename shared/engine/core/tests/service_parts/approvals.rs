@@ -21,13 +21,13 @@ async fn act(world: &World, act: Act, id: &ApprovalId, pause: u64) -> Result<(),
     for _ in 0..pause {
         tokio::task::yield_now().await;
     }
-    let task = world.core.approval(&tenant(), id).await?.approval.task_id;
+    let task = world.core.approvals().get(&tenant(), id).await?.approval.task_id;
     match act {
-        Act::Approve => world.core.approve(&caller("kim"), id).await.map(drop),
-        Act::Reject => world.core.reject(&caller("sam"), id, None).await.map(drop),
-        Act::Cancel => world.core.cancel_task(&caller("alex"), &task, None).await.map(drop),
+        Act::Approve => world.core.approvals().approve(&caller("kim"), id).await.map(drop),
+        Act::Reject => world.core.approvals().reject(&caller("sam"), id, None).await.map(drop),
+        Act::Cancel => world.core.tasks().cancel(&caller("alex"), &task, None).await.map(drop),
         Act::Expire => {
-            let expired = world.core.approval_due(&tenant(), id).await?;
+            let expired = world.core.approvals().escalate_or_expire(&tenant(), id).await?;
             let message = "not by this call".to_owned();
             if expired { Ok(()) } else { Err(ServiceError::Conflict { message }) }
         }
@@ -68,7 +68,7 @@ async fn one_decision_wins_and_task_and_approval_agree() {
                 Err(error) => panic!("seed {seed}: {act:?}: {error}"),
             })
             .collect();
-        let approval = world.core.approval(&tenant(), &id).await.unwrap().approval;
+        let approval = world.core.approvals().get(&tenant(), &id).await.unwrap().approval;
         let stored = world.stored(&task).await;
         let whats = whats(&stored);
         let agreed = match (&won[..], approval.status) {
@@ -97,15 +97,15 @@ async fn what_one_submitted_another_approves() {
     let world = World::new(Rules::default());
     let task = world.create(new_task(TaskType::Faq, Priority::P1)).await;
     let id = ApprovalId::of(&task, 1);
-    let own = world.core.approve(&caller("alex"), &id).await;
+    let own = world.core.approvals().approve(&caller("alex"), &id).await;
     assert!(matches!(own, Err(ServiceError::Forbidden { .. })), "{own:?}");
-    let approval = world.core.approve(&caller("kim"), &id).await.unwrap().approval;
+    let approval = world.core.approvals().approve(&caller("kim"), &id).await.unwrap().approval;
     assert_eq!(approval.use_by, Some(world.clock.now().plus(world.core.rules().use_within)));
     let stored = world.stored(&task).await;
     let proof = stored.value.approval.unwrap();
     assert_eq!((proof.proof, proof.approved_by), (Some(approval.plan_hash), Some("kim".into())));
     assert_eq!(stored.value.status, Status::Assigned);
-    let pending = world.core.pending_approvals(&tenant(), 10, None).await.unwrap();
-    let history = world.core.approval_history(&tenant(), 10, None).await.unwrap();
+    let pending = world.core.approvals().pending(&tenant(), 10, None).await.unwrap();
+    let history = world.core.approvals().history(&tenant(), 10, None).await.unwrap();
     assert_eq!((pending.entries.len(), history.entries.len()), (0, 1));
 }

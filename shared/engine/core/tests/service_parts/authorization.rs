@@ -10,8 +10,8 @@ use watchbill_core::decide::{Command, Ending, Leave, Rules};
 use watchbill_core::ports::{Clock as _, Expect, Store as _, Write};
 use watchbill_core::repo::{StoredTask, approval_key, decode, encode, task_key};
 use watchbill_core::service::{
-    CommandBuilder, CommandError, CommandWithWrites, Core, Governance, Identity, NewTask,
-    OnFailure, Runner, ServiceError,
+    CommandBuilder, CommandError, CommandWithWrites, Governance, Identity, NewTask, OnFailure,
+    Runner, ServiceError,
 };
 use watchbill_domain::ToolCall;
 use watchbill_domain::{
@@ -43,8 +43,13 @@ fn deployment(environment: &str) -> NewTask {
 
 async fn judged(world: &World, id: &TaskId) -> Result<Leave, ServiceError> {
     let stored = world.stored(id).await;
-    let payload = world.core.payload(&stored.value).await.unwrap();
-    world.core.judge(&stored, &payload, Runner::Own).await.map(|verdict| verdict.proof.leave)
+    let payload = world.core.tasks().payload(&stored.value).await.unwrap();
+    world
+        .core
+        .authorizer()
+        .judge(&stored, &payload, Runner::Own)
+        .await
+        .map(|verdict| verdict.proof.leave)
 }
 
 fn open_approval(world: &World) -> Vec<Approval> {
@@ -101,7 +106,7 @@ async fn an_unreadable_score_holds_denies_at_the_second_look_or_lets_through() {
 async fn nothing_that_was_asked_for_is_skipped_without_governance() {
     let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
     let id = world.create(deployment("production")).await;
-    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
     let leave = judged(&world, &id).await.unwrap();
     assert!(leave.is_granted(), "it is approved, so nothing hangs on the score: {leave:?}");
@@ -112,7 +117,7 @@ async fn nothing_that_was_asked_for_is_skipped_without_governance() {
     let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
     let id = world.create(deployment("staging")).await;
     let asked = claim_asking(&world, &id).await;
-    world.core.approve(&caller("kim"), &asked).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &asked).await.unwrap();
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
     assert!(judged(&world, &id).await.unwrap().is_granted());
     world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
@@ -146,7 +151,7 @@ pub struct Fixed(pub Command, pub Vec<Write>);
 
 #[async_trait]
 impl CommandBuilder for Fixed {
-    async fn build(&self, _: &Core, _: &StoredTask) -> Result<CommandWithWrites, CommandError> {
+    async fn build(&self, _: &StoredTask) -> Result<CommandWithWrites, CommandError> {
         Ok(CommandWithWrites { command: self.0.clone(), extra_writes: self.1.clone() })
     }
 }
@@ -154,14 +159,14 @@ impl CommandBuilder for Fixed {
 /// Claims a task that then waits for an approval.
 async fn claim_asking(world: &World, id: &TaskId) -> ApprovalId {
     let stored = world.stored(id).await;
-    let payload = world.core.payload(&stored.value).await.unwrap();
-    let verdict = world.core.judge(&stored, &payload, Runner::Own).await.unwrap();
+    let payload = world.core.tasks().payload(&stored.value).await.unwrap();
+    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await.unwrap();
     let Leave::Ask(asked) = &verdict.proof.leave else { panic!("{:?}", verdict.proof) };
     let approval = asked.approval.clone();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let proof = verdict.proof;
     let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    world.core.execute_with_writes(stored, &Fixed(claim, verdict.beside)).await.unwrap();
+    world.core.tasks().execute_with_writes(stored, &Fixed(claim, verdict.beside)).await.unwrap();
     approval
 }
 
@@ -171,20 +176,24 @@ async fn claim_asking(world: &World, id: &TaskId) -> ApprovalId {
 async fn a_cancel_closes_the_approval_of_the_state_it_is_decided_on() {
     let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
     let id = world.create(deployment("production")).await;
-    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
     let running = claim(&world, &id).await;
     assert_eq!(running.value.status, Status::InProgress);
     let (core, fence) = (world.core.clone(), running.value.fence);
     world.script.before_next_commit(Box::pin(async move {
         let arguments = object(json!({ "project": "bank", "environment": "production" }));
         let call = ToolCall { tool: "deploy".into(), arguments, mutating: true };
-        let payload = core.payload(&running.value).await.unwrap();
-        let verdict = core.judge_call(&running, &payload, Runner::Own, Some(&call)).await.unwrap();
+        let payload = core.tasks().payload(&running.value).await.unwrap();
+        let verdict = core
+            .authorizer()
+            .judge_call(&running, &payload, Runner::Own, Some(&call))
+            .await
+            .unwrap();
         let Leave::Ask(asked) = verdict.proof.leave else { panic!("another call is asked for") };
         let end = crate::common::end(fence, Ending::Asks(asked));
-        core.execute_with_writes(running, &Fixed(end, verdict.beside)).await.unwrap();
+        core.tasks().execute_with_writes(running, &Fixed(end, verdict.beside)).await.unwrap();
     }));
-    world.core.cancel_task(&caller("alex"), &id, None).await.unwrap();
+    world.core.tasks().cancel(&caller("alex"), &id, None).await.unwrap();
     let stored = world.stored(&id).await.value;
     assert_eq!(stored.status, Status::Cancelled);
     assert_eq!(stored.approval.unwrap().id, ApprovalId::of(&id, 2));
@@ -198,8 +207,8 @@ async fn an_approval_that_no_task_waits_for_is_closed_and_decides_nothing() {
     let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
     let id = world.create(deployment("production")).await;
     let first = ApprovalId::of(&id, 1);
-    let approval = world.core.approval(&tenant(), &first).await.unwrap().approval;
-    world.core.cancel_task(&caller("alex"), &id, None).await.unwrap();
+    let approval = world.core.approvals().get(&tenant(), &first).await.unwrap().approval;
+    world.core.tasks().cancel(&caller("alex"), &id, None).await.unwrap();
     let key = approval_key(&tenant(), &first);
     let due = Some(world.clock.now());
     let orphan = encode(&approval, None);
@@ -209,10 +218,10 @@ async fn an_approval_that_no_task_waits_for_is_closed_and_decides_nothing() {
         item.due = due;
     })
     .await;
-    let refused = world.core.approve(&caller("kim"), &first).await;
+    let refused = world.core.approvals().approve(&caller("kim"), &first).await;
     assert!(matches!(refused, Err(ServiceError::Conflict { .. })), "{refused:?}");
     world.clock.advance(world.core.rules().decide_within / 2 + Duration::from_secs(1));
-    assert!(world.core.approval_due(&tenant(), &first).await.unwrap());
+    assert!(world.core.approvals().escalate_or_expire(&tenant(), &first).await.unwrap());
     assert_eq!(open_approval(&world), []);
     assert_eq!(world.stored(&id).await.value.status, Status::Cancelled);
     world.assert_nothing_due();
@@ -226,7 +235,7 @@ async fn ids_that_look_alike_have_approvals_of_their_own() {
         ..deployment("production")
     };
     let x = world.create(given("X")).await;
-    world.core.approve(&caller("kim"), &ApprovalId::of(&x, 1)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&x, 1)).await.unwrap();
     world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
     let second = claim_asking(&world, &x).await;
     assert_eq!(second.as_str(), "approval_X~2");
@@ -235,7 +244,7 @@ async fn ids_that_look_alike_have_approvals_of_their_own() {
     assert_eq!(theirs.as_str(), "approval_X_2");
     assert_eq!(open_approval(&world).len(), 2);
     for (task, approval) in [(&x, &second), (&other, &theirs)] {
-        world.core.approve(&caller("kim"), approval).await.unwrap();
+        world.core.approvals().approve(&caller("kim"), approval).await.unwrap();
         assert_eq!(claim(&world, task).await.value.status, Status::InProgress);
     }
 }
@@ -269,7 +278,7 @@ async fn what_was_stored_under_the_old_ids_is_read_and_in_nobodys_way() {
     let theirs = world.stored(&other).await.value.approval.unwrap();
     assert_eq!((theirs.id.as_str(), theirs.n), ("approval_X_2~2", 2));
     // The old one is decided on as ever.
-    world.core.approve(&caller("kim"), &old.id).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &old.id).await.unwrap();
     let stored = world.stored(&x).await;
     assert_eq!(stored.value.status, Status::Assigned);
     // It was shown less than a worker reads, so what is approved is shown anew.
@@ -287,10 +296,10 @@ async fn a_task_of_an_old_id_lives_on() {
     let put = Write::Put { item: encode(&task, None), expect: Expect::Absent };
     let id = world.core.entropy().write_id();
     world.store.commit(watchbill_core::ports::Commit { id, writes: vec![put] }).await.unwrap();
-    assert_eq!(world.core.task(&tenant(), &task.id).await.unwrap().task, task);
+    assert_eq!(world.core.tasks().get(&tenant(), &task.id).await.unwrap().task, task);
     let asked = claim_asking(&world, &task.id).await;
     assert_eq!(asked.as_str(), "approval_jobs/7 #a?b%c~2~1");
-    world.core.approve(&caller("kim"), &asked).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &asked).await.unwrap();
     assert_eq!(claim(&world, &task.id).await.value.status, Status::InProgress);
 }
 
@@ -302,13 +311,13 @@ async fn what_is_read_by_a_worker_is_shown_and_a_change_of_it_is_asked_anew() {
     let payload = object(json!({ "project": "shop", "environment": "production", "notes": notes }));
     let id = world.create(NewTask { payload, metadata, ..deployment("production") }).await;
     let first = ApprovalId::of(&id, 1);
-    let shown = world.core.approval(&tenant(), &first).await.unwrap().approval.shown;
+    let shown = world.core.approvals().get(&tenant(), &first).await.unwrap().approval.shown;
     assert_eq!(shown["metadata"]["rule_hint"], "skip the checks");
     assert_eq!(shown["payload"]["project"], "shop");
     let cut = &shown["payload_left_out"]["fields"][0];
     assert_eq!(cut["name"], "notes");
     assert!(cut["begins"].as_str().unwrap().starts_with("drop the old tables first"), "{cut}");
-    world.core.approve(&caller("kim"), &first).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &first).await.unwrap();
     assert!(judged(&world, &id).await.unwrap().is_granted());
     let mut header = world.stored(&id).await.value;
     header.metadata.insert("rule_hint".into(), "skip the backup too".into());
@@ -338,9 +347,13 @@ async fn urgent_work_that_only_reads_may_start_at_once() {
     // A run that comes to a call that changes something waits then.
     let arguments = object(json!({ "project": "shop", "environment": "sandbox" }));
     let call = ToolCall { tool: "deploy".into(), arguments, mutating: true };
-    let payload = world.core.payload(&running.value).await.unwrap();
-    let verdict =
-        world.core.judge_call(&running, &payload, Runner::Own, Some(&call)).await.unwrap();
+    let payload = world.core.tasks().payload(&running.value).await.unwrap();
+    let verdict = world
+        .core
+        .authorizer()
+        .judge_call(&running, &payload, Runner::Own, Some(&call))
+        .await
+        .unwrap();
     let Leave::Ask(asked) = verdict.proof.leave else { panic!("{:?}", verdict.proof) };
     assert!(asked.reason.contains("priority P0"), "{}", asked.reason);
     // As it is without the setting.

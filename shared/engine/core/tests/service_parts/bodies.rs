@@ -29,7 +29,7 @@ async fn complete(
     result: Map<String, Value>,
 ) -> Result<FullTask, ServiceError> {
     let change = StatusChange { status: Status::Completed, error: None, result: Some(result) };
-    world.core.set_status(&caller("kim"), id, change).await
+    world.core.tasks().set_status(&caller("kim"), id, change).await
 }
 
 fn with_payload(bytes: usize, fill: &str) -> NewTask {
@@ -44,7 +44,7 @@ async fn a_result_of_any_size_is_read_back() {
         let result = of(bytes, "r");
         let answer = complete(&world, &id, result.clone()).await.unwrap();
         assert_eq!(answer.result, Some(result.clone()));
-        let read = world.core.task(&tenant(), &id).await.unwrap();
+        let read = world.core.tasks().get(&tenant(), &id).await.unwrap();
         assert!(read.result == Some(result), "{bytes} bytes");
         let fits = match world.stored(&id).await.value.result.unwrap() {
             Body::In(_) => bytes <= 4 * KB,
@@ -78,7 +78,7 @@ async fn what_is_refused_leaves_no_blob() {
     assert!(matches!(late, Err(ServiceError::Conflict { .. })), "{late:?}");
     let parent = Some(TaskId::parse("none").unwrap());
     let orphan = NewTask { parent, ..with_payload(150 * KB, "p") };
-    assert!(matches!(world.core.create_task(orphan).await, Err(ServiceError::Invalid { .. })));
+    assert!(matches!(world.core.tasks().create(orphan).await, Err(ServiceError::Invalid { .. })));
     assert_eq!(world.blobs.keys(), []);
 }
 
@@ -89,7 +89,7 @@ async fn nothing_points_at_a_blob_that_was_not_written() {
     let new =
         NewTask { identity: Identity::IdempotencyKey("key".into()), ..with_payload(150 * KB, "p") };
     world.blobs.refuse_next(1);
-    let busy = world.core.create_task(new.clone()).await;
+    let busy = world.core.tasks().create(new.clone()).await;
     assert!(matches!(busy, Err(ServiceError::Busy { .. })), "{busy:?}");
     assert_eq!(world.store.items().len(), 0);
     let id = world.create(new.clone()).await;
@@ -98,7 +98,7 @@ async fn nothing_points_at_a_blob_that_was_not_written() {
     assert!(matches!(busy, Err(ServiceError::Busy { .. })), "{busy:?}");
     assert!(is(&world.stored(&id).await, Status::Assigned));
     complete(&world, &id, of(150 * KB, "r")).await.unwrap();
-    assert!(world.core.create_task(new).await.unwrap().repeated);
+    assert!(world.core.tasks().create(new).await.unwrap().repeated);
     assert_eq!(world.blobs.keys().len(), 2, "a repeat is the same blob");
 }
 
@@ -111,14 +111,17 @@ async fn blobs_of_two_requests_with_one_key_never_mix() {
             ..with_payload(150 * KB, fill)
         };
         let (a, b) =
-            tokio::join!(world.core.create_task(new("a")), world.core.create_task(new("b")),);
+            tokio::join!(world.core.tasks().create(new("a")), world.core.tasks().create(new("b")),);
         let (won, fill) = match (a, b) {
             (Ok(won), Err(ServiceError::Conflict { .. })) => (won, "a"),
             (Err(ServiceError::Conflict { .. }), Ok(won)) => (won, "b"),
             other => panic!("seed {seed}: {other:?}"),
         };
         let task = won.task.task;
-        assert!(world.core.payload(&task).await.unwrap() == of(150 * KB, fill), "seed {seed}");
+        assert!(
+            world.core.tasks().payload(&task).await.unwrap() == of(150 * KB, fill),
+            "seed {seed}"
+        );
     }
 }
 
@@ -130,20 +133,20 @@ async fn a_blob_that_is_gone_or_was_changed_is_said_and_spares_the_list() {
     let key = world.blobs.keys().remove(0);
 
     world.blobs.tamper(&key, Bytes::from_static(b"{\"text\":\"another\"}"));
-    let changed = world.core.payload(&task).await.unwrap_err().to_string();
+    let changed = world.core.tasks().payload(&task).await.unwrap_err().to_string();
     assert!(changed.contains("are not those that were written"), "{changed}");
 
     world.blobs.lose(&key);
     for gone in [
-        world.core.task(&tenant(), &id).await.map(|_| ()),
-        world.core.payload(&task).await.map(|_| ()),
+        world.core.tasks().get(&tenant(), &id).await.map(|_| ()),
+        world.core.tasks().payload(&task).await.map(|_| ()),
     ] {
         let Err(ServiceError::Down { reason }) = gone else { panic!("{gone:?}") };
         for said in [id.as_str(), key.as_str(), "153600 bytes", "not there"] {
             assert!(reason.contains(said), "'{said}' is missing: {reason}");
         }
     }
-    let page = world.core.tasks(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
+    let page = world.core.tasks().list(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
     let left_out = json!({ "bytes": 153_600, "read": format!("GET /tasks/{id}") });
     assert_eq!(page.entries[0].payload, object(json!({ "left_out": left_out })));
 }
@@ -156,7 +159,7 @@ async fn a_list_does_not_load_large_results() {
         let id = world.create(with_payload(150 * KB, "p")).await;
         complete(&world, &id, of(bytes, "r")).await.unwrap();
     }
-    let page = world.core.tasks(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
+    let page = world.core.tasks().list(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
     assert!(page.entries.iter().all(|task| task.payload == of(150 * KB, "p")));
     let results: Vec<_> = page.entries.into_iter().filter_map(|task| task.result).collect();
     assert_eq!(results[0]["left_out"]["bytes"], KB * KB);

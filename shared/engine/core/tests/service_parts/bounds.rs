@@ -180,7 +180,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
     // Newest first, for one that is old.
     let (mut cursor, mut pages) = (None, 0);
     let found = loop {
-        let page = core.events(&tenant(), &only("deploy.started"), 5, cursor).await.unwrap();
+        let page = core.events().list(&tenant(), &only("deploy.started"), 5, cursor).await.unwrap();
         let (batches, ..) = store.taken();
         assert!(batches <= 256, "{batches} batches for one page");
         pages += 1;
@@ -195,7 +195,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
     loop {
         let from = (Some(after), cursor.take());
         let wait = Duration::ZERO;
-        let page = core.events_after(&tenant(), &only("pr.merged"), from, 5, wait).await.unwrap();
+        let page = core.events().after(&tenant(), &only("pr.merged"), from, 5, wait).await.unwrap();
         let (batches, ..) = store.taken();
         assert!(batches <= 256, "{batches} batches for one page");
         assert!(page.events.is_empty());
@@ -211,7 +211,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
     let (mut cursor, mut pages) = (None, 0);
     let answer = loop {
         let from = (Some(&unknown), cursor.take());
-        let page = core.events_after(&tenant(), &only("ci."), from, 5, Duration::ZERO).await;
+        let page = core.events().after(&tenant(), &only("ci."), from, 5, Duration::ZERO).await;
         let (batches, ..) = store.taken();
         assert!(batches <= 257, "{batches} batches for one page");
         pages += 1;
@@ -223,10 +223,10 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
     assert!(matches!(answer, Err(ServiceError::NotFound { .. })), "{answer:?}");
     // The audit, and what an agent earned.
     let nobody = AuditFilter { actor: Some("nobody".into()), ..AuditFilter::default() };
-    let audit = core.audit(&tenant(), &nobody, 5, None).await.unwrap();
+    let audit = core.audit().list(&tenant(), &nobody, 5, None).await.unwrap();
     let (batches, ..) = store.taken();
     assert!(batches <= 257 && audit.next_cursor.is_some(), "{batches} batches for one page");
-    let earned = core.reputation_events(&tenant(), Agent::Ops, 5, None).await.unwrap();
+    let earned = core.reputation().events(&tenant(), Agent::Ops, 5, None).await.unwrap();
     let (batches, ..) = store.taken();
     assert!(batches <= 256 && earned.next_cursor.is_some(), "{batches} batches for one page");
 }
@@ -236,14 +236,14 @@ async fn a_follower_that_keeps_its_place_reads_each_batch_once() {
     let world = World::new(Rules::default());
     let events = ledger(&world, 40, |n, at| event(n, "ci.passed", at, json!({}))).await;
     let (core, store) = counted(&world);
-    let mut place = core.ledger_place(&tenant(), Some(&events[0].event_id)).await.unwrap();
-    assert!(core.find_place(&tenant(), &mut place).await.unwrap());
+    let mut place = core.events().place_after(&tenant(), Some(&events[0].event_id)).await.unwrap();
+    assert!(core.events().find_place(&tenant(), &mut place).await.unwrap());
     store.taken();
     let page = watchbill_core::service::PageSize { entries: 3, bytes: MIB };
     let (mut seen, all) = (Vec::new(), EventFilter::default());
     while seen.len() < 39 {
         let wait = Duration::ZERO;
-        let followed = core.events_from(&tenant(), &all, &mut place, page, wait).await.unwrap();
+        let followed = core.events().follow(&tenant(), &all, &mut place, page, wait).await.unwrap();
         seen.extend(followed.events);
     }
     assert_eq!(seen, events[1..]);
@@ -271,7 +271,7 @@ async fn pages_end_at_their_bytes() {
     let (core, store) = counted(&world);
     let (mut cursor, mut seen) = (None, BTreeSet::new());
     loop {
-        let page = core.tasks(&tenant(), &TaskFilter::default(), 200, cursor).await.unwrap();
+        let page = core.tasks().list(&tenant(), &TaskFilter::default(), 200, cursor).await.unwrap();
         let (_, _, bytes) = store.taken();
         assert!(bytes <= 3 * MIB / 2, "{bytes} bytes read for one page");
         let given: usize =
@@ -288,7 +288,8 @@ async fn pages_end_at_their_bytes() {
     assert_eq!(seen, made);
     let (mut cursor, mut seen) = (None, Vec::new());
     loop {
-        let page = core.events(&tenant(), &EventFilter::default(), 200, cursor).await.unwrap();
+        let page =
+            core.events().list(&tenant(), &EventFilter::default(), 200, cursor).await.unwrap();
         let given = bytes_of(&page.events);
         assert!(given <= MIB && !page.events.is_empty(), "{given} bytes in one page");
         seen.extend(page.events);
@@ -303,7 +304,7 @@ async fn pages_end_at_their_bytes() {
     let (mut cursor, mut seen) = (None, Vec::new());
     loop {
         let (from, all) = ((Some(first), cursor), EventFilter::default());
-        let page = core.events_after(&tenant(), &all, from, 200, Duration::ZERO).await.unwrap();
+        let page = core.events().after(&tenant(), &all, from, 200, Duration::ZERO).await.unwrap();
         let given = bytes_of(&page.events);
         assert!(given <= MIB, "{given} bytes in one page");
         seen.extend(page.events);
@@ -347,13 +348,13 @@ async fn a_task_with_many_changes_is_listed_by_its_header_and_told_page_by_page(
         let id = world.create(plain()).await;
         with_changes(&world, &id, changes, note).await;
         let (core, store) = counted(&world);
-        core.tasks(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
-        core.task(&tenant(), &id).await.unwrap();
+        core.tasks().list(&tenant(), &TaskFilter::default(), 10, None).await.unwrap();
+        core.tasks().get(&tenant(), &id).await.unwrap();
         let (_, reads, _) = store.taken();
         assert!(reads < 20, "{reads} items read to show one task");
         let (mut cursor, mut versions, mut pages) = (None, Vec::new(), 0);
         loop {
-            let page = core.timeline_page(&tenant(), &id, cursor).await.unwrap();
+            let page = core.tasks().timeline_page(&tenant(), &id, cursor).await.unwrap();
             let (_, reads, _) = store.taken();
             assert!(reads <= 1_200, "{reads} items read for one page");
             let given: usize = page.entries.iter().map(|entry| entry.text.len()).sum();
@@ -368,7 +369,7 @@ async fn a_task_with_many_changes_is_listed_by_its_header_and_told_page_by_page(
         }
         assert_eq!(versions, (2..=changes + 1).collect::<Vec<u64>>());
         assert!(pages > 2, "{pages}");
-        let whole = core.timeline(&tenant(), &id).await.unwrap();
+        let whole = core.tasks().timeline(&tenant(), &id).await.unwrap();
         assert_eq!(whole.len(), versions.len());
     }
 }
@@ -383,8 +384,8 @@ async fn cursors_are_good_for_their_own_list_alone() {
     }
     let (core, other) = (&world.core, TenantId::parse("other").unwrap());
     let (all, any) = (EventFilter::default(), AuditFilter::default());
-    let events = core.events(&tenant(), &all, 2, None).await.unwrap().next_cursor.unwrap();
-    let tasks = core.tasks(&tenant(), &TaskFilter::default(), 1, None).await.unwrap();
+    let events = core.events().list(&tenant(), &all, 2, None).await.unwrap().next_cursor.unwrap();
+    let tasks = core.tasks().list(&tenant(), &TaskFilter::default(), 1, None).await.unwrap();
     let tasks = tasks.next.unwrap();
     let refused = |answer: Result<(), ServiceError>, said: &str| match answer {
         Err(ServiceError::Invalid { field: "cursor", message }) => {
@@ -393,23 +394,23 @@ async fn cursors_are_good_for_their_own_list_alone() {
         answer => panic!("{answer:?}"),
     };
     let of_events = Some(events.clone());
-    let audit = core.audit(&tenant(), &any, 5, of_events.clone()).await;
+    let audit = core.audit().list(&tenant(), &any, 5, of_events.clone()).await;
     refused(audit.map(|_| ()), "is a cursor of /events");
-    let listed = core.tasks(&tenant(), &TaskFilter::default(), 5, of_events.clone()).await;
+    let listed = core.tasks().list(&tenant(), &TaskFilter::default(), 5, of_events.clone()).await;
     refused(listed.map(|_| ()), "is a cursor of /events");
-    let pending = core.pending_approvals(&tenant(), 5, Some(tasks.clone())).await;
+    let pending = core.approvals().pending(&tenant(), 5, Some(tasks.clone())).await;
     refused(pending.map(|_| ()), "is a cursor of /tasks");
-    let earned = core.reputation_events(&tenant(), Agent::Ops, 5, of_events.clone()).await;
+    let earned = core.reputation().events(&tenant(), Agent::Ops, 5, of_events.clone()).await;
     refused(earned.map(|_| ()), "is a cursor of /events");
-    let theirs = core.events(&other, &all, 5, of_events).await;
+    let theirs = core.events().list(&other, &all, 5, of_events).await;
     refused(theirs.map(|_| ()), "of another tenant");
-    let theirs = core.tasks(&other, &TaskFilter::default(), 5, Some(tasks.clone())).await;
+    let theirs = core.tasks().list(&other, &TaskFilter::default(), 5, Some(tasks.clone())).await;
     refused(theirs.map(|_| ()), "of another tenant");
     let failed = TaskFilter { status: Some(Status::Failed), ..TaskFilter::default() };
-    let filtered = core.tasks(&tenant(), &failed, 5, Some(tasks)).await;
+    let filtered = core.tasks().list(&tenant(), &failed, 5, Some(tasks)).await;
     refused(filtered.map(|_| ()), "or filter");
     for bad in ["5.1", "999999.0", "", "a1", "a1-00000000-9.9"] {
-        let audit = core.audit(&tenant(), &any, 5, Some(bad.into())).await;
+        let audit = core.audit().list(&tenant(), &any, 5, Some(bad.into())).await;
         refused(audit.map(|_| ()), "leave it out");
     }
 }
@@ -449,17 +450,17 @@ async fn counts_are_read_once_a_second_and_health_reads_no_ledger() {
     put(&world, encode(&fold, None)).await;
     let (core, store) = counted(&world);
     for _ in 0..100 {
-        core.queue_figures().await.unwrap();
+        core.stats().queue().await.unwrap();
     }
     let (batches, reads, _) = store.taken();
     assert!(batches == 0 && reads <= 3, "{batches} batches, {reads} reads for a hundred looks");
     for _ in 0..100 {
-        core.stats(&tenant()).await.unwrap();
+        core.stats().of(&tenant()).await.unwrap();
     }
     assert_eq!(store.taken().0, 16, "what the fold lacks, once");
-    let before = core.stats(&tenant()).await.unwrap();
+    let before = core.stats().of(&tenant()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
-    let after = core.stats(&tenant()).await.unwrap();
+    let after = core.stats().of(&tenant()).await.unwrap();
     assert_eq!(after.read_at.since(before.read_at), Duration::from_secs(1));
     assert_eq!(after.as_of, before.as_of, "nothing was recorded since");
     let (batches, reads, _) = store.taken();
@@ -483,10 +484,10 @@ async fn counts_that_can_not_be_read_are_left_out() {
     let newer = encode(&fold("b", good.clone()), None);
     put(&world, NewItem { schema: 9, ..newer }).await;
     put(&world, encode(&fold("c", good), None)).await;
-    let figures = world.core.queue_figures().await.unwrap();
+    let figures = world.core.stats().queue().await.unwrap();
     assert_eq!(figures.queue.pending, 0);
-    assert_eq!(world.core.unreadable_items(), 3, "and noted");
+    assert_eq!(world.core.context().unreadable_items(), 3, "and noted");
     // Its own are counted from its ledger.
-    let stats = world.core.stats(&tenant()).await.unwrap();
+    let stats = world.core.stats().of(&tenant()).await.unwrap();
     assert!(stats.as_of.is_some(), "{stats:?}");
 }

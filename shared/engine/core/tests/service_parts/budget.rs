@@ -23,16 +23,16 @@ async fn reserve(
     fence: u64,
     amount: Amount,
 ) -> Result<u64, CommandError> {
-    let stored = core.reserve(&tenant(), id, fence, amount).await?;
+    let stored = core.tasks().reserve(&tenant(), id, fence, amount).await?;
     Ok(stored.value.reservation.unwrap().n)
 }
 
 async fn does(core: &Core, id: &TaskId, command: Command) {
-    core.command(&tenant(), id, &command).await.unwrap();
+    core.tasks().command(&tenant(), id, &command).await.unwrap();
 }
 
 async fn state(core: &Core) -> BudgetState {
-    core.budget(&tenant()).await.unwrap()
+    core.budgets().state(&tenant()).await.unwrap()
 }
 
 fn refused(answer: Result<u64, CommandError>) -> String {
@@ -88,7 +88,7 @@ async fn each_limit_says_what_it_has_no_room_for() {
         (2, set(room, all(1_000_000, 1_999), room), "the limit of 1999 tokens an hour"),
         (3, set(room, room, all(99_999, 100_000)), "the limit of $0.099999 a task"),
     ] {
-        core.set_budget_limits(&admin(), limits).await.unwrap();
+        core.budgets().set_limits(&admin(), limits).await.unwrap();
         let (id, fence) = running(core, n).await;
         let said = refused(reserve(core, &id, fence, CALL).await);
         assert!(said.starts_with("Budget exceeded: of "), "{said}");
@@ -96,7 +96,8 @@ async fn each_limit_says_what_it_has_no_room_for() {
         assert_eq!(state(core).await.day.reserved, Amount::NONE, "{said}");
     }
     // A call that costs no money is not stopped by what money is left, nor one without tokens.
-    core.set_budget_limits(&admin(), set(all(0, 5_000), all(0, 5_000), all(0, 5_000)))
+    core.budgets()
+        .set_limits(&admin(), set(all(0, 5_000), all(0, 5_000), all(0, 5_000)))
         .await
         .unwrap();
     let (id, fence) = running(core, 4).await;
@@ -116,11 +117,13 @@ async fn a_task_has_one_reservation_at_a_time_and_only_its_run_makes_it() {
     let n = reserve(core, &id, fence, CALL).await.unwrap();
     let second = reserve(core, &id, fence, CALL).await;
     assert!(second.unwrap_err().to_string().contains("second reservation"));
-    let other =
-        core.command(&tenant(), &id, &Command::Settle { fence, n: n + 1, used: LESS }).await;
+    let other = core
+        .tasks()
+        .command(&tenant(), &id, &Command::Settle { fence, n: n + 1, used: LESS })
+        .await;
     assert!(other.unwrap_err().to_string().contains("nothing is set aside"));
     does(core, &id, Command::Sent { fence, n }).await;
-    let back = core.command(&tenant(), &id, &Command::Release { fence, n }).await;
+    let back = core.tasks().command(&tenant(), &id, &Command::Release { fence, n }).await;
     assert!(back.unwrap_err().to_string().contains("may have been sent"));
 }
 
@@ -143,7 +146,7 @@ async fn what_a_run_leaves_open_is_freed_or_charged_as_estimated() {
             assert!(due <= lease.until, "someone looks when the lease is over");
             match *way {
                 "ended" => drop(world.end(&id, fence, succeeded()).await.unwrap()),
-                "cancelled" => drop(core.cancel_task(&admin(), &id, None).await.unwrap()),
+                "cancelled" => drop(core.tasks().cancel(&admin(), &id, None).await.unwrap()),
                 "looked at" => {
                     world.clock.advance(Duration::from_secs(65));
                     does(core, &id, Command::Tick { lane_busy: false }).await;
@@ -182,7 +185,7 @@ async fn settled_after_midnight_it_counts_in_the_day_and_hour_it_was_reserved_in
     let today = state(core).await;
     assert_eq!((today.day.used, today.hour.used), (Amount::NONE, Amount::NONE));
     let row = world.store.get(&repo::budget_key(&tenant(), before)).await.unwrap();
-    let limits = core.budget_limits(&tenant()).await.unwrap();
+    let limits = core.budgets().limits(&tenant()).await.unwrap();
     for period in repo::COUNTED {
         let state = repo::period_state(row.as_ref(), period, before, &limits);
         assert_eq!((state.used, state.reserved), (LESS, Amount::NONE), "{period:?}");
@@ -210,7 +213,7 @@ async fn limits_are_the_tenants_own_else_the_policys_and_changes_are_recorded() 
     let policy = Policy { limits: limits(CALL), ..Policy::default() };
     let world = World::new(Rules::default());
     let core = world.core.clone().governed_by(Governance::fixed(policy));
-    assert_eq!(core.budget_limits(&tenant()).await.unwrap(), limits(CALL));
+    assert_eq!(core.budgets().limits(&tenant()).await.unwrap(), limits(CALL));
     // Another process, which has looked already.
     let ports = Ports {
         store: world.store.clone(),
@@ -220,16 +223,16 @@ async fn limits_are_the_tenants_own_else_the_policys_and_changes_are_recorded() 
         wake: world.wake.clone(),
     };
     let other = Core::new(ports, Arc::new(Rules::default()), 1);
-    assert_eq!(other.budget_limits(&tenant()).await.unwrap(), BudgetLimits::default());
+    assert_eq!(other.budgets().limits(&tenant()).await.unwrap(), BudgetLimits::default());
     for own in [LESS, CALL, CALL] {
-        core.set_budget_limits(&admin(), limits(own)).await.unwrap();
-        assert_eq!(core.budget_limits(&tenant()).await.unwrap(), limits(own), "here at once");
+        core.budgets().set_limits(&admin(), limits(own)).await.unwrap();
+        assert_eq!(core.budgets().limits(&tenant()).await.unwrap(), limits(own), "here at once");
     }
     world.clock.advance(Duration::from_secs(30));
-    assert_eq!(other.budget_limits(&tenant()).await.unwrap(), limits(CALL), "there within 30 s");
+    assert_eq!(other.budgets().limits(&tenant()).await.unwrap(), limits(CALL), "there within 30 s");
     assert_eq!(world.count("record"), 2, "the third changed nothing");
     let too_much = BudgetLimits { day: Amount { micro_usd: u64::MAX, tokens: 0 }, ..limits(CALL) };
-    let refused = core.set_budget_limits(&admin(), too_much).await;
+    let refused = core.budgets().set_limits(&admin(), too_much).await;
     assert!(matches!(refused, Err(ServiceError::Invalid { field: "limits", .. })), "{refused:?}");
 }
 
@@ -238,7 +241,8 @@ async fn marks_are_told_at_80_and_95_percent_with_their_events() {
     let world = World::new(Rules::default());
     let core = &world.core;
     let cap = Amount { micro_usd: 1_000, tokens: 1_000_000 };
-    core.set_budget_limits(&admin(), BudgetLimits { day: cap, ..BudgetLimits::default() })
+    core.budgets()
+        .set_limits(&admin(), BudgetLimits { day: cap, ..BudgetLimits::default() })
         .await
         .unwrap();
     let records = || world.count("record") - 1;
@@ -303,7 +307,7 @@ async fn a_run_that_called_no_model_used_nothing() {
     };
     outcome.tokens = 7;
     let command = Command::End { fence, ending, events, notes, outcome };
-    let ended = world.core.command(&tenant(), &id, &command).await.unwrap().value;
+    let ended = world.core.tasks().command(&tenant(), &id, &command).await.unwrap().value;
     assert_eq!(ended.outcome.unwrap().tokens, 0);
     assert_eq!(world.count("budget"), 0);
 }

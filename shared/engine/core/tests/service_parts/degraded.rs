@@ -63,11 +63,11 @@ pub async fn claim(world: &World, id: &TaskId) -> StoredTask {
         watchbill_domain::Body::In(payload) => payload.clone(),
         other => panic!("it stands in the header: {other:?}"),
     };
-    let verdict = world.core.judge(&stored, &payload, Runner::Own).await.unwrap();
+    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await.unwrap();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let proof = verdict.proof;
     let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    world.core.command(&tenant(), id, &command).await.unwrap()
+    world.core.tasks().command(&tenant(), id, &command).await.unwrap()
 }
 
 #[tokio::test]

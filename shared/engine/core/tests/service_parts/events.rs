@@ -36,7 +36,7 @@ async fn paging_back_and_following_see_the_same_events_though_batches_come_in() 
     let mut back: Vec<Event> = Vec::new();
     let mut cursor = None;
     loop {
-        let page = world.core.events(&tenant(), &filter, 7, cursor).await.unwrap();
+        let page = world.core.events().list(&tenant(), &filter, 7, cursor).await.unwrap();
         back.extend(page.events);
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -53,7 +53,8 @@ async fn paging_back_and_following_see_the_same_events_though_batches_come_in() 
     loop {
         let page = world
             .core
-            .events_after(&tenant(), &filter, (Some(&after), None), 4, Duration::ZERO)
+            .events()
+            .after(&tenant(), &filter, (Some(&after), None), 4, Duration::ZERO)
             .await
             .unwrap()
             .events;
@@ -84,12 +85,12 @@ async fn filters_apply_on_every_page() {
         append(&world).await;
     }
     let started = EventFilter { event_type: Some("task.started".into()), task_id: None };
-    let page = world.core.events(&tenant(), &started, 4, None).await.unwrap();
-    let rest = world.core.events(&tenant(), &started, 40, page.next_cursor).await.unwrap();
+    let page = world.core.events().list(&tenant(), &started, 4, None).await.unwrap();
+    let rest = world.core.events().list(&tenant(), &started, 40, page.next_cursor).await.unwrap();
     assert_eq!((page.events.len(), rest.events.len()), (4, 5));
     let id = page.events[0].task_id.clone();
     let of_task = EventFilter { event_type: Some("task.".into()), task_id: id.clone() };
-    let events = world.core.events(&tenant(), &of_task, 40, None).await.unwrap().events;
+    let events = world.core.events().list(&tenant(), &of_task, 40, None).await.unwrap().events;
     assert!(events.len() == 3 && events.iter().all(|event| event.task_id == id));
 }
 
@@ -101,7 +102,7 @@ async fn a_follower_that_waits_is_woken_by_the_next_batch() {
         let world = world.clone();
         async move {
             let (filter, wait) = (EventFilter::default(), Duration::from_secs(20));
-            world.core.events_after(&tenant(), &filter, (None, None), 10, wait).await
+            world.core.events().after(&tenant(), &filter, (None, None), 10, wait).await
         }
     });
     for _ in 0..10 {

@@ -27,7 +27,7 @@ async fn gated(world: &World) -> (TaskId, ApprovalId) {
 
 /// A key made by someone, as the API knows its bearer.
 async fn made(world: &World, by: &Caller, name: &str) -> Caller {
-    let (_, key) = world.core.create_key(by, &tenant(), name, Role::Admin).await.unwrap();
+    let (_, key) = world.core.keys().create(by, &tenant(), name, Role::Admin).await.unwrap();
     Caller { made_by: key.made_by, ..caller(name) }
 }
 
@@ -43,10 +43,10 @@ async fn nobody_approves_their_own_by_another_spelling_or_key() {
     let again = made(&world, &minted, "helper-2").await;
     assert_eq!(again.made_by.as_deref(), Some("alex"), "the root of all");
     for own in [caller("Alex"), caller(" alex "), caller("\u{ff41}lex"), minted, again] {
-        let answer = world.core.approve(&own, &approval).await;
+        let answer = world.core.approvals().approve(&own, &approval).await;
         assert!(matches!(answer, Err(ServiceError::Forbidden { .. })), "{own:?}: {answer:?}");
     }
-    world.core.approve(&caller("kim"), &approval).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &approval).await.unwrap();
 }
 
 #[tokio::test]
@@ -60,8 +60,8 @@ async fn what_a_made_key_submits_its_maker_does_not_approve() {
     };
     let id = world.create(new).await;
     let approval = ApprovalId::of(&id, 1);
-    assert!(refused(&world.core.approve(&caller("kim"), &approval).await));
-    world.core.approve(&caller("sam"), &approval).await.unwrap();
+    assert!(refused(&world.core.approvals().approve(&caller("kim"), &approval).await));
+    world.core.approvals().approve(&caller("sam"), &approval).await.unwrap();
 }
 
 #[tokio::test]
@@ -70,12 +70,12 @@ async fn a_quorum_counts_people() {
     let (_, approval) = gated(&world).await;
     let minted = made(&world, &caller("kim"), "deputy").await;
     let other = made(&world, &caller("KIM"), "deputy-2").await;
-    world.core.approve(&minted, &approval).await.unwrap();
+    world.core.approvals().approve(&minted, &approval).await.unwrap();
     for same in [caller("deputy"), caller("Deputy"), caller("kim"), other] {
-        let answer = world.core.approve(&same, &approval).await;
+        let answer = world.core.approvals().approve(&same, &approval).await;
         assert!(matches!(answer, Err(ServiceError::Conflict { .. })), "{same:?}: {answer:?}");
     }
-    let done = world.core.approve(&caller("sam"), &approval).await.unwrap().approval;
+    let done = world.core.approvals().approve(&caller("sam"), &approval).await.unwrap().approval;
     assert_eq!((done.status, done.votes.len()), (ApprovalStatus::Approved, 2));
 }
 
@@ -85,8 +85,8 @@ async fn whoever_tries_it_again_the_first_who_asked_does_not_approve() {
     let (first, _) = gated(&world).await;
     let mut last = first;
     for who in ["sam", "joe"] {
-        world.core.cancel_task(&caller(who), &last, None).await.unwrap();
-        last = world.core.retry_task(&caller(who), &last).await.unwrap().task.id;
+        world.core.tasks().cancel(&caller(who), &last, None).await.unwrap();
+        last = world.core.tasks().retry(&caller(who), &last).await.unwrap().task.id;
     }
     let part = NewTask {
         parent: Some(last.clone()),
@@ -97,10 +97,10 @@ async fn whoever_tries_it_again_the_first_who_asked_does_not_approve() {
     for task in [&last, &part] {
         let approval = ApprovalId::of(task, 1);
         for asked in ["alex", "sam", "joe", "ALEX"] {
-            let answer = world.core.approve(&caller(asked), &approval).await;
+            let answer = world.core.approvals().approve(&caller(asked), &approval).await;
             assert!(matches!(answer, Err(ServiceError::Forbidden { .. })), "{asked}: {answer:?}");
         }
-        world.core.approve(&caller("kim"), &approval).await.unwrap();
+        world.core.approvals().approve(&caller("kim"), &approval).await.unwrap();
     }
 }
 
@@ -109,7 +109,8 @@ async fn a_shared_link_is_nobody_in_particular() {
     for (approve_own, quorum, may) in [(false, 1, false), (true, 2, false), (true, 1, true)] {
         let world = world(Rules { approve_own, ..Rules::default() }, quorum);
         let (_, approval) = gated(&world).await;
-        let plan_hash = world.core.approval(&tenant(), &approval).await.unwrap().approval.plan_hash;
+        let plan_hash =
+            world.core.approvals().get(&tenant(), &approval).await.unwrap().approval.plan_hash;
         let link = LinkUse {
             nonce: "01".into(),
             plan_hash,
@@ -117,12 +118,18 @@ async fn a_shared_link_is_nobody_in_particular() {
             expires: world.clock.now().plus(Duration::from_secs(60)),
         };
         let decision = LinkDecision::Approve;
-        let answer = world.core.decide_by_link(&tenant(), &approval, &link, decision).await;
+        let answer =
+            world.core.approvals().decide_by_link(&tenant(), &approval, &link, decision).await;
         assert_eq!(answer.is_ok(), may, "{approve_own} {quorum}: {answer:?}");
         if !may {
-            assert!(!world.core.is_link_used(&tenant(), "01").await.unwrap());
+            assert!(!world.core.approvals().is_link_used(&tenant(), "01").await.unwrap());
             let decision = LinkDecision::Reject { reason: None };
-            world.core.decide_by_link(&tenant(), &approval, &link, decision).await.unwrap();
+            world
+                .core
+                .approvals()
+                .decide_by_link(&tenant(), &approval, &link, decision)
+                .await
+                .unwrap();
         }
     }
 }
@@ -132,10 +139,10 @@ async fn no_key_is_named_like_the_system_or_like_another() {
     let world = world(Rules::default(), 1);
     let root = caller("root");
     for name in ["system", "Scheduler", "on-call", "ops", "ops_agent", "watchbill"] {
-        let answer = world.core.create_key(&root, &tenant(), name, Role::User).await;
+        let answer = world.core.keys().create(&root, &tenant(), name, Role::User).await;
         assert!(matches!(answer, Err(ServiceError::Invalid { .. })), "{name}");
     }
-    world.core.create_key(&root, &tenant(), "kim", Role::User).await.unwrap();
-    let twice = world.core.create_key(&root, &tenant(), "KIM", Role::User).await;
+    world.core.keys().create(&root, &tenant(), "kim", Role::User).await.unwrap();
+    let twice = world.core.keys().create(&root, &tenant(), "KIM", Role::User).await;
     assert!(matches!(twice, Err(ServiceError::Conflict { .. })));
 }

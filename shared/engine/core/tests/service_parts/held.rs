@@ -64,12 +64,12 @@ fn deployment() -> NewTask {
 async fn claim(world: &World, id: &TaskId) -> Result<StoredTask, CommandError> {
     let stored = world.stored(id).await;
     let Body::In(payload) = stored.value.payload.clone() else { panic!("it is small") };
-    let verdict = world.core.judge(&stored, &payload, Runner::Own).await?;
+    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await?;
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let proof = verdict.proof;
     let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
     let extra = Fixed(command, verdict.beside);
-    world.core.execute_with_writes(world.stored(id).await, &extra).await
+    world.core.tasks().execute_with_writes(world.stored(id).await, &extra).await
 }
 
 /// Claims at each moment at which the task's message comes, until it is held no more.
@@ -86,11 +86,11 @@ async fn until_not_held(world: &World, id: &TaskId) -> StoredTask {
 }
 
 async fn approve(world: &World, id: &TaskId) {
-    world.core.approve(&caller("kim"), &ApprovalId::of(id, 1)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(id, 1)).await.unwrap();
 }
 
 async fn pending(world: &World) -> usize {
-    world.core.pending_approvals(&tenant(), 10, None).await.unwrap().entries.len()
+    world.core.approvals().pending(&tenant(), 10, None).await.unwrap().entries.len()
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn an_approval_that_a_long_freeze_outlasts_is_asked_for_anew_not_cancelled
     freeze(&world, &policies, 60);
     let task = until_not_held(&world, &id).await;
     assert_eq!((task.value.status, pending(&world).await), (Status::Blocked, 1));
-    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 2)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 2)).await.unwrap();
     assert_eq!(claim(&world, &id).await.unwrap().value.status, Status::InProgress);
 }
 
@@ -168,7 +168,12 @@ async fn an_override_lets_what_is_held_go_on_to_be_asked_for() {
     let id = world.create(deployment()).await;
     claim(&world, &id).await.unwrap();
     let kim = Caller { name: "kim".into(), role: Role::Approver, tenant: tenant(), made_by: None };
-    world.core.override_freeze(&kim, &id, "release", "the fix of the outage").await.unwrap();
+    world
+        .core
+        .tasks()
+        .override_freeze(&kim, &id, "release", "the fix of the outage")
+        .await
+        .unwrap();
     let task = claim(&world, &id).await.unwrap();
     assert_eq!(task.value.status, Status::Blocked, "the freeze is passed, the gate is not");
     approve(&world, &id).await;
@@ -182,16 +187,16 @@ async fn an_external_worker_is_told_to_wait_before_anyone_is_asked() {
     let id = world.create(deployment()).await;
     let worker = Caller { name: "w".into(), role: Role::Agent, tenant: tenant(), made_by: None };
     let to = || StatusChange { status: Status::InProgress, error: None, result: None };
-    let refused = world.core.set_status(&worker, &id, to()).await.unwrap_err().to_string();
+    let refused = world.core.tasks().set_status(&worker, &id, to()).await.unwrap_err().to_string();
     assert!(refused.contains("freeze 'release'"), "{refused}");
     assert_eq!(pending(&world).await, 0);
     let stored = world.stored(&id).await;
     assert!(stored.value.external && stored.value.held.is_some());
     world.clock.advance(3 * HOUR + Duration::from_secs(30));
-    let refused = world.core.set_status(&worker, &id, to()).await.unwrap_err().to_string();
+    let refused = world.core.tasks().set_status(&worker, &id, to()).await.unwrap_err().to_string();
     assert!(refused.contains("waits for approval"), "{refused}");
     approve(&world, &id).await;
-    world.core.set_status(&worker, &id, to()).await.unwrap();
+    world.core.tasks().set_status(&worker, &id, to()).await.unwrap();
 }
 
 /// A held task as it is stored: these names stay. Without them it is one of an older build.

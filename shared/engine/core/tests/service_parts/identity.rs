@@ -15,7 +15,7 @@ fn keyed(size: usize, mark: &str) -> NewTask {
 async fn of_64_requests_with_one_key_one_makes_the_task() {
     for (seed, size) in [(1, 1), (2, 1), (3, 2_000), (4, 2_000), (5, 90_000)] {
         let world = World::flaky(Rules::default(), seed, 20);
-        let made = join_all((0..64).map(|_| world.core.create_task(keyed(size, "a")))).await;
+        let made = join_all((0..64).map(|_| world.core.tasks().create(keyed(size, "a")))).await;
         let made: Vec<_> = made.into_iter().map(Result::unwrap).collect();
         let first: Vec<_> = made.iter().filter(|created| !created.repeated).collect();
         // An answer lost after which the store was busy shows as a repeat: at most one.
@@ -25,7 +25,7 @@ async fn of_64_requests_with_one_key_one_makes_the_task() {
             assert_eq!(created.task.payload, keyed(size, "a").payload);
         }
         assert_eq!((world.count("task"), world.count("body")), (1, usize::from(size > 1)));
-        let other = world.core.create_task(keyed(size, "b")).await;
+        let other = world.core.tasks().create(keyed(size, "b")).await;
         assert!(matches!(other, Err(ServiceError::Conflict { .. })), "{other:?}");
     }
 }
@@ -38,7 +38,7 @@ async fn payloads_of_two_requests_with_one_key_never_mix() {
         let other_size = if seed % 3 == 0 { 3 } else { 1_500 };
         let asked = (0..16).map(|n| {
             let new = if n % 2 == 0 { keyed(size, "a") } else { keyed(other_size, "b") };
-            async { (new.payload.clone(), world.core.create_task(new).await) }
+            async { (new.payload.clone(), world.core.tasks().create(new).await) }
         });
         let mut won = Vec::new();
         for (payload, answer) in join_all(asked).await {
@@ -52,7 +52,7 @@ async fn payloads_of_two_requests_with_one_key_never_mix() {
             }
         }
         assert_eq!(won.len(), 8, "seed {seed}: one body's requests are all answered, no other's");
-        let stored = world.core.task(&tenant(), &won[0]).await.unwrap();
+        let stored = world.core.tasks().get(&tenant(), &won[0]).await.unwrap();
         assert_eq!(world.count("task"), 1);
         assert!(
             stored.payload == keyed(size, "a").payload
@@ -71,20 +71,23 @@ async fn a_key_is_its_callers_and_its_tenants_own() {
     let there = NewTask { tenant: elsewhere.clone(), ..keyed(1, "b") };
     let there = world.create(there).await;
     assert_ne!(there, mine);
-    assert!(matches!(world.core.task(&tenant(), &there).await, Err(ServiceError::NotFound { .. })));
-    assert!(world.core.task(&elsewhere, &there).await.is_ok());
+    assert!(matches!(
+        world.core.tasks().get(&tenant(), &there).await,
+        Err(ServiceError::NotFound { .. })
+    ));
+    assert!(world.core.tasks().get(&elsewhere, &there).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_payload_too_large_leaves_nothing_behind() {
     let world = World::new(Rules::default());
-    let answer = world.core.create_task(keyed(205_000, "a")).await;
+    let answer = world.core.tasks().create(keyed(205_000, "a")).await;
     assert!(matches!(answer, Err(ServiceError::TooLarge { .. })), "{answer:?}");
     let gone = NewTask {
         parent: Some(watchbill_domain::TaskId::parse("none").unwrap()),
         ..new_task(TaskType::Faq, Priority::P0)
     };
-    assert!(matches!(world.core.create_task(gone).await, Err(ServiceError::Invalid { .. })));
+    assert!(matches!(world.core.tasks().create(gone).await, Err(ServiceError::Invalid { .. })));
     assert_eq!(world.store.items().len(), 0);
 }
 
@@ -96,7 +99,8 @@ async fn however_often_a_retry_is_asked_for_it_makes_one_task() {
     let ending = watchbill_core::decide::Ending::Failed { error: "no route".into(), retry: None };
     world.end(&id, claimed.value.fence, ending).await.unwrap();
     let (alex, kim) = (crate::common::caller("alex"), crate::common::caller("kim"));
-    let asked = (0..16).map(|n| world.core.retry_task(if n % 2 == 0 { &alex } else { &kim }, &id));
+    let asked =
+        (0..16).map(|n| world.core.tasks().retry(if n % 2 == 0 { &alex } else { &kim }, &id));
     let retried: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
     assert!(retried.iter().all(|new| new.task.id == retried[0].task.id && new.task.id != id));
     assert_eq!(retried[0].payload, keyed(2_000, "a").payload);

@@ -18,7 +18,7 @@ use crate::common::{World, caller, plain, tenant};
 
 impl World {
     async fn make_key(&self, name: &str) -> Result<(), ServiceError> {
-        let made = self.core.create_key(&caller("kim"), &tenant(), name, Role::User).await;
+        let made = self.core.keys().create(&caller("kim"), &tenant(), name, Role::User).await;
         made.map(|_| ())
     }
 
@@ -35,7 +35,7 @@ impl World {
         let (mut all, mut cursor) = (Vec::new(), None);
         loop {
             let KeyPage { keys, next_cursor, .. } =
-                self.core.keys(&tenant(), limit, cursor).await.unwrap();
+                self.core.keys().list(&tenant(), limit, cursor).await.unwrap();
             assert!(keys.len() <= limit);
             all.extend(keys);
             match next_cursor {
@@ -54,7 +54,7 @@ async fn keys_can_be_rotated_without_end() {
     let rotations = MAX_KEYS + 100;
     for _ in 0..rotations {
         world.make_key("ci").await.unwrap();
-        world.core.revoke_key(&kim, "ci").await.unwrap();
+        world.core.keys().revoke(&kim, "ci").await.unwrap();
         world.clock.advance(Duration::from_secs(1));
     }
     world.make_key("ci").await.unwrap();
@@ -74,7 +74,7 @@ async fn keys_can_be_rotated_without_end() {
         .filter(|item| &*item.kind == "api_key" && item.expires.is_some())
         .count();
     assert_eq!(expiring, rotations);
-    let wrong = world.core.keys(&tenant(), 10, Some("x".into())).await;
+    let wrong = world.core.keys().list(&tenant(), 10, Some("x".into())).await;
     assert!(matches!(wrong, Err(ServiceError::Invalid { field: "cursor", .. })), "{wrong:?}");
 }
 
@@ -101,7 +101,7 @@ async fn the_most_keys_are_those_that_are_good() {
     let Err(ServiceError::Conflict { message }) = full else { panic!("{full:?}") };
     assert!(message.contains("1000 keys") && message.contains("revoke one"), "{message}");
     // Its name is seen among all of them, not among the newest.
-    world.core.revoke_key(&caller("kim"), "key-999").await.unwrap();
+    world.core.keys().revoke(&caller("kim"), "key-999").await.unwrap();
     let twice = world.make_key("key-0").await;
     assert!(matches!(twice, Err(ServiceError::Conflict { .. })), "{twice:?}");
     world.make_key("one-more").await.unwrap();
@@ -139,7 +139,7 @@ async fn tenants_are_walked_page_by_page_whatever_their_number() {
     let all: Vec<TenantId> = (0..1_234).map(name).collect();
     let mut walked: Vec<TenantId> = Vec::new();
     loop {
-        let page = world.core.tenants_after(walked.last(), 100).await.unwrap();
+        let page = world.core.tenants().after(walked.last(), 100).await.unwrap();
         assert!(page.len() <= 100);
         if page.is_empty() {
             break;
@@ -147,8 +147,8 @@ async fn tenants_are_walked_page_by_page_whatever_their_number() {
         walked.extend(page);
     }
     assert_eq!(walked, all);
-    assert!(world.core.tenant_exists(&name(7)).await.unwrap());
-    assert!(!world.core.tenant_exists(&TenantId::parse("nobody").unwrap()).await.unwrap());
+    assert!(world.core.tenants().exists(&name(7)).await.unwrap());
+    assert!(!world.core.tenants().exists(&TenantId::parse("nobody").unwrap()).await.unwrap());
 }
 
 /// Open figures are summed over all tenants, of thousands some anew at each look.
@@ -184,7 +184,7 @@ async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
     let mut looks = Vec::new();
     for _ in 0..12 {
         let before = store.reads();
-        let figures = core.queue_figures().await.unwrap();
+        let figures = core.stats().queue().await.unwrap();
         looks.push((figures.queue.pending as usize, figures.partial, store.reads() - before));
         world.clock.advance(Duration::from_secs(1));
     }

@@ -13,7 +13,7 @@ async fn pages(world: &World, filter: &TaskFilter, limit: usize) -> Vec<TaskId> 
     let mut found = Vec::new();
     let mut cursor = None;
     loop {
-        let page = world.core.tasks(&tenant(), filter, limit, cursor).await.unwrap();
+        let page = world.core.tasks().list(&tenant(), filter, limit, cursor).await.unwrap();
         assert!(page.entries.len() <= limit);
         found.extend(page.entries.into_iter().map(|full| full.task.id));
         cursor = page.next;
@@ -107,7 +107,7 @@ async fn a_parent_knows_its_children_in_the_order_they_were_made() {
         world.clock.advance(Duration::from_millis(1));
         children.push(world.create(NewTask { parent: Some(parent.clone()), ..plain() }).await);
     }
-    assert_eq!(world.core.task(&tenant(), &parent).await.unwrap().children, children);
+    assert_eq!(world.core.tasks().get(&tenant(), &parent).await.unwrap().children, children);
     let filter = TaskFilter { parent: Some(parent), ..TaskFilter::default() };
     let mut found = pages(&world, &filter, 2).await;
     found.reverse();
@@ -117,9 +117,9 @@ async fn a_parent_knows_its_children_in_the_order_they_were_made() {
 #[tokio::test]
 async fn a_bad_cursor_is_named() {
     let world = World::new(Rules::default());
-    let bad = world.core.tasks(&tenant(), &TaskFilter::default(), 5, Some("x".into())).await;
+    let bad = world.core.tasks().list(&tenant(), &TaskFilter::default(), 5, Some("x".into())).await;
     assert!(matches!(bad, Err(ServiceError::Invalid { field: "cursor", .. })), "{bad:?}");
-    let bad = world.core.events(&tenant(), &Default::default(), 5, Some("x".into())).await;
+    let bad = world.core.events().list(&tenant(), &Default::default(), 5, Some("x".into())).await;
     assert!(matches!(bad, Err(ServiceError::Invalid { field: "cursor", .. })), "{bad:?}");
 }
 
@@ -127,18 +127,19 @@ async fn a_bad_cursor_is_named() {
 async fn a_revoked_key_opens_nothing_and_its_name_is_free_again() {
     let world = World::new(Rules::default());
     let root = caller("root");
-    let (key, record) = world.core.create_key(&root, &tenant(), "ci", Role::Agent).await.unwrap();
-    assert_eq!(world.core.key_by_hash(&hash_key(&key)).await.unwrap(), Some(record));
+    let (key, record) =
+        world.core.keys().create(&root, &tenant(), "ci", Role::Agent).await.unwrap();
+    assert_eq!(world.core.keys().by_hash(&hash_key(&key)).await.unwrap(), Some(record));
     let json = String::from_utf8(world.store.items()[0].body.to_vec()).unwrap();
     assert!(!json.contains(&key), "the key itself is never kept");
-    let twice = world.core.create_key(&root, &tenant(), "ci", Role::Agent).await;
+    let twice = world.core.keys().create(&root, &tenant(), "ci", Role::Agent).await;
     assert!(matches!(twice, Err(ServiceError::Conflict { .. })));
-    world.core.revoke_key(&root, "ci").await.unwrap();
-    assert_eq!(world.core.key_by_hash(&hash_key(&key)).await.unwrap(), None);
-    let gone = world.core.revoke_key(&root, "ci").await;
+    world.core.keys().revoke(&root, "ci").await.unwrap();
+    assert_eq!(world.core.keys().by_hash(&hash_key(&key)).await.unwrap(), None);
+    let gone = world.core.keys().revoke(&root, "ci").await;
     assert!(matches!(gone, Err(ServiceError::NotFound { .. })));
-    world.core.create_key(&root, &tenant(), "ci", Role::User).await.unwrap();
-    let bad = world.core.create_key(&root, &tenant(), "two words", Role::User).await;
+    world.core.keys().create(&root, &tenant(), "ci", Role::User).await.unwrap();
+    let bad = world.core.keys().create(&root, &tenant(), "two words", Role::User).await;
     assert!(matches!(bad, Err(ServiceError::Invalid { field: "name", .. })));
 }
 
@@ -151,12 +152,12 @@ async fn revoking_a_name_revokes_every_key_of_it() {
         let root = caller("root");
         let home = tenant();
         let (a, b) = tokio::join!(
-            world.core.create_key(&root, &home, "ci", Role::Agent),
-            world.core.create_key(&root, &home, "ci", Role::Agent),
+            world.core.keys().create(&root, &home, "ci", Role::Agent),
+            world.core.keys().create(&root, &home, "ci", Role::Agent),
         );
-        world.core.revoke_key(&root, "ci").await.unwrap();
+        world.core.keys().revoke(&root, "ci").await.unwrap();
         for (key, _) in [a, b].into_iter().flatten() {
-            let open = world.core.key_by_hash(&hash_key(&key)).await.unwrap();
+            let open = world.core.keys().by_hash(&hash_key(&key)).await.unwrap();
             assert_eq!(open, None, "seed {seed}");
         }
     }
@@ -175,7 +176,7 @@ async fn a_list_may_begin_at_a_time() {
         world.clock.advance(Duration::from_secs(10));
     }
     let filter = TaskFilter { created_from: Some(made[3].1), ..TaskFilter::default() };
-    let page = world.core.tasks(&tenant(), &filter, 100, None).await.unwrap();
+    let page = world.core.tasks().list(&tenant(), &filter, 100, None).await.unwrap();
     let found: Vec<_> = page.entries.into_iter().map(|full| full.task.id).collect();
     let wanted: Vec<_> = made[3..].iter().rev().map(|(id, _)| id.clone()).collect();
     assert_eq!(found, wanted);
@@ -194,14 +195,14 @@ async fn a_task_takes_so_many_children_and_no_more() {
     for n in 0..256 {
         world.create(child(n)).await;
     }
-    let error = world.core.create_task(child(256)).await.unwrap_err();
+    let error = world.core.tasks().create(child(256)).await.unwrap_err();
     assert!(matches!(error, ServiceError::Conflict { .. }), "{error}");
     assert!(error.to_string().contains("256 children"), "{error}");
     // Who asks again for one that was made gets it.
-    let again = world.core.create_task(child(255)).await.unwrap();
+    let again = world.core.tasks().create(child(255)).await.unwrap();
     assert!(again.repeated);
-    assert_eq!(world.core.task(&tenant(), &parent).await.unwrap().children.len(), 256);
+    assert_eq!(world.core.tasks().get(&tenant(), &parent).await.unwrap().children.len(), 256);
     // A part of a part has room.
     let deeper = NewTask { parent: Some(again.task.task.id), ..plain() };
-    world.core.create_task(deeper).await.unwrap();
+    world.core.tasks().create(deeper).await.unwrap();
 }

@@ -103,7 +103,7 @@ async fn what_did_not_run_took_no_time() {
     let failed = Ending::Failed { error: "no".into(), retry: None };
     world.end(&id, fence, failed).await.unwrap();
     let (log, _logging) = Log::start();
-    world.core.cancel_task(&caller("kim"), &id, Some("not needed".into())).await.unwrap();
+    world.core.tasks().cancel(&caller("kim"), &id, Some("not needed".into())).await.unwrap();
     let ended = &log.of("task ended")[0];
     assert_eq!((&ended["outcome"], ended.get("duration_ms")), (&json!("cancelled"), None));
     assert_eq!((&ended["by"], &ended["reason"]), (&json!("kim"), &json!("not needed")));
@@ -115,7 +115,7 @@ async fn an_external_workers_points_are_told_as_its_own() {
     let id = world.create(plain()).await;
     let (log, _logging) = Log::start();
     let change = StatusChange { status: Status::Completed, error: None, result: None };
-    world.core.set_status(&caller("ci"), &id, change).await.unwrap();
+    world.core.tasks().set_status(&caller("ci"), &id, change).await.unwrap();
     assert_eq!(log.of("reputation event recorded")[0]["agent"], "worker:ci");
 }
 
@@ -133,7 +133,8 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
     };
     let none = serde_json::Map::new();
     let judged = async |call: ToolCall| {
-        let judged = world.core.judge_call(&stored, &none, Runner::Own, Some(&call)).await;
+        let judged =
+            world.core.authorizer().judge_call(&stored, &none, Runner::Own, Some(&call)).await;
         judged.unwrap().proof.leave
     };
     assert!(judged(call("monitor", false)).await.is_granted());

@@ -54,19 +54,19 @@ async fn reply_of_a_commit_lost_and_every_call_still_happens_once() {
         assert_eq!((stored.version, stored.value.fence), (3, 1));
 
         let gated = world.create(new_task(TaskType::Faq, Priority::P0)).await;
-        world.core.approve(&caller("kim"), &ApprovalId::of(&gated, 1)).await.unwrap();
-        world.core.cancel_task(&caller("kim"), &gated, None).await.unwrap();
+        world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&gated, 1)).await.unwrap();
+        world.core.tasks().cancel(&caller("kim"), &gated, None).await.unwrap();
         let stored = world.stored(&gated).await;
         assert_eq!(whats(&stored), ["created", "approved", "cancelled"], "seed {seed}");
 
         let child = NewTask { parent: Some(plain_id.clone()), ..plain() };
         let child = world.create(child).await;
-        let parent = world.core.task(&tenant(), &plain_id).await.unwrap();
+        let parent = world.core.tasks().get(&tenant(), &plain_id).await.unwrap();
         assert_eq!(parent.children, std::slice::from_ref(&child), "seed {seed}");
-        world.core.cancel_task(&caller("kim"), &child, None).await.unwrap();
+        world.core.tasks().cancel(&caller("kim"), &child, None).await.unwrap();
 
-        world.core.publish_event(event("e-1")).await.unwrap();
-        world.core.create_key(&caller("root"), &tenant(), "ci", caller("x").role).await.unwrap();
+        world.core.events().publish(event("e-1")).await.unwrap();
+        world.core.keys().create(&caller("root"), &tenant(), "ci", caller("x").role).await.unwrap();
         let kinds = ["task", "approval", "child", "event", "api_key", "body"];
         assert_eq!(kinds.map(|kind| world.count(kind)), [3, 1, 1, 1, 1, 1], "seed {seed}");
         let open = world.store.items().iter().filter(|item| item.due.is_some()).count();
@@ -83,13 +83,13 @@ fn long() -> serde_json::Map<String, serde_json::Value> {
 async fn an_event_published_again_under_its_id_is_the_same_event() {
     let world = World::flaky(Rules::default(), 3, 20);
     let published =
-        futures_util::future::join_all((0..16).map(|_| world.core.publish_event(event("e-1"))))
+        futures_util::future::join_all((0..16).map(|_| world.core.events().publish(event("e-1"))))
             .await;
     let first = published[0].as_ref().unwrap();
     world.clock.sleep(std::time::Duration::from_secs(60)).await;
-    let later = world.core.publish_event(event("e-1")).await.unwrap();
+    let later = world.core.events().publish(event("e-1")).await.unwrap();
     assert!(published.iter().flatten().all(|event| event == first) && later == *first);
     assert_eq!((published.iter().flatten().count(), world.count("event")), (16, 1));
     let reserved = NewEvent { event_type: "approval.approved".into(), ..event("e-2") };
-    assert!(world.core.publish_event(reserved).await.is_err());
+    assert!(world.core.events().publish(reserved).await.is_err());
 }

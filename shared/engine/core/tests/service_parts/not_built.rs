@@ -43,7 +43,7 @@ async fn found(world: &World, limit: usize) -> Vec<TaskId> {
     };
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let page = world.core.tasks(&tenant(), &filter, limit, cursor).await.unwrap();
+        let page = world.core.tasks().list(&tenant(), &filter, limit, cursor).await.unwrap();
         found.extend(page.entries.into_iter().map(|task| task.task.id));
         cursor = page.next;
         if cursor.is_none() {
@@ -67,13 +67,13 @@ async fn it_is_blocked_at_once_and_a_worker_may_claim_it() {
     assert_eq!(told, ["task.created", "task.blocked"]);
 
     assert_eq!(found(&world, 10).await, std::slice::from_ref(&id));
-    world.core.set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
-    let foreign = world.core.set_status(&caller("b"), &id, to(Status::InProgress)).await;
+    world.core.tasks().set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
+    let foreign = world.core.tasks().set_status(&caller("b"), &id, to(Status::InProgress)).await;
     assert!(matches!(foreign, Err(ServiceError::Conflict { .. })), "{foreign:?}");
     let claimed = world.stored(&id).await.value;
     assert_eq!((claimed.not_built, claimed.error), (false, None));
     assert!(found(&world, 10).await.is_empty());
-    world.core.set_status(&caller("a"), &id, to(Status::Completed)).await.unwrap();
+    world.core.tasks().set_status(&caller("a"), &id, to(Status::Completed)).await.unwrap();
     assert_eq!(whats(&world.stored(&id).await), ["created", "claimed", "completed"]);
     world.assert_nothing_due();
 }
@@ -82,13 +82,13 @@ async fn it_is_blocked_at_once_and_a_worker_may_claim_it() {
 async fn it_is_ended_in_one_step_or_given_back_to_where_it_was() {
     let world = World::new(rules());
     let id = world.create(plain()).await;
-    world.core.set_status(&caller("a"), &id, to(Status::Completed)).await.unwrap();
+    world.core.tasks().set_status(&caller("a"), &id, to(Status::Completed)).await.unwrap();
     assert!(is(&world.stored(&id).await, Status::Completed));
 
     let id = world.create(plain()).await;
-    world.core.set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
+    world.core.tasks().set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
     world.clock.advance(Duration::from_secs(15 * 60 + 1));
-    world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    world.core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
     let stored = world.stored(&id).await;
     assert_eq!(whats(&stored), ["created", "claimed", "returned"]);
     let told: Vec<_> = stored.value.log[2].events.iter().map(|e| e.event_type.as_str()).collect();
@@ -102,12 +102,12 @@ async fn neither_an_answer_nor_a_retry_gives_it_to_nobody() {
     let world = World::new(rules());
     let id = world.create(plain()).await;
     let kim = caller("kim");
-    let answered = world.core.answer_task(&kim, &id, "yes".into()).await.unwrap_err();
+    let answered = world.core.tasks().answer(&kim, &id, "yes".into()).await.unwrap_err();
     assert!(answered.to_string().contains("it waits for a worker"), "{answered}");
-    let retried = world.core.retry_task(&kim, &id).await.unwrap_err();
+    let retried = world.core.tasks().retry(&kim, &id).await.unwrap_err();
     assert!(retried.to_string().contains("nobody here does its agent's work"), "{retried}");
     assert_eq!(world.stored(&id).await.version, 1);
-    world.core.cancel_task(&kim, &id, None).await.unwrap();
+    world.core.tasks().cancel(&kim, &id, None).await.unwrap();
     world.assert_nothing_due();
 }
 
@@ -120,13 +120,13 @@ async fn a_gate_comes_first_and_its_approval_is_good_for_the_worker() {
     assert!(found(&world, 10).await.is_empty());
     let topic = Topic::External(tenant());
     let before = world.wake.mark(&topic);
-    world.core.approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
+    world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
     assert_ne!(world.wake.mark(&topic), before, "who waits for work is woken");
     let stored = world.stored(&id).await.value;
     assert_eq!((stored.status, stored.not_built), (Status::Blocked, true));
     let told: Vec<_> = stored.log[1].events.iter().map(|e| e.event_type.as_str()).collect();
     assert_eq!(told, ["approval.approved", "task.blocked"]);
-    world.core.set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
+    world.core.tasks().set_status(&caller("a"), &id, to(Status::InProgress)).await.unwrap();
     assert!(is(&world.stored(&id).await, Status::InProgress));
 }
 
@@ -142,10 +142,10 @@ async fn a_lane_message_of_an_older_build_blocks_it() {
         assignment,
         proof: Proof::granted(version),
     };
-    core.command(&tenant(), &id, &claim(1, 1)).await.unwrap();
+    core.tasks().command(&tenant(), &id, &claim(1, 1)).await.unwrap();
     let stored = world.stored(&id).await;
     assert!(is(&stored, Status::Blocked) && stored.value.not_built && stored.value.fence == 0);
-    let again = core.command(&tenant(), &id, &claim(1, 2)).await;
+    let again = core.tasks().command(&tenant(), &id, &claim(1, 2)).await;
     let Err(CommandError::Rejected { rejection: Rejection::Illegal { .. }, .. }) = again else {
         panic!("{again:?}");
     };
@@ -158,7 +158,7 @@ async fn an_offer_of_an_older_builds_task_blocks_it() {
     let id = world.create(plain()).await;
     let core = of_these_rules(&world);
     world.clock.advance(core.rules().offer_every + Duration::from_secs(1));
-    core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
     let stored = world.stored(&id).await.value;
     assert_eq!((stored.status, stored.not_built), (Status::Blocked, true));
     assert_eq!(found(&world, 10).await, [id]);
@@ -175,14 +175,14 @@ async fn workers_find_what_is_assigned_and_then_what_nobody_works_on() {
     let core = of_these_rules(&older);
     let mut blocked = Vec::new();
     for _ in 0..4 {
-        blocked.insert(0, core.create_task(plain()).await.unwrap().task.task.id);
+        blocked.insert(0, core.tasks().create(plain()).await.unwrap().task.task.id);
         older.clock.advance(Duration::from_secs(1));
     }
     // Another agent's, and one that asks something, are not among them.
     let other = NewTask { task_type: TaskType::Faq, ..plain() };
-    core.create_task(other).await.unwrap();
+    core.tasks().create(other).await.unwrap();
     let asks = older.create(plain()).await;
-    older.core.set_status(&caller("a"), &asks, to(Status::Blocked)).await.unwrap();
+    older.core.tasks().set_status(&caller("a"), &asks, to(Status::Blocked)).await.unwrap();
     wanted.extend(blocked);
     assert_eq!(found(&older, 50).await, wanted);
     // By pages of two: the third assigned one and the first blocked one share a page.

@@ -15,7 +15,7 @@ async fn waiting_calls_of_a_few_tenants_leave_places_to_others() {
     let bounds = WaitBounds { all: 8, tenant: 7 };
     let take = async |name: &str| {
         let tenant = TenantId::parse(name).unwrap();
-        world.core.take_wait_place(&tenant, bounds, Duration::from_secs(20)).await.unwrap()
+        world.core.waits().take(&tenant, bounds, Duration::from_secs(20)).await.unwrap()
     };
     let mut held = Vec::new();
     for _ in 0..6 {
@@ -26,6 +26,6 @@ async fn waiting_calls_of_a_few_tenants_leave_places_to_others() {
     assert_eq!(take("modest").await.unwrap_err(), NoPlace::All);
     held.push(take("third").await.expect("it has none yet"));
     assert_eq!(take("fourth").await.unwrap_err(), NoPlace::All);
-    world.core.give_back_wait_place(held.remove(0)).await;
+    world.core.waits().give_back(held.remove(0)).await;
     held.push(take("fourth").await.expect("one is given back"));
 }

@@ -25,7 +25,7 @@ async fn cancel_against_complete_has_one_winner_and_the_loser_a_conflict() {
         let claimed = world.claim(&id).await.unwrap();
         let kim = caller("kim");
         let (cancel, done) = tokio::join!(
-            world.core.cancel_task(&kim, &id, None),
+            world.core.tasks().cancel(&kim, &id, None),
             world.end(&id, claimed.value.fence, succeeded()),
         );
         let stored = world.stored(&id).await;
@@ -64,14 +64,14 @@ async fn a_failure_counts_once_however_often_it_is_retried() {
             world.clock.advance(Duration::from_secs(400));
             let fence = world.claim(&id).await.unwrap().value.fence;
             let command = failing(Ending::Failed { error: "no".into(), retry: None }, fence);
-            let stored = world.core.command(&tenant(), &id, &command).await.unwrap();
+            let stored = world.core.tasks().command(&tenant(), &id, &command).await.unwrap();
             let earned = stored.value.log.last().unwrap().outcome.clone();
             let points: Vec<_> = earned.iter().flat_map(|o| &o.reputation).map(|e| e.1).collect();
             assert_eq!(points.len(), usize::from(run == 3), "life {life}, run {run}");
             counted.extend(points);
         }
         assert!(is(&world.stored(&id).await, Status::Failed));
-        id = world.core.retry_task(&caller("kim"), &id).await.unwrap().task.id;
+        id = world.core.tasks().retry(&caller("kim"), &id).await.unwrap().task.id;
     }
     assert_eq!(counted, [-3, 0, 0]);
     // A success afterwards is one.
@@ -91,7 +91,7 @@ async fn an_ending_of_a_worker_outside_is_the_workers() {
     ] {
         let id = world.create(plain()).await;
         let change = StatusChange { status, error: Some("so".into()), result: None };
-        world.core.set_status(&caller("ci"), &id, change).await.unwrap();
+        world.core.tasks().set_status(&caller("ci"), &id, change).await.unwrap();
         let outcome = world.stored(&id).await.value.outcome.unwrap();
         assert_eq!(outcome.worker.as_deref(), Some("worker:ci"));
         assert_eq!(outcome.reputation[0].0, event);
@@ -146,7 +146,7 @@ async fn clock_back_or_ahead_the_fence_protects_the_state() {
     world.clock.step_wall(begun.minus(Duration::from_secs(3_600)));
     assert!(world.end(&id, first.fence, succeeded()).await.is_err());
     world.end(&id, second.fence, succeeded()).await.unwrap();
-    let timeline = world.core.timeline(&tenant(), &id).await.unwrap();
+    let timeline = world.core.tasks().timeline(&tenant(), &id).await.unwrap();
     let versions: Vec<u64> = timeline
         .iter()
         .filter(|entry| entry.kind == TimelineKind::Change)
@@ -176,7 +176,7 @@ async fn a_timeline_is_in_order_and_without_a_gap() {
     }
     let version = world.stored(&id).await.version;
     assert_eq!(version, 61);
-    let timeline = world.core.timeline(&tenant(), &id).await.unwrap();
+    let timeline = world.core.tasks().timeline(&tenant(), &id).await.unwrap();
     let changes: Vec<u64> = timeline
         .iter()
         .filter(|entry| matches!(entry.kind, TimelineKind::Change | TimelineKind::Approval))
@@ -196,7 +196,7 @@ async fn patch(
 ) -> Result<FullTask, ServiceError> {
     let result = Some(object(json!({"found": "nothing", "by": who})));
     let change = StatusChange { status, error: None, result };
-    world.core.set_status(&caller(who), id, change).await
+    world.core.tasks().set_status(&caller(who), id, change).await
 }
 
 #[tokio::test]
@@ -213,7 +213,8 @@ async fn a_worker_outside_claims_renews_and_ends_alone() {
     patch(&world, "a", &id, Status::InProgress).await.unwrap();
     world.clock.advance(Duration::from_secs(14 * 60));
     // Nothing is due: the holder has been heard of within its fifteen minutes.
-    let early = world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await;
+    let early =
+        world.core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await;
     assert!(early.is_err(), "{early:?}");
     let done = patch(&world, "a", &id, Status::Completed).await.unwrap();
     assert_eq!(done.result.unwrap()["by"], "a");
@@ -232,7 +233,7 @@ async fn replica(
 ) -> Result<StatusSet, ServiceError> {
     let change = StatusChange { status, error: None, result: None };
     let of = WorkerClaim { worker: worker.map(str::to_owned), fence };
-    world.core.set_status_as(&caller("a"), id, change, of).await
+    world.core.tasks().set_status_as(&caller("a"), id, change, of).await
 }
 
 fn refused(answer: Result<StatusSet, ServiceError>, why: &str) {
@@ -275,7 +276,7 @@ async fn a_replica_that_was_given_up_ends_nothing() {
     let id = world.create(plain()).await;
     replica(&world, &id, Status::InProgress, (Some("one"), None)).await.unwrap();
     world.clock.advance(Duration::from_secs(15 * 60 + 1));
-    world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    world.core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
     assert!(is(&world.stored(&id).await, Status::Assigned));
     let second = replica(&world, &id, Status::InProgress, (Some("two"), None)).await.unwrap();
     assert_eq!(second.fence, 2);
@@ -293,7 +294,7 @@ async fn a_late_ending_counts_while_nobody_else_has_claimed() {
     let id = world.create(plain()).await;
     replica(&world, &id, Status::InProgress, (Some("one"), None)).await.unwrap();
     world.clock.advance(Duration::from_secs(15 * 60 + 1));
-    world.core.command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
+    world.core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await.unwrap();
     replica(&world, &id, Status::Completed, (Some("one"), Some(1))).await.unwrap();
     world.assert_nothing_due();
 }
@@ -351,13 +352,13 @@ async fn a_newer_schema_is_to_be_tried_again() {
     let id = world.create(plain()).await;
     let key = watchbill_core::repo::task_key(&tenant(), &id);
     super::lost_answers::rewrite(&world, &key, |item| item.schema = 2).await;
-    let refused = world.core.command(&tenant(), &id, &end(1, succeeded())).await;
+    let refused = world.core.tasks().command(&tenant(), &id, &end(1, succeeded())).await;
     assert!(
         matches!(refused, Err(CommandError::Service(ServiceError::Busy { .. }))),
         "{refused:?}"
     );
     let handler = watchbill_core::handler::HandlerError::from(
-        world.core.task(&tenant(), &id).await.unwrap_err(),
+        world.core.tasks().get(&tenant(), &id).await.unwrap_err(),
     );
     assert!(matches!(handler, watchbill_core::handler::HandlerError::Retry { .. }));
 }
@@ -376,8 +377,8 @@ async fn a_suspended_run_resumes_when_told_and_only_once() {
         early,
         Err(CommandError::Rejected { rejection: Rejection::NotYet { .. }, .. })
     ));
-    world.core.retry_task(&caller("kim"), &id).await.unwrap();
-    let again = world.core.retry_task(&caller("kim"), &id).await;
+    world.core.tasks().retry(&caller("kim"), &id).await.unwrap();
+    let again = world.core.tasks().retry(&caller("kim"), &id).await;
     assert!(again.is_ok() || matches!(again, Err(ServiceError::Conflict { .. })));
     let resumed = world.claim(&id).await.unwrap();
     assert_eq!((resumed.value.fence, resumed.value.lost_runs), (2, 0));

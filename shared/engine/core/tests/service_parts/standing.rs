@@ -35,7 +35,8 @@ async fn what_is_recorded_counts_within_a_second() {
 #[tokio::test]
 async fn a_reader_looks_every_600_ms_however_often_it_is_asked() {
     let world = World::new(Rules::default());
-    let score = async || world.core.standing(&tenant(), Agent::Ops).await.unwrap().score();
+    let score =
+        async || world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap().score();
     assert_eq!(score().await, 100.0);
     append(&world.core, vec![earning(1, world.clock.now(), &[SUCCESS])]).await;
     world.clock.advance(Duration::from_millis(599));
@@ -73,9 +74,9 @@ async fn a_reader_goes_on_from_what_the_recorder_kept() {
     let writes = vec![Write::Put { item: encode(&fold, None), expect: Expect::Absent }];
     let id = world.core.entropy().write_id();
     world.store.commit(Commit { id, writes }).await.unwrap();
-    let standing = world.core.standing(&tenant(), Agent::Ops).await.unwrap();
+    let standing = world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap();
     assert_eq!((standing.score(), standing.events), (154.0, 9));
-    let rebuilt = world.core.rebuild_standings(&tenant()).await.unwrap();
+    let rebuilt = world.core.reputation().rebuild(&tenant()).await.unwrap();
     assert_eq!(rebuilt.agents[&Agent::Ops].score(), 140.0, "a rebuild reads them all");
 }
 
@@ -96,7 +97,7 @@ async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
         let mut cursor = None;
         loop {
             let page =
-                world.core.reputation_events(&tenant(), Agent::Ops, limit, cursor).await.unwrap();
+                world.core.reputation().events(&tenant(), Agent::Ops, limit, cursor).await.unwrap();
             assert!(page.events.len() <= limit);
             found.extend(page.events);
             cursor = page.next_cursor;
@@ -107,8 +108,8 @@ async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
         let lines: Vec<_> = found.iter().map(|line| (line.task.as_str(), line.delta)).collect();
         assert_eq!(lines, [("t-3", -3), ("t-2", 2), ("t-2", -3), ("t-1", 2)], "by {limit}");
     }
-    let none = world.core.reputation_events(&tenant(), Agent::Dev, 5, None).await.unwrap();
+    let none = world.core.reputation().events(&tenant(), Agent::Dev, 5, None).await.unwrap();
     assert!(none.events.is_empty() && none.next_cursor.is_none());
-    let wrong = world.core.reputation_events(&tenant(), Agent::Ops, 5, Some("x".into())).await;
+    let wrong = world.core.reputation().events(&tenant(), Agent::Ops, 5, Some("x".into())).await;
     assert!(wrong.unwrap_err().to_string().contains("'x' is no cursor"));
 }

@@ -81,7 +81,8 @@ async fn a_list_of_tasks_counts_what_it_leaves_out() {
         for limit in [1, 2, 3, 50] {
             let (mut found, mut unreadable, mut cursor) = (0, 0, None);
             loop {
-                let page = core.tasks(&tenant(), &TaskFilter::default(), limit, cursor).await;
+                let page =
+                    core.tasks().list(&tenant(), &TaskFilter::default(), limit, cursor).await;
                 let page = page.unwrap();
                 found += page.entries.len();
                 unreadable += page.unreadable;
@@ -92,10 +93,10 @@ async fn a_list_of_tasks_counts_what_it_leaves_out() {
             }
             assert_eq!((found, unreadable), (7, 2), "{how:?}, pages of {limit}: each once");
         }
-        let by_id = core.tasks_by_id(&tenant(), &ids).await.unwrap();
+        let by_id = core.tasks().get_many(&tenant(), &ids).await.unwrap();
         let missing: Vec<_> = (0..9).filter(|n| by_id[*n].is_none()).collect();
         assert_eq!(missing, [1, 7], "{how:?}");
-        assert_eq!(core.unreadable_items(), 2, "{how:?}");
+        assert_eq!(core.context().unreadable_items(), 2, "{how:?}");
     }
 }
 
@@ -107,7 +108,7 @@ async fn lists_of_approvals_and_keys_count_what_they_leave_out() {
             let gated = new_task(watchbill_domain::TaskType::Deploy, plain().priority);
             world.create(gated).await;
             let name = format!("ci-{n}");
-            world.core.create_key(&caller("root"), &tenant(), &name, Role::User).await.unwrap();
+            world.core.keys().create(&caller("root"), &tenant(), &name, Role::User).await.unwrap();
         }
         for kind in ["approval", "api_key"] {
             let items = world.store.items();
@@ -118,7 +119,7 @@ async fn lists_of_approvals_and_keys_count_what_they_leave_out() {
         for limit in [1, 2, 50] {
             let (mut found, mut unreadable, mut cursor) = (0, 0, None);
             loop {
-                let page = core.pending_approvals(&tenant(), limit, cursor).await.unwrap();
+                let page = core.approvals().pending(&tenant(), limit, cursor).await.unwrap();
                 found += page.entries.len();
                 unreadable += page.unreadable;
                 cursor = page.next;
@@ -128,7 +129,7 @@ async fn lists_of_approvals_and_keys_count_what_they_leave_out() {
             }
             assert_eq!((found, unreadable), (4, 1), "{how:?}, approvals, pages of {limit}");
             loop {
-                let page = core.keys(&tenant(), limit, cursor).await.unwrap();
+                let page = core.keys().list(&tenant(), limit, cursor).await.unwrap();
                 found += page.keys.len();
                 unreadable += page.unreadable;
                 cursor = page.next_cursor;
@@ -163,19 +164,20 @@ async fn parts_of_a_task_that_cant_be_read_are_passed_by() {
         };
         damage(&world, &faults, &nth(CHILDREN, 1).await, how).await;
         damage(&world, &faults, &nth(STEPS, 0).await, how).await;
-        let full = core.task(&tenant(), &id).await.unwrap();
+        let full = core.tasks().get(&tenant(), &id).await.unwrap();
         children.remove(1);
         assert_eq!(full.children, children, "{how:?}");
-        let timeline = core.timeline_page(&tenant(), &id, None).await.unwrap();
+        let timeline = core.tasks().timeline_page(&tenant(), &id, None).await.unwrap();
         let steps = timeline.entries.iter().filter(|entry| entry.what.starts_with("step-"));
         assert_eq!((steps.count(), timeline.unreadable), (2, 1), "{how:?}");
 
         // A body bears no schema of its own.
         if !matches!(how, Damage::Newer) {
             damage(&world, &faults, &Key::new(partition.clone(), PAYLOAD), how).await;
-            let error = core.task(&tenant(), &id).await.unwrap_err();
+            let error = core.tasks().get(&tenant(), &id).await.unwrap_err();
             assert!(matches!(error, ServiceError::Unreadable { .. }), "{how:?}: {error}");
-            let page = core.tasks(&tenant(), &TaskFilter::default(), 50, None).await.unwrap();
+            let page =
+                core.tasks().list(&tenant(), &TaskFilter::default(), 50, None).await.unwrap();
             let listed = page.entries.iter().find(|full| full.task.id == id).unwrap();
             assert_eq!(page.entries.len(), 4, "{how:?}");
             assert!(listed.payload.contains_key("left_out"), "{how:?}: {:?}", listed.payload);
@@ -216,12 +218,12 @@ async fn a_timeline_goes_on_past_what_left_the_header() {
         world.end(&id, run.value.fence, ending).await.unwrap();
         world.clock.advance(std::time::Duration::from_secs(3_600));
     }
-    let whole = core.timeline_page(&tenant(), &id, None).await.unwrap();
+    let whole = core.tasks().timeline_page(&tenant(), &id, None).await.unwrap();
     let partition = task_key(&tenant(), &id).partition;
     let left = world.store.collect(&partition, LOGS).await.unwrap();
     assert!(left.len() > 1, "{}", left.len());
     faults.fail(&left[0].key.to_string(), Failure::Corrupt);
-    let rest = core.timeline_page(&tenant(), &id, None).await.unwrap();
+    let rest = core.tasks().timeline_page(&tenant(), &id, None).await.unwrap();
     assert_eq!((whole.unreadable, rest.unreadable), (0, 1));
     let (whole, rest) = (whole.entries.len(), rest.entries.len());
     assert!(rest < whole && rest > whole / 2, "{rest} of {whole}");
@@ -244,17 +246,20 @@ async fn events_are_listed_and_followed_past_a_batch_that_cant_be_read() {
             last = LedgerReader::new(world.store.clone(), tenant()).head().await.unwrap();
         }
         let filter = EventFilter::default();
-        let all = core.events(&tenant(), &filter, 100, None).await.unwrap();
+        let all = core.events().list(&tenant(), &filter, 100, None).await.unwrap();
         assert_eq!((all.unreadable, all.next_cursor), (0, None));
         let second = watchbill_core::repo::ledger_key(&tenant(), 2);
         damage(&world, &faults, &second, how).await;
-        let rest = core.events(&tenant(), &filter, 100, None).await.unwrap();
+        let rest = core.events().list(&tenant(), &filter, 100, None).await.unwrap();
         assert_eq!((rest.unreadable, &rest.next_cursor), (1, &None), "{how:?}");
         assert_eq!(rest.events.len() * 3, all.events.len() * 2, "{how:?}");
         let oldest = all.events.last().unwrap().event_id.clone();
         let wait = std::time::Duration::ZERO;
-        let followed =
-            core.events_after(&tenant(), &filter, (Some(&oldest), None), 100, wait).await.unwrap();
+        let followed = core
+            .events()
+            .after(&tenant(), &filter, (Some(&oldest), None), 100, wait)
+            .await
+            .unwrap();
         assert_eq!(followed.events.len(), rest.events.len() - 1, "{how:?}");
         assert_eq!(followed.unreadable, 1, "{how:?}");
     }

@@ -36,27 +36,27 @@ async fn walk_all(world: &World, core: &Core, store: &Counting, first: &EventId)
     };
     store.taken();
     let none = only("pr.merged");
-    let page = core.events(&tenant(), &none, 5, None).await.unwrap();
+    let page = core.events().list(&tenant(), &none, 5, None).await.unwrap();
     walked("events", page.events.is_empty() && page.next_cursor.is_some());
     let from = (Some(first), None);
-    let page = core.events_after(&tenant(), &none, from, 5, Duration::ZERO).await.unwrap();
+    let page = core.events().after(&tenant(), &none, from, 5, Duration::ZERO).await.unwrap();
     walked("events after", page.events.is_empty() && page.next_cursor.is_some());
     let absent = EventId::parse("nobody-s").unwrap();
     let from = (Some(&absent), None);
-    let page = core.events_after(&tenant(), &none, from, 5, Duration::ZERO).await;
+    let page = core.events().after(&tenant(), &none, from, 5, Duration::ZERO).await;
     walked("search", page.is_ok_and(|page| page.next_cursor.is_some()));
     let nobody = AuditFilter { actor: Some("nobody".into()), ..AuditFilter::default() };
-    let page = core.audit(&tenant(), &nobody, 5, None).await.unwrap();
+    let page = core.audit().list(&tenant(), &nobody, 5, None).await.unwrap();
     walked("audit", page.entries.is_empty() && page.next_cursor.is_some());
-    let page = core.audit_batches(&tenant(), 1, 1_000).await.unwrap();
+    let page = core.audit().batches(&tenant(), 1, 1_000).await.unwrap();
     walked("audit batches", page.next == Some(page.batches.len() as u64 + 1));
-    let page = core.reputation_events(&tenant(), Agent::Ops, 5, None).await.unwrap();
+    let page = core.reputation().events(&tenant(), Agent::Ops, 5, None).await.unwrap();
     walked("reputation", page.events.is_empty() && page.next_cursor.is_some());
-    core.stats(&tenant()).await.unwrap();
+    core.stats().of(&tenant()).await.unwrap();
     let (batches, ..) = store.taken();
     // The next look goes on.
     world.clock.advance(Duration::from_secs(1));
-    core.stats(&tenant()).await.unwrap();
+    core.stats().of(&tenant()).await.unwrap();
     let goes_on = store.taken().0 > 0;
     all.push(Walked { what: "stats", batches, goes_on });
     all
@@ -150,14 +150,14 @@ impl World {
 async fn assert_lists_end(core: &Core, store: &Counting, most: usize) {
     let others = TaskFilter { agent: Some(Agent::Dev), ..TaskFilter::default() };
     store.taken();
-    let page = core.tasks(&tenant(), &others, 5, None).await.unwrap();
+    let page = core.tasks().list(&tenant(), &others, 5, None).await.unwrap();
     let (_, reads, _) = store.taken();
     assert!(reads <= most, "{reads} reads for a page of tasks");
     assert!(page.entries.is_empty() && page.next.is_some());
-    let rest = core.tasks(&tenant(), &others, 5, page.next).await.unwrap();
+    let rest = core.tasks().list(&tenant(), &others, 5, page.next).await.unwrap();
     assert!(rest.entries.is_empty());
     store.taken();
-    let page = core.approval_history(&tenant(), 5, None).await.unwrap();
+    let page = core.approvals().history(&tenant(), 5, None).await.unwrap();
     let (_, reads, _) = store.taken();
     assert!(reads <= most, "{reads} reads for a page of approvals");
     assert!(page.entries.is_empty() && page.next.is_some());
@@ -178,7 +178,7 @@ async fn lists_end_after_so_many_items_or_bytes_or_a_second() {
     let world = World::new(Rules::default());
     world.approvals(600, 64 * 1024).await;
     let (core, store) = counted(&world);
-    let page = core.approval_history(&tenant(), 5, None).await.unwrap();
+    let page = core.approvals().history(&tenant(), 5, None).await.unwrap();
     let (.., bytes) = store.taken();
     assert!(bytes <= 20 * MIB && page.next.is_some(), "{bytes} bytes");
 }
@@ -205,7 +205,8 @@ async fn pages_of_the_audit_of_scores_and_of_approvals_end_at_their_bytes() {
     let core = &world.core;
     let (mut cursor, mut pages, mut seen) = (None, 0, 0);
     loop {
-        let page = core.audit(&tenant(), &AuditFilter::default(), 200, cursor).await.unwrap();
+        let page =
+            core.audit().list(&tenant(), &AuditFilter::default(), 200, cursor).await.unwrap();
         let given: usize = page.entries.iter().map(|entry| entry.text.len()).sum();
         assert!(given <= MIB && page.bytes <= MIB, "{given} bytes of the audit");
         (pages, seen) = (pages + 1, seen + page.entries.len());
@@ -217,7 +218,7 @@ async fn pages_of_the_audit_of_scores_and_of_approvals_end_at_their_bytes() {
     assert_eq!((pages, seen), (3, 40));
     let (mut cursor, mut pages, mut seen) = (None, 0, 0);
     loop {
-        let page = core.reputation_events(&tenant(), Agent::Ops, 200, cursor).await.unwrap();
+        let page = core.reputation().events(&tenant(), Agent::Ops, 200, cursor).await.unwrap();
         let given: usize = page.events.iter().flat_map(|line| &line.reason).map(String::len).sum();
         assert!(given <= MIB, "{given} bytes of what was earned");
         (pages, seen) = (pages + 1, seen + page.events.len());
@@ -227,12 +228,12 @@ async fn pages_of_the_audit_of_scores_and_of_approvals_end_at_their_bytes() {
         }
     }
     assert_eq!((pages, seen), (3, 40));
-    let page = core.audit_batches(&tenant(), 1, 100).await.unwrap();
+    let page = core.audit().batches(&tenant(), 1, 100).await.unwrap();
     assert_eq!((page.batches.len(), page.next), (5, Some(6)), "the batch that fills it is given");
     world.approvals(40, 60 * 1024).await;
     let (mut cursor, mut pages, mut seen) = (None, 0, 0);
     loop {
-        let page = core.pending_approvals(&tenant(), 200, cursor).await.unwrap();
+        let page = core.approvals().pending(&tenant(), 200, cursor).await.unwrap();
         let given: usize =
             page.entries.iter().map(|entry| json!(entry.approval.plan).to_string().len()).sum();
         assert!(given <= MIB, "{given} bytes of approvals");

@@ -238,7 +238,7 @@ async fn a_run_cancelled_meanwhile_ends_unheard() {
     let running = tokio::spawn(async move { executor.handle(&message).await });
     gate.0.notified().await;
     let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
-    machine.core.cancel_task(&kim, &id, None).await.unwrap();
+    machine.core.tasks().cancel(&kim, &id, None).await.unwrap();
     gate.1.notify_one();
     running.await.unwrap().unwrap();
     let stored = machine.stored(&id).await;
@@ -304,7 +304,7 @@ async fn answers_lost_at_claim_and_end_run_each_task_once() {
         let stored = machine.stored(&id).await;
         assert_eq!(whats(&stored), ["created", "claimed", "completed"], "seed {seed}");
         assert_eq!(agent.runs.load(Ordering::Relaxed), 1, "seed {seed}");
-        let full = machine.core.task(&tenant(), &id).await.unwrap();
+        let full = machine.core.tasks().get(&tenant(), &id).await.unwrap();
         assert_eq!(full.result.unwrap()["text"].as_str().map(str::len), Some(9_000));
         assert_nothing_due(&store);
     }
@@ -398,7 +398,7 @@ async fn newer_schema_sends_the_message_back() {
     let answer = executor(&machine, &agent).handle(&message).await;
     assert!(matches!(answer, Err(HandlerError::Retry { .. })), "{answer:?}");
     let command = Command::Tick { lane_busy: false };
-    assert!(machine.core.command(&tenant(), &id, &command).await.is_err());
+    assert!(machine.core.tasks().command(&tenant(), &id, &command).await.is_err());
     assert_eq!(agent.runs.load(Ordering::Relaxed), 0);
 }
 
@@ -418,7 +418,7 @@ async fn a_result_of_a_megabyte_is_kept_though_the_blob_store_is_busy() {
     executor(&machine, &agent).handle(&machine.pointer(&id).await).await.unwrap();
     let stored = machine.stored(&id).await;
     assert_eq!(whats(&stored), ["created", "claimed", "completed"]);
-    let read = machine.core.task(&tenant(), &id).await.unwrap();
+    let read = machine.core.tasks().get(&tenant(), &id).await.unwrap();
     assert_eq!(read.result.unwrap()["log"].as_str().unwrap().len(), 1 << 20);
     assert_eq!(agent.runs.load(Ordering::Relaxed), 1);
     assert!(stored.value.log.len() == 3 && store.items().iter().all(|i| i.body.len() < 4_096));

@@ -133,7 +133,7 @@ async fn another_call_under_the_same_key_blocks_the_task_and_asks_a_person() {
 
         *agent.projects.lock().unwrap() = vec!["bank"];
         let kim = Caller::new("kim", Role::Admin, tenant());
-        machine.core.answer_task(&kim, &id, answer.into()).await.unwrap();
+        machine.core.tasks().answer(&kim, &id, answer.into()).await.unwrap();
         executor.handle(&machine.pointer(&id).await).await.unwrap();
         let task = machine.stored(&id).await.value;
         assert_eq!((task.status, provider.made()), (status, made), "{answer}: {:?}", task.error);

@@ -88,14 +88,17 @@ async fn run(machine: &Machine, core: &Core, calls: u32, breaks: Breaks) -> (Tas
 }
 
 async fn used(core: &Core) -> (u64, u64) {
-    let day = core.budget(&tenant()).await.unwrap().day;
+    let day = core.budgets().state(&tenant()).await.unwrap().day;
     assert_eq!(day.reserved, Amount::NONE, "nothing stays set aside");
     (day.used.micro_usd, day.used.tokens)
 }
 
 async fn set_day(core: &Core, day: Amount) {
     let caller = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
-    core.set_budget_limits(&caller, BudgetLimits { day, ..BudgetLimits::default() }).await.unwrap();
+    core.budgets()
+        .set_limits(&caller, BudgetLimits { day, ..BudgetLimits::default() })
+        .await
+        .unwrap();
 }
 
 fn memory() -> (Machine, Core) {

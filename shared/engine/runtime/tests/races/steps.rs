@@ -293,14 +293,14 @@ async fn a_cancelled_run_stops_at_its_next_intent_and_records_what_it_had_begun(
     });
     provider.begun.notified().await;
     let kim = Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None };
-    machine.core.cancel_task(&kim, &id, None).await.unwrap();
+    machine.core.tasks().cancel(&kim, &id, None).await.unwrap();
     provider.go_on.notify_one();
     assert_eq!(made(&taking.await.unwrap().unwrap()), Some(1));
     assert!(recorded(&store)[0].outcome.as_ref().unwrap().success, "what was done was done");
     let next = steps.take(&Deploy(Provider::answering(&[]))).await.unwrap();
     assert!(matches!(next, Taken::Stopped { .. }), "{next:?}");
     assert_eq!(machine.stored(&id).await.value.status, Status::Cancelled);
-    let timeline = machine.core.timeline(&tenant(), &id).await.unwrap();
+    let timeline = machine.core.tasks().timeline(&tenant(), &id).await.unwrap();
     assert!(timeline.iter().any(|entry| entry.text == "done"), "and the timeline says so");
 }
 

@@ -37,9 +37,9 @@ async fn readable(core: &Core) -> usize {
     let (mut count, mut cursor) = (0, None);
     loop {
         let tenant = TenantId::default();
-        let page = core.tasks(&tenant, &Default::default(), 100, cursor).await.unwrap();
+        let page = core.tasks().list(&tenant, &Default::default(), 100, cursor).await.unwrap();
         for listed in &page.entries {
-            let task = core.task(&tenant, &listed.task.id).await.unwrap();
+            let task = core.tasks().get(&tenant, &listed.task.id).await.unwrap();
             assert_eq!(task.payload, payload(LARGE), "{}", listed.task.id);
         }
         count += page.entries.len();
@@ -111,7 +111,7 @@ async fn a_copy_beside_a_busy_writer_ends_and_holds_each_headers_blob() {
 
     let (restored, store) = open(&copy, 2);
     for id in &before {
-        restored.task(&TenantId::default(), id).await.unwrap();
+        restored.tasks().get(&TenantId::default(), id).await.unwrap();
     }
     let count = readable(&restored).await;
     assert!((before.len()..=before.len() + meanwhile).contains(&count), "{count}");
@@ -146,7 +146,10 @@ async fn a_copy_of_what_a_killed_process_left_changes_nothing_there() {
     assert_eq!(code, Some(0), "{err}");
     assert!(files(&killed) == as_left, "not a byte of it is other than it was");
     let (restored, _store) = open(&copy, 2);
-    assert_eq!(restored.task(&TenantId::default(), &id).await.unwrap().payload, payload(LARGE));
+    assert_eq!(
+        restored.tasks().get(&TenantId::default(), &id).await.unwrap().payload,
+        payload(LARGE)
+    );
 }
 
 /// Its blobs are removed before its item, and a copy may be made between the two.
@@ -161,7 +164,7 @@ async fn a_task_that_expired_while_it_was_copied_is_not_damaged() {
         tenant: TenantId::default(),
         made_by: None,
     };
-    core.cancel_task(&caller, &id, None).await.unwrap();
+    core.tasks().cancel(&caller, &id, None).await.unwrap();
     fs::remove_dir_all(data.path().join("blobs")).unwrap();
     let faults = |to: &str, now| {
         let copied = watchbill_sqlite::backup::backup(data.path(), &copies.path().join(to), now);

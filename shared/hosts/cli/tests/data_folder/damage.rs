@@ -22,7 +22,7 @@ async fn one_damaged_task_is_named_and_all_others_go_on() {
     for _ in 0..5 {
         ids.push(create(&core, 10).await);
     }
-    assert_eq!(core.unreadable_items(), 0);
+    assert_eq!(core.context().unreadable_items(), 0);
     damage(store.path(), &ids[2]);
 
     // The list leaves it out, in pages of any size.
@@ -30,7 +30,8 @@ async fn one_damaged_task_is_named_and_all_others_go_on() {
     for limit in [1, 2, 5, 50] {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
-            let page = core.tasks(&tenant, &TaskFilter::default(), limit, cursor).await.unwrap();
+            let page =
+                core.tasks().list(&tenant, &TaskFilter::default(), limit, cursor).await.unwrap();
             found.extend(page.entries.into_iter().map(|full| full.task.id));
             cursor = page.next;
             if cursor.is_none() {
@@ -43,10 +44,10 @@ async fn one_damaged_task_is_named_and_all_others_go_on() {
         wanted.sort_unstable();
         assert_eq!(found, wanted, "pages of {limit}");
     }
-    assert_eq!(core.unreadable_items(), 1, "it is counted once");
+    assert_eq!(core.context().unreadable_items(), 1, "it is counted once");
 
     // By its id it says what is wrong, and that trying again will not help.
-    let error = core.task(&tenant, &ids[2]).await.unwrap_err();
+    let error = core.tasks().get(&tenant, &ids[2]).await.unwrap_err();
     assert!(matches!(error, ServiceError::Unreadable { .. }), "{error}");
     let said = error.to_string();
     assert!(said.contains(ids[2].as_str()) && said.contains("checksum"), "{said}");

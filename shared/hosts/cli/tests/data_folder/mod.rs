@@ -41,7 +41,7 @@ pub fn payload(bytes: usize) -> Map<String, Value> {
 
 pub async fn create(core: &Core, bytes: usize) -> TaskId {
     let new = NewTask { payload: payload(bytes), ..a_task() };
-    core.create_task(new).await.unwrap().task.task.id
+    core.tasks().create(new).await.unwrap().task.task.id
 }
 
 /// Changes the bytes of a task's header on the disk.

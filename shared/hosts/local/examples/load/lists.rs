@@ -181,23 +181,23 @@ async fn fill(core: &Core) -> anyhow::Result<(TaskId, TaskId)> {
             event_id: Some(format!("bench-{n}")),
             hops: 0,
         };
-        core.publish_event(new).await.context("publishing")?;
+        core.events().publish(new).await.context("publishing")?;
     }
     let outside = || NewTask { task_type: TaskType::Bugfix, ..plain() };
     for _ in 0..LARGE {
         let new = NewTask { payload: text(LARGE_BYTES), ..outside() };
-        let id = core.create_task(new).await?.task.task.id;
+        let id = core.tasks().create(new).await?.task.task.id;
         let result = Some(text(LARGE_BYTES));
         let done = StatusChange { status: Status::Completed, error: None, result };
-        core.set_status(&caller, &id, done).await?;
+        core.tasks().set_status(&caller, &id, done).await?;
     }
-    let many = core.create_task(outside()).await?.task.task.id;
+    let many = core.tasks().create(outside()).await?.task.task.id;
     for n in 0..CHANGES / 3 {
         let change = |status| StatusChange { status, error: Some(format!("{n}")), result: None };
-        core.set_status(&caller, &many, change(Status::InProgress)).await?;
-        core.set_status(&caller, &many, change(Status::Blocked)).await?;
-        core.answer_task(&caller, &many, "go on".to_owned()).await?;
+        core.tasks().set_status(&caller, &many, change(Status::InProgress)).await?;
+        core.tasks().set_status(&caller, &many, change(Status::Blocked)).await?;
+        core.tasks().answer(&caller, &many, "go on".to_owned()).await?;
     }
-    let small = core.create_task(plain()).await?.task.task.id;
+    let small = core.tasks().create(plain()).await?.task.task.id;
     Ok((small, many))
 }

@@ -38,7 +38,7 @@ impl World {
 
     async fn create(&self) -> TaskId {
         let new = a_task();
-        self.core.create_task(new).await.unwrap().task.task.id
+        self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
     /// A reader of the feed from where the last one stopped, whose recorder reaches the store
@@ -207,7 +207,7 @@ async fn the_counts_are_kept_once_the_feed_is_quiet() {
         world.clock.advance(KEEP_COUNTS);
         tokio::task::spawn_blocking(|| {}).await.unwrap();
     }
-    assert_eq!(world.core.queue_figures().await.unwrap().queue.pending, 3);
+    assert_eq!(world.core.stats().queue().await.unwrap().queue.pending, 3);
     world.end(&stop, recording).await;
 }
 

@@ -207,7 +207,7 @@ impl Bundle {
         if slots == 0 {
             return;
         }
-        let owner = format!("watchbill-{}-{}", std::process::id(), self.core.epoch());
+        let owner = format!("watchbill-{}-{}", std::process::id(), self.core.context().epoch());
         let executors: HashMap<Agent, Executor> = agents
             .into_iter()
             .map(|agent| {

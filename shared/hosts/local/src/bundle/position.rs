@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use watchbill_core::ports::{Commit, Expect, Key, Store as _, StoreError, Write};
+use watchbill_core::ports::{Expect, Key, Store as _, StoreError, Write};
 use watchbill_core::repo::{Entity, Versioned, decode, encode};
 use watchbill_core::service::Core;
 use watchbill_sqlite::sqlite::SqliteStore;
@@ -63,10 +63,17 @@ impl Keeper {
             Err(_) => return,
         };
         let writes = vec![Write::Put { item: encode(&position, None), expect }];
-        let id = self.core.entropy().write_id();
-        if let Err(error) = self.store.commit(Commit { id, writes }).await {
-            tracing::debug!("the feed's position is not kept: {error}");
-            return;
+        // Tried once: recording waits for it.
+        match self.core.context().transact_within(writes, Duration::ZERO).await {
+            Ok(Ok(())) => {}
+            Ok(Err(conflict)) => {
+                tracing::debug!("the feed's position is not kept: conflict on {}", conflict.key);
+                return;
+            }
+            Err(error) => {
+                tracing::debug!("the feed's position is not kept: {error}");
+                return;
+            }
         }
         // The router reads from memory and needs no old changes.
         if let Err(error) = self.store.trim_changes(seq, TRIM).await {

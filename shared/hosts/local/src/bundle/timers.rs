@@ -167,7 +167,7 @@ mod tests {
 
         async fn create(&self, payload: Map<String, Value>) -> TaskId {
             let new = NewTask { payload, ..a_task() };
-            self.core.create_task(new).await.unwrap().task.task.id
+            self.core.tasks().create(new).await.unwrap().task.task.id
         }
 
         /// Ends it with a result of so many bytes.
@@ -180,7 +180,7 @@ mod tests {
             };
             let result = Some(text(bytes));
             let change = StatusChange { status: Status::Completed, error: None, result };
-            self.core.set_status(&caller, id, change).await.unwrap();
+            self.core.tasks().set_status(&caller, id, change).await.unwrap();
         }
 
         /// The files are as old as the clock has it, not as the machine has it.
@@ -225,8 +225,8 @@ mod tests {
         assert_eq!(world.keep().await, 0, "the task is gone, its blob is still young");
         world.clock.advance(DAY);
         assert_eq!(world.keep().await, 2, "of the task that ended, and of the one that never was");
-        assert!(world.core.task(&TenantId::default(), &ended).await.is_err());
-        let read = world.core.task(&TenantId::default(), &open).await.unwrap();
+        assert!(world.core.tasks().get(&TenantId::default(), &ended).await.is_err());
+        let read = world.core.tasks().get(&TenantId::default(), &open).await.unwrap();
         assert_eq!(read.payload, text(150_000), "an open task keeps its payload");
         world.clock.advance(364 * DAY);
         assert_eq!(world.keep().await, 1, "by age alone where the name does not say whose it is");

@@ -35,7 +35,7 @@ pub enum AdminKey {
 pub async fn admin_key(core: &Core, data: &Path) -> anyhow::Result<AdminKey> {
     let file = data.join("admin.key");
     let tenant = TenantId::default();
-    if core.tenant_exists(&tenant).await.context("reading the keys")? {
+    if core.tenants().exists(&tenant).await.context("reading the keys")? {
         return Ok(if file.exists() { AdminKey::There { file } } else { AdminKey::Elsewhere });
     }
     let key = match read_if_there(&file)? {
@@ -46,7 +46,7 @@ pub async fn admin_key(core: &Core, data: &Path) -> anyhow::Result<AdminKey> {
             file.display()
         ),
         None => {
-            let key = core.random_key();
+            let key = core.keys().random();
             keep(&file, &key)?;
             key
         }
@@ -57,7 +57,8 @@ pub async fn admin_key(core: &Core, data: &Path) -> anyhow::Result<AdminKey> {
         tenant: tenant.clone(),
         made_by: None,
     };
-    core.create_first_key(&by, &tenant, "admin", key.clone())
+    core.keys()
+        .create_first(&by, &tenant, "admin", key.clone())
         .await
         .context("making an admin key")?;
     Ok(AdminKey::Made { key, file })
@@ -134,7 +135,7 @@ async fn try_first_task(core: &Core) -> anyhow::Result<()> {
         identity: Identity::Cause(vec!["first task".to_owned()]),
         hops: 0,
     };
-    let task = core.create_task(new).await?.task.task;
+    let task = core.tasks().create(new).await?.task.task;
     say::line("first task", &format!("{} ({})", task.title(), task.id));
     follow(core, &task).await?;
     report(core, &task).await
@@ -146,7 +147,7 @@ async fn follow(core: &Core, task: &Task) -> anyhow::Result<()> {
     let mut shown = std::collections::HashSet::new();
     for _ in 0..60 {
         let mark = core.wake().mark(&watchbill_core::ports::Topic::Ledger(task.tenant.clone()));
-        let mut events = core.events(&task.tenant, &filter, 50, None).await?.events;
+        let mut events = core.events().list(&task.tenant, &filter, 50, None).await?.events;
         events.reverse();
         for event in events {
             if shown.insert(event.event_id.clone()) {
@@ -193,8 +194,8 @@ fn in_words(event: &Event) -> String {
 
 /// What came of it, in two lines.
 async fn report(core: &Core, task: &Task) -> anyhow::Result<()> {
-    let full = core.task(&task.tenant, &task.id).await?;
-    let timeline = core.timeline(&task.tenant, &task.id).await?;
+    let full = core.tasks().get(&task.tenant, &task.id).await?;
+    let timeline = core.tasks().timeline(&task.tenant, &task.id).await?;
     let steps = timeline.iter().filter(|entry| entry.kind == TimelineKind::Step);
     for step in steps {
         say::line(&step.what, &step.text);
@@ -233,7 +234,7 @@ mod tests {
     }
 
     async fn is_live(core: &Core, key: &str) -> bool {
-        core.key_by_hash(&hash_key(key)).await.unwrap().is_some()
+        core.keys().by_hash(&hash_key(key)).await.unwrap().is_some()
     }
 
     /// Broken off before the file, between the file and the commit, and after both: the next
@@ -260,14 +261,14 @@ mod tests {
         drop((broken, store));
 
         let next = core(data.path(), 2);
-        assert!(next.keys(&TenantId::default(), 10, None).await.unwrap().keys.is_empty());
+        assert!(next.keys().list(&TenantId::default(), 10, None).await.unwrap().keys.is_empty());
         let AdminKey::Made { key, .. } = admin_key(&next, data.path()).await.unwrap() else {
             panic!("it is told, because nobody has seen it yet")
         };
         assert_eq!(written, format!("{key}\n"), "the file is not written anew");
         assert!(is_live(&next, &key).await);
         assert!(matches!(admin_key(&next, data.path()).await.unwrap(), AdminKey::There { .. }));
-        assert_eq!(next.keys(&TenantId::default(), 10, None).await.unwrap().keys.len(), 1);
+        assert_eq!(next.keys().list(&TenantId::default(), 10, None).await.unwrap().keys.len(), 1);
     }
 
     #[tokio::test]
@@ -277,7 +278,7 @@ mod tests {
         std::fs::write(data.path().join("admin.key"), "somebody's notes").unwrap();
         let error = admin_key(&core, data.path()).await.map(drop).unwrap_err();
         assert!(error.to_string().contains("move it away"), "{error}");
-        assert!(core.keys(&TenantId::default(), 10, None).await.unwrap().keys.is_empty());
+        assert!(core.keys().list(&TenantId::default(), 10, None).await.unwrap().keys.is_empty());
         let kept = std::fs::read_to_string(data.path().join("admin.key")).unwrap();
         assert_eq!(kept, "somebody's notes");
     }

@@ -26,7 +26,7 @@ impl Inside {
         let store = json!({
             "wal_bytes": log.bytes,
             "wal_held": log.held,
-            "unreadable_items": self.core.unreadable_items(),
+            "unreadable_items": self.core.context().unreadable_items(),
         });
         let clock = json!({ "ahead_ms": self.core.clock().ahead().as_millis() as u64 });
         [("store".to_owned(), store), ("clock".to_owned(), clock)]

@@ -295,7 +295,7 @@ async fn log_agents(core: &Core, infos: &[AgentInfo]) {
             tracing::info!(agent = name, agent_id, status, "agent does not run here");
             continue;
         }
-        match core.standing(&tenant, agent).await {
+        match core.reputation().standing(&tenant, agent).await {
             Ok(standing) => tracing::info!(
                 agent = name,
                 agent_id,

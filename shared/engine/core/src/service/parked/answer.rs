@@ -12,7 +12,7 @@ use crate::repo::{
 use crate::service::ServiceError;
 use watchbill_domain::{TenantId, Timestamp};
 
-impl Parking<'_> {
+impl Parking {
     /// Asks for a replay, by the sweeper: the change that this makes is the question.
     pub async fn ask(&self, item: &Item) -> Result<(), ServiceError> {
         let Some(tenant) = repo::tenant_of(&item.key) else { return Ok(()) };
@@ -38,9 +38,10 @@ impl Parking<'_> {
         if !of.is_asked() {
             of.asked = of.answered + 1;
         }
-        of.next = self.core.clock().now().plus(ANSWER_WITHIN);
+        of.next = self.context.clock().now().plus(ANSWER_WITHIN);
         // Whoever was faster has asked, answered or parked more: it is due again by that.
-        self.core.commit(vec![put(&of, Some(before))]).await.map(drop)
+        self.context.transact(vec![put(&of, Some(before))]).await?.ok();
+        Ok(())
     }
 
     /// Writes down what a replay came to.
@@ -55,7 +56,7 @@ impl Parking<'_> {
         }
         for (before, after) in &replayed.again {
             // A conflict: changes have joined meanwhile. They count for the next replay.
-            replayed.more |= self.core.commit(vec![put(after, Some(before))]).await?.is_some();
+            replayed.more |= self.context.transact(vec![put(after, Some(before))]).await?.is_err();
         }
         for tries in 0..CONFLICTS {
             self.pause(tries).await;
@@ -63,10 +64,10 @@ impl Parking<'_> {
             let mut of = before.value.clone();
             of.answered = of.answered.max(asked);
             of.unpublished &= !replayed.published;
-            let now = self.core.clock().now();
+            let now = self.context.clock().now();
             self.count(&mut of, now).await?;
             if !of.is_open() {
-                if self.core.commit(vec![emptied(&of, &before)]).await?.is_none() {
+                if self.context.transact(vec![emptied(&of, &before)]).await?.is_ok() {
                     tracing::info!(%tenant, "all parked changes of tenant {tenant} are recorded");
                     return Ok(());
                 }
@@ -82,7 +83,7 @@ impl Parking<'_> {
             if let Some(reason) = &replayed.reason {
                 of.reason = clean(reason);
             }
-            if self.core.commit(vec![put(&of, Some(&before))]).await?.is_none() {
+            if self.context.transact(vec![put(&of, Some(&before))]).await?.is_ok() {
                 return Ok(());
             }
         }
@@ -130,7 +131,7 @@ impl Parking<'_> {
             let mut of = before.value.clone();
             of.keys = of.keys.saturating_sub(writes.len() as u64);
             writes.push(put(&of, Some(&before)));
-            if self.core.commit(writes).await?.is_none() {
+            if self.context.transact(writes).await?.is_ok() {
                 return Ok(all);
             }
         }

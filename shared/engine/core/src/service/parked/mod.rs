@@ -18,9 +18,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::ServiceError;
-use super::core::Core;
 use super::records::{SYSTEM, Said, record_write};
+use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, ParkedKey, ParkedTenant, Versioned, encode};
 use watchbill_domain::{TenantId, Timestamp};
@@ -84,17 +83,17 @@ pub struct ParkedSummary {
     pub since: Option<Timestamp>,
 }
 
-pub struct Parking<'c> {
-    core: &'c Core,
+/// Parks changes and settles them. Cheap to clone.
+#[derive(Clone)]
+pub struct Parking {
+    context: Context,
 }
 
-impl Core {
-    pub fn parking(&self) -> Parking<'_> {
-        Parking { core: self }
+impl Parking {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
     }
-}
 
-impl Parking<'_> {
     /// Parks changes, or joins them to what is parked of their item. Durable when it returns.
     /// Each item stands in `all` once.
     pub async fn park(
@@ -118,7 +117,7 @@ impl Parking<'_> {
         let partitions: Vec<Arc<str>> = some.iter().map(|of| of.partition.clone()).collect();
         for tries in 0..CONFLICTS {
             self.pause(tries).await;
-            let now = self.core.clock().now();
+            let now = self.context.clock().now();
             let parked = self.find(tenant, &partitions).await?;
             let is_new = |found: &Option<Versioned<ParkedKey>>| {
                 found.as_ref().is_none_or(|found| !found.value.is_open())
@@ -141,7 +140,7 @@ impl Parking<'_> {
             if writes.is_empty() {
                 return Ok(());
             }
-            if self.core.commit(writes).await?.is_none() {
+            if self.context.transact(writes).await?.is_ok() {
                 if first {
                     tracing::error!(
                         %tenant,
@@ -158,8 +157,8 @@ impl Parking<'_> {
     async fn pause(&self, tries: u32) {
         if tries > 0 {
             let most = CONFLICT_PAUSE * tries.min(8);
-            let random = (self.core.entropy().next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-            self.core.clock().sleep(most.mul_f64(random)).await;
+            let random = (self.context.entropy().next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+            self.context.clock().sleep(most.mul_f64(random)).await;
         }
     }
 
@@ -167,14 +166,14 @@ impl Parking<'_> {
     pub async fn hold_events(&self, tenant: &TenantId, reason: &str) -> Result<(), ServiceError> {
         for tries in 0..CONFLICTS {
             self.pause(tries).await;
-            let now = self.core.clock().now();
+            let now = self.context.clock().now();
             let before = self.tenant(tenant).await?;
             if before.as_ref().is_some_and(|before| before.value.unpublished) {
                 return Ok(());
             }
             let mut of = ParkedTenant::open(before.as_ref(), tenant, now, &clean(reason));
             of.unpublished = true;
-            if self.core.commit(vec![put(&of, before.as_ref())]).await?.is_none() {
+            if self.context.transact(vec![put(&of, before.as_ref())]).await?.is_ok() {
                 tracing::error!(
                     %tenant,
                     "events of tenant {tenant} are recorded and can't be sent yet: {}",
@@ -192,15 +191,10 @@ impl Parking<'_> {
         before: &Versioned<ParkedKey>,
         after: &ParkedKey,
     ) -> Result<Option<Versioned<ParkedKey>>, ServiceError> {
-        let conflict = self.core.commit(vec![put(after, Some(before))]).await?;
+        let written = self.context.transact(vec![put(after, Some(before))]).await?;
         let version = before.version + 1;
         let unknown = before.unknown.clone();
-        Ok(conflict.is_none().then(|| Versioned {
-            value: after.clone(),
-            version,
-            unknown,
-            due: None,
-        }))
+        Ok(written.ok().map(|()| Versioned { value: after.clone(), version, unknown, due: None }))
     }
 
     /// The item is gone whose changes were parked: they are missing from the ledger for good,
@@ -224,9 +218,10 @@ impl Parking<'_> {
             text,
             details: json!({ "partition": partition, "first": first }),
         };
-        let record = self.core.record(tenant, SYSTEM, said);
+        let record = said.record(&self.context, tenant, SYSTEM);
         // Told already where it is there.
-        self.core.commit(vec![record_write(&record)]).await.map(drop)
+        self.context.transact(vec![record_write(&record)]).await?.ok();
+        Ok(())
     }
 }
 

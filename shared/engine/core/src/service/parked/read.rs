@@ -20,7 +20,7 @@ const MIN_PAGE: usize = 64;
 /// read stay at its beginning, until somebody removes them.
 const MAX_PAGES: usize = 16;
 
-impl Parking<'_> {
+impl Parking {
     /// What is parked of these items, in the order asked; strongly consistent.
     pub async fn find(
         &self,
@@ -31,7 +31,7 @@ impl Parking<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<Key> = partitions.iter().map(|of| parked_key(tenant, of)).collect();
-        let items = self.core.get_each(&keys).await?;
+        let items = self.context.get_each(&keys).await?;
         let mut found = Vec::with_capacity(items.len());
         for (partition, item) in partitions.iter().zip(items) {
             let instead = |now| ParkedKey::instead(tenant, partition, now);
@@ -45,7 +45,8 @@ impl Parking<'_> {
         &self,
         tenant: &TenantId,
     ) -> Result<Option<Versioned<ParkedTenant>>, ServiceError> {
-        let read = self.core.readable(self.core.store().get(&parked_tenant_key(tenant)).await)?;
+        let read =
+            self.context.readable(self.context.store().get(&parked_tenant_key(tenant)).await)?;
         let instead = |now| ParkedTenant::instead(tenant, now);
         self.in_order(read, parked_tenant_key_aside(tenant), instead).await
     }
@@ -63,7 +64,7 @@ impl Parking<'_> {
             Ok(Some(item)) => return Ok(Some(self.read_or_instead(&item, false, instead)?)),
             Err(why) => why,
         };
-        match self.core.readable(self.core.store().get(&aside).await)? {
+        match self.context.readable(self.context.store().get(&aside).await)? {
             Ok(None) => Ok(Some(self.made(instead, (0, true), &why))),
             Ok(Some(item)) => Ok(Some(self.read_or_instead(&item, true, instead)?)),
             Err(why) => Err(why.into()),
@@ -78,7 +79,7 @@ impl Parking<'_> {
         aside: bool,
         instead: impl Fn(Timestamp) -> E,
     ) -> Result<Versioned<E>, StoreError> {
-        let read = self.core.readable(decode(item))?;
+        let read = self.context.readable(decode(item))?;
         Ok(read.unwrap_or_else(|why| self.made(instead, (item.version, aside), &why)))
     }
 
@@ -89,7 +90,7 @@ impl Parking<'_> {
         why: &StoreError,
     ) -> Versioned<E> {
         let reason = format!("what was parked before can't be read: {why}");
-        let value = instead(self.core.clock().now()).told(clean(&reason), aside);
+        let value = instead(self.context.clock().now()).told(clean(&reason), aside);
         Versioned { value, version, unknown: None, due: None }
     }
 
@@ -99,7 +100,7 @@ impl Parking<'_> {
         tenant: &TenantId,
         limit: usize,
     ) -> Result<Vec<Versioned<ParkedKey>>, ServiceError> {
-        let after = Timestamp::from_millis(self.core.clock().now().millis() + 1);
+        let after = Timestamp::from_millis(self.context.clock().now().millis() + 1);
         let range = ListRange { from: None, to: Some(after.sortable().into()) };
         Ok(self.listed(tenant, range, limit).await?.0)
     }
@@ -127,7 +128,7 @@ impl Parking<'_> {
                 limit: (limit - found.len()).max(MIN_PAGE),
                 cursor,
             };
-            let page = self.core.store().query(query).await?;
+            let page = self.context.store().query(query).await?;
             found.extend(self.open_of(tenant, &page.entries).await?);
             cursor = page.next;
             if cursor.is_none() || found.len() >= limit {
@@ -145,7 +146,7 @@ impl Parking<'_> {
         keys: &[Key],
     ) -> Result<Vec<Versioned<ParkedKey>>, ServiceError> {
         let mut found = Vec::with_capacity(keys.len());
-        for (key, item) in keys.iter().zip(self.core.get_each(keys).await?) {
+        for (key, item) in keys.iter().zip(self.context.get_each(keys).await?) {
             let Some(partition) = repo::parked_partition(key) else { continue };
             let instead = |now| ParkedKey::instead(tenant, &partition, now);
             let aside = parked_key_aside(tenant, &partition);
@@ -176,9 +177,9 @@ impl Parking<'_> {
             limit: MAX_TENANTS,
             cursor: None,
         };
-        let page = self.core.store().query(query).await?;
+        let page = self.context.store().query(query).await?;
         let mut summary = ParkedSummary::default();
-        for (key, item) in page.entries.iter().zip(self.core.get_each(&page.entries).await?) {
+        for (key, item) in page.entries.iter().zip(self.context.get_each(&page.entries).await?) {
             let Some(tenant) = repo::tenant_of(key) else { continue };
             let instead = |now| ParkedTenant::instead(&tenant, now);
             let aside = parked_tenant_key_aside(&tenant);

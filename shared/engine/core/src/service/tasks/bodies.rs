@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::core::Core;
-use super::unreadable::ReadItem;
-use super::{FullTask, ServiceError};
+use super::{Tasks, not_found};
 use crate::ports::{BlobError, BlobKey, Expect, Key, StoreError, Write};
 use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
+use crate::service::unreadable::ReadItem;
+use crate::service::{FullTask, ServiceError};
 use watchbill_domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
 
 /// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
@@ -77,7 +77,7 @@ impl Place {
     }
 }
 
-impl Core {
+impl Tasks {
     /// Writes the blob, where it is one; or gives the item for the commit, where it is that.
     pub(super) async fn put_beside(
         &self,
@@ -89,7 +89,7 @@ impl Core {
         match &placed.beside {
             None => Ok(None),
             Some(Beside::Blob(key, json)) => {
-                self.blobs().put(key, json.clone()).await?;
+                self.context.blobs().put(key, json.clone()).await?;
                 Ok(None)
             }
             Some(Beside::Item(sort, json)) => {
@@ -118,18 +118,17 @@ impl Core {
         id: &TaskId,
         placed: &Placed,
     ) -> Result<Option<Write>, ServiceError> {
-        let now = self.clock().now();
-        self.put_beside(tenant, id, placed, self.rules().keep_beside(Some(now), now)).await
+        let now = self.context.clock().now();
+        self.put_beside(tenant, id, placed, self.context.rules().keep_beside(Some(now), now)).await
     }
 
     /// A task with everything that stands beside its header.
-    pub async fn task(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
-        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
-        let Some(stored) = self.stored_task(tenant, id).await? else { return Err(not_found()) };
+    pub async fn get(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
+        let Some(stored) = self.stored(tenant, id).await? else { return Err(not_found(id)) };
         match self.whole_task(stored).await {
             // It expired between two reads.
-            Err(ServiceError::Down { .. }) if self.stored_task(tenant, id).await?.is_none() => {
-                Err(not_found())
+            Err(ServiceError::Down { .. }) if self.stored(tenant, id).await?.is_none() => {
+                Err(not_found(id))
             }
             whole => whole,
         }
@@ -149,16 +148,16 @@ impl Core {
     /// Tasks by their ids, without their children; none for one that is not there, or can't be
     /// read, which is noted. Read strongly, and in one call as far as everything stands in the
     /// headers.
-    pub async fn tasks_by_id(
+    pub async fn get_many(
         &self,
         tenant: &TenantId,
         ids: &[TaskId],
     ) -> Result<Vec<Option<FullTask>>, ServiceError> {
         let keys: Vec<Key> = ids.iter().map(|id| repo::task_key(tenant, id)).collect();
         let mut found = Vec::with_capacity(ids.len());
-        for item in self.get_each(&keys).await? {
+        for item in self.context.get_each(&keys).await? {
             let stored = match item {
-                Ok(Some(item)) => self.past_unreadable(decode::<Task>(&item))?,
+                Ok(Some(item)) => self.context.past_unreadable(decode::<Task>(&item))?,
                 Ok(None) | Err(_) => None,
             };
             let Some(stored) = stored else {
@@ -213,7 +212,7 @@ impl Core {
         let keys: Vec<Key> = keys.map(|(sort, _)| Key::new(partition.clone(), *sort)).collect();
         let bodies = match keys.is_empty() {
             true => Vec::new(),
-            false => self.get_each(&keys).await?,
+            false => self.context.get_each(&keys).await?,
         };
         let at = |sort: &str| {
             let of = keys.iter().zip(&bodies).find(|(key, _)| &*key.sort == sort);
@@ -221,8 +220,9 @@ impl Core {
         };
         let (payload, result) = (at(repo::PAYLOAD), at(repo::RESULT));
         let mut children = Vec::new();
-        for item in self.store().collect_each(&partition, repo::CHILDREN).await? {
-            let child = self.past_unreadable(item.and_then(|item| decode::<Child>(&item)))?;
+        for item in self.context.store().collect_each(&partition, repo::CHILDREN).await? {
+            let child =
+                self.context.past_unreadable(item.and_then(|item| decode::<Child>(&item)))?;
             children.extend(child.map(|child| child.value.child));
         }
         let full = FullTask {
@@ -241,7 +241,7 @@ impl Core {
             Body::In(_) | Body::Blob(..) => None,
             Body::Item(_) => {
                 let key = Key::new(repo::task_partition(&task.tenant, &task.id), repo::PAYLOAD);
-                self.store().get(&key).await?
+                self.context.store().get(&key).await?
             }
         };
         self.whole(&task.payload, &Ok(item), task).await
@@ -270,7 +270,7 @@ impl Core {
         let (name, bytes) = match (body, beside) {
             (Body::In(map), _) => return Ok(Ok(map.clone())),
             (Body::Item(_), Ok(Some(item))) => {
-                return Ok(self.readable(read_body(item))?.map_err(Lost::Unreadable));
+                return Ok(self.context.readable(read_body(item))?.map_err(Lost::Unreadable));
             }
             (Body::Item(bytes), Ok(None)) => {
                 let gone = format!("an item of {bytes} bytes that is not there");
@@ -282,7 +282,7 @@ impl Core {
         let lost =
             |what: &str| Ok(Err(Lost::Gone(format!("blob '{name}' of {bytes} bytes, {what}"))));
         let Some(key) = BlobKey::parse(name) else { return lost("which is no blob's name") };
-        let Some(json) = self.blobs().get(&key).await? else {
+        let Some(json) = self.context.blobs().get(&key).await? else {
             return lost("which is not there: restore it from a backup, or submit the task anew");
         };
         // What was approved is what runs, also where someone has been at the files.

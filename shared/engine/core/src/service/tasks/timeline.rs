@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::core::Core;
-use super::cursor::Cursors;
-use super::cursor::cursors::TIMELINE;
-use super::weight::{self, Room};
-use super::{ServiceError, TimelineEntry, TimelineKind, TimelinePage};
+use super::{Tasks, not_found};
 use crate::ports::Item;
 use crate::repo::{self, Overflow, Step, decode};
+use crate::service::cursor::Cursors;
+use crate::service::cursor::cursors::TIMELINE;
+use crate::service::weight::{self, Room};
+use crate::service::{ServiceError, TimelineEntry, TimelineKind, TimelinePage};
 use watchbill_domain::{LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp, What};
 
 /// Entries of one page.
@@ -17,7 +17,7 @@ const MAX_ENTRIES: usize = 1_000;
 /// the last version in them, so that a prefix of eight names a hundred.
 const BLOCK: u64 = 100;
 
-impl Core {
+impl Tasks {
     /// Everything that is known of a task's way, in order. Of a task with many changes that is
     /// much: who answers a caller takes it page by page.
     pub async fn timeline(
@@ -43,8 +43,7 @@ impl Core {
         id: &TaskId,
         cursor: Option<String>,
     ) -> Result<TimelinePage, ServiceError> {
-        let not_found = || ServiceError::NotFound { what: "task", id: id.to_string() };
-        let task = self.stored_task(tenant, id).await?.ok_or_else(not_found)?.value;
+        let task = self.stored(tenant, id).await?.ok_or_else(|| not_found(id))?.value;
         let cursors = Cursors::new(TIMELINE, tenant, id.as_str());
         let from = match cursor {
             None => Place { version: 0, reached: task.created_at },
@@ -64,9 +63,9 @@ impl Core {
             entries.extend(change.events.iter().map(|event| (reached, of_event(&change, event))));
         }
         let partition = repo::task_partition(tenant, id);
-        for item in self.store().collect_each(&partition, repo::STEPS).await? {
+        for item in self.context.store().collect_each(&partition, repo::STEPS).await? {
             let step = item.and_then(|item| decode::<Step>(&item));
-            let Some(step) = self.past_unreadable(step)? else {
+            let Some(step) = self.context.past_unreadable(step)? else {
                 unreadable += 1;
                 continue;
             };
@@ -102,10 +101,13 @@ impl Core {
                 let block = format!("{}{:08}", repo::LOGS, version / BLOCK);
                 version = (version / BLOCK + 1) * BLOCK;
                 let mut items = Vec::new();
-                for item in self.store().collect_each(&partition, &block).await? {
-                    match self.past_unreadable(item)? {
+                for item in self.context.store().collect_each(&partition, &block).await? {
+                    match self.context.past_unreadable(item)? {
                         Some(item)
-                            if self.past_unreadable(decode::<Overflow>(&item))?.is_some() =>
+                            if self
+                                .context
+                                .past_unreadable(decode::<Overflow>(&item))?
+                                .is_some() =>
                         {
                             items.push(item);
                         }

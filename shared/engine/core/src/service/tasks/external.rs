@@ -1,18 +1,19 @@
-//! Claims and endings of workers outside, as governance judges the state that they meet.
+//! Claims and endings of external workers, as governance judges the state that they meet.
 
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::core::{CommandError, Core};
-use super::execute::{CommandBuilder, CommandWithWrites};
-use super::{Placed, Runner};
+use super::{CommandBuilder, CommandError, CommandWithWrites, Placed, Tasks};
 use crate::decide::{Claimant, Command, Ending, Leave, Proof, Rejection, decide_on};
 use crate::repo::StoredTask;
+use crate::service::Runner;
+use crate::service::approvals::stored_approval;
 use watchbill_domain::{Caller, Person, Status, Task};
 
 /// Claims or ends a task for a worker outside, if governance lets it.
-pub(super) struct ExternalChange {
+pub(super) struct ExternalChange<'a> {
+    pub tasks: &'a Tasks,
     pub by: Claimant,
     /// Nothing: it is claimed.
     pub ending: Option<Ending>,
@@ -25,17 +26,13 @@ pub(super) struct ExternalChange {
 }
 
 #[async_trait]
-impl CommandBuilder for ExternalChange {
-    async fn build(
-        &self,
-        core: &Core,
-        state: &StoredTask,
-    ) -> Result<CommandWithWrites, CommandError> {
+impl CommandBuilder for ExternalChange<'_> {
+    async fn build(&self, state: &StoredTask) -> Result<CommandWithWrites, CommandError> {
         let begins = state.value.status == Status::Assigned || state.value.not_built;
         let (proof, mut beside) = match begins {
             true => {
-                let payload = core.payload(&state.value).await?;
-                let verdict = core.judge(state, &payload, Runner::Outside).await?;
+                let payload = self.tasks.payload(&state.value).await?;
+                let verdict = self.tasks.authorizer.judge(state, &payload, Runner::Outside).await?;
                 (verdict.proof, verdict.beside)
             }
             // It has begun, with leave; or it can't, whatever governance says.
@@ -51,7 +48,7 @@ impl CommandBuilder for ExternalChange {
             Leave::Hold { why, .. } => Some(format!("it waits: {why}")),
         };
         if begins && granted {
-            self.demand_another_approver(core, &state.value).await?;
+            self.demand_another_approver(&state.value).await?;
         }
         let by = self.by.clone();
         let command = match &self.ending {
@@ -63,20 +60,21 @@ impl CommandBuilder for ExternalChange {
             let task = state.value.clone();
             let status = Some(task.status);
             let (tenant, id) = (task.tenant.clone(), task.id.clone());
-            decide_on(task, state.version, &command, &core.facts())
+            decide_on(task, state.version, &command, &self.tasks.context.facts())
                 .map_err(|rejection| CommandError::Rejected { rejection, status })?;
-            beside.extend(core.put_result(&tenant, &id, result).await?);
+            beside.extend(self.tasks.put_result(&tenant, &id, result).await?);
         }
         Ok(CommandWithWrites { command, extra_writes: beside })
     }
 }
 
-impl ExternalChange {
-    async fn demand_another_approver(&self, core: &Core, task: &Task) -> Result<(), CommandError> {
+impl ExternalChange<'_> {
+    async fn demand_another_approver(&self, task: &Task) -> Result<(), CommandError> {
         let (Some(name), Some(approval)) = (&self.may_have_approved, &task.approval) else {
             return Ok(());
         };
-        let approval = core.stored_approval(&task.tenant, &approval.id).await?.value;
+        let approval =
+            stored_approval(&self.tasks.context, &task.tenant, &approval.id).await?.value;
         let votes = approval.votes.iter().map(|vote| vote.by.as_str());
         let decided = approval.decision.iter().map(|decision| decision.by.as_str());
         if !Person::new(name, None).is_one_of(votes.chain(decided)) {

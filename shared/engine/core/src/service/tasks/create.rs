@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::asking::Asking;
-use super::bodies;
-use super::core::{Conflict, Core};
-use super::leave::{external_call, frozen_by};
-use super::log;
-use super::{Created, FullTask, Identity, NewTask, Placed, ServiceError};
+use super::{Placed, Tasks, bodies};
 use crate::decide::{Command, Decided, Draft, Rejection, decide};
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
+use crate::service::asking::{Asking, free_approval, salt};
+use crate::service::leave::{external_call, frozen_by};
+use crate::service::{Conflict, Created, FullTask, Identity, NewTask, ServiceError, log};
 use watchbill_domain::canonical_hash;
 use watchbill_domain::{
     Agent, ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
@@ -32,26 +30,26 @@ struct Creation {
     extra_writes: Vec<Write>,
 }
 
-impl Core {
+impl Tasks {
     /// Accepts a task: durable when this returns.
-    pub async fn create_task(&self, new: NewTask) -> Result<Created, ServiceError> {
-        self.create_task_with(new, Vec::new()).await
+    pub async fn create(&self, new: NewTask) -> Result<Created, ServiceError> {
+        self.create_with_writes(new, Vec::new()).await
     }
 
     /// The same, with further writes that belong into its commit. Nothing is decided again here
     /// where one of them meets a conflict: the caller builds them anew and calls again.
-    pub async fn create_task_with(
+    pub async fn create_with_writes(
         &self,
         new: NewTask,
         extra_writes: Vec<Write>,
     ) -> Result<Created, ServiceError> {
-        let id = self.task_id(&new);
+        let id = self.id_of(&new);
         // Ours are made of digits; one that was given is shown as it is.
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
         }
-        let agent = self.rules().route(new.task_type, has_repo(&new.payload));
-        let planned = self.planner().plan(agent, new.task_type, &new.payload);
+        let agent = self.context.rules().route(new.task_type, has_repo(&new.payload));
+        let planned = self.authorizer.planner().plan(agent, new.task_type, &new.payload);
         let creation = Creation {
             body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
             asks: self.asked_at_creation(&new, agent, &planned).await,
@@ -64,7 +62,7 @@ impl Core {
         let mut n = 1;
         loop {
             let (decided, writes) = self.creation(&creation, n).await?;
-            let Some(conflict) = self.commit(writes).await? else {
+            let Err(conflict) = self.context.transact(writes).await? else {
                 return Ok(self.created(creation.new, decided));
             };
             let Creation { new, id, body_hash, .. } = &creation;
@@ -73,14 +71,14 @@ impl Core {
                 repo::has_most_children(of, &conflict.key, conflict.item.as_deref())
             };
             if let Some(parent) = new.parent.as_ref().filter(|parent| has_most(parent))
-                && self.stored_task(&new.tenant, id).await?.is_none()
+                && self.stored(&new.tenant, id).await?.is_none()
             {
                 return Err(too_many_children(parent));
             }
             let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
-            if conflict.key == taken && self.stored_task(&new.tenant, id).await?.is_none() {
+            if conflict.key == taken && self.stored(&new.tenant, id).await?.is_none() {
                 // An approval of another task, of a build whose ids could collide.
-                n = self.free_approval(&decided.task, n + 1).await?;
+                n = free_approval(&self.context, &decided.task, n + 1).await?;
                 continue;
             }
             return self.repeated(new, id, body_hash.clone(), conflict).await;
@@ -94,8 +92,8 @@ impl Core {
         n: u32,
     ) -> Result<(Decided, Vec<Write>), ServiceError> {
         let Creation { new, id, asks, placed, .. } = creation;
-        let facts = self.facts();
-        let salt = if asks.is_empty() { String::new() } else { self.salt() };
+        let facts = self.context.facts();
+        let salt = if asks.is_empty() { String::new() } else { salt(&self.context) };
         let parent = match &new.parent {
             Some(parent) => Some(self.parent(&new.tenant, parent).await?),
             None => None,
@@ -136,7 +134,7 @@ impl Core {
         log::change(&decided);
         let task = decided.task;
         if task.waits_outside() {
-            self.wake().wake(&Topic::External(task.tenant.clone()));
+            self.context.wake().wake(&Topic::External(task.tenant.clone()));
         }
         let task = FullTask {
             task,
@@ -151,8 +149,8 @@ impl Core {
     /// What a person is asked before the task is assigned: by gates, and by rules on the tool
     /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
     async fn asked_at_creation(&self, new: &NewTask, agent: Agent, planned: &Planned) -> Vec<Ask> {
-        let policy = self.policy_for_gates().await;
-        let external = self.rules().is_left_outside(agent, new.task_type);
+        let policy = self.authorizer.governance().policy_for_gates().await;
+        let external = self.context.rules().is_left_outside(agent, new.task_type);
         let call = match external {
             true => None,
             false => planned.call(),
@@ -174,7 +172,8 @@ impl Core {
             false => call.cloned(),
         };
         if let Some(call) = &frozen_as
-            && frozen_by(&policy, call, &new.metadata, self.clock().now(), |_, _| false).is_some()
+            && frozen_by(&policy, call, &new.metadata, self.context.clock().now(), |_, _| false)
+                .is_some()
         {
             // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
             // then.
@@ -189,10 +188,10 @@ impl Core {
     }
 
     /// The id that the task gets; where it is derived, the same at each call.
-    pub fn task_id(&self, new: &NewTask) -> TaskId {
+    pub fn id_of(&self, new: &NewTask) -> TaskId {
         let tenant = new.tenant.as_str();
         match &new.identity {
-            Identity::Fresh => self.entropy().uuid7(self.clock().now()).into(),
+            Identity::Fresh => self.context.entropy().uuid7(self.context.clock().now()).into(),
             Identity::Given(id) => id.clone(),
             Identity::IdempotencyKey(key) => {
                 derived_uuid(&["idempotency", tenant, &new.created_by, key]).into()
@@ -235,7 +234,7 @@ impl Core {
         }
         let trace_id = match &new.trace_id {
             Some(trace) => trace.clone(),
-            None => self.entropy().uuid7(self.clock().now()).simple().to_string(),
+            None => self.context.entropy().uuid7(self.context.clock().now()).simple().to_string(),
         };
         Ok(Draft {
             id,
@@ -261,7 +260,7 @@ impl Core {
     }
 
     async fn parent(&self, tenant: &TenantId, id: &TaskId) -> Result<Task, ServiceError> {
-        match self.stored_task(tenant, id).await? {
+        match self.stored(tenant, id).await? {
             Some(parent) => Ok(parent.value),
             None => Err(ServiceError::Invalid {
                 field: "parent_task_id",
@@ -280,11 +279,11 @@ impl Core {
     ) -> Result<Created, ServiceError> {
         let there: Option<StoredTask> = match &conflict.item {
             Some(item) if conflict.key == repo::task_key(&new.tenant, id) => Some(decode(item)?),
-            _ => self.stored_task(&new.tenant, id).await?,
+            _ => self.stored(&new.tenant, id).await?,
         };
         match there {
             Some(there) if there.value.body_hash == body_hash => {
-                let task = self.task(&new.tenant, id).await?;
+                let task = self.get(&new.tenant, id).await?;
                 Ok(Created { task, repeated: true })
             }
             Some(_) => {
@@ -300,7 +299,7 @@ impl Core {
                 };
                 Err(ServiceError::Conflict { message })
             }
-            None => Err(conflict.gone()),
+            None => Err(conflict.into_error()),
         }
     }
 }

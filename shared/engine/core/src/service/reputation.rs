@@ -1,14 +1,15 @@
+//! Reputation: scores and levels of agents and external workers, read off the ledger.
+
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::lock::Mutex;
 
-use super::core::Core;
 use super::cursor::Cursors;
 use super::cursor::cursors::REPUTATION;
 use super::pages::{LedgerList, newest_first};
-use super::{ReputationLine, ReputationPage, ServiceError, weight};
+use super::{Context, ReputationLine, ReputationPage, ServiceError, weight};
 use crate::ledger::Entry;
 use crate::ports::StoreError;
 use crate::repo::{self, Fold, REPUTATION_FOLD, Versioned, decode};
@@ -24,9 +25,13 @@ const FAR_BEHIND: u64 = 128;
 /// Tenants that are followed at once; beyond, all are forgotten and found again.
 const TENANTS: usize = 4_096;
 
-/// How far this process has read each tenant's ledger. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Standings(Arc<std::sync::Mutex<HashMap<TenantId, Arc<Mutex<Followed>>>>>);
+/// Scores and levels. Cheap to clone.
+#[derive(Clone)]
+pub struct Reputation {
+    context: Context,
+    /// How far this process has read each tenant's ledger.
+    read: Arc<std::sync::Mutex<HashMap<TenantId, Arc<Mutex<Followed>>>>>,
+}
 
 #[derive(Default)]
 struct Followed {
@@ -37,24 +42,26 @@ struct Followed {
     looked: Option<Duration>,
 }
 
-impl Standings {
-    fn of(&self, tenant: &TenantId) -> Arc<Mutex<Followed>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Reputation {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context, read: Arc::default() }
+    }
+
+    fn followed(&self, tenant: &TenantId) -> Arc<Mutex<Followed>> {
+        let mut all = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= TENANTS && !all.contains_key(tenant) {
             all.clear();
         }
         all.entry(tenant.clone()).or_default().clone()
     }
-}
 
-impl Core {
     /// Where an agent stands now; less than a second old.
     pub async fn standing(
         &self,
         tenant: &TenantId,
         agent: Agent,
     ) -> Result<Standing, ServiceError> {
-        Ok(self.read_standing(tenant, agent).await?)
+        Ok(self.read(tenant, agent).await?)
     }
 
     /// External workers with their scores, by the name in their leases; at most a second old.
@@ -67,12 +74,12 @@ impl Core {
     }
 
     /// The same, with what the store said.
-    pub(super) async fn read_standing(
+    pub(super) async fn read(
         &self,
         tenant: &TenantId,
         agent: Agent,
     ) -> Result<Standing, StoreError> {
-        let rules = &self.rules().reputation;
+        let rules = &self.context.rules().reputation;
         self.with_reputation(tenant, |fold, now| fold.standing(agent, now, rules)).await
     }
 
@@ -81,27 +88,24 @@ impl Core {
         tenant: &TenantId,
         read: impl FnOnce(&ReputationFold, Timestamp) -> T,
     ) -> Result<T, StoreError> {
-        let followed = self.standings().of(tenant);
+        let followed = self.followed(tenant);
         // Whoever comes while another looks waits for what it finds.
         let mut followed = followed.lock().await;
-        let at = self.clock().monotonic();
+        let at = self.context.clock().monotonic();
         if followed.looked.is_none_or(|looked| at.saturating_sub(looked) >= LOOK_EVERY) {
             self.read_on(tenant, &mut followed).await?;
             followed.looked = Some(at);
         }
-        Ok(read(&followed.fold, self.clock().now()))
+        Ok(read(&followed.fold, self.context.clock().now()))
     }
 
     /// Score and level of every agent, worked out from the first batch of the ledger on.
-    pub async fn rebuild_standings(
-        &self,
-        tenant: &TenantId,
-    ) -> Result<ReputationFold, ServiceError> {
-        let ledger = self.ledger(tenant);
+    pub async fn rebuild(&self, tenant: &TenantId) -> Result<ReputationFold, ServiceError> {
+        let ledger = self.context.ledger(tenant);
         let mut fold = ReputationFold::default();
         for seq in 1.. {
             let Some(batch) = ledger.batch(seq).await? else { break };
-            fold.apply(batch.task_entries(), &self.rules().reputation);
+            fold.apply(batch.task_entries(), &self.context.rules().reputation);
         }
         Ok(fold)
     }
@@ -110,12 +114,12 @@ impl Core {
         if followed.looked.is_none() {
             self.start_from_kept(tenant, followed).await?;
         }
-        let ledger = self.ledger(tenant);
+        let ledger = self.context.ledger(tenant);
         let began = followed.seq;
         let mut asked = false;
         while let Some(batch) = ledger.batch(followed.seq + 1).await? {
             // Both at once: a call that is given up in between leaves a whole fold behind.
-            followed.fold.apply(batch.task_entries(), &self.rules().reputation);
+            followed.fold.apply(batch.task_entries(), &self.context.rules().reputation);
             followed.seq += 1;
             if !asked && followed.seq - began >= FAR_BEHIND {
                 self.start_from_kept(tenant, followed).await?;
@@ -132,7 +136,7 @@ impl Core {
         followed: &mut Followed,
     ) -> Result<(), StoreError> {
         let key = repo::fold_key(tenant, REPUTATION_FOLD);
-        let Some(item) = self.store().get(&key).await? else { return Ok(()) };
+        let Some(item) = self.context.store().get(&key).await? else { return Ok(()) };
         let kept: Versioned<Fold> = decode(&item)?;
         if kept.value.seq_applied > followed.seq {
             // What can't be read is worked out anew.
@@ -145,7 +149,7 @@ impl Core {
     }
 
     /// What an agent earned, newest first.
-    pub async fn reputation_events(
+    pub async fn events(
         &self,
         tenant: &TenantId,
         agent: Agent,
@@ -153,7 +157,8 @@ impl Core {
         cursor: Option<String>,
     ) -> Result<ReputationPage, ServiceError> {
         let cursors = Cursors::new(REPUTATION, tenant, agent.as_str());
-        let page = newest_first(self, tenant, &EarnedBy(agent), &cursors, (limit, cursor)).await?;
+        let page = newest_first(&self.context, tenant, &EarnedBy(agent), &cursors, (limit, cursor))
+            .await?;
         let (events, unreadable) = (page.entries, page.unreadable);
         Ok(ReputationPage { events, next_cursor: page.next, unreadable })
     }

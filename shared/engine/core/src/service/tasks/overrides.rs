@@ -1,10 +1,12 @@
-use super::core::Core;
-use super::{FullTask, ServiceError};
+//! Letting a task pass a freeze.
+
+use super::Tasks;
 use crate::decide::Command;
+use crate::service::{FullTask, ServiceError};
 use watchbill_domain::{Caller, Role, TaskId};
 use watchbill_governance::{Freeze, Policy};
 
-impl Core {
+impl Tasks {
     /// Lets one task pass one freeze, if the freeze says that this caller may.
     pub async fn override_freeze(
         &self,
@@ -13,8 +15,9 @@ impl Core {
         freeze: &str,
         reason: &str,
     ) -> Result<FullTask, ServiceError> {
-        let policy = self.governance().policies().current().await.map_err(|error| {
-            self.governance().set_degraded(true);
+        let governance = self.authorizer.governance();
+        let policy = governance.policies().current().await.map_err(|error| {
+            governance.set_degraded(true);
             ServiceError::Down { reason: error.to_string() }
         })?;
         let named = policy.freezes.iter().find(|there| there.name == freeze);
@@ -30,7 +33,7 @@ impl Core {
         let tenant = &caller.tenant;
         self.command(tenant, id, &command).await.map_err(|error| error.into_service(id))?;
         tracing::info!(task = %id, freeze, by = %caller.name, "task {id} may pass freeze {freeze}");
-        self.task(tenant, id).await
+        self.get(tenant, id).await
     }
 }
 

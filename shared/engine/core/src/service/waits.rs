@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ServiceError;
-use super::core::Core;
+use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, Entity as _, WaitPlace, decode, encode};
 use watchbill_domain::TenantId;
@@ -34,16 +33,26 @@ pub enum NoPlace {
 #[derive(Debug)]
 pub struct WaitPlaces([(WaitPlace, u64); 2]);
 
-impl Core {
+/// Gives calls that wait their places. Cheap to clone.
+#[derive(Clone)]
+pub struct Waits {
+    context: Context,
+}
+
+impl Waits {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
+    }
+
     /// A place for a call that waits so long.
-    pub async fn take_wait_place(
+    pub async fn take(
         &self,
         tenant: &TenantId,
         bounds: WaitBounds,
         how_long: Duration,
     ) -> Result<Result<WaitPlaces, NoPlace>, ServiceError> {
         for _ in 0..MAX_ATTEMPTS {
-            let until = self.clock().now().plus(how_long + GRACE);
+            let until = self.context.clock().now().plus(how_long + GRACE);
             let (own, taken_by_it) =
                 self.free_place(repo::waits_partition(tenant), bounds.tenant, 0).await?;
             let Some(own) = own else { return Ok(Err(NoPlace::Tenant)) };
@@ -54,7 +63,7 @@ impl Core {
             let places =
                 [own, of_all].map(|(place, version)| (WaitPlace { until, ..place }, version));
             let writes = places.iter().map(|(place, version)| taken(place, *version)).collect();
-            if self.commit(writes).await?.is_none() {
+            if self.context.transact(writes).await?.is_ok() {
                 return Ok(Ok(WaitPlaces(places.map(|(place, version)| (place, version + 1)))));
             }
         }
@@ -62,12 +71,12 @@ impl Core {
     }
 
     /// Others may take it at once. Where that fails it is free a little later.
-    pub async fn give_back_wait_place(&self, WaitPlaces(places): WaitPlaces) {
-        let now = self.clock().now();
+    pub async fn give_back(&self, WaitPlaces(places): WaitPlaces) {
+        let now = self.context.clock().now();
         let back = |(place, version): &(WaitPlace, u64)| {
             taken(&WaitPlace { until: now, ..place.clone() }, *version)
         };
-        if let Err(error) = self.commit(places.iter().map(back).collect()).await {
+        if let Err(error) = self.context.transact(places.iter().map(back).collect()).await {
             tracing::debug!("the place of a call that waited is not given back: {error}");
         }
     }
@@ -80,11 +89,11 @@ impl Core {
         bound: usize,
         kept_free: usize,
     ) -> Result<(Option<(WaitPlace, u64)>, usize), ServiceError> {
-        let now = self.clock().now();
+        let now = self.context.clock().now();
         let mut free: Vec<(WaitPlace, u64)> = (0..bound)
             .map(|number| (WaitPlace { partition: partition.clone(), number, until: now }, 0))
             .collect();
-        for item in self.store().collect(&partition, "").await? {
+        for item in self.context.store().collect(&partition, "").await? {
             let is_this = |of: &(WaitPlace, u64)| of.0.key() == item.key;
             let Some(at) = free.iter().position(is_this) else { continue };
             match decode::<WaitPlace>(&item) {
@@ -97,7 +106,7 @@ impl Core {
         if free.len() <= kept_free {
             return Ok((None, taken));
         }
-        let any = self.entropy().next_u64() % free.len() as u64;
+        let any = self.context.entropy().next_u64() % free.len() as u64;
         Ok((Some(free.swap_remove(any as usize)), taken))
     }
 }

@@ -1,0 +1,61 @@
+//! Which tenants there are.
+
+use super::{Context, Keys, ServiceError};
+use crate::ports::{ListRange, Query, WhichList};
+use crate::repo;
+use watchbill_domain::TenantId;
+
+/// Lists tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Tenants {
+    context: Context,
+    keys: Keys,
+}
+
+impl Tenants {
+    pub(super) fn new(context: Context, keys: Keys) -> Self {
+        Self { context, keys }
+    }
+
+    /// Whether a tenant has, or had, anything here: a key, or something recorded.
+    pub async fn exists(&self, tenant: &TenantId) -> Result<bool, ServiceError> {
+        if !self.keys.list(tenant, 1, None).await?.keys.is_empty() {
+            return Ok(true);
+        }
+        let fold = repo::fold_key(tenant, repo::STATS_FOLD);
+        Ok(self.context.store().get(&fold).await?.is_some())
+    }
+
+    /// So many of the tenants that come after one, in the order of their names.
+    pub async fn after(
+        &self,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Vec<TenantId>, ServiceError> {
+        // The next text after a name is the name with the least character behind it.
+        let from = after.map(|tenant| format!("{tenant}\0").into());
+        let mut tenants = Vec::new();
+        let mut cursor = None;
+        loop {
+            let query = Query {
+                list: WhichList::First,
+                partition: repo::TENANTS.into(),
+                range: ListRange { from: Clone::clone(&from), to: None },
+                descending: false,
+                limit: limit - tenants.len(),
+                cursor,
+            };
+            let page = self.context.store().query(query).await?;
+            for key in &page.entries {
+                match repo::tenant_of(key) {
+                    Some(tenant) => tenants.push(tenant),
+                    None => tracing::error!(%key, "{key} stands in the list of tenants: left out"),
+                }
+            }
+            if page.next.is_none() || tenants.len() >= limit {
+                return Ok(tenants);
+            }
+            cursor = page.next;
+        }
+    }
+}
