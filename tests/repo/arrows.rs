@@ -245,6 +245,19 @@ fn the_folders_of_core_know_what_lies_below_them() {
     assert_none("a folder of core that knows one above it", &found);
 }
 
+/// What a capability does stands in its own service, not on what wires them all.
+#[test]
+fn core_wires_and_does_nothing_else() {
+    let here = Path::new("shared/engine/core/src/service/core.rs");
+    let others = super::rust_files().filter(|path| path != here);
+    let found =
+        others.filter(|path| super::text(path).lines().any(|l| l.starts_with("impl Core ")));
+    let found: Vec<String> = found.map(|path| path.display().to_string()).collect();
+    assert_none("methods of Core outside its one file", &found);
+    let methods = super::text(here).matches("\n    pub fn ").count();
+    assert!((3..=24).contains(&methods), "Core has {methods} methods: it wires services");
+}
+
 #[test]
 fn the_rules_can_tell() {
     let plain = |kind| Arrow { to: String::new(), kind, optional: false };

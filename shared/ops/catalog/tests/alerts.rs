@@ -1,5 +1,7 @@
 //! The alert book with more alerts than anyone should have, and what a run reads of it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

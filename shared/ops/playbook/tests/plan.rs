@@ -1,5 +1,7 @@
 //! From type and payload to a plan, with the tools of the catalog.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use watchbill_domain::{Agent, Refusal, TaskType};
