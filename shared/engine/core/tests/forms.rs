@@ -1,11 +1,13 @@
 //! Hashes of what is shown, decisions on approvals, and the form of stored items.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use watchbill_core::decide::{
-    ApprovalCommand, ApprovalRejection, Command, Draft, Facts, Rules, decide, decide_approval,
+    ApprovalCommand, ApprovalRejection, Command, Draft, Facts, NewTask, Rules, decide,
+    decide_approval,
 };
 use watchbill_core::ports::{Item, StoreError, WriteId};
 use watchbill_core::repo::{Entity, Versioned, decode, encode};
@@ -15,6 +17,7 @@ use watchbill_domain::{
     Timestamp, escape_id, refused_in_ids,
 };
 use watchbill_governance::shown;
+use watchbill_testkit::a_task;
 
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -172,24 +175,19 @@ fn hash_of(task_type: TaskType, payload: &Map<String, Value>, plan: &Map<String,
 
 fn task() -> Task {
     let draft = Draft {
+        new: Arc::new(NewTask {
+            task_type: TaskType::Deploy,
+            priority: Priority::P2,
+            source: "user".into(),
+            created_by: "alex".into(),
+            ..a_task()
+        }),
         id: TaskId::parse("t-1").unwrap(),
-        tenant: TenantId::default(),
-        task_type: TaskType::Deploy,
-        priority: Priority::P2,
-        source: "user".into(),
-        payload: Body::default(),
-        has_repo: false,
-        metadata: Map::new(),
         trace_id: "trace".into(),
-        sla_target: None,
-        sla_deadline: None,
-        parent: None,
-        hops: 0,
-        created_by: "alex".into(),
+        payload: Body::default(),
+        sla_span: None,
         also_requested_by: Vec::new(),
         body_hash: None,
-        max_retries: None,
-        failure_counted: false,
         approval: None,
     };
     let rules = Rules::default();

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use watchbill_core::ports::{Expect, Key, Write};
 use watchbill_core::repo::StoredTask;
-use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, decode, encode};
+use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, encode};
 use watchbill_core::service::{Core, ServiceError, TransactError, Verdict};
 use watchbill_domain::{Question, Status, Task, TaskId, TenantId};
 use watchbill_domain::{ToolCall, canonical_hash};
@@ -232,8 +232,7 @@ impl Steps {
     async fn stored(&self, key: &str) -> Result<Option<Versioned<Step>>, ServiceError> {
         let sort = format!("{}{}", repo::STEPS, watchbill_domain::escape_key_part(key));
         let key = Key::new(repo::task_partition(&self.tenant, &self.task), sort);
-        let item = self.core.store().get(&key).await?;
-        Ok(item.as_ref().map(decode).transpose()?)
+        self.core.context().load(&key).await
     }
 
     fn intent(&self, effect: &dyn Effect, hash: &str) -> Step {

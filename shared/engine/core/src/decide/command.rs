@@ -1,11 +1,9 @@
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
-use super::{Asked, Proof, Rules};
+use super::{Asked, Draft, Proof, Rules};
 use watchbill_domain::{
-    Agent, Amount, Body, Earned, LoggedEvent, Note, Outcome, Priority, Question, ReputationEvent,
-    Status, TaskId, TaskType, TenantId, Timestamp,
+    Agent, Amount, Body, Earned, LoggedEvent, Note, Outcome, Question, ReputationEvent, Status,
+    Timestamp,
 };
 use watchbill_governance::{BudgetExceeded, BudgetLimits, Quote, ReputationRules};
 
@@ -18,34 +16,6 @@ pub struct Facts<'a> {
     /// For jitter.
     pub random: u64,
     pub rules: &'a Rules,
-}
-
-/// A task about to be made.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    pub id: TaskId,
-    pub tenant: TenantId,
-    pub task_type: TaskType,
-    pub priority: Priority,
-    pub source: String,
-    pub payload: Body,
-    /// Whether the payload names a repository: `investigate` then goes to dev.
-    pub has_repo: bool,
-    pub metadata: Map<String, Value>,
-    pub trace_id: String,
-    /// As written by the caller, with the span it stands for.
-    pub sla_target: Option<(String, Duration)>,
-    pub sla_deadline: Option<Timestamp>,
-    pub parent: Option<TaskId>,
-    pub hops: u8,
-    pub created_by: String,
-    pub also_requested_by: Vec<String>,
-    pub body_hash: Option<String>,
-    pub max_retries: Option<u32>,
-    /// The approval it waits for, where a person is asked first.
-    pub approval: Option<Asked>,
-    /// It is the retry of a task whose failure has counted already.
-    pub failure_counted: bool,
 }
 
 /// How a run ended.

@@ -6,15 +6,16 @@ use super::{Asked, Decided, Draft, Facts, Rejection};
 use watchbill_domain::{Amount, Sla, Status, Task, TaskLimits, What};
 
 pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
-    if draft.hops > TaskLimits::HOPS {
-        return Err(Rejection::TooManyHops { hops: draft.hops, most: TaskLimits::HOPS });
+    let new = &draft.new;
+    if new.hops > TaskLimits::HOPS {
+        return Err(Rejection::TooManyHops { hops: new.hops, most: TaskLimits::HOPS });
     }
     let mut step = Step::new(blank(draft, facts), 0, facts);
     match &draft.approval {
         None => {
             step.assign(None);
             let blocked = step.task.not_built.then_some(NOT_BUILT);
-            step.says(What::Created, &draft.created_by, blocked);
+            step.says(What::Created, &new.created_by, blocked);
             step.plain_event("task.created");
             if blocked.is_some() {
                 step.assigned_event(json!({}));
@@ -22,7 +23,7 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
         }
         Some(asked) => {
             let (approval, reason) = (&asked.approval, &asked.reason);
-            step.says(What::Created, &draft.created_by, Some(reason));
+            step.says(What::Created, &new.created_by, Some(reason));
             step.event("task.created", json!({ "approval_id": approval }));
             step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
         }
@@ -32,19 +33,19 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
 
 /// The task as it stands before its first decision.
 fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
-    let rules = facts.rules;
+    let (new, rules) = (&draft.new, facts.rules);
     Task {
         id: draft.id.clone(),
-        tenant: draft.tenant.clone(),
-        task_type: draft.task_type,
-        priority: draft.priority,
-        source: draft.source.clone(),
+        tenant: new.tenant.clone(),
+        task_type: new.task_type,
+        priority: new.priority,
+        source: new.source.clone(),
         status: Status::Pending,
-        agent: rules.route(draft.task_type, draft.has_repo),
+        agent: rules.route(new.task_type, new.has_repository()),
         assignment: 0,
         fence: 0,
         retries: 0,
-        max_retries: draft.max_retries.unwrap_or(rules.retry.max_retries),
+        max_retries: new.max_retries.unwrap_or(rules.retry.max_retries),
         lost_runs: 0,
         offers: 0,
         excused: 0,
@@ -62,9 +63,9 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         finished_at: None,
         trace_id: draft.trace_id.clone(),
         sla: sla(draft, facts),
-        parent: draft.parent.clone(),
-        hops: draft.hops,
-        metadata: draft.metadata.clone(),
+        parent: new.parent.clone(),
+        hops: new.hops,
+        metadata: new.metadata.clone(),
         payload: draft.payload.clone(),
         result: None,
         error: None,
@@ -75,11 +76,11 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         grants: Vec::new(),
         overrides: Vec::new(),
         question: None,
-        created_by: draft.created_by.clone(),
+        created_by: new.created_by.clone(),
         also_requested_by: draft.also_requested_by.clone(),
         body_hash: draft.body_hash.clone(),
         outcome: None,
-        failure_counted: draft.failure_counted,
+        failure_counted: new.is_failure_counted(),
         notes: Vec::new(),
         log: Vec::new(),
     }
@@ -87,14 +88,15 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
 
 /// The task's own deadline, else its own target, else its priority's.
 fn sla(draft: &Draft, facts: &Facts<'_>) -> Option<Sla> {
-    let rules = &facts.rules.sla;
-    let (target, span) = match (&draft.sla_target, rules.targets.get(&draft.priority)) {
-        (Some((text, span)), _) => (text.clone(), *span),
+    let (new, rules) = (&draft.new, &facts.rules.sla);
+    let own = new.sla_target.as_ref().zip(draft.sla_span);
+    let (target, span) = match (own, rules.targets.get(&new.priority)) {
+        (Some((text, span)), _) => (text.clone(), span),
         (None, Some(span)) => (format!("{}s", span.as_secs()), *span),
-        (None, None) if draft.sla_deadline.is_some() => (String::new(), Default::default()),
+        (None, None) if new.sla_deadline.is_some() => (String::new(), Default::default()),
         (None, None) => return None,
     };
-    let deadline = draft.sla_deadline.unwrap_or(facts.now.plus(span));
+    let deadline = new.sla_deadline.unwrap_or(facts.now.plus(span));
     Some(Sla {
         target,
         deadline,

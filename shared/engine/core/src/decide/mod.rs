@@ -7,6 +7,7 @@ mod budget;
 mod command;
 mod create;
 mod leave;
+mod new_task;
 mod not_built;
 mod rules;
 mod run;
@@ -17,8 +18,9 @@ mod wait;
 pub use approval::{
     ApprovalCommand, ApprovalRejection, decide_approval, demands_a_person, escalates_at,
 };
-pub use command::{Claimant, Command, Draft, Ending, Facts, Rejection};
+pub use command::{Claimant, Command, Ending, Facts, Rejection};
 pub use leave::{Asked, Leave, Proof};
+pub use new_task::{Draft, Identity, NewTask};
 pub use not_built::NOT_BUILT;
 pub use rules::{AlertRules, LeaseRules, RetryRules, Rules, SlaRules};
 pub(crate) use task::decide_on;

@@ -48,6 +48,7 @@ mod waits;
 mod walk;
 mod weight;
 
+pub use crate::decide::{Identity, NewTask};
 pub use approvals::{Approvals, LinkDecision, LinkUse};
 pub use audit::{AUDIT_KINDS, Audit};
 pub use budgets::Budgets;

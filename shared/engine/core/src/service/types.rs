@@ -12,45 +12,6 @@ use watchbill_domain::{
     TaskType, TenantId, Timestamp, UnknownName,
 };
 
-/// A request for a task, parsed and bounded, whoever it came from.
-#[derive(Clone, Debug)]
-pub struct NewTask {
-    pub tenant: TenantId,
-    pub task_type: TaskType,
-    pub priority: Priority,
-    pub source: String,
-    pub payload: Map<String, Value>,
-    pub metadata: Map<String, Value>,
-    /// As the caller wrote it: seconds or a span.
-    pub sla_target: Option<String>,
-    pub sla_deadline: Option<Timestamp>,
-    pub parent: Option<TaskId>,
-    pub trace_id: Option<String>,
-    pub max_retries: Option<u32>,
-    /// Who asks: a key's name, `reaction:<name>`, …
-    pub created_by: String,
-    /// Who asks besides, see [`Task::also_requested_by`]; those of its parent are added.
-    pub also_requested_by: Vec<String>,
-    pub identity: Identity,
-    /// Reactions between the first cause and this task.
-    pub hops: u8,
-}
-
-/// What a task's id is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// A new one, UUIDv7.
-    Fresh,
-    /// Derived from tenant, caller and this key; a repeat with the same body is the same task.
-    IdempotencyKey(String),
-    /// Derived from a cause: (reaction, event id), slot, and so on.
-    Cause(Vec<String>),
-    /// As a peer gave it.
-    Given(TaskId),
-    /// The retry of an ended task: one of each, however often it is asked for.
-    Retry { of: TaskId, failure_counted: bool },
-}
-
 /// A task with all that stands beside its header.
 #[derive(Clone, Debug)]
 pub struct FullTask {

@@ -8,18 +8,20 @@ mod rows;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, json};
 use watchbill_core::decide::{
-    Asked, Command, Decided, Draft, Ending, Facts, Leave, Proof, Rejection, Rules, decide, next_due,
+    Asked, Command, Decided, Draft, Ending, Facts, Identity, Leave, NewTask, Proof, Rejection,
+    Rules, decide, next_due,
 };
 use watchbill_domain::{
     Agent, Amount, ApprovalId, Body, Earned, EventType, LogEntry, LoggedEvent, Outcome, Price,
-    Priority, Question, ReputationEvent, Status, Task, TaskId, TaskLimits, TaskType, TenantId,
-    Timestamp,
+    Priority, Question, ReputationEvent, Status, Task, TaskId, TaskLimits, TaskType, Timestamp,
 };
 use watchbill_governance::{BudgetLimits, Quote};
+use watchbill_testkit::a_task;
 
 pub use rows::EVERY_WHAT;
 
@@ -123,27 +125,29 @@ impl Setup {
 
     fn draft(&self) -> Draft {
         let id = TaskId::parse("t-1").unwrap();
+        let sla_seconds = self.sla_seconds.filter(|_| !self.no_sla);
+        let identity = match self.external == self.by_type {
+            true => Identity::Retry { of: id.clone(), failure_counted: true },
+            false => Identity::Fresh,
+        };
+        let payload = json!({"description": "Look"}).as_object().unwrap().clone();
         Draft {
-            tenant: TenantId::default(),
-            task_type: self.task_type,
-            priority: self.priority,
-            source: "user".into(),
-            payload: Body::In(json!({"description": "Look"}).as_object().unwrap().clone()),
-            has_repo: false,
-            metadata: Map::new(),
+            new: Arc::new(NewTask {
+                task_type: self.task_type,
+                priority: self.priority,
+                sla_target: sla_seconds.map(|s| format!("{s}s")),
+                hops: 2,
+                created_by: "alex".into(),
+                source: "user".into(),
+                max_retries: self.max_retries,
+                identity,
+                ..a_task()
+            }),
             trace_id: "trace".into(),
-            sla_target: self
-                .sla_seconds
-                .filter(|_| !self.no_sla)
-                .map(|s| (format!("{s}s"), Duration::from_secs(s))),
-            sla_deadline: None,
-            parent: None,
-            hops: 2,
-            created_by: "alex".into(),
+            payload: Body::In(payload),
+            sla_span: sla_seconds.map(Duration::from_secs),
             also_requested_by: Vec::new(),
             body_hash: None,
-            failure_counted: self.external == self.by_type,
-            max_retries: self.max_retries,
             approval: self.gate.then(|| Asked {
                 approval: ApprovalId::of(&id, 1),
                 n: 1,

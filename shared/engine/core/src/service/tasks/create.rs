@@ -1,8 +1,9 @@
 //! Accepting tasks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{Placed, Tasks, bodies};
 use crate::decide::{Command, Decided, Draft, Rejection, decide};
@@ -21,7 +22,7 @@ use watchbill_redact as redact;
 
 /// Everything about a task to be made that stays as it is.
 struct Creation {
-    new: NewTask,
+    new: Arc<NewTask>,
     id: TaskId,
     body_hash: Option<String>,
     asks: Vec<Ask>,
@@ -48,7 +49,7 @@ impl Tasks {
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
         }
-        let agent = self.context.rules().route(new.task_type, has_repo(&new.payload));
+        let agent = self.context.rules().route(new.task_type, new.has_repository());
         let planned = self.authorizer.planner().plan(agent, new.task_type, &new.payload);
         let creation = Creation {
             body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
@@ -56,14 +57,14 @@ impl Tasks {
             planned,
             placed: bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?,
             extra_writes,
-            new,
+            new: Arc::new(new),
             id,
         };
         let mut n = 1;
         loop {
             let (decided, writes) = self.creation(&creation, n).await?;
             let Err(conflict) = self.context.transact(writes).await? else {
-                return Ok(self.created(creation.new, decided));
+                return Ok(self.created(Arc::unwrap_or_clone(creation.new), decided));
             };
             let Creation { new, id, body_hash, .. } = &creation;
             let has_most = |parent: &TaskId| {
@@ -98,11 +99,9 @@ impl Tasks {
             Some(parent) => Some(self.parent(&new.tenant, parent).await?),
             None => None,
         };
-        let mut draft = Draft {
-            payload: placed.body.clone(),
-            also_requested_by: also_requested_by(new, parent.as_ref()),
-            ..self.draft(new, id.clone(), creation.body_hash.clone())?
-        };
+        let mut draft = self.draft(new.clone(), id.clone(), placed.body.clone())?;
+        draft.also_requested_by = also_requested_by(new, parent.as_ref());
+        draft.body_hash.clone_from(&creation.body_hash);
         if !asks.is_empty() {
             draft.approval = Some(Asking::before(id, n, asks, &salt));
         }
@@ -207,14 +206,10 @@ impl Tasks {
         }
     }
 
-    fn draft(
-        &self,
-        new: &NewTask,
-        id: TaskId,
-        body_hash: Option<String>,
-    ) -> Result<Draft, ServiceError> {
+    /// What is worked out for a request, whatever else is true of it.
+    fn draft(&self, new: Arc<NewTask>, id: TaskId, payload: Body) -> Result<Draft, ServiceError> {
         let invalid = |field, message: String| ServiceError::Invalid { field, message };
-        let sla_target = match &new.sla_target {
+        let sla_span = match &new.sla_target {
             None => None,
             Some(text) => {
                 let span = parse_span(text).map_err(|e| invalid("sla_target", e.to_string()))?;
@@ -222,7 +217,7 @@ impl Tasks {
                     let message = format!("'{text}' is not between one second and 99999 days");
                     return Err(invalid("sla_target", message));
                 }
-                Some((text.clone(), span))
+                Some(span)
             }
         };
         if new.task_type == TaskType::OpsCycle && !new.created_by.starts_with("schedule:") {
@@ -237,25 +232,14 @@ impl Tasks {
             None => self.context.entropy().uuid7(self.context.clock().now()).simple().to_string(),
         };
         Ok(Draft {
+            new,
             id,
-            tenant: new.tenant.clone(),
-            task_type: new.task_type,
-            priority: new.priority,
-            source: new.source.clone(),
-            payload: Body::default(),
-            has_repo: has_repo(&new.payload),
-            metadata: new.metadata.clone(),
             trace_id,
-            sla_target,
-            sla_deadline: new.sla_deadline,
-            parent: new.parent.clone(),
-            hops: new.hops,
-            created_by: new.created_by.clone(),
+            payload,
+            sla_span,
             also_requested_by: Vec::new(),
-            body_hash,
-            max_retries: new.max_retries,
+            body_hash: None,
             approval: None,
-            failure_counted: matches!(new.identity, Identity::Retry { failure_counted: true, .. }),
         })
     }
 
@@ -342,10 +326,6 @@ fn also_requested_by(new: &NewTask, parent: Option<&Task>) -> Vec<String> {
         }
     }
     all
-}
-
-fn has_repo(payload: &Map<String, Value>) -> bool {
-    payload.get("repo").is_some_and(|repo| !repo.is_null())
 }
 
 fn refused(rejection: Rejection) -> ServiceError {
