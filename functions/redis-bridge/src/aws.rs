@@ -9,7 +9,9 @@ use watchbill_lambda::config::Setup;
 use watchbill_lambda::{Metric, Unit};
 use watchbill_redis::{RedisOptions, RedisPeer};
 
-use crate::{BUILT, Bridge, CoreHome, Report, Settings, Sides};
+use watchbill_domain::Agent;
+
+use crate::{Bridge, CoreHome, Report, Settings, Sides};
 
 const QUIET: &str = "REDIS_QUIET_SECONDS";
 
@@ -40,7 +42,8 @@ impl Rounds {
         }
         let core = setup.core_with_blobs()?;
         setup.warm(&core).await?;
-        let home = CoreHome::new(core, settings.tenant.clone(), BUILT.to_vec());
+        let built = Agent::taking_tasks().filter(|agent| agent.is_built()).collect();
+        let home = CoreHome::new(core, settings.tenant.clone(), built);
         let sides = Sides {
             home: Arc::new(home),
             peer: Arc::new(peer),

@@ -44,7 +44,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use watchbill_core::ports::{Clock, Entropy};
-use watchbill_domain::Agent;
 use watchbill_wire::peer::Peer;
 
 pub use core_home::CoreHome;
@@ -72,10 +71,6 @@ pub struct Bridge {
     settings: Arc<Settings>,
     figures: Arc<Figures>,
 }
-
-/// The agents whose work is built, where there is no bundle to ask: beside functions. A test
-/// holds it and the bundle's own list together.
-pub const BUILT: &[Agent] = &[Agent::Ops];
 
 /// The workers that a domain names in its entry of the registry.
 const WORKERS: &[&str] = &["docker", "ci", "infra"];
