@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
 use watchbill_core::repo::{Step, decode, encode};
-use watchbill_domain::{Agent, Caller, Role, Status, ToolCall};
+use watchbill_domain::{Agent, Caller, Role, Status, TaskType, ToolCall};
+use watchbill_governance::{Planned, Planner, ToolSpecs};
 use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
-use watchbill_testkit::MemoryStore;
-
-use watchbill_testkit::{Machine, tenant};
+use watchbill_testkit::{KnownTools, Machine, MemoryStore, tenant};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 
@@ -202,4 +201,37 @@ async fn a_run_knows_whether_it_changed_something() {
         let outcome = machine.stored(&id).await.value.outcome.unwrap();
         assert_eq!((outcome.read_only, outcome.reputation.len()), (read_only, 1));
     }
+}
+
+/// Counts how often a plan is worked out.
+#[derive(Default)]
+struct Counting(AtomicU32);
+
+impl Planner for Counting {
+    fn plan(&self, agent: Agent, kind: TaskType, payload: &Map<String, Value>) -> Planned {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        KnownTools.plan(agent, kind, payload)
+    }
+
+    fn specs(&self) -> &ToolSpecs {
+        KnownTools.specs()
+    }
+}
+
+/// Once for the submission, once for the claim: the run and its effects go by the claim's.
+#[tokio::test]
+async fn a_plan_is_worked_out_once_for_each_submission_and_each_claim() {
+    let mut machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
+    let planner = Arc::new(Counting::default());
+    machine.core = machine.core.planned_by(planner.clone());
+    let provider = Arc::new(Provider::default());
+    let projects = Mutex::new(vec!["shop"]);
+    let agent = Arc::new(Deployer { projects, provider: provider.clone() });
+    let executor = Executor::new(machine.core.clone(), agent, "one");
+    let id = machine.create().await;
+    assert_eq!(planner.0.load(Ordering::Relaxed), 1);
+    executor.handle(&machine.pointer(&id).await).await.unwrap();
+    assert_eq!(machine.stored(&id).await.value.status, Status::Completed);
+    assert_eq!(provider.made(), ["shop"]);
+    assert_eq!(planner.0.load(Ordering::Relaxed), 2);
 }
