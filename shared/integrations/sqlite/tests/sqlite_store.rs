@@ -281,7 +281,7 @@ async fn child_that_commits_until_it_is_killed() {
 
 /// Starts the child over a folder; `limit`: bytes that no file of it may exceed.
 fn child(folder: &Path, limit: Option<u64>) -> Child {
-    let child = ["child_that_commits_until_it_is_killed", "--exact", "--nocapture"];
+    let child = ["sqlite_store::child_that_commits_until_it_is_killed", "--exact", "--nocapture"];
     let this = std::env::current_exe().expect("this test's own path");
     let mut command = match limit {
         None => Command::new(this),
