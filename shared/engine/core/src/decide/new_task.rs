@@ -25,7 +25,8 @@ pub struct NewTask {
     pub max_retries: Option<u32>,
     /// Who asks: a key's name, `reaction:<name>`, …
     pub created_by: String,
-    /// Who asks besides, see [`Task::also_requested_by`]; those of its parent are added.
+    /// Who asks besides, see [`Task`](watchbill_domain::Task)'s field; those of its parent are
+    /// added.
     pub also_requested_by: Vec<String>,
     pub identity: Identity,
     /// Reactions between the first cause and this task.
