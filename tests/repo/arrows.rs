@@ -245,6 +245,19 @@ fn the_folders_of_core_know_what_lies_below_them() {
     assert_none("a folder of core that knows one above it", &found);
 }
 
+/// A unit test there would meet two builds of its crate: its own and the one that testkit knows.
+#[test]
+fn what_testkit_knows_uses_it_from_tests_alone() {
+    let (_, known) = ENGINE.iter().find(|(name, _)| *name == "testkit").expect("it is there");
+    let below = |path: &std::path::PathBuf| {
+        known.iter().any(|name| path.starts_with(format!("shared/engine/{name}/src")))
+    };
+    let found = super::rust_files().filter(below);
+    let found = found.filter(|path| super::text(path).contains("watchbill_testkit"));
+    let found: Vec<String> = found.map(|path| path.display().to_string()).collect();
+    assert_none("a unit test below testkit that uses it", &found);
+}
+
 /// What a capability does stands in its own service, not on what wires them all.
 #[test]
 fn core_wires_and_does_nothing_else() {
