@@ -3,8 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use watchbill_alerts::StoredAlerts;
-use watchbill_alerts::{AlertBook as _, RaiseAlert, Severity};
+use watchbill_alerts::{AlertBook as _, RaiseAlert, Severity, StoredAlerts};
 use watchbill_core::decide::{Command, Proof, Rules};
 use watchbill_core::ports::{Bus, Clock as _, Commit, Expect, NewItem, Store as _, Write};
 use watchbill_core::repo::{Child, Step, Window, encode};

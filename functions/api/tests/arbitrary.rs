@@ -2,12 +2,13 @@
 
 use std::sync::OnceLock;
 
-use crate::common::{ADMIN, OPERATOR, api, ask};
-use proptest::prelude::*;
-use serde_json::Value;
 use watchbill_api::{Access, ROUTES, Route, openapi_document};
 use watchbill_domain::Role;
 use watchbill_wire::{Field, Kind};
+
+use crate::common::{ADMIN, OPERATOR, api, ask};
+use proptest::prelude::*;
+use serde_json::Value;
 
 static DOCUMENT: OnceLock<Value> = OnceLock::new();
 

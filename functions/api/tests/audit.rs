@@ -1,13 +1,14 @@
 //! Who did what, as admins read it, and the batches that prove it.
 
-use crate::common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
-use serde_json::{Value, json};
 use watchbill_core::ledger::{Entry, Found, Verifier};
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, decode, ledger_key};
 use watchbill_domain::TenantId;
 use watchbill_governance::Record;
 use watchbill_wire::BatchList;
+
+use crate::common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
+use serde_json::{Value, json};
 
 /// What the recorder does with the records that stand in the store.
 async fn record_all(api: &Api) {

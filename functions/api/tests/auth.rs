@@ -4,6 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use watchbill_api::{
+    Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES, StaticJwks,
+};
+use watchbill_core::decide::Rules;
+use watchbill_core::ports::Clock as _;
+use watchbill_domain::Role;
+
 use crate::common::{
     ADMIN, AGENT, APPROVER, Api, OPERATOR, SECRET, USER, api, api_with, ask, config, static_key,
 };
@@ -14,12 +21,6 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use watchbill_api::{
-    Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES, StaticJwks,
-};
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::Clock as _;
-use watchbill_domain::Role;
 
 /// `{id}` and `{name}` filled with something that is not there.
 fn filled(path: &str) -> String {

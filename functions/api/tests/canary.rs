@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use crate::common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
-use serde_json::{Map, Value, json};
 use watchbill_api::{Access, ROUTES, Route, Success};
 use watchbill_core::decide::Rules;
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
@@ -17,6 +15,9 @@ use watchbill_governance::{Freeze, FreezeWhen, Policy, Record};
 use watchbill_redact::CleanWriter;
 use watchbill_testkit::{Planted, PlantedParts, planted};
 use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
+
+use crate::common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
+use serde_json::{Map, Value, json};
 
 /// Within every canary; looked for without regard to case.
 const MARKS: &[&str] = &["canary", "c0ffee5ec2e7"];

@@ -1,14 +1,15 @@
 //! Events over HTTP: published, listed, followed.
 
-use crate::common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};
-use futures_util::StreamExt as _;
-use serde_json::{Value, json};
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::{Event, TenantId};
 use watchbill_wire::EventView;
+
+use crate::common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
 
 /// Publishes, and records it as the recorder would.
 async fn publish(api: &Api, event_type: &str) -> String {

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{ADMIN, Api, api_with, ask, config};
-use async_trait::async_trait;
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::SecretSource;
 use watchbill_wire::operator_key;
+
+use crate::common::{ADMIN, Api, api_with, ask, config};
+use async_trait::async_trait;
 
 const FIRST: &str = "the-key-that-everything-begins-with";
 

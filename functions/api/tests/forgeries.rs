@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use watchbill_api::{ApiConfig, JwtConfig, StaticJwks};
+use watchbill_core::decide::Rules;
+use watchbill_core::ports::Clock as _;
+use watchbill_domain::hash_key;
+
 use crate::common::{ADMIN, Api, OTHER, SECRET, api, api_with, ask, config};
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::hmac;
@@ -10,10 +15,6 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use watchbill_api::{ApiConfig, JwtConfig, StaticJwks};
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::Clock as _;
-use watchbill_domain::hash_key;
 
 /// RFC 4648, section 5, without padding.
 fn base64(bytes: &[u8]) -> String {

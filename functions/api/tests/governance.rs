@@ -1,12 +1,13 @@
 //! Agents, budgets and freezes over HTTP.
 
-use crate::common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
-use serde_json::{Value, json};
 use watchbill_core::decide::{Command, Ending, Proof, Rules};
 use watchbill_domain::ReputationEvent::{TaskFailure, TaskSuccess};
 use watchbill_domain::{Body, Outcome, Role, TaskId, TenantId, Timestamp};
 use watchbill_governance::{Freeze, FreezeWhen, Policy};
 use watchbill_wire::{ApprovalView, render_approval};
+
+use crate::common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
+use serde_json::{Value, json};
 
 /// A task of the agent's, run by it and recorded.
 async fn ended(api: &Api, status: &str) -> String {

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{ADMIN, AGENT, Api, Got, OTHER, USER, api, api_by_hand, ask, config};
-use axum::body::{Body, BodyDataStream};
-use futures_util::{StreamExt as _, stream};
-use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use watchbill_api::ApiConfig;
 use watchbill_core::ports::{Clock as _, Commit, Entropy as _, Expect, Store as _, Write};
 use watchbill_core::repo::{KeyRecord, Versioned, api_key, decode, encode};
 use watchbill_domain::{Caller, Role, TenantId};
 use watchbill_testkit::SeededEntropy;
+
+use crate::common::{ADMIN, AGENT, Api, Got, OTHER, USER, api, api_by_hand, ask, config};
+use axum::body::{Body, BodyDataStream};
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// So soon nobody is served any more who may not be.
 const FEW_SECONDS: Duration = Duration::from_secs(5);

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};
+use watchbill_core::decide::Rules;
+use watchbill_domain::Agent;
+
 use crate::common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
 use async_trait::async_trait;
 use axum::body::Body;
 use futures_util::{FutureExt as _, stream};
 use serde_json::json;
-use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};
-use watchbill_core::decide::Rules;
-use watchbill_domain::Agent;
 
 #[tokio::test]
 async fn public_routes_answer_as_the_original_does() {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
-use serde_json::json;
 use watchbill_api::ApiConfig;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::{Clock as _, FixedSecret};
 use watchbill_domain::{ApprovalId, TenantId};
 use watchbill_governance::Policy;
 use watchbill_wire::{ApprovalLink, LinkKey};
+
+use crate::common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
+use serde_json::json;
 
 const SECRET: &str = "what links are signed with";
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use watchbill_api::{Access, ROUTES, Success};
+
 use crate::common::{ADMIN, api, ask};
 use serde_json::{Value, json};
-use watchbill_api::{Access, ROUTES, Success};
 
 async fn document() -> Value {
     ask("GET", "/openapi.json").of(&api()).await.json()

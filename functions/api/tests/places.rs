@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{ADMIN, Api, Got, OTHER, USER, api_by_hand, ask, config};
-use serde_json::json;
-use tokio::task::JoinHandle;
 use watchbill_api::{ApiConfig, ApiState};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::WaitBounds;
+
+use crate::common::{ADMIN, Api, Got, OTHER, USER, api_by_hand, ask, config};
+use serde_json::json;
+use tokio::task::JoinHandle;
 
 const BOUNDS: WaitBounds = WaitBounds { all: 3, tenant: 2 };
 

@@ -4,17 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use watchbill_api::{ApiConfig, RateLimits, TrustedProxies};
+use watchbill_core::decide::Rules;
+use watchbill_core::ports::{Clock as _, FixedSecret};
+use watchbill_domain::{ApprovalId, TenantId};
+use watchbill_wire::{ApprovalLink, LinkKey};
+
 use crate::common::{ADMIN, Api, api_with, ask, config};
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::Request;
 use serde_json::json;
 use tower::ServiceExt as _;
-use watchbill_api::{ApiConfig, RateLimits, TrustedProxies};
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Clock as _, FixedSecret};
-use watchbill_domain::{ApprovalId, TenantId};
-use watchbill_wire::{ApprovalLink, LinkKey};
 
 const SECRET: &str = "what links are signed with";
 const PROXY: [u8; 4] = [10, 0, 0, 7];

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
-use serde_json::json;
 use watchbill_core::decide::Rules;
 use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
 use watchbill_domain::Agent;
+
+use crate::common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
+use serde_json::json;
 
 fn plain() -> serde_json::Value {
     json!({ "type": "monitor", "payload": { "service": "system" } })

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_alerts::StoredAlerts;
-use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
+use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity, StoredAlerts};
 use watchbill_core::decide::{Claimant, Command, Leave, Proof, Rejection, Rules};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
 use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};

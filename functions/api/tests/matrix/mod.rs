@@ -10,10 +10,10 @@ mod who;
 use std::collections::BTreeSet;
 
 use crate::common::{api, ask};
-use watchbill_api::{Access, ROUTES};
 
 use rows::{ROWS, Row};
 use scene::{MARK, Scene};
+use watchbill_api::{Access, ROUTES};
 use who::{Home, Who, everyone};
 
 #[tokio::test]

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_alerts::StoredAlerts;
-use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity};
+use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity, StoredAlerts};
 use watchbill_core::decide::{Command, Leave, Proof, Rules};
 use watchbill_core::ports::{
     Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,

@@ -1,11 +1,12 @@
 //! Looks through wrappers, pipes and nested scripts for what the rules name.
 
+use watchbill_redact as redact;
+
 use super::paths::{is_device, is_root, is_sensitive};
 use super::programs::{DECODERS, FETCHERS, INTERPRETERS, READERS, REMOTE, SHELLS, WRAPPERS};
 use super::rules::{Need, RULES, Rule, VALUES};
 use super::shell::{self, Command, Pipeline, Variables, assignment, printed};
 use super::sql;
-use watchbill_redact as redact;
 
 /// Scripts within scripts; nobody writes more by hand.
 const DEEPEST: usize = 12;

@@ -11,10 +11,9 @@ use watchbill_core::decide::{
 };
 use watchbill_core::ports::{Item, StoreError, WriteId};
 use watchbill_core::repo::{Entity, Versioned, decode, encode};
-use watchbill_domain::canonical_hash;
 use watchbill_domain::{
     Approval, ApprovalId, ApprovalStatus, Body, Priority, Task, TaskId, TaskType, TenantId,
-    Timestamp, escape_id, refused_in_ids,
+    Timestamp, canonical_hash, escape_id, refused_in_ids,
 };
 use watchbill_governance::shown;
 use watchbill_testkit::a_task;

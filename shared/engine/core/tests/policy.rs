@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use watchbill_domain::ToolCall;
-use watchbill_domain::{Agent, Priority, TaskType, Timestamp};
+use watchbill_domain::{Agent, Priority, TaskType, Timestamp, ToolCall};
 use watchbill_governance::{
     Ask, Condition, EnvironmentKind, Freeze, FreezeWhen, GateRule, GateRules, Inventory, Judgement,
     Policy, Say, Subject, ToolRule, asked_hash,

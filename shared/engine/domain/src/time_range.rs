@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
+use watchbill_redact as redact;
 
 use super::{Fields, Refusal, Timestamp, parse_span};
-use watchbill_redact as redact;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Finished tasks and logs are kept about so long.

@@ -3,9 +3,9 @@ use std::collections::BTreeSet;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{ToSpan as _, Zoned};
+use watchbill_domain::{Override, Role, Timestamp};
 
 use super::EnvironmentKind;
-use watchbill_domain::{Override, Role, Timestamp};
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;

@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
+use watchbill_domain::{Priority, TaskType};
 
 use super::{EnvironmentKind, Environments, GateRules, PrioritiesFor};
-use watchbill_domain::{Priority, TaskType};
 
 /// A reason to ask a person first.
 #[derive(Clone, Debug, PartialEq, Eq)]

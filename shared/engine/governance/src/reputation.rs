@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use watchbill_domain::{Agent, Earned, ReputationEvent, TaskEntry, TaskId, Timestamp};
 
 use super::Level;
-use watchbill_domain::{Agent, Earned, ReputationEvent, TaskEntry, TaskId, Timestamp};
 
 /// The figures; all of them are configuration.
 #[derive(Clone, Debug, PartialEq)]

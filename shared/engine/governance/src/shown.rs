@@ -2,10 +2,10 @@
 //! document is hashed, so that an approval is for this and nothing else.
 
 use serde_json::{Map, Value, json};
-
-use super::excerpt::excerpt;
 use watchbill_domain::{Task, canonical_hash};
 use watchbill_redact as redact;
+
+use super::excerpt::excerpt;
 
 /// What an approver is shown, and its hash.
 #[derive(Clone, Debug, PartialEq)]

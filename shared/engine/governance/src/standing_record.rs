@@ -1,9 +1,9 @@
 //! What the audit says of an agent's standing.
 
 use serde_json::{Map, Value, json};
+use watchbill_domain::{Earned, LoggedEvent, TenantId};
 
 use super::{Record, RecordKind, ReputationRules, StandingChange};
-use watchbill_domain::{Earned, LoggedEvent, TenantId};
 
 impl StandingChange {
     /// The record that goes into the ledger beside the change that brought it. Its id is made

@@ -6,8 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use watchbill_core::ports::Clock;
-use watchbill_governance::GateRules;
-use watchbill_governance::{Policies, Policy, PolicyUnavailable};
+use watchbill_governance::{GateRules, Policies, Policy, PolicyUnavailable};
 
 use crate::read::read_policy;
 

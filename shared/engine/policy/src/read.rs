@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use serde_saphyr::Spanned;
 use sha2::{Digest as _, Sha256};
-use watchbill_domain::{Agent, Priority, Role, Switch, TaskType, Timestamp};
-use watchbill_domain::{Amount, Price};
+use watchbill_domain::{Agent, Amount, Price, Priority, Role, Switch, TaskType, Timestamp};
 use watchbill_governance::{
     BudgetLimits, Condition, EnvironmentKind, Environments, Freeze, FreezeWhen, GateRule,
     GateRules, Inventory, Policy, Prices, PrioritiesFor, Say, ToolRule, normalized_environment,

@@ -3,8 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::ToolCall;
-use watchbill_domain::{Agent, Priority, Role, TaskType, Timestamp};
+use watchbill_domain::{Agent, Priority, Role, TaskType, Timestamp, ToolCall};
 use watchbill_governance::{FreezeWhen, Judgement, Policy, PrioritiesFor, Subject};
 use watchbill_policy::{SHIPPED, read_policy, shipped_policy};
 

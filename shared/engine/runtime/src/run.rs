@@ -10,10 +10,10 @@ use watchbill_core::decide::Leave;
 use watchbill_core::ports::{Clock, Write};
 use watchbill_domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp, ToolCall};
 use watchbill_governance::Planned;
+use watchbill_redact as redact;
 
 use crate::spending::Spending;
 use crate::steps::Steps;
-use watchbill_redact as redact;
 
 /// A plan and the payload that it was made of: good for that payload alone.
 #[derive(Clone, Debug)]

@@ -12,12 +12,11 @@ use watchbill_core::ports::{Expect, Key, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::repo::{self, Entity as _, Step, StepOutcome, Versioned, encode};
 use watchbill_core::service::{Core, ServiceError, TransactError, Verdict};
-use watchbill_domain::{Question, Status, Task, TaskId, TenantId};
-use watchbill_domain::{ToolCall, canonical_hash};
+use watchbill_domain::{Question, Status, Task, TaskId, TenantId, ToolCall, canonical_hash};
+use watchbill_redact as redact;
 
 use crate::executor::judge_call;
 use crate::run::{PlannedFor, Withheld};
-use watchbill_redact as redact;
 
 /// What a provider may still do after its time-out has passed on our side.
 const SETTLING: Duration = Duration::from_secs(10);

@@ -4,10 +4,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use watchbill_domain::parse_span;
-
-use super::exit::Exit;
 use watchbill_local::bridge::config::BridgeArgs;
 use watchbill_local::serve::args::ServeArgs;
+
+use super::exit::Exit;
 
 /// Ops work for agents: hand in tasks, watch them, approve what needs a person.
 ///

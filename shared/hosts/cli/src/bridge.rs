@@ -5,6 +5,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use watchbill_core::ports::{Clock, Entropy};
 use watchbill_domain::{Agent, TenantId};
+use watchbill_local::bridge::config::{BridgeArgs, RedisConfig};
+use watchbill_local::bridge::{Running, sides};
+use watchbill_local::serve::{say, start_log, wait_for_signal};
 use watchbill_redis::RedisPeer;
 use watchbill_wire::peer::{PeerDomains as _, PeerError, PeerQueue as _};
 use watchbill_wire::{AgentList, TaskList};
@@ -16,9 +19,6 @@ use super::out::Out;
 use super::world::World;
 use super::{Session, card, connect};
 use crate::http_home::HttpHome;
-use watchbill_local::bridge::config::{BridgeArgs, RedisConfig};
-use watchbill_local::bridge::{Running, sides};
-use watchbill_local::serve::{say, start_log, wait_for_signal};
 
 /// Works until it is told to stop. What goes wrong on the way stands in the log, and is tried
 /// again; what can't be right from the start ends it.

@@ -5,18 +5,17 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use watchbill_domain::Amount;
-use watchbill_domain::Timestamp;
+use watchbill_domain::{Amount, Timestamp};
 use watchbill_governance::{
     EnvironmentKind, Freeze, Inventory, Policy, PrioritiesFor, Say, ToolRule,
 };
+use watchbill_local::serve::policy;
 use watchbill_policy::{SHIPPED, read_policy};
 
 use super::args::PolicyCommand;
 use super::failure::Failure;
 use super::out::{Out, Style};
 use super::text::{line, lines, moment};
-use watchbill_local::serve::policy;
 
 pub fn policy(command: PolicyCommand, now: Timestamp, out: &mut Out) -> Result<(), Failure> {
     match command {

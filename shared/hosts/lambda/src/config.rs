@@ -6,14 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use aws_types::SdkConfig;
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key, Store};
-use watchbill_core::service::{Core, Governance, OnFailure, Ports};
-use watchbill_governance::Policies;
-use watchbill_policy::{TextPolicies, built_in};
-use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
-
-use crate::start_log;
 use watchbill_aws::blobs::{self, NoBlobs, S3Blobs};
 use watchbill_aws::bus::EventBridgeBus;
 use watchbill_aws::config::sdk_config;
@@ -23,6 +15,14 @@ use watchbill_aws::notices::SqsNotices;
 use watchbill_aws::policy::ParameterText;
 use watchbill_aws::secrets::{Place, Secret};
 use watchbill_aws::wake::PollWake;
+use watchbill_core::decide::Rules;
+use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key, Store};
+use watchbill_core::service::{Core, Governance, OnFailure, Ports};
+use watchbill_governance::Policies;
+use watchbill_policy::{TextPolicies, built_in};
+use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_or_off, words};
+
+use crate::start_log;
 
 /// What a run leaves of its function's time for loading before and storing after it.
 const AROUND_RUN: Duration = Duration::from_secs(3);

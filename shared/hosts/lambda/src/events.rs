@@ -2,12 +2,12 @@ use anyhow::bail;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use watchbill_aws::queue;
 use watchbill_core::handler::HandlerError;
 use watchbill_wire::{portable_json, with_exact_numbers};
 
 use super::serve;
 use crate::config::Setup;
-use watchbill_aws::queue;
 
 /// Handles events that come one at a time, and keeps those that never can be.
 pub struct Events<F> {

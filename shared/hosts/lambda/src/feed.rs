@@ -8,12 +8,12 @@ use futures_util::FutureExt as _;
 use lambda_runtime::Context;
 use serde::Serialize;
 use tracing::Instrument as _;
+use watchbill_aws::dynamo::{key_and_version, read_change};
 use watchbill_core::handler::{HandlerError, panic_text};
 use watchbill_core::ports::{Change, Clock, Key};
 
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
-use watchbill_aws::dynamo::{key_and_version, read_change};
 
 /// Changes handled together.
 const CHUNK: usize = 250;

@@ -6,11 +6,11 @@ use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use lambda_runtime::Context;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
+use watchbill_aws::lanes::Queues;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Clock;
 
 use super::{BatchAnswer, time_left};
-use watchbill_aws::lanes::Queues;
 
 /// A message whose handling broke off comes back after this.
 const AFTER_PANIC: Duration = Duration::from_secs(5);

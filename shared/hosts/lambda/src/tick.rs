@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::Value;
+use watchbill_aws::lanes::depth;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Expect, Key, NewItem, Write};
 use watchbill_core::service::{Context, Core, ParkedSummary, TransactError};
 
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
-use watchbill_aws::lanes::depth;
 
 /// Where messages end that nobody can handle.
 const DEAD: &[&str] = &[

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::TimeRange;
-use watchbill_domain::{Status, TaskId, TaskType, Timestamp};
+use watchbill_domain::{Status, TaskId, TaskType, TimeRange, Timestamp};
 use watchbill_host::log_files::LogFolders;
-use watchbill_investigation::{Facts, InvestigateParameters, read_logs, report};
-use watchbill_investigation::{LogFiles, LogRequest, LogScan};
+use watchbill_investigation::{
+    Facts, InvestigateParameters, LogFiles, LogRequest, LogScan, read_logs, report,
+};
 use watchbill_monitoring::{SystemSample, Thresholds};
 use watchbill_runtime::evidence::TaskSummary;
 

@@ -7,8 +7,7 @@ use watchbill_core::decide::Rules;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::Core;
 use watchbill_sqlite::sqlite::{Options, SqliteStore};
-use watchbill_testkit::governance_suite as suite;
-use watchbill_testkit::{FakeClock, ports_over};
+use watchbill_testkit::{FakeClock, governance_suite as suite, ports_over};
 
 struct World {
     core: Core,

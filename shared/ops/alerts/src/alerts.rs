@@ -8,10 +8,10 @@ use watchbill_core::ports::{Expect, Item, Key, ListRange, Query, WhichList, Writ
 use watchbill_core::repo::{self, Entity, Versioned, decode, encode};
 use watchbill_core::service::{Core, ServiceError};
 use watchbill_domain::TenantId;
+use watchbill_runtime::port_error::{PortError, port_error};
 
 use super::alert_items::{AlertRecord, OpenAlert, open_key};
 use super::model::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, RaiseAlert};
-use watchbill_runtime::port_error::{PortError, port_error};
 
 /// Open alerts of one tenant: beyond, nobody could tell one from another, and each costs a row in
 /// two lists.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{EventType, LoggedEvent};
+use watchbill_domain::{EventType, Fields, LoggedEvent, Refusal};
 
 use async_trait::async_trait;
-use watchbill_domain::{Fields, Refusal};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_redact as redact;
 use watchbill_runtime::ooda::Observation;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use watchbill_domain::Timestamp;
+use watchbill_redact as redact;
 
 use super::before;
 use super::frame::frame;
 use super::log_files::LogScan;
 use super::logs::{Entry, Level, TimeContext, bounded, entries, template};
-use watchbill_redact as redact;
 
 /// Templates told apart; what comes beyond is counted as one.
 const MOST_GROUPS: usize = 5_000;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Status, TaskType, Timestamp};
+use watchbill_redact as redact;
+use watchbill_runtime::evidence::{AlertSeen, Health, Resource, SystemReport, TaskSummary};
 
 use super::evidence::{Group, LogFacts, Trend};
 use super::rules::{RULES, matching};
 use super::{DEPLOY_WINDOW, InvestigateParameters};
-use watchbill_redact as redact;
-use watchbill_runtime::evidence::{AlertSeen, Health, Resource, SystemReport, TaskSummary};
 
 /// A deployment that ended so shortly before the trouble is a suspect.
 const SUSPECT: Duration = Duration::from_secs(30 * 60);

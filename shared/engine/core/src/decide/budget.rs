@@ -2,12 +2,13 @@
 //! that the call may go out, and settles with what it used. Whatever takes the run away
 //! settles what it left open.
 
-use super::Rejection;
-use super::task::Step;
 use watchbill_domain::{Amount, Lease, Reservation, Status, What};
 use watchbill_governance::{
     BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, Period, Quote,
 };
+
+use super::Rejection;
+use super::task::Step;
 
 pub(super) fn reserve(
     step: &mut Step<'_>,

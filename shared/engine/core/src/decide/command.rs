@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use super::{Asked, Draft, Proof, Rules};
 use watchbill_domain::{
     Agent, Amount, Body, Earned, LoggedEvent, Note, Outcome, Question, ReputationEvent, Status,
     Timestamp,
 };
 use watchbill_governance::{BudgetExceeded, BudgetLimits, Quote, ReputationRules};
+
+use super::{Asked, Draft, Proof, Rules};
 
 /// What a decision may know besides state and command.
 #[derive(Clone, Copy)]

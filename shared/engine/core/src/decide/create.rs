@@ -1,9 +1,9 @@
 use serde_json::json;
+use watchbill_domain::{Amount, Sla, Status, Task, TaskLimits, What};
 
 use super::not_built::NOT_BUILT;
 use super::task::Step;
 use super::{Asked, Decided, Draft, Facts, Rejection};
-use watchbill_domain::{Amount, Sla, Status, Task, TaskLimits, What};
 
 pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
     let new = &draft.new;

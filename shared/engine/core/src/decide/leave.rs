@@ -1,12 +1,12 @@
 use serde_json::json;
+use watchbill_domain::{
+    ApprovalId, ApprovalRef, Earned, ReputationEvent, Status, TaskLimits, TaskType, Timestamp, What,
+};
 
 use super::Rejection;
 use super::task::{Step, clip};
 use super::wait;
 use crate::reactions::FOLD;
-use watchbill_domain::{
-    ApprovalId, ApprovalRef, Earned, ReputationEvent, Status, TaskLimits, TaskType, Timestamp, What,
-};
 
 /// What governance says of a task, and of which version of it that was worked out: on any
 /// other it is worked out anew.

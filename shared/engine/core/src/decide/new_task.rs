@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use watchbill_domain::{Body, Priority, TaskId, TaskType, TenantId, Timestamp};
 
 use super::Asked;
-use watchbill_domain::{Body, Priority, TaskId, TaskType, TenantId, Timestamp};
 
 /// A request for a task, parsed and bounded, whoever it came from.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 //! they are blocked until such a worker claims one.
 
 use serde_json::{Value, json};
+use watchbill_domain::{Status, What};
 
 use super::task::Step;
 use super::wait;
-use watchbill_domain::{Status, What};
 
 /// How the reason begins for which a task waits whose agent is not built.
 pub const NOT_BUILT: &str = "agent_not_built";

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use serde_json::json;
+use watchbill_domain::{
+    Agent, Earned, Lease, LoggedEvent, Note, Outcome, ReputationEvent, Status, TaskLimits, What,
+};
+use watchbill_redact as redact;
 
 use super::leave::{admit, ask, refuse};
 use super::task::{Step, clip};
 use super::wait;
 use super::{Claimant, Ending, Leave, Proof, Rejection};
-use watchbill_domain::{
-    Agent, Earned, Lease, LoggedEvent, Note, Outcome, ReputationEvent, Status, TaskLimits, What,
-};
-use watchbill_redact as redact;
 
 pub(super) fn claim(
     step: &mut Step<'_>,

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use super::{Command, Facts, Rejection, budget, create, run, tick, wait};
 use watchbill_domain::{
     Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp, What,
 };
 use watchbill_governance::BudgetMove;
 use watchbill_redact as redact;
+
+use super::{Command, Facts, Rejection, budget, create, run, tick, wait};
 
 /// A resume is looked after this long after its moment, should its message be lost.
 const RESUME_GRACE: Duration = Duration::from_secs(120);

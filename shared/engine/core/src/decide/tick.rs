@@ -1,12 +1,12 @@
 //! What happens to a task because of time alone.
 
 use serde_json::json;
+use watchbill_domain::{Lease, Status, TaskLimits, TaskType, What};
 
 use super::run::count_lost_run;
 use super::task::Step;
 use super::{Rejection, next_due, wait};
 use crate::reactions::FOLD;
-use watchbill_domain::{Lease, Status, TaskLimits, TaskType, What};
 
 pub(super) fn tick(step: &mut Step<'_>, lane_busy: bool) -> Result<(), Rejection> {
     let now = step.facts.now;

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use watchbill_domain::{Grant, Held, Status, Task, Timestamp, What};
+
 use super::not_built::NOT_BUILT;
 use super::task::{Step, clip};
 use super::{Rejection, Rules};
-use watchbill_domain::{Grant, Held, Status, Task, Timestamp, What};
 
 /// A waiting task is looked at after this, then after twice as long each time.
 const FIRST_LOOK: Duration = Duration::from_secs(15 * 60);

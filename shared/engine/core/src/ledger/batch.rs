@@ -1,7 +1,8 @@
+use watchbill_domain::{TaskEntry, TenantId, Timestamp};
+
 use super::Entry;
 use super::raw::{RawBatch, digests};
 use crate::ports::{Item, NewItem};
-use watchbill_domain::{TaskEntry, TenantId, Timestamp};
 
 /// What a batch may weigh uncompressed: well under the 400 KB of an item, with room for
 /// text that does not compress.

@@ -1,10 +1,10 @@
 use serde::{Deserialize, Serialize};
-
-use crate::repo::LedgerPeek;
 use watchbill_domain::{
     Event, EventId, EventType, LogEntry, LoggedEvent, TaskEntry, TaskId, Timestamp, What,
 };
 use watchbill_governance::Record;
+
+use crate::repo::LedgerPeek;
 
 /// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use flate2::Compression;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use watchbill_domain::{TenantId, Timestamp, hex};
 
 use super::{Batch, BatchError, Entry};
 use crate::ports::{Item, ListEntry, NewItem};
 use crate::repo;
-use watchbill_domain::{TenantId, Timestamp, hex};
 
 /// Characters of one line's digest: four bytes in hex. They tell which line it is that does
 /// not fit; that one does not, the whole hash proves.

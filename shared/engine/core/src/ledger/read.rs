@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
+use watchbill_domain::{TenantId, Timestamp};
+
 use super::{Batch, BatchError};
 use crate::offload::Offload;
 use crate::ports::{ListRange, Query, Store, StoreError, WhichList};
 use crate::repo;
-use watchbill_domain::{TenantId, Timestamp};
 
 /// Compressed bytes up to which a batch is unpacked on the spot; text packs about tenfold.
 const SMALL_BATCH: usize = 4 * 1024;

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use watchbill_domain::{Agent, Priority, Status, TaskEntry, Timestamp, What};
 
 use super::{Batch, Entry};
-use watchbill_domain::{Agent, Priority, Status, TaskEntry, Timestamp, What};
 
 /// Counts of open work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,12 +2,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use watchbill_domain::{TenantId, Timestamp};
+use watchbill_governance::{Record, RecordKind};
+
 use super::raw::{digest, each};
 use super::{Entry, LedgerReader, RawBatch};
 use crate::ports::{Item, Store, StoreError};
 use crate::repo::{self, Fold, STATS_FOLD, decode};
-use watchbill_domain::{TenantId, Timestamp};
-use watchbill_governance::{Record, RecordKind};
 
 /// Hashes that are remembered to be compared with what was sealed: at one batch a second,
 /// those of a day.

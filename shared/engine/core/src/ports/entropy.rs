@@ -1,7 +1,7 @@
 use uuid::Uuid;
+use watchbill_domain::Timestamp;
 
 use super::WriteId;
-use watchbill_domain::Timestamp;
 
 /// Randomness, and what is made of it.
 pub trait Entropy: Send + Sync {

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-
-use super::codec::Entity;
-use super::keys;
-use crate::ports::{CounterAdd, Item, Key, Write};
 use watchbill_domain::{Amount, Resource, TenantId, Timestamp};
 use watchbill_governance::{
     BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, Period, PeriodState,
 };
+
+use super::codec::Entity;
+use super::keys;
+use crate::ports::{CounterAdd, Item, Key, Write};
 
 const KIND: &str = "budget";
 /// How long a day's row is kept.

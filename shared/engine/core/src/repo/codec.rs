@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use watchbill_domain::Timestamp;
 
 use crate::ports::{Item, Key, ListEntry, NewItem, StoreError};
-use watchbill_domain::Timestamp;
 
 /// Something kept in the store as one item.
 pub trait Entity: Serialize + DeserializeOwned + Send + Sync {

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use super::codec::Entity;
-use super::keys;
-use crate::ports::{CounterAdd, Item, Key, ListEntry, Write};
 use watchbill_domain::{
     ApiKey, Approval, ApprovalId, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId,
     Timestamp,
 };
 use watchbill_governance::Record;
+
+use super::codec::Entity;
+use super::keys;
+use crate::ports::{CounterAdd, Item, Key, ListEntry, Write};
 
 fn entry(partition: std::sync::Arc<str>, at: Timestamp) -> Option<ListEntry> {
     Some(ListEntry { partition, sort: at.sortable().into() })

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::ports::{BlobKey, Key};
 use watchbill_domain::{
     Agent, ApprovalId, EventId, Status, TaskId, TenantId, Timestamp, escape_key_part,
 };
+
+use crate::ports::{BlobKey, Key};
 
 /// The sort of an item that is the only one, or the head, of its partition.
 pub const HEAD: &str = "0";

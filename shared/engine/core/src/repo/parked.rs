@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use watchbill_domain::{TenantId, Timestamp};
 
 use super::codec::Entity;
 use super::keys;
 use crate::ports::{Key, ListEntry};
-use watchbill_domain::{TenantId, Timestamp};
 
 /// Changes of one item that are recorded later, or whose events go out later. It holds no copy
 /// of them: the item's own change log and the ledger do.

@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-
-use super::codec::Entity as _;
-use crate::ports::{Item, StoreError};
 use watchbill_domain::{
     Agent, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp, What,
 };
+
+use super::codec::Entity as _;
+use crate::ports::{Item, StoreError};
 
 /// What is needed to point a lane message at a task.
 #[derive(Debug, Deserialize)]

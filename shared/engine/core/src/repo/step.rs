@@ -1,10 +1,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use watchbill_domain::{TaskId, TenantId, Timestamp, escape_key_part};
 
 use super::codec::Entity;
 use super::keys;
 use crate::ports::Key;
-use watchbill_domain::{TaskId, TenantId, Timestamp, escape_key_part};
 
 /// An effect outside: written as an intent before it is tried, with its outcome after. One
 /// without an outcome is *unknown*: it is looked up, not repeated.

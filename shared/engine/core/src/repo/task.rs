@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use watchbill_domain::{LogEntry, Status, Task, TaskId, TenantId, Timestamp};
 
 use super::budget::budget_write;
 use super::codec::{Entity, Versioned, encode};
 use super::keys;
 use crate::decide::{Decided, Rules, next_due};
 use crate::ports::{Expect, Item, Key, ListEntry, NewItem, StoreError, Write};
-use watchbill_domain::{LogEntry, Status, Task, TaskId, TenantId, Timestamp};
 
 pub type StoredTask = Versioned<Task>;
 

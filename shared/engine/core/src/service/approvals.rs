@@ -4,6 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use watchbill_domain::{
+    Approval, ApprovalId, ApprovalStatus, Caller, Role, Status, Task, TenantId, Timestamp,
+};
 
 use super::cursor::cursors::{HISTORY, PENDING};
 use super::records::SYSTEM;
@@ -17,9 +20,6 @@ use super::{
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
 use crate::ports::{Expect, ListRange, WhichList, Write};
 use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
-use watchbill_domain::{
-    Approval, ApprovalId, ApprovalStatus, Caller, Role, Status, Task, TenantId, Timestamp,
-};
 
 /// How long a used link is remembered after it has run out: clocks may differ.
 const KEEP_USED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,13 +1,13 @@
 //! Putting up approvals.
 
 use serde_json::{Map, Value};
+use watchbill_domain::{Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, Timestamp};
+use watchbill_governance::{Ask, asked_hash, shown};
+use watchbill_redact as redact;
 
 use super::{Context, ServiceError};
 use crate::decide::{Asked, Rules};
 use crate::repo;
-use watchbill_domain::{Approval, ApprovalId, ApprovalStatus, Body, Task, TaskId, Timestamp};
-use watchbill_governance::{Ask, asked_hash, shown};
-use watchbill_redact as redact;
 
 /// How many ids are looked at for one that is free; each costs a read.
 const MAX_TAKEN: usize = 16;

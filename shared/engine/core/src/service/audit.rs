@@ -2,6 +2,8 @@
 //! reads the batches and verifies the chain.
 
 use serde_json::{Map, Value, json};
+use watchbill_domain::{TaskEntry, TenantId, What};
+use watchbill_governance::Record;
 
 use super::cursor::Cursors;
 use super::cursor::cursors::AUDIT;
@@ -12,8 +14,6 @@ use super::{
 };
 use crate::ledger::{Entry, Found, RawBatch, Weighed};
 use crate::repo;
-use watchbill_domain::{TaskEntry, TenantId, What};
-use watchbill_governance::Record;
 
 /// Who did what nobody asked for.
 const NOBODY: &str = super::records::SYSTEM;

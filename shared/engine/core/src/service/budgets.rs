@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use super::records::{Said, record_write};
-use super::{Context, Governance, OnFailure, ServiceError};
-use crate::ports::{Expect, Item, Write};
-use crate::repo::{self, COUNTED, MOST_AMOUNT, TenantLimits, Versioned, encode, period_state};
 use watchbill_domain::{Amount, Caller, LoggedEvent, Task, TenantId, Timestamp, Usage};
 use watchbill_governance::{
     BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState, PolicyUnavailable,
     Quote, Record, RecordKind,
 };
+
+use super::records::{Said, record_write};
+use super::{Context, Governance, OnFailure, ServiceError};
+use crate::ports::{Expect, Item, Write};
+use crate::repo::{self, COUNTED, MOST_AMOUNT, TenantLimits, Versioned, encode, period_state};
 
 /// Limits that another process set count here within this.
 const LIMITS_FOR: Duration = Duration::from_secs(30);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use watchbill_domain::{TaskId, TenantId};
+
 use super::ServiceError;
 use crate::decide::{Facts, Rules};
 use crate::ledger::LedgerReader;
@@ -12,7 +14,6 @@ use crate::ports::{
     Blobs, Clock, Commit, CommitError, Entropy, Item, Key, Store, StoreError, Topic, Wake, Write,
 };
 use crate::repo::{Entity, Versioned, decode};
-use watchbill_domain::{TaskId, TenantId};
 
 /// How often a commit is repeated while the store is busy or its answer is lost.
 const MAX_REPEATS: u32 = 8;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use watchbill_governance::{PlainPlanner, Planner};
+
 use super::{
     Approvals, Audit, Authorizer, Budgets, Context, Events, Governance, Keys, Parking, Ports,
-    Reputation, Stats, Tasks, Tenants, Waits,
+    Reputation, Statistics, Tasks, Tenants, Waits,
 };
 use crate::decide::Rules;
 use crate::ports::{Clock, Entropy, Store, Wake};
-use watchbill_governance::{PlainPlanner, Planner};
 
 /// What hosts build, and handlers reach the services through. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ struct Services {
     tenants: Tenants,
     reputation: Reputation,
     authorizer: Authorizer,
-    stats: Stats,
+    stats: Statistics,
     parking: Parking,
     waits: Waits,
 }
@@ -67,7 +68,7 @@ impl Core {
             approvals: Approvals::new(context.clone(), tasks.clone()),
             audit: Audit::new(context.clone(), governance.clone(), tenants.clone()),
             events: Events::new(context.clone()),
-            stats: Stats::new(context.clone(), tenants.clone()),
+            stats: Statistics::new(context.clone(), tenants.clone()),
             parking: Parking::new(context.clone()),
             waits: Waits::new(context.clone()),
             context,
@@ -126,7 +127,7 @@ impl Core {
         &self.0.authorizer
     }
 
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &Statistics {
         &self.0.stats
     }
 

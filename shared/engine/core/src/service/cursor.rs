@@ -9,10 +9,10 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use watchbill_domain::{TenantId, hex};
 
 use super::ServiceError;
 use crate::ports::{Key, ListCursor};
-use watchbill_domain::{TenantId, hex};
 
 /// Characters of a check.
 const CHECK: usize = 8;

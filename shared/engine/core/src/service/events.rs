@@ -4,6 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
+use watchbill_domain::{
+    Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
+    Timestamp,
+};
+use watchbill_redact as redact;
 
 use super::cursor::Cursors;
 use super::cursor::cursors::{EVENTS, FOLLOWED};
@@ -14,11 +19,6 @@ use super::{Context, EventFilter, EventPage, NewEvent, ServiceError};
 use crate::ledger::{Batch, Entry, LedgerReader};
 use crate::ports::{Expect, Topic, Write};
 use crate::repo::{decode, encode};
-use watchbill_domain::{
-    Event, EventId, EventPriority, EventType, PublishedEvent, TaskId, TaskLimits, TenantId,
-    Timestamp,
-};
-use watchbill_redact as redact;
 
 /// A published event's payload, bytes of JSON.
 const EVENT_PAYLOAD: usize = 100 * 1024;

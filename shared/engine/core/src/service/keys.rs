@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use watchbill_domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
+use watchbill_governance::RecordKind;
 
 use super::cursor::Cursors;
 use super::cursor::cursors::KEYS;
@@ -10,8 +12,6 @@ use super::records::{Said, about_key, record_write};
 use super::{Context, KeyPage, Listed, ServiceError};
 use crate::ports::{Expect, ListCursor, ListRange, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
-use watchbill_domain::{ApiKey, Caller, Role, TenantId, folded_name, hash_key, is_reserved_name};
-use watchbill_governance::RecordKind;
 
 /// How many keys a tenant may have at once; revoked ones don't count. Each new one looks through
 /// the names of all.

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use watchbill_domain::{Agent, ReputationEvent, Task, TaskType, Timestamp, ToolCall};
+use watchbill_governance::{
+    Ask, Freeze, Judgement, Operation, Planned, Planner, Policy, Subject, asked_hash, is_low_risk,
+    override_passes, shown,
+};
 
 use super::asking::{Asking, free_approval, salt};
 use super::log;
@@ -12,11 +17,6 @@ use super::{Context, Governance, OnFailure, Reputation, ServiceError};
 use crate::decide::{Leave, Proof, usable_until};
 use crate::ports::{Expect, StoreError, Write};
 use crate::repo::{self, StoredTask, encode};
-use watchbill_domain::{Agent, ReputationEvent, Task, TaskType, Timestamp, ToolCall};
-use watchbill_governance::{
-    Ask, Freeze, Judgement, Operation, Planned, Planner, Policy, Subject, asked_hash, is_low_risk,
-    override_passes, shown,
-};
 
 /// Work that waits because governance can't be reached is tried again after this long, then
 /// after twice as long each time, up to `MAX_UNREACHED_LOOK`.
@@ -141,6 +141,11 @@ impl Judging<'_> {
     }
 
     async fn verdict(&self) -> Result<Verdict, ServiceError> {
+        if let Some(error) = self.misregistered() {
+            let verdict = self.says(Leave::Refused { error, earned: None });
+            log::leave(self.task(), None, &verdict.proof.leave);
+            return Ok(verdict);
+        }
         let policy = match self.authorizer.governance().policies().current().await {
             Ok(policy) => policy,
             Err(error) => return Ok(self.without(&error.to_string(), None)),
@@ -149,6 +154,23 @@ impl Judging<'_> {
         let verdict = self.under(&policy).await?;
         log::leave(self.task(), self.operation(&policy), &verdict.proof.leave);
         Ok(verdict)
+    }
+
+    /// Why the call is none that its tool's spec allows, whatever the policy says: nobody can say
+    /// which level it needs, so no approval can let it through either.
+    fn misregistered(&self) -> Option<String> {
+        let call = self.call?;
+        let tool = &call.tool;
+        match self.authorizer.planner.specs().get(tool) {
+            None if call.mutating => {
+                Some(format!("Permission denied: no tool '{tool}' is registered"))
+            }
+            Some(spec) if spec.is_mutating() && !call.mutating => Some(format!(
+                "Permission denied: tool '{tool}' changes something, and this call says that it \
+                 only reads"
+            )),
+            None | Some(_) => None,
+        }
     }
 
     /// What the call amounts to, if its tool is registered.
@@ -235,11 +257,6 @@ impl Judging<'_> {
         };
         let mut asks = policy.gates(&subject);
         let Some(call) = self.call else { return Ok(asks) };
-        if call.mutating && self.authorizer.planner.specs().get(&call.tool).is_none() {
-            // Nobody can say which level it needs, so no approval can let it through either.
-            let error = format!("Permission denied: no tool '{}' is registered", call.tool);
-            return Err(Leave::Refused { error, earned: None });
-        }
         let rules = &self.authorizer.context.rules().reputation;
         match policy.judge(&subject, call) {
             Judgement::Allow => {}

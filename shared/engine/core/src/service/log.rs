@@ -1,9 +1,10 @@
 //! The log's lines about tasks, at info: what begins, what ends and what governance says. Ids and
 //! names stand in fields; texts that callers gave are in none but `reason`, which is redacted.
 
-use crate::decide::{Decided, Leave};
 use watchbill_domain::{LogEntry, Outcome, Task, What};
 use watchbill_governance::Operation;
+
+use crate::decide::{Decided, Leave};
 
 /// What is worth a line of the changes of a task.
 pub(super) fn change(decided: &Decided) {

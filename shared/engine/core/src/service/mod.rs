@@ -9,7 +9,7 @@
 //! - [`Budgets`]: limits, what is used of them, prices. [`Reputation`]: scores and levels.
 //! - [`Audit`]: the audit, its batches and seals, records of what is no task.
 //! - [`Events`]: publish, list and follow. [`Waits`]: places of calls that wait.
-//! - [`Keys`]: API keys. [`Tenants`]: which there are. [`Stats`]: counts of open work.
+//! - [`Keys`]: API keys. [`Tenants`]: which there are. [`Statistics`]: counts of open work.
 //! - [`Parking`]: changes that can't be recorded now. [`Rounds`]: work over all tenants, in parts.
 //!
 //! How to add a method: in the service whose noun it is about, in the file of that matter. It reads
@@ -63,7 +63,7 @@ pub use parked::{ParkedSummary, Parking, Replayed, ToPark};
 pub use records::{PolicyNoted, TENANTS_A_CALL};
 pub use reputation::Reputation;
 pub use rounds::Rounds;
-pub use stats::{QueueFigures, Stats};
+pub use stats::{QueueFigures, Statistics};
 pub use tasks::{CommandBuilder, CommandError, CommandWithWrites, Placed, Tasks, older_log};
 pub use tenants::Tenants;
 pub use types::*;

@@ -1,11 +1,12 @@
 //! Lists that are read off the ledger, newest first.
 
+use watchbill_domain::TenantId;
+
 use super::cursor::Cursors;
 use super::walk::Walk;
 use super::weight::Room;
 use super::{Context, ServiceError};
 use crate::ledger::Entry;
-use watchbill_domain::TenantId;
 
 /// What a list makes of the ledger's lines.
 pub(super) trait LedgerList {

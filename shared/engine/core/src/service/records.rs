@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use watchbill_domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
+use watchbill_governance::{Record, RecordKind};
 
 use super::{Audit, Context, ServiceError};
 use crate::ledger::{Entry, LedgerReader};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, PolicyMark, PolicyTelling, encode};
-use watchbill_domain::{ApiKey, Caller, LoggedEvent, Role, TenantId, Timestamp};
-use watchbill_governance::{Record, RecordKind};
 
 /// Tenants that one look deals with: it is one of several things of a sweep, which must end within
 /// its time. The next goes on.

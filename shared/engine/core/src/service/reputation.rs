@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::lock::Mutex;
+use watchbill_domain::{Agent, Earned, Outcome, TaskEntry, TenantId, Timestamp};
+use watchbill_governance::{ReputationFold, Standing};
 
 use super::cursor::Cursors;
 use super::cursor::cursors::REPUTATION;
@@ -13,8 +15,6 @@ use super::{Context, ReputationLine, ReputationPage, ServiceError, weight};
 use crate::ledger::Entry;
 use crate::ports::StoreError;
 use crate::repo::{self, Fold, REPUTATION_FOLD, Versioned, decode};
-use watchbill_domain::{Agent, Earned, Outcome, TaskEntry, TenantId, Timestamp};
-use watchbill_governance::{ReputationFold, Standing};
 
 /// A reader looks for new batches after this long. Embedded a change is recorded within 250 ms, so
 /// that a fallen level counts within a second of its cause.

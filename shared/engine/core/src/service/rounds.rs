@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use watchbill_domain::{TenantId, Timestamp};
+
 use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{Round, Versioned, decode, encode, round_key};
-use watchbill_domain::{TenantId, Timestamp};
 
 /// What a process knows of its rounds, so that it asks the store once for each. Where the store can't
 /// keep a round, it is kept here alone.

@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::lock::Mutex;
+use watchbill_domain::{TenantId, Timestamp};
 
 use super::walk::Walk;
 use super::{Context, ServiceError, Tenants};
-use crate::ledger::{QueueStats, Stats as TenantStats, StatsFold};
+use crate::ledger::{QueueStats, Stats, StatsFold};
 use crate::ports::{Item, Key, StoreError};
 use crate::repo::{self, Fold, STATS_FOLD, Versioned, decode};
-use watchbill_domain::{TenantId, Timestamp};
 
 /// Tenants that are read at once.
 const PAGE: usize = 500;
@@ -23,7 +23,7 @@ const MAX_TENANTS: usize = 4_096;
 
 /// Counts of open work. Cheap to clone.
 #[derive(Clone)]
-pub struct Stats {
+pub struct Statistics {
     context: Context,
     tenants: Tenants,
     counts: Arc<Counts>,
@@ -54,7 +54,7 @@ struct Counted {
     fold: StatsFold,
     /// The last batch that is in it.
     seq: u64,
-    stats: Option<Looked<TenantStats>>,
+    stats: Option<Looked<Stats>>,
 }
 
 /// What was found, and when on the monotonic clock.
@@ -92,13 +92,13 @@ impl Counts {
     }
 }
 
-impl Stats {
+impl Statistics {
     pub(super) fn new(context: Context, tenants: Tenants) -> Self {
         Self { context, tenants, counts: Arc::default() }
     }
 
     /// Counts of one tenant: the kept fold, and what the ledger holds beyond it.
-    pub async fn of(&self, tenant: &TenantId) -> Result<TenantStats, ServiceError> {
+    pub async fn of(&self, tenant: &TenantId) -> Result<Stats, ServiceError> {
         let counted = self.counts.of(tenant);
         // Whoever comes while another looks waits for what it finds.
         let mut counted = counted.lock().await;
@@ -107,7 +107,7 @@ impl Stats {
             return Ok(stats);
         }
         self.count_on(tenant, &mut counted).await?;
-        let found = TenantStats { read_at: self.context.clock().now(), ..counted.fold.stats() };
+        let found = Stats { read_at: self.context.clock().now(), ..counted.fold.stats() };
         counted.stats = Some(Looked { at, found: found.clone() });
         Ok(found)
     }

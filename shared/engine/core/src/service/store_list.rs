@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use watchbill_domain::TenantId;
+
 use super::cursor::{CursorKind, Cursors};
 use super::unreadable::ReadItem;
 use super::{Context, ServiceError};
 use crate::ports::{Item, ListCursor, ListRange, Query, WhichList};
 use crate::repo;
-use watchbill_domain::TenantId;
 
 /// Items of one chunk: what is read and thrown away at most when a page is full.
 const CHUNK: usize = 50;

@@ -1,9 +1,10 @@
 //! Which tenants there are.
 
+use watchbill_domain::TenantId;
+
 use super::{Context, Keys, ServiceError};
 use crate::ports::{ListRange, Query, WhichList};
 use crate::repo;
-use watchbill_domain::TenantId;
 
 /// Lists tenants. Cheap to clone.
 #[derive(Clone)]

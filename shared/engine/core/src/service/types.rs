@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-
-use super::weight;
-use crate::ledger::Found;
-use crate::ports::Key;
 use watchbill_domain::{
     Agent, ApiKey, Approval, Event, IdError, Priority, ReputationEvent, Status, Task, TaskId,
     TaskType, TenantId, Timestamp, UnknownName,
 };
+
+use super::weight;
+use crate::ledger::Found;
+use crate::ports::Key;
 
 /// A task with all that stands beside its header.
 #[derive(Clone, Debug)]

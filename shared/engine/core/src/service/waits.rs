@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use watchbill_domain::TenantId;
+
 use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, Entity as _, WaitPlace, decode, encode};
-use watchbill_domain::TenantId;
 
 /// How often a place that another took meanwhile is looked for anew.
 const MAX_ATTEMPTS: u32 = 8;

@@ -1,9 +1,9 @@
 //! How many bytes of JSON something becomes, told without writing it.
 
 use serde_json::{Map, Value};
+use watchbill_domain::Event;
 
 use super::{AuditEntry, FullTask, ReputationLine, TimelineEntry};
-use watchbill_domain::Event;
 
 /// Bytes of a page's entries after which it ends. A Lambda answers with 6 MB at most, and API
 /// Gateway escapes every quote once more; one entry may be added that is larger than this.

@@ -13,9 +13,8 @@ use watchbill_core::service::{
     CommandBuilder, CommandError, CommandWithWrites, Governance, Identity, NewTask, OnFailure,
     Runner, ServiceError,
 };
-use watchbill_domain::ToolCall;
 use watchbill_domain::{
-    Agent, Approval, ApprovalId, ApprovalStatus, Priority, Status, TaskId, TaskType,
+    Agent, Approval, ApprovalId, ApprovalStatus, Priority, Status, TaskId, TaskType, ToolCall,
 };
 use watchbill_governance::{
     EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, PrioritiesFor, Say, ToolRule,

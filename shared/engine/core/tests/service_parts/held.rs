@@ -15,9 +15,9 @@ use watchbill_domain::{
 use watchbill_governance::{
     Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, Say, ToolRule,
 };
+use watchbill_testkit::ToolOfType;
 
 use super::authorization::Fixed;
-use watchbill_testkit::ToolOfType;
 
 use crate::common::{World, caller, new_task, object, outside_rules, tenant};
 

@@ -150,4 +150,8 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
     let refused = judged(call("wipe", true)).await;
     let Leave::Refused { error, earned: None } = refused else { panic!("{refused:?}") };
     assert_eq!(error, "Permission denied: no tool 'wipe' is registered");
+    // Nor is a call that says less of itself than its tool does.
+    let refused = judged(call("deploy", false)).await;
+    let Leave::Refused { error, earned: None } = refused else { panic!("{refused:?}") };
+    assert!(error.starts_with("Permission denied: tool 'deploy' changes something"), "{error}");
 }

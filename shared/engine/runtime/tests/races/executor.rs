@@ -13,9 +13,7 @@ use watchbill_core::ports::Clock as _;
 use watchbill_domain::{Agent, Caller, Role, Status, TaskId};
 use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
-use watchbill_testkit::{FlakyStore, MemoryStore};
-
-use watchbill_testkit::{Machine, assert_nothing_due, tenant, whats};
+use watchbill_testkit::{FlakyStore, Machine, MemoryStore, assert_nothing_due, tenant, whats};
 
 /// What an agent of these tests does with a task.
 type Work = dyn Fn(u32) -> RunEnd + Send + Sync;

@@ -13,9 +13,7 @@ use watchbill_governance::{BudgetLimits, Policies, Policy, PolicyUnavailable, Pr
 use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
 use watchbill_runtime::spending::{SpendError, Spending};
-use watchbill_testkit::{FlakyStore, MemoryStore};
-
-use watchbill_testkit::{Machine, tenant};
+use watchbill_testkit::{FlakyStore, Machine, MemoryStore, tenant};
 
 /// Tokens in and out of each call at most, and what it really uses.
 const MOST: (u64, u64) = (1_000, 500);

@@ -12,9 +12,7 @@ use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::{Step, decode};
 use watchbill_domain::{Caller, Role, Status, TaskId, ToolCall};
 use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
-use watchbill_testkit::{FlakyStore, MemoryStore};
-
-use watchbill_testkit::{Machine, tenant};
+use watchbill_testkit::{FlakyStore, Machine, MemoryStore, tenant};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 /// Time-out and what a provider may still do after it.

@@ -21,12 +21,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::{LocalBus, Subscriber};
-use crate::lanes::LocalLanes;
-use crate::wake::LocalWake;
-use anyhow::Context as _;
-use async_trait::async_trait;
-use tokio::sync::watch;
 use watchbill_core::decide::Rules;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Lanes};
@@ -43,6 +37,13 @@ use watchbill_runtime::run::TaskAgent;
 use watchbill_sqlite::blobs::FolderBlobs;
 use watchbill_sqlite::sqlite::{Feed, Options, SqliteStore};
 use watchbill_sweeper::Sweeper;
+
+use crate::bus::{LocalBus, Subscriber};
+use crate::lanes::LocalLanes;
+use crate::wake::LocalWake;
+use anyhow::Context as _;
+use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::tasks::{Broken, Tasks};
 

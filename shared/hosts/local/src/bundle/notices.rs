@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::bus::Subscriber;
 use async_trait::async_trait;
 use tokio::sync::watch;
+
+use waiting::{Next, Notice, Waiting};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Webhook};
 use watchbill_core::service::Core;
 use watchbill_domain::{Event, EventType, TenantId};
 use watchbill_notifier::{Links, Notifier};
-
-use waiting::{Next, Notice, Waiting};
 
 /// Notices that wait for their delivery. For one more whoever has most waiting loses its newest.
 const MOST: usize = 1_000;

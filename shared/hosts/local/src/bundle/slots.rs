@@ -5,11 +5,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lanes::{Delivery, LocalLanes, Slot};
-use futures_util::FutureExt as _;
 use watchbill_core::handler::HandlerError;
 use watchbill_domain::Agent;
 use watchbill_runtime::executor::Executor;
+
+use crate::lanes::{Delivery, LocalLanes, Slot};
+use futures_util::FutureExt as _;
 
 use crate::tasks::Tasks;
 

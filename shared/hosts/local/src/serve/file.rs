@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
-
-use crate::bridge::config::RedisFile;
 use watchbill_domain::Switch;
 use watchbill_wire::settings::{
     ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm,
 };
+
+use crate::bridge::config::RedisFile;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

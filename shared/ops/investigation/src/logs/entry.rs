@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 use watchbill_domain::Timestamp;
+use watchbill_redact as redact;
 
 use super::level::Level;
 use super::time::{TimeContext, find_time, find_time_value};
-use watchbill_redact as redact;
 
 /// Lines of one stack trace that are kept.
 const STACK: usize = 40;

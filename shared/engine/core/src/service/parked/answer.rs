@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use watchbill_domain::{TenantId, Timestamp};
+
 use super::{ANSWER_WITHIN, CONFLICTS, GROUP, MAX_TENANT_WAIT, Parking, Replayed};
 use super::{clean, put, read::Parked, wait};
 use crate::ports::{Expect, Item, Key, Write};
@@ -10,7 +12,6 @@ use crate::repo::{
     self, ParkedKey, ParkedTenant, Versioned, parked_tenant_key, parked_tenant_key_aside,
 };
 use crate::service::ServiceError;
-use watchbill_domain::{TenantId, Timestamp};
 
 impl Parking {
     /// Asks for a replay, by the sweeper: the change that this makes is the question.

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use watchbill_domain::{TenantId, Timestamp};
+use watchbill_governance::RecordKind;
+use watchbill_redact as redact;
 
 use super::records::{SYSTEM, Said, record_write};
 use super::{Context, ServiceError};
 use crate::ports::{Expect, Write};
 use crate::repo::{self, ParkedKey, ParkedTenant, Versioned, encode};
-use watchbill_domain::{TenantId, Timestamp};
-use watchbill_governance::RecordKind;
-use watchbill_redact as redact;
 
 /// Keys that one commit parks or settles, beside the tenant's own item: a transaction of 25
 /// writes stays far below DynamoDB's limits and meets few others.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use watchbill_domain::{TenantId, Timestamp};
+
 use super::{LIST_LAG, ParkedSummary, Parking, clean};
 use crate::ports::{Item, Key, ListRange, Query, StoreError, WhichList};
 use crate::repo::{
@@ -10,7 +12,6 @@ use crate::repo::{
 };
 use crate::service::ServiceError;
 use crate::service::unreadable::ReadItem;
-use watchbill_domain::{TenantId, Timestamp};
 
 /// Tenants that a summary looks at.
 const MAX_TENANTS: usize = 1_000;

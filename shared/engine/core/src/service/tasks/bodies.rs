@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use watchbill_domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
 
 use super::{Tasks, not_found};
 use crate::ports::{BlobError, BlobKey, Expect, Key, StoreError, Write};
 use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
 use crate::service::unreadable::ReadItem;
 use crate::service::{FullTask, ServiceError};
-use watchbill_domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
 
 /// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
 /// ends it at 400 KB.

@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::Value;
+use watchbill_domain::{Approval, Caller, Earned, ReputationEvent, Role, Status, Task, TaskId};
+use watchbill_redact as redact;
 
 use super::external::{ExternalChange, outside_owner};
 use super::{CommandBuilder, CommandError, CommandWithWrites, Tasks, not_found};
@@ -14,8 +16,6 @@ use crate::service::approvals::waits_for;
 use crate::service::{
     FullTask, Identity, NewTask, ServiceError, StatusChange, StatusSet, WorkerClaim,
 };
-use watchbill_domain::{Approval, Caller, Earned, ReputationEvent, Role, Status, Task, TaskId};
-use watchbill_redact as redact;
 
 impl Tasks {
     /// A worker's or caller's word on a task's status.

@@ -4,6 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use watchbill_domain::{
+    Agent, ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
+    canonical_hash, derived_uuid, folded_name, parse_span,
+};
+use watchbill_governance::{Ask, Judgement, Planned, Subject};
+use watchbill_redact as redact;
 
 use super::{Placed, Tasks, bodies};
 use crate::decide::{Command, Decided, Draft, Rejection, decide};
@@ -12,13 +18,6 @@ use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, enco
 use crate::service::asking::{Asking, free_approval, salt};
 use crate::service::leave::{external_call, frozen_by};
 use crate::service::{Conflict, Created, FullTask, Identity, NewTask, ServiceError, log};
-use watchbill_domain::canonical_hash;
-use watchbill_domain::{
-    Agent, ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
-    derived_uuid, folded_name, parse_span,
-};
-use watchbill_governance::{Ask, Judgement, Planned, Subject};
-use watchbill_redact as redact;
 
 /// Everything about a task to be made that stays as it is.
 struct Creation {

@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use watchbill_domain::{Status, TaskId, TenantId};
 
 use super::Tasks;
 use crate::decide::{Command, Rejection, decide_on};
 use crate::ports::{Topic, Write};
 use crate::repo::{self, Before, StoredTask, TaskWrite, budget_key, decode, refused_by};
 use crate::service::{Conflict, ServiceError, log};
-use watchbill_domain::{Status, TaskId, TenantId};
 
 /// How often a decision is taken again after a conflict before the caller is told to.
 const MAX_CONFLICTS: u32 = 16;

@@ -3,13 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use watchbill_domain::{Caller, Person, Status, Task};
 
 use super::{CommandBuilder, CommandError, CommandWithWrites, Placed, Tasks};
 use crate::decide::{Claimant, Command, Ending, Leave, Proof, Rejection, decide_on};
 use crate::repo::StoredTask;
 use crate::service::Runner;
 use crate::service::approvals::stored_approval;
-use watchbill_domain::{Caller, Person, Status, Task};
 
 /// Claims or ends a task for a worker outside, if governance lets it.
 pub(super) struct ExternalChange<'a> {

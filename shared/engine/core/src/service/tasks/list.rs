@@ -3,6 +3,7 @@
 use std::iter::Peekable;
 
 use futures_util::future::try_join_all;
+use watchbill_domain::{Status, Task, TenantId};
 
 use super::Tasks;
 use super::bodies::listed_bytes;
@@ -14,7 +15,6 @@ use crate::service::store_list::{InList, StoreList};
 use crate::service::walk::Walk;
 use crate::service::weight::Room;
 use crate::service::{Context, FullTask, Listed, ServiceError, TaskFilter};
-use watchbill_domain::{Status, Task, TenantId};
 
 /// Tasks of a list whose bodies are loaded at once.
 const GROUP: usize = 16;

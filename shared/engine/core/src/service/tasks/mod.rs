@@ -13,11 +13,12 @@ mod list;
 mod overrides;
 mod timeline;
 
+use watchbill_domain::{TaskId, TenantId};
+use watchbill_governance::Quote;
+
 use super::{Authorizer, Budgets, Context, ServiceError};
 use crate::decide::Command;
 use crate::repo::{self, StoredTask};
-use watchbill_domain::{TaskId, TenantId};
-use watchbill_governance::Quote;
 
 pub use bodies::Placed;
 pub use execute::{CommandBuilder, CommandError, CommandWithWrites};

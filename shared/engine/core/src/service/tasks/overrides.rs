@@ -1,10 +1,11 @@
 //! Letting a task pass a freeze.
 
+use watchbill_domain::{Caller, Role, TaskId};
+use watchbill_governance::{Freeze, Policy};
+
 use super::Tasks;
 use crate::decide::Command;
 use crate::service::{FullTask, ServiceError};
-use watchbill_domain::{Caller, Role, TaskId};
-use watchbill_governance::{Freeze, Policy};
 
 impl Tasks {
     /// Lets one task pass one freeze, if the freeze says that this caller may.

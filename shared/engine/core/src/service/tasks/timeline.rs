@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use watchbill_domain::{LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp, What};
+
 use super::{Tasks, not_found};
 use crate::ports::Item;
 use crate::repo::{self, Overflow, Step, decode};
@@ -9,7 +11,6 @@ use crate::service::cursor::Cursors;
 use crate::service::cursor::cursors::TIMELINE;
 use crate::service::weight::{self, Room};
 use crate::service::{ServiceError, TimelineEntry, TimelineKind, TimelinePage};
-use watchbill_domain::{LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp, What};
 
 /// Entries of one page.
 const MAX_ENTRIES: usize = 1_000;
