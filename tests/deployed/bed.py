@@ -1,6 +1,7 @@
 """The test bed: an emulated AWS in which the deployable artefacts run, and stacks of them.
 
-    bed.py --template template.yaml --binaries FOLDER --folder FOLDER --port PORT
+    bed.py --template template.yaml --binaries FOLDER --folder FOLDER
+           --port PORT --emulator-port PORT
 
 Everything is one process, so that whoever starts it has one to end. Tests talk to it in
 JSON over HTTP on PORT; see `Control`. What goes on beyond these words, they see as any
@@ -10,17 +11,11 @@ client of AWS does.
 import argparse
 import json
 import pathlib
-import socket
 import threading
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import emulator
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Control(BaseHTTPRequestHandler):
@@ -76,8 +71,9 @@ def main():
     asked.add_argument("--binaries", required=True, type=pathlib.Path)
     asked.add_argument("--folder", required=True, type=pathlib.Path)
     asked.add_argument("--port", required=True, type=int)
+    asked.add_argument("--emulator-port", required=True, type=int)
     asked = asked.parse_args()
-    port = free_port()
+    port = asked.emulator_port
     emulator.prepare(asked.folder, port)
 
     def up():

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use watchbill_testkit::free_port;
 
-use crate::rig::{Books, Client, KEYS, Launch, free_port, settled};
+use crate::rig::{Books, Client, KEYS, Launch, settled};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")

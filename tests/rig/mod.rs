@@ -17,7 +17,7 @@ pub use client::{Client, PATIENCE_ON_AWS};
 pub use cut::Cable;
 pub use feeds::{Recording, Routing};
 pub use peers::Peer;
-pub use server::{Launch, Server, free_port};
+pub use server::{Launch, Server};
 pub use stopwatch::Stopwatch;
 
 /// The keys of a tested installation, one of each role.

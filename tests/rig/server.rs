@@ -1,11 +1,11 @@
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use reqwest::Method;
 use tokio::process::{Child, Command};
+use watchbill_testkit::free_port;
 
 use super::{Client, KEYS, binary};
 
@@ -13,12 +13,6 @@ use super::{Client, KEYS, binary};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at a server that is starting.
 const LOOK: Duration = Duration::from_millis(5);
-
-/// A port of this machine that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
-}
 
 /// How a `watchbill serve` is started: on its folder, with nothing of our own environment.
 pub struct Launch {

@@ -33,10 +33,11 @@ impl Bed {
         cmd::run(&mut judged)?;
         let binaries = functions(ctx)?;
         let folder = ctx.fresh_folder("bed")?;
-        let port = proc::free_port()?;
+        let (port, emulator_port) = (proc::free_port()?, proc::free_port()?);
         let mut command = ctx.command(&python);
         command.args(["-B", "tests/deployed/bed.py", "--template", "template.yaml", "--binaries"]);
         command.arg(&binaries).arg("--folder").arg(&folder).args(["--port", &port.to_string()]);
+        command.args(["--emulator-port", &emulator_port.to_string()]);
         // Functions inherit its environment, and must not find ours in it.
         command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
         let server = Server::start(ctx, "bed", command, port, "/health", PATIENCE)?;

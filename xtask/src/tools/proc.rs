@@ -1,8 +1,11 @@
 //! Servers that a stage starts, asks, and ends.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -17,10 +20,19 @@ use crate::stopwatch::Stopwatch;
 /// Between two looks at something that is not there yet.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Where ports for servers are chosen: below those that systems give to outgoing connections
+/// (Linux from 32,768, others from 49,152), so that no client, not even the one that waits for
+/// the server, takes the port before the server does.
+const PORTS: Range<u16> = 15_000..25_000;
+
 /// A port of this machine that was free a moment ago.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
-    Ok(listener.local_addr()?.port())
+    let any = RandomState::new().build_hasher().finish() % u64::from(PORTS.end - PORTS.start);
+    let first = PORTS.start + u16::try_from(any)?;
+    (first..PORTS.end)
+        .chain(PORTS.start..first)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .with_context(|| format!("no port of {PORTS:?} is free"))
 }
 
 /// A child that serves HTTP on 127.0.0.1. Killed when dropped, so no stage leaves one behind.
@@ -122,6 +134,7 @@ fn get(port: u16, path: &str) -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
@@ -159,6 +172,17 @@ mod tests {
         assert_eq!(server.url(), format!("http://127.0.0.1:{port}"));
         let status = server.terminate(patience).unwrap();
         assert_eq!(status.signal(), Some(15), "sleep dies of SIGTERM: {status}");
+    }
+
+    #[test]
+    fn a_port_for_a_server_is_none_that_a_client_is_given() {
+        // Ours, as this system chooses it.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!PORTS.contains(&client.local_addr().unwrap().port()));
+        let free: HashSet<u16> = (0..20).map(|_| free_port().unwrap()).collect();
+        assert!(free.iter().all(|port| PORTS.contains(port)), "{free:?}");
+        assert!(free.len() > 1, "tests side by side would all choose {free:?}");
     }
 
     #[test]

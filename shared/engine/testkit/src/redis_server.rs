@@ -2,7 +2,6 @@
 //! is dropped. One that can't be started fails the test.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -11,6 +10,8 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+
+use crate::free_port;
 
 const PROGRAM: &str = "redis-server";
 /// For a start; it takes a tenth of a second on a machine that does nothing else.
@@ -238,17 +239,6 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        // A node of a cluster also listens 10,000 ports above.
-        if port < 55_000 {
-            return port;
-        }
     }
 }
 
