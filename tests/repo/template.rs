@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use watchbill_domain::{AGENTS, AgentInfo, Priority};
+use watchbill_lambda::dead_letters;
 
 use super::{assert_none, files, text};
 
@@ -170,6 +171,30 @@ fn lanes() -> BTreeMap<String, String> {
     }
     lanes.insert("notify".to_owned(), "NotifierFunction".to_owned());
     lanes
+}
+
+/// A queue that the tick does not count raises no alarm when messages end there.
+#[test]
+fn every_dead_letter_is_counted() {
+    let all = resources();
+    let named_as = |queue: &Resource| {
+        let name = queue.value("QueueName").expect("a queue has a name");
+        name.rsplit("${AWS::StackName}-").next().expect("a split has a last part").to_owned()
+    };
+    let dead =
+        all.iter().filter(|one| one.is("AWS::SQS::Queue") && one.name.ends_with("DeadQueue"));
+    let dead: BTreeSet<String> = dead.map(named_as).collect();
+    let counted: BTreeSet<String> = dead_letters().map(str::to_owned).collect();
+    assert_eq!(dead, counted);
+    for info in AGENTS {
+        let function = named(&all, &(camel(info.function) + "Function"));
+        for mapping in function.queues() {
+            let target =
+                named(&all, mapping.queue()).value("deadLetterTargetArn").expect("a target");
+            let target = target.trim_start_matches("!GetAtt ").trim_end_matches(".Arn");
+            assert_eq!(named_as(named(&all, target)), info.dead_letters, "{}", function.name);
+        }
+    }
 }
 
 #[test]

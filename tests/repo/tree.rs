@@ -39,6 +39,48 @@ fn every_decision_is_linked_from_the_architecture() {
     assert_none("ARCHITECTURE.md links every file of docs/adr", &missing);
 }
 
+/// The targets of a text's relative links, without their anchors.
+fn relative_links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains(':') && !target.starts_with('#'));
+    local.map(|target| target.split('#').next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut dead = Vec::new();
+    for path in files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        let folder = root().join(path.parent().unwrap_or(Path::new("")));
+        for target in relative_links(&text(&path)) {
+            if !folder.join(target).exists() {
+                dead.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert_none("a link leads nowhere", &dead);
+    assert_eq!(relative_links("[a](b.md#c) [d](https://e) [f](#g) [h](../i)"), ["b.md", "../i"]);
+}
+
+/// Each binary is linked on its own, which takes longer than running its tests.
+#[test]
+fn a_crate_has_one_binary_of_integration_tests() {
+    let metadata = super::cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]);
+    let metadata: serde_json::Value =
+        serde_json::from_str(&metadata).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("metadata lists packages");
+    assert!(packages.len() > 20, "{} packages", packages.len());
+    let several = packages.iter().filter_map(|package| {
+        let targets = package["targets"].as_array().expect("a package has targets");
+        let tests = targets.iter().filter(|target| target["kind"][0] == "test");
+        let names: Vec<_> = tests.map(|target| target["name"].to_string()).collect();
+        (names.len() > 1).then(|| format!("{}: {}", package["name"], names.join(", ")))
+    });
+    assert_none(
+        "make one tests/all.rs of them, with `autotests = false`",
+        &several.collect::<Vec<_>>(),
+    );
+}
+
 #[test]
 fn the_walk_sees_the_project_and_nothing_built() {
     let files = files();

@@ -211,7 +211,7 @@ fn responses(problem: &Schema) -> Value {
         (409, "Not possible as things stand; how they stand is said."),
         (413, "Too large; the limit is said."),
         (415, "Not JSON, or compressed."),
-        (429, "Too many calls in a minute."),
+        (429, "Too many calls in a minute, or too many that wait or stream at once."),
         (500, "A fault of ours."),
         (503, "Busy or out of reach for now; try the same again."),
     ]

@@ -21,7 +21,8 @@ use crate::recorded::{Recorded, Subject};
 pub(crate) const SKEW: Duration = Duration::from_secs(5);
 /// About what one entry weighs in JSON, for cutting batches.
 const ENTRY_BYTES: usize = 400;
-/// How long a store that is busy is asked again at most. Beyond, the changes are parked.
+/// How long all pauses of an append may take, where the store is busy: with DynamoDB, which asks
+/// for 100 ms, five or six tries. Beyond, the changes are parked.
 const MAX_PAUSES: Duration = Duration::from_secs(2);
 
 pub struct TenantRecorder {

@@ -1,8 +1,10 @@
-//! The agents of this build: the one table that routing, lanes, hosts, bridge, API, sweep and the
-//! template's test read.
+//! The agents of this build: the one table that routing, lanes, hosts, bridge, API, the count of
+//! dead letters and the template's test read.
 //!
 //! How to add an agent: its name in `names::Agent`, its row here, its function under `functions/`
 //! with its resources in `template.yaml`, and its place in `shared/hosts/local/src/bundle/registry.rs`.
+
+use serde_json::{Map, Value};
 
 use super::{Agent, Priority, TaskType};
 
@@ -97,6 +99,11 @@ pub const AGENTS: &[AgentInfo] = &[
         takes_tasks: false,
     },
 ];
+
+/// Whether a payload names a repository (`repo`), which decides between the two lists of types.
+pub fn names_repository(payload: &Map<String, Value>) -> bool {
+    payload.get("repo").is_some_and(|repo| !repo.is_null())
+}
 
 impl Agent {
     pub fn info(self) -> &'static AgentInfo {

@@ -33,7 +33,7 @@ mod time;
 mod time_range;
 mod tool_call;
 
-pub use agents::{AGENTS, AgentInfo, LaneLayout};
+pub use agents::{AGENTS, AgentInfo, LaneLayout, names_repository};
 pub use approval::{Approval, ApprovalStatus, Decision, Vote};
 pub use arguments::{Fields, Refusal};
 pub use auth::{ApiKey, Caller, Role, hash_key};

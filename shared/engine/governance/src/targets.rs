@@ -192,6 +192,7 @@ fn url_host(text: &str) -> Option<String> {
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -207,6 +208,14 @@ pub mod tests {
             services: words(&["api", "worker"]),
             repositories: words(&["example/shop", "git.example.com/ops/tools"]),
             hosts: words(&["web-1", "*.example.com", "[::1]"]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_it(text in ".{0,200}", name in "(url|host|repo|repository|service|target)") {
+            let _ = said_of(&json!({ name.clone(): text }), &inventory());
+            let _ = said_of(&json!({ name: [{ "name": text }] }), &inventory());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use watchbill_domain::{Fields, Refusal, ToolCall};
+use watchbill_domain::{Fields, Refusal, TaskType, ToolCall};
 
 use super::{EnvironmentKind, Operation};
 
@@ -16,6 +16,9 @@ pub struct ToolSpec {
     pub description: &'static str,
     pub class: ToolClass,
     pub operation: OperationRule,
+    /// A task is gated as one of this type where its plan calls this tool, whatever its own type
+    /// says: a text that asks for a deployment meets the gates of deployments.
+    pub gated_as: TaskType,
     /// JSON Schema of its arguments.
     pub schema: fn() -> Value,
     /// Checks arguments and gives them back in their one form, which approvals are bound to.
@@ -142,6 +145,7 @@ mod tests {
             description: "a tool of a test",
             class,
             operation: OperationRule::Always(operation),
+            gated_as: TaskType::Monitor,
             schema: || json!({ "type": "object" }),
             normalize: |fields| Ok(fields.map.clone()),
         }

@@ -8,12 +8,13 @@ use watchbill_governance::{
     Operation, OperationRule, Plan, Planned, Planner, ToolClass, ToolSpec, ToolSpecs,
 };
 
-const fn reads(name: &'static str, operation: Operation) -> ToolSpec {
+const fn reads(name: &'static str, gated_as: TaskType, operation: Operation) -> ToolSpec {
     ToolSpec {
         name,
         description: "reads",
         class: ToolClass::Safe,
         operation: OperationRule::Always(operation),
+        gated_as,
         schema: || json!({ "type": "object" }),
         normalize: |fields| Ok(fields.map.clone()),
     }
@@ -29,12 +30,14 @@ static DEPLOY: ToolSpec = ToolSpec {
         staging: Operation::DeployStaging,
         sandbox: Operation::DeploySandbox,
     },
+    gated_as: TaskType::Deploy,
     schema: || json!({ "type": "object" }),
     normalize: |fields| Ok(fields.map.clone()),
 };
-static MONITOR: ToolSpec = reads("monitor", Operation::MonitorSystem);
-static ALERT: ToolSpec = reads("alert", Operation::ManageAlerts);
-static INVESTIGATE: ToolSpec = reads("investigate", Operation::InvestigateIssues);
+static MONITOR: ToolSpec = reads("monitor", TaskType::Monitor, Operation::MonitorSystem);
+static ALERT: ToolSpec = reads("alert", TaskType::Alert, Operation::ManageAlerts);
+static INVESTIGATE: ToolSpec =
+    reads("investigate", TaskType::Investigate, Operation::InvestigateIssues);
 
 static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
     ToolSpecs::new([&DEPLOY, &MONITOR, &ALERT, &INVESTIGATE]).expect("their names differ")

@@ -38,7 +38,7 @@ pub use lane::{Lane, LaneHandler, Message};
 pub use log::{Metric, Unit, emit, start_log};
 pub use notices::{NoticeHandler, serve_notices};
 pub use rounds::serve_rounds;
-pub use tick::{Found, serve_tick};
+pub use tick::{Found, dead_letters, serve_tick};
 
 type Answer<A> = Pin<Box<dyn Future<Output = Result<A, Diagnostic>> + Send>>;
 

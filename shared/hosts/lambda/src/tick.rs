@@ -7,20 +7,13 @@ use watchbill_aws::lanes::depth;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Expect, Key, NewItem, Write};
 use watchbill_core::service::{Context, Core, ParkedSummary, TransactError};
+use watchbill_domain::AGENTS;
 
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
 
-/// Where messages end that nobody can handle.
-const DEAD: &[&str] = &[
-    "ops-dead",
-    "dev-dead",
-    "faq-dead",
-    "devops-dead",
-    "cycle-dead",
-    "notify-dead",
-    "events-dead",
-];
+/// Dead letters of lanes that are no agent's.
+const OTHER_DEAD_LETTERS: &[&str] = &["notify-dead", "events-dead"];
 /// A task that waits longer than this for its first claim is told of.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -45,6 +38,11 @@ pub struct Found {
 /// installation at rest looks different from one whose readers are switched off, and alarms can tell.
 /// The readers pass over it, as over every kind that they don't know.
 pub const PULSE: &str = "pulse";
+
+/// The queues where messages end that nobody can handle, as template.yaml names them.
+pub fn dead_letters() -> impl Iterator<Item = &'static str> {
+    AGENTS.iter().map(|info| info.dead_letters).chain(OTHER_DEAD_LETTERS.iter().copied())
+}
 
 async fn pulse(context: &Context) -> Result<(), TransactError> {
     let key = Key::new("SYS#pulse", "0");
@@ -94,7 +92,7 @@ where
             if let Err(error) = pulse(core.context()).await {
                 tracing::warn!("the feed's pulse is not written: {error}");
             }
-            let depths = DEAD.iter().map(|name| {
+            let depths = dead_letters().map(|name| {
                 let (client, url) = (&client, queues.url(name));
                 async move { depth(client, &url).await }
             });

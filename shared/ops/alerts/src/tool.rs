@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{EventType, Fields, LoggedEvent, Refusal};
+use watchbill_domain::{EventType, Fields, LoggedEvent, Refusal, TaskType};
 
 use async_trait::async_trait;
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
@@ -22,6 +22,7 @@ static SPEC: ToolSpec = ToolSpec {
     description: "Raises, looks up, groups, acknowledges and resolves alerts.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::ManageAlerts),
+    gated_as: TaskType::Alert,
     schema: || {
         json!({ "type": "object", "properties": {
             "action": { "enum": ["raise", "ack", "resolve", "list"], "default": "raise" },

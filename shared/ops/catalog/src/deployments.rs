@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use watchbill_domain::{Fields, Refusal};
+use watchbill_domain::{Fields, Refusal, TaskType};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_runtime::ooda::Observation;
 use watchbill_runtime::run::{Run, RunEnd};
@@ -20,6 +20,7 @@ static SPEC: ToolSpec = ToolSpec {
         staging: Operation::DeployStaging,
         sandbox: Operation::DeploySandbox,
     },
+    gated_as: TaskType::Deploy,
     schema: || {
         json!({ "type": "object", "required": ["project"], "properties": {
             "project": { "type": "string", "maxLength": 200 },

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use watchbill_domain::{Fields, Refusal, TimeRange, Timestamp};
+use watchbill_domain::{Fields, Refusal, TaskType, TimeRange, Timestamp};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_runtime::evidence::{AlertsSeen, Evidence, SystemReport, Unseen};
 use watchbill_runtime::ooda::Observation;
@@ -38,6 +38,7 @@ static SPEC: ToolSpec = ToolSpec {
     description: "Reads logs, recent tasks, alerts and figures around an issue and reports likely causes.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::InvestigateIssues),
+    gated_as: TaskType::Investigate,
     schema: || {
         json!({ "type": "object", "properties": {
             "issue": { "type": "string", "maxLength": 4000, "default": UNSAID },

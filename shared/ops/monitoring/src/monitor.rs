@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Map, Value, json};
 
 use async_trait::async_trait;
-use watchbill_domain::{Fields, Refusal};
+use watchbill_domain::{Fields, Refusal, TaskType};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_redact as redact;
 use watchbill_runtime::evidence::{Health, Issue, SystemReport};
@@ -27,6 +27,7 @@ static SPEC: ToolSpec = ToolSpec {
     description: "Measures the machine and asks services how they are, over HTTP, HTTPS and TCP.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::MonitorSystem),
+    gated_as: TaskType::Monitor,
     schema: || {
         let target = json!({ "type": "object", "required": ["url"], "properties": {
             "name": { "type": "string", "maxLength": 200 },

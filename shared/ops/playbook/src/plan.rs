@@ -40,12 +40,13 @@ pub fn plan(
 
 /// What the gates of a task are decided on: its type, or that of what its text asks for.
 pub fn effective_type(
+    specs: &ToolSpecs,
     planned: &Result<Plan, Refusal>,
     task_type: TaskType,
     payload: &Map<String, Value>,
 ) -> TaskType {
     match planned {
-        Ok(plan) => TaskType::parse(&plan.call.tool).unwrap_or(task_type),
+        Ok(plan) => specs.get(&plan.call.tool).map_or(task_type, |spec| spec.gated_as),
         // Not to be planned, so it will fail; by then the stricter reading holds.
         Err(_) => payload
             .get("description")

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use watchbill_domain::{Agent, Refusal, TaskType};
-use watchbill_governance::{Plan, Planner as _};
-use watchbill_playbook::plan;
+use watchbill_governance::{
+    Operation, OperationRule, Plan, Planner as _, ToolClass, ToolSpec, ToolSpecs,
+};
+use watchbill_playbook::{effective_type, plan};
 
 fn planned(task_type: TaskType, payload: Value) -> Result<Plan, Refusal> {
     plan(watchbill_catalog::specs(), task_type, payload.as_object().unwrap())
@@ -186,6 +188,23 @@ fn a_text_that_asks_for_a_deployment_is_gated_as_one() {
     let text = json!({ "description": "Check how the api is doing", "service": "api" });
     assert_eq!(gated_as(TaskType::Monitor, text), TaskType::Monitor);
     assert_eq!(gated_as(TaskType::Bugfix, json!({ "description": "Deploy" })), TaskType::Bugfix);
+}
+
+#[test]
+fn a_plan_is_gated_as_its_tool_says_whatever_the_tool_is_called() {
+    static RESTART: ToolSpec = ToolSpec {
+        name: "restart",
+        description: "restarts a service",
+        class: ToolClass::Mutating,
+        operation: OperationRule::Always(Operation::DeployProd),
+        gated_as: TaskType::Deploy,
+        schema: || json!({ "type": "object" }),
+        normalize: |fields| Ok(fields.map.clone()),
+    };
+    let specs = ToolSpecs::new([&RESTART]).unwrap();
+    let plan = Plan { call: RESTART.call(Map::new()), reason: "it hangs".into() };
+    let gated_as = effective_type(&specs, &Ok(plan), TaskType::Monitor, &Map::new());
+    assert_eq!(gated_as, TaskType::Deploy);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use watchbill_domain::{Body, Priority, TaskId, TaskType, TenantId, Timestamp};
+use watchbill_domain::{Body, Priority, TaskId, TaskType, TenantId, Timestamp, names_repository};
 
 use super::Asked;
 
@@ -51,7 +51,7 @@ pub enum Identity {
 impl NewTask {
     /// Whether the payload names a repository: `investigate` then goes to dev.
     pub fn has_repository(&self) -> bool {
-        self.payload.get("repo").is_some_and(|repo| !repo.is_null())
+        names_repository(&self.payload)
     }
 
     /// It is the retry of a task whose failure has counted already.

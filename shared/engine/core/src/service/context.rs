@@ -174,7 +174,7 @@ impl Context {
             let pause = after.saturating_mul(1 << repeat.min(6)).min(MAX_PAUSE);
             let pause = pause.mul_f64(0.5 + fraction / 2.0);
             paused += pause;
-            if repeat >= MAX_REPEATS || paused > patience {
+            if repeat >= MAX_REPEATS || patience.is_zero() || paused > patience {
                 return Err(match lost {
                     Some(reason) => TransactError::Unknown { reason },
                     None => TransactError::Busy { after },

@@ -1,6 +1,6 @@
 //! A task of a peer's, read.
 
-use watchbill_domain::{Agent, Status, TaskType, Timestamp};
+use watchbill_domain::{Agent, Status, TaskType, Timestamp, names_repository};
 
 use crate::CreateTask;
 
@@ -37,7 +37,7 @@ impl PeerTaskView {
         Addressee {
             assignee: self.assignee,
             task_type: Some(self.task.task_type),
-            has_repo: self.task.payload.get("repo").is_some_and(|repo| !repo.is_null()),
+            has_repo: names_repository(&self.task.payload),
         }
     }
 }

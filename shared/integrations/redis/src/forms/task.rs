@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{
-    Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span,
+    Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, names_repository,
+    parse_span,
 };
 use watchbill_redact as redact;
 use watchbill_wire::peer::{Addressee, Assignee, PEER_ID, PeerTaskView, id_of_peer, mark};
@@ -39,12 +40,8 @@ pub fn addressee(data: &str) -> Option<Addressee> {
     Some(Addressee {
         assignee: assignee_of(&map),
         task_type: text(&map, "type").and_then(|word| TaskType::parse(word).ok()),
-        has_repo: map.get("payload").is_some_and(names_repo),
+        has_repo: map.get("payload").and_then(Value::as_object).is_some_and(names_repository),
     })
-}
-
-fn names_repo(payload: &Value) -> bool {
-    payload.get("repo").is_some_and(|repo| !repo.is_null())
 }
 
 /// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
