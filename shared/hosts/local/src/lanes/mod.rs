@@ -97,11 +97,10 @@ impl Delivery {
     pub fn back(self, after: Duration) {
         let now = self.lanes.clock.monotonic();
         let mut state = self.lanes.state();
-        if let Some(message) = state.give_up(self.receipt, now) {
-            state.put_later(message, now + after);
-        }
+        let given_up = state.give_up(self.receipt, now);
+        let is_next = given_up.is_some_and(|message| state.put_later(message, now + after));
         drop(state);
-        self.lanes.any.notify_one();
+        self.lanes.ring(1, is_next);
         self.lanes.p0.notify_one();
     }
 }
@@ -120,6 +119,19 @@ impl LocalLanes {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes a slot for each of `count` messages. Where one of them is the next to ripen, all that
+    /// sleep: only one of them watches what ripens, and nobody knows which, so a ring for another
+    /// would leave it asleep until what was next before.
+    fn ring(&self, count: usize, is_next_to_ripen: bool) {
+        if is_next_to_ripen {
+            self.any.notify_waiters();
+        }
+        // At once: each waking the next would take them one by one.
+        for _ in 0..count {
+            self.any.notify_one();
+        }
     }
 
     /// Waits for the next message; nothing once the lanes are closed.
@@ -268,8 +280,8 @@ impl State {
         self.ready.put(message);
     }
 
-    /// Of two messages the earlier one stays.
-    fn put_later(&mut self, message: LaneMessage, at: Duration) {
+    /// Of two messages the earlier one stays. True where this one is now the next to ripen.
+    fn put_later(&mut self, message: LaneMessage, at: Duration) -> bool {
         let number = self.number();
         let place = Place::Later { at, number };
         match self.places.entry(pointer(&message)) {
@@ -281,7 +293,7 @@ impl State {
                         self.waiting.remove(&number);
                         there.insert(place);
                     }
-                    _ => return,
+                    _ => return false,
                 }
             }
         }
@@ -290,6 +302,7 @@ impl State {
         if self.later.len() > 2 * self.waiting.len() + MIN_REBUILD {
             self.later.retain(|Reverse((_, number))| self.waiting.contains_key(number));
         }
+        self.later.peek().is_some_and(|Reverse((_, next))| *next == number)
     }
 
     /// Moves what is due into its lane: delayed messages, and taken ones nobody is done with.
@@ -335,7 +348,7 @@ fn pointer(message: &LaneMessage) -> Pointer {
 impl Lanes for LocalLanes {
     async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let now = self.clock.monotonic();
-        let mut p0 = false;
+        let (mut p0, mut is_next) = (false, false);
         let count = messages.len();
         {
             let mut state = self.state();
@@ -344,14 +357,11 @@ impl Lanes for LocalLanes {
                 if delay.is_zero() {
                     state.put_ready(message);
                 } else {
-                    state.put_later(message, now + delay);
+                    is_next |= state.put_later(message, now + delay);
                 }
             }
         }
-        // A slot for each, at once: each waking the next would take them one by one.
-        for _ in 0..count {
-            self.any.notify_one();
-        }
+        self.ring(count, is_next);
         if p0 {
             self.p0.notify_one();
         }

@@ -141,6 +141,42 @@ async fn delayed_messages_ripen_and_a_closed_lane_ends_its_takers() {
     assert!(taker.await.unwrap());
 }
 
+/// One slot watches what ripens, and the bell may ring at another.
+#[tokio::test]
+async fn what_ripens_before_the_one_that_is_watched_is_not_slept_through() {
+    let (lanes, clock) = lanes();
+    let offer_in = async |task: &str, seconds| {
+        let message = message("a", task, Priority::P2);
+        lanes.offer(vec![(message, Duration::from_secs(seconds))]).await.unwrap();
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (taken, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..3 {
+        let (lanes, taken) = (lanes.clone(), taken.clone());
+        tokio::spawn(async move {
+            while let Some(delivery) = lanes.take(Slot::Any).await {
+                taken.send(delivery.message.task_id.to_string()).unwrap();
+                delivery.done();
+            }
+        });
+    }
+    tokio::task::yield_now().await;
+    offer_in("late", 900).await;
+    for (task, seconds) in [("sooner", 60), ("soonest", 30)] {
+        offer_in(task, seconds).await;
+    }
+    for task in ["soonest", "sooner"] {
+        clock.advance(Duration::from_secs(31));
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seen.try_recv().as_deref(), Ok(task));
+    }
+    lanes.close();
+}
+
 #[tokio::test]
 async fn a_message_that_waits_already_is_not_kept_twice() {
     let (lanes, clock) = lanes();
