@@ -248,7 +248,8 @@ fn a_failing_function_is_told_of() {
     for function in functions(&all) {
         let queues = function.queues();
         let off = !queues.is_empty() && !queues.iter().any(Mapping::is_on);
-        assert!(off || told.contains(&*function.name), "{}", function.name);
+        let name = &*function.name;
+        assert!(off || told.contains(name), "{name}: add it to FunctionErrorsAlarm");
     }
     for alarm in alarms() {
         assert!(alarm.value("TreatMissingData").is_some(), "{}: silence means nothing", alarm.name);

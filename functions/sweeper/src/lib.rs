@@ -247,7 +247,11 @@ impl Sweeper {
                 ParkedTenant::KIND => {
                     self.core.parking().ask(&item).await.map(|()| Looked::Postponed)
                 }
-                _ => Ok(Looked::Nothing),
+                // Of a newer build, which looks at it; or its arm here was forgotten.
+                kind => {
+                    tracing::warn!(key = %item.key, "nobody here looks at a due item of kind '{kind}'");
+                    Ok(Looked::Nothing)
+                }
             }
         };
         let done = AssertUnwindSafe(looking).catch_unwind().await.unwrap_or_else(|_| {

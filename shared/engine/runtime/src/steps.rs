@@ -143,8 +143,16 @@ impl Steps {
     /// Takes an effect at most once as far as can be known.
     pub async fn take(&self, effect: &dyn Effect) -> Result<Taken, ServiceError> {
         let call = effect.call();
+        if !call.mutating {
+            // Whether it may be done is asked of calls that change something alone.
+            let tool = &call.tool;
+            let error = format!(
+                "the tool '{tool}' is registered as one that reads, and its effect changes something"
+            );
+            return Ok(Taken::Refused { error, retry: false });
+        }
         let taken = self.take_call(effect, &hash_of(&call)).await?;
-        if call.mutating && matches!(taken, Taken::Done(_)) {
+        if matches!(taken, Taken::Done(_)) {
             self.changed.store(true, Ordering::Relaxed);
         }
         Ok(taken)

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use watchbill_governance::ToolSpecs;
+use watchbill_governance::{BadToolSpec, ToolSpecs};
 use watchbill_runtime::tool::{Tool, Tools};
 
 use super::OpsPorts;
@@ -20,12 +20,17 @@ pub fn all(ports: &OpsPorts) -> Vec<Arc<dyn Tool>> {
 
 /// The same, ready to be called by name.
 pub fn registered(ports: &OpsPorts) -> Tools {
-    Tools::new(all(ports)).expect("a test registers them all")
+    Tools::new(all(ports)).unwrap_or_else(refused)
+}
+
+/// The list is part of the build, and a test registers it: what is wrong with it is said here.
+fn refused<T>(bad: BadToolSpec) -> T {
+    panic!("shared/ops/catalog/src/tools.rs: {bad}")
 }
 
 static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
     let tools = all(&OpsPorts::default());
-    ToolSpecs::new(tools.iter().map(|tool| tool.spec())).expect("a test registers them all")
+    ToolSpecs::new(tools.iter().map(|tool| tool.spec())).unwrap_or_else(refused)
 });
 
 /// What is known of all tools.
@@ -42,9 +47,8 @@ mod tests {
 
     #[test]
     fn all_tools_can_be_registered() {
-        let tools = all(&OpsPorts::default());
-        let count = tools.len();
-        assert_eq!(Tools::new(tools).unwrap().specs().count(), count);
+        let count = all(&OpsPorts::default()).len();
+        assert_eq!(registered(&OpsPorts::default()).specs().count(), count);
         assert_eq!(specs().iter().count(), count);
     }
 

@@ -1,5 +1,7 @@
 //! What a free text asks for, by rules: the first telling verb decides, else the nouns.
 
+use std::collections::BTreeMap;
+
 use watchbill_domain::{TaskType, words};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +31,17 @@ impl Class {
             Class::Monitoring => TaskType::Monitor,
             Class::AlertManagement => TaskType::Alert,
             Class::LogAnalysis | Class::Troubleshooting => TaskType::Investigate,
+        }
+    }
+
+    /// Which of two is meant where a text speaks of both: the lower.
+    fn rank(self) -> usize {
+        match self {
+            Class::Troubleshooting => 0,
+            Class::LogAnalysis => 1,
+            Class::AlertManagement => 2,
+            Class::Monitoring => 3,
+            Class::Deployment => 4,
         }
     }
 
@@ -218,22 +231,16 @@ fn by_object(verb: &str, alone: Class, speaks_of: impl Fn(&[&str]) -> bool) -> C
     certain(alone, verb)
 }
 
+/// The class that most words speak of; of two the one that comes first in [`Class::rank`].
 fn by_nouns(words: &[&str]) -> Option<Classification> {
-    let mut best: Option<(Class, usize, &str)> = None;
-    for class in [
-        Class::Troubleshooting,
-        Class::LogAnalysis,
-        Class::AlertManagement,
-        Class::Monitoring,
-        Class::Deployment,
-    ] {
-        let tells = |word: &&&str| NOUNS.iter().any(|(noun, c)| *noun == **word && *c == class);
-        let count = words.iter().filter(tells).count();
-        let first = words.iter().find(tells).copied().unwrap_or_default();
-        if count > best.map_or(0, |(_, most, _)| most) {
-            best = Some((class, count, first));
+    let class_of = |word: &str| NOUNS.iter().find(|(noun, _)| *noun == word).map(|(_, c)| *c);
+    let mut told: BTreeMap<usize, (Class, usize, &str)> = BTreeMap::new();
+    for word in words {
+        if let Some(class) = class_of(word) {
+            told.entry(class.rank()).or_insert((class, 0, word)).1 += 1;
         }
     }
+    let best = told.into_values().rev().max_by_key(|(_, count, _)| *count);
     best.map(|(class, _, word)| Classification {
         class,
         because: format!("the text speaks of '{word}'"),

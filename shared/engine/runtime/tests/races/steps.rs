@@ -173,6 +173,50 @@ fn recorded(store: &MemoryStore) -> Vec<Step> {
     steps.map(|item| decode::<Step>(item).unwrap().value).collect()
 }
 
+/// A deployment by a tool that is registered as one that reads.
+struct SaysItReads(Deploy);
+
+#[async_trait]
+impl Effect for SaysItReads {
+    fn key(&self) -> String {
+        self.0.key()
+    }
+    fn what(&self) -> String {
+        self.0.what()
+    }
+    fn target(&self) -> String {
+        self.0.target()
+    }
+    fn provider_key(&self) -> String {
+        self.0.provider_key()
+    }
+    fn time_out(&self) -> Duration {
+        self.0.time_out()
+    }
+    fn call(&self) -> ToolCall {
+        ToolCall { tool: "monitor".to_owned(), mutating: false, ..self.0.call() }
+    }
+    async fn attempt(&self) -> Attempt {
+        self.0.attempt().await
+    }
+    async fn look_up(&self) -> LookedUp {
+        self.0.look_up().await
+    }
+    async fn undo(&self, result: &Map<String, Value>) {
+        self.0.undo(result).await;
+    }
+}
+
+#[tokio::test]
+async fn an_effect_of_a_tool_that_only_reads_is_not_attempted() {
+    let (_, _, steps) = running(Arc::new(MemoryStore::new())).await;
+    let provider = Provider::answering(&[Answer::Done]);
+    let taken = steps.take(&SaysItReads(Deploy(provider.clone()))).await.unwrap();
+    let Taken::Refused { error, retry: false } = taken else { panic!("{taken:?}") };
+    assert!(error.contains("'monitor' is registered as one that reads"), "{error}");
+    assert!(provider.calls().is_empty() && provider.made().is_empty());
+}
+
 #[tokio::test]
 async fn an_intent_is_durable_before_the_attempt_and_an_outcome_after() {
     let store = Arc::new(MemoryStore::new());
