@@ -144,10 +144,11 @@ impl Steps {
     pub async fn take(&self, effect: &dyn Effect) -> Result<Taken, ServiceError> {
         let call = effect.call();
         if !call.mutating {
-            // Whether it may be done is asked of calls that change something alone.
-            let tool = &call.tool;
+            // Governance would let it through as a call that only reads.
             let error = format!(
-                "the tool '{tool}' is registered as one that reads, and its effect changes something"
+                "tool '{}' changes something outside, and its call says that it only reads: its spec \
+                 needs the class Mutating",
+                call.tool
             );
             return Ok(Taken::Refused { error, retry: false });
         }

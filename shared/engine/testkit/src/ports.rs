@@ -1,3 +1,5 @@
+//! Ports for the servers that tests start.
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, TcpListener};

@@ -213,7 +213,7 @@ async fn an_effect_of_a_tool_that_only_reads_is_not_attempted() {
     let provider = Provider::answering(&[Answer::Done]);
     let taken = steps.take(&SaysItReads(Deploy(provider.clone()))).await.unwrap();
     let Taken::Refused { error, retry: false } = taken else { panic!("{taken:?}") };
-    assert!(error.contains("'monitor' is registered as one that reads"), "{error}");
+    assert!(error.contains("'monitor' changes something outside"), "{error}");
     assert!(provider.calls().is_empty() && provider.made().is_empty());
 }
 
