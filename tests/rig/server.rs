@@ -83,13 +83,13 @@ impl Launch {
         command
     }
 
-    /// Starts it and lets it end by itself: its exit code, and its words on standard error.
+    /// Starts it and lets it end by itself: its exit code, and its words on standard error, which
+    /// are apart from those of another process in the folder.
     pub async fn fails(&self) -> (Option<i32>, String) {
-        // Starts before it may have said something, too.
-        let before = self.said("stderr").len();
-        let child = self.command().spawn().expect("watchbill starts");
-        let status = ended(child).await;
-        (status.code(), self.said("stderr").split_off(before))
+        let child = self.command().stderr(Stdio::piped()).spawn().expect("watchbill starts");
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.expect("it ends by itself").expect("it can be waited for");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Starts it and waits until it answers.
