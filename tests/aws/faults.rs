@@ -71,7 +71,6 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
 fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     let mut functions = JoinSet::new();
     let tasks_only = &["task"][..];
-    let recorded = &["task", "event", "record"][..];
     functions.spawn(lambda::follow(
         world.clone(),
         Part::WHOLE,
@@ -82,7 +81,7 @@ fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     functions.spawn(lambda::follow(
         world.clone(),
         Part::WHOLE,
-        recorded,
+        lambda::RECORDED,
         World::recorder,
         seed ^ 2,
     ));

@@ -38,6 +38,18 @@ async fn unless_it_ends<T>(
     tokio::time::timeout(at, work).await.ok()
 }
 
+/// The kinds that the recorder's mapping lets through, but for the pulse, which no scenario writes.
+/// Without `parked_tenant` no parked change would ever be replayed.
+pub const RECORDED: &[&str] = &["task", "event", "record", "parked_tenant"];
+
+#[test]
+fn the_recorder_is_handed_what_its_mapping_in_the_template_lets_through() {
+    let kinds: Vec<_> = RECORDED.iter().chain(&["pulse"]).collect();
+    let pattern = serde_json::json!({ "dynamodb": { "NewImage": { "k": { "S": kinds } } } });
+    let template = crate::repo::text(std::path::Path::new("template.yaml"));
+    assert!(template.contains(&format!("Pattern: '{pattern}'")), "template.yaml has no {pattern}");
+}
+
 /// The filter of the stream's mapping.
 pub fn is_of_kind(record: &Value, kinds: &[&str]) -> bool {
     kinds.iter().any(|kind| record["dynamodb"]["NewImage"]["k"]["S"] == *kind)

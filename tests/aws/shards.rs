@@ -29,7 +29,7 @@ async fn four_recorders_share_a_tenants_ledger() {
     for n in 0..SHARDS {
         let (part, seed) = (Part { n, of: SHARDS }, n as u64);
         functions.spawn(lambda::follow(world.clone(), part, &["task"], World::router, seed));
-        let kinds = &["task", "event", "record", "parked_tenant"];
+        let kinds = lambda::RECORDED;
         functions.spawn(lambda::follow(world.clone(), part, kinds, World::recorder, 100 + seed));
     }
     let mut callers = JoinSet::new();

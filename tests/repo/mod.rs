@@ -53,7 +53,7 @@ pub fn text_of_rust_files(folder: &'static str) -> impl Iterator<Item = String> 
 }
 
 /// The text of a file, or nothing if it is no text.
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     let bytes = fs::read(root().join(path)).expect("a file of the clone can be read");
     String::from_utf8(bytes).unwrap_or_default()
 }
