@@ -49,6 +49,9 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
     let accepted = submit(&world, tasks, seed).await;
     let submitted = watch.elapsed();
     settled(&world, &accepted).await;
+    // The recorder publishes an event after it has recorded it, and again if a call failed: it must
+    // still run until all are heard.
+    let ends = heard_ends(&world, &accepted).await;
     let ended = watch.elapsed();
     functions.shutdown().await;
     world.proxy.trouble(0);
@@ -56,7 +59,7 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
     for ((service, trouble), number) in world.proxy.troubles() {
         println!("faults: {service:?} {trouble:?} {number}");
     }
-    let audit = Audit::of(&world, accepted).await;
+    let audit = Audit::of(&world, accepted, ends).await;
     audit.check(&peer).await;
     println!(
         "faults: {tasks} tasks submitted in {submitted:.1?}, all ended and recorded after {ended:.1?}; \
@@ -232,6 +235,23 @@ pub async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> 
     changes
 }
 
+/// Ids of the events that report a task's end, as received from the bus, by task.
+type Ends = BTreeMap<String, BTreeSet<String>>;
+
+/// Waits until the end of each task was heard.
+async fn heard_ends(world: &World, accepted: &Accepted) -> Ends {
+    let all: usize = accepted.values().map(BTreeSet::len).sum();
+    let watch = Stopwatch::start();
+    let mut ends = heard(&world.stack).await;
+    while ends.len() < all && watch.elapsed() < PATIENCE {
+        tokio::time::sleep(LOOK).await;
+        for (task, ids) in heard(&world.stack).await {
+            ends.entry(task).or_default().extend(ids);
+        }
+    }
+    ends
+}
+
 /// All that is known of the tasks when everything stands still.
 struct Audit {
     accepted: Accepted,
@@ -240,12 +260,11 @@ struct Audit {
     headers: Vec<(Task, u64)>,
     /// For each task, the versions in its tenant's ledger, in that order.
     recorded: BTreeMap<TaskId, Vec<(u64, Status)>>,
-    /// Ids of the events of a task's end, as they were heard on the bus.
-    ends: BTreeMap<String, BTreeSet<String>>,
+    ends: Ends,
 }
 
 impl Audit {
-    async fn of(world: &World, accepted: Accepted) -> Self {
+    async fn of(world: &World, accepted: Accepted, ends: Ends) -> Self {
         let core = world.truth.clone();
         let headers = headers(&core, &accepted).await;
         let mut recorded = BTreeMap::<_, Vec<_>>::new();
@@ -253,16 +272,6 @@ impl Audit {
             for entry in recorded_changes(&core, tenant).await {
                 let change = (entry.change.version, entry.change.status);
                 recorded.entry(entry.task).or_default().push(change);
-            }
-        }
-        // What is recorded goes out after it: the last of it may still be on its way.
-        let all: usize = accepted.values().map(BTreeSet::len).sum();
-        let watch = Stopwatch::start();
-        let mut ends = heard(&world.stack).await;
-        while ends.len() < all && watch.elapsed() < PATIENCE {
-            tokio::time::sleep(LOOK).await;
-            for (task, ids) in heard(&world.stack).await {
-                ends.entry(task).or_default().extend(ids);
             }
         }
         Self { accepted, stack: world.stack.clone(), core, headers, recorded, ends }
