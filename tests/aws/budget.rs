@@ -1,5 +1,5 @@
-//! Many at one row of the table: reservations under one cap, and completions of one agent,
-//! which are to meet in no row at all.
+//! Contention on single rows of the table: reservations under one cap, and completions of one
+//! agent, which must share no row.
 //!
 //! `WATCHBILL_RESERVATIONS` and `WATCHBILL_COMPLETIONS` set how many (soak: 10,000 completions).
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use watchbill_core::decide::{Command, Ending, Rules};
+use watchbill_core::decide::{Command, EngineConfig, RunResult};
 use watchbill_core::ports::{Clock, Commit, CommitError, DueKey, Item, Key, Page, Query};
 use watchbill_core::ports::{Store, StoreError};
 use watchbill_core::service::{Core, Ports};
@@ -22,12 +22,12 @@ use super::world::World;
 
 const RESERVATIONS: u64 = 1_000;
 const COMPLETIONS: u64 = 640;
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT_CALLS: usize = 64;
 
-/// Runs as the machine's does, from the morning of a day on, with jumps.
+/// A clock that starts in the morning of a fixed day, runs like the system clock and can jump.
 struct Jumping {
     inner: SystemClock,
-    /// Milliseconds.
+    /// The sum of all jumps, in milliseconds.
     ahead: AtomicU64,
 }
 
@@ -58,7 +58,7 @@ impl Clock for Jumping {
     }
 }
 
-/// Counts commits and those that met another.
+/// Counts commits and conflicts.
 struct Counting {
     inner: Arc<dyn Store>,
     commits: AtomicU64,
@@ -109,7 +109,7 @@ impl Store for Counting {
     }
 }
 
-/// A core over the emulated table, on a clock that jumps.
+/// A core over the emulated table, with a clock that can jump.
 fn core_over(world: &World) -> (Core, Arc<Jumping>, Arc<Counting>) {
     let clock = Arc::new(Jumping::new());
     let store = Arc::new(Counting {
@@ -121,11 +121,11 @@ fn core_over(world: &World) -> (Core, Arc<Jumping>, Arc<Counting>) {
         store: store.clone(),
         blobs: world.truth.context().blobs().clone(),
         clock: clock.clone(),
-        // Tokens of transactions must differ from those of runs before, for ten minutes.
+        // Transaction tokens must differ from those of earlier test runs for ten minutes.
         entropy: Arc::new(SystemEntropy),
         wake: Arc::new(MemoryWake::new()),
     };
-    (Core::new(ports, Arc::new(Rules::default()), 1), clock, store)
+    (Core::new(ports, Arc::new(EngineConfig::default()), 1), clock, store)
 }
 
 fn many(name: &str, default: u64) -> usize {
@@ -133,13 +133,16 @@ fn many(name: &str, default: u64) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reservations_at_once_stop_at_the_cap() {
+async fn concurrent_reservations_stop_at_the_cap() {
     let world = World::make(1).await;
     let (core, clock, store) = core_over(&world);
     let tasks = many("WATCHBILL_RESERVATIONS", RESERVATIONS);
-    suite::reservations_stop_at_the_cap(&core, &|by| clock.skip(by), tasks, AT_ONCE).await;
+    suite::reservations_stop_at_the_cap(&core, &|by| clock.skip(by), tasks, MAX_CONCURRENT_CALLS)
+        .await;
     let (commits, met) = store.figures();
-    println!("budget: {tasks} reservations, {AT_ONCE} at once: {met} of {commits} commits met");
+    println!(
+        "budget: {tasks} reservations, {MAX_CONCURRENT_CALLS} at once: {met} of {commits} commits met"
+    );
     world.stack.remove().await;
 }
 
@@ -151,17 +154,17 @@ async fn what_is_recorded_counts_within_a_second() {
     world.stack.remove().await;
 }
 
-/// No row is written by all: what a completion does to its agent stands in the task's header.
+/// No row is written by all completions: the score change is stored in the task's header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn completions_of_one_agent_do_not_meet() {
+async fn completions_of_one_agent_do_not_conflict() {
     let world = World::make(3).await;
     let (core, _, store) = core_over(&world);
     let all = many("WATCHBILL_COMPLETIONS", COMPLETIONS);
     let mut completers = JoinSet::new();
-    for first in 0..AT_ONCE {
+    for first in 0..MAX_CONCURRENT_CALLS {
         let core = core.clone();
         completers.spawn(async move {
-            for n in (first..all).step_by(AT_ONCE) {
+            for n in (first..all).step_by(MAX_CONCURRENT_CALLS) {
                 complete(&core, n).await;
             }
         });
@@ -169,7 +172,7 @@ async fn completions_of_one_agent_do_not_meet() {
     completers.join_all().await;
     let (commits, met) = store.figures();
     println!(
-        "budget: {all} completions of one agent, {AT_ONCE} at once: {met} of {commits} commits met"
+        "budget: {all} completions of one agent, {MAX_CONCURRENT_CALLS} at once: {met} of {commits} commits met"
     );
     assert_eq!(commits, 3 * all as u64 + met, "created, claimed, completed");
     assert!(met * 100 <= commits, "{met} of {commits} commits met another");
@@ -180,7 +183,7 @@ async fn complete(core: &Core, n: usize) {
     let (id, fence) = running(core, n).await;
     let earned = core.rules().reputation.earned(ReputationEvent::TaskSuccess);
     let outcome = Outcome { reputation: vec![earned], ..Outcome::default() };
-    let ending = Ending::Succeeded { result: Body::default() };
+    let ending = RunResult::Succeeded { result: Body::default() };
     let (events, notes) = (Vec::new(), Vec::new());
     let end = Command::End { fence, ending, events, notes, outcome };
     core.tasks().command(&tenant(), &id, &end).await.expect("nobody else has it");

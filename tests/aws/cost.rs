@@ -1,5 +1,5 @@
-//! What a task costs on AWS: units counted, then priced by the public list. Prints the table
-//! of docs/benchmarks.md, and leaves it in the target folder as `cost.md`.
+//! What a task costs on AWS: units are counted, then priced by the public list. Prints the table
+//! of docs/benchmarks.md and writes it to `cost.md` in the target folder.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,25 +19,25 @@ use watchbill_ops_agent::OpsAgent;
 use watchbill_runtime::history::TaskHistory;
 use watchbill_runtime::run::TaskAgent;
 
-use super::bill::Place;
+use super::cost_model::Place;
 use super::count::{Counted, Fill, Function, Line};
 use super::peer::Idle;
 
-/// As many as come in two seconds at 100 tasks/s.
+/// The tasks of two seconds at 100 tasks/s.
 const TOGETHER: usize = 200;
 const ALONE: usize = 10;
-/// Of the ops agent: as many as fill its view of what went on lately.
+/// Tasks of the ops agent: enough to fill its history of recent tasks.
 const MONITORS: usize = 100;
 
 const FUNCTIONS: [Function; 4] =
     [Function::Api, Function::Router, Function::Agent, Function::Recorder];
 
-const MOST_WRITE_UNITS: f64 = 7.0;
-const MOST_USD: f64 = 10.0;
+const MAX_WRITE_UNITS: f64 = 7.0;
+const MAX_USD: f64 = 10.0;
 
-/// A list price in us-east-1, in USD for a million, without free tiers or volume discounts:
-/// the public pricing pages of Amazon DynamoDB, Amazon SQS, Amazon EventBridge, AWS Lambda
-/// and Amazon CloudWatch in 2026.
+/// A list price in us-east-1, in USD per million, without free tiers or volume discounts: the
+/// public pricing pages of Amazon DynamoDB, Amazon SQS, Amazon EventBridge, AWS Lambda and
+/// Amazon CloudWatch in 2026.
 struct Price {
     what: &'static str,
     usd: f64,
@@ -46,15 +46,15 @@ struct Price {
 /// On demand.
 const WRITES: Price = Price { what: "DynamoDB write units", usd: 0.625 };
 const READS: Price = Price { what: "DynamoDB read units", usd: 0.125 };
-/// 0.25 for a GB and month, and 0.20 for its point-in-time recovery.
+/// 0.25 per GB and month, plus 0.20 for point-in-time recovery.
 const STORED: Price = Price { what: "KB kept there 30 days", usd: 0.45 };
-/// 0.40 for standard queues, and 0.10 as their messages have a group.
+/// 0.40 for standard queues, plus 0.10 because their messages have a group.
 const SQS: Price = Price { what: "SQS requests", usd: 0.50 };
 const EVENTS: Price = Price { what: "EventBridge events", usd: 1.00 };
 const RUNS: Price = Price { what: "Lambda invocations", usd: 0.20 };
 /// On arm64.
 const RUNNING: Price = Price { what: "Lambda GB-seconds", usd: 13.3334 };
-/// At `warn`, as the template has it.
+/// At level `warn`, as in the template.
 const LOGGED: Price = Price { what: "KB of logs", usd: 0.50 };
 
 struct Row {
@@ -69,7 +69,7 @@ impl Row {
     }
 }
 
-/// The units of one task on average.
+/// The average units of one task.
 fn rows(counted: &Counted, logged: usize) -> Vec<Row> {
     let tasks = counted.tasks.len() as f64;
     let row = |price, number: f64| Row { price, number: number / tasks };
@@ -85,7 +85,7 @@ fn rows(counted: &Counted, logged: usize) -> Vec<Row> {
     ]
 }
 
-/// By the median of each function: the machine of the tests does other things beside.
+/// Uses the median of each function, because the test machine does other work at the same time.
 fn gb_seconds(counted: &Counted) -> f64 {
     let of = |function: Function| {
         let (number, median) = times(counted, function);
@@ -94,7 +94,7 @@ fn gb_seconds(counted: &Counted) -> f64 {
     FUNCTIONS.into_iter().map(of).sum()
 }
 
-/// How often it was invoked, and how long that took in the median.
+/// The number of invocations of a function and their median duration.
 fn times(counted: &Counted, function: Function) -> (usize, Duration) {
     let of_it = counted.invocations.iter().filter(|(f, _)| *f == function);
     let mut times: Vec<Duration> = of_it.map(|(_, took)| *took).collect();
@@ -106,7 +106,7 @@ fn sum(rows: &[Row]) -> f64 {
     rows.iter().map(Row::usd).sum()
 }
 
-/// MB, as the template has it unless it is told otherwise.
+/// Memory in MB: the template's default.
 fn memory(function: Function) -> f64 {
     let parameter = match function {
         Function::Api => "ApiMemory",
@@ -119,7 +119,7 @@ fn memory(function: Function) -> f64 {
     default.and_then(|mb| mb.parse().ok()).unwrap_or_else(|| panic!("no default of {parameter}"))
 }
 
-/// Counts what is logged.
+/// Counts logged bytes.
 #[derive(Clone, Default)]
 struct Log(Arc<AtomicUsize>);
 
@@ -148,14 +148,14 @@ impl Log {
     }
 }
 
-/// On one thread, so that all that is logged is logged here.
+/// Runs on one thread, so that every log line is counted here.
 #[tokio::test]
 async fn a_plain_task_costs_seven_write_units_and_ten_dollars_a_million_at_most() {
     let log = Log::default();
     let json = tracing_subscriber::fmt().json().with_max_level(LevelFilter::WARN);
     let _guard = json.with_writer(log.clone()).set_default();
     let mut line = Line::new(|_| Arc::new(Idle)).await;
-    // What an instance does once is not a task's.
+    // What an instance does only once is not counted as the cost of a task.
     line.pass(10, Fill::BUSY).await;
     log.take();
     let plain = line.pass(TOGETHER, Fill::BUSY).await;
@@ -190,11 +190,11 @@ async fn a_plain_task_costs_seven_write_units_and_ten_dollars_a_million_at_most(
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cost.md");
     std::fs::write(&path, &text).expect("the target folder can be written");
     let (units, usd) = (busy[0].number, sum(&busy));
-    assert!(units <= MOST_WRITE_UNITS, "{units:.2} write units a plain task\n{text}");
-    assert!(usd <= MOST_USD, "{usd:.2} USD for a million plain tasks\n{text}");
+    assert!(units <= MAX_WRITE_UNITS, "{units:.2} write units a plain task\n{text}");
+    assert!(usd <= MAX_USD, "{usd:.2} USD for a million plain tasks\n{text}");
 }
 
-/// As its function wires it, but for probes: nothing outside is asked.
+/// Wired as in its function, but without probes: no external call is made.
 fn ops_agent(core: &Core) -> Arc<dyn TaskAgent> {
     Arc::new(OpsAgent::new(OpsPorts {
         metrics: Some(Arc::new(LocalSystem::new(Arc::new(SystemClock::new())))),
@@ -205,7 +205,7 @@ fn ops_agent(core: &Core) -> Arc<dyn TaskAgent> {
     }))
 }
 
-/// What each kind of task is billed for, and what a million of them come to.
+/// What each kind of task is billed for, and the price of a million of them.
 fn table(lines: &[(&str, &Vec<Row>)]) -> String {
     let mut text = String::from("| a task |");
     for row in lines[0].1 {
@@ -229,7 +229,7 @@ fn table(lines: &[(&str, &Vec<Row>)]) -> String {
     text
 }
 
-/// Where the write units of a task go.
+/// How the write units of a task are distributed.
 fn writes_of(plain: &Counted, monitor: &Counted) -> String {
     let mut text = String::from(
         "\n| write units of a task | plain, 100/s | monitor, 100/s |\n|---|--:|--:|\n",
@@ -251,7 +251,7 @@ fn writes_of(plain: &Counted, monitor: &Counted) -> String {
     text
 }
 
-/// How long each function took here, in the median.
+/// The median duration of each function on this machine.
 fn functions(counted: &Counted) -> String {
     let mut text = String::from("\n| function | invocations a task | median |\n|---|--:|--:|\n");
     for function in FUNCTIONS {

@@ -1,5 +1,5 @@
-//! Tasks taken through all functions in Lambda's batches, one function after the other, so
-//! that each is timed alone; with everything that they are billed for.
+//! Takes tasks through all functions in Lambda's batches and counts everything that they are
+//! billed for. The functions run one after the other, so that each is timed alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,34 +8,35 @@ use aws_lambda_events::event::sqs::SqsEvent;
 use serde_json::Value;
 use watchbill_core::service::Core;
 use watchbill_domain::{Priority, TaskId, TenantId};
-use watchbill_lambda::{AgentLane, Feed, Lane};
+use watchbill_lambda::{AgentLane, Lane, StreamConsumer};
 use watchbill_runtime::run::TaskAgent;
 
-use super::bill::{self, Images, Load};
+use super::cost_model::{self, Images, Load};
 use super::emulator::{Stream, text};
 use super::lambda::{as_event, as_message, done_with, handled, is_of_kind};
 use super::world::{World, new_task};
-use crate::rig::Stopwatch;
-use crate::rig::{Recording, Routing};
+use crate::support::Stopwatch;
+use crate::support::{Recording, Routing};
 
 const LANE: &str = "ops-p2";
 
-/// How full the batches are that Lambda hands over.
+/// How full the batches are that Lambda delivers.
 #[derive(Clone, Copy)]
 pub struct Fill {
-    /// Changes that one invocation of the router gets, and of the recorder.
+    /// Changes per invocation of the router; `recorder` is the same for the recorder.
     pub router: usize,
     pub recorder: usize,
     pub lane: usize,
-    /// Each tenant has a ledger of its own, and so a batch of it for each of the recorder's.
+    /// Each tenant has its own ledger, so each batch of the recorder writes one ledger batch per
+    /// tenant.
     pub tenants: usize,
 }
 
 impl Fill {
-    /// At 100 tasks/s there are 300 changes. Lambda reads a shard four times a second for the
-    /// router; the recorder's mapping collects for a second.
+    /// 100 tasks/s make 300 changes/s. Lambda reads a shard four times a second for the router;
+    /// the recorder's mapping collects for one second.
     pub const BUSY: Self = Self { router: 75, recorder: 300, lane: 10, tenants: 1 };
-    /// One task on its own: its claim and its end follow each other at once, and come together.
+    /// One task on its own: its claim and its end follow each other at once and arrive together.
     pub const ALONE: Self = Self { router: 2, recorder: 2, lane: 1, tenants: 1 };
 }
 
@@ -47,7 +48,7 @@ pub enum Function {
     Agent,
 }
 
-/// What some tasks were billed for.
+/// What a set of tasks was billed for.
 pub struct Counted {
     pub tasks: Vec<TaskId>,
     pub loads: Vec<Load>,
@@ -85,8 +86,8 @@ impl Counted {
 pub struct Line {
     world: World,
     core: Core,
-    router: Feed<Routing>,
-    recorder: Feed<Recording>,
+    router: StreamConsumer<Routing>,
+    recorder: StreamConsumer<Recording>,
     lane: Lane<AgentLane>,
     stream: Stream,
     images: Images,
@@ -113,7 +114,7 @@ impl Line {
         self.world.stack.remove().await;
     }
 
-    /// Tasks that come one by one, each when the one before is done with.
+    /// Runs tasks one by one, each after the previous one is finished.
     pub async fn one_by_one(&mut self, tasks: usize) -> Counted {
         let mut counted = Counted::none();
         for _ in 0..tasks {
@@ -123,7 +124,7 @@ impl Line {
         counted
     }
 
-    /// Tasks that come together.
+    /// Runs tasks that arrive together.
     pub async fn pass(&mut self, tasks: usize, fill: Fill) -> Counted {
         drop(self.world.proxy.take_calls());
         let mut counted = Counted::none();
@@ -138,13 +139,13 @@ impl Line {
             counted.tasks.push(created.task.task.id);
         }
         let mut records = self.changes(tasks).await;
-        // Of what the router gets at a time a third is new.
+        // A third of what the router receives at a time is new tasks.
         self.route(&records, fill.router.div_ceil(3), &mut counted).await;
         self.run(tasks, fill.lane, &mut counted).await;
         let ended = self.changes(2 * tasks).await;
         self.route(&ended, (fill.router * 2).div_ceil(3).max(2), &mut counted).await;
         match fill.recorder {
-            // Otherwise what is new comes with what has ended.
+            // In larger batches, new tasks arrive together with finished ones.
             2 => {
                 self.record(&records, 2, &mut counted).await;
                 self.record(&ended, 2, &mut counted).await;
@@ -164,7 +165,7 @@ impl Line {
         let mut records = Vec::new();
         while records.len() < number {
             let read = self.stream.read().await;
-            // The other kinds are what the recorder wrote for the tasks before.
+            // Other kinds are what the recorder wrote for earlier tasks.
             records.extend(read.into_iter().filter(|record| is_of_kind(record, &["task"])));
         }
         assert_eq!(records.len(), number, "a plain task is written three times");
@@ -191,8 +192,8 @@ impl Line {
         }
     }
 
-    /// Runs what is in the lane, as Lambda's pollers do: one call takes up to ten messages,
-    /// one deletes them.
+    /// Runs what is in the lane as Lambda's pollers do: one call receives up to ten messages,
+    /// and one deletes them.
     async fn run(&self, tasks: usize, most: usize, counted: &mut Counted) {
         let stack = &self.world.stack;
         let mut left = tasks;
@@ -212,7 +213,7 @@ impl Line {
         }
     }
 
-    /// Counts what was called and written; the recorder's own writes come last in the stream.
+    /// Counts the calls and the writes. The recorder's own writes come last in the stream.
     async fn close(&mut self, mut records: Vec<Value>, counted: &mut Counted) {
         let calls = self.world.proxy.take_calls();
         let beside = calls.iter().filter(|call| call.status == 200).filter(|call| {
@@ -231,10 +232,10 @@ impl Line {
             records.extend(read);
         }
         counted.loads = self.images.write_units(&records, &calls);
-        counted.loads.extend(bill::read_units(&calls));
+        counted.loads.extend(cost_model::read_units(&calls));
         counted.stored = self.images.stored(&records);
-        counted.sqs += bill::sqs_requests(&calls);
-        counted.events = bill::events(&calls);
+        counted.sqs += cost_model::sqs_requests(&calls);
+        counted.events = cost_model::events(&calls);
     }
 }
 

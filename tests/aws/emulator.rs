@@ -1,5 +1,5 @@
-//! The emulated AWS, spoken to in its services' own JSON: what the tests set up, and what
-//! they do in the place of Lambda.
+//! Client of the emulated AWS, in the JSON of its services: creates the resources of the tests
+//! and reads streams and queues in place of Lambda.
 
 use std::env;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ const ENDPOINT: &str = "WATCHBILL_AWS_ENDPOINT";
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
 
-/// The queues that a stack of these tests has; the tasks are all of the ops agent.
+/// The queues of a stack in these tests. All tasks are for the ops agent.
 const QUEUES: &[&str] = &["ops-p0", "ops-p1", "ops-p2", "ops-p3", "ops-dead", "notify", "heard"];
 
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl Emulator {
         Self { http: http.expect("a client needs nothing from outside"), url }
     }
 
-    /// `operation` as the header X-Amz-Target has it.
+    /// `operation` has the form of the header X-Amz-Target.
     pub async fn call(&self, operation: &str, body: Value) -> Value {
         let request = self
             .http
@@ -56,7 +56,7 @@ impl Emulator {
     }
 }
 
-/// It does not check the signature, but reads from it who calls which service.
+/// The emulator does not check the signature, but reads the caller and the service from it.
 fn authorization(operation: &str) -> String {
     let service = match operation.split(['.', '_']).next() {
         Some("AmazonSQS") => "sqs",
@@ -69,7 +69,7 @@ fn authorization(operation: &str) -> String {
     )
 }
 
-/// What a test of this folder needs of a stack, under names of its own.
+/// The AWS resources of one test, under names of its own.
 #[derive(Clone)]
 pub struct Stack {
     pub emulator: Emulator,
@@ -78,7 +78,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// `visibility`: seconds after which a message that was taken comes back.
+    /// `visibility`: the queues' visibility timeout in seconds.
     pub async fn make(visibility: u64) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +97,7 @@ impl Stack {
         stack
     }
 
-    /// All that we put on it is also put into the queue `heard`.
+    /// Creates the bus. A rule copies all our events into the queue `heard`.
     async fn make_bus(&self) {
         let (bus, emulator) = (&self.name, &self.emulator);
         emulator.call("AWSEvents.CreateEventBus", json!({ "Name": bus })).await;
@@ -114,7 +114,7 @@ impl Stack {
         format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{}-{suffix}", self.name)
     }
 
-    /// Of all queues, without their suffix.
+    /// The URL of all queues, without their suffix.
     pub fn queues(&self) -> String {
         format!("{}/{ACCOUNT}/{}-", self.emulator.url, self.name)
     }
@@ -123,7 +123,7 @@ impl Stack {
         format!("{}{suffix}", self.queues())
     }
 
-    /// The messages of a queue, up to ten; waits a moment for the first.
+    /// Receives up to `most` messages (ten at most); waits up to a second for the first.
     pub async fn receive(&self, suffix: &str, most: usize) -> Vec<Value> {
         let asked = json!({
             "QueueUrl": self.queue(suffix), "MaxNumberOfMessages": most, "WaitTimeSeconds": 1,
@@ -166,7 +166,7 @@ impl Stack {
     }
 }
 
-/// As template.yaml makes it.
+/// The table as template.yaml defines it.
 fn table(name: &str) -> Value {
     let keys = |partition: &str, sort: &str| {
         json!([
@@ -194,7 +194,7 @@ fn table(name: &str) -> Value {
     })
 }
 
-/// A table's stream from its beginning.
+/// Reads a table's stream from its beginning.
 pub struct Stream {
     stack: Stack,
     iterator: Option<String>,
@@ -205,7 +205,7 @@ impl Stream {
         Self { stack: stack.clone(), iterator: None }
     }
 
-    /// The next records, if there are any now, in the form in which Lambda hands them over.
+    /// The next records, if there are any, in the form in which Lambda delivers them.
     pub async fn read(&mut self) -> Vec<Value> {
         let iterator = match self.iterator.take() {
             Some(iterator) => iterator,
@@ -241,7 +241,7 @@ pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// A number that the environment sets.
+/// A number from the environment.
 pub fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}='{text}' is no number")))

@@ -1,8 +1,8 @@
-//! One call of five goes wrong, on the wire; a function now and then ends in the middle.
-//! Every task that was accepted ends once, and what it did outside is accounted for.
+//! One call in five fails on the wire, and functions sometimes end in the middle. Every accepted
+//! task ends once, and its external effects are accounted for.
 //!
-//! `WATCHBILL_TASKS` sets the number of tasks (soak: 1,000), `WATCHBILL_SEED` what goes wrong.
-//! The seed is printed; what meets what still depends on the machine.
+//! `WATCHBILL_TASKS` sets the number of tasks (soak: 1,000), `WATCHBILL_SEED` the faults. The
+//! seed is printed; the interleaving still depends on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use watchbill_core::ledger::{Batch, Entry, verify};
 use watchbill_core::ports::Entropy as _;
-use watchbill_core::repo::{self, Step, decode};
+use watchbill_core::repo::{self, EffectRecord, decode};
 use watchbill_core::service::{Core, NewTask, ServiceError};
 use watchbill_domain::{Priority, Status, Task, TaskEntry, TaskId, TenantId};
 use watchbill_runtime::run::TaskAgent;
@@ -23,18 +23,18 @@ use super::emulator::{Stack, number, text};
 use super::lambda::{self, Part};
 use super::peer::{Creator, Peer};
 use super::world::{World, new_task};
-use crate::rig::Stopwatch;
+use crate::support::Stopwatch;
 
 const TASKS: u64 = 60;
 const PERCENT: u64 = 20;
 const CALLERS: u64 = 8;
 const TENANTS: u64 = 3;
-/// Pollers of each lane: Lambda keeps five.
+/// Pollers per lane: Lambda keeps five.
 const POLLERS: u64 = 5;
-/// So long nothing may change at all; the longest waits are a lease's end and a message's
-/// coming back, both under half a minute.
-const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK: Duration = Duration::from_millis(500);
+/// How long nothing may change before the test fails. The longest waits are a lease's expiry and
+/// a message's visibility timeout, both under half a minute.
+const TIMEOUT: Duration = Duration::from_secs(90);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
@@ -50,7 +50,7 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
     let submitted = watch.elapsed();
     settled(&world, &accepted).await;
     // The recorder publishes an event after it has recorded it, and again if a call failed: it must
-    // still run until all are heard.
+    // still run until all have arrived.
     let ends = heard_ends(&world, &accepted).await;
     let ended = watch.elapsed();
     functions.shutdown().await;
@@ -62,15 +62,15 @@ async fn every_accepted_task_ends_once_with_its_effects_accounted_for() {
     let audit = Audit::of(&world, accepted, ends).await;
     audit.check(&peer).await;
     println!(
-        "faults: {tasks} tasks submitted in {submitted:.1?}, all ended and recorded after {ended:.1?}; \
-         {troubles} of {seen} calls went wrong; {} effects, {} taken back",
+        "faults: {tasks} tasks submitted in {submitted:.1?}, all ended and recorded after \
+         {ended:.1?}; {troubles} of {seen} calls failed; {} effects, {} undone",
         peer.keys(),
         audit.undone(&peer),
     );
     world.stack.remove().await;
 }
 
-/// Everything that runs on AWS without a caller.
+/// Starts everything that runs on AWS without a caller.
 fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     let mut functions = JoinSet::new();
     let tasks_only = &["task"][..];
@@ -101,19 +101,19 @@ fn start(world: &Arc<World>, peer: &Arc<Peer>, seed: u64) -> JoinSet<()> {
     functions
 }
 
-/// Each second, where the template says each minute.
+/// Sweeps every second, where the template sweeps every minute.
 async fn sweep(world: Arc<World>) {
     let sweeper = world.sweeper();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         second.tick().await;
-        // What it did not get to it finds at the next tick.
+        // The next tick finds what this one did not reach.
         let _ = sweeper.sweep(2_000).await;
     }
 }
 
-/// The ids of what was accepted, by tenant.
+/// The ids of the accepted tasks, by tenant.
 type Accepted = BTreeMap<TenantId, BTreeSet<TaskId>>;
 
 async fn submit(world: &Arc<World>, tasks: u64, seed: u64) -> Accepted {
@@ -125,7 +125,7 @@ async fn submit(world: &Arc<World>, tasks: u64, seed: u64) -> Accepted {
             for n in (caller..tasks).step_by(CALLERS as usize) {
                 let new = a_task(n, &dice);
                 let id = create(&core, &new).await;
-                // Some callers never saw the answer.
+                // Some callers never receive the response, and repeat the request.
                 if dice.next_u64() % 10 == 0 {
                     assert_eq!(create(&core, &new).await, id, "a repeat made another task");
                 }
@@ -141,7 +141,8 @@ async fn submit(world: &Arc<World>, tasks: u64, seed: u64) -> Accepted {
     by_tenant
 }
 
-/// Most have a small payload; some one that stands in an item of its own, some one in a blob.
+/// Most tasks have a small payload. Some have one that is stored in its own item, some one in a
+/// blob.
 fn a_task(n: u64, dice: &SeededEntropy) -> NewTask {
     let tenant = TenantId::parse(&format!("tenant-{}", n % TENANTS)).expect("a proper id");
     let priority = Priority::ALL[(dice.next_u64() % 4) as usize];
@@ -153,15 +154,15 @@ fn a_task(n: u64, dice: &SeededEntropy) -> NewTask {
     };
     new.payload.insert("note".to_owned(), Value::from("x".repeat(bytes)));
     if n % 4 == 1 {
-        // Which SQS takes in no message.
+        // SQS accepts these characters in no message.
         new.trace_id = Some(format!("trace-{n}\u{fffe}\u{ffff}"));
     }
-    // None of them is to give up: there is always one more fault.
+    // No task may run out of retries: there is always one more fault.
     new.max_retries = Some(20);
     new
 }
 
-/// Asks again with the same key until it is accepted, as the API's callers are told to.
+/// Repeats the request with the same key until it is accepted, as the API tells its callers to.
 pub async fn create(core: &Core, new: &NewTask) -> TaskId {
     loop {
         match core.tasks().create(new.clone()).await {
@@ -184,7 +185,7 @@ async fn headers(core: &Core, accepted: &Accepted) -> Vec<(Task, u64)> {
     stored.map(|stored| (stored.value, stored.version)).collect()
 }
 
-/// Waits until all have ended, all is recorded, and no message is left.
+/// Waits until all tasks have ended, all changes are recorded and no message is left.
 async fn settled(world: &World, accepted: &Accepted) {
     let mut before = Vec::new();
     let mut watch = Stopwatch::start();
@@ -211,14 +212,14 @@ async fn settled(world: &World, accepted: &Accepted) {
             (before, watch) = (now, Stopwatch::start());
         }
         assert!(
-            watch.elapsed() < PATIENCE,
+            watch.elapsed() < TIMEOUT,
             "nothing moves: {changes} changes, {recorded} recorded, {left} messages, open {open:?}"
         );
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The changes of tasks in a tenant's ledger. What else stands there is what they brought.
+/// The task changes in a tenant's ledger. Audit records that came with them are skipped.
 pub async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> {
     let mut changes = Vec::new();
     for seq in 1.. {
@@ -227,7 +228,7 @@ pub async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> 
         for entry in Batch::read(&item).expect("it was verified").entries {
             match entry {
                 Entry::Task(entry) => changes.push(entry),
-                Entry::Record(_) => {}
+                Entry::AuditRecord(_) => {}
                 Entry::Published(event) => panic!("nobody publishes events: {event:?}"),
             }
         }
@@ -238,13 +239,13 @@ pub async fn recorded_changes(core: &Core, tenant: &TenantId) -> Vec<TaskEntry> 
 /// Ids of the events that report a task's end, as received from the bus, by task.
 type Ends = BTreeMap<String, BTreeSet<String>>;
 
-/// Waits until the end of each task was heard.
+/// Waits until the bus has delivered the end of each task.
 async fn heard_ends(world: &World, accepted: &Accepted) -> Ends {
     let all: usize = accepted.values().map(BTreeSet::len).sum();
     let watch = Stopwatch::start();
     let mut ends = heard(&world.stack).await;
-    while ends.len() < all && watch.elapsed() < PATIENCE {
-        tokio::time::sleep(LOOK).await;
+    while ends.len() < all && watch.elapsed() < TIMEOUT {
+        tokio::time::sleep(POLL_INTERVAL).await;
         for (task, ids) in heard(&world.stack).await {
             ends.entry(task).or_default().extend(ids);
         }
@@ -252,13 +253,13 @@ async fn heard_ends(world: &World, accepted: &Accepted) -> Ends {
     ends
 }
 
-/// All that is known of the tasks when everything stands still.
+/// Everything that is known about the tasks once nothing changes any more.
 struct Audit {
     accepted: Accepted,
     stack: Stack,
     core: Core,
     headers: Vec<(Task, u64)>,
-    /// For each task, the versions in its tenant's ledger, in that order.
+    /// The recorded versions of each task, in the order of its tenant's ledger.
     recorded: BTreeMap<TaskId, Vec<(u64, Status)>>,
     ends: Ends,
 }
@@ -281,7 +282,7 @@ impl Audit {
         let all: usize = self.accepted.values().map(BTreeSet::len).sum();
         let mut wrong = Vec::new();
         if self.headers.len() != all {
-            wrong.push(format!("{all} accepted, {} there", self.headers.len()));
+            wrong.push(format!("{all} accepted, {} stored", self.headers.len()));
         }
         for (task, version) in &self.headers {
             let id = &task.id;
@@ -291,7 +292,7 @@ impl Audit {
         if self.recorded.len() != all || self.ends.len() != all {
             let (recorded, ends) = (self.recorded.len(), self.ends.len());
             wrong.push(format!(
-                "of {all} tasks {recorded} are recorded, of {ends} an end was heard"
+                "of {all} tasks {recorded} are recorded, and the bus delivered an end of {ends}"
             ));
         }
         for queue in ["ops-p0", "ops-p1", "ops-p2", "ops-p3", "ops-dead"] {
@@ -303,7 +304,7 @@ impl Audit {
         assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
     }
 
-    /// Versions recorded once and in order, one end, told once.
+    /// Checks that versions are recorded once and in order, with one end that is published once.
     fn task(&self, task: &Task, version: u64) -> Vec<String> {
         let mut wrong = Vec::new();
         if task.status != Status::Completed {
@@ -312,27 +313,28 @@ impl Audit {
         let changes = self.recorded.get(&task.id).map_or(&[][..], Vec::as_slice);
         let versions: Vec<u64> = changes.iter().map(|(version, _)| *version).collect();
         let whole = versions.first() == Some(&1) && versions.is_sorted_by(|one, next| one < next);
-        // A new due time makes a version that nothing tells of; what the header tells is recorded.
-        let told = task.log.iter().all(|entry| versions.contains(&entry.version));
-        if !whole || !told || versions.last() != Some(&version) {
+        // A new due time makes a version without a log entry. What the header logs must be
+        // recorded.
+        let logged = task.log.iter().all(|entry| versions.contains(&entry.version));
+        if !whole || !logged || versions.last() != Some(&version) {
             wrong.push(format!("version {version}, but recorded is {changes:?}"));
         }
         let ends = changes.iter().filter(|(_, status)| status.is_terminal()).count();
-        let told = self.ends.get(task.id.as_str()).map_or(0, BTreeSet::len);
-        if (ends, told) != (1, 1) {
-            wrong.push(format!("it ended {ends} times, and {told} events told of it"));
+        let published = self.ends.get(task.id.as_str()).map_or(0, BTreeSet::len);
+        if (ends, published) != (1, 1) {
+            wrong.push(format!("it ended {ends} times, and {published} events reported an end"));
         }
         wrong
     }
 
-    /// One thing at the peer, which the task's step and its result name.
+    /// Checks that the peer has one thing, which the task's effect record and its result name.
     async fn effect(&self, task: &Task, peer: &Peer) -> Option<String> {
         let (there, _) = peer.count(task.id.as_str());
         let partition = repo::task_partition(&task.tenant, &task.id);
         let steps = self.core.store().collect(&partition, repo::STEPS).await;
         let steps = steps.expect("the emulator answers");
         let [step] = &steps[..] else { return Some(format!("it has {} steps", steps.len())) };
-        let step = decode::<Step>(step).expect("it is a step").value;
+        let step = decode::<EffectRecord>(step).expect("it is a step").value;
         let outcome = step.outcome.filter(|outcome| outcome.success);
         let result = task.result.as_ref().and_then(|result| result.inline());
         let same = outcome.as_ref().map(|outcome| &outcome.result) == result;
@@ -340,14 +342,14 @@ impl Audit {
             .then(|| format!("{there} things there, outcome {outcome:?}, result {result:?}"))
     }
 
-    /// Effects that happened twice, and of which one was taken back.
+    /// Counts the tasks whose effect happened twice and was undone once.
     fn undone(&self, peer: &Peer) -> usize {
         let ids = self.accepted.values().flatten();
         ids.filter(|id| peer.count(id.as_str()).1 > 0).count()
     }
 }
 
-/// The ends of tasks as a rule on the bus gave them to a queue: each at least once.
+/// The ends of tasks as a rule on the bus delivered them to a queue, each at least once.
 async fn heard(stack: &Stack) -> BTreeMap<String, BTreeSet<String>> {
     let mut ends = BTreeMap::<String, BTreeSet<String>>::new();
     loop {

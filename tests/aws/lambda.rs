@@ -1,4 +1,4 @@
-//! Lambda's part: handing over batches, again and again until they are done with.
+//! Lambda's part: delivers batches again and again until they are processed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use serde_json::Value;
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
 use watchbill_domain::derived_uuid;
-use watchbill_lambda::{AgentLane, BatchAnswer, Feed, FeedHandler, Lane};
+use watchbill_lambda::{AgentLane, BatchAnswer, Lane, StreamConsumer, StreamHandler};
 use watchbill_runtime::run::TaskAgent;
 use watchbill_testkit::SeededEntropy;
 
 use super::emulator::{Stack, Stream, text};
 use super::world::{World, context};
 
-/// Between two looks at a stream that has nothing new.
-const LOOK: Duration = Duration::from_millis(50);
-/// Records of one batch, as the template has it.
+/// How long to wait before an empty stream is read again.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Records per batch, as in the template.
 const BATCH: usize = 1_000;
-/// Of a hundred invocations so many end in the middle, as a function does whose time is up or
-/// whose machine is taken away. A lane's fewer: what it had comes back half a minute later.
+/// How many of a hundred invocations end in the middle, as when a function times out or its
+/// machine is lost. Lanes have fewer, because their messages come back half a minute later.
 const FEED_CRASHES: u64 = 20;
 const LANE_CRASHES: u64 = 3;
 
-/// An instance that may end in the middle of an invocation.
+/// Runs `work`, but in `crashes` of a hundred cases stops it after up to 150 ms.
 async fn unless_it_ends<T>(
     dice: &SeededEntropy,
     crashes: u64,
@@ -38,19 +38,19 @@ async fn unless_it_ends<T>(
     tokio::time::timeout(at, work).await.ok()
 }
 
-/// The kinds that the recorder's mapping lets through, but for the pulse, which no scenario writes.
-/// Without `parked_tenant` no parked change would ever be replayed.
+/// The kinds that the recorder's event source mapping lets through, except the pulse, which no
+/// scenario writes. Without `parked_tenant` no parked change would ever be replayed.
 pub const RECORDED: &[&str] = &["task", "event", "record", "parked_tenant"];
 
 #[test]
-fn the_recorder_is_handed_what_its_mapping_in_the_template_lets_through() {
+fn the_recorders_filter_is_that_of_the_template() {
     let kinds: Vec<_> = RECORDED.iter().chain(&["pulse"]).collect();
     let pattern = serde_json::json!({ "dynamodb": { "NewImage": { "k": { "S": kinds } } } });
     let template = crate::repo::text(std::path::Path::new("template.yaml"));
     assert!(template.contains(&format!("Pattern: '{pattern}'")), "template.yaml has no {pattern}");
 }
 
-/// The filter of the stream's mapping.
+/// The filter of the stream's event source mapping.
 pub fn is_of_kind(record: &Value, kinds: &[&str]) -> bool {
     kinds.iter().any(|kind| record["dynamodb"]["NewImage"]["k"]["S"] == *kind)
 }
@@ -64,7 +64,7 @@ pub fn as_event(records: &[Value]) -> Event {
     event
 }
 
-/// How many of the records are done with.
+/// How many of the records, from the first one on, are processed.
 pub fn done_with(answer: &BatchAnswer, records: &[Value]) -> usize {
     let place = |record: &Value| {
         let number = text(&record["dynamodb"]["SequenceNumber"]);
@@ -73,8 +73,8 @@ pub fn done_with(answer: &BatchAnswer, records: &[Value]) -> usize {
     records.iter().position(place).unwrap_or(records.len())
 }
 
-/// One of so many shards. The emulator keeps one a stream, which is split here as DynamoDB splits
-/// them: each has a range of the keys' hashes.
+/// One of several shards. The emulator keeps one shard per stream, which is split here as
+/// DynamoDB splits them: each shard has a range of the keys' hashes.
 #[derive(Clone, Copy)]
 pub struct Part {
     pub n: usize,
@@ -90,12 +90,12 @@ impl Part {
     }
 }
 
-/// Follows a shard of the stream without end. `make` starts an instance.
-pub async fn follow<H: FeedHandler>(
+/// Follows a shard of the stream endlessly. `make` starts an instance.
+pub async fn follow<H: StreamHandler>(
     world: Arc<World>,
     part: Part,
     kinds: &'static [&'static str],
-    make: impl Fn(&World) -> Feed<H>,
+    make: impl Fn(&World) -> StreamConsumer<H>,
     seed: u64,
 ) {
     let dice = SeededEntropy::new(seed);
@@ -107,7 +107,7 @@ pub async fn follow<H: FeedHandler>(
         let read = read.into_iter().filter(|record| is_of_kind(record, kinds));
         waiting.extend(read.filter(|record| part.holds(record)));
         if waiting.is_empty() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             continue;
         }
         let batch = &waiting[..waiting.len().min(BATCH)];
@@ -134,7 +134,7 @@ pub fn as_message(stack: &Stack, suffix: &str, message: &Value) -> SqsMessage {
     sqs
 }
 
-/// Polls a lane without end, as one of Lambda's pollers does.
+/// Polls a lane endlessly, as one of Lambda's pollers does.
 pub async fn poll(
     world: Arc<World>,
     suffix: &'static str,
@@ -163,7 +163,7 @@ pub async fn poll(
     }
 }
 
-/// The receipts of the messages that the answer does not want back.
+/// The receipts of the messages that the answer does not report as failed.
 pub fn handled(answer: &BatchAnswer, messages: &[Value]) -> Vec<String> {
     let failed = |message: &&Value| {
         let id = text(&message["MessageId"]);

@@ -1,4 +1,4 @@
-//! A peer outside that things are created at, and the agent that creates one for each task.
+//! An external peer at which things are created, and the agent that creates one for each task.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use watchbill_core::ports::Entropy as _;
 use watchbill_core::service::Core;
 use watchbill_domain::{Agent, ToolCall};
-use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
-use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
+use watchbill_runtime::journal::{Attempt, Effect, EffectOutcome, Journal, Lookup};
+use watchbill_runtime::run::{Retry, Run, RunOutcome, TaskAgent};
 use watchbill_testkit::SeededEntropy;
 
-/// Keeps what was created, by the key under which the creator will look for it. It takes a
-/// repeat for another one: nothing but us keeps it from being made twice.
+/// Keeps created things by the key under which the creator looks them up. The peer does not
+/// recognise repeats: only our side prevents that a thing is created twice.
 pub struct Peer {
     dice: SeededEntropy,
     made: Mutex<BTreeMap<String, Vec<Thing>>>,
@@ -35,7 +35,7 @@ impl Peer {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many of a key are there, and how many were removed again.
+    /// How many things of a key exist, and how many were removed.
     pub fn count(&self, key: &str) -> (usize, usize) {
         let made = self.made();
         let things = made.get(key).map_or(&[][..], Vec::as_slice);
@@ -89,7 +89,7 @@ impl Effect for Create {
         ToolCall { tool: "deploy".to_owned(), arguments, mutating: true }
     }
 
-    /// One in five does not go as it should, like all other calls.
+    /// One attempt in five fails, like all other calls.
     async fn attempt(&self) -> Attempt {
         let error = "the peer did not answer".to_owned();
         match self.peer.dice.next_u64() % 20 {
@@ -103,15 +103,15 @@ impl Effect for Create {
         }
     }
 
-    async fn look_up(&self) -> LookedUp {
+    async fn look_up(&self) -> Lookup {
         let made = self.peer.made();
         let things = made.get(&self.key).map_or(&[][..], Vec::as_slice);
         match things.iter().find(|thing| !thing.removed) {
             Some(thing) => {
                 let id = ("id".to_owned(), Value::from(thing.id.clone()));
-                LookedUp::Happened(Map::from_iter([id]))
+                Lookup::Happened(Map::from_iter([id]))
             }
-            None => LookedUp::DidNot,
+            None => Lookup::Absent,
         }
     }
 
@@ -123,7 +123,7 @@ impl Effect for Create {
     }
 }
 
-/// Its runs are one effect each.
+/// An agent whose runs have one effect each.
 pub struct Creator {
     core: Core,
     peer: Arc<Peer>,
@@ -141,23 +141,25 @@ impl TaskAgent for Creator {
         Agent::Ops
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         let create = Create { peer: self.peer.clone(), key: run.task.id.to_string() };
-        let steps = Steps::of_run(self.core.clone(), &run.task);
-        match steps.take(&create).await {
-            Ok(Taken::Done(result)) => RunEnd::Done { result, events: Vec::new() },
-            Ok(Taken::Refused { error, retry: true }) => RunEnd::retryable(error),
-            Ok(Taken::Refused { error, retry: false }) => RunEnd::terminal(error),
-            Ok(Taken::Unsettled { after, error }) => {
-                RunEnd::Suspended { resume_at: run.clock.now().plus(after), note: error }
+        let journal = Journal::of_run(self.core.clone(), &run.task);
+        match journal.execute(&create).await {
+            Ok(EffectOutcome::Done(result)) => RunOutcome::Done { result, events: Vec::new() },
+            Ok(EffectOutcome::Refused { error, retry: true }) => RunOutcome::retryable(error),
+            Ok(EffectOutcome::Refused { error, retry: false }) => RunOutcome::terminal(error),
+            Ok(EffectOutcome::Unsettled { after, error }) => {
+                RunOutcome::Suspended { resume_at: run.clock.now().plus(after), note: error }
             }
-            Ok(Taken::Mismatch { error, question }) => {
-                RunEnd::Blocked { reason: error, question: Some(question) }
+            Ok(EffectOutcome::Mismatch { error, question }) => {
+                RunOutcome::Blocked { reason: error, question: Some(question) }
             }
-            Ok(Taken::Undecidable { error }) => RunEnd::Blocked { reason: error, question: None },
-            Ok(Taken::Withheld(withheld)) => RunEnd::Withheld(withheld),
-            Ok(Taken::Stopped { reason }) => RunEnd::retryable(reason),
-            Err(error) => RunEnd::Failed {
+            Ok(EffectOutcome::Undecidable { error }) => {
+                RunOutcome::Blocked { reason: error, question: None }
+            }
+            Ok(EffectOutcome::NotAuthorized(withheld)) => RunOutcome::NotAuthorized(withheld),
+            Ok(EffectOutcome::Stopped { reason }) => RunOutcome::retryable(reason),
+            Err(error) => RunOutcome::Failed {
                 error: error.to_string(),
                 retry: Retry::Yes { after: None },
                 events: Vec::new(),
@@ -166,7 +168,7 @@ impl TaskAgent for Creator {
     }
 }
 
-/// Does nothing, as the agent of the benchmarks does: what is left is what the bundle costs.
+/// Does nothing, like the agent of the benchmarks: what remains is the cost of the product.
 pub struct Idle;
 
 #[async_trait]
@@ -175,8 +177,8 @@ impl TaskAgent for Idle {
         Agent::Ops
     }
 
-    async fn run(&self, _run: &Run) -> RunEnd {
+    async fn run(&self, _run: &Run) -> RunOutcome {
         let result = Map::from_iter([("status".to_owned(), Value::from("healthy"))]);
-        RunEnd::Done { result, events: Vec::new() }
+        RunOutcome::Done { result, events: Vec::new() }
     }
 }

@@ -1,5 +1,5 @@
-//! Stands between the adapters and the emulator, on the wire: writes down every call, and
-//! lets some go wrong as they do on AWS.
+//! A proxy between the adapters and the emulator: records every call, and makes some fail as
+//! they do on AWS.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +23,7 @@ use watchbill_testkit::SeededEntropy;
 use super::trouble::{self, Service, Trouble, Words};
 
 /// More than the largest request or answer of these tests.
-const MOST: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// A call that reached the emulator.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ struct Shared {
     upstream: String,
     http: reqwest::Client,
     dice: SeededEntropy,
-    /// Of a hundred calls so many go wrong.
+    /// How many of a hundred calls fail.
     percent: AtomicU64,
     calls: Mutex<Vec<Call>>,
     seen: AtomicU64,
@@ -74,22 +74,22 @@ impl Proxy {
         Self { url, shared, serving }
     }
 
-    /// From now on so many calls of a hundred go wrong.
+    /// Makes this many of a hundred calls fail from now on.
     pub fn trouble(&self, percent: u64) {
         self.shared.percent.store(percent, Ordering::Relaxed);
     }
 
-    /// The calls since this was asked last.
+    /// Returns the calls since the previous `take_calls`.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut lock(&self.shared.calls))
     }
 
-    /// How many calls there were, also those that were not passed on.
+    /// The number of calls, including those that were not forwarded.
     pub fn seen(&self) -> u64 {
         self.shared.seen.load(Ordering::Relaxed)
     }
 
-    /// How many calls went wrong, and how.
+    /// The number of failed calls, by service and fault.
     pub fn troubles(&self) -> BTreeMap<(Service, Trouble), u64> {
         lock(&self.shared.troubles).clone()
     }
@@ -107,8 +107,8 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MOST).await.expect("the SDK sends whole requests");
-    // On its own task: what AWS has begun it ends, also when the caller has gone.
+    let body = to_bytes(body, MAX_BYTES).await.expect("the SDK sends whole requests");
+    // On its own task: AWS completes a call that it has begun, even if the caller disconnects.
     let passed = tokio::spawn(async move { shared.pass(parts, body).await });
     passed.await.expect("a call is passed on without a panic")
 }
@@ -189,7 +189,7 @@ fn answered(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Response {
     *answer.status_mut() = status;
     for (name, value) in headers {
         let own = [header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING];
-        // Of what the body was before a part of it was changed.
+        // These describe the body before a part of it was changed.
         if !own.contains(name) && name != "x-amz-crc32" {
             answer.headers_mut().append(name, value.clone());
         }
@@ -202,7 +202,7 @@ fn said(words: Words) -> Response {
     answer.body(Body::from(words.body)).expect("its parts are proper")
 }
 
-/// The head of an answer, and then nothing more.
+/// A response that breaks off after its head.
 fn broken() -> Response {
     let gone = async { Err::<Bytes, _>(io::Error::other("the connection broke")) };
     let body = Body::from_stream(futures_util::stream::once(gone));

@@ -1,5 +1,5 @@
-//! A new table's stream has four shards or more: four routers and four recorders, all of one tenant's
-//! tasks, with the emulator's stream split among them.
+//! A new table's stream has four shards or more: here four routers and four recorders handle one
+//! tenant's tasks, with the emulator's stream split among them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::faults::{create, recorded_changes};
 use super::lambda::{self, Part};
 use super::proxy::Call;
 use super::world::{World, new_task};
-use crate::rig::Stopwatch;
+use crate::support::Stopwatch;
 
 const SHARDS: usize = 4;
 const TASKS: usize = 120;
 const CALLERS: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_recorders_share_a_tenants_ledger() {
@@ -55,7 +55,7 @@ async fn four_recorders_share_a_tenants_ledger() {
         if recorded != before {
             (before, watch) = (recorded, Stopwatch::start());
         }
-        assert!(watch.elapsed() < PATIENCE, "{recorded} of {TASKS} recorded, and nothing moves");
+        assert!(watch.elapsed() < TIMEOUT, "{recorded} of {TASKS} recorded, and nothing moves");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     functions.shutdown().await;
@@ -72,7 +72,7 @@ async fn four_recorders_share_a_tenants_ledger() {
     world.stack.remove().await;
 }
 
-/// Batches that were appended to a ledger, and those that met another's.
+/// The number of batches appended to a ledger, and of appends that conflicted with another.
 fn appends(calls: &[Call], tenant: &TenantId) -> (usize, usize) {
     let ledger = repo::ledger_partition(tenant);
     let at_ledger = |call: &&Call| {

@@ -1,4 +1,4 @@
-//! What can become of a call to AWS, and each service's own words for it.
+//! The faults of calls to AWS, and how each service reports them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// By the header X-Amz-Target; S3 has none.
+    /// Derived from the header X-Amz-Target; S3 has none.
     pub fn of(target: &str) -> Self {
         match target.split(['.', '_']).next() {
             Some("DynamoDB") => Service::DynamoDb,
@@ -30,19 +30,19 @@ impl Service {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Trouble {
-    /// 500, nothing was done.
+    /// The response is 500, and nothing was done.
     Failed,
-    /// Throttled, nothing was done.
+    /// The call is throttled, and nothing was done.
     Throttled,
-    /// Of a batch its first entry was not taken.
+    /// The first entry of a batch is not accepted.
     Partly,
-    /// It was done, and the connection broke.
+    /// The call was done, but the connection broke.
     Broken,
-    /// It was done, and no answer came in time.
+    /// The call was done, but no response came in time.
     Silent,
-    /// It was done, and the answer is 500.
+    /// The call was done, but the response is 500.
     FailedAfter,
-    /// Later than usual, but in time.
+    /// The response is later than usual, but in time.
     Slow,
 }
 
@@ -62,19 +62,19 @@ impl Trouble {
         }
     }
 
-    /// How long the answer is kept back.
+    /// How long the response is delayed.
     pub fn delay(self, dice: &SeededEntropy) -> Duration {
         match self {
             // Longer than any of our clients waits for one attempt.
             Trouble::Silent => Duration::from_secs(6),
-            // Shorter than any of them does.
+            // Shorter than any of their timeouts.
             Trouble::Slow => Duration::from_millis(50 + dice.next_u64() % 1_000),
             _ => Duration::ZERO,
         }
     }
 }
 
-/// An answer as it goes out.
+/// An error response.
 pub struct Words {
     pub status: u16,
     pub kind: &'static str,
@@ -119,7 +119,7 @@ pub fn throttle(service: Service, operation: &str, request: &Value, dice: &Seede
     }
 }
 
-/// A transaction of which one item is throttled.
+/// A transaction that is cancelled because one item is throttled.
 fn cancelled(request: &Value) -> Words {
     let items = request["TransactItems"].as_array().map_or(1, Vec::len);
     let reason = |n| match n {
@@ -135,7 +135,7 @@ fn cancelled(request: &Value) -> Words {
     Words { status: 400, kind: "application/x-amz-json-1.0", body: body.to_string() }
 }
 
-/// Whether SQS would refuse a call for what its messages hold, which the emulator takes.
+/// Whether SQS would refuse a call for the content of its messages, which the emulator accepts.
 pub fn is_refused(request: &Value) -> bool {
     let bodies = request["Entries"].as_array().into_iter().flatten().chain([request]);
     let mut bodies = bodies.filter_map(|entry| entry["MessageBody"].as_str());
@@ -150,13 +150,13 @@ pub fn refusal() -> Words {
     )
 }
 
-/// Whether some of what it brings may be taken and some not.
+/// Whether some of the call's entries may succeed while others fail.
 pub fn takes_batches(operation: &str) -> bool {
     matches!(operation, "SendMessageBatch" | "PutEvents")
 }
 
-/// Takes the first entry out of a batch: the rest goes on, and the answer says so by
-/// [`put_back`].
+/// Takes the first entry out of a batch. The rest is forwarded, and [`put_back`] reports the
+/// first entry as failed.
 pub fn take_out(request: &mut Value) -> Option<Value> {
     let entries = request["Entries"].as_array_mut()?;
     (entries.len() > 1).then(|| entries.remove(0))

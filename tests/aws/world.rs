@@ -1,4 +1,4 @@
-//! The handlers over the adapters, wired as their mains wire them, with the proxy as AWS.
+//! The handlers over the adapters, wired as in their mains, with the proxy in place of AWS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use watchbill_core::service::{Core, Identity, NewTask};
 use watchbill_domain::{Priority, TaskType, TenantId};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_lambda::config::Setup;
-use watchbill_lambda::{AgentLane, Feed, Lane};
+use watchbill_lambda::{AgentLane, Lane, StreamConsumer};
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
 use watchbill_runtime::executor::Executor;
@@ -21,10 +21,10 @@ use watchbill_wire::settings::Env;
 
 use super::emulator::Stack;
 use super::proxy::Proxy;
-use crate::rig::{Recording, Routing};
+use crate::support::{Recording, Routing};
 
-/// Shorter than as shipped, in the same order: a run of 15 s, its lease of 20, the visibility
-/// of its message. What is lost on the way comes back the sooner.
+/// Shorter than as shipped, in the same order: a run of 15 s, its lease of 20 s, the visibility
+/// timeout of its message. Lost messages are redelivered sooner.
 const TIMEOUT: Duration = Duration::from_secs(18);
 const VISIBILITY: u64 = 21;
 /// Retries come soon, for the same reason.
@@ -52,16 +52,16 @@ impl World {
         setup_core(&self.setup)
     }
 
-    pub fn router(&self) -> Feed<Routing> {
+    pub fn router(&self) -> StreamConsumer<Routing> {
         let lanes = Arc::new(self.setup.lanes().expect("the queues are set"));
         let router = Router::new(lanes, self.setup.clock.clone());
-        Feed::new(Routing(router), self.setup.clock.clone(), "tests")
+        StreamConsumer::new(Routing(router), self.setup.clock.clone(), "tests")
     }
 
-    pub fn recorder(&self) -> Feed<Recording> {
+    pub fn recorder(&self) -> StreamConsumer<Recording> {
         let buses = Arc::new(self.setup.buses().expect("bus and queues are set"));
         let recorder = Recorder::new(self.core(), buses);
-        Feed::new(Recording(recorder), self.setup.clock.clone(), "tests")
+        StreamConsumer::new(Recording(recorder), self.setup.clock.clone(), "tests")
     }
 
     pub fn sweeper(&self) -> Sweeper {
@@ -76,7 +76,7 @@ impl World {
         Lane::new(handler, self.setup.sqs(), queues, clock, "ops-dead", needs)
     }
 
-    /// An invocation that begins now.
+    /// The context of an invocation that begins now.
     pub fn context(&self) -> Context {
         context(&*self.setup.clock)
     }
@@ -93,7 +93,7 @@ fn setup_core(setup: &Setup) -> Core {
     setup.core_with_blobs().expect("table and bucket are set")
 }
 
-/// What the template would put into the environment.
+/// The settings that the template would put into the environment.
 fn setup(stack: &Stack, endpoint: &str) -> Setup {
     let env: Env = [
         ("AWS_REGION", "us-east-1"),

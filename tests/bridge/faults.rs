@@ -1,4 +1,4 @@
-//! Bridge and server go down in every way, under load.
+//! The bridge and the Redis server fail in every way, under load.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,9 +9,9 @@ use watchbill_testkit::{RedisServer, RedisSetup};
 
 use super::queue::{self, connect, drained, enqueue, ran_once, statuses};
 use super::{Process, World, number};
-use crate::rig::{Cable, Client, KEYS, Launch, Stopwatch};
+use crate::support::{Cable, Client, KEYS, Launch, Stopwatch};
 
-/// Rounds and tasks where nothing else is said.
+/// Default numbers of rounds and tasks.
 const ROUNDS: usize = 12;
 const TASKS: usize = 1_200;
 /// Milliseconds from a bridge's start to its kill.
@@ -23,8 +23,8 @@ fn ids(tasks: usize) -> BTreeSet<String> {
     (0..tasks).map(queue::id).collect()
 }
 
-/// All of them ended well there, each was run here once, and nothing is left in between.
-async fn all_is_well(world: &World, url: &str, tasks: usize) {
+/// Every task completed in Redis, each ran here once, and no task is left claimed or in process.
+async fn assert_all_ran_once(world: &World, url: &str, tasks: usize) {
     drained(url).await;
     let mut redis = connect(url).await;
     let statuses = statuses(&mut redis, 0..tasks).await;
@@ -38,25 +38,25 @@ async fn all_is_well(world: &World, url: &str, tasks: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bridge_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+async fn a_repeatedly_killed_bridge_loses_and_repeats_no_task() {
     let (rounds, tasks) = (number("WATCHBILL_ROUNDS", ROUNDS), number("WATCHBILL_TASKS", TASKS));
     let mut seed = number("WATCHBILL_SEED", RandomState::new().hash_one(0) as u32 as usize) as u64;
     println!("bridge: WATCHBILL_SEED={seed} WATCHBILL_ROUNDS={rounds} WATCHBILL_TASKS={tasks}");
     let redis = RedisServer::start();
     let url = redis.url();
-    // The bundle knows nothing of Redis; the bridge is a process beside it.
+    // The bundle is not configured for Redis; the bridge is a separate process.
     let folder = tempfile::tempdir().expect("a folder for the test");
     let launch = Launch::quiet(folder.path()).env("WATCHBILL_GATES", "off");
     let server = Some(launch.start().await);
     let agent = Client::new(&launch.url(), KEYS.agent);
     let world = World { redis, launch, server, agent, folder };
-    let (home, folder) = (world.launch.url(), world.folder.path().to_owned());
+    let (backend, folder) = (world.launch.url(), world.folder.path().to_owned());
     let mut client = connect(&url).await;
     enqueue(&mut client, 0..tasks).await;
     let watch = Stopwatch::start();
     let mut busy = 0;
     for _ in 0..rounds {
-        let bridge = Process::start(&url, &home, &folder, &[("REDIS_DRAIN", "ops")]);
+        let bridge = Process::start(&url, &backend, &folder, &[("REDIS_DRAIN", "ops")]);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let within = KILL.0 + (seed >> 33) % (KILL.1 - KILL.0);
         tokio::time::sleep(Duration::from_millis(within)).await;
@@ -64,9 +64,12 @@ async fn a_bridge_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         let left = queue::left(&mut client).await.expect("redis answers");
         busy += usize::from(left.1 + left.2 > 0);
     }
-    println!("bridge: {rounds} kills in {:.1?}, {busy} with tasks between", watch.elapsed());
-    let bridge = Process::start(&url, &home, &folder, &[("REDIS_DRAIN", "ops")]);
-    all_is_well(&world, &url, tasks).await;
+    println!(
+        "bridge: {rounds} kills in {:.1?}, {busy} with tasks claimed or in process",
+        watch.elapsed()
+    );
+    let bridge = Process::start(&url, &backend, &folder, &[("REDIS_DRAIN", "ops")]);
+    assert_all_ran_once(&world, &url, tasks).await;
     bridge.kill().await;
     println!("bridge: {tasks} tasks ended after {:.1?}", watch.elapsed());
     world.end().await;
@@ -78,7 +81,7 @@ async fn a_bundle_killed_with_its_bridge_ends_every_task() {
     let mut world = World::start(&DRAIN).await;
     let url = world.url();
     enqueue(&mut connect(&url).await, 0..tasks).await;
-    // No more often than a run may vanish before its task is given up.
+    // No more often than a run may be lost before its task is given up.
     for round in 0..number("WATCHBILL_ROUNDS", ROUNDS).clamp(3, 5) {
         tokio::time::sleep(Duration::from_millis(40 + 30 * (round as u64 % 5))).await;
         world.server.take().expect("it runs").kill().await;
@@ -90,7 +93,7 @@ async fn a_bundle_killed_with_its_bridge_ends_every_task() {
         statuses(&mut redis, 0..tasks).await,
         [(Some("completed".to_owned()), tasks)].into()
     );
-    // A run that died with its process is begun again; none ends twice.
+    // A run that died with its process is started again; none ends twice.
     let events = world.events().await;
     let mut ended = BTreeSet::new();
     for event in events.iter().filter(|event| event["event_type"] == "task.completed") {
@@ -99,7 +102,7 @@ async fn a_bundle_killed_with_its_bridge_ends_every_task() {
     world.end().await;
 }
 
-/// Puts tasks there little by little while `trouble` goes on.
+/// Enqueues tasks gradually while `trouble` runs.
 async fn under_load<F: Future<Output = ()>>(url: &str, tasks: usize, trouble: F) {
     let (url, step) = (url.to_owned(), (tasks / 40).max(1));
     let load = tokio::spawn(async move {
@@ -112,10 +115,10 @@ async fn under_load<F: Future<Output = ()>>(url: &str, tasks: usize, trouble: F)
         }
     });
     trouble.await;
-    load.await.expect("all tasks are put there");
+    load.await.expect("all tasks are enqueued");
 }
 
-/// As a client that tries again until its server is there.
+/// Enqueues like a client that retries until its server is available.
 async fn put_surely(url: &str, numbers: std::ops::Range<usize>) {
     loop {
         let client = redis::Client::open(url).expect("an address");
@@ -137,25 +140,25 @@ async fn put_surely(url: &str, numbers: std::ops::Range<usize>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_restarts_is_gone_on_with() {
+async fn work_continues_after_a_server_restart() {
     let redis = RedisSetup::new().append_only().start();
     let url = redis.url();
     let mut world = World::beside(redis, &url, &DRAIN).await;
-    // Put there before: whoever puts a task there while the server dies can't know.
+    // Enqueued before: a client that enqueues while the server dies can't know the outcome.
     let tasks = number("WATCHBILL_TASKS", TASKS);
     enqueue(&mut connect(&url).await, 0..tasks).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(60)).await;
         world.redis.restart();
     }
-    all_is_well(&world, &url, tasks).await;
+    assert_all_ran_once(&world, &url, tasks).await;
     let health = world.health_until("connected", |health| health["redis"] == "connected").await;
     assert!(health["redis_bridge"]["trouble"].is_null(), "{health}");
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_server_holds_up_and_loses_nothing() {
+async fn a_frozen_server_delays_tasks_and_loses_none() {
     let tasks = number("WATCHBILL_TASKS", TASKS);
     let world = World::start(&DRAIN).await;
     let url = world.url();
@@ -163,12 +166,12 @@ async fn a_frozen_server_holds_up_and_loses_nothing() {
     tokio::time::sleep(Duration::from_millis(40)).await;
     world.redis.freeze();
     world.health_until("unreachable", |health| health["redis"] == "unreachable").await;
-    // The bundle itself goes on meanwhile.
+    // The bundle itself keeps working meanwhile.
     let task = world.agent.submit(json!({"type": "monitor", "payload": {}})).await;
     world.agent.until(task["task_id"].as_str().expect("an id"), "completed").await;
     tokio::time::sleep(Duration::from_secs(number("WATCHBILL_FROZEN", 8) as u64)).await;
     world.redis.thaw();
-    all_is_well(&world, &url, tasks).await;
+    assert_all_ran_once(&world, &url, tasks).await;
     world.health_until("connected", |health| health["redis"] == "connected").await;
     world.end().await;
 }
@@ -188,12 +191,12 @@ async fn scripts_that_are_flushed_are_loaded_again() {
         }
     })
     .await;
-    all_is_well(&world, &url, tasks).await;
+    assert_all_ran_once(&world, &url, tasks).await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cable_that_is_cut_again_and_again_loses_and_doubles_nothing() {
+async fn a_repeatedly_cut_connection_loses_and_repeats_no_task() {
     let tasks = number("WATCHBILL_TASKS", TASKS);
     let redis = RedisServer::start();
     let url = redis.url();
@@ -214,12 +217,12 @@ async fn a_cable_that_is_cut_again_and_again_loses_and_doubles_nothing() {
         }
     })
     .await;
-    all_is_well(&world, &url, tasks).await;
+    assert_all_ran_once(&world, &url, tasks).await;
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failover_everything_that_redis_still_knows_is_finished() {
+async fn after_a_failover_every_task_that_redis_kept_is_finished() {
     let tasks = number("WATCHBILL_TASKS", TASKS);
     let mut master = RedisServer::start();
     let replica = RedisSetup::new().replica_of(master.port()).start();
@@ -241,7 +244,7 @@ async fn after_a_failover_everything_that_redis_still_knows_is_finished() {
     let lost = statuses.get(&None).copied().unwrap_or_default();
     println!("failover: {tasks} tasks, {lost} lost by Redis, {done} finished");
     assert_eq!(done + lost, tasks, "{statuses:?}");
-    // None of those that came to us was run twice, however often Redis told of it.
+    // No task that was imported ran twice, however often Redis reported it.
     let events = world.events().await;
     let mut runs = BTreeSet::new();
     for event in events.iter().filter(|event| event["event_type"] == "task.started") {
@@ -253,7 +256,7 @@ async fn after_a_failover_everything_that_redis_still_knows_is_finished() {
     drop((sentinel, replica));
 }
 
-/// Waits until the replica has what its master has.
+/// Waits until the replica has its master's data.
 async fn replicated(replica: &str) {
     role(replica, |role| role[0] == "slave" && role[3] == "connected").await;
 }
@@ -263,9 +266,9 @@ async fn promoted(replica: &str) {
 }
 
 async fn role(url: &str, wanted: impl Fn(&[String]) -> bool) {
-    let came = tokio::time::timeout(super::PATIENCE, async {
+    let came = tokio::time::timeout(super::TIMEOUT, async {
         loop {
-            // A server that changes its role breaks its connections.
+            // A server that changes its role closes its connections.
             let mut redis = connect(url).await;
             while let Ok(redis::Value::Array(parts)) =
                 redis::cmd("ROLE").query_async(&mut redis).await
@@ -279,7 +282,7 @@ async fn role(url: &str, wanted: impl Fn(&[String]) -> bool) {
             }
         }
     });
-    assert!(came.await.is_ok(), "the replica is not as it should be");
+    assert!(came.await.is_ok(), "the replica does not reach the wanted role");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -287,10 +290,10 @@ async fn two_bridges_at_once_take_each_task_once() {
     let tasks = number("WATCHBILL_TASKS", TASKS);
     let world = World::start(&DRAIN).await;
     let url = world.url();
-    let (home, folder) = (world.launch.url(), world.folder.path().to_owned());
-    let other = Process::start(&url, &home, &folder, &[("REDIS_DRAIN", "ops")]);
+    let (backend, folder) = (world.launch.url(), world.folder.path().to_owned());
+    let other = Process::start(&url, &backend, &folder, &[("REDIS_DRAIN", "ops")]);
     under_load(&url, tasks, async {}).await;
-    all_is_well(&world, &url, tasks).await;
+    assert_all_ran_once(&world, &url, tasks).await;
     other.kill().await;
     world.end().await;
 }

@@ -1,4 +1,4 @@
-//! The bridge over a bundle in memory, on a clock that the test moves: what happens after a
+//! The bridge over a core in memory, with a clock that the test moves: what happens after a
 //! minute, and a function's round.
 
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{Clock, Topic};
 use watchbill_core::service::{Core, Governance, Identity, NewTask};
 use watchbill_domain::{Agent, Caller, Priority, Role, Status, TaskId, TaskType, TenantId};
 use watchbill_governance::Policy;
 use watchbill_host::clock::SystemClock;
 use watchbill_host::entropy::SystemEntropy;
-use watchbill_redis::{RedisOptions, RedisPeer};
-use watchbill_redis_bridge::{Bridge, CoreHome, Drain, Feed, Settings, Sides};
+use watchbill_redis::{RedisLegacyQueue, RedisOptions};
+use watchbill_redis_bridge::{Bridge, BridgeContext, CoreBackend, Drain, ExportSettings, Settings};
 use watchbill_testkit::{FakeClock, MemoryStore, RedisServer, ports_over};
 
 use super::queue::{self, QUEUE, TAKEN};
 
-/// A step of the clock, small beside all that the bridge waits for.
+/// A step of the clock, small compared with every wait of the bridge.
 const STEP: Duration = Duration::from_millis(500);
 
 pub(super) struct Inside {
@@ -36,21 +36,22 @@ impl Inside {
         let redis = RedisServer::start();
         let client = queue::connect(&redis.url()).await;
         let ports = ports_over(Arc::new(MemoryStore::new()), clock.clone(), 7);
-        let rules = Rules { external: settings.feed.agents.clone(), ..Rules::default() };
+        let rules =
+            EngineConfig { external: settings.feed.agents.clone(), ..EngineConfig::default() };
         let governance = Governance::fixed(Policy::without_gates());
         let core = Core::new(ports, Arc::new(rules), 1).governed_by(governance);
-        // The server's own time-outs go by the real clock.
+        // Timeouts of calls to Redis use the real clock.
         let options = RedisOptions::new(Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
-        let peer = RedisPeer::open(&redis.url(), options).expect("an address");
-        let home = CoreHome::new(core.clone(), TenantId::default(), vec![Agent::Ops]);
-        let sides = Sides {
-            home: Arc::new(home),
-            peer: Arc::new(peer),
+        let legacy = RedisLegacyQueue::open(&redis.url(), options).expect("an address");
+        let backend = CoreBackend::new(core.clone(), TenantId::default(), vec![Agent::Ops]);
+        let context = BridgeContext {
+            backend: Arc::new(backend),
+            legacy: Arc::new(legacy),
             clock: clock.clone(),
             entropy: Arc::new(SystemEntropy),
             host: "test".to_owned(),
         };
-        Self { redis, client, core, bridge: Bridge::new(sides, settings), clock }
+        Self { redis, client, core, bridge: Bridge::new(context, settings), clock }
     }
 
     pub(super) fn url(&self) -> String {
@@ -77,7 +78,7 @@ impl Inside {
     }
 }
 
-/// Moves the clock until something holds; how far it was moved.
+/// Moves the clock until the condition holds; returns how far it was moved.
 macro_rules! moved_until {
     ($clock:expr, $what:literal, $holds:expr) => {{
         let mut moved = Duration::ZERO;
@@ -112,9 +113,9 @@ fn bugfix() -> NewTask {
 }
 
 #[tokio::test]
-async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_spelling() {
+async fn an_exported_task_that_no_worker_started_is_enqueued_again_under_the_other_agent_name() {
     let clock = Arc::new(FakeClock::default());
-    let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
+    let feed = ExportSettings { agents: [Agent::Dev].into(), ..ExportSettings::default() };
     let settings = Settings { feed, ..Settings::default() };
     let mut inside = Inside::new(clock.clone(), settings).await;
     let id = inside.core.tasks().create(bugfix()).await.expect("it is accepted").task.task.id;
@@ -122,17 +123,17 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     let bridge = inside.bridge.clone();
     let running = tokio::spawn(async move { bridge.run(stopped).await });
 
-    moved_until!(clock, "handed over", inside.queued().await == [id.to_string()]);
+    moved_until!(clock, "exported", inside.queued().await == [id.to_string()]);
     assert_eq!(inside.status(&id).await, Some(Status::InProgress), "the bridge is its worker");
     assert_eq!(inside.data(&id).await["assigned_to"], "dev");
-    // A worker takes it and dies before it marks it.
+    // A worker pops the task and dies before it marks it.
     let mut take = redis::cmd("ZPOPMIN");
     let _: Vec<(String, f64)> =
         take.arg(QUEUE).query_async(&mut inside.client).await.expect("redis answers");
     let after = moved_until!(clock, "there again", inside.queued().await == [id.to_string()]);
     assert!(after >= Duration::from_secs(25), "after {after:?}: a worker may just be slow");
     assert_eq!(inside.data(&id).await["assigned_to"], "dev_agent");
-    // Another begins it, and is slow: it is not put there again, and the lease is kept up.
+    // Another worker starts it and is slow: it is not enqueued again, and its lease is renewed.
     let _: Vec<(String, f64)> = take.query_async(&mut inside.client).await.expect("redis answers");
     let mut mark = redis::cmd("HSET");
     mark.arg(format!("orchestrator:task:{id}")).arg("status").arg("in_progress");
@@ -150,7 +151,7 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     let stored = stored.expect("it is there").value;
     let lease = stored.lease.expect("it is held");
     assert!(lease.until > clock.now(), "held on: until {}, now {}", lease.until, clock.now());
-    // Its word comes home.
+    // Its result is imported.
     let mut data = inside.data(&id).await;
     data["status"] = json!("completed");
     data["metadata"]["result"] = json!({"fixed": true});
@@ -166,26 +167,26 @@ async fn what_their_worker_took_and_never_began_is_put_there_again_in_the_other_
     assert_eq!(inside.bridge.report().fed_again, 1);
     stop.send(true).expect("it runs");
     moved_until!(clock, "ended", {
-        // Waits in memory end by a wake-up alone.
+        // In-memory waits end only by a wake-up.
         inside.core.wake().wake(&Topic::Ledger(TenantId::default()));
         running.is_finished()
     });
 }
 
 #[tokio::test]
-async fn what_was_cancelled_here_is_not_put_there_again() {
+async fn a_task_cancelled_here_is_not_enqueued_again() {
     let clock = Arc::new(FakeClock::default());
-    let feed = Feed { agents: [Agent::Dev].into(), ..Feed::default() };
+    let feed = ExportSettings { agents: [Agent::Dev].into(), ..ExportSettings::default() };
     let mut inside = Inside::new(clock.clone(), Settings { feed, ..Settings::default() }).await;
     let id = inside.core.tasks().create(bugfix()).await.expect("it is accepted").task.task.id;
     let (stop, stopped) = watch::channel(false);
     let bridge = inside.bridge.clone();
     let running = tokio::spawn(async move { bridge.run(stopped).await });
-    moved_until!(clock, "handed over", inside.queued().await == [id.to_string()]);
+    moved_until!(clock, "exported", inside.queued().await == [id.to_string()]);
     let mut take = redis::cmd("ZPOPMIN");
     let _: Vec<(String, f64)> =
         take.arg(QUEUE).query_async(&mut inside.client).await.expect("redis answers");
-    // Nothing is recorded here, so the events don't tell the bridge of it.
+    // Nothing is recorded here, so no event reports this to the bridge.
     let tenant = TenantId::default();
     let person = Caller { name: "alex".to_owned(), role: Role::Admin, tenant, made_by: None };
     inside.core.tasks().cancel(&person, &id, None).await.expect("it is cancelled");
@@ -203,12 +204,12 @@ async fn what_was_cancelled_here_is_not_put_there_again() {
 }
 
 #[tokio::test]
-async fn a_functions_round_takes_what_waits_and_what_another_left_behind() {
+async fn a_functions_round_claims_queued_and_abandoned_tasks() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let drain = Some(Drain::Agents([Agent::Ops].into()));
     let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
     queue::enqueue(&mut inside.client, 0..20).await;
-    // Taken by a bridge that died a while ago: its lease is over.
+    // Claimed by a bridge that died a while ago: its lease has expired.
     let mut pipe = redis::pipe();
     queue::put(&mut pipe, "left", &queue::data("left", json!({})));
     pipe.cmd("ZREM")
@@ -232,7 +233,7 @@ async fn a_functions_round_takes_what_waits_and_what_another_left_behind() {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_finished_when_nothing_more_is_to_be() {
+async fn claimed_tasks_are_finished_when_importing_stops() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let drain = Some(Drain::Finish);
     let mut inside = Inside::new(clock, Settings { drain, ..Settings::default() }).await;
@@ -262,8 +263,8 @@ async fn a_round_in_which_nothing_moves_ends_early() {
     assert!(took >= quiet && took < lasts / 2, "{took:?}");
 }
 
-/// Ids that steer paths are others here, and the peer's own there; one that an older build kept
-/// as it was stays the task that it is.
+/// Ids with characters that are special in paths are encoded here and unchanged in Redis. A task
+/// that an older build stored under an unencoded id stays the same task.
 #[tokio::test]
 async fn a_peer_finds_its_tasks_under_its_own_ids() {
     const ODD: &str = "jobs/7 #a?b%c~2=x";

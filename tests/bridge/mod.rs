@@ -1,18 +1,19 @@
-//! The bundle beside the programs that talk over Redis: a real server, clients and workers in
-//! Python (`peers/`) that do what docs/redis.md says, and the shipped binary.
+//! The bundle next to the programs that talk over Redis: a real server, clients and workers in
+//! Python (`peers/`) that behave as docs/redis.md says, and the shipped binary.
 //!
 //! - `peers`: each direction, with those programs on the other side.
-//! - `odd`: what stands in the queue and is no task, and keys of others.
-//! - `others`: what belongs to those programs, and who is told what.
-//! - `inside`: the bridge in this process, on a clock that the test moves.
-//! - `faults`: bridge and server killed, frozen, failed over, cut off, under load. What is
-//!   put there must be run once and finished, and nothing may be left in between.
+//! - `malformed`: queue entries that are no tasks, and keys of others.
+//! - `others`: what belongs to those programs, and which reports they receive.
+//! - `inside`: the bridge in this process, with a clock that the test moves.
+//! - `faults`: bridge and server killed, frozen, failed over and cut off, under load. Every
+//!   enqueued task must run once and finish, and no task may be left claimed or in process.
 //!
-//! `WATCHBILL_ROUNDS` and `WATCHBILL_TASKS` set how often and how much (soak: 100, 10,000).
+//! `WATCHBILL_ROUNDS` and `WATCHBILL_TASKS` set the numbers of rounds and tasks (soak: 100 and
+//! 10,000).
 
 mod faults;
 mod inside;
-mod odd;
+mod malformed;
 mod others;
 mod peers;
 pub mod queue;
@@ -25,13 +26,13 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use watchbill_testkit::RedisServer;
 
-use crate::rig::{Client, KEYS, Launch, Server, settled, watchbill};
+use crate::support::{Client, KEYS, Launch, Server, settled, watchbill};
 
-/// Longer than anything that is waited for takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(10);
+/// Longer than anything that the tests wait for takes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A Redis and a bundle that serves beside it.
+/// A Redis server and a bundle that is connected to it.
 struct World {
     redis: RedisServer,
     launch: Launch,
@@ -41,14 +42,14 @@ struct World {
 }
 
 impl World {
-    /// `settings`: what is switched on.
+    /// `settings`: environment variables that switch features on.
     async fn start(settings: &[(&str, &str)]) -> Self {
         let redis = RedisServer::start();
         let url = redis.url();
         Self::beside(redis, &url, settings).await
     }
 
-    /// By another way than straight to the server.
+    /// Connects by `url`, which need not lead straight to the server.
     async fn beside(redis: RedisServer, url: &str, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let mut launch = Launch::quiet(folder.path()).env("REDIS_URL", url);
@@ -68,16 +69,16 @@ impl World {
         self.agent.get("/health").await.ok()
     }
 
-    /// The health once it is as wanted.
+    /// Waits until the health is as wanted, and returns it.
     async fn health_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut health = Value::Null;
-        let came = tokio::time::timeout(PATIENCE, async {
+        let came = tokio::time::timeout(TIMEOUT, async {
             loop {
                 health = self.health().await;
                 if wanted(&health) {
                     return;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         let came = came.await.is_ok();
@@ -85,19 +86,19 @@ impl World {
         health
     }
 
-    /// A task that comes from there, once it is here and as wanted.
+    /// Waits until a task from Redis is here and has the status, and returns it.
     async fn arrives(&self, id: &str, status: &str) -> Value {
         let path = format!("/tasks/{id}");
-        let came = tokio::time::timeout(PATIENCE, async {
+        let came = tokio::time::timeout(TIMEOUT, async {
             while self.agent.get(&path).await.status == 404 {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
-        assert!(came.await.is_ok(), "{id} never came: {}", self.launch.said("stderr"));
+        assert!(came.await.is_ok(), "{id} is not imported: {}", self.launch.said("stderr"));
         self.agent.until(id, status).await
     }
 
-    /// Every event of the bundle, oldest first, once all of it is recorded.
+    /// Every event of the bundle, oldest first, once all of them are recorded.
     async fn events(&self) -> Vec<Value> {
         settled(&self.agent).await;
         let mut events = self.agent.all("/events?", "events").await;
@@ -111,7 +112,7 @@ impl World {
     }
 }
 
-/// `watchbill bridge`, a process of its own.
+/// `watchbill bridge` as a separate process.
 struct Process {
     child: Child,
     log: std::path::PathBuf,
@@ -138,7 +139,7 @@ impl Process {
     }
 }
 
-/// A setting of the soak, or what is enough otherwise.
+/// A setting of the soak, or its default.
 fn number(name: &str, otherwise: usize) -> usize {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}='{text}' is no number")),

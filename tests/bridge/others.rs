@@ -1,6 +1,6 @@
-//! What belongs to the other programs stays theirs: sums that they decide by, tasks of agents
-//! that are not known here, tasks under ids that we have too. And whoever waits there is told
-//! once, and never not at all.
+//! Data of the other programs stays theirs: the counters that they decide by, tasks of agents
+//! that are unknown here, tasks under ids that also exist here. Every client that waits in Redis
+//! is notified exactly once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use watchbill_testkit::governance_suite;
 use super::inside::Inside;
 use super::peers::until_status;
 use super::queue::{self, QUEUE};
-use super::{LOOK, PATIENCE, World};
-use crate::rig::Peer;
+use super::{POLL_INTERVAL, TIMEOUT, World};
+use crate::support::Peer;
 
 const ORCHESTRATOR: &str = "orchestrator.py";
 const SPENDING: &str = "spending.py";
 
 async fn spending(url: &str, args: &[&str]) -> Value {
-    Peer::run(SPENDING, url, args).await.pop().expect("it says how things stand")
+    Peer::run(SPENDING, url, args).await.pop().expect("it prints the sums")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn their_budget_stops_them_beside_the_mirror() {
+async fn other_programs_budgets_count_our_mirrored_spending() {
     let settings = Settings { mirror_cost: true, ..Settings::default() };
     let inside = Inside::new(Arc::new(SystemClock::new()), settings).await;
     let url = inside.url();
@@ -42,7 +42,7 @@ async fn their_budget_stops_them_beside_the_mirror() {
     };
     let before = check(&["spend", "--tokens", "900", "--usd", "4.5"]).await;
     assert_eq!(before["within"], true, "{before}");
-    // Ours, in the same day.
+    // Our own spending, on the same day.
     let (id, fence) = governance_suite::running(&inside.core, 1).await;
     let used = Amount { micro_usd: 60_000, tokens: 150 };
     let tenant = TenantId::default();
@@ -61,13 +61,13 @@ async fn their_budget_stops_them_beside_the_mirror() {
             }
         }
     };
-    let now = tokio::time::timeout(PATIENCE, summed).await.expect("ours is added in time");
+    let now = tokio::time::timeout(TIMEOUT, summed).await.expect("our spending is added in time");
     assert_eq!(now["daily"]["tokens"], 1_050, "{now}");
     assert_eq!((&now["daily"]["usd"], &now["daily"]["requests"]), (&json!(4.56), &json!(1)));
-    assert_eq!(now["within"], false, "what both have spent is too much: {now}");
+    assert_eq!(now["within"], false, "both together exceed the limit: {now}");
     let kept = now["daily"]["ttl"].as_u64().expect("it has an end");
-    assert!(kept <= 7 * 86_400, "as its owner keeps it: {now}");
-    // Looked at again and again it stays so, and they go on counting.
+    assert!(kept <= 7 * 86_400, "no longer than its owner's expiry: {now}");
+    // Further rounds leave it unchanged, and the other programs continue to count.
     for _ in 0..3 {
         inside.bridge.round(Duration::from_millis(300), None).await;
     }
@@ -78,7 +78,7 @@ async fn their_budget_stops_them_beside_the_mirror() {
         (&now["daily"]["tokens"], &after["daily"]["tokens"]),
         (&json!(1_057), &json!(1_057))
     );
-    // Their worker refuses for it.
+    // Their worker refuses work because of it.
     let worker = Peer::ready(
         ORCHESTRATOR,
         &url,
@@ -92,11 +92,11 @@ async fn their_budget_stops_them_beside_the_mirror() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_of_agents_that_are_not_known_here_stay_for_their_workers() {
+async fn tasks_of_unknown_agents_stay_in_the_queue() {
     let world = World::start(&[("REDIS_DRAIN", "ops"), ("WATCHBILL_GATES", "off")]).await;
     let url = world.url();
     let mut redis = queue::connect(&url).await;
-    // Nobody works on these just now: they are not to be touched.
+    // No worker handles these at the moment: they must not be touched.
     let mut pipe = redis::pipe();
     let long = "q".repeat(140);
     for (id, more) in [
@@ -109,7 +109,7 @@ async fn tasks_of_agents_that_are_not_known_here_stay_for_their_workers() {
         queue::put(&mut pipe, id, &queue::data(id, more));
     }
     pipe.exec_async(&mut redis).await.expect("redis takes them");
-    // One of ours behind them: when it has run, they were looked at.
+    // One of ours is behind them: when it has run, the bridge has examined them.
     queue::enqueue(&mut redis, 0..1).await;
     world.arrives(&queue::id(0), "completed").await;
     let mut ask = redis::cmd("ZRANGE");
@@ -121,7 +121,7 @@ async fn tasks_of_agents_that_are_not_known_here_stay_for_their_workers() {
     }
     let mut clear = redis::cmd("ZREM");
     let _: u64 = clear.arg(QUEUE).arg(&left).query_async(&mut redis).await.expect("it answers");
-    // Their worker has its tasks to itself, while ours are run here.
+    // Their worker gets all of its tasks, while ours run here.
     let arguments = ["work", "--name", "qa_agent", "--seconds", "8"];
     let worker = Peer::ready(ORCHESTRATOR, &url, &arguments).await;
     let theirs = ["publish", "--agent", "qa_agent", "--count", "5", "--wait", "8"];
@@ -143,12 +143,12 @@ async fn tasks_of_agents_that_are_not_known_here_stay_for_their_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_for_a_rejected_task_is_told() {
+async fn a_client_that_waits_for_a_rejected_task_is_notified() {
     let settings = [("REDIS_DRAIN", "ops"), ("REDIS_EVENTS", "in")];
     let world = World::start(&settings).await;
     let url = world.url();
     world.health_until("connected", |health| health["redis"] == "connected").await;
-    // Larger than a task may be here; their own program reads it all the same.
+    // Larger than a task may be here; their own program still reads it.
     let large = ["publish", "--pad", "210000", "--count", "2", "--wait", "20", "--hear"];
     let said = Peer::run(ORCHESTRATOR, &url, &large).await;
     assert_eq!(said.len(), 2, "{said:?}");
@@ -157,13 +157,13 @@ async fn whoever_waits_for_a_rejected_task_is_told() {
         assert_eq!(task["status"], "failed", "{one}");
         assert!(task["error"].as_str().is_some_and(|why| why.contains("204800")), "{one}");
         assert!(task["completed_at"].is_string() && task["payload"]["n"].is_number(), "{one}");
-        // On its own channel, and the copy: the same event.
+        // The same event on its own channel and on the channel for all.
         let heard = one["heard"].as_array().expect("a list");
         let channels: Vec<&Value> = heard.iter().map(|heard| &heard[0]).collect();
         assert_eq!(channels, [&json!("task.failed"), &json!("*")], "{one}");
         assert_eq!(heard[0][2], heard[1][2], "{one}");
     }
-    // And here it stands in the events, once.
+    // Here it is among the events, once.
     let id = said[0]["task_id"].as_str().expect("an id");
     let events = world.events().await;
     let of_it: Vec<&Value> = events.iter().filter(|event| event["task_id"] == id).collect();
@@ -177,7 +177,7 @@ async fn whoever_waits_for_a_rejected_task_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_waits_for_a_rejected_message_is_told() {
+async fn a_client_that_waits_for_a_rejected_message_is_notified() {
     let world = World::start(&[("REDIS_DOMAINS", "devops")]).await;
     let mut redis = queue::connect(&world.url()).await;
     let mut push = redis::cmd("LPUSH");
@@ -186,14 +186,14 @@ async fn whoever_waits_for_a_rejected_message_is_told() {
     let _: u64 = push.query_async(&mut redis).await.expect("redis takes it");
     let mut ask = redis::cmd("HGETALL");
     ask.arg("results:d-9");
-    let result = tokio::time::timeout(PATIENCE, async {
+    let result = tokio::time::timeout(TIMEOUT, async {
         loop {
             let result: BTreeMap<String, String> =
                 ask.query_async(&mut redis).await.expect("redis answers");
             if !result.is_empty() {
                 return result;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     });
     let result = result.await.expect("its client waits for it");
@@ -201,7 +201,7 @@ async fn whoever_waits_for_a_rejected_message_is_told() {
     world.end().await;
 }
 
-/// What a kind of event is counted as, there and here, of the tasks of these ids.
+/// Counts the events of these tasks by type.
 fn counted(events: &[&Value], ids: &[String]) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for event in events {
@@ -214,7 +214,7 @@ fn counted(events: &[&Value], ids: &[String]) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fed_tasks_start_and_end_are_told_once_both_ways() {
+async fn an_exported_tasks_start_and_end_are_published_once_on_both_sides() {
     let settings = [
         ("REDIS_FEED", "bugfix"),
         ("REDIS_DRAIN", "ops"),
@@ -235,14 +235,14 @@ async fn a_fed_tasks_start_and_end_are_told_once_both_ways() {
     for id in &fed {
         world.agent.until(id, "completed").await;
     }
-    // One that ends here, by nobody's word there: that is ours to tell.
+    // One that ends here without a report from Redis: we publish its end.
     worker.ended().await;
     let task = world.agent.submit(json!({"type": "bugfix", "payload": {}})).await;
     let cancelled = [task["task_id"].as_str().expect("an id").to_owned()];
     let mut redis = queue::connect(&url).await;
     until_status(&mut redis, &cancelled[0], "assigned").await;
     world.agent.post(&format!("/tasks/{}/cancel", cancelled[0]), json!({})).await.ok();
-    // And tasks of theirs that are run here.
+    // Tasks of theirs that run here.
     let said = Peer::run(ORCHESTRATOR, &url, &["publish", "--count", "3", "--wait", "8"]).await;
     let drained: Vec<String> =
         said.iter().map(|one| one["task_id"].as_str().expect("an id").to_owned()).collect();
@@ -258,7 +258,7 @@ async fn a_fed_tasks_start_and_end_are_told_once_both_ways() {
         ] {
             let kinds = counted(events, ids);
             let of = |kind: &str| kinds.get(kind).copied().unwrap_or_default();
-            // Of one that no worker of theirs began, nobody there says so.
+            // If none of their workers started a task, no one there reports a start.
             let begun = if place == "there" && last == "task.cancelled" { 0 } else { ids.len() };
             assert_eq!(of("task.created"), ids.len(), "{place}: {kinds:?}");
             assert_eq!(of("task.started"), begun, "{place}: {kinds:?}");
@@ -268,17 +268,17 @@ async fn a_fed_tasks_start_and_end_are_told_once_both_ways() {
     world.end().await;
 }
 
-/// Those of tasks that nobody takes over here are taken in, and so are others' of any kind.
+/// Events of tasks that stay in Redis are imported, as are other programs' events of any kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_to_others_tasks_is_heard_here() {
+async fn events_of_others_tasks_are_imported() {
     let settings = [("REDIS_DRAIN", "ops"), ("REDIS_EVENTS", "in"), ("WATCHBILL_GATES", "off")];
     let world = World::start(&settings).await;
     let url = world.url();
     world.health_until("connected", |health| health["redis"] == "connected").await;
-    // What is said before the bridge listens is not heard.
+    // Events that are published before the bridge subscribes are not received.
     while world.health().await["redis_bridge"]["events_in"] == 0 {
         Peer::run(ORCHESTRATOR, &url, &["tell"]).await;
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let arguments = ["work", "--name", "qa_agent", "--seconds", "5"];
     let worker = Peer::ready(ORCHESTRATOR, &url, &arguments).await;
@@ -290,7 +290,7 @@ async fn what_happens_to_others_tasks_is_heard_here() {
     let wanted = ["task.completed", "task.created", "task.started"].map(|kind| (kind.into(), 2));
     let wanted = BTreeMap::<String, usize>::from(wanted);
     let mut kinds = BTreeMap::new();
-    let heard = tokio::time::timeout(PATIENCE, async {
+    let heard = tokio::time::timeout(TIMEOUT, async {
         while kinds != wanted {
             let events = world.events().await;
             kinds = counted(&events.iter().collect::<Vec<_>>(), &ids);
@@ -302,7 +302,7 @@ async fn what_happens_to_others_tasks_is_heard_here() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_of_theirs_under_an_id_of_ours_is_not_written_over() {
+async fn an_export_does_not_overwrite_another_programs_task() {
     let world = World::start(&[("REDIS_FEED", "bugfix"), ("WATCHBILL_GATES", "off")]).await;
     let mut redis = queue::connect(&world.url()).await;
     let theirs = queue::data("shared", json!({"type": "bugfix", "assigned_to": "dev"}));
@@ -318,14 +318,14 @@ async fn a_task_of_theirs_under_an_id_of_ours_is_not_written_over() {
     ask.arg("orchestrator:task:shared").arg("data").arg("status").arg("watchbill_fed");
     let kept: Vec<Option<String>> = ask.query_async(&mut redis).await.expect("redis answers");
     assert_eq!(kept, [Some(theirs), Some("completed".to_owned()), None]);
-    // The next one is handed over all the same.
+    // The next task is still exported.
     let next = world.agent.submit(json!({"type": "bugfix", "payload": {}})).await;
     let next = next["task_id"].as_str().expect("an id").to_owned();
     until_status(&mut redis, &next, "assigned").await;
     world.end().await;
 }
 
-/// Their own client raises alerts that say no type, and leaves it to the worker.
+/// Their own client submits alerts without a type, and leaves the type to the worker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_without_a_type_is_an_alert_of_the_system() {
     let world = World::start(&[("REDIS_DRAIN", "ops"), ("WATCHBILL_GATES", "off")]).await;

@@ -1,4 +1,4 @@
-//! Each direction, with the other programs on the other side.
+//! Each direction of the bridge, with the other programs on the other side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::queue::{self, PROCESSING};
-use super::{PATIENCE, World};
-use crate::rig::{KEYS, Peer};
+use super::{TIMEOUT, World};
+use crate::support::{KEYS, Peer};
 
 const ORCHESTRATOR: &str = "orchestrator.py";
 const DOMAIN: &str = "domain.py";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_published_task_is_run_here_and_its_client_sees_it() {
-    // The slow service stands on this machine.
+    // The slow service runs on this machine.
     let settings = [("REDIS_DRAIN", "ops"), ("PROBE_ALLOW_PRIVATE", "true")];
     let world = World::start(&settings).await;
     let url = world.url();
     let hearing = Peer::ready(ORCHESTRATOR, &url, &["listen", "--seconds", "8"]).await;
-    // A service that answers after a while, so that there is something to see.
+    // A service that does not answer while it is open, so that the run can be observed.
     let slow = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let id = "client-1";
     let said = Peer::run(ORCHESTRATOR, &url, &["publish", "--wait", "20", "--count", "5"]).await;
@@ -36,7 +36,7 @@ async fn a_published_task_is_run_here_and_its_client_sees_it() {
             (&json!("completed"), &json!("redis"))
         );
     }
-    // One that takes its time is seen in progress.
+    // A task that takes long is seen in progress.
     let mut redis = queue::connect(&url).await;
     let port = slow.local_addr().expect("it is bound").port();
     let payload = json!({"payload": {"url": format!("http://127.0.0.1:{port}/")}});
@@ -52,7 +52,7 @@ async fn a_published_task_is_run_here_and_its_client_sees_it() {
         assert_eq!(event["channel"], "orchestrator:events:*");
         *kinds.entry(event["event"]["event_type"].as_str().expect("a type")).or_default() += 1;
     }
-    // Made by the client, who said so; run by us.
+    // Created by the client, which reported that; run by us.
     assert_eq!(kinds.get("task.created"), Some(&5), "{kinds:?}");
     assert_eq!(kinds.get("task.started"), Some(&6), "{kinds:?}");
     assert_eq!(kinds.get("task.completed"), Some(&6), "{kinds:?}");
@@ -66,7 +66,7 @@ pub(super) async fn until_status(
     wanted: &str,
 ) {
     let mut last: Option<String> = None;
-    let came = tokio::time::timeout(PATIENCE, async {
+    let came = tokio::time::timeout(TIMEOUT, async {
         loop {
             let key = format!("orchestrator:task:{id}");
             let asked = redis::cmd("HGET").arg(key).arg("status").query_async(redis).await;
@@ -82,7 +82,7 @@ pub(super) async fn until_status(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_task_is_run_by_their_worker_and_its_result_comes_home() {
+async fn our_task_is_run_by_their_worker_and_its_result_is_imported() {
     let feed = [("REDIS_FEED", "bugfix,agent:faq"), ("WATCHBILL_GATES", "off")];
     let world = World::start(&feed).await;
     let url = world.url();
@@ -97,7 +97,7 @@ async fn our_task_is_run_by_their_worker_and_its_result_comes_home() {
         let task = world.agent.until(id, "completed").await;
         assert_eq!(task["metadata"]["result"], json!({"success": true, "by": "dev", "n": n}));
     }
-    // What their workers can't do comes home too.
+    // A failure of their worker is imported too.
     let failing =
         Peer::ready(ORCHESTRATOR, &url, &["work", "--name", "faq", "--seconds", "6", "--fail"])
             .await;
@@ -105,7 +105,7 @@ async fn our_task_is_run_by_their_worker_and_its_result_comes_home() {
     let id = task["task_id"].as_str().expect("an id");
     let task = world.agent.until(id, "failed").await;
     assert_eq!(task["error"], "the worker could not");
-    // And one that is cancelled here is taken out of their queue.
+    // A task that is cancelled here is removed from their queue.
     worker.ended().await;
     failing.ended().await;
     let task = world.agent.submit(json!({"type": "bugfix", "payload": {}})).await;
@@ -121,7 +121,7 @@ async fn our_task_is_run_by_their_worker_and_its_result_comes_home() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_domains_task_is_answered_in_its_form() {
+async fn a_domain_message_is_answered_in_its_own_format() {
     let mut world = World::start(&[("REDIS_DOMAINS", "devops")]).await;
     let url = world.url();
     let said = Peer::run(DOMAIN, &url, &["publish", "--wait", "20", "--priority", "low"]).await;
@@ -131,8 +131,8 @@ async fn a_domains_task_is_answered_in_its_form() {
     let error = result["error"].as_str().expect("an error");
     assert!(error.starts_with("blocked: "), "{answer}");
     assert_eq!(result["output"]["workers_used"], json!([]), "{answer}");
-    assert_eq!(answer["told"]["task_id"], answer["task_id"], "{answer}");
-    assert_eq!(answer["told"]["status"], "failed");
+    assert_eq!(answer["notified"]["task_id"], answer["task_id"], "{answer}");
+    assert_eq!(answer["notified"]["status"], "failed");
     let logs = answer["logs"].as_array().expect("logs");
     assert!(logs.iter().all(|line| line.as_str().is_some_and(|line| line.starts_with('['))));
     assert!(!logs.is_empty());
@@ -153,7 +153,7 @@ async fn a_domains_task_is_answered_in_its_form() {
     assert_eq!(domain["sets"], json!(["agents:all", "agents:domains"]));
     let ttl = domain["ttl"].as_u64().expect("it runs out");
     assert!((1..=30).contains(&ttl), "{domain}");
-    // Killed, it is gone within 30 s; nobody has to clear up.
+    // After a kill its registration expires within 30 s; no cleanup is needed.
     world.server.take().expect("it runs").kill().await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     let found = Peer::run(DOMAIN, &url, &["find"]).await;
@@ -161,13 +161,13 @@ async fn a_domains_task_is_answered_in_its_form() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_events_go_once_each_way_and_stop() {
+async fn a_thousand_events_cross_once_each_way_without_an_echo() {
     let world = World::start(&[("REDIS_EVENTS", "in,out"), ("REDIS_DRAIN", "ops")]).await;
     let url = world.url();
     world.health_until("connected", |health| health["redis"] == "connected").await;
     let hearing = Peer::ready(ORCHESTRATOR, &url, &["listen", "--seconds", "25"]).await;
-    // The bridge listens too by then: what is said before that is not heard.
-    let told = Peer::run(ORCHESTRATOR, &url, &["tell", "--count", "1000"]).await;
+    // The bridge is subscribed by then: it does not receive earlier events.
+    let published = Peer::run(ORCHESTRATOR, &url, &["tell", "--count", "1000"]).await;
     for n in 0..1000 {
         let event =
             json!({"event_type": "deploy.failed", "source_agent": "ops", "payload": {"n": n}});
@@ -184,7 +184,7 @@ async fn a_thousand_events_go_once_each_way_and_stop() {
             Some("deploy.failed") => {
                 *ours.entry(event["payload"]["n"].as_u64().expect("a number")).or_default() += 1;
             }
-            // The day's seal of the ledger.
+            // The daily seal of the ledger.
             Some("audit.sealed") => {}
             other => panic!("{other:?}: {event}"),
         }
@@ -194,19 +194,19 @@ async fn a_thousand_events_go_once_each_way_and_stop() {
     let here = world.events().await;
     let of = |kind: &str| here.iter().filter(|event| event["event_type"] == kind).count();
     assert_eq!((of("deploy.succeeded"), of("deploy.failed")), (1000, 1000));
-    assert_eq!(told.len(), 1000);
+    assert_eq!(published.len(), 1000);
     let report = world.health().await["redis_bridge"].clone();
     assert_eq!(report["events_in"], 1000, "{report}");
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_events_go_out_once_too() {
+async fn large_events_are_exported_once() {
     let world = World::start(&[("REDIS_EVENTS", "out")]).await;
     let url = world.url();
     world.health_until("connected", |health| health["redis"] == "connected").await;
     let hearing = Peer::ready(ORCHESTRATOR, &url, &["listen", "--seconds", "8"]).await;
-    // More than goes in one step, with the copy that each has; they come to one page.
+    // More than fits into one step, as each event has a copy; together they fill one page.
     world.redis.freeze();
     for n in 0..40 {
         let payload = json!({"n": n, "text": "x".repeat(80_000)});
@@ -226,7 +226,7 @@ async fn large_events_go_out_once_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gates_hold_for_drained_tasks_and_approvals_are_mirrored() {
+async fn gates_apply_to_imported_tasks_and_approvals_are_mirrored() {
     let settings = [("REDIS_DRAIN", "ops"), ("REDIS_MIRROR", "approvals,cost")];
     let world = World::start(&settings).await;
     let url = world.url();
@@ -265,13 +265,13 @@ async fn gates_hold_for_drained_tasks_and_approvals_are_mirrored() {
         .query_async(&mut redis)
         .await
         .expect("redis answers");
-    assert!(sums.is_empty(), "nothing was spent here, so nothing is counted there: {sums:?}");
+    assert!(sums.is_empty(), "no cost is mirrored, because nothing was spent: {sums:?}");
     world.end().await;
 }
 
-/// A dashboard of theirs, which takes a missing field for an error.
+/// A dashboard of theirs, which treats a missing field as an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn approvals_are_read_by_their_fields() {
+async fn a_dashboard_reads_approvals_by_their_fields() {
     let world = World::start(&[("REDIS_MIRROR", "approvals")]).await;
     let (url, http) = (world.url(), world.launch.url());
     let body = json!({"type": "deploy", "payload": {"project": "shop"}, "priority": "P0"});
@@ -296,7 +296,7 @@ async fn approvals_are_read_by_their_fields() {
     world.end().await;
 }
 
-/// Replicas of one worker with one key: each task is one replica's.
+/// Replicas of one worker share one key: each task belongs to one replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_with_one_key_each_have_their_own_tasks() {
     let world = World::start(&[("EXTERNAL_AGENTS", "dev"), ("WATCHBILL_GATES", "off")]).await;
@@ -309,7 +309,10 @@ async fn replicas_with_one_key_each_have_their_own_tasks() {
     let arguments = ["--key", KEYS.agent, "--agent", "dev", "--count", "4", "--tasks", "12"];
     let mut said = Peer::run("replicas.py", &world.launch.url(), &arguments).await;
     let refused = said.pop().expect("it says how often it was refused")["refused"].clone();
-    assert!(refused.as_u64().is_some_and(|refused| refused > 0), "they never met: {refused}");
+    assert!(
+        refused.as_u64().is_some_and(|refused| refused > 0),
+        "no two replicas claimed the same task: {refused}"
+    );
     let done: Vec<_> = said.iter().filter_map(|done| done["task_id"].as_str()).collect();
     assert_eq!(done.len(), 12, "each is done once: {said:?}");
     assert_eq!(done.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>(), tasks);
@@ -324,14 +327,14 @@ async fn replicas_with_one_key_each_have_their_own_tasks() {
     world.end().await;
 }
 
-/// Today, UTC.
+/// Today's date in UTC.
 fn chrono_day() -> String {
     use watchbill_core::ports::Clock as _;
     watchbill_host::clock::SystemClock::new().now().day()
 }
 
 async fn until_key(redis: &mut redis::aio::MultiplexedConnection, key: &str) -> Value {
-    let came = tokio::time::timeout(PATIENCE, async {
+    let came = tokio::time::timeout(TIMEOUT, async {
         loop {
             let text: Option<String> =
                 redis::cmd("GET").arg(key).query_async(redis).await.expect("redis answers");

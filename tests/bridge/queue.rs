@@ -1,4 +1,4 @@
-//! The orchestrator's queue, as its programs fill and read it.
+//! The orchestrator's queue in Redis, as its programs fill and read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 pub const QUEUE: &str = "orchestrator:tasks";
 pub const PROCESSING: &str = "orchestrator:tasks:processing";
-/// What the bridge has taken and not recorded yet.
+/// Ids that the bridge has claimed and not recorded yet.
 pub const TAKEN: &str = "watchbill:{orchestrator:tasks}:taken";
-/// Longer than a lease, and than any time-out: standing still for so long is a fault.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than a lease and than any timeout: no progress for this long is a fault.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A connection to a Redis, for looking and for putting tasks there.
+/// Connects to a Redis, to read it and to enqueue tasks.
 pub async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("an address");
     client.get_multiplexed_async_connection().await.expect("redis answers")
@@ -36,7 +36,7 @@ pub fn data(id: &str, more: Value) -> String {
     task.to_string()
 }
 
-/// Puts tasks into the queue as the orchestrator does.
+/// Enqueues tasks as the orchestrator does.
 pub async fn enqueue(redis: &mut MultiplexedConnection, numbers: std::ops::Range<usize>) {
     let numbers: Vec<usize> = numbers.collect();
     for some in numbers.chunks(500) {
@@ -56,7 +56,7 @@ pub fn put(pipe: &mut redis::Pipeline, id: &str, data: &str) {
     pipe.cmd("ZADD").arg(QUEUE).arg(3).arg(id).ignore();
 }
 
-/// How many ids wait, are taken, and are worked on.
+/// How many ids are queued, claimed and in process.
 pub async fn left(redis: &mut MultiplexedConnection) -> redis::RedisResult<(u64, u64, u64)> {
     redis::pipe()
         .cmd("ZCARD")
@@ -69,12 +69,12 @@ pub async fn left(redis: &mut MultiplexedConnection) -> redis::RedisResult<(u64,
         .await
 }
 
-/// Waits until nothing is left, as long as something moves.
+/// Waits until nothing is left. Panics if there is no progress for `TIMEOUT`.
 pub async fn drained(url: &str) {
     let mut redis = connect(url).await;
     let mut last = (0, 0, 0);
     loop {
-        let moved = tokio::time::timeout(PATIENCE, async {
+        let moved = tokio::time::timeout(TIMEOUT, async {
             loop {
                 let now = match left(&mut redis).await {
                     Ok(now) => now,
@@ -92,12 +92,12 @@ pub async fn drained(url: &str) {
         match moved.await {
             Ok((0, 0, 0)) => return,
             Ok(now) => last = now,
-            Err(_) => panic!("nothing moves: {last:?} wait, are taken, are worked on"),
+            Err(_) => panic!("no progress: {last:?} queued, claimed and in process"),
         }
     }
 }
 
-/// How the tasks stand there: a number for each status; nothing for what is not there.
+/// Counts the tasks by their status in Redis; `None` counts missing tasks.
 pub async fn statuses(
     redis: &mut MultiplexedConnection,
     numbers: std::ops::Range<usize>,
@@ -125,7 +125,7 @@ pub async fn statuses(
     all
 }
 
-/// Panics unless each task was run here, exactly once, and all have ended well.
+/// Panics unless each task ran here exactly once and completed.
 pub fn ran_once(events: &[Value], ids: &BTreeSet<String>) {
     let mut runs = BTreeMap::<&str, [usize; 2]>::new();
     for event in events {

@@ -1,12 +1,14 @@
+//! Random requests of one connection to a server that is going to be killed.
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::Client;
+use crate::support::Client;
 
-/// Requests of a connection in one round; what is made must be audited in the end.
-const MOST: usize = 12;
+/// Requests per connection in one round. Everything that they create is audited in the end.
+const MAX_REQUESTS: usize = 12;
 
-/// Numbers that a seed gives (splitmix64).
+/// A seeded random number generator (splitmix64).
 pub struct Dice(u64);
 
 impl Dice {
@@ -34,17 +36,17 @@ impl Dice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Task,
-    /// An event that asks for a task.
+    /// An event that requests a task.
     Event,
 }
 
 pub struct Submission {
-    /// Kept in the task's metadata, so that it can be found without its id.
+    /// Stored in the task's metadata, so that the task can be found without its id.
     pub name: String,
     pub what: What,
     pub key: Option<String>,
     pub body: Value,
-    /// Of the task, or of the event. None: the answer was lost.
+    /// The id of the task or of the event. `None`: the response was lost.
     pub id: Option<String>,
 }
 
@@ -80,10 +82,10 @@ impl Submission {
     }
 }
 
-/// Sends until the server is gone. What comes back last is what was in the air then.
+/// Sends until the server is down. The last submission returned may have been in flight then.
 pub async fn run(client: Client, mut dice: Dice, connection: String) -> Vec<Submission> {
     let mut sent = Vec::new();
-    for n in 0..MOST {
+    for n in 0..MAX_REQUESTS {
         let mut one = Submission::random(&mut dice, format!("{connection}.{n}"));
         let answered = one.send(&client).await;
         let id = one.id.clone().filter(|_| one.what == What::Task);
@@ -94,7 +96,7 @@ pub async fn run(client: Client, mut dice: Dice, connection: String) -> Vec<Subm
         if let Some(id) = id.filter(|_| dice.percent(10)) {
             let path = format!("/tasks/{id}/cancel");
             match client.send(Method::POST, &path, Some(&json!({})), None).await {
-                // 409: its run was quicker.
+                // 409: its run finished first.
                 Ok(answer) => assert!([200, 409].contains(&answer.status), "{}", answer.body),
                 Err(_) => break,
             }

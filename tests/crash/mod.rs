@@ -1,8 +1,8 @@
-//! The shipped binary, killed without a goodbye while it is under load, again and again on
-//! the same folder. What it accepted it must end, once.
+//! Kills the shipped binary under load again and again, on the same folder and without a
+//! shutdown. What it accepted must end exactly once.
 //!
-//! `WATCHBILL_ROUNDS` sets the number of kills (soak: 200), `WATCHBILL_SEED` what is asked for
-//! and when it is killed. The seed is printed.
+//! `WATCHBILL_ROUNDS` sets the number of kills (soak: 200), `WATCHBILL_SEED` the requests and
+//! the moments of the kills. The seed is printed.
 
 mod load;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::rig::{Books, Client, KEYS, Launch, Server, Stopwatch, is_terminal, settled};
+use crate::support::{Books, Client, KEYS, Launch, Server, Stopwatch, is_terminal, settled};
 use load::{Dice, Submission, What};
 
 const ROUNDS: u64 = 6;
@@ -27,7 +27,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_accepted_ends_once() {
+async fn every_accepted_task_ends_once() {
     let rounds = number("WATCHBILL_ROUNDS").unwrap_or(ROUNDS);
     let seed = number("WATCHBILL_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 16);
     println!("crash: WATCHBILL_SEED={seed} WATCHBILL_ROUNDS={rounds}");
@@ -74,7 +74,7 @@ impl Crash {
         let mut load = tokio::task::JoinSet::new();
         for connection in 0..CONNECTIONS {
             let (name, dice) = (format!("{round}.{connection}"), Dice::new(dice.next()));
-            // A connection of its own each.
+            // Each has its own connection.
             load.spawn(load::run(Client::new(&self.launch.url(), KEYS.agent), dice, name));
         }
         tokio::time::sleep(Duration::from_millis(dice.within(KILL))).await;
@@ -94,7 +94,7 @@ impl Crash {
 
     async fn end(&mut self) {
         settled(&self.agent).await;
-        // Whose agent can't do them wait for a person, through any number of crashes.
+        // Tasks that their agent can't do wait for a person, through any number of crashes.
         for task in self.agent.all("/tasks?status=blocked", "tasks").await {
             let path = format!("/tasks/{}/cancel", task["task_id"].as_str().expect("an id"));
             self.agent.post(&path, json!({"reason": "the test is over"})).await.ok();
@@ -107,7 +107,7 @@ impl Crash {
         assert!(server.end("TERM").await.success());
     }
 
-    /// What was sent against what is recorded.
+    /// Compares what was sent with what is recorded.
     fn compare(&self, books: &Books) {
         let mut wrong = Vec::new();
         let mut by_name = BTreeMap::<&str, Vec<&str>>::new();
@@ -118,7 +118,7 @@ impl Crash {
             }
             let (name, event) = (&task["metadata"]["name"], &task["metadata"]["event_id"]);
             match (name.as_str(), event.as_str()) {
-                // Raised by one of the alerts that were sent.
+                // A reaction to one of the alerts that were sent.
                 (None, Some(event)) if !reactions.insert(event) => {
                     wrong.push(format!("{id} is another reaction to the event {event}"));
                 }
@@ -131,7 +131,7 @@ impl Crash {
             let fits = match (&one.id, one.what) {
                 (Some(id), What::Task) => made == [id],
                 (Some(_), What::Event) => made.len() == 1,
-                // Nobody can say what became of it; but it did not become two.
+                // The outcome is unknown, but there must not be two.
                 (None, _) => made.len() <= 1,
             };
             if !fits {
@@ -144,8 +144,8 @@ impl Crash {
     }
 }
 
-/// With its key a request can be repeated: if its answer was lost, that brings the task; else
-/// it is the same one.
+/// A request with a key can be repeated. If its response was lost, the repeat returns the task;
+/// otherwise it must return the same one.
 async fn repeat(agent: Client, mut one: Submission) -> Submission {
     if let Some(key) = &one.key {
         let repeated = agent.send(Method::POST, "/tasks", Some(&one.body), Some(key)).await;
@@ -159,7 +159,7 @@ async fn repeat(agent: Client, mut one: Submission) -> Submission {
     one
 }
 
-/// Each task has one event of its end.
+/// Each task must have one event of its end.
 fn endings(books: &Books) -> Vec<String> {
     let ends = ["task.completed", "task.failed", "task.cancelled"];
     let mut ids = BTreeMap::<&str, BTreeSet<&str>>::new();

@@ -1,12 +1,12 @@
-"""ministack, started as the tests need it.
+"""Starts ministack as the tests need it.
 
-It is patched from outside in three places, each as small as it can be:
+It is patched at run time in three places, each as small as possible:
 
-- Nagle's algorithm is off where functions speak to it; a warm call waited 40 ms for it.
-- What functions log goes to a file each. As shipped, it is collected for 50 ms after each
-  call, and what comes later is lost.
-- Whatever its authorisation decides is written down, as it has no record of its own. And it
-  is told that SQS has no permissions for batches: those of the single calls cover them.
+- Nagle's algorithm is off where functions call it; a warm call waited 40 ms for it.
+- Each function logs to its own file. As shipped, ministack collects logs for 50 ms after each
+  call, and later lines are lost.
+- Every decision of its authorisation is recorded, as it keeps no record itself. SQS has no
+  permissions for batches: those of the single calls cover them.
 """
 
 import json
@@ -17,13 +17,13 @@ import threading
 
 
 def prepare(folder, port):
-    """Before anything of it is imported: it reads its settings then."""
+    """Must run before anything of ministack is imported: it reads its settings then."""
     os.environ.update({
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
-        # Roles are enforced, always.
+        # Roles are always enforced.
         "AUTH": "true",
         "LOG_LEVEL": "WARNING",
         "TMPDIR": str(folder),
@@ -52,7 +52,7 @@ def keep_logs(folder):
 
 
 def keep_decisions(path):
-    """A line for each call of a role: role, function, action, resource, allowed."""
+    """Writes a line for each distinct call of a role: role, action, resource, allowed."""
     from ministack.core import iam_evaluator
 
     decide = iam_evaluator.enforce
@@ -77,8 +77,8 @@ def keep_decisions(path):
 
 
 def serve():
-    """Until the process ends."""
+    """Serves until the process ends."""
     from ministack import app
 
-    del sys.argv[1:]  # It would read them as its own.
+    del sys.argv[1:]  # ministack would read them as its own.
     app.main()

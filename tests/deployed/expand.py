@@ -1,16 +1,16 @@
-"""template.yaml as the emulator takes it.
+"""Converts template.yaml into a form that the emulator accepts.
 
-SAM's own translator turns it into plain CloudFormation, as the service would. Three
-things stand between that and the emulator, and nothing else:
+SAM's own translator turns it into plain CloudFormation, as the service would. Only three
+changes are needed for the emulator:
 
 - The translator leaves the HTTP API's routes in an OpenAPI body, which the emulator
-  ignores. They are written out as the resources that API Gateway makes of such a body.
-- A parameter is text. AWS makes a number of it where one is wanted, and the emulator does
-  not; for the mappings' concurrency it would need one.
-- The emulator lacks what DROPPED names. Anything else that it does not know fails the
-  deployment.
+  ignores. They are written out as the resources that API Gateway creates from such a body.
+- A parameter is text. AWS converts it where a number is required, and the emulator does
+  not; the mappings' concurrency must be a number.
+- Resources in DROPPED are removed, because the emulator lacks them. Anything else that it
+  does not know fails the deployment.
 
-Code is taken from where it was put before, one archive for each function's binary.
+Code was uploaded before, as one archive for each function's binary.
 """
 
 import copy
@@ -20,10 +20,10 @@ import re
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-# It would have them sent to its makers.
+# The translator would log metrics for its makers.
 logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)
 
-# Resource type, the property that makes it too much or None for any; why tests can do without.
+# Resource type, the property that is not supported (None: the whole type), and why tests don't need it.
 DROPPED = [
     ("AWS::Events::Archive", None, "it has no archives; nothing reads them but people"),
     ("AWS::S3::BucketPolicy", None, "it speaks no TLS, and the policies let nobody in without"),
@@ -32,7 +32,7 @@ DROPPED = [
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch"}
 ANY = "x-amazon-apigateway-any-method"
-# What an integration is called in a body, and as a resource.
+# The names of an integration's properties in a body, and in a resource.
 INTEGRATION = {
     "type": "IntegrationType",
     "uri": "IntegrationUri",
@@ -43,7 +43,7 @@ INTEGRATION = {
 
 
 class Managed:
-    """The managed policies that SAM itself names; asked of IAM by the real service."""
+    """The managed policies that SAM itself names. The real service gets them from IAM."""
 
     def load(self):
         base = "arn:aws:iam::aws:policy/"
@@ -58,7 +58,7 @@ def read(text):
 
 
 def functions(template):
-    """Logical id and binary of every function, as `sam build` would find it."""
+    """Logical id and binary of every function, as `sam build` finds them."""
     found = {}
     for name, resource in template["Resources"].items():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -71,7 +71,7 @@ def functions(template):
 
 
 def expand(template, parameters, code):
-    """Plain CloudFormation; `code` has bucket and key of each function's archive."""
+    """Returns plain CloudFormation; `code` has bucket and key of each function's archive."""
     template = copy.deepcopy(template)
     for name, place in code.items():
         template["Resources"][name]["Properties"]["CodeUri"] = place
@@ -87,7 +87,7 @@ def expand(template, parameters, code):
 
 
 def spell_out(api, properties):
-    """What a body says for the API itself."""
+    """Sets the properties that a body defines for the API itself."""
     properties.setdefault("Name", api)
     properties.setdefault("ProtocolType", "HTTP")
     for inside in ("Tags", "FailOnWarnings"):

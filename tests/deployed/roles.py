@@ -1,27 +1,27 @@
-"""Whether the roles of the template let the functions do what they did.
+"""Checks that the roles of the template allow the calls that the functions made.
 
-    roles.py FOLDER, the bed's, once the scenarios have run
+    roles.py FOLDER, the fixture's, once the scenarios have run
 
-Fails for each call that a function's role does not allow. Which rights a role has beyond what
-the scenarios used is decided by the ports of its function (shared/integrations/aws/src/rights.rs).
+Fails for each call that a function's role does not allow. The rights of a role beyond the calls
+of the scenarios follow from the ports of its function (shared/integrations/aws/src/rights.rs).
 """
 
 import json
 import pathlib
 import sys
 
-# Stands where a call has its action.
+# Used in place of a call's action.
 DELETED = "deleted"
 
 
 def remember(folder, roles):
-    """Writes down a stack's roles: each with its function."""
+    """Records a stack's roles, each with its function."""
     with open(folder / "roles", "a") as file:
         file.writelines(json.dumps(one) + "\n" for one in roles)
 
 
 def mark_deleted(folder, stack):
-    """Writes down that a stack is being deleted. A function that is still at work may outlive its role's rights."""
+    """Records that a stack is being deleted. A function that still runs may outlive its role's rights."""
     with open(folder / "calls", "a") as file:
         file.write(json.dumps([stack, DELETED, "*", True]) + "\n")
 
@@ -42,7 +42,7 @@ def faults(roles, calls):
                 callers.add(functions[role])
             elif stack not in deleted:
                 wrong.add(f"{functions[role]} may not {action} on {resource.replace(stack, '<stack>')}")
-    # A record that is no longer kept must not pass for good behaviour.
+    # A missing record must not pass for allowed calls.
     wrong.update(f"no call of {name} was seen" for name in ("ApiFunction", "RecorderFunction")
                  if name not in callers)
     return sorted(wrong)

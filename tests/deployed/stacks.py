@@ -1,4 +1,4 @@
-"""Stacks of the template, from their making to what they leave behind."""
+"""Creates, drives and inspects stacks of the template."""
 
 import itertools
 import json
@@ -18,13 +18,13 @@ PATIENCE = 120
 
 
 def faults_in(log):
-    """The lines that a function logged as faults. The emulator is one process: on a busy machine it gives
-    no answer in time, which is an outage of its own. What must hold after one is held by what is recorded."""
+    """The lines that a function logged as faults. The emulator is one process, and on a busy machine it may
+    not respond in time: such outages are left out. The records show whether what must hold after one does."""
     lines = (line for line in log.splitlines() if re.search(r"\bERROR\b|panicked", line))
     return [line for line in lines if "request has timed out" not in line]
 
 
-class Bed:
+class Fixture:
     def __init__(self, asked, endpoint):
         self.endpoint, self.folder = endpoint, asked.folder
         config = botocore.config.Config(
@@ -44,7 +44,7 @@ class Bed:
             self.code[name] = {"Bucket": BUCKET, "Key": binary}
 
     def until(self, what):
-        """Its first answer that is neither an error nor nothing."""
+        """Returns the first result of `what` that is neither an error nor empty."""
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -71,12 +71,12 @@ class Bed:
         for name, secret in (secrets or {}).items():
             parameters[name] = f"/{stack}/{name}"
             self.aws["ssm"].put_parameter(Name=parameters[name], Value=secret, Type="SecureString")
-        # Outside the stack, as whoever deploys it keeps it.
+        # Stored outside the stack, where its owner keeps it.
         parameters["PolicyParameter"] = f"/{stack}/policy"
         self.aws["ssm"].put_parameter(Name=parameters["PolicyParameter"], Value=policy, Type="String")
         plain = expand.expand(self.template, parameters, self.code)
         key = f"{stack}.json"
-        # A template in the call itself may have 51,200 bytes.
+        # A template in the call itself is limited to 51,200 bytes.
         self.aws["s3"].put_object(Bucket=BUCKET, Key=key, Body=json.dumps(plain).encode())
         cloud = self.aws["cloudformation"]
         cloud.create_stack(
@@ -105,7 +105,7 @@ class Bed:
             for one in page["StackResourceSummaries"]:
                 made[one["LogicalResourceId"]] = (one["ResourceType"], one["PhysicalResourceId"])
         self.stacks[stack] = made
-        # Kept beyond the stack's own life: roles are judged at the end.
+        # Recorded beyond the stack's lifetime: roles are checked at the end.
         roles.remember(self.folder, self.roles(plain, made))
         api, stage = self.one(stack, "AWS::ApiGatewayV2::Api"), self.one(stack, "AWS::ApiGatewayV2::Stage")
         secret = self.one(stack, "AWS::SecretsManager::Secret")
@@ -117,7 +117,7 @@ class Bed:
         }
 
     def roles(self, plain, made):
-        """The functions' roles by the names that IAM gave them, and whose they are."""
+        """The functions' roles by the names that IAM gave them, each with its function."""
         for name, about in plain["Resources"].items():
             if about["Type"] == "AWS::Lambda::Function" and name in made:
                 yield made[about["Properties"]["Role"]["Fn::GetAtt"][0]][1], name

@@ -1,34 +1,36 @@
+//! The interface between the scenarios and the installations that they run against.
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::rig::{Books, Client, Keys, assert_chain_holds};
+use super::super::support::{Books, Client, Keys, assert_chain_holds};
 
-/// What a scenario asks of an installation beyond the defaults, in any back end's terms.
+/// What a scenario requires beyond the defaults, independent of the backend.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Nothing waits for a person.
+    /// Nothing requires approval.
     pub gates_off: bool,
-    /// Agents whose tasks are left to workers outside.
+    /// Agents whose tasks are left to external workers.
     pub external: &'static [&'static str],
     pub decide_within: Option<&'static str>,
-    /// Nobody approves what they submitted themselves.
+    /// No one may approve what they submitted themselves.
     pub two_persons: bool,
     /// How long one run may take.
     pub run_limit: Option<&'static str>,
-    /// The longest wait before a retry.
+    /// The base and the cap of the retry backoff.
     pub retry_wait: Option<&'static str>,
-    /// How long a worker outside holds a task without a word.
+    /// How long an external worker may hold a task without a heartbeat.
     pub worker_lease: Option<&'static str>,
     /// Percent of the time to the deadline after which a warning is given.
     pub warn_at: Option<u8>,
-    /// As few tasks as can be are run at once, so that the others have to wait.
+    /// As few tasks as possible run at once, so that the others have to wait.
     pub crowded: bool,
-    /// Who is to be told of failures and the like.
+    /// The webhook that is notified of failures and the like.
     pub webhook: Option<String>,
-    /// The policy file, where it is not the built-in one.
+    /// The policy file, if it is not the built-in one.
     pub policy: Option<&'static str>,
-    /// Where programs of others keep their tasks, and what goes over the bridge.
+    /// The Redis where other programs keep their tasks, and what the bridge exchanges.
     pub redis: Option<RedisSettings>,
 }
 
@@ -42,8 +44,8 @@ pub struct RedisSettings {
 }
 
 impl Settings {
-    /// In the words of the rules, which are the same for every back end. Who may approve is
-    /// not among them: where others are about, a word more has to be said to loosen that.
+    /// The settings as rules, which are the same for every backend. Who may approve is not among
+    /// them: where other people are involved, loosening that takes an explicit setting.
     pub fn rules(&self) -> Map<String, Value> {
         let mut rules = Map::new();
         let mut set = |name: &str, value: Option<Value>| {
@@ -58,14 +60,14 @@ impl Settings {
         rules
     }
 
-    /// The policy file.
+    /// The text of the policy file.
     pub fn policy(&self) -> String {
         let gates = || json!({"gates": {"all": if self.gates_off { "off" } else { "on" }}});
         self.policy.map_or_else(|| gates().to_string(), str::to_owned)
     }
 }
 
-/// An installation that scenarios run against. What can't be started fails the run.
+/// An installation that scenarios run against. A failure to start fails the run.
 pub trait Backend: Sized {
     async fn start(settings: &Settings) -> Self;
 
@@ -73,36 +75,37 @@ pub trait Backend: Sized {
 
     fn keys(&self) -> Keys;
 
-    /// A caller with the admin's key.
+    /// A client with the admin's key.
     fn client(&self) -> Client {
         Client::new(&self.url(), &self.keys().admin)
     }
 
-    /// How late a moment in time may be noticed.
+    /// How late the installation may notice a due time.
     fn late(&self) -> Duration;
 
-    /// How many P3 make a crowd where one was asked for, and how many of them may be started
-    /// while a P0 waits. Its pointer takes a moment, in which what is in hand goes on.
+    /// How many P3 tasks make a crowd where `crowded` is set, and how many of them may start
+    /// while a P0 task waits. Its task reference takes a moment, in which claimed messages are
+    /// processed.
     fn crowd(&self) -> (usize, usize);
 
     async fn restart(&mut self);
 
-    /// Puts another policy file in place of the one it was started with.
+    /// Replaces the policy file that it was started with.
     async fn set_policy(&self, policy: &str);
 
     async fn stop(self);
 
-    /// Waits until nothing moves any more: all that is to run has run, and is recorded.
+    /// Waits until nothing changes any more: all runnable tasks have run and are recorded.
     async fn settled(&self, anyone: &Client);
 
-    /// All that its processes have logged.
+    /// Everything that its processes have logged.
     async fn log(&self) -> String;
 
-    /// What only this back end can see of leftovers, such as dead letters.
+    /// Checks for leftovers that only this backend can see, such as dead letters.
     async fn assert_nothing_left(&self);
 }
 
-/// A scenario's installation with its callers.
+/// A scenario's installation with its clients.
 pub struct World<B> {
     pub backend: B,
     pub admin: Client,
@@ -124,9 +127,9 @@ impl<B: Backend> World<B> {
         }
     }
 
-    /// The same as [`end`](Self::end) where a lane keeps a pointer for later, as it does of what was
-    /// held: it is worth nothing, and comes a quarter of an hour from now.
-    pub async fn end_before_its_pointers(self) {
+    /// Like [`end`](Self::end), for a lane that keeps a delayed task reference, as it does of a
+    /// deferred task: the reference is obsolete, and arrives only a quarter of an hour from now.
+    pub async fn end_before_its_references(self) {
         let mut looks = 0;
         loop {
             let wrong = Books::read(&self.user).await.faults();
@@ -141,7 +144,7 @@ impl<B: Backend> World<B> {
         self.backend.stop().await;
     }
 
-    /// Nothing open, nothing unseen, and everything that is recorded fits together.
+    /// Checks that nothing is open or left over, and that all records are consistent.
     pub async fn end(self) {
         self.backend.settled(&self.user).await;
         for status in ["pending", "assigned", "in_progress", "blocked"] {

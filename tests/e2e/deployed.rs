@@ -1,3 +1,5 @@
+//! Runs the scenarios against template.yaml, deployed in an emulated AWS.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,46 +11,46 @@ use sha2::Sha256;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::rig::{Bed, Books, Client, Keys, PATIENCE_ON_AWS, watchbill};
+use super::super::support::{Books, Client, Fixture, Keys, TIMEOUT_ON_AWS, watchbill};
 use super::{Backend, Settings, World};
 
-/// Between two ticks. On AWS they come by the minute, which no test can wait for.
+/// The interval between ticks. On AWS they come every minute, which no test can wait for.
 const TICK: Duration = Duration::from_millis(500);
-/// What approvers' tokens are signed with: 32 bytes at least.
+/// Signs the approvers' tokens; it needs at least 32 bytes.
 const JWT_SECRET: &str = "somebody else signs the tokens of approvers";
-/// Between two looks at whether all has come to rest.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check whether all work has finished.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// template.yaml as a stack of its own in an emulated AWS, with the functions' binaries.
+/// template.yaml as its own stack in an emulated AWS, with the functions' binaries.
 pub struct Deployed {
-    bed: Bed,
+    fixture: Fixture,
     stack: String,
     url: String,
     keys: Keys,
-    /// Dropped, it ends the ticks.
+    /// Dropping it ends the ticks.
     going: watch::Sender<()>,
     ticks: Vec<JoinHandle<()>>,
 }
 
 impl Backend for Deployed {
     async fn start(settings: &Settings) -> Self {
-        let bed = Bed::find();
+        let fixture = Fixture::find();
         let mut asked = json!({"parameters": parameters(settings), "policy": settings.policy()});
         asked["secrets"] = json!({"JwtSecretParameter": JWT_SECRET});
         if let Some(redis) = &settings.redis {
             asked["secrets"]["RedisUrlParameter"] = json!(redis.url);
         }
-        let made = bed.call("deploy", asked).await;
-        let text = |name: &str| made[name].as_str().expect("the bed tells it").to_owned();
+        let made = fixture.call("deploy", asked).await;
+        let text = |name: &str| made[name].as_str().expect("the fixture names it").to_owned();
         let (stack, url, admin) = (text("stack"), text("url"), text("admin_key"));
         let keys = keys(&url, admin).await;
         let (going, ended) = watch::channel(());
         let mut ticks =
-            vec![tokio::spawn(tick("sweep", bed.clone(), stack.clone(), ended.clone()))];
+            vec![tokio::spawn(tick("sweep", fixture.clone(), stack.clone(), ended.clone()))];
         if settings.redis.is_some() {
-            ticks.push(tokio::spawn(tick("bridge", bed.clone(), stack.clone(), ended)));
+            ticks.push(tokio::spawn(tick("bridge", fixture.clone(), stack.clone(), ended)));
         }
-        Self { bed, stack, url, keys, going, ticks }
+        Self { fixture, stack, url, keys, going, ticks }
     }
 
     fn url(&self) -> String {
@@ -65,70 +67,70 @@ impl Backend for Deployed {
         }
     }
 
-    /// The emulator is one process, and on a busy machine it may not answer in time.
+    /// The emulator is one process, and on a busy machine it may not respond in time.
     fn client(&self) -> Client {
         Client::new(&self.url, &self.keys.admin).through_outages()
     }
 
     fn late(&self) -> Duration {
-        // A tick takes its time too, where many stacks share two cores and one emulator.
+        // A tick takes time too, where many stacks share two cores and one emulator.
         16 * TICK
     }
 
-    /// One agent's P3 has five calls of ten messages in hand.
+    /// The P3 lane of one agent has five calls of ten messages in process.
     fn crowd(&self) -> (usize, usize) {
         (80, 50)
     }
 
     /// As after an update: each function starts cold at its next call.
     async fn restart(&mut self) {
-        self.bed.ask("restart", &self.stack).await;
+        self.fixture.ask("restart", &self.stack).await;
     }
 
     async fn set_policy(&self, policy: &str) {
-        self.bed.call("policy", json!({"stack": self.stack, "text": policy})).await;
+        self.fixture.call("policy", json!({"stack": self.stack, "text": policy})).await;
     }
 
     async fn stop(self) {
-        // Its role goes with the stack: a tick under way would be refused what it may.
+        // The role is deleted with the stack: a running tick would be denied its permissions.
         drop(self.going);
         for ticks in self.ticks {
             ticks.await.expect("the ticks end by themselves");
         }
-        self.bed.ask("delete", &self.stack).await;
+        self.fixture.ask("delete", &self.stack).await;
     }
 
     async fn settled(&self, anyone: &Client) {
         let mut left = Vec::new();
-        let rest = tokio::time::timeout(PATIENCE_ON_AWS, async {
+        let settling = tokio::time::timeout(TIMEOUT_ON_AWS, async {
             loop {
                 left = self.moving(anyone).await;
                 if left.is_empty() {
                     return;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
-        let came = rest.await.is_ok();
-        assert!(came, "it does not come to rest:\n{}", left.join("\n"));
+        let came = settling.await.is_ok();
+        assert!(came, "it does not settle:\n{}", left.join("\n"));
     }
 
     async fn log(&self) -> String {
-        self.bed.ask("log", &self.stack).await["text"].as_str().expect("a text").to_owned()
+        self.fixture.ask("log", &self.stack).await["text"].as_str().expect("a text").to_owned()
     }
 
     async fn assert_nothing_left(&self) {
-        let left = self.bed.ask("left", &self.stack).await;
+        let left = self.fixture.ask("left", &self.stack).await;
         assert_eq!(left["messages"], json!({}), "lanes and dead letters are empty");
         assert_eq!(left["faults"], json!([]), "nothing is logged as a fault");
     }
 }
 
 impl Deployed {
-    /// What has not come to rest. Nobody there can say how far the stream has been read, so
-    /// that what is recorded has to fit.
+    /// What has not settled. No one there can report how far the stream has been read, so the
+    /// records themselves must be consistent.
     async fn moving(&self, anyone: &Client) -> Vec<String> {
-        let queues = self.bed.ask("left", &self.stack).await;
+        let queues = self.fixture.ask("left", &self.stack).await;
         let open = anyone.get("/health").await.ok()["queue_stats"]["total_tasks"].take();
         if open != 0 || queues["messages"] != json!({}) {
             return vec![format!("open tasks: {open}, messages: {}", queues["messages"])];
@@ -137,7 +139,7 @@ impl Deployed {
     }
 }
 
-/// The template's. Without limits, and alone where two persons are not asked for.
+/// The template's parameters: no rate limits, and self-approval unless two persons are required.
 fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
     let approval = if settings.two_persons { "deny" } else { "allow" };
     let parameters = [
@@ -155,15 +157,15 @@ fn parameters(settings: &Settings) -> BTreeMap<&'static str, String> {
             ("RedisFeed", redis.feed.to_owned()),
             ("RedisEvents", redis.events.to_owned()),
             ("RedisMirror", redis.mirror.to_owned()),
-            // The next tick comes sooner than by the minute.
+            // The next tick comes sooner than after a minute.
             ("RedisQuietSeconds", "1".to_owned()),
         ]);
     }
     parameters
 }
 
-/// The template makes one key, and that one makes the others. The approver comes with a token of
-/// somebody else: keys that the admin makes count as the admin.
+/// The template creates one key, which creates the others. The approver has a token of another
+/// issuer, because keys that the admin creates count as the admin.
 async fn keys(url: &str, admin: String) -> Keys {
     let first = Client::new(url, &admin);
     let make = async |role: &str| {
@@ -175,7 +177,7 @@ async fn keys(url: &str, admin: String) -> Keys {
     Keys { admin, agent, approver, user }
 }
 
-/// As whoever knows the secret besides Watchbill would sign it.
+/// Signs a token as another holder of the secret would.
 fn token(sub: &str, role: &str) -> String {
     // In the year 2100.
     let claims = json!({"sub": sub, "role": role, "exp": 4_102_444_800_u64});
@@ -187,28 +189,28 @@ fn token(sub: &str, role: &str) -> String {
     format!("{signed}.{}", BASE64.encode(mac.finalize().into_bytes()))
 }
 
-/// Until the scenario is over.
-async fn tick(what: &str, bed: Bed, stack: String, mut ended: watch::Receiver<()>) {
+/// Ticks until the scenario is over.
+async fn tick(what: &str, fixture: Fixture, stack: String, mut ended: watch::Receiver<()>) {
     while tokio::time::timeout(TICK, ended.changed()).await.is_err() {
-        bed.ask(what, &stack).await;
+        fixture.ask(what, &stack).await;
     }
 }
 
 super::scenarios::run_scenarios!(super::Deployed);
 
-/// A rule on the bus and a queue behind it are all that a listener needs.
+/// A listener needs only a rule on the bus and a queue as its target.
 #[tokio::test]
 async fn events_reach_a_subscribed_queue() {
     let world = World::<Deployed>::start(Settings::default()).await;
-    let Deployed { bed, stack, .. } = &world.backend;
+    let Deployed { fixture, stack, .. } = &world.backend;
     let pattern = json!({"detail-type": ["task.created", "task.completed"]});
-    let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
+    let subscribed = fixture.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
     let body = json!({"type": "monitor", "payload": {"service": "system"}});
     let task = world.agent.submit(body).await;
-    let received = tokio::time::timeout(PATIENCE_ON_AWS, async {
+    let received = tokio::time::timeout(TIMEOUT_ON_AWS, async {
         let mut received = Vec::new();
         while received.len() < 2 {
-            let got = bed.call("received", subscribed.clone()).await;
+            let got = fixture.call("received", subscribed.clone()).await;
             let bodies = got["bodies"].as_array().expect("a list").iter();
             received.extend(bodies.map(|body| {
                 let body = body.as_str().expect("a message has a body");
@@ -223,79 +225,79 @@ async fn events_reach_a_subscribed_queue() {
         assert!(event["source"].as_str().is_some_and(|s| s.starts_with("watchbill.")), "{event}");
         assert_eq!(event["detail"]["task_id"], task["task_id"]);
         let same = |one: &&Value| one["event_id"] == event["detail"]["event_id"];
-        let same = recorded.iter().find(same).expect("what is published is recorded");
+        let same = recorded.iter().find(same).expect("a published event is recorded");
         assert_eq!(same["event_type"], event["detail-type"]);
     }
     let types: Vec<_> = received.iter().map(|event| &event["detail-type"]).collect();
-    assert!(types.contains(&&json!("task.completed")), "no other than was asked for: {types:?}");
+    assert!(types.contains(&&json!("task.completed")), "only the subscribed types: {types:?}");
     world.end().await;
 }
 
-/// What intake can't read is kept where an alarm looks, whole.
+/// An event that intake can't read is kept whole, where an alarm watches.
 #[tokio::test]
 async fn a_rejected_event_is_a_dead_letter() {
     let world = World::<Deployed>::start(Settings::default()).await;
-    let Deployed { bed, stack, .. } = &world.backend;
-    let dead = bed.call("queue", json!({"stack": stack, "name": "EventsDeadQueue"})).await;
-    // Of no tenant, so nobody's.
+    let Deployed { fixture, stack, .. } = &world.backend;
+    let dead = fixture.call("queue", json!({"stack": stack, "name": "EventsDeadQueue"})).await;
+    // Without a tenant, it belongs to no one.
     let event = json!({"source": "watchbill.ci", "detail-type": "task.requested", "resources": [],
                        "detail": {"mark": "of-nobody"}});
-    bed.call("again", json!({"stack": stack, "event": event})).await;
+    fixture.call("again", json!({"stack": stack, "event": event})).await;
     let received = async {
         loop {
-            let got = bed.call("received", dead.clone()).await;
+            let got = fixture.call("received", dead.clone()).await;
             if let Some(body) = got["bodies"][0].as_str() {
                 return serde_json::from_str::<Value>(body).expect("an event is JSON");
             }
         }
     };
-    let kept = tokio::time::timeout(PATIENCE_ON_AWS, received).await.expect("it is kept");
+    let kept = tokio::time::timeout(TIMEOUT_ON_AWS, received).await.expect("it is kept");
     assert_eq!(
         (&kept["detail-type"], &kept["detail"]["mark"]),
         (&event["detail-type"], &event["detail"]["mark"])
     );
-    assert_eq!(world.user.all("/tasks?", "tasks").await, [Value::Null; 0], "nothing is made of it");
+    assert_eq!(world.user.all("/tasks?", "tasks").await, [Value::Null; 0], "no task is created");
     let log = world.backend.log().await;
-    assert!(log.contains("it goes to the dead letters"), "the log says so");
+    assert!(log.contains("sending it to the dead letters"), "the log reports it");
     world.backend.stop().await;
 }
 
-/// EventBridge delivers at least once: the repeat of a request is the same task.
+/// EventBridge delivers at least once: a repeated request yields the same task.
 #[tokio::test]
-async fn an_event_that_comes_twice_makes_one_task() {
+async fn an_event_delivered_twice_creates_one_task() {
     let world = World::<Deployed>::start(Settings::default()).await;
-    let Deployed { bed, stack, .. } = &world.backend;
+    let Deployed { fixture, stack, .. } = &world.backend;
     let pattern = json!({"detail-type": ["task.requested"]});
-    let subscribed = bed.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
+    let subscribed = fixture.call("subscribe", json!({"stack": stack, "pattern": pattern})).await;
     let asked =
         json!({"type": "monitor", "payload": {"service": "system", "note": "x".repeat(60_000)}});
     let event = json!({"event_type": "task.requested", "source_agent": "ci", "payload": asked});
     world.agent.post("/events/publish", event).await.ok();
     let received = async {
         loop {
-            let got = bed.call("received", subscribed.clone()).await;
+            let got = fixture.call("received", subscribed.clone()).await;
             if let Some(body) = got["bodies"][0].as_str() {
                 return serde_json::from_str::<Value>(body).expect("an event is JSON");
             }
         }
     };
-    let event = tokio::time::timeout(PATIENCE_ON_AWS, received).await.expect("the event arrives");
+    let event = tokio::time::timeout(TIMEOUT_ON_AWS, received).await.expect("the event arrives");
     world.user.tasks_once_there("type=monitor").await;
-    bed.call("again", json!({"stack": stack, "event": event})).await;
-    // What comes after it has been read once this one's task is there.
+    fixture.call("again", json!({"stack": stack, "event": event})).await;
+    // Once the task of this event exists, the repeat before it has been read.
     let last = json!({"type": "investigate", "payload": {"description": "after it"}});
     let last = json!({"event_type": "task.requested", "source_agent": "ci", "payload": last});
     world.agent.post("/events/publish", last).await.ok();
     world.user.tasks_once_there("type=investigate").await;
     let made = world.user.all("/tasks?type=monitor", "tasks").await;
     assert_eq!(made.len(), 1, "{made:?}");
-    // It would show as a dead letter if the repeat had not been answered.
+    // A repeat that was not acknowledged would show as a dead letter.
     world.end().await;
 }
 
-/// With nothing but another address and key, as its users type it.
+/// The command line needs only another address and key.
 #[tokio::test]
-async fn the_command_line_works_there_too() {
+async fn the_command_line_works_against_a_deployment() {
     let world = World::<Deployed>::start(Settings::default()).await;
     let run = async |key: &str, words: &[&str]| -> Value {
         let mut command = tokio::process::Command::new(watchbill());

@@ -1,19 +1,21 @@
+//! Runs the scenarios against `watchbill serve`.
+
 use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::rig::{Client, KEYS, Keys, Launch, Server, settled};
+use super::super::support::{Client, KEYS, Keys, Launch, Server, settled};
 use super::{Backend, Settings};
 
-/// Tasks that are run at once where a scenario asks for a crowd.
+/// Tasks that run at once where a scenario asks for a crowd.
 const SLOTS: usize = 2;
 
-/// `watchbill serve` in a process of its own, on a folder of its own.
+/// `watchbill serve` as its own process, with its own folder.
 pub struct Embedded {
     launch: Launch,
-    /// None only while it is started again.
+    /// `None` only during a restart.
     server: Option<Server>,
     folder: TempDir,
 }
@@ -23,7 +25,7 @@ impl Backend for Embedded {
         let folder = tempfile::tempdir().expect("a folder for the test");
         fs::write(folder.path().join("watchbill.yaml"), file(settings)).expect("it is ours");
         fs::write(folder.path().join("policy.yaml"), settings.policy()).expect("it is ours");
-        // Probes reach what a scenario itself serves.
+        // Lets probes reach services of the scenario itself.
         let mut launch = Launch::quiet(folder.path()).env("PROBE_ALLOW_PRIVATE", "on");
         if let Some(redis) = &settings.redis {
             launch = launch
@@ -84,7 +86,7 @@ impl Backend for Embedded {
     }
 }
 
-/// The configuration file. JSON is YAML too.
+/// The configuration file as JSON, which is YAML too.
 fn file(settings: &Settings) -> String {
     let mut file = settings.rules();
     let approvals = file.entry("approvals").or_insert_with(|| json!({}));

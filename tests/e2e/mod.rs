@@ -1,7 +1,7 @@
-//! Scenarios over HTTP, written once and run over every back end.
+//! Scenarios over HTTP, written once and run against every backend.
 //!
-//! To add a scenario: a function in `scenarios/`, its name in the list in `scenarios/mod.rs`.
-//! To add a back end: implement `Backend`, and a module with `run_scenarios!(YourBackend)`.
+//! To add a scenario: a function in `scenarios/`, its name in the list in `scenarios/mod.rs`. To
+//! add a backend: implement `Backend`, and a module with `run_scenarios!(YourBackend)`.
 
 mod backend;
 mod deployed;

@@ -1,4 +1,4 @@
-//! The embedded bundle as a process: how it starts, what it says when it can't, how it ends.
+//! The embedded bundle as a process: how it starts, what it reports when it can't, how it ends.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use watchbill_testkit::free_port;
 
-use crate::rig::{Books, Client, KEYS, Launch, settled};
+use crate::support::{Books, Client, KEYS, Launch, settled};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-/// It ends with a code that is no success, and one line that has all of `words`.
+/// Checks that it ends with a failure code and one line that contains all of `words`.
 async fn refuses(launch: &Launch, words: &[&str]) {
     let (code, said) = launch.fails().await;
     assert!(code.is_some_and(|code| code != 0), "{code:?}: {said}");
     let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-    assert_eq!(lines.len(), 1, "one line says it: {said}");
+    assert_eq!(lines.len(), 1, "the error is one line: {said}");
     for word in words {
         assert!(lines[0].contains(word), "'{word}' is not in: {said}");
     }
@@ -26,17 +26,17 @@ async fn refuses(launch: &Launch, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_one_line() {
+async fn a_port_in_use_is_reported_in_one_line() {
     let folder = folder();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let launch = Launch::quiet(folder.path()).port(port);
-    refuses(&launch, &[&port.to_string(), "taken", "--port"]).await;
-    assert!(!launch.data().exists(), "nothing is written before the port is had");
+    refuses(&launch, &[&port.to_string(), "in use", "--port"]).await;
+    assert!(!launch.data().exists(), "nothing is written before the port is bound");
 }
 
 #[tokio::test]
-async fn a_folder_that_is_none_is_one_line() {
+async fn a_data_path_that_is_a_file_is_reported_in_one_line() {
     let folder = folder();
     let launch = Launch::quiet(folder.path());
     fs::write(launch.data(), "a file").unwrap();
@@ -44,7 +44,7 @@ async fn a_folder_that_is_none_is_one_line() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_folder_is_one_line() {
+async fn a_second_process_on_the_data_folder_is_refused_in_one_line() {
     let folder = folder();
     let first = Launch::quiet(folder.path());
     let server = first.start().await;
@@ -52,11 +52,11 @@ async fn a_second_process_on_the_folder_is_one_line() {
     refuses(&second, &["data"]).await;
     let alive = Client::new(&first.url(), KEYS.user);
     alive.get("/tasks").await.ok();
-    assert!(server.end("TERM").await.success(), "the first one goes on");
+    assert!(server.end("TERM").await.success(), "the first process still runs");
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_shut_nobody_out() {
+async fn idle_connections_do_not_block_other_clients() {
     let folder = folder();
     fs::write(folder.path().join("watchbill.yaml"), "connections: {limit: 32}").unwrap();
     let launch = Launch::quiet(folder.path());
@@ -68,7 +68,7 @@ async fn connections_that_say_nothing_shut_nobody_out() {
     assert!(connections["open"].as_u64().unwrap() <= 32, "{connections}");
     assert!(connections["closed_for_others"].as_u64().unwrap() >= 200 - 32, "{connections}");
     assert_eq!((&connections["limit"], &connections["refused"]), (&json!(32), &json!(0)));
-    assert!(launch.said("stderr").contains("all connections are taken"));
+    assert!(launch.said("stderr").contains("all connections are in use"));
     drop(held);
     assert!(server.end("TERM").await.success());
 }
@@ -107,7 +107,7 @@ async fn a_wrong_setting_is_named_with_its_value() {
         let folder = folder();
         let launch = Launch::quiet(folder.path()).env(name, *value);
         match *name {
-            // The command line's port goes first.
+            // The command line's port takes precedence.
             "ORCHESTRATOR_PORT" => assert!(launch.start().await.end("TERM").await.success()),
             _ => refuses(&launch, words).await,
         }
@@ -129,7 +129,7 @@ async fn the_first_start_shows_the_key_once_and_a_first_task() {
     let first = admin.get("/tasks?wait=20").await.ok();
     let first = first["tasks"][0]["task_id"].as_str().expect("a first task").to_owned();
     admin.until(&first, "completed").await;
-    // What it prints of the task's end comes after the end.
+    // The task's result is printed after the task has ended.
     let printed = tokio::time::timeout(Duration::from_secs(20), async {
         while !launch.said("stdout").contains("result  ") {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -153,9 +153,9 @@ async fn the_first_start_shows_the_key_once_and_a_first_task() {
     assert!(again.contains("admin.key") && again.contains("start number 2"), "{again}");
 }
 
-/// A probe that hangs is in the middle of its run when the signal comes.
+/// A hanging probe is in the middle of its run when the signal arrives.
 #[tokio::test]
-async fn a_signal_lets_what_runs_end() {
+async fn running_tasks_end_before_a_signalled_shutdown() {
     for name in ["TERM", "INT"] {
         let folder = folder();
         let launch = Launch::quiet(folder.path()).env("PROBE_ALLOW_PRIVATE", "on");
@@ -181,7 +181,7 @@ async fn a_signal_lets_what_runs_end() {
             ["claimed", "reclaimed", "resumed"].contains(&what)
         };
         let runs = books.timelines[&id].iter().filter(claims).count();
-        assert_eq!(runs, 1, "SIG{name}: it was let to its end, not run again");
+        assert_eq!(runs, 1, "SIG{name}: it completed before the shutdown and did not run again");
         assert!(server.end("TERM").await.success());
     }
 }

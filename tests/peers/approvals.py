@@ -1,9 +1,9 @@
-"""A person's dashboard of an orchestrator: reads approvals by their fields, in Redis and over HTTP, and decides.
+"""An orchestrator's dashboard: reads approvals by their fields, in Redis and over HTTP, and decides.
 
     approvals.py --task ID --http URL --key KEY     waits for the task's approval, approves it over HTTP
 
-What lacks a field is an error for it, and so is a pending approval without a reason. Prints JSON, an
-object a line: what it read in Redis and over HTTP while it waited, and after its decision.
+A missing field is an error, and so is a pending approval without a reason. Prints JSON, one object per
+line: what it read in Redis and over HTTP before its decision, and after it.
 """
 
 import argparse
@@ -34,12 +34,12 @@ class Approval:
 
     @classmethod
     def read(cls, data):
-        """More than it knows it passes over; what it knows has to be there."""
+        """Ignores unknown fields; every known field must be present."""
         approval = cls(**{name: data[name] for name in cls.__dataclass_fields__})
         if approval.status == "pending" and not approval.reason:
-            raise ValueError(f"nobody says why {approval.approval_id} is asked")
+            raise ValueError(f"{approval.approval_id} has no reason")
         if (approval.status == "approved") != bool(approval.approver and approval.approved_at):
-            raise ValueError(f"{approval.approval_id} is {approval.status}, and by whom, when? {data}")
+            raise ValueError(f"{approval.approval_id} is {approval.status}, but its approver or time does not match: {data}")
         return approval
 
 
@@ -72,9 +72,9 @@ def until(client, key, seconds):
     raise TimeoutError(f"there is no {key}")
 
 
-def say(server, stands):
-    there = Approval.read(server.approval(stands.approval_id))
-    print(json.dumps({"redis": asdict(stands), "http": asdict(there)}), flush=True)
+def say(server, mirrored):
+    there = Approval.read(server.approval(mirrored.approval_id))
+    print(json.dumps({"redis": asdict(mirrored), "http": asdict(there)}), flush=True)
 
 
 def main():

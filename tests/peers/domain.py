@@ -1,7 +1,7 @@
-"""A client of the domain network, as docs/redis.md says that it behaves.
+"""A client of the domain network that behaves as docs/redis.md says.
 
-    domain.py publish --description TEXT [--priority P] [--wait S]   a task, and its result
-    domain.py find                                                   domains that are healthy
+    domain.py publish --description TEXT [--priority P] [--wait S]   publishes a task, prints its result
+    domain.py find                                                   prints the domains and their health
 """
 
 import argparse
@@ -25,7 +25,7 @@ class Network:
 
     def publish(self, domain, description, priority):
         task_id = str(uuid.uuid4())
-        # Compact, in this order: what is taken must be removed by the same bytes.
+        # Compact, in this order: a claimed message must be removed by the same bytes.
         message = json.dumps(
             {
                 "task_id": task_id,
@@ -47,22 +47,22 @@ class Network:
         key = f"results:{task_id}"
         pubsub = self.redis.pubsub(ignore_subscribe_messages=True)
         pubsub.subscribe(key)
-        told, seen = None, []
+        notified, seen = None, []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             message = pubsub.get_message(timeout=0.01)
             if message:
-                told = json.loads(message["data"])
+                notified = json.loads(message["data"])
             status = self.redis.hget(key, "status")
             if status not in seen:
                 seen.append(status)
-            if status in ("completed", "failed") and told:
+            if status in ("completed", "failed") and notified:
                 break
         result = self.redis.hgetall(key)
         if result.get("output"):
             result["output"] = json.loads(result["output"])
         logs = self.redis.lrange(f"results:{task_id}:logs", 0, -1)
-        return {"task_id": task_id, "seen": seen, "told": told, "result": result, "logs": logs}
+        return {"task_id": task_id, "seen": seen, "notified": notified, "result": result, "logs": logs}
 
     def find(self, domain):
         found = []

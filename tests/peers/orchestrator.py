@@ -1,8 +1,8 @@
-"""An orchestrator's client and worker, as docs/redis.md says that they behave.
+"""An orchestrator's client and worker that behave as docs/redis.md says.
 
-Programs of others that already talk over Redis are strict about what they read (a field more
-than they know, or a word they do not know, makes a task unreadable for them) and have faults
-that the bridge must survive. This one is as strict and has the same faults.
+Existing programs that talk over Redis are strict about what they read (an unknown field or an
+unknown value makes a task unreadable for them) and have faults that the bridge must survive.
+This one is as strict and has the same faults.
 
     orchestrator.py publish  --count N [--type T] [--priority P] [--agent A] [--payload JSON]
                              [--pad BYTES] [--wait S [--hear]] [--quiet]
@@ -10,10 +10,10 @@ that the bridge must survive. This one is as strict and has the same faults.
     orchestrator.py tell     --count N [--type T]
     orchestrator.py work     --name NAME --seconds S [--fail] [--max-tokens N]
 
-`--agent` may be any name: installations have agents of their own, such as qa_agent. `--hear`
-waits for the event of each task's end as well.
+`--agent` may be any name: installations have their own agents, such as qa_agent. `--hear` also
+waits for the event of each task's end.
 
-Each prints JSON, one object a line, and the word "ready" where others wait for it.
+Each prints JSON, one object per line, and the word "ready" where others wait for it.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Sla:
 
 @dataclass
 class Task:
-    """Built from what is stored by keyword: an unknown field is a TypeError."""
+    """Built from the stored fields by keyword: an unknown field is a TypeError."""
 
     type: str
     payload: dict
@@ -154,7 +154,7 @@ class Orchestrator:
         return Task.load(text) if text else None
 
     def dequeue(self):
-        """Takes the id before it is marked: whoever dies in between loses it."""
+        """Pops the id before it is marked: a worker that dies in between loses it."""
         found = self.redis.zpopmin(QUEUE, 1)
         if not found:
             return None
@@ -178,7 +178,7 @@ def ready():
 
 
 class Ends:
-    """Hears of the ends of tasks: on the channel of each kind, and on that of all."""
+    """Collects the events of tasks' ends, on the channel of each kind and on the channel for all."""
 
     def __init__(self, client):
         self.pubsub = client.redis.pubsub(ignore_subscribe_messages=True)
@@ -259,8 +259,8 @@ def tell(client, args):
 
 
 def work(client, args):
-    """A worker's loop: what is not for its exact name goes back; nothing is ever taken out of
-    the set of what is worked on. What its budget refuses it fails without a word."""
+    """A worker's loop. A task that is not for its exact name is requeued, and nothing is ever removed
+    from the processing set. A task that the budget refuses fails without an event."""
     spending = Spending(client.redis)
     ready()
     until = time.monotonic() + args.seconds

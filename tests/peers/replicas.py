@@ -1,10 +1,10 @@
-"""Replicas of a worker that share one API key. Each looks for work over HTTP, claims it by its own name,
-and ends it with the fence of its claim.
+"""Replicas of a worker that share one API key. Each polls for tasks over HTTP, claims them by its own name,
+and completes them with the fence of its claim.
 
-    replicas.py --key KEY --agent dev --count N --tasks N     until so many tasks are done
+    replicas.py --key KEY --agent dev --count N --tasks N     until N tasks are done
 
-All see the same list at once, so that they meet at each task. Prints JSON, an object a line: each task
-that a replica has done, with its name and fence, then how often they were refused.
+All see the same list at once, so that they compete for each task. Prints JSON, one object per line: each
+task that a replica has done, with the replica's name and fence, then how often claims were refused.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Replicas:
         self.end = time.monotonic() + args.seconds
 
     def ask(self, method, path, body=None):
-        """The status and the body of the answer."""
+        """Returns the status and the body of the response."""
         headers = {"X-API-Key": self.args.key, "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         try:

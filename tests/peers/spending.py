@@ -1,12 +1,12 @@
 """What an orchestrator's agents spend on models, and the budget that stops them.
 
-They count under keys of their own, which other programs may add to, and decide by what they
-read there: whoever lowers a sum lets them go on.
+They count under their own keys, which other programs may add to, and decide by the sums there:
+a program that lowers a sum lets them make more calls.
 
     spending.py spend --tokens N --usd X [--trace ID]      counts a call
-    spending.py check --max-tokens N --max-usd X [--trace ID]   may they go on?
+    spending.py check --max-tokens N --max-usd X [--trace ID]   checks whether they may make more calls
 
-Each prints JSON, one object a line.
+Each prints JSON, one object per line.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Spending:
 
     @staticmethod
     def sums(trace):
-        """The key of each sum, and for how long it is kept since its last change."""
+        """The key of each sum, and how long it is kept after its last change, in seconds."""
         at = datetime.now(timezone.utc)
         sums = {
             "daily": (f"cost:daily:{at:%Y-%m-%d}", 7 * DAY),
@@ -49,7 +49,7 @@ class Spending:
             self.redis.expire(key, kept)
 
     def read(self, trace=None):
-        """As they read it: what is no whole number of tokens is an error for them."""
+        """Reads the sums as they do: tokens that are no whole number are an error."""
         for period, (key, _) in self.sums(trace).items():
             tokens, usd, requests = self.redis.hmget(key, "tokens", "usd", "requests")
             used = {"tokens": int(tokens or 0), "usd": float(usd or 0), "requests": int(requests or 0)}

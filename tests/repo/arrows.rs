@@ -1,4 +1,4 @@
-//! Who may know whom: between crates, and between the folders of core.
+//! Checks which crates may depend on each other, and which folders of core may use each other.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{assert_none, cargo};
 
-/// A member of the workspace with the members it depends on.
+/// A member of the workspace with the members that it depends on.
 struct Member {
     name: String,
     folder: String,
@@ -26,23 +26,23 @@ enum Kind {
     Build,
 }
 
-/// The engine's crates, each with those of the engine that it may know. None knows ops,
+/// The engine's crates, each with the engine crates that it may depend on. None depends on ops,
 /// integrations, hosts or functions.
 const ENGINE: &[(&str, &[&str])] = &[
     ("redact", &[]),
-    // What it says of a command is shown to people, so it takes secrets out itself.
+    // What it reports about a command is shown to people, so it redacts secrets itself.
     ("command-guard", &["redact"]),
     ("domain", &["redact"]),
     ("governance", &["redact", "command-guard", "domain"]),
     ("core", &["redact", "domain", "governance"]),
-    // Of core the port `Clock` alone: it reads its text again now and then.
+    // Of core it uses only the port `Clock`, because it re-reads its text now and then.
     ("policy", &["redact", "domain", "governance", "core"]),
     ("runtime", &["redact", "domain", "governance", "core"]),
     ("wire", &["redact", "domain", "governance", "core"]),
     ("testkit", &["redact", "domain", "governance", "core", "runtime", "wire"]),
 ];
 
-/// The folders of core, each with those that it may know.
+/// The folders of core, each with the folders that it may use.
 const CORE: &[(&str, &[&str])] = &[
     ("handler", &[]),
     ("offload", &[]),
@@ -54,7 +54,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("service", &["decide", "handler", "ledger", "offload", "ports", "repo"]),
 ];
 
-/// What the rules would forbid, and why it is so.
+/// Dependencies that the rules would forbid, and why they are allowed.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     (
         "shared/hosts/lambda",
@@ -71,7 +71,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("shared/hosts/cli", "shared/integrations/sqlite", "`watchbill backup` copies the data folder"),
 ];
 
-/// Where a member stands: its room and its name there.
+/// The top folder of a member, and its name in it.
 #[derive(Clone, Copy, PartialEq)]
 enum Room<'a> {
     Engine(&'a str),
@@ -90,7 +90,7 @@ fn room(folder: &str) -> Room<'_> {
         ["shared", "hosts", name] => Room::Host(name),
         ["functions", _] => Room::Function,
         ["tests" | "xtask"] => Room::Outside,
-        _ => panic!("{folder}: a new room; say in tests/repo/arrows.rs who may know it"),
+        _ => panic!("{folder}: a new folder; add to tests/repo/arrows.rs who may depend on it"),
     }
 }
 
@@ -124,13 +124,13 @@ fn member(package: &Value, root: &Path) -> Member {
     }
 }
 
-/// What `from` may not know, and why; `to` is a folder too.
+/// The rule that a dependency of the folder `from` on the folder `to` breaks.
 fn wrong(from: &str, arrow: &Arrow, to: &str) -> Option<&'static str> {
     if EXCEPTIONS.iter().any(|(a, b, _)| (*a, *b) == (from, to)) {
         return None;
     }
     match (room(from), room(to)) {
-        // Not even in tests: what takes two of them is a test of the whole.
+        // Not even in tests: a test that needs two of them is a test of the whole.
         (Room::Integration(_), Room::Integration(_)) => Some("no integration knows another"),
         (Room::Function, Room::Function) => Some("no function knows another"),
         // A test may use anything else.
@@ -142,7 +142,7 @@ fn wrong(from: &str, arrow: &Arrow, to: &str) -> Option<&'static str> {
         (Room::Engine(from), Room::Engine(to)) => {
             let known = ENGINE.iter().find(|(name, _)| *name == from);
             let (_, known) = known.unwrap_or_else(|| {
-                panic!("{from}: a new crate of the engine; say in tests/repo/arrows.rs what it may know")
+                panic!("{from}: a new engine crate; add its dependencies to tests/repo/arrows.rs")
             });
             (!known.contains(&to)).then_some("the engine's arrows point down")
         }
@@ -168,7 +168,7 @@ fn wrong(from: &str, arrow: &Arrow, to: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn arrows_point_inwards() {
+fn crates_depend_only_on_what_the_rules_allow() {
     let members = members();
     assert!(members.iter().any(|member| member.folder == "shared/engine/core"), "no members");
     let folder = |name: &str| members.iter().find(|m| m.name == name).map(|m| m.folder.as_str());
@@ -180,19 +180,19 @@ fn arrows_point_inwards() {
             found.extend(rule.map(|rule| format!("{} → {to}: {rule}", member.folder)));
         }
     }
-    assert_none("an arrow that may not be", &found);
+    assert_none("a forbidden dependency", &found);
 }
 
-/// Crates cost time at each link.
+/// Each crate costs time at every link.
 #[test]
-fn rooms_are_not_split_without_need() {
+fn the_number_of_crates_is_bounded() {
     let members = members();
     let count = members.iter().filter(|member| member.folder.starts_with("shared/")).count();
     assert!(count <= 22, "{count} crates below shared/, 22 are the most");
 }
 
 #[test]
-fn every_exception_is_used_and_argued() {
+fn every_exception_is_used_and_explained() {
     let members = members();
     let named = |folder: &str| members.iter().find(|member| member.folder == folder);
     let unused = EXCEPTIONS.iter().filter(|(from, to, why)| {
@@ -203,17 +203,17 @@ fn every_exception_is_used_and_argued() {
         !used || why.is_empty()
     });
     let unused: Vec<String> = unused.map(|(from, to, _)| format!("{from} → {to}")).collect();
-    assert_none("an exception that nothing needs", &unused);
+    assert_none("an unused exception", &unused);
 }
 
-/// A commit by another way than `Context::transact` would not be repeated while the store is busy,
-/// nor asked about where its answer is lost.
+/// A commit that bypasses `Context::transact` would not be retried while the store is busy, nor
+/// checked when its response is lost.
 #[test]
-fn what_is_written_goes_through_transact() {
+fn every_commit_goes_through_transact() {
     let home = Path::new("shared/engine/core/src/service/context.rs");
     let shipped = |path: &std::path::PathBuf| {
         let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
-        // Those that implement the store are asked by it; testkit and examples are not shipped.
+        // Implementations of the store receive commits; testkit and examples are not shipped.
         let other = ["integrations", "testkit", "tests", "examples", "xtask"];
         let port = Path::new("shared/engine/core/src/ports/store.rs");
         path != home
@@ -226,7 +226,7 @@ fn what_is_written_goes_through_transact() {
         code.replace("self.commit(", "").contains(".commit(") || code.contains("Commit {")
     });
     let found: Vec<String> = found.map(|path| path.display().to_string()).collect();
-    assert_none("a commit beside Context::transact", &found);
+    assert_none("a commit that bypasses Context::transact", &found);
 }
 
 /// The names of core's folders that a text uses: `crate::ports`, `crate::{ports::{a, b}, repo}`.
@@ -243,7 +243,7 @@ fn folders_used(text: &str) -> Vec<String> {
             used.push(rest.split(|c| !is_name(c)).next().unwrap_or_default().to_owned());
             continue;
         };
-        // The first name of each part, in however many braces its rest is.
+        // The first name of each part, however deeply its rest is nested.
         let (mut depth, mut is_first, mut name) = (1, true, String::new());
         for c in list.chars() {
             match c {
@@ -267,7 +267,7 @@ fn folders_used(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_folders_of_core_know_what_lies_below_them() {
+fn folders_of_core_use_only_those_below_them() {
     let mut found = Vec::new();
     for path in super::rust_files().filter(|path| path.starts_with("shared/engine/core/src")) {
         let inner = path.strip_prefix("shared/engine/core/src").expect("it lies there");
@@ -276,7 +276,7 @@ fn the_folders_of_core_know_what_lies_below_them() {
         let Some((_, known)) = CORE.iter().find(|(name, _)| *name == from) else {
             assert_eq!(
                 from, "lib",
-                "{from}: a new folder; say in tests/repo/arrows.rs what it may know"
+                "{from}: a new folder; add to tests/repo/arrows.rs what it may depend on"
             );
             continue;
         };
@@ -287,10 +287,10 @@ fn the_folders_of_core_know_what_lies_below_them() {
             }
         }
     }
-    assert_none("a folder of core that knows one above it", &found);
+    assert_none("a folder of core that uses one above it", &found);
 }
 
-/// A unit test there would meet two builds of its crate: its own and the one that testkit knows.
+/// A unit test there would meet two builds of its crate: its own and the one that testkit uses.
 #[test]
 fn what_testkit_knows_uses_it_from_tests_alone() {
     let (_, known) = ENGINE.iter().find(|(name, _)| *name == "testkit").expect("it is there");
@@ -303,9 +303,9 @@ fn what_testkit_knows_uses_it_from_tests_alone() {
     assert_none("a unit test below testkit that uses it", &found);
 }
 
-/// What a capability does stands in its own service, not on what wires them all.
+/// A capability is implemented in its own service, not on `Core`, which wires the services.
 #[test]
-fn core_wires_and_does_nothing_else() {
+fn core_only_wires_the_services() {
     let here = Path::new("shared/engine/core/src/service/core.rs");
     let others = super::rust_files().filter(|path| path != here);
     let found =
@@ -319,7 +319,7 @@ fn core_wires_and_does_nothing_else() {
 }
 
 #[test]
-fn the_rules_can_tell() {
+fn the_rules_find_forbidden_dependencies() {
     let plain = |kind| Arrow { to: String::new(), kind, optional: false };
     let optional = Arrow { to: String::new(), kind: Kind::Normal, optional: true };
     let (core, wire) = ("shared/engine/core", "shared/engine/wire");

@@ -1,15 +1,15 @@
-//! The template within the limits of AWS that show only at a deployment, or later.
+//! Checks the template against limits of AWS that show only at a deployment, or later.
 
 use super::template::{Resource, TEMPLATE, functions, resources, section, values};
 use super::{assert_none, text};
 use std::path::Path;
 
-/// Bytes of all variables of a function, names and values, and what is kept free of them.
+/// Lambda's limit for all variables of a function, names and values, in bytes.
 const ENVIRONMENT: usize = 4_096;
-/// Names that AWS gives: a function's is `STACK-redis-bridge`, of 64 characters at most.
+/// The longest stack name: a function is named `STACK-redis-bridge`, in at most 64 characters.
 const STACK: usize = 51;
 const ARN: usize = 160;
-/// Of resources in a stack AWS takes 500.
+/// AWS allows 500 resources in a stack.
 const RESOURCES: usize = 450;
 
 /// The longest value that a parameter can have.
@@ -18,7 +18,7 @@ fn longest(parameters: &[Resource], name: &str) -> usize {
         return STACK;
     }
     let Some(parameter) = parameters.iter().find(|parameter| parameter.name == name) else {
-        // The name of a resource: its stack, its own and a random part of 13 characters.
+        // The name of a resource: the stack's, its own and a random part of 13 characters.
         return STACK + name.len() + 15;
     };
     let value = |key| parameter.value(key);
@@ -33,7 +33,7 @@ fn longest(parameters: &[Resource], name: &str) -> usize {
     value("MaxValue").map_or(10, str::len)
 }
 
-/// The longest that a variable's value can get, as the template writes it.
+/// The maximum length of a variable's value, as the template writes it.
 fn length(parameters: &[Resource], value: &str) -> usize {
     let of = |name: &str| longest(parameters, name.trim());
     if let Some(name) = value.strip_prefix("!Ref ") {
@@ -81,8 +81,8 @@ fn the_variables_of_a_function_fit_whatever_the_parameters() {
     assert_none("Lambda takes 4 KB of variables", &wrong);
 }
 
-/// With what the transform makes of them: a permission, a rule or a mapping for each event, a
-/// version of invocation settings, and the parts of the HTTP API.
+/// Includes what the transform adds: a permission, a rule or a mapping for each event, a version
+/// of invocation settings, and the parts of the HTTP API.
 #[test]
 fn the_stack_has_room_for_more_resources() {
     let all = resources();
@@ -96,9 +96,9 @@ fn the_stack_has_room_for_more_resources() {
     assert!(sum < RESOURCES, "{sum} resources");
 }
 
-/// A first deployment that fails leaves nothing behind that the next one stumbles over.
+/// A first deployment that fails leaves nothing behind that blocks the next one.
 #[test]
-fn what_outlives_the_stack_goes_with_a_failed_creation() {
+fn retained_resources_are_deleted_if_the_creation_fails() {
     let kept: Vec<_> =
         resources().into_iter().filter(|one| one.value("DeletionPolicy").is_some()).collect();
     assert_eq!(kept.len(), 3, "the table and two buckets");

@@ -1,4 +1,4 @@
-//! What holds for the repository as a whole.
+//! Rules that hold for the repository as a whole.
 
 mod arrows;
 mod limits;
@@ -14,13 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The clone. Read when the tests run: clones may share what they build.
+/// The root of the clone. Read when the tests run, because clones may share build output.
 fn root() -> PathBuf {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     Path::new(&manifest).parent().expect("tests/ lies in the clone").to_owned()
 }
 
-/// Every file of the project, as path from the root: not what is built, nor what git keeps.
+/// Every file of the project, as a path from the root, without build output and git's files.
 fn files() -> Vec<PathBuf> {
     let root = root();
     let mut found = Vec::new();
@@ -46,13 +46,13 @@ fn rust_files() -> impl Iterator<Item = PathBuf> {
     files().into_iter().filter(|path| path.extension().is_some_and(|ext| ext == "rs"))
 }
 
-/// The texts of all Rust files that lie in a folder of this name.
+/// The texts of all Rust files below a folder of this name.
 pub fn text_of_rust_files(folder: &'static str) -> impl Iterator<Item = String> {
     let inside = move |path: &PathBuf| path.components().any(|part| part.as_os_str() == folder);
     rust_files().filter(inside).map(|path| text(&path))
 }
 
-/// The text of a file, or nothing if it is no text.
+/// The text of a file, or an empty string if it is not text.
 pub fn text(path: &Path) -> String {
     let bytes = fs::read(root().join(path)).expect("a file of the clone can be read");
     String::from_utf8(bytes).unwrap_or_default()
@@ -66,7 +66,7 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo prints UTF-8")
 }
 
-/// Fails with all there is to mend, not only with the first.
+/// Fails with everything that is wrong, not only with the first fault.
 #[track_caller]
 fn assert_none(rule: &str, found: &[String]) {
     assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));

@@ -1,4 +1,4 @@
-//! The functions that there are, and that the embedded bundle wires each.
+//! Checks that the embedded bundle wires every function.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Who may do what on AWS: the table of rights, the calls that the adapters make, the ports that
-//! each function is given, the roles of the template and `infra/iam.md` say the same.
+//! Checks permissions on AWS: the table of rights, the calls of the adapters, the ports of each
+//! function, the roles of the template and `infra/iam.md` must agree.
 //!
-//! `WATCHBILL_WRITE_RIGHTS=1 cargo test -p watchbill-tests rights` writes the roles and the page
-//! anew from the table.
+//! `WATCHBILL_WRITE_RIGHTS=1 cargo test -p watchbill-tests rights` rewrites the roles and the
+//! page from the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -11,20 +11,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use watchbill_aws::rights::{
-    By, EVERY_DEAD, EVERY_LANE, OWN_DEAD, OWN_LANES, OWN_LOG, PORTS, Port, Right,
+    CallerKind, EVERY_DEAD, EVERY_LANE, OWN_DEAD, OWN_LANES, OWN_LOG, PORTS, Port, Right,
 };
 
 use super::template::{Resource, TEMPLATE, functions, named, resources};
 use super::{assert_none, root, rust_files, text};
 
-/// Where calls are made, and how the table's files of each begin.
+/// The folders that make calls, and the prefix of their files in the table.
 const CALLERS: &[(&str, &str)] =
     &[("shared/integrations/aws/src", ""), ("shared/hosts/lambda/src", "lambda/")];
 const PAGE: &str = "infra/iam.md";
-/// What stands around the tables of the page.
+/// The markers around the tables of the page.
 const TABLES: (&str, &str) = ("<!-- from the table of rights -->\n", "<!-- end -->\n");
 
-/// What the SDK's calls ask for. A transaction asks for what is in it.
+/// The permission that each SDK call needs. A transaction needs those of its parts.
 const CALLS: &[(&str, &str)] = &[
     (".get_item()", "dynamodb:GetItem"),
     (".batch_get_item()", "dynamodb:BatchGetItem"),
@@ -46,7 +46,7 @@ const CALLS: &[(&str, &str)] = &[
     (".get_secret_value()", "secretsmanager:GetSecretValue"),
 ];
 
-/// What is shipped of a source: without its tests and its comments.
+/// The shipped part of a source: without its tests and its comments.
 fn shipped(path: &Path) -> String {
     let text = text(path);
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -59,7 +59,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_table_has_what_the_adapters_call() {
+fn the_table_of_rights_lists_every_call_of_the_adapters() {
     let mut wrong = Vec::new();
     let mut asked = BTreeSet::new();
     let callers = CALLERS.iter().flat_map(|(folder, begins)| {
@@ -82,7 +82,8 @@ fn the_table_has_what_the_adapters_call() {
         let used = CALLS.iter().filter(|(call, action)| !action.is_empty() && count(call) > 0);
         let used: BTreeSet<&str> = used.map(|(_, action)| *action).collect();
         let ports = || PORTS.iter().filter(|port| port.files.contains(&file.as_str()));
-        let rights = ports().flat_map(|port| port.rights).filter(|right| right.by == By::Us);
+        let rights =
+            ports().flat_map(|port| port.rights).filter(|right| right.by == CallerKind::Us);
         let granted: BTreeSet<&str> = rights.flat_map(|right| right.actions).copied().collect();
         for action in used.difference(&granted) {
             wrong.push(format!("{}: {action} is in no port of rights.rs", path.display()));
@@ -90,7 +91,7 @@ fn the_table_has_what_the_adapters_call() {
         asked.extend(used);
     }
     for port in PORTS {
-        for right in port.rights.iter().filter(|right| right.by == By::Us) {
+        for right in port.rights.iter().filter(|right| right.by == CallerKind::Us) {
             let unused = right.actions.iter().filter(|action| !asked.contains(**action));
             wrong.extend(unused.map(|action| format!("{}: nobody calls {action}", port.name)));
         }
@@ -102,7 +103,7 @@ fn the_table_has_what_the_adapters_call() {
     assert_none("the table of rights and the calls", &wrong);
 }
 
-/// The ports of a function, by what stands in its sources and in its resource.
+/// The ports of a function, derived from its sources and its resource.
 fn ports(function: &Resource) -> Vec<&'static Port> {
     let folder = function.value("CodeUri").expect("a function has code");
     let sources = sources(&format!("{folder}src"));
@@ -114,7 +115,7 @@ fn ports(function: &Resource) -> Vec<&'static Port> {
     PORTS.iter().filter(given).collect()
 }
 
-/// The queues that a function takes from, and their dead letters.
+/// The queues that a function consumes, and their dead-letter queues.
 fn queues(all: &[Resource], function: &Resource) -> (Vec<String>, Vec<String>) {
     let mut lanes = Vec::new();
     let mut dead = Vec::new();
@@ -130,7 +131,7 @@ fn queues(all: &[Resource], function: &Resource) -> (Vec<String>, Vec<String>) {
     (lanes, dead)
 }
 
-/// What a right is on, in the template's words.
+/// The resources of a right, in the template's words.
 fn places(all: &[Resource], function: &Resource, right: &Right) -> Vec<String> {
     let base = function.name.trim_end_matches("Function");
     let group = |place: &&str| match *place {
@@ -157,7 +158,7 @@ fn tagged(place: &str) -> String {
         return format!("!Sub {name}${{{place}}}");
     }
     match place {
-        "*" => "\"*\" # as Lambda asks: nothing of it has a name yet".to_owned(),
+        "*" => "\"*\" # as Lambda requires: the interfaces have no names yet".to_owned(),
         place if place.contains("${") => format!("!Sub {place}"),
         place => format!("!GetAtt {place}"),
     }
@@ -195,7 +196,7 @@ fn statements(all: &[Resource], function: &Resource) -> String {
     out
 }
 
-/// The template with the roles of the table.
+/// The template with the roles from the table.
 fn template(all: &[Resource]) -> String {
     let wanted: BTreeMap<String, String> = functions(all)
         .map(|function| (function.name.replace("Function", "Role"), statements(all, function)))
@@ -238,7 +239,7 @@ fn tables(all: &[Resource]) -> String {
         let actions: Vec<_> = right.actions.iter().map(|action| format!("`{action}`")).collect();
         let on = right.on.iter().map(|place| place.replace("${", "").replace('}', ""));
         let on: Vec<_> = on.collect();
-        let by = if right.by == By::Us { "us" } else { "AWS" };
+        let by = if right.by == CallerKind::Us { "us" } else { "AWS" };
         let when = right.when.map(|when| format!(", if {when}")).unwrap_or_default();
         let (name, actions, on) = (port.name.to_lowercase(), actions.join(", "), on.join(", "));
         writeln!(out, "| {name} | {actions} | {on}{when} | {by} |").expect("a text");
@@ -253,7 +254,7 @@ fn page(all: &[Resource]) -> String {
     format!("{before}{}{}{}{after}", TABLES.0, tables(all), TABLES.1)
 }
 
-/// The lines in which two texts differ.
+/// The first lines in which two texts differ.
 fn differences(path: &str, there: &str, wanted: &str) -> Vec<String> {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let (there, wanted) = (lines(there), lines(wanted));
@@ -267,7 +268,7 @@ fn differences(path: &str, there: &str, wanted: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_roles_and_their_page_are_those_of_the_table() {
+fn roles_and_page_match_the_table_of_rights() {
     let all = resources();
     let wanted = [(TEMPLATE, template(&all)), (PAGE, page(&all))];
     if env::var_os("WATCHBILL_WRITE_RIGHTS").is_some() {
@@ -282,7 +283,7 @@ fn the_roles_and_their_page_are_those_of_the_table() {
     assert_none("written anew by WATCHBILL_WRITE_RIGHTS=1", &wrong);
 }
 
-/// A function that has no port of the table but runs all the same would pass for one without needs.
+/// A function without the port of its trigger would pass for one that needs no rights.
 #[test]
 fn every_function_has_the_ports_that_its_trigger_needs() {
     let all = resources();

@@ -1,12 +1,12 @@
-//! What the shipped binary is built from. The licences and sources of everything are
-//! checked by `cargo xtask test --only deny`.
+//! Checks what the shipped binary is built from. `cargo xtask test --only deny` checks the
+//! licences and sources of all dependencies.
 
 use std::collections::BTreeSet;
 
 use super::{assert_none, cargo};
 
-/// `name vX.Y.Z` of all that is built in; as cargo resolves it for this package alone, since
-/// a graph of the whole workspace shows features merged that no binary has together.
+/// `name vX.Y.Z` of every crate that is built in. Cargo resolves for this package alone, because
+/// a graph of the whole workspace merges features that no binary has together.
 fn built_in(package: &str) -> BTreeSet<String> {
     let args = ["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--locked"];
     let tree = cargo(&args);
@@ -18,7 +18,7 @@ fn built_in(package: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_embedded_binary_knows_no_aws() {
+fn the_embedded_binary_contains_no_aws_crates() {
     let crates = built_in("watchbill");
     assert!(crates.iter().any(|c| c.starts_with("watchbill-core ")), "no tree: {crates:?}");
     let aws = |name: &&String| {
@@ -30,7 +30,7 @@ fn the_embedded_binary_knows_no_aws() {
 }
 
 #[test]
-fn one_tls_provider() {
+fn the_embedded_binary_has_one_tls_provider() {
     let crates = built_in("watchbill");
     let old = |name: &&String| {
         let rustls =

@@ -1,8 +1,8 @@
-//! template.yaml, functions/ and the docs agree, and what is deployed idle costs what the docs
-//! say.
+//! Checks that template.yaml, functions/ and the docs agree, and that an idle deployment costs
+//! what the docs state.
 //!
-//! The template is read by its lines: a resource is what stands under its name, two blanks in.
-//! A YAML parser would need every tag of CloudFormation taught first.
+//! The template is read by its lines: a resource is everything below its name, which is indented
+//! by two blanks. A YAML parser would first have to be taught every tag of CloudFormation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::{assert_none, files, text};
 pub const TEMPLATE: &str = "template.yaml";
 const GUIDE: &str = "docs/aws.md";
 
-/// Of SQS messages in flight, between a function's time-out and the message's return.
+/// Seconds between a function's timeout and the visibility timeout of its messages.
 const MARGIN: u32 = 15;
 
 pub struct Resource {
@@ -24,7 +24,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// The value behind the first such key, at whatever depth, without its comment.
+    /// The value of the first such key at any depth, without its comment.
     pub fn value(&self, key: &str) -> Option<&str> {
         values(&self.lines, key).next()
     }
@@ -38,7 +38,7 @@ impl Resource {
         self.value("Type") == Some(kind)
     }
 
-    /// The parts of a function's `Events`, as far as they are mappings of a queue.
+    /// The entries of a function's `Events` that map a queue.
     pub fn queues(&self) -> Vec<Mapping<'_>> {
         let starts = self.lines.iter().enumerate().filter(|(_, line)| line.trim() == "Type: SQS");
         let mapping = |(start, line): (usize, &String)| {
@@ -47,7 +47,7 @@ impl Resource {
             let end = body.iter().position(|line| indent(line) < depth).unwrap_or(body.len());
             Mapping { lines: &body[..end] }
         };
-        // A dead-letter destination has that type too, but no queue to take from.
+        // A dead-letter destination has that type too, but no queue to consume.
         starts.map(mapping).filter(|mapping| mapping.value("Queue").is_some()).collect()
     }
 }
@@ -87,7 +87,7 @@ pub fn values<'a>(lines: &'a [String], key: &str) -> impl Iterator<Item = &'a st
     })
 }
 
-/// What stands under one of the template's headings, by name.
+/// The entries below one of the template's headings, by name.
 pub fn section(heading: &str) -> Vec<Resource> {
     let source = text(Path::new(TEMPLATE));
     let lines = source.lines().skip_while(|line| *line != heading).skip(1);
@@ -161,7 +161,7 @@ fn every_function_has_its_own_role_and_log() {
     }
 }
 
-/// Suffix of each lane's queue, and the function that takes from it.
+/// The suffix of each lane's queue, and the function that consumes it.
 fn lanes() -> BTreeMap<String, String> {
     let mut lanes = BTreeMap::new();
     for info in AGENTS {
@@ -173,7 +173,7 @@ fn lanes() -> BTreeMap<String, String> {
     lanes
 }
 
-/// A queue that the tick does not count raises no alarm when messages end there.
+/// A queue that the tick does not count raises no alarm when it receives messages.
 #[test]
 fn every_dead_letter_is_counted() {
     let all = resources();
@@ -198,7 +198,7 @@ fn every_dead_letter_is_counted() {
 }
 
 #[test]
-fn every_lane_is_taken_from_by_one_function() {
+fn every_lane_is_consumed_by_one_function() {
     let all = resources();
     let mut taken = BTreeMap::new();
     for function in functions(&all) {
@@ -208,7 +208,8 @@ fn every_lane_is_taken_from_by_one_function() {
             let suffix = name.trim_start_matches("!Sub ${AWS::StackName}-").to_owned();
             let partial = mapping.value("FunctionResponseTypes");
             assert_eq!(partial, Some("[ReportBatchItemFailures]"), "{suffix}");
-            // P0 has no bound and waits for nobody; the others may not take all there is.
+            // P0 has no bound and waits for no other lane; the others may not use all
+            // concurrency.
             if suffix.ends_with("-p0") {
                 assert!(!mapping.bounded(), "{suffix} is bounded");
                 assert_eq!(mapping.value("BatchSize"), Some("1"), "{suffix}");
@@ -221,9 +222,9 @@ fn every_lane_is_taken_from_by_one_function() {
     assert_eq!(taken, lanes());
 }
 
-/// Polling costs, and a lane whose messages nobody can work on is better left full.
+/// Polling costs, and a lane whose messages no process can handle is better left full.
 #[test]
-fn lanes_are_polled_whose_agents_are_built() {
+fn only_lanes_of_built_agents_are_polled() {
     let all = resources();
     for function in functions(&all) {
         let its = |info: &&AgentInfo| function.name == camel(info.function) + "Function";
@@ -234,14 +235,14 @@ fn lanes_are_polled_whose_agents_are_built() {
     }
 }
 
-/// Each in an alarm over sums, so that a function that is rarely called is heard, too.
+/// Each is in an alarm over sums, so that a rarely called function is noticed, too.
 #[test]
-fn a_failing_function_is_told_of() {
+fn a_failing_function_raises_an_alarm() {
     let all = resources();
     let alarms = || all.iter().filter(|one| one.is("AWS::CloudWatch::Alarm"));
     let of_errors =
         alarms().filter(|alarm| values(&alarm.lines, "MetricName").any(|m| m == "Errors"));
-    let told: BTreeSet<_> = of_errors
+    let watched: BTreeSet<_> = of_errors
         .flat_map(|alarm| values(&alarm.lines, "Value"))
         .filter_map(|value| value.strip_prefix("!Ref "))
         .collect();
@@ -249,7 +250,7 @@ fn a_failing_function_is_told_of() {
         let queues = function.queues();
         let off = !queues.is_empty() && !queues.iter().any(Mapping::is_on);
         let name = &*function.name;
-        assert!(off || told.contains(name), "{name}: add it to FunctionErrorsAlarm");
+        assert!(off || watched.contains(name), "{name}: add it to FunctionErrorsAlarm");
     }
     for alarm in alarms() {
         assert!(alarm.value("TreatMissingData").is_some(), "{}: silence means nothing", alarm.name);
@@ -279,29 +280,28 @@ fn a_message_outlives_a_run_and_a_dead_one_its_queue() {
 }
 
 #[test]
-fn a_function_is_told_its_own_time() {
-    // Of all functions, unless one says otherwise.
+fn a_function_knows_its_own_timeout() {
+    // The value for all functions that set none themselves.
     let shared = text(Path::new(TEMPLATE));
     let shared = shared.lines().map(str::to_owned).collect::<Vec<_>>();
     let shared = values(&shared, "WATCHBILL_TIMEOUT").next().expect("the shared time-out");
     for function in functions(&resources()) {
-        let told = function.value("WATCHBILL_TIMEOUT").unwrap_or(shared);
-        assert_eq!(Some(told), function.value("Timeout"), "{}", function.name);
+        let configured = function.value("WATCHBILL_TIMEOUT").unwrap_or(shared);
+        assert_eq!(Some(configured), function.value("Timeout"), "{}", function.name);
     }
 }
 
 #[test]
-fn roles_name_what_they_may_touch() {
+fn roles_name_their_actions_and_resources() {
     let all = resources();
     let roles: Vec<_> = all.iter().filter(|resource| resource.is("AWS::IAM::Role")).collect();
     assert_eq!(roles.len(), functions(&all).count() + 1, "one for each function, one to tick");
-    // Parts of a resource that has to be ours: its objects, its streams.
+    // Wildcards within one of our resources: its objects, its streams.
     let partly = ["${BlobsBucket.Arn}/*", "${FailuresBucket.Arn}/*", "${Table.Arn}/stream/*"];
     let wide = |line: &&String| {
         line.contains('*') && !partly.iter().any(|part| line.trim().ends_with(part))
     };
-    // Lambda asks for these so where a function is to live in a VPC, and the role has them only
-    // then.
+    // Lambda needs these for a function in a VPC, and the role has them only then.
     let in_vpc = |line: &str, before: &[String]| {
         let whole = line.trim().starts_with("Resource: \"*\"");
         whole && before.iter().rev().take(9).any(|line| line.trim() == "- HasVpc")
@@ -325,7 +325,7 @@ fn the_shipped_reactions_get_their_events() {
     let triggers = reactions.lines().filter_map(|line| line.trim().strip_prefix("on: "));
     let mut wanted: BTreeSet<&str> = triggers.collect();
     assert!(wanted.len() > 1, "no triggers in reactions.yaml");
-    // Intake makes a task of this one without a reaction.
+    // Intake creates a task from this event without a reaction.
     wanted.insert("task.requested");
     assert_eq!(listed, wanted);
 }
@@ -344,8 +344,8 @@ fn a_restored_table_is_the_same_table() {
     assert_eq!(deployed, keys("infra/restore.yaml"));
 }
 
-/// cargo-lambda has releases abort on a panic where the profile does not say otherwise; then one
-/// message would take the others of its batch along.
+/// cargo-lambda has releases abort on a panic unless the profile says otherwise. Then one
+/// message would take down the others of its batch.
 #[test]
 fn a_panic_costs_one_message_on_lambda_too() {
     let manifest = text(Path::new("Cargo.toml"));
@@ -362,22 +362,22 @@ fn the_guide_names_every_parameter() {
     assert_none("docs/aws.md has a table of the parameters", &missing.collect::<Vec<_>>());
 }
 
-/// Of a month of 30 days.
+/// Minutes in a month of 30 days.
 const MINUTES: f64 = 30.0 * 24.0 * 60.0;
 
-/// Cents a month of 30 days, idle, at the list prices of docs/aws.md.
+/// Cents per month of 30 days, idle, at the list prices of docs/aws.md.
 #[test]
 fn idle_costs_at_most_six_dollars() {
     const REQUEST: f64 = 40.0 / 1e6;
     let mut all = resources();
-    // What stands apart is there only where a Redis is named.
+    // Resources with this condition exist only where a Redis is configured.
     all.retain(|resource| resource.value("Condition") != Some("HasRedis"));
     let mappings: Vec<_> = functions(&all).flat_map(Resource::queues).collect();
-    // Three calls a minute of 20 s each; without a bound Lambda goes down to two pollers.
+    // Three calls of 20 s per minute; without a bound Lambda goes down to two pollers.
     let pollers = mappings.iter().filter(|mapping| mapping.value("Enabled").is_none());
     let pollers: u32 = pollers.map(|m| if m.bounded() { 5 } else { 2 }).sum();
     let polls = f64::from(pollers) * 3.0 * MINUTES * REQUEST;
-    // The sweeper asks the dead-letter queues for their lengths, every minute.
+    // The sweeper reads the lengths of the dead-letter queues every minute.
     let dead = all.iter().filter(|r| r.is("AWS::SQS::Queue") && r.name.ends_with("DeadQueue"));
     let lengths = dead.count() as f64 * MINUTES * REQUEST;
     let secrets = all.iter().filter(|r| r.is("AWS::SecretsManager::Secret")).count() as f64 * 40.0;
@@ -385,7 +385,7 @@ fn idle_costs_at_most_six_dollars() {
     let metrics: usize = alarms.map(|alarm| values(&alarm.lines, "MetricName").count()).sum();
     let alarms = metrics as f64 * 10.0;
     // 34 reads of half a unit; a run of at most 0.3 s with 256 MB; a tick; the table's key
-    // unlocked every five minutes.
+    // decrypted every five minutes.
     let (reads, runs) = (17.0 * 12.5 / 1e6, 20.0 / 1e6 + 0.3 * 0.25 * 0.001_333_34);
     let sweeps = MINUTES * (reads + runs + 100.0 / 1e6 + 3.0 / 1e4 / 5.0);
     // One read and one write; two runs of 10 ms with 512 MB.
@@ -393,17 +393,18 @@ fn idle_costs_at_most_six_dollars() {
     let pulse = MINUTES * (0.5 * 12.5 / 1e6 + 62.5 / 1e6 + 2.0 * reader);
     let sum = polls + lengths + secrets + alarms + sweeps + pulse;
     assert!(sum <= 600.0, "{sum:.0} cents: {polls} {lengths} {secrets} {alarms} {sweeps} {pulse}");
-    let told = format!("| **sum** | | **{:.2}** |", sum / 100.0);
-    assert!(text(Path::new(GUIDE)).contains(&told), "{GUIDE} should say {told}");
-    let told = format!("Idle it costs {:.2} USD a month", sum / 100.0);
-    assert!(text(Path::new("README.md")).contains(&told), "README.md should say {told}");
+    let row = format!("| **sum** | | **{:.2}** |", sum / 100.0);
+    assert!(text(Path::new(GUIDE)).contains(&row), "{GUIDE} must contain {row}");
+    let sentence = format!("Idle it costs {:.2} USD a month", sum / 100.0);
+    assert!(text(Path::new("README.md")).contains(&sentence), "README.md must contain {sentence}");
 }
 
-/// What a round that does nothing reads: events five times, the place in them, the key's warmth.
+/// What a round without work reads: events five times, the position in them, the warm-up of the
+/// key.
 const READS_OF_A_ROUND: f64 = 8.0;
 
 #[test]
-fn the_bridges_price_is_told() {
+fn the_docs_state_the_bridges_price() {
     let all = resources();
     let parameters = section("Parameters:");
     let default = |name: &str| {
@@ -414,16 +415,16 @@ fn the_bridges_price_is_told() {
     let alarms = all.iter().filter(of_redis).filter(|one| one.is("AWS::CloudWatch::Alarm"));
     let metrics: usize = alarms.map(|alarm| values(&alarm.lines, "MetricName").count()).sum();
     let gigabytes = default("SmallMemory") / 1024.0;
-    // A tick, a run and its seconds, and reads of half a unit each.
+    // A tick, a run with its duration, and reads of half a unit each.
     let month = |seconds: f64, reads: f64| {
         let round = 100.0 / 1e6 + 20.0 / 1e6 + seconds * gigabytes * 0.001_333_34;
         (MINUTES * (round + reads * 0.5 * 12.5 / 1e6) + metrics as f64 * 10.0) / 100.0
     };
     let quiet = default("RedisQuietSeconds");
-    let told = format!("{:.2} USD a month", month(quiet, READS_OF_A_ROUND));
+    let idle = format!("{:.2} USD a month", month(quiet, READS_OF_A_ROUND));
     let whole = format!("{:.2} USD a month", month(50.0, READS_OF_A_ROUND * 50.0 / quiet));
     let guide = text(Path::new(GUIDE));
-    for price in [told, whole] {
+    for price in [idle, whole] {
         assert!(guide.contains(&price), "{GUIDE} should say {price}");
     }
 }

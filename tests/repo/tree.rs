@@ -1,4 +1,4 @@
-//! Sizes and places.
+//! Checks the sizes of files, and that links and folders lead where they should.
 
 use std::path::Path;
 
@@ -14,6 +14,13 @@ fn files_are_short_enough_to_read() {
         "a file has 500 lines at most; split it by what it is about",
         &long.collect::<Vec<_>>(),
     );
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let silent = rust_files().filter(|path| !text(path).starts_with("//! "));
+    let silent: Vec<_> = silent.map(|path| path.display().to_string()).collect();
+    assert_none("begin the file with one line `//! …` that says what it is for", &silent);
 }
 
 #[test]
@@ -61,7 +68,48 @@ fn every_link_between_documents_leads_somewhere() {
     assert_eq!(relative_links("[a](b.md#c) [d](https://e) [f](#g) [h](../i)"), ["b.md", "../i"]);
 }
 
-/// Each binary is linked on its own, which takes longer than running its tests.
+/// What a document quotes in backticks, outside blocks of code.
+fn quoted(text: &str) -> Vec<&str> {
+    let blocks = text.split("```").step_by(2);
+    blocks.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn every_file_and_test_that_a_document_names_exists() {
+    const FOLDERS: &[&str] = &["shared/", "functions/", "tests/", "xtask/", "infra/", "docs/"];
+    let code: String = rust_files().map(|path| text(&path)).collect();
+    let is_test = |name: &str| {
+        name.matches('_').count() > 2
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let mut missing = Vec::new();
+    for path in files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        // What a release changed may have moved since.
+        if path.file_name().is_some_and(|name| name == "CHANGELOG.md") {
+            continue;
+        }
+        for name in quoted(&text(&path)) {
+            let is_path = FOLDERS.iter().any(|folder| name.starts_with(folder))
+                && name.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
+            let is_there = match is_path {
+                true => root().join(name).exists() || is_of_rust(name),
+                false => !is_test(name) || code.contains(name),
+            };
+            if !is_there {
+                missing.push(format!("{}: `{name}`", path.display()));
+            }
+        }
+    }
+    assert_none("a document names what does not exist", &missing);
+    assert_eq!(quoted("a `b` c `d`\n```\n`e`\n```\n`f`"), ["b", "d", "f"]);
+}
+
+/// `tests/crash` may be the module `tests/crash.rs`.
+fn is_of_rust(name: &str) -> bool {
+    root().join(format!("{}.rs", name.trim_end_matches('/'))).exists()
+}
+
+/// Each binary is linked separately, which takes longer than running its tests.
 #[test]
 fn a_crate_has_one_binary_of_integration_tests() {
     let metadata = super::cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]);

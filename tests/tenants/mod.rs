@@ -1,16 +1,16 @@
-//! Two tenants live side by side in one store, one's name beginning with the other's, with
-//! ids that try to leave their tenant. Then everything that is stored is looked at.
+//! Two tenants in one store, one name beginning with the other, with ids that try to leave their
+//! tenant. Then every stored item is inspected.
 //!
-//! How to add a kind of entity: have `life` make one for each tenant.
+//! To add a kind of entity: let `lifecycle` create one for each tenant.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
-mod life;
+mod lifecycle;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use watchbill_alerts::AlertBook as _;
+use watchbill_alerts::AlertStore as _;
 use watchbill_core::ledger::RawBatch;
 use watchbill_core::ports::{Item, ListEntry};
 use watchbill_core::repo::{self, PARKED, TENANTS};
@@ -20,12 +20,13 @@ use watchbill_core::service::{
 use watchbill_domain::{ApprovalId, Caller, Role, Status, TenantId};
 
 use crate::repo::text_of_rust_files;
-use life::{Lived, World, mark};
+use lifecycle::{Lived, World, mark};
 
-/// Kinds that are of no tenant: how far the recorder has read, and which policy holds.
+/// Kinds that belong to no tenant: how far the recorder has read, which policy is in force, and
+/// how far the sweeper's rounds are.
 const OF_NO_TENANT: &[&str] = &["feed_position", "policy_mark", "round"];
 
-/// What an item says of whose it is, and all its text.
+/// The tenant that an item names, and all its text.
 fn said(item: &Item) -> (Option<String>, String) {
     if &*item.kind == "ledger" {
         let batch = RawBatch::open(item).unwrap();
@@ -33,7 +34,7 @@ fn said(item: &Item) -> (Option<String>, String) {
         return (Some(batch.tenant.to_string()), lines);
     }
     if item.body.is_empty() {
-        // Counters alone.
+        // It has counters only.
         return (None, String::new());
     }
     let body: Value = serde_json::from_slice(&item.body).unwrap();
@@ -45,7 +46,7 @@ fn begins(entry: &Option<ListEntry>, tenant: &str) -> bool {
     entry.as_ref().is_none_or(|entry| entry.partition.starts_with(&format!("T#{tenant}#")))
 }
 
-/// Which rule of the keys an item breaks, if it breaks one.
+/// The rule of the keys that an item breaks, if any.
 fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
     let (named, text) = said(item);
     let partition = &*item.key.partition;
@@ -55,13 +56,13 @@ fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
     if is_of_none {
         let clean = partition.starts_with("SYS#") && item.list.is_none() && item.list2.is_none();
         let clean = clean && !tenants.iter().any(|tenant| text.contains(&mark(tenant)));
-        return (!clean).then(|| "an item of no tenant holds something of one".to_owned());
+        return (!clean).then(|| "an item without a tenant contains data of one".to_owned());
     }
     let Some(owner) = owner.or_else(|| named.clone().filter(|_| &*item.kind == "api_key")) else {
         return Some("its partition names no tenant".to_owned());
     };
     let own_key = match &*item.kind {
-        // A key is looked up before it is known whose it is.
+        // A key is looked up before its tenant is known.
         "api_key" => partition.starts_with("K#"),
         _ => partition.starts_with(&format!("T#{owner}#")),
     };
@@ -72,11 +73,15 @@ fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
         || (in_parked && &*item.kind == "parked_tenant");
     let others = tenants.iter().filter(|tenant| tenant.as_str() != owner);
     match () {
-        () if !own_key => Some(format!("it is of {owner} and stands elsewhere")),
-        () if named.as_ref().is_some_and(|named| *named != owner) => {
-            Some(format!("it says that it is of {named:?} and stands with {owner}"))
+        () if !own_key => {
+            Some(format!("it belongs to {owner}, but its key is outside that tenant"))
         }
-        () if !own_lists || !begins(&item.list2, &owner) => Some("its list is another's".into()),
+        () if named.as_ref().is_some_and(|named| *named != owner) => {
+            Some(format!("it names the tenant {named:?}, but is stored under {owner}"))
+        }
+        () if !own_lists || !begins(&item.list2, &owner) => {
+            Some("its list is another tenant's".into())
+        }
         () if others.map(mark).any(|mark| text.contains(&mark)) => {
             Some("it holds what is another tenant's".into())
         }
@@ -85,9 +90,9 @@ fn broken_rule(item: &Item, tenants: &[TenantId]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn every_item_and_every_list_is_of_one_tenant() {
+async fn every_item_and_every_list_belongs_to_one_tenant() {
     let (world, _) = World::lived().await;
-    let tenants: Vec<TenantId> = life::tenants().into();
+    let tenants: Vec<TenantId> = lifecycle::tenants().into();
     let items = world.store.items();
     let mut kinds = BTreeSet::new();
     for item in &items {
@@ -101,7 +106,7 @@ async fn every_item_and_every_list_is_of_one_tenant() {
         assert!(tenants.iter().any(|known| known.as_str() == tenant), "blob {key}");
     }
     assert!(world.blobs.keys().len() >= 2, "each has a large payload");
-    // A kind that the scenario does not make is not looked at.
+    // A kind that the scenario does not create is not inspected.
     let mut known: BTreeSet<String> = ["ledger", "body"].map(str::to_owned).into();
     for text in text_of_rust_files("src") {
         let names = text.lines().map(str::trim).filter(|line| line.starts_with("const KIND: &"));
@@ -111,14 +116,14 @@ async fn every_item_and_every_list_is_of_one_tenant() {
     }
     known.remove("feed_position");
     let unseen: Vec<_> = known.difference(&kinds).collect();
-    assert!(unseen.is_empty(), "tests/tenants/life.rs makes none of {unseen:?}");
+    assert!(unseen.is_empty(), "tests/tenants/lifecycle.rs creates none of {unseen:?}");
 }
 
 fn absent<T: std::fmt::Debug>(answer: Result<T, ServiceError>) {
     assert!(matches!(answer, Err(ServiceError::NotFound { .. })), "{answer:?}");
 }
 
-/// With every right in one tenant, nobody finds what is the other's by its id.
+/// With every right in one tenant, no one finds the other tenant's data by its id.
 #[tokio::test]
 async fn nothing_is_found_by_an_id_of_another_tenant() {
     let (world, lived) = World::lived().await;
@@ -131,8 +136,8 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
             tenant: tenant.clone(),
             made_by: None,
         };
-        // An id that peers chose may be one's own as well.
-        for id in other.tasks.iter().filter(|id| !life::is_shared(id.as_str())) {
+        // An id that a client chose may exist in both tenants.
+        for id in other.tasks.iter().filter(|id| !lifecycle::is_shared(id.as_str())) {
             absent(core.tasks().get(tenant, id).await);
             absent(core.tasks().timeline(tenant, id).await);
             absent(core.tasks().cancel(&admin, id, None).await.map(|_| ()));
@@ -144,7 +149,7 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
             absent(core.approvals().get(tenant, &approval).await.map(|_| ()));
             absent(core.approvals().approve(&admin, &approval).await.map(|_| ()));
             absent(core.approvals().reject(&admin, &approval, None).await.map(|_| ()));
-            let used = life::link_use(other);
+            let used = lifecycle::link_use(other);
             let by_link = core
                 .approvals()
                 .decide_by_link(tenant, &approval, &used, LinkDecision::Approve)
@@ -157,16 +162,20 @@ async fn nothing_is_found_by_an_id_of_another_tenant() {
         absent(core.events().after(tenant, &all, (event, None), 10, wait).await.map(|_| ()));
         absent(core.keys().revoke(&admin, &other.key).await.map(|_| ()));
         assert!(
-            !core.approvals().is_link_used(tenant, &life::link_use(other).nonce).await.unwrap()
+            !core
+                .approvals()
+                .is_link_used(tenant, &lifecycle::link_use(other).nonce)
+                .await
+                .unwrap()
         );
         assert!(world.alerts().find(tenant, &other.alert).await.unwrap().is_none());
-        assert_eq!(world.store.items().len(), before, "nothing came of asking");
+        assert_eq!(world.store.items().len(), before, "the requests create nothing");
     }
 }
 
-/// Lists, events, audit, alerts and figures hold one's own and nothing else.
+/// Lists, events, audit, alerts and metrics contain the tenant's own data and nothing else.
 #[tokio::test]
-async fn lists_hold_ones_own() {
+async fn lists_contain_only_what_the_tenant_owns() {
     let (world, lived) = World::lived().await;
     let core = &world.core;
     for Lived { tenant, tasks, .. } in &lived {
@@ -200,7 +209,7 @@ async fn lists_hold_ones_own() {
             for seen in &seen {
                 assert!(!seen.contains(&mark(&other.tenant)), "{tenant} sees {}", other.tenant);
                 let ids = other.tasks.iter().map(|id| id.as_str());
-                let found = ids.filter(|id| !life::is_shared(id)).find(|id| seen.contains(id));
+                let found = ids.filter(|id| !lifecycle::is_shared(id)).find(|id| seen.contains(id));
                 assert_eq!(found, None, "{tenant} sees a task of {}", other.tenant);
             }
         }

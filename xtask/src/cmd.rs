@@ -1,4 +1,4 @@
-//! Running programs: said before, checked after.
+//! Runs programs: prints the command before, and checks the exit status after.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::process::{Command, ExitStatus, Stdio};
@@ -9,14 +9,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::stopwatch::Stopwatch;
 
-/// Runs it with our own output.
+/// Runs it with this process's output.
 pub fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(command));
     let status = command.status().with_context(|| cannot_start(command))?;
     check(command, status)
 }
 
-/// Runs it with our own output, and ends it if it takes longer than `limit`.
+/// Runs it with this process's output, and kills it if it takes longer than `limit`.
 pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
     eprintln!("$ {}", shown(command));
     let mut child = command.spawn().with_context(|| cannot_start(command))?;
@@ -28,32 +28,33 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
         if watch.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            bail!("`{}` was ended, it took longer than {limit:?}", shown(command));
+            bail!("`{}` was killed: it took longer than {limit:?}", shown(command));
         }
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Runs it and gives its standard output; its errors are shown only when it fails.
+/// Runs it and returns its standard output. Its errors are shown only when it fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
     }
     check(command, output.status)?;
-    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", shown(command)))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("the output of `{}` is not UTF-8", shown(command)))
 }
 
-/// Runs it with our own output, and gives each line, free of colours, to `line` as well.
+/// Runs it with this process's output, and also passes each line, without colours, to `line`.
 pub fn watch(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     eprintln!("$ {}", shown(command));
-    let (reader, writer) = io::pipe().context("can't make a pipe")?;
+    let (reader, writer) = io::pipe().context("can't create a pipe")?;
     if io::stdout().is_terminal() {
         command.env("CARGO_TERM_COLOR", "always");
     }
     command.stdout(writer.try_clone().context("can't copy a pipe")?).stderr(writer);
     let mut child = command.spawn().with_context(|| cannot_start(command))?;
-    // The command holds the pipe's writing ends; until they are gone the reader won't end.
+    // The command holds the pipe's writing ends; until they are closed the reader does not end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut out = io::stdout();
     let mut reader = BufReader::new(reader);
@@ -67,7 +68,7 @@ pub fn watch(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     check(command, child.wait()?)
 }
 
-/// The command as one would type it, for messages.
+/// The command as typed in a shell, for messages.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
@@ -84,7 +85,7 @@ fn check(command: &Command, status: ExitStatus) -> Result<()> {
     Ok(())
 }
 
-/// Without the escape sequences for colours (ECMA-48: ESC [ … letter).
+/// Removes the escape sequences for colours (ECMA-48: ESC [ … letter).
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -123,7 +124,7 @@ mod tests {
     fn what_takes_too_long_is_ended() {
         let limit = Duration::from_millis(30);
         let error = run_within(Command::new("sleep").arg("600"), limit).unwrap_err();
-        assert_eq!(error.to_string(), "`sleep 600` was ended, it took longer than 30ms");
+        assert_eq!(error.to_string(), "`sleep 600` was killed: it took longer than 30ms");
         run_within(&mut Command::new("true"), Duration::from_secs(60)).unwrap();
         assert!(run_within(&mut Command::new("false"), Duration::from_secs(60)).is_err());
     }

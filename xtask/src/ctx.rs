@@ -1,4 +1,4 @@
-//! Where things are.
+//! The paths of the repository and the build.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 pub struct Ctx {
-    /// The clone.
+    /// The root of the clone.
     pub root: PathBuf,
     /// Where cargo builds: CARGO_TARGET_DIR, or `target` in the clone.
     pub target: PathBuf,
-    /// A folder of logs to measure with, where one is given.
+    /// A folder of logs to measure with, if one is given.
     pub data: Option<PathBuf>,
 }
 
 impl Ctx {
     pub fn find() -> Result<Self> {
-        // Set by `cargo run`. Read now and not at compile time: with a target folder that
-        // clones share, the binary may have been built by another clone.
+        // Set by `cargo run`. Read now and not at compile time: with a target folder that clones
+        // share, the binary may have been built by another clone.
         let manifest = env::var_os("CARGO_MANIFEST_DIR")
             .context("CARGO_MANIFEST_DIR is not set; run this as `cargo xtask`")?;
         let root = Path::new(&manifest).parent().context("xtask has no parent folder")?.to_owned();
@@ -34,11 +34,11 @@ impl Ctx {
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.target.join("xtask").join(name);
         std::fs::create_dir_all(&folder)
-            .with_context(|| format!("can't make the folder {}", folder.display()))?;
+            .with_context(|| format!("can't create the folder {}", folder.display()))?;
         Ok(folder)
     }
 
-    /// The same, emptied: the data of one run.
+    /// The same, emptied: for the data of one run.
     pub fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder(name)?;
         std::fs::remove_dir_all(&folder)
@@ -59,7 +59,7 @@ impl Ctx {
         command
     }
 
-    /// What cargo knows about the workspace and, with `deps`, all it is built from.
+    /// The metadata of cargo for the workspace and, with `deps`, for all dependencies.
     pub fn metadata(&self, deps: bool) -> Result<Value> {
         let mut command = self.cargo(&["metadata", "--format-version", "1", "--locked"]);
         if !deps {

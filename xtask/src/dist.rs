@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the binary that is shipped.
+//! `cargo xtask dist` builds the binary that is shipped.
 
 use anyhow::{Context, Result};
 
@@ -15,7 +15,7 @@ pub fn run(ctx: &Ctx) -> Result<()> {
         "--locked",
     ]))?;
     let binary = ctx.target.join("dist/watchbill");
-    let size = binary.metadata().with_context(|| format!("no {}", binary.display()))?.len();
+    let size = binary.metadata().with_context(|| format!("can't read {}", binary.display()))?.len();
     println!("{}  {}", binary.display(), mebibytes(size));
     Ok(())
 }

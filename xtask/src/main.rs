@@ -1,9 +1,8 @@
-//! The project's chores: `cargo xtask test|soak|bench|dist`.
+//! The project's developer commands: `cargo xtask test|soak|bench|dist`.
 //!
-//! To add a stage of the tests, add a row to `stages::STAGES`; a soak, to `soak::SOAKS`; a
-//! benchmark, to `bench::BENCHES` and its two markers to docs/benchmarks.md. Programs a
-//! stage needs come through `tools` (`apt`, `venv`, `rustup`), which installs them or says
-//! how to.
+//! To add a stage, add a row to `stages::STAGES`; a soak, to `soak::SOAKS`; a benchmark, to
+//! `bench::BENCHES` and its two markers to docs/benchmarks.md. `tools` (`apt`, `venv`, `rustup`)
+//! installs the programs of a stage, or reports how to.
 
 mod bench;
 mod cmd;
@@ -24,7 +23,11 @@ use clap::{Parser, Subcommand};
 use ctx::Ctx;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's chores")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The project's developer commands"
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -32,34 +35,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything a change must pass
+    /// Run everything that a change must pass
     Test {
         /// Run only this stage; may be repeated
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
-        /// Name the stages and stop
+        /// List the stages and exit
         #[arg(long)]
         list: bool,
         /// Stop at the first stage that fails
         #[arg(long)]
         fail_fast: bool,
     },
-    /// The long runs that look for what one run does not show
+    /// Repeat tests many times, to find rare failures
     Soak {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Run only this one; may be repeated
+        /// Run only this soak; may be repeated
         #[arg(long, value_name = "NAME")]
         only: Vec<String>,
     },
     /// Measure, and write the figures to docs/benchmarks.md
     Bench {
-        /// Only this one
+        /// Run only this benchmark
         name: Option<String>,
-        /// Name the benchmarks and stop
+        /// List the benchmarks and exit
         #[arg(long)]
         list: bool,
-        /// A folder of logs; `redact` says how many of their lines it changes
+        /// A folder of logs; `redact` reports how many of their lines it changes
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
     },
@@ -78,7 +81,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `Ok(false)` means that something failed and has been told.
+/// `Ok(false)` means that something failed and was reported.
 fn run(cli: Cli) -> Result<bool> {
     let mut ctx = Ctx::find()?;
     match cli.task {

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the same again and again, for what happens once in many runs.
+//! `cargo xtask soak` repeats tests many times, to find rare failures.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
 use crate::summary::{self, Row};
-use crate::tools::{apt, bed};
+use crate::tools::{apt, fixture};
 
-/// Many times what a round takes, with its build; what hangs must not hang the night.
+/// Many times the duration of a round with its build. A test that hangs must end.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 pub struct Soak {
@@ -28,23 +28,19 @@ pub const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "crash",
-        why: "the release build killed 200 times under load, and what it accepted audited",
+        why: "the release build killed 200 times under load, and every accepted task checked",
         round: crash,
     },
     Soak {
         name: "faults",
-        why: "1,000 tasks over the AWS adapters while one call in five goes wrong",
+        why: "1,000 tasks over the AWS adapters while one call in five fails",
         round: faults,
     },
+    Soak { name: "decide", why: "200,000 new sequences of commands through decide", round: decide },
     Soak {
-        name: "decide",
-        why: "200,000 other sequences of commands through what decides",
-        round: decide,
-    },
-    Soak {
-        name: "leave",
-        why: "20,000 other stories of approvals, edits, policies, links and deaths",
-        round: leave,
+        name: "authorization",
+        why: "20,000 new random scenarios of approvals, edits, policies, links and crashes",
+        round: authorization,
     },
     Soak {
         name: "budget",
@@ -63,7 +59,7 @@ pub const SOAKS: &[Soak] = &[
     },
 ];
 
-/// False when a round failed; the first one ends its soak, as its traces are what is wanted.
+/// Returns false when a round failed. The first failure ends its soak, to keep its traces.
 pub fn run(ctx: &Ctx, rounds: u32, only: &[String]) -> Result<bool> {
     let mut rows = Vec::new();
     for soak in summary::chosen(SOAKS, |s| s.name, only)? {
@@ -78,13 +74,13 @@ pub fn run(ctx: &Ctx, rounds: u32, only: &[String]) -> Result<bool> {
     Ok(summary::print("soaks", &format!("cargo xtask soak --rounds {rounds}"), &rows, &[]))
 }
 
-/// proptest takes a new seed in each run and prints the one that fails.
+/// proptest uses a new seed in each run and prints the one that fails.
 fn tests(ctx: &Ctx, _round: u32) -> Result<()> {
     let args = ["test", "--workspace", "--quiet", "--locked"];
     cmd::run(ctx.cargo(&args).env("PROPTEST_CASES", "2048"))
 }
 
-/// A new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+/// Uses a new seed in each run and prints it; `WATCHBILL_SEED` repeats one.
 fn crash(ctx: &Ctx, _round: u32) -> Result<()> {
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
@@ -92,9 +88,9 @@ fn crash(ctx: &Ctx, _round: u32) -> Result<()> {
     cmd::run_within(&mut command, LIMIT)
 }
 
-/// With a new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+/// Uses a new seed in each run and prints it; `WATCHBILL_SEED` repeats one.
 fn faults(ctx: &Ctx, _round: u32) -> Result<()> {
-    let emulator = bed::plain(ctx)?;
+    let emulator = fixture::plain(ctx)?;
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
     command.args(["--", "aws::faults", "--nocapture"]).env("WATCHBILL_TASKS", "1000");
@@ -102,7 +98,7 @@ fn faults(ctx: &Ctx, _round: u32) -> Result<()> {
     cmd::run_within(&mut command, LIMIT)
 }
 
-/// Each round goes on where the one before ended.
+/// Each round continues with the seeds after those of the round before.
 fn decide(ctx: &Ctx, round: u32) -> Result<()> {
     const SEQUENCES: u64 = 200_000;
     let args = ["test", "--release", "--locked", "--package", "watchbill-core", "--test", "all"];
@@ -113,20 +109,20 @@ fn decide(ctx: &Ctx, round: u32) -> Result<()> {
     cmd::run_within(&mut command, LIMIT)
 }
 
-/// Each round goes on where the one before ended.
-fn leave(ctx: &Ctx, round: u32) -> Result<()> {
-    const STORIES: u64 = 20_000;
+/// Each round continues with the seeds after those of the round before.
+fn authorization(ctx: &Ctx, round: u32) -> Result<()> {
+    const SCENARIOS: u64 = 20_000;
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
-    command.args(["--", "leave::", "--nocapture"]);
-    let first = u64::from(round) * STORIES;
-    command.env("WATCHBILL_STORIES", STORIES.to_string());
+    command.args(["--", "authorization::", "--nocapture"]);
+    let first = u64::from(round) * SCENARIOS;
+    command.env("WATCHBILL_STORIES", SCENARIOS.to_string());
     command.env("WATCHBILL_SEED", first.to_string());
     cmd::run_within(&mut command, LIMIT)
 }
 
 fn budget(ctx: &Ctx, _round: u32) -> Result<()> {
-    let emulator = bed::plain(ctx)?;
+    let emulator = fixture::plain(ctx)?;
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
     command.args(["--", "aws::budget", "--nocapture"]).env("WATCHBILL_COMPLETIONS", "10000");
@@ -134,12 +130,12 @@ fn budget(ctx: &Ctx, _round: u32) -> Result<()> {
     cmd::run_within(&mut command, LIMIT)
 }
 
-/// With a new seed in each run, which it prints; `WATCHBILL_SEED` repeats one.
+/// Uses a new seed in each run and prints it; `WATCHBILL_SEED` repeats one.
 fn redis(ctx: &Ctx, _round: u32) -> Result<()> {
     apt::need("redis-server", "redis-server")?;
     let args = ["test", "--release", "--locked", "--package", "watchbill-tests"];
     let mut command = ctx.cargo(&args);
-    // One after the other: each wants the machine for itself.
+    // One after the other: each needs the machine for itself.
     command.args(["--", "bridge::faults", "--nocapture", "--test-threads", "1"]);
     command.env("WATCHBILL_ROUNDS", "100").env("WATCHBILL_TASKS", "10000");
     command.env("WATCHBILL_FROZEN", "30");

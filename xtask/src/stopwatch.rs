@@ -1,11 +1,11 @@
-//! Time for chores. They measure real time, so the Clock port has no place here.
+//! Measures real time for xtask, which does not use the Clock port.
 
 use std::time::{Duration, Instant};
 
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "a chore measures the real clock")]
+    #[expect(clippy::disallowed_methods, reason = "a developer command measures real time")]
     pub fn start() -> Self {
         Self(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! What stages and soaks print when they are through.
+//! The summary that stages and soaks print at the end.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub struct Row {
     pub error: Option<anyhow::Error>,
 }
 
-/// The table, the first failure with how to see it alone, and the count.
+/// Prints the table, the first failure with the command to repeat it alone, and the counts.
 pub fn print(kind: &str, again: &str, rows: &[Row], closing: &[String]) -> bool {
     println!("\n{}", table(rows));
     for line in closing {
@@ -33,7 +33,7 @@ pub fn list<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) {
     }
 }
 
-/// Those of `all` that are asked for, in the table's order; all of them if none is.
+/// The requested ones of `all`, in the table's order; all of them if none is requested.
 pub fn chosen<'a, T>(
     all: &'a [T],
     name: impl Fn(&T) -> &'static str,
@@ -41,7 +41,7 @@ pub fn chosen<'a, T>(
 ) -> Result<Vec<&'a T>> {
     if let Some(unknown) = only.iter().find(|o| !all.iter().any(|t| name(t) == o.as_str())) {
         let known = all.iter().map(name).collect::<Vec<_>>().join(", ");
-        bail!("there is none named '{unknown}'; choose of: {known}");
+        bail!("there is none named '{unknown}'; choose one of: {known}");
     }
     let wanted = |t: &&T| only.is_empty() || only.iter().any(|o| o == name(t));
     Ok(all.iter().filter(wanted).collect())
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
         let error = chosen(&["fmt", "doc"], |n| n, &["dok".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "there is none named 'dok'; choose of: fmt, doc");
+        assert_eq!(error.to_string(), "there is none named 'dok'; choose one of: fmt, doc");
         assert_eq!(chosen(&["fmt", "doc"], |n| n, &["doc".to_owned()]).unwrap(), [&"doc"]);
         assert_eq!(chosen(&["fmt", "doc"], |n| n, &[]).unwrap().len(), 2);
     }

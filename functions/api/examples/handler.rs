@@ -1,6 +1,5 @@
-//! How long the API's handler takes for `POST /tasks` over a store in memory, once it is warm:
-//! everything between the request and the answer but the network and the store.
-//! `cargo xtask bench handler` runs it.
+//! Measures the API's handler for `POST /tasks` over a warm in-memory store: everything between
+//! request and response except the network and the store. `cargo xtask bench handler` runs it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use http::{Request, StatusCode};
 use serde_json::json;
 use tower::ServiceExt as _;
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey, router};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::{Core, Ports};
 use watchbill_domain::{Role, TenantId, hash_key};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
@@ -30,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         entropy: Arc::new(SystemEntropy),
         wake: Arc::new(MemoryWake::new()),
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), 1)
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1)
         .planned_by(Arc::new(watchbill_catalog::planner()));
     let config = ApiConfig {
         static_keys: vec![StaticKey {

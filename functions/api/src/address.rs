@@ -1,4 +1,4 @@
-//! Where a call comes from: its peer, or what a trusted proxy wrote of the client.
+//! Determines the client address of a call: its peer, or what a trusted proxy reports.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -9,11 +9,12 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Addresses looked at in one header, from its end: no chain of proxies is longer, and what
-/// stands before that was written by the client.
+/// Addresses read from the end of a header: no chain of proxies is longer, and everything before
+/// them was written by the client.
 const MAX_HOPS: usize = 32;
 
-/// Whose `X-Forwarded-For` and `Forwarded` are believed. Nobody's unless configured.
+/// The proxies whose `X-Forwarded-For` and `Forwarded` headers are trusted. None unless
+/// configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -41,8 +42,8 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client of a call: the right-most address that is no proxy of ours. A header that is
-    /// malformed, and two headers that disagree, say nothing: then it is the peer.
+    /// The client of a call: the right-most address that is not a trusted proxy. A malformed
+    /// header, or two headers that disagree, are ignored; the result is then the peer.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.contains(peer) {
@@ -82,19 +83,19 @@ impl TrustedProxies {
                 }
             }
         }
-        // All of them are proxies of ours: the farthest one asked for itself.
+        // All of them are trusted proxies: the farthest one made the call itself.
         first
     }
 }
 
-/// What one header says of the client.
+/// What one header reports about the client.
 enum Claim {
     None,
     Malformed,
     Client(IpAddr),
 }
 
-/// `203.0.113.9`, `203.0.113.9:443`, `2001:db8::1` or `[2001:db8::1]:443`.
+/// Parses `203.0.113.9`, `203.0.113.9:443`, `2001:db8::1` or `[2001:db8::1]:443`.
 fn address(text: &str) -> Option<IpAddr> {
     let parsed = match text.strip_prefix('[') {
         Some(rest) => {
@@ -114,8 +115,8 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok()
 }
 
-/// The `for` of one element of RFC 7239, such as `for="[2001:db8::1]:443";proto=https`. Hidden
-/// names (`for=_x`, `for=unknown`) are no addresses.
+/// Parses the `for` of an RFC 7239 element, such as `for="[2001:db8::1]:443";proto=https`.
+/// Obfuscated names (`for=_x`, `for=unknown`) are not addresses.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let value = element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -125,13 +126,13 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     address(quoted.unwrap_or(Some(value))?)
 }
 
-/// The client of a call; none where the host doesn't know its peer.
+/// The client of a call, or `None` if the host does not know its peer.
 pub fn client(trusted: &TrustedProxies, parts: &Parts) -> Option<IpAddr> {
     let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
     Some(trusted.client(peer.ip(), &parts.headers))
 }
 
-/// One host, however many addresses it has: IPv6 hands out 2^64 of them to each.
+/// Reduces an address to its host: an IPv6 host has 2^64 addresses.
 pub fn network(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address.to_canonical() {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_hop_that_is_no_proxy_counts_and_what_stands_before_it_does_not() {
+    fn the_right_most_hop_that_is_no_proxy_counts_and_earlier_ones_do_not() {
         for (value, client) in [
             ("6.6.6.6, 203.0.113.9", "203.0.113.9"),
             ("nonsense, 203.0.113.9, 10.1.1.1", "203.0.113.9"),

@@ -1,4 +1,4 @@
-//! The API on Lambda: its configuration from the template, its calls from API Gateway.
+//! The API on Lambda: configured by the template, called by API Gateway.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::extract::ConnectInfo;
 use lambda_http::RequestExt as _;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt as _;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::WaitBounds;
 use watchbill_domain::Agent;
@@ -19,13 +19,13 @@ use watchbill_lambda::config::Setup;
 
 use crate::{AgentInfo, ApiConfig, JwksSource, JwtConfig, RateLimits, TrustedProxies};
 
-/// How many calls may wait at once, each in a run of its own: of all tenants, and of one.
+/// How many calls may wait at once, each in its own Lambda invocation: in total, and per tenant.
 const WAITS: WaitBounds = WaitBounds { all: 50, tenant: 20 };
 
-/// The secret that the template makes, and the field in it.
+/// The template's secret, and the field in it.
 const FIRST_KEY: (&str, &str) = ("WATCHBILL_ADMIN_SECRET", "key");
 
-pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfig> {
+pub async fn api_config(setup: &Setup, rules: &EngineConfig) -> anyhow::Result<ApiConfig> {
     let limits = setup.get("RATE_LIMITS");
     if limits == Some("off") {
         setup.must_be_forced("RATE_LIMITS=off")?;
@@ -34,7 +34,8 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
     let proxies = setup.words("TRUSTED_PROXIES");
     let trusted_proxies = TrustedProxies::parse(proxies.iter().map(String::as_str));
     let first_key = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
-    // Whoever holds the admin's key may decide anyway, so links need no secret of their own.
+    // The holder of the admin's key may decide approvals anyway, so links need no secret of
+    // their own.
     let link_secret = setup.managed_secret(FIRST_KEY.0, FIRST_KEY.1);
     let jwks = setup.get("WATCHBILL_JWKS_URL").map(KeySetUrl::new).transpose()?;
     Ok(ApiConfig {
@@ -50,14 +51,14 @@ pub async fn api_config(setup: &Setup, rules: &Rules) -> anyhow::Result<ApiConfi
         trusted_proxies: trusted_proxies.context("TRUSTED_PROXIES")?,
         cors_origins: setup.words("ORCHESTRATOR_CORS_ORIGINS"),
         agents: agents(rules),
-        // API Gateway answers in one piece.
+        // API Gateway buffers whole responses.
         streams: false,
         waits: Some(WAITS),
         ..ApiConfig::default()
     })
 }
 
-fn agents(rules: &Rules) -> Vec<AgentInfo> {
+fn agents(rules: &EngineConfig) -> Vec<AgentInfo> {
     let info = |agent| AgentInfo::new(agent, rules, false);
     Agent::taking_tasks().map(info).collect()
 }
@@ -71,7 +72,7 @@ impl JwksSource for UrlJwks {
     }
 }
 
-/// Serves the router for as long as Lambda hands over calls.
+/// Serves the router for as long as Lambda delivers calls.
 pub async fn serve_lambda(router: Router) -> anyhow::Result<()> {
     let service = lambda_http::service_fn(move |mut request: lambda_http::Request| {
         if let Some(caller) = address(&request) {
@@ -80,10 +81,10 @@ pub async fn serve_lambda(router: Router) -> anyhow::Result<()> {
         router.clone().oneshot(request)
     });
     let served = lambda_http::run(service).await;
-    served.map_err(|error| anyhow::anyhow!("the Lambda runtime broke off: {error}"))
+    served.map_err(|error| anyhow::Error::from_boxed(error).context("the Lambda runtime failed"))
 }
 
-/// Where a call comes from, as the gateway saw it: callers without a key are counted by it.
+/// The client address as the gateway reports it; callers without a key are counted by it.
 fn address(request: &lambda_http::Request) -> Option<IpAddr> {
     match request.request_context_ref()? {
         RequestContext::ApiGatewayV2(context) => context.http.source_ip.as_ref()?.parse().ok(),
@@ -95,8 +96,8 @@ fn address(request: &lambda_http::Request) -> Option<IpAddr> {
 mod tests {
     use watchbill_domain::TaskId;
 
-    /// API Gateway hands paths over decoded; other gateways and the emulators as they were sent. Whatever
-    /// an id may hold, it is reached in both forms.
+    /// API Gateway passes paths decoded; other gateways and the emulators pass them as sent.
+    /// Every valid id is reachable in both forms.
     #[test]
     fn an_id_is_reached_however_the_gateway_hands_over_its_path() {
         for id in [
@@ -130,7 +131,7 @@ mod tests {
         }
     }
 
-    /// As axum reads a part of a path.
+    /// Decodes a path segment as axum does.
     fn percent_decode(text: &str) -> String {
         let mut bytes = Vec::new();
         let mut rest = text.bytes();

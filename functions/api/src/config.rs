@@ -1,10 +1,12 @@
+//! The API's configuration, as its host provides it.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::SecretSource;
 use watchbill_core::service::WaitBounds;
 use watchbill_domain::{Agent, Role, TenantId};
@@ -13,7 +15,7 @@ use crate::address::TrustedProxies;
 use crate::auth::JwtConfig;
 use crate::limits::RateLimits;
 
-/// A key from the environment; only its hash is held.
+/// A key from the environment; only its hash is kept.
 #[derive(Clone, Debug)]
 pub struct StaticKey {
     pub name: String,
@@ -27,15 +29,16 @@ pub struct StaticKey {
 #[derive(Clone, Debug)]
 pub struct AgentInfo {
     pub agent: Agent,
-    /// Whether this installation runs it; else workers outside do.
+    /// Whether this installation runs it; otherwise external workers do.
     pub built: bool,
     /// `running`, `paused`, `external` or `not_built`.
     pub status: String,
 }
 
 impl AgentInfo {
-    /// As the rules have it. `paused`: this installation only accepts tasks now.
-    pub fn new(agent: Agent, rules: &Rules, paused: bool) -> Self {
+    /// Derives the status from the rules. `paused`: this installation only accepts tasks for
+    /// now.
+    pub fn new(agent: Agent, rules: &EngineConfig, paused: bool) -> Self {
         let status = if rules.external.contains(&agent) {
             "external"
         } else if !agent.is_built() {
@@ -49,12 +52,12 @@ impl AgentInfo {
     }
 }
 
-/// What the host knows of its own health beyond the store.
+/// What the host knows about its health beyond the store.
 #[derive(Clone, Debug, Default)]
 pub struct HealthReport {
     /// `connected`, `disabled` or `unreachable`.
     pub redis: String,
-    /// Shown beside it, such as the lag of the change feed.
+    /// Shown next to it, such as the lag of the change feed.
     pub more: BTreeMap<String, Value>,
 }
 
@@ -63,38 +66,38 @@ pub trait HealthSource: Send + Sync {
     async fn report(&self) -> HealthReport;
 }
 
-/// How the API is set up. Nothing is read from the environment here.
+/// The API's settings. Nothing is read from the environment here.
 pub struct ApiConfig {
     pub version: String,
     pub static_keys: Vec<StaticKey>,
     /// SHA-256 in hex of the operator's key, which creates tenants.
     pub operator_key_hash: Option<String>,
-    /// An admin's key that is asked for when a key is not known here.
+    /// The source of an admin key, read when a key is unknown here.
     pub first_key: Option<Arc<dyn SecretSource>>,
-    /// What approval links are signed with; without it there are none.
+    /// The secret that signs approval links; without it there are none.
     pub link_secret: Option<Arc<dyn SecretSource>>,
     pub jwt: JwtConfig,
     pub rate_limits: RateLimits,
-    /// Origins of pages that may call; `*` for any.
+    /// Origins of pages that may call; `*` allows any.
     pub cors_origins: Vec<String>,
-    /// Whether such pages may send cookies and the like.
+    /// Whether such pages may send credentials such as cookies.
     pub cors_credentials: bool,
     pub health: Option<Arc<dyn HealthSource>>,
     pub agents: Vec<AgentInfo>,
     /// Whether the host can hold a connection open for server-sent events.
     pub streams: bool,
-    /// Proxies whose word on where a call comes from is taken.
+    /// Proxies that are trusted to report the client address.
     pub trusted_proxies: TrustedProxies,
-    /// Within this time a call's body must have come.
+    /// Time limit for receiving a call's body.
     pub body_within: Duration,
-    /// How many connections the host can hold, where it knows: calls under way, event streams
-    /// and waiting calls are bounded so that they never take all of them.
+    /// How many connections the host can hold, if known. Running calls, event streams and
+    /// waiting calls are bounded so that they never take all of them.
     pub connections: Option<usize>,
-    /// How many calls may wait at once over all processes, where each call has one of its own.
+    /// How many calls may wait at once over all processes, if each call has its own process.
     pub waits: Option<WaitBounds>,
 }
 
-/// The largest body comes within it at 42 KB/s.
+/// The largest body arrives within it at 42 KB/s.
 pub const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 impl Default for ApiConfig {
@@ -124,17 +127,19 @@ impl Default for ApiConfig {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     #[error(
-        "the JWT secret has {bytes} bytes: use at least {least}, for instance 32 random ones in hex"
+        "the JWT secret has {bytes} bytes: use at least {least}, for instance 32 random bytes in \
+         hex"
     )]
     ShortSecret { bytes: usize, least: usize },
     #[error("the hash of key '{name}' is not a SHA-256 in hex")]
     BadHash { name: String },
     #[error("keys '{first}' and '{second}' are the same key: give each its own")]
     SameKey { first: String, second: String },
-    #[error("key '{name}' has role operator: only the operator key may")]
+    #[error("key '{name}' has role operator: only the operator key may have it")]
     OperatorRole { name: String },
     #[error(
-        "CORS origin '*' together with credentials lets any page act as its visitor: name the origins"
+        "CORS origin '*' together with credentials lets any page act as its visitor: name the \
+         origins"
     )]
     AnyOriginWithCredentials,
     #[error("CORS origin '{0}' is not an origin such as https://ops.example.com, without a path")]

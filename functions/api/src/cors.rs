@@ -1,4 +1,4 @@
-//! Which pages of other origins may call.
+//! CORS: which pages of other origins may call.
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -29,7 +29,8 @@ impl Cors {
         !self.any && self.origins.is_empty()
     }
 
-    /// Whether the answer's headers let the asking page read it.
+    /// Adds the headers that allow the requesting page to read the response. Returns whether it
+    /// may.
     pub fn apply(&self, asked: &HeaderMap, answer: &mut HeaderMap) -> bool {
         if self.is_off() {
             return false;
@@ -52,7 +53,7 @@ impl Cors {
         true
     }
 
-    /// The answer to a browser that asks before it calls.
+    /// Answers a browser's preflight request.
     pub fn preflight(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if asked.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) && self.apply(asked, answer) {
             for (name, value) in [

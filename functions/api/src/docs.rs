@@ -1,11 +1,12 @@
-//! The page that shows the OpenAPI document. It stands alone: no file besides, no network.
+//! The page that shows the OpenAPI document. It is self-contained: no other files, no network.
 
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
 pub const PAGE: &str = include_str!("docs.html");
 
-/// Lets the page run its own script and style, by their hashes, and call its own origin.
+/// The content security policy: allows the page's own script and style by their hashes, and
+/// calls to its own origin.
 pub fn policy() -> HeaderValue {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; \
@@ -16,7 +17,7 @@ pub fn policy() -> HeaderValue {
     HeaderValue::from_str(&policy).expect("a policy is ASCII")
 }
 
-/// The hash of what stands in the page's one element of this name, as policies write it.
+/// The hash of the content of the page's only element of this name, in the format of policies.
 pub fn hash_of(page: &str, tag: &str) -> String {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let inside = page.split_once(&open).and_then(|(_, rest)| rest.split_once(&close));
@@ -24,7 +25,7 @@ pub fn hash_of(page: &str, tag: &str) -> String {
     format!("sha256-{}", base64(&Sha256::digest(inside.as_bytes())))
 }
 
-/// RFC 4648, section 4.
+/// Base64 of RFC 4648, section 4.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -1,5 +1,5 @@
-//! Calls per minute, for each caller and route. A window of a minute begins with a caller's
-//! first call; what was counted is forgotten with it.
+//! Rate limits per caller and route. A window of one minute begins with a caller's first call,
+//! and its count is dropped with it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -12,15 +12,15 @@ use crate::route::Route;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SHARDS: usize = 16;
-/// Windows held at once, in all shards: about 4 MB for those with a key and as much for those
-/// without. A caller beyond shares one window per route with all others beyond.
-const MOST_WINDOWS: usize = 64 * 1024;
+/// Maximum windows in all shards: about 4 MB for callers with a key and as much for those
+/// without. Callers beyond it share one window per route.
+const MAX_WINDOWS: usize = 64 * 1024;
 
 const DEFAULTS: &[(&str, u32)] =
     &[("POST /tasks", 30), ("POST /events/publish", 100), ("GET /health", 300)];
 const DEFAULT_OTHERS: u32 = 60;
 
-/// The setting: `off`, or routes with calls per minute; `*` stands for all that the setting
+/// The setting: `off`, or routes with calls per minute; `*` covers every route that the setting
 /// does not name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RateLimits {
@@ -89,7 +89,7 @@ impl RateLimits {
         RateLimits::On { named: given, others: all.unwrap_or(DEFAULT_OTHERS) }
     }
 
-    /// Calls per minute of a route; none when they are off.
+    /// Calls per minute of a route; `None` if limits are off.
     fn of(&self, name: &str) -> Option<u32> {
         match self {
             RateLimits::Off => None,
@@ -106,31 +106,31 @@ struct Window {
     count: u32,
 }
 
-/// What a call leaves of a caller's minute.
+/// The state of a caller's window after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct RateLimit {
     pub limit: u32,
     pub remaining: u32,
     /// Time until the window ends.
     pub reset: Duration,
-    /// Beyond the limit: the call is not to be carried out.
+    /// Over the limit: the call must not be carried out.
     pub refused: bool,
 }
 
 /// Whose calls are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Counted {
-    /// Who has proved to be somebody: by a key, a token or a link.
+pub enum LimitKey {
+    /// A caller authenticated by a key, a token or a link.
     Known(String),
-    /// Everybody else, by address. They are counted apart: however many addresses they come
-    /// from, those with a key keep their own windows.
+    /// Anyone else, by address. They are counted separately: however many addresses they use,
+    /// callers with a key keep their own windows.
     Stranger(String),
 }
 
 type Shard = Mutex<HashMap<(usize, u64), Window>>;
 
 pub struct Limiter {
-    /// By the route's place in the table; the last is for calls that meet no route.
+    /// By the route's index in the table; the last one is for calls without a route.
     limits: Vec<Option<u32>>,
     known: Vec<Shard>,
     strangers: Vec<Shard>,
@@ -153,21 +153,21 @@ impl Limiter {
             known: (0..SHARDS).map(|_| Mutex::default()).collect(),
             strangers: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            most: MOST_WINDOWS / SHARDS,
+            most: MAX_WINDOWS / SHARDS,
         })
     }
 
-    /// The place of calls that meet no route.
+    /// The index for calls without a route.
     pub fn no_route(&self) -> usize {
         self.limits.len() - 1
     }
 
-    /// Counts one call at a monotonic time; nothing when limits are off.
-    pub fn take(&self, route: usize, caller: &Counted, now: Duration) -> Option<Taken> {
+    /// Counts one call at a monotonic time. Returns `None` if limits are off.
+    pub fn take(&self, route: usize, caller: &LimitKey, now: Duration) -> Option<RateLimit> {
         let limit = self.limits[route]?;
         let shards = match caller {
-            Counted::Known(_) => &self.known,
-            Counted::Stranger(_) => &self.strangers,
+            LimitKey::Known(_) => &self.known,
+            LimitKey::Stranger(_) => &self.strangers,
         };
         let caller = self.hasher.hash_one(caller);
         let mut shard = shards[(caller % SHARDS as u64) as usize]
@@ -187,7 +187,7 @@ impl Limiter {
         }
         let refused = window.count >= limit;
         window.count = window.count.saturating_add(u32::from(!refused));
-        Some(Taken {
+        Some(RateLimit {
             limit,
             remaining: limit - window.count,
             reset: MINUTE.saturating_sub(now.saturating_sub(window.start)),
@@ -201,8 +201,8 @@ mod tests {
     use super::*;
     use crate::routes::ROUTES;
 
-    fn known(name: &str) -> Counted {
-        Counted::Known(name.into())
+    fn known(name: &str) -> LimitKey {
+        LimitKey::Known(name.into())
     }
 
     fn limiter(setting: &str) -> Limiter {
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!((taken.refused, taken.reset), (true, at(1)));
         assert!(!limiter.take(0, &known("b"), at(69)).unwrap().refused, "another caller");
         assert!(!limiter.take(1, &known("a"), at(69)).unwrap().refused, "another route");
-        let stranger = Counted::Stranger("a".into());
+        let stranger = LimitKey::Stranger("a".into());
         assert!(!limiter.take(0, &stranger, at(69)).unwrap().refused, "of the same name");
         assert!(!limiter.take(0, &known("a"), at(70)).unwrap().refused, "another minute");
     }
@@ -273,7 +273,7 @@ mod tests {
         limiter.most = 4;
         let now = Duration::ZERO;
         for n in 0..1000 {
-            let _ = limiter.take(0, &Counted::Stranger(format!("2001:db8::{n:x}")), now);
+            let _ = limiter.take(0, &LimitKey::Stranger(format!("2001:db8::{n:x}")), now);
         }
         for n in 0..16 {
             let caller = known(&format!("tenant/{n}"));

@@ -1,4 +1,4 @@
-//! The HTTP API on Lambda, behind an HTTP API of API Gateway.
+//! The HTTP API's Lambda entry point, behind an HTTP API of API Gateway.
 
 use watchbill_api::{ApiState, api_config, router, serve_lambda};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};

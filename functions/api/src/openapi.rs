@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made of the table of routes and the wire forms' own schemas.
+//! Generates the OpenAPI 3.1 document from the table of routes and the wire types' schemas.
 
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -10,9 +10,9 @@ use watchbill_wire::{Field, Problem};
 use crate::route::{Access, Route, Success};
 use crate::routes;
 
-const DESCRIPTION: &str = "Tasks for agents, with approvals, events and a record of everything. \
+const DESCRIPTION: &str = "Tasks for agents, with approvals, events and an audit log. \
 Errors are application/problem+json (RFC 9457); `detail` says what was wrong and what to do. \
-Calls are limited per caller and route; unless limits are switched off every answer says so in \
+Calls are limited per caller and route; unless limits are off, every response has the headers \
 X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset (seconds since 1970).";
 
 /// The whole document.
@@ -26,7 +26,7 @@ pub fn document(version: &str) -> Value {
     let mut paths = Map::new();
     for route in routes::all() {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.verb.as_str().to_ascii_lowercase()] = operation(route, &mut generator);
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route, &mut generator);
     }
     let mut schemas = generator.take_definitions(true);
     schemas.insert(JSON_VALUE.into(), json_value_schema());
@@ -92,7 +92,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     operation
 }
 
-/// One alternative for each field: it is given, the others are not.
+/// One alternative per field: that field is given and the others are not.
 fn one_of(fields: &[Field]) -> Value {
     let alternative = |given: &Field| {
         let kind = |field: &Field| if field.name == given.name { "string" } else { "null" };
@@ -111,7 +111,7 @@ fn description(route: &Route) -> String {
         Access::Needs(Role::Operator) => "Needs the operator's key.".into(),
         Access::Needs(role) => format!("Needs the role `{}` or admin.", role.as_str()),
     };
-    // Whoever has a role has user's rights too.
+    // Every role includes the rights of `user`.
     let who = who.replace("`user` or admin", "`user`");
     [route.doc.text, &who].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -137,10 +137,10 @@ fn security(access: Access) -> Value {
     }
 }
 
-/// Which errors a route can answer with.
+/// The errors that a route can return.
 pub(crate) fn errors(route: &Route) -> Vec<u16> {
     let mut errors = route.doc.errors.to_vec();
-    // 503: too much of the kind is under way.
+    // 503: a bound on concurrent calls is reached.
     errors.extend([405, 429, 500, 503]);
     if route.doc.body.is_some() {
         errors.push(408);
@@ -202,18 +202,18 @@ fn headers() -> Value {
 
 fn responses(problem: &Schema) -> Value {
     let all: Map<String, Value> = [
-        (400, "Malformed, or a value that is not known; it is named."),
-        (401, "No key or token, or one that is not taken."),
-        (403, "The caller may not; what it would need is named."),
-        (404, "There is no such thing in the caller's tenant."),
-        (405, "The path takes other methods; see Allow."),
-        (408, "The body did not come in time."),
-        (409, "Not possible as things stand; how they stand is said."),
-        (413, "Too large; the limit is said."),
+        (400, "Malformed, or an unknown value; `detail` names it."),
+        (401, "No key or token, or an invalid one."),
+        (403, "The caller lacks a permission; `detail` names it."),
+        (404, "Not found in the caller's tenant."),
+        (405, "The path has other methods; see Allow."),
+        (408, "The body did not arrive in time."),
+        (409, "Not possible in the current state; `detail` describes it."),
+        (413, "Too large; `detail` gives the limit."),
         (415, "Not JSON, or compressed."),
-        (429, "Too many calls in a minute, or too many that wait or stream at once."),
-        (500, "A fault of ours."),
-        (503, "Busy or out of reach for now; try the same again."),
+        (429, "Too many calls in a minute, or too many waiting calls or streams at once."),
+        (500, "A server error."),
+        (503, "Busy or unavailable for now; retry the request."),
     ]
     .into_iter()
     .map(|(status, text)| {

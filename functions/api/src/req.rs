@@ -1,3 +1,5 @@
+//! A request to a handler: its caller, parameters, headers and body.
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,22 +12,21 @@ use watchbill_redact as redact;
 use watchbill_wire::{Field, Form, Kind};
 
 use crate::auth::Credential;
-use crate::fault::Fault;
+use crate::error::ApiError;
 use crate::serve::no_place;
 use crate::shares::{Holder, Share};
 use crate::state::ApiState;
 
-/// The most a body may have, in bytes. A payload of 200 KB fits in even when every character
-/// of it is escaped.
+/// Maximum body size in bytes. A payload of 200 KB fits even if every character is escaped.
 const BODY_LIMIT: usize = 1024 * 1024 + 256 * 1024;
-/// Smaller bodies come in one piece and are not counted among the unfinished ones.
+/// Smaller bodies arrive in one piece and do not count as unfinished.
 const MIN_COUNTED: usize = 16 * 1024;
-/// When to come back with a body that had no room: others have come or been given up by then.
+/// Retry delay for a body without room: others have arrived or been dropped by then.
 const RETRY_BODY: Duration = Duration::from_secs(2);
 
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-pub const IDEMPOTENCY: Field = Field::maybe(
+pub const IDEMPOTENCY: Field = Field::optional(
     IDEMPOTENCY_KEY,
     Kind::Word {
         pattern: "^[!-~]+$",
@@ -33,24 +34,24 @@ pub const IDEMPOTENCY: Field = Field::maybe(
         fits: |text| text.bytes().all(|b| b.is_ascii_graphic()),
         like: "1 to 255 visible ASCII characters without spaces",
     },
-    "A repeat with the same key and body is answered with the same task; with another body it \
-     is refused with 409. Keys are kept for 24 h.",
+    "A repeat with the same key and body returns the same task; with another body it fails with \
+     409. Keys are kept for 24 h.",
 );
 
-/// A call, with its caller known and allowed.
+/// A call whose caller is authenticated and authorized.
 pub struct Req {
     pub state: ApiState,
     pub caller: Option<Caller>,
-    held: Held,
+    held: HeldResources,
     parts: Parts,
     body: axum::body::Body,
     params: Vec<(String, String)>,
 }
 
-/// What a call holds of what is bounded.
-pub struct Held {
+/// The bounded resources that a call holds.
+pub struct HeldResources {
     pub holder: Holder,
-    /// Its place among the calls at work; one that goes on to wait gives it back.
+    /// Its share of the running calls; a call that starts to wait releases it.
     pub call: Option<Share>,
 }
 
@@ -58,7 +59,7 @@ impl Req {
     pub fn new(
         state: ApiState,
         caller: Option<Caller>,
-        held: Held,
+        held: HeldResources,
         parts: Parts,
         body: axum::body::Body,
         params: Vec<(String, String)>,
@@ -66,17 +67,17 @@ impl Req {
         Self { state, caller, held, parts, body, params }
     }
 
-    /// Who the call's places are counted for.
+    /// Who the call's shares are counted for.
     pub fn holder(&self) -> &Holder {
         &self.held.holder
     }
 
-    /// Gives back the call's place among those at work: it has one of another kind.
+    /// Releases the call's share of the running calls, because it holds one of another kind.
     pub fn release_call(&mut self) {
         self.held.call = None;
     }
 
-    /// What its caller proved to be somebody with.
+    /// The key or token that authenticated the caller.
     pub fn credential(&self) -> Credential {
         Credential::of(&self.parts.headers)
     }
@@ -85,23 +86,23 @@ impl Req {
         self.state.core()
     }
 
-    /// Who calls a route that needs a role.
+    /// The caller of a route that requires a role.
     pub fn caller(&self) -> &Caller {
-        self.caller.as_ref().expect("a route that needs a role is not reached without one")
+        self.caller.as_ref().expect("a route that needs a role runs only for a caller")
     }
 
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
 
-    /// A parameter of the path.
+    /// Parses a path parameter.
     pub fn param<T, E: std::fmt::Display>(
         &self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, ApiError> {
         let value = self.params.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-        parse(value.unwrap_or_default()).map_err(|error| Fault::field(name, error.to_string()))
+        parse(value.unwrap_or_default()).map_err(|error| ApiError::field(name, error.to_string()))
     }
 
     pub fn query(&self, fields: &'static [Field]) -> Form {
@@ -110,23 +111,23 @@ impl Req {
         Form::from_query(fields, pairs.map(|(name, value)| (name.into(), value.into())))
     }
 
-    /// The JSON body's bytes. Without a content type it is taken for JSON.
-    pub async fn body(&mut self) -> Result<Bytes, Fault> {
+    /// Reads the JSON body. A missing content type counts as JSON.
+    pub async fn body(&mut self) -> Result<Bytes, ApiError> {
         if let Some(kind) = self.parts.headers.get(header::CONTENT_TYPE) {
             let kind = kind.to_str().unwrap_or_default();
             if !is_json(kind) {
                 let shown = redact::shortened(kind, 64);
-                return Err(Fault::new(
+                return Err(ApiError::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    format!("content type '{shown}' is not taken: send application/json"),
+                    format!("content type '{shown}' is not supported: send application/json"),
                 ));
             }
         }
         self.read().await
     }
 
-    /// The fields of an HTML form; nothing if the body is of another type.
-    pub async fn form_body(&mut self) -> Result<Option<Vec<(String, String)>>, Fault> {
+    /// Reads the fields of an HTML form. Returns `None` if the body has another type.
+    pub async fn form_body(&mut self) -> Result<Option<Vec<(String, String)>>, ApiError> {
         if !is_form(&self.parts.headers) {
             return Ok(None);
         }
@@ -134,13 +135,13 @@ impl Req {
         Ok(Some(form_urlencoded::parse(&body).into_owned().collect()))
     }
 
-    /// The bytes of a body that may be left out: none at all counts before its type does.
-    pub async fn optional_body(&mut self) -> Result<Bytes, Fault> {
+    /// Reads a body that may be missing. An empty body is accepted whatever its type.
+    pub async fn optional_body(&mut self) -> Result<Bytes, ApiError> {
         let empty = http_body_is_empty(&self.body);
         if empty { Ok(Bytes::new()) } else { self.body().await }
     }
 
-    async fn read(&mut self) -> Result<Bytes, Fault> {
+    async fn read(&mut self) -> Result<Bytes, ApiError> {
         self.demand_plain()?;
         let size = self.parts.headers.get(header::CONTENT_LENGTH);
         let size = size.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
@@ -150,28 +151,28 @@ impl Req {
         }
         let shared = self.state.shared();
         let room = (size >= MIN_COUNTED).then(|| shared.bodies.take(&self.held.holder, size));
-        let full = |full| no_place("bytes of unfinished bodies", full, RETRY_BODY);
+        let full = |full| no_place("unfinished body bytes", full, RETRY_BODY);
         let _room = room.transpose().map_err(full)?;
         body_within(&self.state, std::mem::take(&mut self.body), BODY_LIMIT).await
     }
 
-    /// Bodies are read as they come: a compressed one could grow beyond every bound.
-    fn demand_plain(&self) -> Result<(), Fault> {
+    /// Bodies are read as they arrive: a compressed one could expand beyond every bound.
+    fn demand_plain(&self) -> Result<(), ApiError> {
         let codings = self.parts.headers.get_all(header::CONTENT_ENCODING).iter();
         let named = codings.flat_map(|value| value.as_bytes().split(|b| *b == b','));
         let named = named.map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned());
-        let mut odd =
+        let mut unsupported =
             named.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"));
-        let Some(coding) = odd.next() else { return Ok(()) };
+        let Some(coding) = unsupported.next() else { return Ok(()) };
         let shown = redact::shortened(&coding, 32);
         let detail = format!(
-            "content encoding '{shown}' is not taken: send the body as it is, without \
+            "content encoding '{shown}' is not supported: send the body uncompressed, without \
              Content-Encoding"
         );
-        Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+        Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
     }
 
-    /// The trace that a W3C `traceparent` names.
+    /// The trace id of a W3C `traceparent` header.
     pub fn trace_id(&self) -> Option<String> {
         let mut parts = self.parts.headers.get("traceparent")?.to_str().ok()?.split('-');
         let (version, trace) = (parts.next()?, parts.next()?);
@@ -183,7 +184,7 @@ impl Req {
         (hex(version, 2) && version != "ff" && hex(trace, 32) && !zero).then(|| trace.to_owned())
     }
 
-    pub fn identity(&self) -> Result<Identity, Fault> {
+    pub fn identity(&self) -> Result<Identity, ApiError> {
         let Some(value) = self.parts.headers.get(IDEMPOTENCY_KEY) else {
             return Ok(Identity::Fresh);
         };
@@ -192,7 +193,7 @@ impl Req {
         };
         match value.to_str().ok().filter(fits) {
             Some(text) => Ok(Identity::IdempotencyKey(text.to_owned())),
-            None => Err(Fault::field(
+            None => Err(ApiError::field(
                 IDEMPOTENCY_KEY,
                 "'Idempotency-Key' must be 1 to 255 visible ASCII characters without spaces",
             )),
@@ -200,7 +201,7 @@ impl Req {
     }
 }
 
-/// Whether a body is the one of an HTML form.
+/// Whether the headers announce an HTML form.
 pub fn is_form(headers: &HeaderMap) -> bool {
     const FORM: &str = "application/x-www-form-urlencoded";
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -208,32 +209,32 @@ pub fn is_form(headers: &HeaderMap) -> bool {
     kind.trim().eq_ignore_ascii_case(FORM)
 }
 
-/// A body, if it comes in time and has at most so many bytes.
+/// Reads a body of at most `most` bytes within the time limit.
 pub async fn body_within(
     state: &ApiState,
     body: axum::body::Body,
     most: usize,
-) -> Result<Bytes, Fault> {
+) -> Result<Bytes, ApiError> {
     let within = state.shared().body_within;
     tokio::select! {
-        // What is there already is taken, whatever the time.
+        // What has already arrived is accepted, whatever the time.
         biased;
         body = whole(body, most) => body,
         () = state.core().clock().sleep(within) => {
-            let detail = format!("the body did not come within {} s", within.as_secs_f64());
-            Err(Fault::new(StatusCode::REQUEST_TIMEOUT, detail))
+            let detail = format!("the body did not arrive within {} s", within.as_secs_f64());
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
 }
 
-fn too_large(most: usize) -> Fault {
-    let detail = format!("the body has more than {most} bytes, the most taken");
-    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+fn too_large(most: usize) -> ApiError {
+    let detail = format!("the body is larger than the maximum of {most} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
-async fn whole(body: axum::body::Body, most: usize) -> Result<Bytes, Fault> {
+async fn whole(body: axum::body::Body, most: usize) -> Result<Bytes, ApiError> {
     let mut stream = body.into_data_stream();
-    let broken = |_| Fault::bad_request("the body broke off: send it whole");
+    let broken = |_| ApiError::bad_request("the body was cut off: send it completely");
     let Some(first) = stream.next().await.transpose().map_err(broken)? else {
         return Ok(Bytes::new());
     };

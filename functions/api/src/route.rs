@@ -1,62 +1,42 @@
+//! What a route is: its method, path, access, documentation and handler; and JSON responses.
+
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
-use watchbill_core::offload::{Abandoned, SMALL};
+use watchbill_core::offload::{IsAbandoned, SMALL};
 use watchbill_core::service::Core;
 use watchbill_domain::Role;
 use watchbill_redact as redact;
 use watchbill_wire::Field;
 
-use crate::fault::Fault;
+use crate::error::ApiError;
 use crate::req::Req;
 
-pub type Answer = Result<Response, Fault>;
-pub type Handler = fn(Req) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-/// The methods we use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verb {
-    Get,
-    Post,
-    Put,
-    Patch,
-    Delete,
-}
-
-impl Verb {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verb::Get => "GET",
-            Verb::Post => "POST",
-            Verb::Put => "PUT",
-            Verb::Patch => "PATCH",
-            Verb::Delete => "DELETE",
-        }
-    }
-}
+pub type HandlerResult = Result<Response, ApiError>;
+pub type Handler = fn(Req) -> Pin<Box<dyn Future<Output = HandlerResult> + Send>>;
 
 /// Who may call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Anyone. A key that is sent is only looked at to count the calls.
+    /// Anyone. A key is used only to count the calls.
     Public,
-    /// Anyone, and a caller with a role sees more. A wrong key is refused.
+    /// Anyone; a caller with a role sees more. An invalid key is refused.
     Optional,
-    /// Whoever has the link that the path's `token` is; no key is looked at.
+    /// Anyone who has the link that the token belongs to; keys are ignored.
     Link,
-    /// Whoever has this role or one that includes it.
+    /// Callers with this role or one that includes it.
     Needs(Role),
 }
 
-/// One call of the API.
+/// One route of the API.
 pub struct Route {
-    pub verb: Verb,
+    pub method: Method,
     /// With its parameters in braces.
     pub path: &'static str,
     pub access: Access,
@@ -65,13 +45,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// `POST /tasks`: as rate limits name it.
+    /// The name that rate limits use, such as `POST /tasks`.
     pub fn name(&self) -> String {
-        format!("{} {}", self.verb.as_str(), self.path)
+        format!("{} {}", self.method, self.path)
     }
 }
 
-/// What the OpenAPI document says of a route.
+/// The route's part of the OpenAPI document.
 pub struct Doc {
     pub group: &'static str,
     /// Unique; for generated clients.
@@ -83,7 +63,7 @@ pub struct Doc {
     pub headers: &'static [Field],
     pub body: Option<Body>,
     pub ok: Success,
-    /// Beyond those that every route of its access has.
+    /// In addition to those that every route of its access has.
     pub errors: &'static [u16],
 }
 
@@ -114,50 +94,50 @@ impl Doc {
 pub struct Body {
     pub fields: &'static [Field],
     pub required: bool,
-    /// Exactly one of the fields is to be given.
+    /// Exactly one of the fields must be given.
     pub one_of: bool,
     /// JSON.
     pub example: &'static str,
 }
 
-/// The answer when all went well.
+/// The response of a successful call.
 #[derive(Clone, Copy)]
 pub enum Success {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Another content type.
     Text(&'static str),
-    /// JSON, or server-sent events for who accepts those.
+    /// JSON, or server-sent events for clients that accept them.
     JsonOrStream(fn(&mut SchemaGenerator) -> Schema),
 }
 
-/// `200` with a JSON body, written once and without secrets.
-pub fn json<T: Serialize>(answer: &T) -> Answer {
+/// `200` with a JSON body, serialized once and redacted.
+pub fn json<T: Serialize>(answer: &T) -> HandlerResult {
     Ok(raw(StatusCode::OK, "application/json", clean(written(answer)?)))
 }
 
-/// The same for the few answers that give a secret away on purpose, or that must be just what
-/// was recorded.
-pub fn json_as_is<T: Serialize>(answer: &T) -> Answer {
+/// Like `json` without redaction, for the few responses that return a secret on purpose or must
+/// be exactly what was recorded.
+pub fn json_as_is<T: Serialize>(answer: &T) -> HandlerResult {
     Ok(raw(StatusCode::OK, "application/json", written(answer)?.into()))
 }
 
-/// The same for an answer that may be large: one of more than a few kilobytes is written and
-/// cleaned beside the runtime's threads, unless its caller is gone.
-pub async fn json_of<T>(core: &Core, bytes: usize, answer: T) -> Answer
+/// Like `json` for a response that may be large: above a few kilobytes it is serialized off the
+/// runtime's threads, unless its caller has disconnected.
+pub async fn json_of<T>(core: &Core, bytes: usize, answer: T) -> HandlerResult
 where
     T: Serialize + Send + 'static,
 {
-    let write = move |abandoned: &Abandoned| {
+    let write = move |abandoned: &IsAbandoned| {
         let body = written(&answer)?;
-        // Nobody waits for it any more.
-        if abandoned.is_set() { Err(Fault::internal()) } else { Ok(clean(body)) }
+        // The caller has disconnected.
+        if abandoned.is_set() { Err(ApiError::internal()) } else { Ok(clean(body)) }
     };
     let body = core.context().offload().run_if(bytes > SMALL, write).await?;
     Ok(raw(StatusCode::OK, "application/json", body))
 }
 
-/// The same for what must be just what was recorded.
-pub async fn json_as_is_of<T>(core: &Core, bytes: usize, answer: T) -> Answer
+/// Like `json_of` without redaction, for what must be exactly what was recorded.
+pub async fn json_as_is_of<T>(core: &Core, bytes: usize, answer: T) -> HandlerResult
 where
     T: Serialize + Send + 'static,
 {
@@ -165,16 +145,16 @@ where
     Ok(raw(StatusCode::OK, "application/json", body.into()))
 }
 
-fn written<T: Serialize>(answer: &T) -> Result<String, Fault> {
+fn written<T: Serialize>(answer: &T) -> Result<String, ApiError> {
     let mut body = Vec::with_capacity(1024);
     serde_json::to_writer(&mut body, answer).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
-        Fault::internal()
+        tracing::error!(%error, "a response can't be serialized");
+        ApiError::internal()
     })?;
     Ok(String::from_utf8(body).expect("serde_json writes UTF-8"))
 }
 
-/// JSON without secrets; untouched where there are none.
+/// Redacts JSON; returns it unchanged if it contains no secrets.
 pub fn clean(json: String) -> Bytes {
     let changed = match redact::json(&json) {
         Cow::Borrowed(_) => None,

@@ -1,4 +1,5 @@
-//! What happens around each handler.
+//! What surrounds each handler: authentication, rate limits, shares, panics, and response
+//! headers.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,31 +16,26 @@ use watchbill_core::handler::panic_text;
 use watchbill_domain::{Caller, Role};
 use watchbill_redact as redact;
 
-use crate::fault::{Fault, seconds_up};
-use crate::limits::{Counted, Taken};
-use crate::req::{Held, Req};
-use crate::route::{Access, Route, Verb};
+use crate::error::{ApiError, seconds_up};
+use crate::limits::{LimitKey, RateLimit};
+use crate::req::{HeldResources, Req};
+use crate::route::{Access, Route};
 use crate::routes::{self, approvals, links};
-use crate::shares::{Full, Holder};
+use crate::shares::{BoundReached, Holder};
 use crate::state::ApiState;
 use crate::{address, answer};
 
-/// When to come back with a call that had no place: calls are short.
+/// Retry delay of a call that got no share: calls are short.
 const RETRY_CALL: Duration = Duration::from_secs(1);
 
-/// The whole API. Whoever serves it may put `ConnectInfo<SocketAddr>` into each request, so
-/// that callers without a key are counted by their address.
+/// The router of the whole API. The server may put `ConnectInfo<SocketAddr>` into each request,
+/// so that callers without a key are counted by their address.
 pub fn router(state: ApiState) -> Router {
     let mut router = Router::new();
     for (place, route) in routes::all().into_iter().enumerate() {
         let state = state.clone();
-        let filter = match route.verb {
-            Verb::Get => MethodFilter::GET,
-            Verb::Post => MethodFilter::POST,
-            Verb::Put => MethodFilter::PUT,
-            Verb::Patch => MethodFilter::PATCH,
-            Verb::Delete => MethodFilter::DELETE,
-        };
+        let filter = MethodFilter::try_from(route.method.clone());
+        let filter = filter.expect("the routes use the methods that axum knows");
         let method = MethodRouter::new().on(filter, move |request: Request| {
             serve(state.clone(), Some((place, route)), request)
         });
@@ -51,20 +47,20 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(move |request| wrong_method(other_method.clone(), request))
 }
 
-/// A path of ours with another method; axum adds the `Allow` header.
+/// Handles a known path with another method; axum adds the `Allow` header.
 async fn wrong_method(state: ApiState, request: Request) -> Response {
     if request.method() == Method::OPTIONS {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NO_CONTENT;
         state.shared().cors.preflight(request.headers(), response.headers_mut());
-        harden(response.headers_mut());
+        security_headers(response.headers_mut());
         return response;
     }
     let shown = redact::shortened(request.method().as_str(), 32);
     let (parts, _) = request.into_parts();
-    let fault = Fault::new(
+    let fault = ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("method {shown} is not allowed here; the Allow header says which are"),
+        format!("method {shown} is not allowed here; see the Allow header"),
     );
     let counted = counted(&holder(&state, None, &parts), false);
     let taken = count(&state, state.shared().limiter.no_route(), &counted);
@@ -83,14 +79,14 @@ async fn serve(
     let who = state.shared().auth.caller(state.core(), &parts.headers).await;
     let known = who.as_ref().ok().and_then(Option::as_ref);
     let holder = holder(&state, known, &parts);
-    // Which link is used stands in the body.
+    // The body contains the link's token.
     let early = match is_link(route) {
         true => links::read_early(&state, &parts, body).await,
         false => Ok((body, None)),
     };
     let counted = match &early {
         Ok((_, Some(token))) if links::is_signed(&state, token).await => {
-            Counted::Known(token.clone())
+            LimitKey::Known(token.clone())
         }
         _ => counted(&holder, known.is_some() && !is_link(route)),
     };
@@ -113,7 +109,7 @@ async fn serve(
         Ok(response) => answer::bounded(&state.shared().answers, &holder, response).await,
         Err(fault) => Err(fault),
     };
-    let response = outcome.unwrap_or_else(Fault::into_response);
+    let response = outcome.unwrap_or_else(ApiError::into_response);
     finish(&state, &asked, taken, response)
 }
 
@@ -129,32 +125,32 @@ async fn call(
     parts: Parts,
     body: axum::body::Body,
     params: Result<RawPathParams, RawPathParamsRejection>,
-) -> Result<Response, Fault> {
-    let params = params.map_err(|_| Fault::bad_request("the path is not UTF-8 when decoded"))?;
+) -> Result<Response, ApiError> {
+    let params = params.map_err(|_| ApiError::bad_request("the path is not UTF-8 when decoded"))?;
     let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let share = state.shared().calls.take(&holder, 1);
-    let share = share.map_err(|full| no_place("calls under way", full, RETRY_CALL))?;
-    let held = Held { holder, call: Some(share) };
+    let share = share.map_err(|full| no_place("running calls", full, RETRY_CALL))?;
+    let held = HeldResources { holder, call: Some(share) };
     let request = Req::new(state.clone(), caller, held, parts, body, params);
-    // A handler's panic costs its own call, nothing else: what it held is dropped.
+    // A handler's panic fails only its own call: what it held is dropped.
     AssertUnwindSafe((route.handler)(request)).catch_unwind().await.unwrap_or_else(|panic| {
         tracing::error!(route = route.doc.id, panic = panic_text(&*panic), "a handler panicked");
-        Err(Fault::internal())
+        Err(ApiError::internal())
     })
 }
 
-/// Who may go on, and as whom.
+/// Decides whether the call may continue, and as which caller.
 fn admit(
     state: &ApiState,
     route: &Route,
-    who: Result<Option<Caller>, Fault>,
-) -> Result<Option<Caller>, Fault> {
+    who: Result<Option<Caller>, ApiError>,
+) -> Result<Option<Caller>, ApiError> {
     match route.access {
         Access::Public | Access::Link => Ok(None),
         Access::Optional => who.map(|who| who.filter(|caller| caller.role != Role::Operator)),
         Access::Needs(needed) => {
             let Some(caller) = who? else {
-                return Err(Fault::unauthorized(
+                return Err(ApiError::unauthorized(
                     "this call needs a key: send X-API-Key: <key> or Authorization: Bearer <token>",
                 ));
             };
@@ -162,7 +158,7 @@ fn admit(
             if caller.role.includes(needed) || agents_may && caller.role == Role::Agent {
                 return Ok(Some(caller));
             }
-            Err(Fault::forbidden(format!(
+            Err(ApiError::forbidden(format!(
                 "this call needs the role '{}'; '{}' has '{}'",
                 needed.as_str(),
                 caller.name,
@@ -172,7 +168,7 @@ fn admit(
     }
 }
 
-/// Who calls: somebody with a key or token, or an address.
+/// Who the call is counted for: an authenticated caller, or an address.
 fn holder(state: &ApiState, caller: Option<&Caller>, parts: &Parts) -> Holder {
     if let Some(caller) = caller {
         return Holder { tenant: caller.tenant.to_string(), caller: caller.name.clone() };
@@ -182,30 +178,30 @@ fn holder(state: &ApiState, caller: Option<&Caller>, parts: &Parts) -> Holder {
     Holder { tenant: String::new(), caller }
 }
 
-fn counted(holder: &Holder, is_known: bool) -> Counted {
+fn counted(holder: &Holder, is_known: bool) -> LimitKey {
     match is_known {
-        true => Counted::Known(format!("{}/{}", holder.tenant, holder.caller)),
-        false => Counted::Stranger(holder.caller.clone()),
+        true => LimitKey::Known(format!("{}/{}", holder.tenant, holder.caller)),
+        false => LimitKey::Stranger(holder.caller.clone()),
     }
 }
 
-fn count(state: &ApiState, place: usize, counted: &Counted) -> Option<Taken> {
+fn count(state: &ApiState, place: usize, counted: &LimitKey) -> Option<RateLimit> {
     state.shared().limiter.take(place, counted, state.core().clock().monotonic())
 }
 
-/// What is bounded is held to its bound by others, or by the caller itself.
-pub fn no_place(what: &str, full: Full, after: Duration) -> Fault {
-    let detail = format!("{} has all the {what} that it may; try again later", full.whose());
-    Fault::unavailable(detail, after)
+/// The bound is reached by others, or by the caller itself.
+pub fn no_place(what: &str, full: BoundReached, after: Duration) -> ApiError {
+    let detail = format!("{} has reached its limit of {what}; try again later", full.whose());
+    ApiError::unavailable(detail, after)
 }
 
-fn too_many(taken: &Taken) -> Fault {
-    Fault {
+fn too_many(taken: &RateLimit) -> ApiError {
+    ApiError {
         retry_after: Some(taken.reset),
-        ..Fault::new(
+        ..ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             format!(
-                "more than {} calls of this kind in a minute; try again in {} s",
+                "more than {} calls to this route in a minute; try again in {} s",
                 taken.limit,
                 seconds_up(taken.reset)
             ),
@@ -213,19 +209,16 @@ fn too_many(taken: &Taken) -> Fault {
     }
 }
 
-fn no_route(parts: &Parts) -> Fault {
+fn no_route(parts: &Parts) -> ApiError {
     let path = parts.uri.path();
     let decoded = decoded(path);
-    // As it was sent, unless there is a secret in it, which its escapes would hide from us.
+    // Shown as sent, unless it contains a secret, which escapes would hide from the redaction.
     let path = if redact::holds_secret(&decoded) { &decoded } else { path };
     let shown = redact::shortened(path, 128);
-    Fault::new(
-        StatusCode::NOT_FOUND,
-        format!("path '{shown}' not found; /docs lists what there is"),
-    )
+    ApiError::new(StatusCode::NOT_FOUND, format!("path '{shown}' not found; /docs lists all paths"))
 }
 
-/// Without `%` escapes.
+/// Decodes `%` escapes.
 fn decoded(path: &str) -> String {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -245,7 +238,7 @@ fn path_byte(hex: &[u8]) -> Option<u8> {
 fn finish(
     state: &ApiState,
     asked: &HeaderMap,
-    taken: Option<Taken>,
+    taken: Option<RateLimit>,
     mut response: Response,
 ) -> Response {
     let headers = response.headers_mut();
@@ -260,12 +253,12 @@ fn finish(
         }
     }
     state.shared().cors.apply(asked, headers);
-    harden(headers);
+    security_headers(headers);
     response
 }
 
-/// Headers that keep a browser from making more of an answer than it is.
-fn harden(headers: &mut HeaderMap) {
+/// Headers that keep browsers from interpreting a response in unintended ways.
+fn security_headers(headers: &mut HeaderMap) {
     const NONE: HeaderValue =
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,16 +1,16 @@
-//! How much of something scarce each tenant and each caller may hold at once, so that one of
-//! them can't take it all.
+//! Bounds how much of a scarce resource each tenant and each caller may hold, so that none can
+//! take it all.
 //!
-//! A quarter of the whole, and of each tenant's part, is kept for those who hold nothing yet:
-//! whoever comes finds a place, even where a few have taken all that they may.
+//! A quarter of the total, and of each tenant's part, is reserved for holders of nothing, so a
+//! newcomer gets a share even if a few hold their maximum.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The part that is kept for those who hold nothing yet: one in so many.
+/// The reserved part for new holders: one in this many.
 const RESERVE: usize = 4;
 
-/// What may be held at once.
+/// How much may be held at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub all: usize,
@@ -18,20 +18,20 @@ pub struct Bounds {
     pub caller: usize,
 }
 
-/// Whose bound was met.
+/// Whose bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum BoundReached {
     Caller,
     Tenant,
     All,
 }
 
-impl Full {
+impl BoundReached {
     pub fn whose(self) -> &'static str {
         match self {
-            Full::Caller => "this caller",
-            Full::Tenant => "this tenant",
-            Full::All => "this server",
+            BoundReached::Caller => "this caller",
+            BoundReached::Tenant => "this tenant",
+            BoundReached::All => "this server",
         }
     }
 }
@@ -43,22 +43,22 @@ struct Tenant {
 }
 
 #[derive(Default)]
-struct Held {
+struct Usage {
     all: usize,
     tenants: HashMap<String, Tenant>,
 }
 
-/// Cheap to clone; all clones share what is held.
+/// Cheap to clone; all clones share the same state.
 #[derive(Clone)]
 pub struct Shares {
     bounds: Bounds,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<Usage>>,
 }
 
-/// Who holds: a tenant's caller, or somebody without a key at an address.
+/// Who holds a share: a tenant's caller, or an address without a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Empty for those without a key.
+    /// Empty for callers without a key.
     pub tenant: String,
     pub caller: String,
 }
@@ -68,8 +68,8 @@ impl Shares {
         Self { bounds, held: Arc::default() }
     }
 
-    /// `weight` of what there is, until the share is dropped.
-    pub fn take(&self, holder: &Holder, weight: usize) -> Result<Share, Full> {
+    /// Takes `weight` until the share is dropped.
+    pub fn take(&self, holder: &Holder, weight: usize) -> Result<Share, BoundReached> {
         let mut held = self.lock();
         let tenant = held.tenants.get(&holder.tenant);
         let of_tenant = tenant.map_or(0, |tenant| tenant.held);
@@ -79,15 +79,15 @@ impl Shares {
             let bound = if is_first { bound } else { bound - bound / RESERVE };
             held.saturating_add(weight) <= bound
         };
-        // Somebody who holds nothing may take one that is larger than a caller's whole part.
+        // A holder of nothing may take a share that is larger than a caller's bound.
         if of_caller > 0 && of_caller.saturating_add(weight) > self.bounds.caller {
-            return Err(Full::Caller);
+            return Err(BoundReached::Caller);
         }
         if !fits(of_tenant, self.bounds.tenant, of_caller == 0) {
-            return Err(Full::Tenant);
+            return Err(BoundReached::Tenant);
         }
         if !fits(held.all, self.bounds.all, of_tenant == 0) {
-            return Err(Full::All);
+            return Err(BoundReached::All);
         }
         held.all += weight;
         let tenant = held.tenants.entry(holder.tenant.clone()).or_default();
@@ -96,13 +96,13 @@ impl Shares {
         Ok(Share { shares: self.clone(), holder: holder.clone(), weight })
     }
 
-    /// All that is held now.
+    /// The total held now.
     #[cfg(test)]
     fn held(&self) -> usize {
         self.lock().all
     }
 
-    fn give_back(&self, holder: &Holder, weight: usize) {
+    fn release(&self, holder: &Holder, weight: usize) {
         let mut held = self.lock();
         held.all -= weight;
         let Some(tenant) = held.tenants.get_mut(&holder.tenant) else { return };
@@ -113,18 +113,18 @@ impl Shares {
                 tenant.callers.remove(&holder.caller);
             }
         }
-        // Nobody stays in memory who holds nothing.
+        // Holders of nothing are removed from memory.
         if tenant.callers.is_empty() {
             held.tenants.remove(&holder.tenant);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Usage> {
         self.held.lock().expect("nothing under this lock panics")
     }
 }
 
-/// What somebody holds; dropped, it is given back.
+/// A held amount, released on drop.
 pub struct Share {
     shares: Shares,
     holder: Holder,
@@ -133,7 +133,7 @@ pub struct Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.shares.give_back(&self.holder, self.weight);
+        self.shares.release(&self.holder, self.weight);
     }
 }
 
@@ -145,8 +145,8 @@ mod tests {
         Holder { tenant: tenant.into(), caller: caller.into() }
     }
 
-    /// As many as are given to somebody.
-    fn take_all(shares: &Shares, tenant: &str, caller: &str) -> (Vec<Share>, Full) {
+    /// Takes shares until one is refused.
+    fn take_all(shares: &Shares, tenant: &str, caller: &str) -> (Vec<Share>, BoundReached) {
         let mut taken = Vec::new();
         loop {
             match shares.take(&holder(tenant, caller), 1) {
@@ -162,16 +162,20 @@ mod tests {
     fn a_caller_and_a_tenant_take_no_more_than_their_part() {
         let shares = Shares::new(BOUNDS);
         let (one, full) = take_all(&shares, "a", "1");
-        assert_eq!((one.len(), full), (16, Full::Caller));
+        assert_eq!((one.len(), full), (16, BoundReached::Caller));
         let (two, full) = take_all(&shares, "a", "2");
-        assert_eq!((two.len(), full), (8, Full::Tenant), "the rest is for those without any");
+        assert_eq!(
+            (two.len(), full),
+            (8, BoundReached::Tenant),
+            "the rest is for those without any"
+        );
         assert!(shares.take(&holder("a", "3"), 1).is_ok());
         drop(two);
         assert_eq!(take_all(&shares, "a", "2").0.len(), 8);
     }
 
     #[test]
-    fn whoever_comes_finds_a_place_while_a_few_hold_all_that_they_may() {
+    fn a_newcomer_gets_a_share_while_a_few_hold_their_maximum() {
         let shares = Shares::new(BOUNDS);
         let mut all = Vec::new();
         for tenant in ["a", "b", "c", "d"] {
@@ -179,16 +183,16 @@ mod tests {
                 all.extend(take_all(&shares, tenant, caller).0);
             }
         }
-        // Those four have met the bound of all; twelve more find one place each.
+        // Those four have reached the total bound; twelve more get one share each.
         for n in 0..12 {
             let late = shares.take(&holder(&format!("late {n}"), "1"), 1);
             all.push(late.unwrap_or_else(|full| panic!("{n}: {full:?}, {} held", shares.held())));
         }
-        // Once all places are taken nobody finds one, first or not.
+        // Once everything is taken, no one gets a share, new or not.
         let mut more = (12..).map(|n| shares.take(&holder(&format!("late {n}"), "1"), 1));
         all.extend(more.by_ref().map_while(Result::ok).take(BOUNDS.all));
         assert_eq!(shares.held(), BOUNDS.all);
-        assert_eq!(more.next().and_then(Result::err), Some(Full::All));
+        assert_eq!(more.next().and_then(Result::err), Some(BoundReached::All));
         drop(more);
         drop(all);
         assert_eq!(shares.held(), 0);
@@ -196,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_larger_than_a_part_is_given_to_who_has_nothing() {
+    fn a_share_larger_than_a_part_is_given_to_a_holder_of_nothing() {
         let shares = Shares::new(BOUNDS);
         let big = shares.take(&holder("a", "1"), 20).unwrap();
-        assert_eq!(shares.take(&holder("a", "1"), 1).err(), Some(Full::Caller));
-        assert_eq!(shares.take(&holder("a", "2"), 33).err(), Some(Full::Tenant));
+        assert_eq!(shares.take(&holder("a", "1"), 1).err(), Some(BoundReached::Caller));
+        assert_eq!(shares.take(&holder("a", "2"), 33).err(), Some(BoundReached::Tenant));
         drop(big);
         assert!(shares.take(&holder("a", "1"), 1).is_ok());
         assert!(shares.take(&holder("a", "1"), usize::MAX).is_err());

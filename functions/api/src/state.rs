@@ -1,3 +1,5 @@
+//! The state that all routes share, and its bounds.
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,17 +15,17 @@ use crate::limits::Limiter;
 use crate::shares::{Bounds, Shares};
 use crate::{docs, openapi, routes};
 
-/// Calls at work at once. A call is short, or it waits and is counted there.
+/// Running calls. A call is short, or it waits and is counted there instead.
 const MAX_CALLS: Bounds = Bounds { all: 512, tenant: 384, caller: 256 };
-/// Calls that wait for something new: each looks into the store every two seconds.
+/// Calls that wait for something new: each reads the store every two seconds.
 const MAX_WAITS: Bounds = Bounds { all: 512, tenant: 256, caller: 128 };
 /// Event streams: each reads the ledger when it grows.
 const MAX_STREAMS: Bounds = Bounds { all: 256, tenant: 128, caller: 64 };
-/// Bytes of answers that are not sent yet: what a caller does not read stays in memory.
+/// Bytes of responses not sent yet: what a caller does not read stays in memory.
 const MAX_ANSWERS: Bounds = Bounds { all: 128 << 20, tenant: 64 << 20, caller: 32 << 20 };
-/// Bytes of bodies that have not come to their end.
+/// Bytes of bodies that have not fully arrived.
 const MAX_BODIES: Bounds = Bounds { all: 128 << 20, tenant: 64 << 20, caller: 32 << 20 };
-/// Of a host's connections, each kind of call takes one in so many at the most.
+/// Each kind of call takes at most one in this many of a host's connections.
 const PART_OF_CONNECTIONS: usize = 4;
 
 /// What all routes share. Cheap to clone.
@@ -86,17 +88,17 @@ impl ApiState {
         &self.0
     }
 
-    /// The OpenAPI document, made when it is first asked for: few starts ever are.
+    /// The OpenAPI document, generated at the first request: most processes never need it.
     pub(crate) fn openapi(&self) -> Bytes {
         let made = self.0.openapi.get_or_init(|| {
             let document = openapi::document(&self.0.version);
-            serde_json::to_vec(&document).expect("a JSON value can be written").into()
+            serde_json::to_vec(&document).expect("a JSON value serializes").into()
         });
         made.clone()
     }
 }
 
-/// The bounds, made smaller in proportion where the host holds few connections.
+/// Scales the bounds down if the host holds few connections.
 fn within(bounds: Bounds, connections: Option<usize>) -> Bounds {
     let all = connections.map_or(bounds.all, |most| bounds.all.min(most / PART_OF_CONNECTIONS));
     let part = |of: usize| (of * all / bounds.all).max(1);

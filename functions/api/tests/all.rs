@@ -1,4 +1,4 @@
-//! The API over HTTP, on a store in memory.
+//! Test root: the API over HTTP, on an in-memory store.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

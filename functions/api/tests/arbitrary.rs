@@ -1,4 +1,4 @@
-//! Whatever comes, it never is our fault, and every status is a documented one.
+//! Arbitrary requests never cause a server error, and every status is a documented one.
 
 use std::sync::OnceLock;
 
@@ -20,7 +20,7 @@ fn escaped(bytes: &[u8]) -> String {
     form_urlencoded::byte_serialize(bytes).collect()
 }
 
-/// Values that a field takes, nearly takes, and does not take.
+/// Values that a field accepts, almost accepts, and refuses.
 fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
     let near = match field.kind {
         Kind::Choice(names) => prop::sample::select(names).prop_map(Value::from).boxed(),
@@ -41,7 +41,7 @@ fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
                 Value::Object(named.collect())
             })
             .boxed(),
-        Kind::Shown => Just(serde_json::json!({ "x": [1] })).boxed(),
+        Kind::ResponseOnly => Just(serde_json::json!({ "x": [1] })).boxed(),
         Kind::Text { .. } | Kind::Word { .. } => "[a-z.]{0,12}".prop_map(Value::from).boxed(),
     };
     prop_oneof![
@@ -115,7 +115,7 @@ proptest! {
                     path.push_str(&format!("{name}={}", escaped(text.as_bytes())));
                 }
                 let operator = route.access == Access::Needs(Role::Operator);
-                let mut asked = ask(route.verb.as_str(), &path)
+                let mut asked = ask(route.method.as_str(), &path)
                     .key(if operator { OPERATOR } else { ADMIN })
                     .raw(call.body.clone());
                 if let Some(kind) = &call.content_type {
@@ -124,7 +124,7 @@ proptest! {
                 let got = asked.of(&api).await;
                 let status = got.status.as_u16();
                 assert!(status < 500, "{} {path}: {status} {:?}", route.name(), got.body);
-                let verb = route.verb.as_str().to_ascii_lowercase();
+                let verb = route.method.as_str().to_ascii_lowercase();
                 let responses = &document["paths"][route.path][verb.as_str()]["responses"];
                 let known = responses.get(status.to_string()).is_some();
                 assert!(known, "{} {path}: {status} is not documented", route.name());

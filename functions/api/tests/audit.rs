@@ -1,28 +1,28 @@
-//! Who did what, as admins read it, and the batches that prove it.
+//! The audit log as admins read it, and the batches that prove it.
 
-use watchbill_core::ledger::{Entry, Found, Verifier};
-use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
+use watchbill_core::ledger::{Entry, PositionContent, Verifier};
+use watchbill_core::ports::{Commit, NewItem, Precondition, Store as _, Write, WriteId};
 use watchbill_core::repo::{Entity as _, decode, ledger_key};
 use watchbill_domain::TenantId;
-use watchbill_governance::Record;
+use watchbill_governance::AuditRecord;
 use watchbill_wire::BatchList;
 
 use crate::common::{ADMIN, AGENT, APPROVER, Api, OPERATOR, OTHER, USER, api, ask};
 use serde_json::{Value, json};
 
-/// What the recorder does with the records that stand in the store.
+/// Records the stored audit records as the recorder does.
 async fn record_all(api: &Api) {
-    let records: Vec<Record> = api
+    let records: Vec<AuditRecord> = api
         .store
         .items()
         .iter()
-        .filter(|item| *item.kind == *Record::KIND)
-        .map(|item| decode::<Record>(item).unwrap().value)
+        .filter(|item| *item.kind == *AuditRecord::KIND)
+        .map(|item| decode::<AuditRecord>(item).unwrap().value)
         .collect();
     for record in records {
         assert_eq!(record.clone().clean(), record, "there is nothing to redact in it");
         let tenant = record.tenant.clone();
-        api.append(&tenant, vec![Entry::Record(Box::new(record))]).await;
+        api.append(&tenant, vec![Entry::AuditRecord(Box::new(record))]).await;
     }
 }
 
@@ -37,7 +37,7 @@ fn kinds(page: &Value) -> Vec<String> {
     entries.iter().map(|entry| entry["kind"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A world in which keys, a token and a tenant were made and a task was approved.
+/// A test environment in which keys, a token and a tenant were created and a task was approved.
 async fn eventful() -> (Api, String) {
     let api = api();
     let key = json!({ "name": "helper", "role": "user" });
@@ -152,7 +152,7 @@ async fn the_batches_verify_without_the_servers_word() {
         let page = batches(&api, &format!("?from={from}&limit=3")).await;
         assert_eq!(page.seen, 4);
         for place in page.batches {
-            verifier.push(Found::from(place)).unwrap();
+            verifier.push(PositionContent::from(place)).unwrap();
         }
         pages += 1;
         match page.next {
@@ -166,7 +166,7 @@ async fn the_batches_verify_without_the_servers_word() {
     }
 }
 
-/// What was tampered with is shown as such, and hides nothing else.
+/// Tampered data is reported as such, and hides nothing else.
 #[tokio::test]
 async fn a_broken_batch_is_named_in_the_list_and_in_the_chain() {
     let (api, _) = eventful().await;
@@ -185,13 +185,14 @@ async fn a_broken_batch_is_named_in_the_list_and_in_the_chain() {
         due: None,
         expires: None,
     };
-    let writes = vec![Write::Put { item, expect: Expect::Version(old.version) }];
+    let writes = vec![Write::Put { item, expect: Precondition::Version(old.version) }];
     api.store.commit(Commit { id: WriteId(4_711), writes }).await.unwrap();
     let page = audit(&api, ADMIN, "").await;
     assert_eq!(page["count"], 5, "one entry stands for the broken batch: {page}");
     assert!(kinds(&page).contains(&"ledger_broken".to_owned()));
     let page = batches(&api, "").await;
     let mut verifier = Verifier::new(TenantId::default());
-    let broken = page.batches.into_iter().find_map(|p| verifier.push(Found::from(p)).err());
+    let broken =
+        page.batches.into_iter().find_map(|p| verifier.push(PositionContent::from(p)).err());
     assert_eq!(broken.unwrap().seq, 2);
 }

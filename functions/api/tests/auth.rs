@@ -1,4 +1,4 @@
-//! Who may call what.
+//! Authentication and authorization: who may call what.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use watchbill_api::{
     Access, ApiConfig, ApiState, ConfigError, JwksSource, JwtConfig, ROUTES, StaticJwks,
 };
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::Role;
 
@@ -22,7 +22,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// `{id}` and `{name}` filled with something that is not there.
+/// Fills `{id}` and `{name}` with something that does not exist.
 fn filled(path: &str) -> String {
     path.replace("{id}", "nothing").replace("{name}", "nothing")
 }
@@ -40,7 +40,7 @@ async fn every_route_asks_for_its_role() {
     ];
     for route in ROUTES.iter().flat_map(|group| group.iter()) {
         for (key, role) in keys {
-            let mut call = ask(route.verb.as_str(), &filled(route.path));
+            let mut call = ask(route.method.as_str(), &filled(route.path));
             if let Some(key) = key {
                 call = call.key(key);
             }
@@ -68,7 +68,7 @@ async fn every_route_asks_for_its_role() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_key_is_told_how() {
+async fn callers_without_a_key_learn_how_to_authenticate() {
     let api = api();
     let got = ask("GET", "/tasks").of(&api).await;
     got.problem(401);
@@ -171,7 +171,7 @@ async fn a_minted_token_works_until_it_expires() {
     assert!(problem["detail"].as_str().unwrap().contains("expired"));
 }
 
-/// What a caller makes, key or token, is that caller where one person must not count twice.
+/// A key or token counts as the caller that created it wherever one person must not count twice.
 #[tokio::test]
 async fn what_an_admin_makes_does_not_approve_for_the_admin() {
     let api = api();
@@ -182,7 +182,7 @@ async fn what_an_admin_makes_does_not_approve_for_the_admin() {
     let token = ask("POST", "/auth/token").key(ADMIN).json(&body).of(&api).await.json();
     let token = token["access_token"].as_str().unwrap().to_owned();
     ask("POST", &path).bearer(&token).of(&api).await.problem(403);
-    // Also by what that one makes.
+    // The same for what that one creates.
     let body = json!({ "sub": "nobody", "role": "approver" });
     let second = ask("POST", "/auth/token").bearer(&token).json(&body).of(&api).await.json();
     let second = second["access_token"].as_str().unwrap().to_owned();
@@ -212,7 +212,7 @@ async fn nobody_is_named_like_the_system() {
     }
 }
 
-/// `~` is of approvals, the others steer URLs and keys.
+/// `~` is used in approval ids; the others have a meaning in URLs and keys.
 #[tokio::test]
 async fn a_new_id_with_a_character_that_means_something_is_refused_by_name() {
     let api = api();
@@ -293,7 +293,7 @@ async fn tokens_that_lie_are_refused() {
     assert_eq!(ask("GET", "/tasks").bearer(&other).of(&api).await.json()["count"], 0);
 }
 
-/// A JWKS document that changes, and counts how often it is asked for.
+/// A JWKS document that changes, and counts its fetches.
 struct Provider {
     document: std::sync::Mutex<Result<String, String>>,
     asked: AtomicUsize,
@@ -325,7 +325,7 @@ fn ec_key() -> EncodingKey {
 
 fn rsa_key() -> EncodingKey {
     let der = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
-    // The key itself stands after 26 bytes of PKCS #8 wrapping.
+    // The key itself follows 26 bytes of PKCS #8 wrapping.
     EncodingKey::from_rsa_der(&der.as_ref()[26..])
 }
 
@@ -344,7 +344,7 @@ async fn keys_of_a_provider_decide_the_algorithm() {
         hs_secret: Some(SECRET.into()),
         ..JwtConfig::default()
     };
-    let api = api_with(ApiConfig { jwt, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { jwt, ..config() }, EngineConfig::default());
     let claims = claims(&api, "user");
     for (key, algorithm, kid) in [(&ec, Algorithm::ES256, "ec"), (&rsa, Algorithm::RS256, "rsa")] {
         let token = signed(&claims, key, algorithm, kid);
@@ -353,7 +353,7 @@ async fn keys_of_a_provider_decide_the_algorithm() {
         let crossed = signed(&claims, key, algorithm, if kid == "ec" { "rsa" } else { "ec" });
         ask("GET", "/tasks").bearer(&crossed).of(&api).await.problem(401);
     }
-    // The public key is no secret: HS256 with it as the secret proves nothing.
+    // The public key is not secret: HS256 with it as the secret proves nothing.
     for public in [set["keys"][0]["x"].as_str().unwrap(), set["keys"][1]["n"].as_str().unwrap()] {
         let header = Header { kid: Some("rsa".into()), ..Header::new(Algorithm::HS256) };
         let secret = EncodingKey::from_secret(public.as_bytes());
@@ -371,10 +371,10 @@ async fn keys_of_a_provider_decide_the_algorithm() {
 fn api_of_provider(keys: &[Value]) -> crate::common::Api {
     let document = StaticJwks(json!({ "keys": keys }).to_string());
     let jwt = JwtConfig { jwks: Some(Arc::new(document)), ..JwtConfig::default() };
-    api_with(ApiConfig { jwt, ..config() }, Rules::default())
+    api_with(ApiConfig { jwt, ..config() }, EngineConfig::default())
 }
 
-/// As during a change of keys, or where a provider gives its keys no names of their own.
+/// As during a key rotation, or if a provider does not give its keys unique ids.
 #[tokio::test]
 async fn every_key_of_a_name_is_tried() {
     let (old, new, rsa, other) = (ec_key(), ec_key(), rsa_key(), ec_key());
@@ -430,7 +430,7 @@ async fn keys_beyond_the_bound_are_not_dropped_in_silence() {
         assert_eq!(ask("GET", "/tasks").bearer(&token).of(&api).await.status, 200);
         let token = signed(&claims, &dropped, Algorithm::ES256, "the 65th");
         ask("GET", "/tasks").bearer(&token).of(&api).await.problem(401);
-        assert_eq!(!said().contains("has 65 keys"), taken, "{}", said());
+        assert_eq!(!said().contains("too many signature keys"), taken, "{}", said());
     }
 }
 
@@ -443,7 +443,7 @@ async fn a_new_key_of_a_provider_is_fetched_and_asking_is_bounded() {
         asked: AtomicUsize::new(0),
     });
     let jwt = JwtConfig { jwks: Some(provider.clone()), ..JwtConfig::default() };
-    let api = api_with(ApiConfig { jwt, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { jwt, ..config() }, EngineConfig::default());
     let mut claims = claims(&api, "user");
     claims["exp"] = json!(4_000_000_000u64);
     let (first, second) = (

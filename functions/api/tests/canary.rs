@@ -1,28 +1,30 @@
-//! A secret that is put into every field of every call comes out nowhere: in no answer, no
-//! header, no event, no approval, no ledger, no notice and no log. The calls are made from the
-//! table of routes, so a new field or route is put to it as well.
+//! A secret in every field of every call appears nowhere: in no response, header, event,
+//! approval, ledger, notice or log. The table of routes generates the calls, so it covers new
+//! fields and routes too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use watchbill_api::{Access, ROUTES, Route, Success};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Entry, LedgerReader, entries_of};
 use watchbill_core::repo::{LedgerPeek, decode};
 use watchbill_domain::{PublishedEvent, Role, TenantId, Timestamp};
-use watchbill_governance::{Freeze, FreezeWhen, Policy, Record};
-use watchbill_redact::CleanWriter;
+use watchbill_governance::{AuditRecord, Freeze, FreezeWhen, Policy};
+use watchbill_redact::RedactingWriter;
 use watchbill_testkit::{Planted, PlantedParts, planted};
 use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
 
-use crate::common::{ADMIN, AGENT, APPROVER, Api, Ask, Got, OPERATOR, api_under, ask, config};
+use crate::common::{
+    ADMIN, AGENT, APPROVER, Api, Got, OPERATOR, TestRequest, api_under, ask, config,
+};
 use serde_json::{Map, Value, json};
 
-/// Within every canary; looked for without regard to case.
+/// Contained in every canary; matched case-insensitively.
 const MARKS: &[&str] = &["canary", "c0ffee5ec2e7"];
 
-/// What people take for secrets, by its looks.
+/// Values that look like secrets.
 fn shapes() -> Vec<String> {
     let own_key = format!("wb_{}", "c0ffee5ec2e7".repeat(6).get(..64).unwrap());
     [
@@ -48,7 +50,7 @@ fn shapes() -> Vec<String> {
     .to_vec()
 }
 
-/// Secrets by the names they stand under, and everything that has the looks of one.
+/// Secrets under revealing names, and everything that looks like one.
 fn object() -> Map<String, Value> {
     let object = json!({
         "password": "CANARY in plain words",
@@ -62,7 +64,7 @@ fn object() -> Map<String, Value> {
     object
 }
 
-/// Fields that the agents' plans read, all of them with a canary.
+/// Fields that the agents' plans read, each with a canary.
 fn planned() -> Map<String, Value> {
     let mut all = object();
     let shapes = shapes();
@@ -105,7 +107,7 @@ impl Write for Log {
     }
 }
 
-/// Forms that others look for, of which ours may know nothing.
+/// Formats of other scanners' lists, which ours may not know.
 static FOREIGN: LazyLock<Vec<Planted>> =
     LazyLock::new(|| planted().into_iter().filter(Planted::is_told).collect());
 static PARTS: LazyLock<PlantedParts> = LazyLock::new(|| PlantedParts::of(&*FOREIGN));
@@ -128,7 +130,7 @@ fn clean(what: &str, text: &str) {
     }
 }
 
-/// With the freeze that the example of a form names, long over.
+/// A policy with the freeze that a form's example names, long over.
 fn policy() -> Policy {
     let at = Timestamp::from_millis;
     let freeze = Freeze {
@@ -148,7 +150,7 @@ struct Canary {
 }
 
 impl Canary {
-    async fn call(&mut self, route: &Route, ask: Ask) -> Got {
+    async fn call(&mut self, route: &Route, ask: TestRequest) -> Got {
         let got = ask.of(&self.api).await;
         let what = format!("{}: {}", route.name(), got.status);
         for (name, value) in &got.headers {
@@ -162,7 +164,7 @@ impl Canary {
         got
     }
 
-    /// The path with ids of things that are there, in a state in which the call can succeed.
+    /// The path with ids of existing things, in a state in which the call can succeed.
     async fn path(&self, route: &Route) -> String {
         if route.path.starts_with("/approvals/{id}") {
             let made = self.api.create(json!({"type": "deploy", "payload": object()})).await;
@@ -196,7 +198,7 @@ impl Canary {
     }
 }
 
-/// Values for a field that hold a canary, the one it is made for first.
+/// Values with a canary for a field, the intended kind first.
 fn with_canary(field: &Field) -> Vec<Value> {
     let texts = shapes().into_iter().map(Value::from);
     match field.kind {
@@ -222,7 +224,7 @@ fn is_stream(route: &Route) -> bool {
 }
 
 async fn every_field(canary: &mut Canary, route: &'static Route) {
-    let (verb, key) = (route.verb.as_str(), key_for(route));
+    let (verb, key) = (route.method.as_str(), key_for(route));
     let example: Value =
         route.doc.body.map_or(Value::Null, |body| serde_json::from_str(body.example).unwrap());
     if !example.is_null() {
@@ -264,7 +266,7 @@ async fn every_field(canary: &mut Canary, route: &'static Route) {
         canary.call(route, ask(verb, &path).key(key).json(&odd.into())).await;
         let broken = ask(verb, &path).key(key).header("content-type", "application/json");
         canary.call(route, broken.raw(format!("{{\"a\": {value}"))).await;
-        // At each place, so that no cut halves it out of recognition.
+        // At different positions, so that no truncation splits every one beyond recognition.
         for before in ["", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa "] {
             let id = encoded(&format!("{before}{value}"));
             let path = ["{id}", "{name}", "{type}", "{token}"]
@@ -276,7 +278,7 @@ async fn every_field(canary: &mut Canary, route: &'static Route) {
     }
 }
 
-/// All that is logged on this thread from now on, as a server would log it.
+/// Captures everything logged on this thread from now on, as a server would log it.
 fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
@@ -285,7 +287,7 @@ fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
             .with_max_level(tracing::Level::TRACE)
             // The target is this file's name, which is the mark.
             .with_target(false)
-            .with_writer(move || CleanWriter::new(writer.clone()))
+            .with_writer(move || RedactingWriter::new(writer.clone()))
             .finish(),
     );
     (log, logging)
@@ -294,8 +296,10 @@ fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
 #[tokio::test]
 async fn a_secret_in_any_field_is_shown_nowhere() {
     let (log, _logging) = logged();
-    let mut canary =
-        Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
+    let mut canary = Canary {
+        api: api_under(config(), EngineConfig::default(), policy()),
+        calls: BTreeMap::new(),
+    };
     for task_type in ["deploy", "monitor", "alert", "investigate", "faq", "dev"] {
         let body = json!({"type": task_type, "payload": planned(), "metadata": object()});
         ask("POST", "/tasks").key(AGENT).json(&body).of(&canary.api).await;
@@ -305,7 +309,7 @@ async fn a_secret_in_any_field_is_shown_nowhere() {
     }
     recorded(&canary.api).await;
     for route in ROUTES.iter().flat_map(|group| group.iter()) {
-        if route.verb.as_str() == "GET" {
+        if route.method.as_str() == "GET" {
             let path = canary.path(route).await;
             canary.call(route, ask("GET", &path).key(ADMIN)).await;
         }
@@ -316,22 +320,24 @@ async fn a_secret_in_any_field_is_shown_nowhere() {
     assert!(logged.contains("the last line"));
     clean("the log", &logged);
     for (route, (calls, succeeded)) in &canary.calls {
-        // A link's token is none that a field could be given.
+        // A link's token can't be set through a field.
         let may = *succeeded > 0 || route == "POST /links";
         assert!(may, "{route}: none of {calls} calls was taken, so nothing was put to it");
     }
     stored_as_given(&canary.api);
 }
 
-/// So many forms stand in one text: each is a task of its own, and all fit its bounds.
+/// This many formats go into one text: each becomes a task, and all fit its bounds.
 const FORMS_A_TASK: usize = 8;
 
-/// Secrets in forms from other lists, in all that people and workers write.
+/// Secrets in formats from other lists, in everything that people and workers write.
 #[tokio::test]
 async fn foreign_forms_are_shown_nowhere() {
     let (log, _logging) = logged();
-    let mut canary =
-        Canary { api: api_under(config(), Rules::default(), policy()), calls: BTreeMap::new() };
+    let mut canary = Canary {
+        api: api_under(config(), EngineConfig::default(), policy()),
+        calls: BTreeMap::new(),
+    };
     for forms in FOREIGN.chunks(FORMS_A_TASK) {
         plant(&canary.api, forms).await;
         for form in forms {
@@ -341,14 +347,14 @@ async fn foreign_forms_are_shown_nowhere() {
     recorded(&canary.api).await;
     each_task_and_approval(&mut canary).await;
     for route in ROUTES.iter().flat_map(|group| group.iter()) {
-        if route.verb.as_str() == "GET" && !route.path.contains('{') {
+        if route.method.as_str() == "GET" && !route.path.contains('{') {
             canary.call(route, ask("GET", route.path).key(ADMIN)).await;
         }
     }
     clean("the log", &String::from_utf8_lossy(&log.0.lock().unwrap()));
 }
 
-/// Puts the forms into a task that waits for approval, one that fails, one that is cancelled,
+/// Puts the formats into a task that waits for approval, one that fails, one that is cancelled,
 /// one that is done, and an event.
 async fn plant(api: &Api, forms: &[Planted]) {
     let texts: Vec<&str> = forms.iter().map(|form| &*form.text).collect();
@@ -385,7 +391,7 @@ async fn plant(api: &Api, forms: &[Planted]) {
     clean("an event's answer", &String::from_utf8_lossy(&answered.body));
 }
 
-/// What the recorder would write and send.
+/// Checks what the recorder would write and publish.
 async fn recorded(api: &Api) {
     let tenant = TenantId::default();
     for item in api.store.items() {
@@ -395,7 +401,9 @@ async fn recorded(api: &Api) {
                 vec![Entry::Published(decode::<PublishedEvent>(&item).unwrap().value.event)]
             }
             "record" => {
-                vec![Entry::Record(Box::new(decode::<Record>(&item).unwrap().value.clean()))]
+                vec![Entry::AuditRecord(Box::new(
+                    decode::<AuditRecord>(&item).unwrap().value.clean(),
+                ))]
             }
             _ => continue,
         };
@@ -418,7 +426,7 @@ async fn recorded(api: &Api) {
 async fn each_task_and_approval(canary: &mut Canary) {
     let find = |path: &str| {
         let routes = ROUTES.iter().flat_map(|group| group.iter());
-        routes.filter(|r| r.verb.as_str() == "GET").find(|r| r.path == path).unwrap()
+        routes.filter(|r| r.method.as_str() == "GET").find(|r| r.path == path).unwrap()
     };
     let mut path = "/tasks?limit=100".to_owned();
     loop {
@@ -443,7 +451,7 @@ async fn each_task_and_approval(canary: &mut Canary) {
     }
 }
 
-/// Agents need what they were given: the store has it as it came.
+/// Agents need their input unchanged: the store has it as it arrived.
 fn stored_as_given(api: &Api) {
     let kept = api.store.items().into_iter().filter(|item| {
         let there = matches!(&*item.kind, "task" | "payload" | "body");

@@ -1,7 +1,7 @@
-//! Events over HTTP: published, listed, followed.
+//! Events over HTTP: published, listed and followed.
 
 use watchbill_api::ApiConfig;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::{Event, TenantId};
@@ -11,7 +11,7 @@ use crate::common::{AGENT, Api, OTHER, USER, api, api_with, ask, config};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-/// Publishes, and records it as the recorder would.
+/// Publishes an event, and records it as the recorder would.
 async fn publish(api: &Api, event_type: &str) -> String {
     let body = json!({ "event_type": event_type, "source_agent": "ci", "payload": { "n": 1 } });
     let got = ask("POST", "/events/publish").key(AGENT).json(&body).of(api).await;
@@ -72,7 +72,7 @@ async fn an_event_that_has_an_id_keeps_it() {
 async fn an_event_is_found_whatever_time_its_id_seems_to_bear() {
     let api = api();
     let old = publish(&api, "ci.passed").await;
-    // Version 8 as ours are, of the years 1970 and 10889.
+    // Version 8 like ours, with times in the years 1970 and 10889.
     for id in ["00000000-0001-8000-8000-000000000001", "ffffffff-ffff-8fff-bfff-ffffffffffff"] {
         let view = EventView {
             event_id: watchbill_domain::EventId::parse(id).unwrap(),
@@ -123,7 +123,7 @@ async fn events_are_listed_and_followed() {
 }
 
 #[tokio::test]
-async fn what_only_watchbill_says_is_refused() {
+async fn events_reserved_for_watchbill_are_refused() {
     let api = api();
     for group in watchbill_domain::RESERVED_EVENT_GROUPS {
         let body = json!({
@@ -139,7 +139,7 @@ async fn what_only_watchbill_says_is_refused() {
     ask("POST", "/events/publish").key(USER).json(&body).of(&api).await.problem(403);
 }
 
-/// Reads a stream up to where `enough` says so, and the clock's comments with it.
+/// Reads a stream until `enough` is true, including the keep-alive comments.
 async fn read(stream: &mut axum::body::BodyDataStream, enough: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     while !enough(&text) {
@@ -219,7 +219,7 @@ async fn a_key_takes_its_share_of_streams_and_no_more() {
 
 #[tokio::test]
 async fn a_host_without_streams_answers_with_a_page() {
-    let api = api_with(ApiConfig { streams: false, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { streams: false, ..config() }, EngineConfig::default());
     let call = ask("GET", "/events").key(USER).header("accept", "text/event-stream");
     assert_eq!(call.of(&api).await.json()["events"], json!([]));
 }

@@ -1,10 +1,10 @@
-//! The admin's key that everything begins with, where someone else keeps it.
+//! The first admin key, held by a secret store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use watchbill_api::ApiConfig;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::SecretSource;
 use watchbill_wire::operator_key;
 
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 const FIRST: &str = "the-key-that-everything-begins-with";
 
-/// A vault that counts how often it is asked.
+/// A vault that counts its reads.
 #[derive(Default)]
 struct Vault {
     key: Mutex<Option<Arc<str>>>,
@@ -30,11 +30,11 @@ impl SecretSource for Vault {
 
 fn api(vault: &Arc<Vault>) -> Api {
     let config = ApiConfig { first_key: Some(vault.clone()), ..config() };
-    api_with(config, Rules::default())
+    api_with(config, EngineConfig::default())
 }
 
 #[tokio::test]
-async fn it_makes_further_keys_and_nothing_else_is_it() {
+async fn the_first_key_creates_keys_and_no_other_key_matches() {
     let vault = Arc::new(Vault::default());
     *vault.key.lock().unwrap() = Some(FIRST.into());
     let api = api(&vault);
@@ -45,9 +45,9 @@ async fn it_makes_further_keys_and_nothing_else_is_it() {
     ask("GET", "/tasks").key("not-the-key-that-everything-begins-with").of(&api).await.problem(401);
 }
 
-/// Where one secret is kept, the operator's key is made of it: tenants can be made, and nothing else.
+/// The operator's key is derived from the same secret: it creates tenants, and nothing else.
 #[tokio::test]
-async fn what_is_made_of_it_makes_tenants() {
+async fn the_derived_operator_key_creates_tenants() {
     let vault = Arc::new(Vault::default());
     *vault.key.lock().unwrap() = Some(FIRST.into());
     let api = api(&vault);
@@ -61,9 +61,9 @@ async fn what_is_made_of_it_makes_tenants() {
     ask("POST", "/tenants").key(&operator_key("another")).json(&tenant).of(&api).await.problem(401);
 }
 
-/// Keys that are known here ask nobody; the first key is remembered like any other.
+/// Known keys cause no read; the first key is cached like any other.
 #[tokio::test]
-async fn who_keeps_it_is_asked_for_unknown_keys_only() {
+async fn the_vault_is_read_for_unknown_keys_only() {
     let vault = Arc::new(Vault::default());
     *vault.key.lock().unwrap() = Some(FIRST.into());
     let api = api(&vault);

@@ -1,9 +1,9 @@
-//! Tokens and keys that were not given by us.
+//! Tokens and keys that we did not issue.
 
 use std::sync::Arc;
 
 use watchbill_api::{ApiConfig, JwtConfig, StaticJwks};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::hash_key;
 
@@ -16,7 +16,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// RFC 4648, section 5, without padding.
+/// Base64url of RFC 4648, section 5, without padding.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
@@ -35,7 +35,7 @@ fn claims(api: &Api) -> Value {
     json!({ "sub": "carol", "role": "admin", "exp": exp, "tenant": "default" })
 }
 
-/// A token of these very texts, with an HMAC that fits.
+/// A token of exactly these texts, with a matching HMAC.
 fn hmac_token(header: &str, claims: &str, secret: &[u8], algorithm: hmac::Algorithm) -> String {
     let signed = format!("{}.{}", base64(header.as_bytes()), base64(claims.as_bytes()));
     let mac = hmac::sign(&hmac::Key::new(algorithm, secret), signed.as_bytes());
@@ -163,7 +163,7 @@ async fn only_the_secret_is_the_secret() {
     }
 }
 
-/// Headers that would have us fetch or take a key from the token itself.
+/// Headers that would make us fetch or accept a key from the token itself.
 #[tokio::test]
 async fn a_token_does_not_bring_its_key() {
     let api = api();
@@ -242,13 +242,13 @@ struct Provider {
     set: Value,
 }
 
-/// An identity provider with a key of each kind.
+/// An identity provider with a key of each type.
 fn provider() -> Provider {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let ec = EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref());
     let rsa_pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der = rsa_pair.as_der().unwrap();
-    // The key itself stands after 26 bytes of PKCS #8 wrapping.
+    // The key itself follows 26 bytes of PKCS #8 wrapping.
     let rsa = EncodingKey::from_rsa_der(&der.as_ref()[26..]);
     let jwk = |key: &EncodingKey, algorithm, kid: &str| {
         let mut jwk = Jwk::from_encoding_key(key, algorithm).unwrap();
@@ -278,14 +278,14 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
 }
 
-/// HS256 with a public key for the secret, in every form that it may be lying about in.
+/// HS256 with a public key as the secret, in every format in which it may be available.
 #[tokio::test]
 async fn a_public_key_is_no_secret() {
     let provider = provider();
     for hs_secret in [Some(SECRET.to_owned()), None] {
         let jwks = Arc::new(StaticJwks(provider.set.to_string()));
         let jwt = JwtConfig { jwks: Some(jwks), hs_secret, ..JwtConfig::default() };
-        let api = api_with(ApiConfig { jwt, ..config() }, Rules::default());
+        let api = api_with(ApiConfig { jwt, ..config() }, EngineConfig::default());
         let body = claims(&api).to_string();
         let set = provider.set.to_string();
         let one = provider.set["keys"][1].to_string();
@@ -315,11 +315,11 @@ async fn a_public_key_is_no_secret() {
 }
 
 #[tokio::test]
-async fn a_providers_keys_are_taken_as_what_they_are() {
+async fn a_providers_keys_are_used_only_as_their_type() {
     let (own, forger) = (provider(), provider());
     let jwks = Arc::new(StaticJwks(own.set.to_string()));
     let jwt = JwtConfig { jwks: Some(jwks), ..JwtConfig::default() };
-    let api = api_with(ApiConfig { jwt, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { jwt, ..config() }, EngineConfig::default());
     let claims = claims(&api);
     let signed =
         |key: &EncodingKey, header: Header| jsonwebtoken::encode(&header, &claims, key).unwrap();
@@ -334,7 +334,7 @@ async fn a_providers_keys_are_taken_as_what_they_are() {
         let jku = Some("https://forger.example/jwks.json".to_owned());
         Header { jwk: Some(jwk), jku, ..header(Algorithm::ES256, kid) }
     };
-    // r and s of zero: a signature that a careless verifier takes for every text.
+    // r and s of zero: a signature that a careless verifier accepts for every text.
     let good = signed(&own.ec, header(Algorithm::ES256, Some("ec")));
     let (text, _) = good.rsplit_once('.').unwrap();
     assert_refused(

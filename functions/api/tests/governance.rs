@@ -1,6 +1,6 @@
 //! Agents, budgets and freezes over HTTP.
 
-use watchbill_core::decide::{Command, Ending, Proof, Rules};
+use watchbill_core::decide::{Command, EngineConfig, RunResult, VersionedAuthorization};
 use watchbill_domain::ReputationEvent::{TaskFailure, TaskSuccess};
 use watchbill_domain::{Body, Outcome, Role, TaskId, TenantId, Timestamp};
 use watchbill_governance::{Freeze, FreezeWhen, Policy};
@@ -9,21 +9,21 @@ use watchbill_wire::{ApprovalView, render_approval};
 use crate::common::{ADMIN, AGENT, APPROVER, Api, OTHER, USER, api, api_under, ask, config};
 use serde_json::{Value, json};
 
-/// A task of the agent's, run by it and recorded.
+/// Creates a task of the agent, ends a run of it with `status`, and records it.
 async fn ended(api: &Api, status: &str) -> String {
     let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
     let id = made["task_id"].as_str().unwrap().to_owned();
     let (tenant, task) = (TenantId::default(), TaskId::parse(&id).unwrap());
     let stored = api.core.tasks().stored(&tenant, &task).await.unwrap().unwrap();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
-    let proof = Proof::granted(stored.version);
-    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
+    let authorization = VersionedAuthorization::granted(stored.version);
+    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
     let fence = api.core.tasks().command(&tenant, &task, &claim).await.unwrap().value.fence;
     let (ending, earned) = match status {
-        "completed" => (Ending::Succeeded { result: Body::default() }, TaskSuccess),
+        "completed" => (RunResult::Succeeded { result: Body::default() }, TaskSuccess),
         _ => {
             let error = "it broke, password=hunter2".to_owned();
-            (Ending::FailedForGood { error }, TaskFailure)
+            (RunResult::FailedForGood { error }, TaskFailure)
         }
     };
     let reputation = vec![api.core.rules().reputation.earned(earned)];
@@ -34,9 +34,9 @@ async fn ended(api: &Api, status: &str) -> String {
     id
 }
 
-/// What a worker outside ends counts for it, and for no agent.
+/// A task that an external worker ends counts for that worker, and for no agent.
 #[tokio::test]
-async fn a_worker_outside_has_a_score_of_its_own() {
+async fn an_external_worker_has_its_own_reputation() {
     let api = api();
     let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
     let id = made["task_id"].as_str().unwrap();
@@ -56,7 +56,7 @@ async fn get(api: &Api, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_agent_shows_how_it_stands() {
+async fn an_agent_shows_its_reputation() {
     let api = api();
     let fresh = get(&api, "/agents/ops").await["agent"].clone();
     assert_eq!(
@@ -111,7 +111,7 @@ async fn what_changed_a_score_is_listed_newest_first() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_none_is_said_so() {
+async fn an_unknown_agent_is_refused_by_name() {
     let api = api();
     for path in ["/agents/cook", "/agents/cook/events"] {
         let problem = ask("GET", path).key(USER).of(&api).await.problem(400);
@@ -196,7 +196,7 @@ async fn only_whom_the_freeze_names_lets_a_task_pass_it() {
         Role::Approver,
         "default",
     ));
-    let api = api_under(config, Rules::default(), frozen());
+    let api = api_under(config, EngineConfig::default(), frozen());
     let made = api.create(json!({"type": "monitor", "payload": {"service": "system"}})).await;
     let id = made["task_id"].as_str().unwrap();
     let path = format!("/tasks/{id}/override");

@@ -1,11 +1,11 @@
-//! Calls that are held open: who may hold how many, and that a revoked key, an ended token and
-//! a changed caller keep none of them.
+//! Calls that are held open: how many each caller may hold, and that a revoked key, an expired
+//! token or a changed caller ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_api::ApiConfig;
-use watchbill_core::ports::{Clock as _, Commit, Entropy as _, Expect, Store as _, Write};
+use watchbill_core::ports::{Clock as _, Commit, Entropy as _, Precondition, Store as _, Write};
 use watchbill_core::repo::{KeyRecord, Versioned, api_key, decode, encode};
 use watchbill_domain::{Caller, Role, TenantId};
 use watchbill_testkit::SeededEntropy;
@@ -16,10 +16,10 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// So soon nobody is served any more who may not be.
+/// Within this time every unauthorized call has ended.
 const FEW_SECONDS: Duration = Duration::from_secs(5);
-/// Beyond a token's end, as clocks of two machines may differ.
-const LEEWAY: Duration = Duration::from_secs(30);
+/// Added to a token's end, because clocks of machines may differ.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(30);
 
 async fn new_key(api: &Api, name: &str) -> String {
     let body = json!({ "name": name, "role": "user" });
@@ -32,7 +32,7 @@ async fn revoke(api: &Api, name: &str) {
     assert_eq!(got.status, 200, "{:?}", got.body);
 }
 
-/// As another instance of the API does it: nothing of it is seen here but in the store.
+/// Revokes a key as another instance of the API does: only the store shows it here.
 async fn revoke_elsewhere(api: &Api, name: &str) {
     let admin = Caller {
         name: "root".into(),
@@ -70,7 +70,7 @@ async fn following(answer: axum::response::Response) -> BodyDataStream {
     stream
 }
 
-/// How long the stream goes on, and what it brings.
+/// How long the stream continues, and what it sends.
 async fn rest(api: &Api, stream: BodyDataStream) -> (Duration, Vec<String>) {
     let from = api.clock.monotonic();
     let chunks: Vec<_> = stream.collect().await;
@@ -98,7 +98,7 @@ async fn the_stream_of_a_revoked_key_ends_within_seconds_though_nothing_happens(
 }
 
 #[tokio::test]
-async fn what_was_read_for_a_revoked_key_is_not_handed_out_later() {
+async fn data_read_for_a_revoked_key_is_not_sent_later() {
     let api = api();
     let key = new_key(&api, "slow").await;
     let mut stream = stream_of(&api, &key).await;
@@ -138,7 +138,7 @@ async fn the_stream_of_a_token_ends_with_it() {
     let call = ask("GET", "/events").bearer(&token).header("accept", "text/event-stream");
     let stream = following(call.send(&api).await).await;
     let (took, _) = rest(&api, stream).await;
-    let ends = Duration::from_secs(60) + LEEWAY;
+    let ends = Duration::from_secs(60) + CLOCK_LEEWAY;
     assert!(took >= ends - FEW_SECONDS && took <= ends + FEW_SECONDS, "{took:?}");
 }
 
@@ -150,7 +150,7 @@ async fn change(api: &Api, secret: &str, edit: impl FnOnce(&mut KeyRecord)) {
     let version = item.version;
     edit(&mut stored.value);
     let item = encode(&stored.value, None);
-    let writes = vec![Write::Put { item, expect: Expect::Version(version) }];
+    let writes = vec![Write::Put { item, expect: Precondition::Version(version) }];
     let id = SeededEntropy::new(version).write_id();
     api.store.commit(Commit { id, writes }).await.unwrap();
 }
@@ -170,7 +170,7 @@ async fn another_role_and_another_tenant_end_a_stream_too() {
     }
 }
 
-/// Calls, and comes back when the call is waiting for its time.
+/// Starts a call and returns when it is waiting.
 async fn waiting(api: &Arc<Api>, path: String, key: &str) -> JoinHandle<Got> {
     let sleepers = api.clock.sleepers();
     let (held, key) = (api.clone(), key.to_owned());
@@ -181,7 +181,7 @@ async fn waiting(api: &Arc<Api>, path: String, key: &str) -> JoinHandle<Got> {
     call
 }
 
-/// Lets time go on until the call is answered; how long that took.
+/// Advances the clock until the call is answered; returns how long that took.
 async fn answered(api: &Api, call: JoinHandle<Got>) -> (Duration, Got) {
     let from = api.clock.monotonic();
     while !call.is_finished() {
@@ -283,7 +283,7 @@ async fn a_body_that_does_not_come_ends_in_time_and_takes_no_more_than_a_share()
     assert_eq!(ask("POST", "/tasks").key(AGENT).json(&body).of(&api).await.status, 200);
 }
 
-/// A host of few connections gives each kind of call a part of them.
+/// A host with few connections gives each kind of call a part of them.
 #[tokio::test]
 async fn calls_at_work_are_bounded_too() {
     let api = Arc::new(api_by_hand(ApiConfig { connections: Some(64), ..config() }));
@@ -304,7 +304,11 @@ async fn calls_at_work_are_bounded_too() {
         assert!(held.len() <= 8, "half of the sixteen that all may have at work");
     };
     let detail = refused.problem(503)["detail"].to_string();
-    assert!(held.len() == 8 && detail.contains("calls under way"), "{}: {detail}", held.len());
+    assert!(
+        held.len() == 8 && detail.contains("limit of running calls"),
+        "{}: {detail}",
+        held.len()
+    );
     assert_eq!(ask("GET", "/tasks").key(OTHER).of(&api).await.status, 200);
 }
 
@@ -325,7 +329,7 @@ async fn answers_that_are_not_read_are_bounded_in_bytes() {
     }
     assert!(bytes > 31 << 20, "{bytes} bytes, then no more");
     assert_eq!(ask("GET", "/").key(USER).of(&api).await.status, 200, "small ones go on");
-    // Another of the tenant takes from what is left of the tenant's part.
+    // Another caller of the tenant takes from the rest of the tenant's part.
     let (mut of_tenant, mut more) = (bytes, Vec::new());
     loop {
         let answer = large().key(AGENT).send(&api).await;
@@ -340,7 +344,7 @@ async fn answers_that_are_not_read_are_bounded_in_bytes() {
     drop(more);
     assert_eq!(large().key(OTHER).of(&api).await.status, 200);
     assert_eq!(large().of(&api).await.status, 200);
-    // What the connection still refers to counts, though the answer itself is gone.
+    // What the connection still references counts, though the response itself is dropped.
     let last = held.pop().unwrap().into_body().into_data_stream().next().await.unwrap().unwrap();
     assert_eq!(large().key(USER).of(&api).await.status, 503);
     drop(last);

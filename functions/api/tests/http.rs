@@ -1,11 +1,11 @@
-//! The manners of the API: what is malformed, too large, too often, from elsewhere.
+//! HTTP behaviour: malformed, too large, too frequent and cross-origin calls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_api::{AgentInfo, ApiConfig, HealthReport, HealthSource, RateLimits};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_domain::Agent;
 
 use crate::common::{ADMIN, AGENT, OTHER, USER, api, api_with, ask, config};
@@ -42,7 +42,7 @@ async fn public_routes_answer_as_the_original_does() {
 }
 
 #[tokio::test]
-async fn figures_are_by_agent_for_who_has_a_role() {
+async fn stats_are_by_agent_for_callers_with_a_role() {
     let api = api();
     let body = json!({ "type": "monitor", "payload": {} });
     let id = api.create(body).await["task_id"].as_str().unwrap().to_owned();
@@ -77,21 +77,22 @@ async fn figures_are_by_agent_for_who_has_a_role() {
 
 #[test]
 fn only_agents_that_run_are_said_to_run() {
-    let rules = Rules { external: [Agent::Faq, Agent::Ops].into(), ..Rules::default() };
+    let rules =
+        EngineConfig { external: [Agent::Faq, Agent::Ops].into(), ..EngineConfig::default() };
     for (agent, rules, paused, status) in [
-        (Agent::Ops, &Rules::default(), false, "running"),
-        (Agent::Ops, &Rules::default(), true, "paused"),
+        (Agent::Ops, &EngineConfig::default(), false, "running"),
+        (Agent::Ops, &EngineConfig::default(), true, "paused"),
         (Agent::Ops, &rules, false, "external"),
         (Agent::Faq, &rules, false, "external"),
         (Agent::Dev, &rules, false, "not_built"),
-        (Agent::Devops, &Rules::default(), true, "not_built"),
+        (Agent::Devops, &EngineConfig::default(), true, "not_built"),
     ] {
         assert_eq!(AgentInfo::new(agent, rules, paused).status, status, "{agent}");
     }
 }
 
 #[tokio::test]
-async fn bodies_that_are_none_are_refused_with_words() {
+async fn invalid_bodies_are_refused_with_a_reason() {
     let api = api();
     let deep = format!("{{\"type\":\"faq\",\"payload\":{}", "{\"a\":".repeat(100_000));
     for (body, word) in [
@@ -140,7 +141,10 @@ async fn bodies_that_are_compressed_are_refused_by_name() {
         let problem = send(coding).of(&api).await.problem(415);
         let detail = problem["detail"].as_str().unwrap();
         let named = coding.rsplit(", ").next().unwrap();
-        assert!(detail.contains(&format!("'{named}'")) && detail.contains("as it is"), "{detail}");
+        assert!(
+            detail.contains(&format!("'{named}'")) && detail.contains("uncompressed"),
+            "{detail}"
+        );
     }
     for coding in ["identity", "Identity", ""] {
         assert_eq!(send(coding).of(&api).await.status, 200, "{coding}");
@@ -155,7 +159,7 @@ async fn large_bodies_are_refused_without_reading_them_all() {
     let api = api();
     let said = ask("POST", "/tasks").key(AGENT).header("content-length", "10000000");
     said.raw("{}").of(&api).await.problem(413);
-    // Without a length, and without an end: reading stops at the limit.
+    // Without a length and without an end: reading stops at the limit.
     let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(" ".repeat(64 * 1024)));
     let call = ask("POST", "/tasks").key(AGENT).raw(Body::from_stream(endless));
     call.of(&api).await.problem(413);
@@ -173,7 +177,7 @@ async fn large_bodies_are_refused_without_reading_them_all() {
 }
 
 #[tokio::test]
-async fn ids_that_are_none_are_refused_or_not_found() {
+async fn invalid_ids_are_refused_or_not_found() {
     let api = api();
     for id in ["nothing", "%E2%82%AC", "a%2Fb", "approval_x", "%20"] {
         let problem = ask("GET", &format!("/tasks/{id}")).key(USER).of(&api).await.problem(404);
@@ -228,7 +232,7 @@ async fn every_answer_is_hardened() {
 #[tokio::test]
 async fn calls_beyond_the_limit_wait_for_the_next_minute() {
     let rate_limits = RateLimits::parse("POST /tasks=2,GET /health=3").unwrap();
-    let api = api_with(ApiConfig { rate_limits, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { rate_limits, ..config() }, EngineConfig::default());
     let body = json!({ "type": "faq", "payload": {} });
     for left in ["1", "0"] {
         let got = ask("POST", "/tasks").key(AGENT).json(&body).of(&api).await;
@@ -260,7 +264,7 @@ async fn guesses_at_keys_are_limited_by_address() {
     use axum::extract::ConnectInfo;
     use tower::ServiceExt as _;
     let rate_limits = RateLimits::parse("*=2").unwrap();
-    let api = api_with(ApiConfig { rate_limits, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { rate_limits, ..config() }, EngineConfig::default());
     let from = async |address: [u8; 4]| {
         let mut request =
             http::Request::get("/tasks").header("x-api-key", "guess").body(Body::empty()).unwrap();
@@ -277,8 +281,10 @@ async fn guesses_at_keys_are_limited_by_address() {
 #[tokio::test]
 async fn only_named_origins_may_call() {
     let cors_origins = vec!["https://ops.example.com".to_owned()];
-    let api =
-        api_with(ApiConfig { cors_origins, cors_credentials: true, ..config() }, Rules::default());
+    let api = api_with(
+        ApiConfig { cors_origins, cors_credentials: true, ..config() },
+        EngineConfig::default(),
+    );
     let from = |origin: &str| ask("GET", "/health").header("origin", origin);
     let got = from("https://ops.example.com").of(&api).await;
     assert_eq!(got.header("access-control-allow-origin"), "https://ops.example.com");
@@ -323,9 +329,9 @@ impl HealthSource for Lags {
 }
 
 #[tokio::test]
-async fn a_panic_costs_its_own_call_and_tells_nothing() {
+async fn a_panic_fails_its_own_call_and_reveals_nothing() {
     let health = Some(Arc::new(Panics) as Arc<dyn HealthSource>);
-    let api = api_with(ApiConfig { health, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { health, ..config() }, EngineConfig::default());
     for _ in 0..2 {
         let got = ask("GET", "/health").of(&api).await;
         got.problem(500);
@@ -333,21 +339,22 @@ async fn a_panic_costs_its_own_call_and_tells_nothing() {
     }
     assert_eq!(ask("GET", "/").of(&api).await.status, 200);
     let health = Some(Arc::new(Lags) as Arc<dyn HealthSource>);
-    let api = api_with(ApiConfig { health, ..config() }, Rules::default());
+    let api = api_with(ApiConfig { health, ..config() }, EngineConfig::default());
     let health = ask("GET", "/health").of(&api).await.json();
     assert_eq!((&health["redis"], &health["feed_lag_ms"]), (&json!("connected"), &json!(12)));
     assert_eq!(health["governance"], json!({ "mode": "restrict", "state": "ok" }));
 }
 
-/// One thread serves everybody: a large answer is written beside it, and small ones go on.
+/// One thread serves all callers: a large response is serialized off it, and small ones
+/// continue.
 #[tokio::test]
-async fn a_large_page_is_written_beside_the_runtime() {
+async fn a_large_page_is_serialized_off_the_runtime() {
     let api = api();
     let body = json!({ "type": "monitor", "payload": {} });
     let small = api.create(body).await["task_id"].as_str().unwrap().to_owned();
     let large = json!({ "type": "monitor", "payload": { "log": "x".repeat(80 * 1024) } });
     let large = api.create(large).await["task_id"].as_str().unwrap().to_owned();
-    // All that may be done at once is taken.
+    // All concurrent offload capacity is taken.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Arc::new(std::sync::Mutex::new(held));
     let mut busy = Vec::new();
@@ -372,7 +379,7 @@ async fn a_large_page_is_written_beside_the_runtime() {
     }
 }
 
-/// A cursor belongs to one list of one tenant; elsewhere it is named for what it is.
+/// A cursor belongs to one list of one tenant; elsewhere it is refused by name.
 #[tokio::test]
 async fn a_cursor_of_another_list_is_refused() {
     let api = api();
@@ -408,7 +415,7 @@ async fn a_cursor_of_another_list_is_refused() {
             assert_eq!(problem["errors"][0]["field"], "cursor");
             assert!(got.detail().contains(&cursor[..12]), "{list}: {}", got.detail());
         }
-        // Well formed, but nothing of this tenant's.
+        // Well formed, but of another tenant.
         let theirs = ask("GET", &format!("{of}?cursor={cursor}")).key(OTHER).of(&api).await;
         assert!(theirs.problem(404)["detail"].as_str().unwrap().contains("another tenant"));
     }

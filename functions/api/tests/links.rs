@@ -1,26 +1,26 @@
-//! Approval links: what they let through, and what is refused as what.
+//! Approval links: what they allow, and how invalid ones are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_api::ApiConfig;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{Clock as _, FixedSecret};
 use watchbill_domain::{ApprovalId, TenantId};
 use watchbill_governance::Policy;
 use watchbill_wire::{ApprovalLink, LinkKey};
 
-use crate::common::{AGENT, APPROVER, Api, Ask, Got, api, api_under, ask, config};
+use crate::common::{AGENT, APPROVER, Api, Got, TestRequest, api, api_under, ask, config};
 use serde_json::json;
 
 const SECRET: &str = "what links are signed with";
 
-/// One yes of anyone is enough, so that a link that several can read may give it.
+/// One approval by anyone is enough, so a link that several people can read may give it.
 fn world() -> Api {
-    under(Rules { approve_own: true, ..Rules::default() }, 1)
+    under(EngineConfig { approve_own: true, ..EngineConfig::default() }, 1)
 }
 
-fn under(rules: Rules, quorum: u8) -> Api {
+fn under(rules: EngineConfig, quorum: u8) -> Api {
     let link_secret = Some(Arc::new(FixedSecret(SECRET.into())) as _);
     let policy = Policy { quorum, ..Policy::default() };
     api_under(ApiConfig { link_secret, ..config() }, rules, policy)
@@ -41,11 +41,11 @@ fn token(link: &ApprovalLink) -> String {
     LinkKey::new(SECRET.as_bytes()).unwrap().sign(link)
 }
 
-fn show(token: &str) -> Ask {
+fn show(token: &str) -> TestRequest {
     ask("POST", "/links").json(&json!({ "token": token }))
 }
 
-fn approve(link: &ApprovalLink) -> Ask {
+fn approve(link: &ApprovalLink) -> TestRequest {
     ask("POST", "/links").json(&json!({ "token": token(link), "decision": "approve" }))
 }
 
@@ -59,7 +59,7 @@ async fn a_link_decides_once() {
     let link = link(&api, "on-call", "01").await;
     let shown = show(&token(&link)).of(&api).await;
     assert_eq!(shown.status, 200);
-    assert!(text(&shown).contains("worker asks for leave"), "{}", text(&shown));
+    assert!(text(&shown).contains("worker requests approval"), "{}", text(&shown));
     assert!(text(&shown).contains("value=\"approve\">"), "{}", text(&shown));
     let policy = shown.header("content-security-policy");
     assert!(policy.contains("form-action 'self'") && !policy.contains("unsafe"), "{policy}");
@@ -68,25 +68,25 @@ async fn a_link_decides_once() {
     assert!(text(&decided).contains("Approved by on-call"), "{}", text(&decided));
     let again = approve(&link).of(&api).await;
     again.problem(409);
-    assert!(again.detail().contains("was used already"), "{}", again.detail());
+    assert!(again.detail().contains("was already used"), "{}", again.detail());
     let shown = show(&token(&link)).of(&api).await;
     assert!(
         text(&shown).contains("<form method=\"post\" action=\"links\" hidden>"),
         "{}",
         text(&shown)
     );
-    // Another link to the same is no other decision.
+    // Another link to the same approval is not another decision.
     let other = ApprovalLink { nonce: "02".into(), ..link.clone() };
     let again = approve(&other).of(&api).await;
     again.problem(409);
     assert!(again.detail().contains("already"), "{}", again.detail());
 }
 
-/// Where several must approve, or nobody their own, it must be known who does.
+/// If several must approve, or no one their own task, the approver must be known.
 #[tokio::test]
 async fn a_link_that_several_can_read_counts_for_nobody() {
-    let four_eyes = under(Rules::default(), 1);
-    let quorum = under(Rules { approve_own: true, ..Rules::default() }, 2);
+    let four_eyes = under(EngineConfig::default(), 1);
+    let quorum = under(EngineConfig { approve_own: true, ..EngineConfig::default() }, 2);
     for api in [four_eyes, quorum] {
         let link = link(&api, "on-call", "01").await;
         let shown = text(&show(&token(&link)).of(&api).await);
@@ -95,10 +95,10 @@ async fn a_link_that_several_can_read_counts_for_nobody() {
             shown.contains("<form method=\"post\" action=\"links\">"),
             "it can reject: {shown}"
         );
-        assert!(shown.contains("a shared link does not say who you are"), "{shown}");
+        assert!(shown.contains("a shared link does not identify you"), "{shown}");
         let refused = approve(&link).of(&api).await;
         refused.problem(403);
-        assert!(refused.detail().contains("a key or token of your own"), "{}", refused.detail());
+        assert!(refused.detail().contains("your own key or token"), "{}", refused.detail());
         let view = ask("GET", &format!("/approvals/{}", link.approval)).key(AGENT).of(&api).await;
         assert_eq!(view.json()["approval"]["votes"], json!([]));
         let path = format!("/approvals/{}/approve", link.approval);
@@ -107,7 +107,7 @@ async fn a_link_that_several_can_read_counts_for_nobody() {
 }
 
 #[tokio::test]
-async fn what_is_no_live_link_is_refused() {
+async fn invalid_links_are_refused() {
     let api = world();
     let good = link(&api, "on-call", "01").await;
     let forged = format!("{}x", token(&good));
@@ -123,7 +123,7 @@ async fn what_is_no_live_link_is_refused() {
     for wrong in [json!({}), json!({ "decision": "approve" }), perhaps] {
         ask("POST", "/links").json(&wrong).of(&api).await.problem(400);
     }
-    // People see their faults as a page.
+    // Browsers get errors as a page.
     let page = show(&forged).header("accept", "text/html,*/*").of(&api).await;
     assert_eq!(
         (page.status.as_u16(), page.header("content-type")),
@@ -132,7 +132,7 @@ async fn what_is_no_live_link_is_refused() {
     api.clock.advance(Duration::from_secs(60));
     let late = approve(&good).of(&api).await;
     late.problem(409);
-    assert!(late.detail().contains("ran out"), "{}", late.detail());
+    assert!(late.detail().contains("expired"), "{}", late.detail());
 }
 
 #[tokio::test]
@@ -158,10 +158,10 @@ async fn without_a_secret_there_are_no_links() {
     show(&token(&link)).of(&api).await.problem(404);
 }
 
-/// A log, a proxy and whatever previews links see paths: no path has the token, and the page that a link
-/// leads to does nothing until a browser has run its script.
+/// Logs, proxies and link previews see paths: no path contains the token, and the page that a
+/// link opens does nothing until a browser runs its script.
 #[tokio::test]
-async fn no_path_bears_a_token() {
+async fn no_path_contains_a_token() {
     let api = world();
     let link = link(&api, "on-call", "01").await;
     let page = ask("GET", "/links").of(&api).await;
@@ -173,7 +173,7 @@ async fn no_path_bears_a_token() {
     assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
     assert!(text(&script).contains("location.hash"));
     ask("GET", &format!("/links/{}", token(&link))).of(&api).await.problem(404);
-    // What the page's field takes: the link as it was sent, too.
+    // The page's field also accepts the whole link as it was sent.
     let whole = format!("https://ops.example.com/links#{}", token(&link));
     let shown = text(&show(&whole).of(&api).await);
     let hidden = format!("<input type=\"hidden\" name=\"token\" value=\"{}\">", token(&link));

@@ -1,4 +1,4 @@
-//! The document says what the routes do.
+//! The OpenAPI document matches the routes.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ async fn operations_name_their_parameters_bodies_answers_and_rights() {
         let statuses: BTreeSet<_> = operation["responses"].as_object().unwrap().keys().collect();
         let has = |status: &str| statuses.contains(&status.to_owned());
         assert!(has("200") && has("405") && has("429") && has("500"), "{name}");
-        // A link may not approve where it must be known who does.
+        // A link may not approve if the approver must be known.
         let may_refuse = matches!(route.access, Access::Needs(_)) || name == "POST /links";
         assert_eq!(has("403"), may_refuse, "{name}");
         let asks_for_no_key = matches!(route.access, Access::Public | Access::Link);
@@ -91,7 +91,7 @@ async fn every_reference_leads_somewhere() {
     }
 }
 
-/// The members of an answer are exactly those that its schema requires and knows.
+/// Asserts that the members of a response are exactly those that its schema requires and knows.
 fn conforms(document: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         return conforms(document, document.pointer(&reference[1..]).unwrap(), value, at);

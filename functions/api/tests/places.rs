@@ -1,5 +1,4 @@
-//! Calls that wait, where each runs in a process of its own: how many there are is counted over all
-//! of them.
+//! Waiting calls that each run in their own process: their number is bounded over all processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +39,7 @@ async fn waiting(api: &Api, key: &str, path: &str) -> JoinHandle<Got> {
     call
 }
 
-/// Lets time go on until the call is answered.
+/// Advances the clock until the call is answered.
 async fn answered(api: &Api, call: JoinHandle<Got>) -> Got {
     while !call.is_finished() {
         api.clock.advance_to_next();
@@ -60,7 +59,7 @@ async fn calls_that_wait_are_bounded_over_all_processes() {
     let third = waiting(&api, USER, PATH).await.await.unwrap();
     assert!(third.problem(429)["detail"].as_str().unwrap().contains("this tenant"));
     assert!(!third.header("retry-after").is_empty());
-    // What does not wait is answered, and what need not wait.
+    // Calls that do not wait, or need not, are answered.
     assert_eq!(ask("GET", "/tasks").key(USER).of(&api).await.status, 200);
     let made = ask("POST", "/tasks")
         .key(ADMIN)
@@ -70,11 +69,11 @@ async fn calls_that_wait_are_bounded_over_all_processes() {
     let path =
         format!("/tasks/{}?version=0&wait=20", made.json()["task"]["task_id"].as_str().unwrap());
     assert_eq!(ask("GET", &path).key(USER).of(&api).await.status, 200);
-    // Another tenant has a place of its own, as long as there is one of all.
+    // Another tenant has its own places, as long as the total allows it.
     let other = waiting(&api, OTHER, PATH).await;
     let last = waiting(&api, OTHER, PATH).await.await.unwrap();
     assert!(last.problem(503)["detail"].as_str().unwrap().contains("this server"));
-    // All places are given back.
+    // All places are released.
     for call in [one, two, other] {
         assert_eq!(answered(&api, call).await.status, 200);
     }
@@ -84,7 +83,8 @@ async fn calls_that_wait_are_bounded_over_all_processes() {
     }
 }
 
-/// One whose process ends in the middle keeps its place no longer than it would have waited.
+/// If a process ends while its call waits, its place is free again by when the wait would have
+/// ended.
 #[tokio::test]
 async fn places_of_calls_that_vanish_are_free_again() {
     let api = api_by_hand(config_here());

@@ -1,11 +1,11 @@
-//! Who is counted as whom behind a proxy, and that a stranger uses up nobody's calls but its own.
+//! How callers behind a proxy are counted, and that a stranger uses up only its own rate limit.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_api::{ApiConfig, RateLimits, TrustedProxies};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{Clock as _, FixedSecret};
 use watchbill_domain::{ApprovalId, TenantId};
 use watchbill_wire::{ApprovalLink, LinkKey};
@@ -27,11 +27,11 @@ fn api(trusted: &[&str]) -> Api {
         link_secret: Some(Arc::new(FixedSecret(SECRET.into())) as _),
         ..config()
     };
-    // A link approves where one yes of anyone is enough.
-    api_with(config, Rules { approve_own: true, ..Rules::default() })
+    // A link can approve if one approval by anyone is enough.
+    api_with(config, EngineConfig { approve_own: true, ..EngineConfig::default() })
 }
 
-/// The status of a call by this peer, which says that it comes for `client`.
+/// The status of a call from this peer, with `client` in `X-Forwarded-For`.
 async fn call(api: &Api, peer: impl Into<IpAddr>, client: Option<&str>, path: &str) -> u16 {
     let mut request = Request::get(path).body(Body::empty()).unwrap();
     let peer = SocketAddr::new(peer.into(), 1000);
@@ -54,7 +54,7 @@ async fn callers_behind_a_trusted_proxy_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn nobody_else_says_where_a_call_comes_from() {
+async fn only_trusted_proxies_report_the_client() {
     let api = api(&[]);
     for (n, status) in [200, 200, 200, 429].into_iter().enumerate() {
         let client = format!("203.0.113.{n}");
@@ -100,13 +100,13 @@ async fn a_stranger_behind_the_same_proxy_locks_nobodys_link() {
         let status = send(&api, &format!("token={forged}")).await;
         assert_eq!(status, if n < 3 { 404 } else { 429 }, "{n}");
     }
-    // Whoever has the link looks at it and decides, and has the calls of a minute for it.
+    // The link's bearer views and decides, with a rate limit of its own per minute.
     for (more, status) in [("", 200), ("", 200), ("&decision=approve", 200), ("", 429)] {
         assert_eq!(send(&api, &format!("token={link}{more}")).await, status, "{more}");
     }
 }
 
-/// A form of the page for links, from behind the proxy.
+/// Sends the link page's form from behind the proxy.
 async fn send(api: &Api, fields: &str) -> u16 {
     let mut request = Request::post("/links")
         .header("content-type", "application/x-www-form-urlencoded")

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
+use watchbill_core::decide::EngineConfig;
+use watchbill_core::ports::{Commit, NewItem, Precondition, Store as _, Write, WriteId};
 use watchbill_domain::Agent;
 
 use crate::common::{ADMIN, AGENT, APPROVER, OTHER, USER, api, api_with, ask, config};
@@ -82,18 +82,18 @@ async fn a_gated_task_says_what_it_waits_for_and_is_approved_by_another() {
     assert_eq!(history["history"][0]["approved_by"], "alice");
 }
 
-/// With `approvals.agents` an agent decides on what others submitted, and on nothing else that
-/// approvers may do.
+/// With `approvals.agents` an agent decides on what others submitted, and has no other right of
+/// approvers.
 #[tokio::test]
 async fn agents_decide_where_the_rules_say_so_and_never_on_their_own() {
-    let rules = Rules { agents_approve: true, approve_own: true, ..Rules::default() };
+    let rules = EngineConfig { agents_approve: true, approve_own: true, ..EngineConfig::default() };
     let api = api_with(config(), rules);
     let body = json!({ "type": "deploy", "payload": { "project": "shop" } });
     let own = api.create(body.clone()).await["task_id"].as_str().unwrap().to_owned();
     for word in ["approve", "reject"] {
         let path = format!("/approvals/approval_{own}/{word}");
         let refused = ask("POST", &path).key(AGENT).of(&api).await.problem(403);
-        assert!(refused["detail"].as_str().unwrap().contains("submitted itself"), "{refused}");
+        assert!(refused["detail"].as_str().unwrap().contains("its own tasks"), "{refused}");
         ask("POST", &path).key(USER).of(&api).await.problem(403);
     }
     let answer = format!("/tasks/{own}/answer");
@@ -114,11 +114,11 @@ async fn agents_decide_where_the_rules_say_so_and_never_on_their_own() {
     }
 }
 
-/// One key would be its own gate.
+/// Otherwise one key would be its own gate.
 #[tokio::test]
 async fn an_agent_does_not_run_what_it_approved() {
     let external = [watchbill_domain::Agent::Devops].into();
-    let rules = Rules { agents_approve: true, external, ..Rules::default() };
+    let rules = EngineConfig { agents_approve: true, external, ..EngineConfig::default() };
     let api = api_with(config(), rules);
     let body = json!({ "type": "deploy", "payload": { "project": "shop" } });
     let made = ask("POST", "/tasks").key(ADMIN).json(&body).of(&api).await.json();
@@ -204,8 +204,8 @@ async fn the_same_idempotency_key_is_the_same_task() {
 }
 
 #[tokio::test]
-async fn a_worker_outside_finds_runs_and_finishes_a_task() {
-    let rules = Rules { external: BTreeSet::from([Agent::Dev]), ..Rules::default() };
+async fn an_external_worker_finds_runs_and_finishes_a_task() {
+    let rules = EngineConfig { external: BTreeSet::from([Agent::Dev]), ..EngineConfig::default() };
     let api = api_with(config(), rules);
     let list = "/tasks?assigned_to=dev&status=assigned&wait=20";
     let before = api.clock_secs();
@@ -232,7 +232,7 @@ async fn a_worker_outside_finds_runs_and_finishes_a_task() {
 
 #[tokio::test]
 async fn replicas_of_a_worker_share_a_key_and_no_claim() {
-    let rules = Rules { external: BTreeSet::from([Agent::Dev]), ..Rules::default() };
+    let rules = EngineConfig { external: BTreeSet::from([Agent::Dev]), ..EngineConfig::default() };
     let api = api_with(config(), rules);
     let body = json!({ "type": "bugfix", "payload": { "description": "fix it" } });
     let id = api.create(body).await["task_id"].as_str().unwrap().to_owned();
@@ -378,7 +378,7 @@ async fn a_trace_comes_from_the_header_or_the_metadata() {
     assert_eq!(fresh["task"]["trace_id"].as_str().unwrap().len(), 32);
 }
 
-/// Beyond 100 KB a result is a blob; whoever reads the task does not see where it stands.
+/// A result over 100 KB is stored as a blob; readers of the task do not see where.
 #[tokio::test]
 async fn a_large_result_is_given_back_whole() {
     let api = api();
@@ -403,9 +403,9 @@ impl crate::common::Api {
     }
 }
 
-/// What can't be read is left out of a list, which says how many that are.
+/// Unreadable tasks are left out of a list, which reports their number.
 #[tokio::test]
-async fn a_list_says_how_many_tasks_it_can_not_read() {
+async fn a_list_reports_how_many_tasks_are_unreadable() {
     let api = api();
     for _ in 0..3 {
         api.create(plain()).await;
@@ -423,7 +423,7 @@ async fn a_list_says_how_many_tasks_it_can_not_read() {
         due: item.due,
         expires: item.expires,
     };
-    let writes = vec![Write::Put { item: damaged, expect: Expect::Version(item.version) }];
+    let writes = vec![Write::Put { item: damaged, expect: Precondition::Version(item.version) }];
     api.store.commit(Commit { id: WriteId(9), writes }).await.unwrap();
     let list = ask("GET", "/tasks").key(USER).of(&api).await.json();
     assert_eq!((list["count"].as_u64(), list["unreadable"].as_u64()), (Some(2), Some(1)));

@@ -1,14 +1,14 @@
-//! The dev agent's function: the lane of dev tasks ends here.
+//! The dev agent's function: runs the tasks of the dev lane.
 //!
-//! How to add its work: give `DevAgent` the ports it needs and answer `run` with what it
-//! did, as `functions/ops-agent` does.
+//! To implement the agent, give `DevAgent` the ports it needs and return the result of the work
+//! from `run`, as `functions/ops-agent` does.
 
 use async_trait::async_trait;
 use watchbill_domain::Agent;
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 
-/// Says plainly that its work does not exist yet, and leaves the task to people and to
-/// workers outside.
+/// Reports that the agent is not implemented and leaves its tasks to people and external
+/// workers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DevAgent;
 
@@ -18,17 +18,18 @@ impl TaskAgent for DevAgent {
         Agent::Dev
     }
 
-    fn acts(&self) -> bool {
+    fn is_implemented(&self) -> bool {
         false
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         let task_type = run.task.task_type;
         let reason = format!(
-            "this '{task_type}' task was not done: code work (bug fixes, features, refactoring, looking into a repository) is not part of this build; workers \
-             outside can take such tasks with EXTERNAL_AGENTS=dev"
+            "this '{task_type}' task was not done: code work (bug fixes, features, refactoring, \
+             looking into a repository) is not part of this build; external workers can take such \
+             tasks with EXTERNAL_AGENTS=dev"
         );
         run.notes.add("decide", 0, &reason);
-        RunEnd::Blocked { reason, question: None }
+        RunOutcome::Blocked { reason, question: None }
     }
 }

@@ -1,4 +1,4 @@
-//! The dev agent on Lambda.
+//! The dev agent's Lambda entry point.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The devops agent on Lambda.
+//! The devops agent's Lambda entry point.
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
-//! The faq agent's function: the lane of faq tasks ends here.
+//! The faq agent's function: runs the tasks of the faq lane.
 //!
-//! How to add its work: give `FaqAgent` the ports it needs and answer `run` with what it
-//! did, as `functions/ops-agent` does.
+//! To implement the agent, give `FaqAgent` the ports it needs and return the result of the work
+//! from `run`, as `functions/ops-agent` does.
 
 use async_trait::async_trait;
 use watchbill_domain::Agent;
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 
-/// Says plainly that its work does not exist yet, and leaves the task to people and to
-/// workers outside.
+/// Reports that the agent is not implemented and leaves its tasks to people and external
+/// workers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaqAgent;
 
@@ -18,17 +18,18 @@ impl TaskAgent for FaqAgent {
         Agent::Faq
     }
 
-    fn acts(&self) -> bool {
+    fn is_implemented(&self) -> bool {
         false
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         let task_type = run.task.task_type;
         let reason = format!(
-            "this '{task_type}' task was not done: answering questions and keeping the knowledge base is not part of this build; workers \
-             outside can take such tasks with EXTERNAL_AGENTS=faq"
+            "this '{task_type}' task was not done: answering questions and keeping the knowledge \
+             base is not part of this build; external workers can take such tasks with \
+             EXTERNAL_AGENTS=faq"
         );
         run.notes.add("decide", 0, &reason);
-        RunEnd::Blocked { reason, question: None }
+        RunOutcome::Blocked { reason, question: None }
     }
 }

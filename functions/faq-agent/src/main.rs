@@ -1,4 +1,4 @@
-//! The faq agent on Lambda.
+//! The faq agent's Lambda entry point.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Events as EventBridge hands them over: our own, whose tenant is proved by the store, and
-//! those of sources that the configuration gives to a tenant.
+//! Reads EventBridge envelopes: our own events, whose tenant the store confirms, and events of
+//! sources that the configuration assigns to a tenant.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use watchbill_wire::{BusEvent, EventView, SOURCE_PREFIX, tenant_of_resources};
 
 use crate::names::event_type;
 
-/// What EventBridge puts around an event.
+/// The envelope that EventBridge wraps around an event.
 #[derive(Debug, Deserialize)]
 pub struct Envelope {
     pub id: String,
@@ -34,7 +34,7 @@ pub struct Envelope {
     pub detail: Value,
 }
 
-/// Whose the events of a source are. What stands in an event never decides that.
+/// Maps each event source to its tenant. The content of an event never decides its tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources(BTreeMap<String, TenantId>);
 
@@ -43,14 +43,14 @@ pub struct Sources(BTreeMap<String, TenantId>);
 pub struct SourcesError(String);
 
 impl Sources {
-    /// `aws.cloudwatch=default,ci.example=acme`
+    /// Parses `aws.cloudwatch=default,ci.example=acme`.
     pub fn parse(text: &str) -> Result<Self, SourcesError> {
         let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
         let parsed = pairs.map(|pair| {
             let wrong = || SourcesError(pair.to_owned());
             let (source, tenant) = pair.split_once('=').ok_or_else(wrong)?;
             let (source, tenant) = (source.trim(), tenant.trim());
-            // Our own events say whose they are in another way.
+            // Our own events carry their tenant in `resources`.
             if source.is_empty() || source.starts_with(SOURCE_PREFIX) {
                 return Err(wrong());
             }
@@ -60,7 +60,8 @@ impl Sources {
     }
 }
 
-/// The event of an envelope and whose it is. Rejected: it can't be acted on, ever.
+/// Returns the tenant and event of an envelope. Returns `Reject` for one that can never be
+/// handled.
 pub async fn open(
     core: &Core,
     sources: &Sources,
@@ -73,7 +74,10 @@ pub async fn open(
         return Ok((tenant.clone(), known.ok_or_else(stranger)?));
     }
     let Some(tenant) = sources.0.get(&envelope.source) else {
-        let why = format!("source '{}' is given to no tenant by EventSources", envelope.source);
+        let why = format!(
+            "source '{}' is not assigned to a tenant; add it to EventSources",
+            envelope.source
+        );
         return Err(rejected(&envelope, &why));
     };
     Ok((tenant.clone(), foreign(&envelope)?))
@@ -93,8 +97,8 @@ fn own(envelope: &Envelope) -> Result<(TenantId, Event), HandlerError> {
     Ok((tenant, event))
 }
 
-/// What was published stands in the store, and that is what counts; a task's events are of a
-/// task that stands there.
+/// Returns the event to trust: the stored copy of a published event, or a task's event if the
+/// store has that task. Returns `None` otherwise.
 async fn known(
     core: &Core,
     tenant: &TenantId,
@@ -110,19 +114,20 @@ async fn known(
     Ok(task.map(|_| event))
 }
 
-/// Anyone's event: its type is made of the detail-type, its payload is the detail.
+/// Converts an external event: its type is derived from the detail-type, its payload is the
+/// detail.
 fn foreign(envelope: &Envelope) -> Result<Event, HandlerError> {
     let wrong = |why: &dyn std::fmt::Display| rejected(envelope, &why.to_string());
     let event_type =
         event_type(&envelope.source, &envelope.detail_type).map_err(|error| wrong(&error))?;
     if event_type.is_reserved() {
         return Err(wrong(&format!(
-            "events under '{}.' are made by Watchbill alone",
+            "event types under '{}.' are reserved for Watchbill",
             event_type.group()
         )));
     }
     let Value::Object(payload) = envelope.detail.clone() else {
-        return Err(wrong(&"its detail is no JSON object"));
+        return Err(wrong(&"its detail is not a JSON object"));
     };
     let timestamp = Timestamp::parse(&envelope.time).map_err(|error| wrong(&error))?;
     let id = derived_uuid(&["eventbridge", &envelope.source, &envelope.id]);

@@ -1,9 +1,9 @@
-//! `reactions.yaml`: which events start which work.
+//! Reads `reactions.yaml`, which maps events to the tasks they start.
 
 use serde::Deserialize;
 use watchbill_core::reactions::{Reaction, ReactionError, ReactionForm};
 
-/// The reactions that come with Watchbill.
+/// The reactions that ship with Watchbill.
 const SHIPPED: &str = include_str!("../reactions.yaml");
 
 #[derive(Deserialize)]
@@ -20,10 +20,10 @@ pub enum ReactionsError {
     Reaction(#[from] ReactionError),
 }
 
-/// Reads the text of a `reactions.yaml`. JSON is YAML too.
+/// Parses the text of a `reactions.yaml`. JSON is accepted too, as it is valid YAML.
 pub fn read_reactions(text: &str) -> Result<Vec<Reaction>, ReactionsError> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| {
-        // Where the fault is and what it is; the parser adds the lines around it.
+        // Keep only the position and the message; the parser appends the surrounding lines.
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
         ReactionsError::Form(first.strip_prefix("error: ").unwrap_or(first).to_owned())

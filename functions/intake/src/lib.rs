@@ -1,7 +1,8 @@
-//! Events that start work: `task.requested` makes the task it holds, reactions make theirs.
+//! Creates tasks from events: `task.requested` creates the task it contains, reactions create
+//! theirs.
 //!
-//! The id of what is made is derived from the event (and the reaction), so an event that
-//! comes twice makes one task. How to add a reaction: in `reactions.yaml`, no code.
+//! The task id is derived from the event (and the reaction), so an event that is delivered twice
+//! creates one task. To add a reaction, edit `reactions.yaml`; no code is needed.
 
 mod envelope;
 mod file;
@@ -12,18 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchbill_core::handler::HandlerError;
-use watchbill_core::reactions::{Reacted, Reaction, is_published};
+use watchbill_core::reactions::{Reaction, TaskFromEvent, is_published};
 use watchbill_core::service::{Core, Identity, NewTask, ServiceError};
 use watchbill_domain::{Caller, Event, EventType, Role, TaskLimits, TenantId};
 use watchbill_wire::CreateTask;
 
-use window::{FOLD_WINDOW, Taken, Windows};
+use window::{FOLD_WINDOW, WindowResult, Windows};
 
 pub use envelope::{Envelope, Sources, SourcesError, open};
 pub use file::{ReactionsError, read_reactions, shipped_reactions};
 
-/// How often an event that meets another in its window looks again.
-const TRIES: u32 = 8;
+/// How often an event retries after a conflict on its reaction's window.
+const MAX_ATTEMPTS: u32 = 8;
 
 pub struct Intake {
     core: Core,
@@ -35,14 +36,14 @@ impl Intake {
         Self { core, reactions: reactions.into() }
     }
 
-    /// Whether events of this type may ask for anything.
+    /// Whether events of this type may create tasks.
     pub fn wants(&self, event_type: &EventType) -> bool {
         event_type.as_str() == "task.requested"
             || self.reactions.iter().any(|reaction| reaction.may_match(event_type))
     }
 
-    /// Does what an event asks for. A fault in one reaction does not keep the others from
-    /// running; `Retry` asks for the whole event again.
+    /// Handles an event. A permanent failure of one reaction does not stop the others; `Retry`
+    /// requests redelivery of the whole event.
     pub async fn handle(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
         if event.event_type.as_str() == "task.requested" && is_published(event) {
             logged(event, "task.requested", self.requested(tenant, event).await)?;
@@ -57,7 +58,7 @@ impl Intake {
     }
 
     async fn requested(&self, tenant: &TenantId, event: &Event) -> Result<(), ServiceError> {
-        let asked = CreateTask::from_object(event.payload.clone()).map_err(|error| {
+        let request = CreateTask::from_object(event.payload.clone()).map_err(|error| {
             ServiceError::Invalid { field: "payload", message: error.to_string() }
         })?;
         let by = event.metadata.get("published_by").and_then(|by| by.as_str());
@@ -69,7 +70,7 @@ impl Intake {
         };
         let cause = vec!["task.requested".to_owned(), event.event_id.to_string()];
         let trace = Some(event.trace_id.clone());
-        let mut new = asked.into_new_task(&caller, trace, Identity::Cause(cause));
+        let mut new = request.into_new_task(&caller, trace, Identity::Cause(cause));
         new.hops = event.hops.saturating_add(1);
         self.core.tasks().create(new).await.map(|_| ())
     }
@@ -79,10 +80,10 @@ impl Intake {
         tenant: &TenantId,
         event: &Event,
         reaction: &Reaction,
-        reacted: Reacted,
+        reacted: TaskFromEvent,
     ) -> Result<(), ServiceError> {
         if event.hops >= TaskLimits::HOPS {
-            let message = format!("{} hops through reactions are the most", TaskLimits::HOPS);
+            let message = format!("a chain of reactions has at most {} hops", TaskLimits::HOPS);
             return Err(ServiceError::Conflict { message });
         }
         let new = self.new_task(tenant, event, reaction, &reacted).await?;
@@ -91,18 +92,18 @@ impl Intake {
             None if reacted.folds => FOLD_WINDOW,
             None => return self.core.tasks().create(new).await.map(|_| ()),
         };
-        // The window's item changes in the commit that makes the task: of two events at the
-        // same time one finds it taken.
+        // The window's item changes in the commit that creates the task, so of two concurrent
+        // events one gets a conflict.
         let mut last = ServiceError::Busy { after: Duration::from_millis(100) };
         let windows = Windows { core: &self.core, tenant, reaction, event, window };
-        for _ in 0..TRIES {
-            match windows.take(&reacted, &new).await? {
-                Taken::Before => return Ok(()),
-                Taken::Retry => {}
-                Taken::Now { write, new } => {
+        for _ in 0..MAX_ATTEMPTS {
+            match windows.claim(&reacted, &new).await? {
+                WindowResult::Before => return Ok(()),
+                WindowResult::Retry => {}
+                WindowResult::Now { write, new } => {
                     match self.core.tasks().create_with_writes(*new, vec![write]).await {
-                        // The window was taken meanwhile, which the next look finds, or the task
-                        // stands with another content, which lasts.
+                        // Either the window was taken meanwhile, which the next attempt finds,
+                        // or the task exists with different content, which is permanent.
                         Err(conflict @ ServiceError::Conflict { .. }) => last = conflict,
                         other => return other.map(|_| ()),
                     }
@@ -117,7 +118,7 @@ impl Intake {
         tenant: &TenantId,
         event: &Event,
         reaction: &Reaction,
-        reacted: &Reacted,
+        reacted: &TaskFromEvent,
     ) -> Result<NewTask, ServiceError> {
         let mut metadata = reacted.metadata.clone();
         metadata.insert("reaction".into(), reaction.name.clone().into());
@@ -141,7 +142,7 @@ impl Intake {
             trace_id: Some(event.trace_id.clone()),
             max_retries: None,
             created_by: format!("reaction:{}", reaction.name),
-            // Whoever publishes an event does not approve what it starts.
+            // The publisher of an event may not approve the task it starts.
             also_requested_by: by.map(str::to_owned).into_iter().collect(),
             identity: Identity::Cause(vec![
                 "reaction".to_owned(),
@@ -153,11 +154,14 @@ impl Intake {
     }
 }
 
-/// What can never succeed is logged and left; what may is asked for again.
+/// Logs a permanent failure and drops it; returns a transient one for redelivery.
 fn logged(event: &Event, what: &str, result: Result<(), ServiceError>) -> Result<(), HandlerError> {
     match result.map_err(HandlerError::from) {
         Err(HandlerError::Reject { reason }) => {
-            tracing::warn!(event = %event.event_id, "{what} on event {}: {reason}", event.event_id);
+            tracing::warn!(
+                event = %event.event_id, reaction = what, reason,
+                "a task can't be created from an event"
+            );
             Ok(())
         }
         other => other,

@@ -1,4 +1,4 @@
-//! Intake on Lambda: events from EventBridge into tasks.
+//! The intake's Lambda entry point: turns EventBridge events into tasks.
 
 use std::sync::Arc;
 

@@ -1,22 +1,25 @@
-//! Names for the events of others. AWS's services, and many programs after them, give a type in words
-//! (`EC2 Instance State-change Notification`); ours are `noun.verb`, by which reactions find them.
+//! Derives event types for external events. AWS services, and many other programs, name a type
+//! in words (`EC2 Instance State-change Notification`); ours are `noun.verb`, which reactions
+//! match on.
 //!
-//! The noun is the source, the verb the type, both in lower case with `_` for all that is neither a
-//! letter nor a digit, and without the words at the type's beginning that only repeat the source:
-//! `aws.cloudwatch`, `CloudWatch Alarm State Change` is `aws_cloudwatch.alarm_state_change`. A type
-//! that has our form already is taken as it is. The original stands in `metadata.detail_type`.
+//! The noun is the source and the verb is the detail-type. Both are lower-cased, and every run
+//! of characters other than ASCII letters and digits becomes `_`. Leading words of the type that
+//! repeat the source are removed: `aws.cloudwatch`, `CloudWatch Alarm State Change` becomes
+//! `aws_cloudwatch.alarm_state_change`. A type that already has our form is kept. The original
+//! is stored in `metadata.detail_type`.
 
 use watchbill_domain::{EventType, UnknownName, derived_uuid};
 
-/// An event type's characters, and how many of them a long source may have.
-const MOST: usize = 64;
-const MOST_NOUN: usize = 28;
-/// Digits by which names that had to be cut are told apart.
+/// Maximum characters of an event type, and how many of them a long source may use.
+const MAX_CHARS: usize = 64;
+const MAX_NOUN_CHARS: usize = 28;
+/// Digits appended to shortened names to keep them distinct.
 const DIGITS: usize = 8;
-/// Words before the name of a service that say no more than whose it is.
+/// Vendor prefixes before a service's name, which do not identify the service.
 const BRANDS: &[&str] = &["aws", "amazon"];
 
-/// The type of an event of another source. Only one without a letter or digit of ASCII has none.
+/// Derives the type of an external event. Fails only for a name without an ASCII letter or
+/// digit.
 pub fn event_type(source: &str, detail_type: &str) -> Result<EventType, UnknownName> {
     if let Ok(ours) = EventType::parse(detail_type) {
         return Ok(ours);
@@ -24,10 +27,10 @@ pub fn event_type(source: &str, detail_type: &str) -> Result<EventType, UnknownN
     let (noun, verb) = (words(source), words(detail_type));
     let verb = own_words(&noun, &verb);
     let (mut noun, mut verb) = (name(&noun), name(verb));
-    if noun.len() + 1 + verb.len() > MOST {
+    if noun.len() + 1 + verb.len() > MAX_CHARS {
         let id = derived_uuid(&[source, detail_type]).simple().to_string();
-        noun.truncate(MOST_NOUN);
-        verb.truncate(MOST - noun.len() - 2 - DIGITS);
+        noun.truncate(MAX_NOUN_CHARS);
+        verb.truncate(MAX_CHARS - noun.len() - 2 - DIGITS);
         verb = format!("{verb}_{}", &id[id.len() - DIGITS..]);
     }
     EventType::parse(&format!("{noun}.{verb}"))
@@ -38,7 +41,7 @@ fn words(text: &str) -> Vec<String> {
     words.map(str::to_ascii_lowercase).collect()
 }
 
-/// Without those that repeat the source; at least one is left.
+/// Removes the leading words that repeat the source; at least one word remains.
 fn own_words<'w>(source: &[String], words: &'w [String]) -> &'w [String] {
     let mut own = words;
     if let [first, rest @ ..] = own
@@ -48,12 +51,12 @@ fn own_words<'w>(source: &[String], words: &'w [String]) -> &'w [String] {
         own = rest;
     }
     let names: Vec<String> = (0..source.len()).map(|from| source[from..].concat()).collect();
-    // `Trusted Advisor …` of `aws.trustedadvisor` as well.
+    // Also matches `Trusted Advisor …` of `aws.trustedadvisor`.
     let repeats = (1..own.len()).rev().find(|n| names.contains(&own[..*n].concat()));
     &own[repeats.unwrap_or(0)..]
 }
 
-/// A name begins with a letter.
+/// Joins the words. A name must begin with a letter.
 fn name(words: &[String]) -> String {
     let name = words.join("_");
     match name.chars().next() {

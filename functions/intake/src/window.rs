@@ -1,19 +1,19 @@
-//! The time in which a reaction runs once for a subject. Events that fold are counted while
-//! the task that was made for one of them is open, however long that is.
+//! The window in which a reaction runs once per subject. Folding events are also counted for as
+//! long as the task created for one of them is open.
 
 use std::time::Duration;
 
-use watchbill_core::ports::{Expect, Write};
-use watchbill_core::reactions::{Reacted, Reaction};
+use watchbill_core::ports::{Precondition, Write};
+use watchbill_core::reactions::{Reaction, TaskFromEvent};
 use watchbill_core::repo::{Versioned, Window, encode, window_key};
 use watchbill_core::service::{Core, NewTask, ServiceError};
 use watchbill_domain::{Event, TaskId, TenantId, Timestamp};
 
-/// Where events fold and the reaction names no window.
+/// Default window of a reaction that folds its events.
 pub const FOLD_WINDOW: Duration = Duration::from_secs(15 * 60);
-/// Tasks of folded events that are named in the next task.
+/// How many tasks of folded events the next task names.
 const MAX_NAMED: usize = 5;
-/// A window whose events fold is forgotten after so long without one, also if its task is open.
+/// A folding window expires this long after its last event, even if its task is open.
 const KEEP_FOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub struct Windows<'a> {
@@ -24,42 +24,46 @@ pub struct Windows<'a> {
     pub window: Duration,
 }
 
-pub enum Taken {
-    /// The task is to be made, with the write that takes the window.
+pub enum WindowResult {
+    /// Create the task in the same transaction as this write, which takes the window.
     Now { write: Write, new: Box<NewTask> },
-    /// Another event's task stands for this one too.
+    /// Another event's task covers this event.
     Before,
-    /// Someone else changed the window.
+    /// Another process changed the window; claim again.
     Retry,
 }
 
 impl Windows<'_> {
-    /// Takes the subject's window, unless it is taken.
-    pub async fn take(&self, reacted: &Reacted, new: &NewTask) -> Result<Taken, ServiceError> {
+    /// Takes the subject's window unless it is already taken.
+    pub async fn claim(
+        &self,
+        reacted: &TaskFromEvent,
+        new: &NewTask,
+    ) -> Result<WindowResult, ServiceError> {
         let now = self.core.clock().now();
         let key = window_key(self.tenant, &self.reaction.name, &reacted.subject);
-        let there: Option<Versioned<Window>> = self.core.context().load(&key).await?;
-        if let Some(there) = &there {
-            if reacted.folds && there.value.event == self.event.event_id {
-                return Ok(Taken::Before);
+        let before: Option<Versioned<Window>> = self.core.context().load(&key).await?;
+        if let Some(before) = &before {
+            if reacted.folds && before.value.event == self.event.event_id {
+                return Ok(WindowResult::Before);
             }
-            let running = there.value.at.plus(self.window) > now;
-            if running || (reacted.folds && self.is_open(&there.value).await?) {
+            let running = before.value.at.plus(self.window) > now;
+            if running || (reacted.folds && self.is_open(&before.value).await?) {
                 tracing::debug!(
                     reaction = %self.reaction.name, subject = %reacted.subject,
                     event = %self.event.event_id,
-                    "reaction {} ran for its subject lately", self.reaction.name
+                    "the reaction already ran for this subject"
                 );
                 return if reacted.folds {
-                    self.count(there, now).await
+                    self.count(before, now).await
                 } else {
-                    Ok(Taken::Before)
+                    Ok(WindowResult::Before)
                 };
             }
         }
         let mut new = Box::new(new.clone());
-        if let Some(there) = there.as_ref().filter(|_| reacted.folds) {
-            tell(&mut new, self.event, &there.value);
+        if let Some(before) = before.as_ref().filter(|_| reacted.folds) {
+            add_folded(&mut new, self.event, &before.value);
         }
         let keep = if reacted.folds { KEEP_FOLD.max(self.window * 2) } else { self.window * 2 };
         let taken = Window {
@@ -74,9 +78,10 @@ impl Windows<'_> {
             last: None,
             expires: now.plus(keep),
         };
-        let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+        let expect =
+            before.map_or(Precondition::Absent, |before| Precondition::Version(before.version));
         let write = Write::Put { item: encode(&taken, None), expect };
-        Ok(Taken::Now { write, new })
+        Ok(WindowResult::Now { write, new })
     }
 
     async fn is_open(&self, window: &Window) -> Result<bool, ServiceError> {
@@ -87,35 +92,35 @@ impl Windows<'_> {
 
     async fn count(
         &self,
-        there: &Versioned<Window>,
+        before: &Versioned<Window>,
         now: Timestamp,
-    ) -> Result<Taken, ServiceError> {
+    ) -> Result<WindowResult, ServiceError> {
         let id = &self.event.event_id;
-        if there.value.event == *id || there.value.last.as_ref() == Some(id) {
-            return Ok(Taken::Before);
+        if before.value.event == *id || before.value.last.as_ref() == Some(id) {
+            return Ok(WindowResult::Before);
         }
-        let mut folded_tasks = there.value.folded_tasks.clone();
+        let mut folded_tasks = before.value.folded_tasks.clone();
         let task = self.event.task_id.as_ref().filter(|task| !folded_tasks.contains(task));
         folded_tasks.extend(task.filter(|_| folded_tasks.len() < MAX_NAMED).cloned());
         let counted = Window {
-            folded: there.value.folded + 1,
+            folded: before.value.folded + 1,
             folded_tasks,
             last: Some(id.clone()),
             expires: now.plus(KEEP_FOLD.max(self.window * 2)),
-            ..there.value.clone()
+            ..before.value.clone()
         };
-        let item = encode(&counted, there.unknown.as_deref());
-        let writes = vec![Write::Put { item, expect: Expect::Version(there.version) }];
+        let item = encode(&counted, before.unknown.as_deref());
+        let writes = vec![Write::Put { item, expect: Precondition::Version(before.version) }];
         match self.core.context().transact(writes).await? {
-            Ok(()) => Ok(Taken::Before),
-            Err(_) => Ok(Taken::Retry),
+            Ok(()) => Ok(WindowResult::Before),
+            Err(_) => Ok(WindowResult::Retry),
         }
     }
 }
 
-/// Says in the task how many events it stands for, its own and those since the last task, and
-/// which tasks they are about: the first few, and how many more.
-fn tell(new: &mut NewTask, event: &Event, before: &Window) {
+/// Adds to the task how many events it covers (its own and those since the last task) and the
+/// first few tasks that they concern, with the number of the others.
+fn add_folded(new: &mut NewTask, event: &Event, before: &Window) {
     let folded = before.folded;
     if folded == 0 {
         return;

@@ -1,4 +1,4 @@
-//! Events that start work.
+//! Test root: how intake creates tasks from events.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

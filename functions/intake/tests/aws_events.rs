@@ -1,16 +1,16 @@
-//! Events of AWS's own services, in the shape that their documentation gives: each is of a type that
-//! a reaction can name, and starts what the reaction says.
+//! Events of AWS services, in their documented shape: each gets a type that a reaction can name,
+//! and starts the task of that reaction.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::Core;
 use watchbill_domain::TenantId;
 use watchbill_intake::{Intake, Sources, open, read_reactions};
 use watchbill_testkit::{FakeClock, MemoryStore, ports_over};
 
-/// Source, detail-type, a resource, the detail, and our name for it.
+/// Source, detail-type, a resource, the detail, and the type we derive.
 fn samples() -> Vec<(&'static str, &'static str, &'static str, Value, &'static str)> {
     vec![
         (
@@ -125,7 +125,7 @@ async fn events_of_aws_services_start_work_by_the_names_that_are_documented() {
     let reactions = read_reactions(&format!("reactions:\n{reactions}")).unwrap();
     let store = Arc::new(MemoryStore::new());
     let ports = ports_over(store.clone(), Arc::new(FakeClock::default()), 1);
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     let intake = Intake::new(core.clone(), reactions);
     let given: Vec<String> = samples.iter().map(|(source, ..)| format!("{source}=acme")).collect();
     let sources = Sources::parse(&given.join(",")).unwrap();

@@ -1,9 +1,9 @@
-//! Events as EventBridge hands them over: whose they are, and what is taken for true.
+//! EventBridge envelopes: which tenant an event belongs to, and which of its content is trusted.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::service::{Core, NewEvent, NewTask};
 use watchbill_domain::{Event, TenantId};
@@ -12,7 +12,7 @@ use watchbill_testkit::{FakeClock, MemoryStore, a_task, ports_over};
 
 fn core() -> Core {
     let ports = ports_over(Arc::new(MemoryStore::new()), Arc::new(FakeClock::default()), 1);
-    Core::new(ports, Arc::new(Rules::default()), 1)
+    Core::new(ports, Arc::new(EngineConfig::default()), 1)
 }
 
 fn acme() -> TenantId {
@@ -28,7 +28,7 @@ async fn opened(core: &Core, envelope: &Value) -> Result<(TenantId, Event), Stri
     })
 }
 
-/// An event that someone published, and the envelope in which it comes back.
+/// Publishes an event and returns the envelope in which EventBridge delivers it.
 async fn published(core: &Core) -> Value {
     let new = NewEvent {
         tenant: acme(),
@@ -55,7 +55,7 @@ async fn published(core: &Core) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_published_is_taken_from_the_store() {
+async fn published_events_are_read_from_the_store() {
     let core = core();
     let envelope = published(&core).await;
     let (tenant, event) = opened(&core, &envelope).await.unwrap();
@@ -67,7 +67,7 @@ async fn what_was_published_is_taken_from_the_store() {
 }
 
 #[tokio::test]
-async fn what_nobody_published_is_refused() {
+async fn events_that_were_not_published_are_refused() {
     let core = core();
     let envelope = published(&core).await;
     let change = |path: &str, value: Value| {
@@ -90,7 +90,7 @@ async fn what_nobody_published_is_refused() {
     }
 }
 
-/// Our own events are not published by anyone; the task they are of has to be there.
+/// Our own task events are not stored as published; the task they name must exist.
 #[tokio::test]
 async fn an_event_of_a_task_counts_where_the_task_is() {
     let core = core();
@@ -122,13 +122,13 @@ async fn a_source_belongs_to_the_tenant_that_the_configuration_names() {
     assert_eq!(event.metadata["published_by"], json!("eventbridge:aws.health"));
     let (_, again) = opened(&core, &envelope).await.unwrap();
     assert_eq!(again.event_id, event.event_id, "a repeat is recognisable");
-    for (wrong, word) in [("¿?", "¿?"), ("approval.granted", "Watchbill alone")] {
+    for (wrong, word) in [("¿?", "¿?"), ("approval.granted", "reserved for Watchbill")] {
         envelope["detail-type"] = json!(wrong);
         assert!(opened(&core, &envelope).await.unwrap_err().contains(word));
     }
     envelope["detail-type"] = json!("health.degraded");
     envelope["detail"] = json!("text");
-    assert!(opened(&core, &envelope).await.unwrap_err().contains("no JSON object"));
+    assert!(opened(&core, &envelope).await.unwrap_err().contains("not a JSON object"));
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_source_is_cut_after_its_secrets_are_out() {
 }
 
 #[test]
-fn sources_that_can_not_be_are_named() {
+fn invalid_sources_are_named() {
     assert!(Sources::parse("").is_ok());
     for wrong in ["aws.health", "=acme", "aws.health=", "watchbill.ops=acme", "a=b c"] {
         let said = Sources::parse(&format!("x=acme,{wrong}")).unwrap_err().to_string();

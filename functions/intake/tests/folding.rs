@@ -1,10 +1,10 @@
-//! Events of our own that come in numbers, as in an overload: one task stands for them.
+//! Our own events in large numbers, as under overload, fold into one task.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use watchbill_core::decide::{Command, Leave, Proof, Rules};
+use watchbill_core::decide::{Authorization, Command, EngineConfig, VersionedAuthorization};
 use watchbill_core::ledger::{Entry, entries_of};
 use watchbill_core::repo::{LedgerPeek, StoredTask, decode};
 use watchbill_core::service::{Core, Governance, NewTask};
@@ -29,7 +29,7 @@ impl World {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::default());
         let ports = ports_over(store.clone(), clock.clone(), 1);
-        let core = Core::new(ports, Arc::new(Rules::default()), 1)
+        let core = Core::new(ports, Arc::new(EngineConfig::default()), 1)
             .governed_by(Governance::fixed(Policy::without_gates()));
         let intake = Intake::new(core.clone(), shipped_reactions());
         Self { store, clock, core, intake }
@@ -41,7 +41,7 @@ impl World {
         self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
-    /// So many tasks pass their deadline; each one's events come twice.
+    /// Lets `n` tasks pass their deadline and returns the events; each is handled twice.
     async fn violate(&self, tenant: &TenantId, priority: Priority, n: usize) -> Vec<Event> {
         let mut tasks = Vec::new();
         for _ in 0..n {
@@ -52,7 +52,7 @@ impl World {
         self.change_all(tenant, tasks, |_| Command::Tick { lane_busy: true }).await
     }
 
-    /// So many tasks are refused at their claim, for such a reason.
+    /// Lets `n` tasks be denied at their claim for the given reason.
     async fn refuse(&self, tenant: &TenantId, event: ReputationEvent, n: usize) -> Vec<Event> {
         let mut tasks = Vec::new();
         for _ in 0..n {
@@ -61,12 +61,13 @@ impl World {
         }
         let claim = |stored: &StoredTask| {
             let earned = Some(self.core.rules().reputation.earned(event));
-            let leave = Leave::Refused { error: "Permission denied: on purpose".into(), earned };
+            let decision =
+                Authorization::Denied { error: "Permission denied: on purpose".into(), earned };
             Command::Claim {
                 agent: stored.value.agent,
                 owner: "one".into(),
                 assignment: stored.value.assignment,
-                proof: Proof { version: stored.version, leave },
+                authorization: VersionedAuthorization { version: stored.version, decision },
             }
         };
         self.change_all(tenant, tasks, claim).await
@@ -132,10 +133,10 @@ async fn many_violations_make_one_open_alert_task() {
     let first = told.iter().find_map(|event| event.task_id.as_ref()).unwrap();
     let message = payload(&alerts[0], "message");
     assert!(message.as_str().unwrap().contains(first.as_str()), "{message}");
-    // The window is over, the task is open: it stands for those that follow too.
+    // The window has passed but the task is open: it covers the following events too.
     world.violate(&acme(), Priority::P2, 50).await;
     assert_eq!(world.alerts(&acme()).len(), 1);
-    // Another priority and another tenant are others'.
+    // Another priority or tenant has its own task.
     world.violate(&acme(), Priority::P3, 5).await;
     world.violate(&TenantId::default(), Priority::P2, 5).await;
     assert_eq!((world.alerts(&acme()).len(), world.alerts(&TenantId::default()).len()), (2, 1));
@@ -153,13 +154,13 @@ async fn the_next_alert_task_says_how_many_there_were() {
     let alerts = world.alerts(&acme());
     assert_eq!(alerts.len(), 2, "the first one is over, and its window");
     assert!(payload(&alerts[0], "count").is_null());
-    // 49 behind the first, and this one.
+    // 49 after the first one, and this one.
     let shown = world.core.tasks().payload(&alerts[1]).await.unwrap();
     assert_eq!(shown["count"], json!(50));
     let message = &shown["message"];
     let message = message.as_str().unwrap();
     assert!(message.contains("and 49 more"), "{message}");
-    // Which they are: the first few, and how many more.
+    // The message names the first few and counts the others.
     for id in &tasks[1..6] {
         assert!(message.contains(id), "{id} in {message}");
     }
@@ -169,7 +170,7 @@ async fn the_next_alert_task_says_how_many_there_were() {
     assert_eq!(shown["task_ids"], named);
 }
 
-/// What a rule or a spent budget stops comes in numbers; a violation is looked at alone.
+/// Denials and spent budgets occur in numbers and fold; each violation gets its own task.
 #[tokio::test]
 async fn denials_and_spent_budgets_fold_and_violations_do_not() {
     for (event, alerts) in [
@@ -185,7 +186,7 @@ async fn denials_and_spent_budgets_fold_and_violations_do_not() {
     }
 }
 
-/// What folds is said by our own events alone: a caller's must not hide another's.
+/// Only our own events may fold: a caller's events must not hide another's.
 #[tokio::test]
 async fn what_a_caller_publishes_never_folds() {
     let world = World::new();

@@ -1,11 +1,11 @@
-//! Events that start work, when they come twice, at once, or because of each other.
+//! Events that start tasks: repeated, concurrent, or caused by each other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Entry, entries_of};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::reactions::Reaction;
@@ -30,7 +30,7 @@ impl World {
             clock.clone(),
             seed,
         );
-        let core = Core::new(ports, Arc::new(Rules::default()), 1);
+        let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
         let reactions = Reaction::check_all(serde_json::from_value(reactions).unwrap()).unwrap();
         Self { store, clock, intake: Intake::new(core, reactions) }
     }
@@ -86,14 +86,14 @@ async fn a_request_that_comes_twice_makes_one_task() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_none_makes_nothing_and_is_not_asked_for_again() {
+async fn an_invalid_request_creates_nothing_and_is_not_retried() {
     let world = World::new(1, 0, json!([]));
     for payload in
         [json!({}), json!({"type": "dance"}), json!({"type": "ops_cycle", "payload": {}})]
     {
         world.handle(&event("e-1", "task.requested", payload)).await;
     }
-    // One that Watchbill would have made itself: state is never changed by such an event.
+    // An event that Watchbill itself would have created: such events never change state.
     let mut own = event("e-2", "task.requested", request());
     own.metadata = Map::new();
     world.handle(&own).await;
@@ -151,7 +151,7 @@ async fn an_event_with_eight_hops_starts_nothing() {
     }
 }
 
-/// A reaction to the making of tasks, which makes a task.
+/// A reaction to task creation that creates a task.
 #[tokio::test]
 async fn a_chain_that_would_loop_stops_at_eight() {
     let world = World::new(

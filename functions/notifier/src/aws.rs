@@ -1,4 +1,4 @@
-//! The notifier on Lambda: its webhook and its links from the template.
+//! Builds the notifier on Lambda: its webhook and approval links from the template's settings.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub async fn notifier(setup: &Setup) -> anyhow::Result<Notifier> {
     Ok(Notifier::new(webhook, setup.reading_core()?).linking(links(setup)?))
 }
 
-/// Signed with what is made of the admin's key: whoever holds that may decide anyway.
+/// The signing secret is derived from the admin's key; its holder may decide approvals anyway.
 fn links(setup: &Setup) -> anyhow::Result<Option<Links>> {
     let secret = setup.managed_secret("WATCHBILL_ADMIN_SECRET", "key");
     let (Some(secret), Some(base)) = (secret, setup.get("WATCHBILL_PUBLIC_URL")) else {

@@ -1,8 +1,7 @@
-//! Delivers what the notify lane holds to a webhook, and does nothing else: what is worth
-//! telling was decided before. A notice of an approval shows what the approver is to decide
-//! on, with a link by which they can.
+//! Posts the events of the notify lane to a webhook. Earlier stages decide which events are
+//! sent. A notice of an approval includes the approval document and a link to decide it.
 //!
-//! How to add a channel: another port beside `Webhook`, and its delivery here.
+//! To add a channel, add a port next to `Webhook` and deliver to it here.
 
 #[cfg(feature = "lambda")]
 pub mod aws;
@@ -16,20 +15,21 @@ use watchbill_core::service::{Core, FullApproval, ServiceError};
 use watchbill_domain::{ApprovalId, ApprovalStatus, Event, TenantId};
 use watchbill_wire::{ApprovalLink, LinkKey, tell_approval, webhook_body};
 
-/// How long a link is good, and who is said to decide by it, where nothing else is set.
+/// Defaults: how long a link is valid, and the approver whom a decision by link is attributed
+/// to.
 pub const LINK_FOR: Duration = Duration::from_secs(60 * 60);
 pub const APPROVER: &str = "on-call";
 
-/// By what people decide from a notice.
+/// How links are built that let people decide an approval from a notice.
 #[derive(Clone)]
 pub struct Links {
-    /// What links are signed with; the API reads them with the same.
+    /// The secret that signs links. The API verifies them with the same secret.
     pub secret: Arc<dyn SecretSource>,
-    /// Where people reach the API: `https://watchbill.example.com`.
+    /// Public base URL of the API, such as `https://watchbill.example.com`.
     pub base: String,
-    /// Whoever reads the notices: it is they who decide by a link.
+    /// Who reads the notices; a decision by link is attributed to this name.
     pub to: String,
-    /// How long a link is good.
+    /// How long a link is valid.
     pub lifetime: Duration,
 }
 
@@ -40,17 +40,17 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Without a webhook every notice is logged and dropped, which is said in the log.
+    /// Without a webhook, every notice is dropped and the drop is logged.
     pub fn new(webhook: Option<Arc<dyn Webhook>>, core: Core) -> Self {
         Self { webhook, core, links: None }
     }
 
-    /// The same, with links in notices of approvals.
+    /// Adds links to notices of approvals.
     pub fn linking(self, links: Option<Links>) -> Self {
         Self { links, ..self }
     }
 
-    /// The event's id goes along, so that the other side can tell a repeat.
+    /// Posts the event to the webhook with its id, so that the receiver can detect a repeat.
     pub async fn deliver(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError> {
         let Some(webhook) = &self.webhook else {
             let reason = format!(
@@ -68,7 +68,7 @@ impl Notifier {
         webhook.post(event.event_id.as_str(), &body).await
     }
 
-    /// The approval that the event asks someone to decide on, while it is open.
+    /// The approval that the event asks someone to decide, if it is still pending.
     async fn open_approval(
         &self,
         tenant: &TenantId,

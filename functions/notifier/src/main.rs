@@ -1,4 +1,4 @@
-//! The notifier on Lambda: the notify lane to a webhook.
+//! The notifier's Lambda entry point: posts the notify lane to a webhook.
 
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_lambda::{config::Setup, serve_notices};

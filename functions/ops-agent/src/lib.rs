@@ -1,7 +1,7 @@
-//! The ops agent's function: deploy, monitor, alert and investigate tasks, each through the
-//! loop of `watchbill_runtime::ooda` over the ports it is given.
+//! The ops agent's function: runs deploy, monitor, alert and investigate tasks through the loop
+//! of `watchbill_runtime::ooda` over the given ports.
 //!
-//! How to add another decider: implement `watchbill_runtime::ooda::Decider` and give it to
+//! To add another decider, implement `watchbill_runtime::ooda::Decider` and pass it to
 //! [`OpsAgent::deciding`].
 
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use watchbill_catalog::{OpsPorts, evidence, specs, tools};
 use watchbill_domain::Agent;
 use watchbill_playbook::Playbook;
 use watchbill_runtime::ooda::{Decider, Ooda};
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 
 pub struct OpsAgent {
     ooda: Ooda,
 }
 
 impl OpsAgent {
-    /// Decides by the playbook: no key, no network.
+    /// Decides by the playbook, which needs no API key and no network.
     pub fn new(ports: OpsPorts) -> Self {
         Self::deciding(ports, Arc::new(Playbook::new(specs().clone())))
     }
@@ -34,7 +34,7 @@ impl TaskAgent for OpsAgent {
         Agent::Ops
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         self.ooda.run(run).await
     }
 }

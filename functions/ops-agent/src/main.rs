@@ -1,4 +1,4 @@
-//! The ops agent on Lambda.
+//! The ops agent's Lambda entry point.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whole runs of the ops agent over ports that a test owns.
+//! Complete runs of the ops agent over fake ports.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_alerts::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, RaiseAlert};
+use watchbill_alerts::{Alert, AlertMark, AlertStatus, AlertStore, OpenAlerts, RaiseAlert};
 use watchbill_catalog::OpsPorts;
 use watchbill_core::ports::Clock;
 use watchbill_domain::{Task, TenantId};
@@ -15,7 +15,7 @@ use watchbill_monitoring::{SystemMetrics, SystemSample};
 use watchbill_ops_agent::OpsAgent;
 use watchbill_runtime::port_error::PortError;
 use watchbill_runtime::probe::{Probe, ProbeOutcome, Probes};
-use watchbill_runtime::run::{Notes, Retry, Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Notes, Retry, Run, RunOutcome, TaskAgent};
 use watchbill_testkit::FakeClock;
 
 struct Machine(f64);
@@ -25,7 +25,7 @@ impl SystemMetrics for Machine {
     async fn sample(&self) -> Result<SystemSample, PortError> {
         if self.0 < 0.0 {
             let reason = "no /proc".to_owned();
-            return Err(PortError::Unavailable { what: "the machine's figures", reason });
+            return Err(PortError::Unavailable { what: "the machine's metrics", reason });
         }
         Ok(SystemSample {
             at: Default::default(),
@@ -61,7 +61,7 @@ impl Probes for Answers {
 struct Book(Mutex<Vec<Alert>>);
 
 #[async_trait]
-impl AlertBook for Book {
+impl AlertStore for Book {
     async fn raise(&self, _tenant: &TenantId, raise: RaiseAlert) -> Result<Alert, PortError> {
         let mut alerts = self.0.lock().unwrap();
         let open = alerts.iter_mut().find(|a| {
@@ -163,7 +163,7 @@ fn run_of(id: &str, task_type: &str, metadata: Value, payload: Value) -> Run {
         deadline,
         notes: Notes::new(clock.clone()),
         clock,
-        steps: None,
+        journal: None,
         spending: None,
     }
 }
@@ -177,9 +177,9 @@ fn ports() -> OpsPorts {
     }
 }
 
-fn done(ended: RunEnd) -> (Value, Vec<String>) {
+fn done(ended: RunOutcome) -> (Value, Vec<String>) {
     match ended {
-        RunEnd::Done { result, events } => {
+        RunOutcome::Done { result, events } => {
             (result.into(), events.iter().map(|event| event.event_type.to_string()).collect())
         }
         other => panic!("{other:?}"),
@@ -196,7 +196,7 @@ async fn a_sick_service_is_a_task_well_done() {
         assert_eq!(result["success"], true);
         assert_eq!(result["health"]["status"], health, "{result}");
         assert_eq!(result["services"][0]["status"], service);
-        assert!(result["health"]["issues"].to_string().contains("runs out in 10 days"));
+        assert!(result["health"]["issues"].to_string().contains("expires in 10 days"));
         assert_eq!(result["metrics"]["cpu"]["percent"], 12.0);
         let steps: Vec<String> = run.notes.list().into_iter().map(|note| note.step).collect();
         assert_eq!(steps, ["observe", "orient", "decide", "act"]);
@@ -204,12 +204,12 @@ async fn a_sick_service_is_a_task_well_done() {
 }
 
 #[tokio::test]
-async fn figures_that_cannot_be_read_fail_only_what_needs_them() {
+async fn unreadable_metrics_fail_only_what_needs_them() {
     let ports = OpsPorts { metrics: Some(Arc::new(Machine(-1.0))), ..ports() };
     let agent = OpsAgent::new(ports);
     let run = run_of("t1", "monitor", json!({}), json!({}));
     match agent.run(&run).await {
-        RunEnd::Failed { error, retry: Retry::Yes { .. }, .. } => {
+        RunOutcome::Failed { error, retry: Retry::Yes { .. }, .. } => {
             assert!(error.contains("no /proc"))
         }
         other => panic!("{other:?}"),
@@ -260,23 +260,23 @@ async fn alerts_open_once_and_are_answered() {
         (vec!["alert.resolved".to_owned()], &json!("ann"))
     );
     match agent.run(&run_of("t7", "alert", json!({}), resolve)).await {
-        RunEnd::Failed { error, retry: Retry::No, .. } => assert!(error.contains("high_cpu")),
+        RunOutcome::Failed { error, retry: Retry::No, .. } => assert!(error.contains("high_cpu")),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_said() {
+async fn tasks_that_cannot_be_done_report_why() {
     let agent = OpsAgent::new(ports());
     let deploy = json!({"project": "shop", "environment": "staging"});
     match agent.run(&run_of("t1", "deploy", json!({}), deploy)).await {
-        RunEnd::Blocked { reason, .. } => {
+        RunOutcome::Blocked { reason, .. } => {
             assert!(reason.contains("no deployer is configured"), "{reason}")
         }
         other => panic!("{other:?}"),
     }
     match agent.run(&run_of("t2", "alert", json!({}), json!({"action": "ack"}))).await {
-        RunEnd::Failed { error, retry: Retry::No, .. } => {
+        RunOutcome::Failed { error, retry: Retry::No, .. } => {
             assert!(error.contains("payload.alert_id"))
         }
         other => panic!("{other:?}"),

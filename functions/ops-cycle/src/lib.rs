@@ -1,14 +1,14 @@
-//! The ops cycle's function: the lane of its runs ends here.
+//! The ops cycle's function: handles the lane of its scheduled runs.
 //!
-//! How to add its work: give `OpsCycle` the ports it needs and answer `run` with what it
-//! did, as `functions/ops-agent` does.
+//! To implement the cycle, give `OpsCycle` the ports it needs and return the result of the work
+//! from `run`, as `functions/ops-agent` does.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use watchbill_domain::Agent;
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 
-/// Records that a run was due and looked at nothing.
+/// Records that a run was due; does no work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpsCycle;
 
@@ -18,15 +18,15 @@ impl TaskAgent for OpsCycle {
         Agent::Cycle
     }
 
-    fn acts(&self) -> bool {
+    fn is_implemented(&self) -> bool {
         false
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         run.notes.add("decide", 0, "skipped: not built");
         let mut result = Map::new();
         result.insert("status".into(), Value::from("skipped"));
         result.insert("reason".into(), Value::from("not built"));
-        RunEnd::Done { result, events: Vec::new() }
+        RunOutcome::Done { result, events: Vec::new() }
     }
 }

@@ -1,4 +1,4 @@
-//! The ops cycle on Lambda.
+//! The ops cycle's Lambda entry point.
 
 use std::sync::Arc;
 

@@ -1,18 +1,18 @@
-//! The handler of the table's stream on Lambda.
+//! The Lambda handler of the table's stream.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
-use watchbill_lambda::{FeedHandler, LeftOut};
+use watchbill_lambda::{LeftOut, StreamHandler};
 
 use crate::Recorder;
 
-pub struct Recording(pub Recorder);
+pub struct RecorderHandler(pub Recorder);
 
 #[async_trait]
-impl FeedHandler for Recording {
+impl StreamHandler for RecorderHandler {
     async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError> {
         self.0.record_invocation(changes, left).await
     }

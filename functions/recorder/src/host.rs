@@ -1,5 +1,5 @@
-//! What the hosts of a recorder call beside `record`: at the start, at the end of an invocation, when
-//! the feed is quiet, and for what never came to be recorded.
+//! What hosts call besides `record`: at the start, at the end of an invocation, when the feed is
+//! quiet, and for changes that never reached `record`.
 
 use std::time::Duration;
 
@@ -9,15 +9,14 @@ use watchbill_core::repo::{is_recordable_key, tenant_of};
 use watchbill_core::service::{TENANTS_A_CALL, ToPark};
 use watchbill_domain::TenantId;
 
-use crate::{FULL_BATCH, MARGIN, MAX_TIME, RETRY_DELAY, Recorder, Work, held};
+use crate::{FULL_BATCH, MAX_TIME, RETRY_DELAY, Recorder, TIME_MARGIN, Work, held};
 
-/// What a call leaves of its time, for its answer.
-const LAST: Duration = Duration::from_secs(2);
+/// How much of its time a call leaves for its response.
+const LAST_SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Recorder {
-    /// Parks a change of which no more than its key could be read, or over which the call breaks
-    /// off: like one that can't be recorded, it is replayed from its item. An error means that
-    /// it can't even be parked.
+    /// Parks a change of which only the key could be read, or whose processing panicked; it is
+    /// replayed from its item. An error means that it can't be parked either.
     pub async fn keep(
         &self,
         key: &Key,
@@ -27,7 +26,8 @@ impl Recorder {
         let Some(tenant) = tenant_of(key).filter(|_| is_recordable_key(key)) else {
             return Ok(());
         };
-        // Of an unknown version everything counts as missing: what is recorded is found.
+        // If the version is unknown, every version counts as missing; recorded ones are
+        // detected.
         let first = version.unwrap_or(1);
         let partition = key.partition.clone();
         let some = ToPark { partition, first: Some(first), last: first, unsent: None };
@@ -35,9 +35,9 @@ impl Recorder {
         parked.map_err(|error| held(&tenant, &error))
     }
 
-    /// Publishes what an earlier process appended and may not have sent out, for some of the
-    /// tenants that have a ledger, after one of them. Answers after which the next call goes on;
-    /// nothing where these were the last. For one where it fails it is asked for later.
+    /// Publishes what an earlier process appended but may not have published, for some tenants
+    /// with a ledger after the given one. Returns the tenant to continue after, or `None` at the
+    /// end. For a tenant that fails, a later replay is requested.
     pub async fn catch_up(
         &self,
         after: Option<&TenantId>,
@@ -59,26 +59,26 @@ impl Recorder {
         again.map_or(Ok(next), Err)
     }
 
-    /// The same for a reader that hears of the feed in batches and can't tell when it goes quiet:
-    /// a batch that is not full was the last for now. It is done within the time it is given, but
-    /// for what recording itself takes.
+    /// Records one batch of a feed that does not report when it is quiet: a batch that is not
+    /// full was the last for now. Ends within `left`, except for recording itself.
     pub async fn record_invocation(
         &self,
         changes: &[Change],
         left: Duration,
     ) -> Result<(), HandlerError> {
-        let end = self.core.clock().monotonic() + left.saturating_sub(LAST);
-        let done = self.record_within(changes, left.saturating_sub(MARGIN).min(MAX_TIME)).await;
+        let end = self.core.clock().monotonic() + left.saturating_sub(LAST_SAVE_TIMEOUT);
+        let done =
+            self.record_within(changes, left.saturating_sub(TIME_MARGIN).min(MAX_TIME)).await;
         match done.is_ok() && changes.len() < FULL_BATCH {
             true => self.quiet_until(end).await,
-            // What was sent was sent, also where another tenant's changes come again.
+            // What was sent counts as sent, even if another tenant's changes are retried.
             false => self.keep_places(end).await,
         }
         done.map(drop)
     }
 
-    /// Keeps how far was published, where nothing else that is kept says it. What there is no time for
-    /// is kept by a later call.
+    /// Saves each tenant's publish position where no other saved item contains it. A later call
+    /// does the rest.
     async fn keep_places(&self, end: Duration) {
         for recorder in self.state.lock().await.tenants.values_mut() {
             if self.core.clock().monotonic() >= end {
@@ -88,8 +88,8 @@ impl Recorder {
         }
     }
 
-    /// Keeps the counts of tasks as they are now: to be called where the feed has gone quiet, so
-    /// that readers find them whole in one item and need no ledger.
+    /// Saves the current task counts. Call it when the feed is quiet: readers then get complete
+    /// counts from one item.
     pub async fn quiet(&self) {
         self.quiet_until(Duration::MAX).await;
     }
@@ -102,24 +102,25 @@ impl Recorder {
                 break;
             }
             if let Err(fault) = recorder.save_stats(&self.core).await {
-                // Nothing is lost by it: the ledger has it all.
-                tracing::warn!(%tenant, "the counts of tasks are not kept: {fault}");
+                // No data is lost: the ledger has it all.
+                tracing::warn!(%tenant, error = %fault, "the task counts can't be saved");
                 stale.push(tenant.clone());
             }
         }
-        // What it remembers may no longer be what is stored: read anew next time.
+        // The cached state may differ from the store: read it again next time.
         for tenant in stale {
             state.tenants.remove(&tenant);
         }
     }
 
-    /// Keeps the folds as they are now: nothing is lost without it, the next start is faster.
-    /// Where that fails for some, the others' are kept all the same.
+    /// Saves the current projections, which makes the next start faster; they are not lost
+    /// without it. A failure for one tenant does not stop the others.
     pub async fn save(&self) -> Result<(), HandlerError> {
         let mut failed = None;
         for (tenant, recorder) in &mut self.state.lock().await.tenants {
             if let Err(fault) = recorder.save(&self.core).await {
-                failed = Some(format!("folds of tenant {tenant}: {fault}"));
+                failed =
+                    Some(format!("the projections of tenant {tenant} can't be saved: {fault}"));
             }
         }
         failed.map_or(Ok(()), |reason| Err(HandlerError::retry(RETRY_DELAY, reason)))

@@ -1,29 +1,30 @@
-//! Appends changes to the ledger, then sends their events out, wakes followers and folds
-//! what is derived.
+//! Appends changes to the ledger, then publishes their events, wakes followers and updates
+//! projections.
 //!
-//! A change may come twice, also a day later: what is recorded already is found in the
-//! ledger's suffix since the change's own time. Dying between appending and publishing is
-//! made good by the next run, which publishes again under the same event ids.
+//! A change may arrive twice, even a day later: recorded changes are found in the ledger since
+//! the change's own time. After a crash between appending and publishing, the next run publishes
+//! again under the same event ids.
 //!
-//! One tenant's fault holds up no other. What can't be recorded is parked: an item's key and the
-//! first version that is missing, put if absent in the same call. Later changes of a parked key
-//! join it. Only where even that fails does the feed wait, and where another recorder is always
-//! faster, which is nobody's fault.
+//! A failure of one tenant does not block others. A change that can't be recorded is parked: its
+//! item's key and the first missing version are stored, if absent, in the same call. Later
+//! changes of a parked key join it. The feed waits only if parking fails too, or while other
+//! recorders keep winning the append, which is not an error.
 //!
-//! - `recorded`: a change that the ledger is to hold. `recent`: what it holds already.
-//! - `tenant`: appends, for one tenant. `publish`: publishes. `place`: how far that came. `folds`:
-//!   what is derived from its ledger.
-//! - `replay`: records what was parked. `fault`: why something was.
+//! - `recorded`: a change to record. `recent`: what the ledger already has.
+//! - `tenant`: appends, for one tenant. `publish`: publishes. `place`: the publish position.
+//!   `projections`: the projections of its ledger.
+//! - `replay`: records parked changes. `error`: why one was parked.
 //! - `host`: what hosts call. `aws`: the stream's handler on Lambda.
 //!
-//! How to add a fold: its state and its kept item in `folds`, with what it brings in `Ahead`.
+//! To add a projection, add its state and stored item to `projections`, and its records to
+//! `PendingProjection`.
 
 #[cfg(feature = "lambda")]
 mod aws;
-mod fault;
-mod folds;
+mod error;
 mod host;
 mod place;
+mod projections;
 mod publish;
 mod recent;
 mod recorded;
@@ -45,34 +46,35 @@ use watchbill_core::service::{Core, ServiceError, ToPark};
 use watchbill_domain::TenantId;
 
 #[cfg(feature = "lambda")]
-pub use aws::Recording;
+pub use aws::RecorderHandler;
 
-use fault::Fault;
+use error::RecordError;
 use recorded::{Changed, Recorded};
 use tenant::{From, TenantRecorder};
 
-/// How often a tenant's changes are tried in one call before they are parked.
+/// Attempts at a tenant's changes in one call before they are parked.
 const MAX_ATTEMPTS: u32 = 3;
-/// An invocation with so many changes may be one of several that follow at once.
+/// An invocation with this many changes may be one of several in a row.
 const FULL_BATCH: usize = 250;
-/// The same where another recorder appends to the same ledger: each try has one winner.
+/// Attempts when another recorder appends to the same ledger: each round has one winner.
 const MAX_CONTENDED: u32 = 16;
-/// How many tries of parked changes the store may fail before it counts as down for all of them:
-/// enough to get from a full replay to a single change by halves.
+/// Store failures during a replay until it counts as down for all parked changes: enough to
+/// narrow a full replay to a single change by bisection.
 const MAX_PROBES: u32 = 8;
-/// Between two tries; doubled where the store fails.
+/// Pause between attempts; exponential backoff if the store fails.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
-/// Where another recorder was faster again and again, until the changes come again.
+/// Delay until the feed redelivers changes after other recorders kept winning.
 const CONTENDED_DELAY: Duration = Duration::from_millis(500);
-/// So long after others were faster they count as being at the same ledger.
+/// How long another recorder counts as active on a ledger after it won an append.
 const SHARED_FOR: Duration = Duration::from_secs(300);
-/// How long one call publishes and replays: what is left then waits for the next.
+/// How long one call publishes and replays; the next call does the rest.
 const MAX_TIME: Duration = Duration::from_secs(10);
-/// Kept back of the time that a call has, for parking what was not done.
-const MARGIN: Duration = Duration::from_secs(5);
-/// A tenant whose changes were parked is not tried before this; doubled up to the most. Its
-/// changes are parked right away, so that trying costs the others little.
-const QUARANTINE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// Reserved from a call's time for parking what was not done.
+const TIME_MARGIN: Duration = Duration::from_secs(5);
+/// Backoff of a tenant whose changes were parked, first and longest. Its changes are parked at
+/// once meanwhile, so that retries cost the others little.
+const QUARANTINE_BACKOFF: (Duration, Duration) =
+    (Duration::from_secs(10), Duration::from_secs(600));
 
 pub struct Recorder {
     core: Core,
@@ -83,12 +85,12 @@ pub struct Recorder {
 #[derive(Default)]
 struct State {
     tenants: BTreeMap<TenantId, TenantRecorder>,
-    /// Up to which batch of each ledger this process has published: true whatever fails.
+    /// The last batch of each ledger that this process has published; valid whatever fails.
     sent: HashMap<TenantId, Arc<AtomicU64>>,
-    /// Ledgers at which others were faster lately, and until when that counts.
+    /// Ledgers where other recorders won lately, and until when that counts.
     shared: HashMap<TenantId, Duration>,
     faulty: HashMap<TenantId, Faulty>,
-    /// When the call at work should be done, on the monotonic clock.
+    /// Deadline of the current call, on the monotonic clock.
     until: Duration,
 }
 
@@ -100,50 +102,50 @@ struct Faulty {
     reason: String,
 }
 
-/// What a tenant's recorder is asked to do.
+/// The work of a tenant's recorder.
 enum Work {
-    Record(Vec<Recorded>, From),
+    AuditRecord(Vec<Recorded>, From),
     Publish,
 }
 
-/// What a try to record came to.
+/// The result of an attempt to record.
 #[derive(Default)]
-struct Attempted<'a> {
-    /// Ledger entries.
+struct RecordAttempt<'a> {
+    /// Number of ledger entries.
     recorded: usize,
-    failed: Vec<Failed<'a>>,
-    /// The store fails for the tenant as a whole.
+    failed: Vec<FailedChange<'a>>,
+    /// The store fails for the whole tenant.
     faulty: Option<String>,
-    /// Another recorder was always faster: what is missing should come again.
+    /// Another recorder won every time: the missing changes should be redelivered.
     contended: Option<String>,
 }
 
 /// A change that was not recorded, and why.
-struct Failed<'a> {
+struct FailedChange<'a> {
     change: Changed<'a>,
     reason: String,
-    /// The fault is this change's own, and no other's.
+    /// The error concerns this change alone.
     own: bool,
 }
 
-impl<'a> Attempted<'a> {
-    fn fail(&mut self, changes: Vec<Changed<'a>>, fault: &Fault, own: bool) {
+impl<'a> RecordAttempt<'a> {
+    fn fail(&mut self, changes: Vec<Changed<'a>>, fault: &RecordError, own: bool) {
         let reason = fault.to_string();
-        let failed = |change| Failed { change, reason: reason.clone(), own };
+        let failed = |change| FailedChange { change, reason: reason.clone(), own };
         self.failed.extend(changes.into_iter().map(failed));
     }
 }
 
-/// How the tries of one call went so far.
+/// Failed attempts of one call so far.
 #[derive(Default)]
-struct Tries {
+struct FailedAttempts {
     contended: u32,
     failed: u32,
-    /// Something was recorded: the tenant's ledger takes what is right.
+    /// Something was recorded, so the tenant's ledger accepts valid changes.
     done: bool,
 }
 
-/// What comes after a try that failed.
+/// What to do after a failed attempt.
 enum NextStep {
     Again,
     Halves,
@@ -153,7 +155,7 @@ enum NextStep {
     All,
     /// No time is left for the rest.
     Rest,
-    /// The rest comes again, by the feed or by the next replay.
+    /// The rest is redelivered by the feed or retried by the next replay.
     Contended,
 }
 
@@ -162,8 +164,8 @@ impl Recorder {
         Self { core, bus, state: Mutex::default() }
     }
 
-    /// Records a batch of changes, or parks what it can't record. Answers how many ledger
-    /// entries that gave. An error means: the whole batch again, later.
+    /// Records a batch of changes, or parks what it can't record. Returns the number of new
+    /// ledger entries. An error means that the whole batch must be retried later.
     pub async fn record(&self, changes: &[Change]) -> Result<usize, HandlerError> {
         self.record_within(changes, MAX_TIME).await
     }
@@ -174,14 +176,14 @@ impl Recorder {
         time: Duration,
     ) -> Result<usize, HandlerError> {
         let mut by_tenant: BTreeMap<TenantId, Vec<Changed<'_>>> = BTreeMap::new();
-        let mut asked = BTreeSet::new();
+        let mut replays = BTreeSet::new();
         for change in newest(changes) {
             let item = change.item;
             let Some(tenant) = tenant_of(&item.key) else { continue };
             if Changed::is_recordable(&item.kind) {
                 by_tenant.entry(tenant).or_default().push(change);
             } else if *item.kind == *ParkedTenant::KIND {
-                asked.insert(tenant);
+                replays.insert(tenant);
             }
         }
         let mut state = self.state.lock().await;
@@ -193,17 +195,17 @@ impl Recorder {
             recorded += attempted.recorded;
             contended = contended.or(attempted.contended);
         }
-        for tenant in asked {
+        for tenant in replays {
             if self.is_over(&state) {
-                // It is asked for again.
-                tracing::debug!(%tenant, "no time is left for the replay of tenant {tenant}");
+                // The replay will be requested again.
+                tracing::debug!(%tenant, "no time is left to replay parked changes");
                 break;
             }
             match self.replay(&mut state, &tenant).await {
                 Ok(replayed) => recorded += replayed,
-                // It is asked for again.
+                // Also requested again.
                 Err(error) => {
-                    tracing::debug!(%tenant, "parked changes of {tenant} stay parked: {error}");
+                    tracing::debug!(%tenant, %error, "parked changes can't be replayed");
                 }
             }
         }
@@ -222,50 +224,49 @@ impl Recorder {
         state: &mut State,
         tenant: &TenantId,
         changes: Vec<Changed<'a>>,
-    ) -> Result<Attempted<'a>, HandlerError> {
+    ) -> Result<RecordAttempt<'a>, HandlerError> {
         let now = self.core.clock().monotonic();
         let attempted = match state.faulty.get(tenant) {
             Some(faulty) if now < faulty.until => {
                 let reason = &faulty.reason;
-                let failed = |change| Failed { change, reason: reason.clone(), own: false };
+                let failed = |change| FailedChange { change, reason: reason.clone(), own: false };
                 let failed = changes.into_iter().map(failed).collect();
-                Attempted { failed, ..Attempted::default() }
+                RecordAttempt { failed, ..RecordAttempt::default() }
             }
             _ => self.attempt(state, tenant, changes, From::Feed).await,
         };
-        if let Some(Failed { reason, .. }) = attempted.failed.first() {
+        if let Some(FailedChange { reason, .. }) = attempted.failed.first() {
             let all: Vec<ToPark> =
                 attempted.failed.iter().map(|failed| to_park(&failed.change)).collect();
-            // Not to be able to park is the one fault that holds the feed.
+            // Failing to park is the one error that blocks the feed.
             let parked = self.core.parking().park(tenant, &all, reason).await;
             parked.map_err(|error| held(tenant, &error))?;
         }
-        // Not before that: a store that is down for all is no fault of this tenant's.
+        // Only after parking: a store that is down for all is not this tenant's fault.
         if let Some(reason) = &attempted.faulty {
             self.mark_faulty(state, tenant, reason);
         }
         Ok(attempted)
     }
 
-    /// Records what can be recorded. Of changes that fail together those that fail alone are
-    /// found by halves; of what was parked before also where the store fails, because it may be
-    /// one of them that it does not take.
+    /// Records what can be recorded. Bisection finds the changes that fail alone; for parked
+    /// changes also when the store fails, because it may refuse one of them.
     async fn attempt<'a>(
         &self,
         state: &mut State,
         tenant: &TenantId,
         changes: Vec<Changed<'a>>,
         from: From,
-    ) -> Attempted<'a> {
-        let mut attempted = Attempted::default();
+    ) -> RecordAttempt<'a> {
+        let mut attempted = RecordAttempt::default();
         let mut open = vec![changes];
-        let mut tries = Tries::default();
+        let mut tries = FailedAttempts::default();
         while let Some(some) = open.pop() {
             let (mut readable, read) = read(some, &mut attempted.failed);
             if readable.is_empty() {
                 continue;
             }
-            let fault = match self.work(state, tenant, Work::Record(read, from)).await {
+            let fault = match self.work(state, tenant, Work::AuditRecord(read, from)).await {
                 Ok(done) => {
                     attempted.recorded += done;
                     tries.done = true;
@@ -305,46 +306,52 @@ impl Recorder {
 
     async fn next_step(
         &self,
-        tries: &mut Tries,
-        fault: &Fault,
+        tries: &mut FailedAttempts,
+        fault: &RecordError,
         changes: usize,
         from: From,
     ) -> NextStep {
         match fault {
-            Fault::Contended(_) if tries.contended < MAX_CONTENDED => {
+            RecordError::Contended(_) if tries.contended < MAX_CONTENDED => {
                 tries.contended += 1;
                 let random = (self.core.entropy().next_u64() >> 11) as f64 / (1u64 << 53) as f64;
                 self.core.clock().sleep(RETRY_DELAY.mul_f64(random)).await;
                 NextStep::Again
             }
-            Fault::Change(_) if changes > 1 => NextStep::Halves,
-            Fault::Change(_) => NextStep::Alone,
-            Fault::Store(_) if from == From::Feed && tries.failed + 1 < MAX_ATTEMPTS => {
+            RecordError::Change(_) if changes > 1 => NextStep::Halves,
+            RecordError::Change(_) => NextStep::Alone,
+            RecordError::Store(_) if from == From::Feed && tries.failed + 1 < MAX_ATTEMPTS => {
                 self.core.clock().sleep(RETRY_DELAY * (1 << tries.failed)).await;
                 tries.failed += 1;
                 NextStep::Again
             }
-            Fault::Store(_)
+            RecordError::Store(_)
                 if from == From::Parked && (tries.done || tries.failed < MAX_PROBES) =>
             {
                 tries.failed += 1;
                 if changes > 1 { NextStep::Halves } else { NextStep::Alone }
             }
-            Fault::Store(_) => NextStep::All,
-            Fault::Contended(_) => NextStep::Contended,
+            RecordError::Store(_) => NextStep::All,
+            RecordError::Contended(_) => NextStep::Contended,
         }
     }
 
     fn mark_faulty(&self, state: &mut State, tenant: &TenantId, reason: &str) {
         let times = state.faulty.get(tenant).map_or(0, |faulty| faulty.times);
-        let wait = QUARANTINE.0.saturating_mul(1 << times.min(16)).min(QUARANTINE.1);
+        let wait =
+            QUARANTINE_BACKOFF.0.saturating_mul(1 << times.min(16)).min(QUARANTINE_BACKOFF.1);
         let until = self.core.clock().monotonic() + wait;
         let faulty = Faulty { times: times + 1, until, reason: reason.to_owned() };
         state.faulty.insert(tenant.clone(), faulty);
     }
 
-    /// One try. After a fault nothing of what the tenant's recorder remembered is believed.
-    async fn work(&self, state: &mut State, tenant: &TenantId, work: Work) -> Result<usize, Fault> {
+    /// One attempt. After an error the tenant's cached state is discarded.
+    async fn work(
+        &self,
+        state: &mut State,
+        tenant: &TenantId,
+        work: Work,
+    ) -> Result<usize, RecordError> {
         let mut recorder = state.tenants.remove(tenant);
         let sent = state.sent.entry(tenant.clone()).or_default().clone();
         let shared_until = state.shared.get(tenant).copied().unwrap_or_default();
@@ -358,12 +365,12 @@ impl Recorder {
                 }
             };
             let recorded = match work {
-                Work::Record(changes, from) => {
+                Work::AuditRecord(changes, from) => {
                     at_work.record(&self.core, &self.bus, changes, from, until).await?
                 }
                 Work::Publish => 0,
             };
-            // What an earlier process appended and may not have sent out.
+            // What an earlier process appended and may not have published.
             at_work.publish(&self.core, &self.bus, None, until).await?;
             Ok((at_work, recorded))
         })
@@ -375,15 +382,15 @@ impl Recorder {
                 Ok(recorded)
             }
             Ok(Err(fault)) => {
-                if matches!(fault, Fault::Contended(_)) {
+                if matches!(fault, RecordError::Contended(_)) {
                     let until = self.core.clock().monotonic() + SHARED_FOR;
                     state.shared.insert(tenant.clone(), until);
                 }
                 Err(fault)
             }
             Err(panic) => {
-                let fault = Fault::panicked(&*panic);
-                tracing::error!(%tenant, "recording for tenant {tenant} {fault}");
+                let fault = RecordError::panicked(&*panic);
+                tracing::error!(%tenant, error = %fault, "changes can't be recorded");
                 Err(fault)
             }
         }
@@ -404,17 +411,17 @@ fn to_park(change: &Changed<'_>) -> ToPark {
     ToPark { partition, first, last: change.item.version, unsent: None }
 }
 
-/// Reads changes. One that can't be read, also one that only a newer build can read, has
-/// failed, and its neighbours have not.
+/// Reads changes. An unreadable change (perhaps because only a newer build can read it) fails
+/// alone.
 fn read<'a>(
     changes: Vec<Changed<'a>>,
-    failed: &mut Vec<Failed<'a>>,
+    failed: &mut Vec<FailedChange<'a>>,
 ) -> (Vec<Changed<'a>>, Vec<Recorded>) {
     let mut readable = Vec::with_capacity(changes.len());
     let mut all = Vec::with_capacity(changes.len());
     for change in changes {
         let read = catch_unwind(AssertUnwindSafe(|| change.read()))
-            .map_err(|panic| Fault::panicked(&*panic).to_string())
+            .map_err(|panic| RecordError::panicked(&*panic).to_string())
             .and_then(|read| read.map_err(|error| error.to_string()));
         match read {
             Ok(recorded) => {
@@ -423,16 +430,16 @@ fn read<'a>(
             }
             Err(reason) => {
                 let key = &change.item.key;
-                tracing::error!(%key, "change of {key} can't be recorded: {reason}");
-                failed.push(Failed { change, reason, own: true });
+                tracing::error!(%key, reason, "a change can't be recorded");
+                failed.push(FailedChange { change, reason, own: true });
             }
         }
     }
     (readable, all)
 }
 
-/// One for each item, in the order of their last changes: the newest image holds the log of
-/// them all, so that only that one is read.
+/// Returns one change per item, ordered by their last changes. The newest image contains the
+/// whole log, so only that one is read.
 fn newest(changes: &[Change]) -> Vec<Changed<'_>> {
     let mut spans: HashMap<&Key, (u64, usize)> = HashMap::with_capacity(changes.len());
     for (place, change) in changes.iter().enumerate() {

@@ -1,29 +1,29 @@
-//! How far a tenant's ledger was published, and where that is kept, so that no recorder sends again
-//! what another has sent.
+//! The publish position of a tenant's ledger and where it is stored, so that no recorder repeats
+//! what another has published.
 //!
-//! A batch of the ledger says how far publishing had come when it was appended, and so nothing of
-//! itself. The place stands beside the counts of tasks, which are kept at the end of most calls
-//! anyhow; where they are not, in an item of its own. Whoever dies after sending, before the place
-//! is kept, has sent again what that one call sent. Within a process the place is remembered,
-//! whatever else is not believed any more after a fault. Where several are at one ledger, each keeps
-//! it right after sending, and looks before it sends what others appended.
+//! A ledger batch contains the position at the time it was appended, so not itself. The current
+//! position is stored with the task counts, which are saved at the end of most calls, or else in
+//! an item of its own. If a process dies after publishing and before saving, what that one call
+//! published is repeated. A process keeps the position in memory even when an error discards its
+//! other cached state. Where several recorders share a ledger, each saves the position right
+//! after publishing, and reads it before it publishes others' batches.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use watchbill_core::ports::{Expect, Write};
-use watchbill_core::repo::{Fold, Versioned, decode, encode, fold_key};
+use watchbill_core::ports::{Precondition, Write};
+use watchbill_core::repo::{Projection, Versioned, decode, encode, fold_key};
 use watchbill_core::service::Core;
 
-use crate::fault::Fault;
+use crate::error::RecordError;
 use crate::tenant::TenantRecorder;
 
-/// The fold that says it where the counts don't.
+/// The name of the separate item for the position.
 const PUBLISHED_FOLD: &str = "published";
 
 impl TenantRecorder {
-    /// The furthest that anything says.
-    pub async fn find_place(&mut self, core: &Core) -> Result<(), Fault> {
+    /// Reads the furthest position from all sources.
+    pub async fn find_place(&mut self, core: &Core) -> Result<(), RecordError> {
         let mut stored = self.publishing.kept.max(self.folds.published());
         let known = self.head.published.max(self.sent.load(Ordering::Relaxed));
         if known.max(stored) < self.head.seq
@@ -36,18 +36,18 @@ impl TenantRecorder {
         Ok(())
     }
 
-    /// The place as it is now stands in the store.
+    /// The store now has the current position.
     pub fn note_place(&mut self) {
         self.publishing.kept = self.head.published;
     }
 
-    /// This process has sent so much.
+    /// Remembers the position for this process.
     pub fn note_sent(&self) {
         self.sent.fetch_max(self.head.published, Ordering::Relaxed);
     }
 
-    /// Keeps the counts of tasks, and the place with them.
-    pub async fn save_stats(&mut self, core: &Core) -> Result<(), Fault> {
+    /// Saves the task counts, with the position.
+    pub async fn save_stats(&mut self, core: &Core) -> Result<(), RecordError> {
         let kept = self.folds.save_stats(core, self.head.seq, self.head.published).await;
         match kept {
             Ok(true) => self.note_place(),
@@ -56,8 +56,8 @@ impl TenantRecorder {
         kept.map(drop)
     }
 
-    /// Keeps the folds with the batch they go up to, and the place.
-    pub async fn save(&mut self, core: &Core) -> Result<(), Fault> {
+    /// Saves the projections with the batch they include, and the position.
+    pub async fn save(&mut self, core: &Core) -> Result<(), RecordError> {
         let kept = self.folds.save(core, self.head.seq, self.head.published).await;
         match kept {
             Ok(true) => self.note_place(),
@@ -72,28 +72,29 @@ impl TenantRecorder {
         }
     }
 
-    async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Fold>>, Fault> {
+    async fn kept_place(&self, core: &Core) -> Result<Option<Versioned<Projection>>, RecordError> {
         let item = core.store().get(&fold_key(&self.tenant, PUBLISHED_FOLD)).await;
         let item = core.context().past_unreadable(item)?.flatten();
-        // Without it more is published again, under the same ids.
+        // Without the position, more is published again under the same ids.
         Ok(item.and_then(|item| decode(&item).ok()))
     }
 
-    /// Nothing is lost where this fails: what is published again bears the same ids.
+    /// Saves the position. A failure loses nothing: repeated events have the same ids.
     pub async fn keep_place(&mut self, core: &Core) {
         let Ok(before) = self.kept_place(core).await else { return };
         if before.as_ref().is_some_and(|kept| kept.value.seq_applied >= self.head.published) {
             return self.note_place();
         }
-        let place = Fold {
+        let place = Projection {
             tenant: self.tenant.clone(),
             name: PUBLISHED_FOLD.to_owned(),
             seq_applied: self.head.published,
             state: serde_json::Value::Null,
         };
-        let expect = before.map_or(Expect::Absent, |before| Expect::Version(before.version));
+        let expect =
+            before.map_or(Precondition::Absent, |before| Precondition::Version(before.version));
         let writes = vec![Write::Put { item: encode(&place, None), expect }];
-        // Tried once, because recording goes on without it.
+        // Tried once, because recording continues without it.
         if let Ok(Ok(())) = core.context().transact_within(writes, Duration::ZERO).await {
             self.note_place();
         }

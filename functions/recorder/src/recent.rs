@@ -1,31 +1,31 @@
-//! What one tenant's recorder remembers of the ledger, so that it need not read it.
+//! Caches which item versions one tenant's ledger has, so that the recorder need not read it.
 
 use std::collections::HashMap;
 
 use watchbill_domain::Timestamp;
 
-/// After this many items in the younger half the older one is forgotten.
-const HALF: usize = 100_000;
+/// Items in the younger generation after which the older one is dropped.
+const GENERATION_SIZE: usize = 100_000;
 
 #[derive(Clone, Copy, Default)]
 struct Known {
-    /// Recorded up to this version, where that is known.
+    /// The last recorded version, if known.
     version: Option<u64>,
-    /// Up to this version nothing of the item is parked, as far as its changes have come.
+    /// No version up to this one is parked, as far as changes have arrived.
     settled: u64,
 }
 
-/// Up to which version items were recorded, for all batches since a moment. Two halves, so
-/// that the older can be dropped whole and memory stays bounded.
-pub struct Recent {
-    /// What was recorded before this moment is not known here.
+/// The last recorded version per item, for all batches since a time. Two generations: the older
+/// one is dropped as a whole, so memory stays bounded.
+pub struct RecordedVersions {
+    /// What was recorded before this time is unknown here.
     since: Timestamp,
     young_since: Timestamp,
     old: HashMap<Box<str>, Known>,
     young: HashMap<Box<str>, Known>,
 }
 
-impl Recent {
+impl RecordedVersions {
     pub fn since(at: Timestamp) -> Self {
         Self { since: at, young_since: at, old: HashMap::new(), young: HashMap::new() }
     }
@@ -44,7 +44,7 @@ impl Recent {
     }
 
     /// Whether it is certain that nothing of the item is parked when its change `version`
-    /// comes. A change comes after those before it, so the first has none.
+    /// arrives. Changes arrive in order, so nothing can be parked before the first.
     pub fn is_settled_before(&self, item: &str, version: u64) -> bool {
         version == 1 || self.known(item).is_some_and(|known| known.settled + 1 == version)
     }
@@ -56,21 +56,20 @@ impl Recent {
 
     fn insert(&mut self, item: &str, known: Known, now: Timestamp) {
         self.young.insert(item.into(), known);
-        if self.young.len() >= HALF {
+        if self.young.len() >= GENERATION_SIZE {
             self.old = std::mem::take(&mut self.young);
             self.since = self.young_since;
             self.young_since = now;
         }
     }
 
-    /// Everything of the item up to `version` has been recorded and sent, or was never to be.
+    /// Everything of the item up to `version` is recorded and published, or needs neither.
     pub fn settle(&mut self, item: &str, version: u64, now: Timestamp) {
         self.note(item, version, now);
         self.nothing_parked(item, version, now);
     }
 
-    /// Nothing of the item is parked, of all that came up to `version`. What of it is recorded
-    /// is another matter.
+    /// Nothing of the item up to `version` is parked. This does not say what is recorded.
     pub fn nothing_parked(&mut self, item: &str, version: u64, now: Timestamp) {
         let known = self.known(item).unwrap_or_default();
         self.insert(item, Known { settled: known.settled.max(version), ..known }, now);
@@ -93,13 +92,13 @@ mod tests {
     #[test]
     fn forgets_the_older_half_and_says_so() {
         let at = Timestamp::from_millis;
-        let mut recent = Recent::since(at(0));
-        for i in 0..HALF {
+        let mut recent = RecordedVersions::since(at(0));
+        for i in 0..GENERATION_SIZE {
             recent.note(&i.to_string(), 1, at(10));
         }
         assert!(recent.covers(at(0)));
         assert_eq!(recent.version("5"), Some(1));
-        for i in 0..HALF {
+        for i in 0..GENERATION_SIZE {
             recent.note(&format!("b{i}"), 1, at(20));
         }
         assert_eq!(recent.version("5"), None);
@@ -110,7 +109,7 @@ mod tests {
     #[test]
     fn what_is_settled_is_known_for_the_next_version_alone() {
         let at = Timestamp::from_millis(0);
-        let mut recent = Recent::since(at);
+        let mut recent = RecordedVersions::since(at);
         assert!(recent.is_settled_before("a", 1));
         recent.note("a", 1, at);
         assert!(!recent.is_settled_before("a", 2), "recorded, not known to be sent");

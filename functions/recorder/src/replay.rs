@@ -1,4 +1,4 @@
-//! Replays parked changes of one tenant, when the sweeper asks for it.
+//! Replays one tenant's parked changes when the sweeper requests it.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -9,18 +9,18 @@ use watchbill_core::repo::{HEAD, ParkedKey, Versioned};
 use watchbill_core::service::{Replayed, ServiceError};
 use watchbill_domain::TenantId;
 
-use crate::fault::Fault;
+use crate::error::RecordError;
 use crate::recorded::Changed;
 use crate::tenant::From;
-use crate::{Failed, Recorder, State, Work};
+use crate::{FailedChange, Recorder, State, Work};
 
-/// Parked items that one replay takes up. Where there are more it asks for the next itself, so
-/// that other tenants' changes come between.
+/// Parked items per replay. If there are more, the replay requests the next one itself, so that
+/// other tenants' changes come in between.
 const MAX_ITEMS: usize = 64;
 
 impl Recorder {
-    /// Answers how many ledger entries it gave. What fails stays parked, and is tried later and
-    /// later; an error of the tenant's as a whole ends the replay.
+    /// Returns the number of new ledger entries. Items that fail stay parked with growing
+    /// delays; an error of the whole tenant ends the replay.
     pub(crate) async fn replay(
         &self,
         state: &mut State,
@@ -79,9 +79,9 @@ impl Recorder {
             let resending = self.resend(state, tenant, parked.clone(), replayed);
             match AssertUnwindSafe(resending).catch_unwind().await {
                 Ok(resent) => open.extend(resent?),
-                // It is this item's matter: the others go on.
+                // Only this item failed: continue with the others.
                 Err(panic) => {
-                    self.try_later(parked, &Fault::panicked(&*panic).to_string(), replayed)
+                    self.try_later(parked, &RecordError::panicked(&*panic).to_string(), replayed)
                 }
             }
         }
@@ -105,11 +105,11 @@ impl Recorder {
         }
         let attempted = self.attempt(state, tenant, changes, From::Parked).await;
         replayed.progress |= attempted.recorded > 0;
-        for Failed { change, reason, own } in attempted.failed {
+        for FailedChange { change, reason, own } in attempted.failed {
             let of = by_key.remove(&change.item.key.partition);
             match of.filter(|_| own) {
                 Some(of) => self.try_later(of, &reason, replayed),
-                // A fault of the tenant's as a whole is no reason to try this item later.
+                // An error of the whole tenant does not delay this item's retry.
                 None => replayed.reason = Some(reason),
             }
         }
@@ -119,7 +119,7 @@ impl Recorder {
         Ok(attempted.recorded)
     }
 
-    /// Sends an item's parked events. Nothing where somebody parked more of it meanwhile.
+    /// Publishes an item's parked events. Returns `None` if more of it was parked meanwhile.
     async fn resend(
         &self,
         state: &State,
@@ -139,7 +139,7 @@ impl Recorder {
         };
         let (done, failed) = match sent {
             Ok(sent) => sent,
-            // A batch that can't be read is this item's matter: the others go on.
+            // Only this item's batch is unreadable: continue with the others.
             Err(ServiceError::Unreadable { key, reason }) => {
                 let why = format!("{key} can't be read: {reason}");
                 self.try_later(parked, &why, replayed);
@@ -154,22 +154,22 @@ impl Recorder {
             after = after.failed(self.core.clock().now(), &reason);
             replayed.reason = Some(reason);
         }
-        // Before anything more of the item is recorded: its next events go out by that.
+        // Before more of the item is recorded: publishing of its next events depends on it.
         let kept = self.core.parking().update(&parked, &after).await?;
-        // Written meanwhile by somebody, or there are more batches to look through or to send.
+        // Changed meanwhile, or there are more batches to search or publish.
         let go_on = kept.is_none() || after.unsent_from.is_some() || !in_time;
         replayed.more |= go_on;
         Ok(kept.filter(|_| !go_on))
     }
 
-    /// It fails by itself: it is tried again, later and later.
+    /// The item itself failed: retry it with a growing delay.
     fn try_later(&self, of: Versioned<ParkedKey>, reason: &str, replayed: &mut Replayed) {
         let after = of.value.clone().failed(self.core.clock().now(), reason);
         replayed.again.push((of, after));
         replayed.reason = Some(reason.to_owned());
     }
 
-    /// Recorded: gone, unless events of it wait on.
+    /// The item is recorded: remove it, unless its events still wait.
     fn finish(&self, of: Versioned<ParkedKey>, replayed: &mut Replayed) {
         if !of.value.holds_events() {
             replayed.progress = true;

@@ -1,4 +1,4 @@
-//! The recorder of one tenant: what it remembers between batches, and how it appends.
+//! The recorder of one tenant: what it caches between batches, and how it appends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,61 +6,64 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use watchbill_core::ledger::{Batch, Entry, Head, LedgerReader, MAX_BATCH_BYTES, entries_of};
-use watchbill_core::ports::{Bus, Expect, Topic, Write};
+use watchbill_core::ports::{Bus, Precondition, Topic, Write};
 use watchbill_core::repo::{self, LedgerPeek, ParkedKey};
 use watchbill_core::service::{Core, ToPark, older_log};
 use watchbill_domain::{LogEntry, TenantId, Timestamp};
 
-use crate::fault::Fault;
-use crate::folds::{Ahead, Folds};
+use crate::error::RecordError;
+use crate::projections::{PendingProjection, Projections};
 use crate::publish::Publishing;
-use crate::recent::Recent;
-use crate::recorded::{Recorded, Subject};
+use crate::recent::RecordedVersions;
+use crate::recorded::{Recorded, RecordedItem};
 
-/// Clocks of two machines may differ by this much.
-pub(crate) const SKEW: Duration = Duration::from_secs(5);
-/// About what one entry weighs in JSON, for cutting batches.
+/// Maximum clock difference between machines.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// Approximate JSON size of an entry in bytes, for splitting batches.
 const ENTRY_BYTES: usize = 400;
-/// How long all pauses of an append may take, where the store is busy: with DynamoDB, which asks
-/// for 100 ms, five or six tries. Beyond, the changes are parked.
+/// Maximum total pause of an append while the store is busy: five or six attempts with DynamoDB,
+/// which asks for 100 ms. After that the changes are parked.
 const MAX_PAUSES: Duration = Duration::from_secs(2);
 
 pub struct TenantRecorder {
     pub(crate) tenant: TenantId,
     pub(crate) ledger: LedgerReader,
     pub(crate) head: Head,
-    pub(crate) recent: Recent,
+    pub(crate) recent: RecordedVersions,
     pub(crate) publishing: Publishing,
-    pub(crate) folds: Folds,
-    /// Up to which batch this process has published or parked.
+    pub(crate) folds: Projections,
+    /// The last batch that this process has published or parked.
     pub(crate) sent: Arc<AtomicU64>,
-    /// Until when other recorders count as being at this ledger too, on the monotonic clock.
+    /// Until when other recorders count as active on this ledger, on the monotonic clock.
     pub(crate) shared_until: Duration,
 }
 
 /// Where changes come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum From {
-    /// The feed: changes of an item that is parked join it.
+    /// The feed: changes of a parked item join it.
     Feed,
-    /// A replay of what was parked.
+    /// A replay of parked changes.
     Parked,
 }
 
 impl TenantRecorder {
-    /// Reads the head and brings the folds up to it.
+    /// Reads the head and brings the projections up to it.
     pub async fn open(
         core: &Core,
         tenant: TenantId,
         sent: Arc<AtomicU64>,
         shared_until: Duration,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, RecordError> {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
-        let folds = Folds::open(core, &ledger, tenant.clone(), head.seq).await?;
+        let folds = Projections::open(core, &ledger, tenant.clone(), head.seq).await?;
         let mut opened = Self {
-            // Nothing is known yet, so the first change has the ledger read back to its time.
-            recent: Recent::since(core.clock().now().max(head.recorded_at).plus(2 * SKEW)),
+            // Nothing is known yet, so the first change makes the ledger be read back to its
+            // time.
+            recent: RecordedVersions::since(
+                core.clock().now().max(head.recorded_at).plus(2 * CLOCK_SKEW),
+            ),
             publishing: Publishing::default(),
             tenant,
             ledger,
@@ -69,14 +72,14 @@ impl TenantRecorder {
             sent,
             shared_until,
         };
-        // The newest batch says it of those before it.
+        // The newest batch contains the position of those before it.
         opened.note_place();
         opened.find_place(core).await?;
         Ok(opened)
     }
 
-    /// Appends what is not recorded yet and publishes it, as far as there is time. Answers how
-    /// many entries that were.
+    /// Appends what is not recorded yet and publishes it, as far as there is time. Returns the
+    /// number of entries.
     pub async fn record(
         &mut self,
         core: &Core,
@@ -84,7 +87,7 @@ impl TenantRecorder {
         changes: Vec<Recorded>,
         from: From,
         until: Duration,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, RecordError> {
         let changes = match from {
             From::Feed => self.join_parked(core, changes).await?,
             From::Parked => changes,
@@ -111,14 +114,14 @@ impl TenantRecorder {
         Ok(recorded)
     }
 
-    /// Leaves out changes of items that are parked, and has them join: nothing of an item is
-    /// recorded before what came earlier. One look into the store for all of them, and none
-    /// where this recorder had the item's last change itself.
+    /// Removes changes of parked items and parks them too, so that an item's changes are
+    /// recorded in order. One read for all of them, and none for items whose previous change
+    /// this recorder handled.
     async fn join_parked(
         &mut self,
         core: &Core,
         changes: Vec<Recorded>,
-    ) -> Result<Vec<Recorded>, Fault> {
+    ) -> Result<Vec<Recorded>, RecordError> {
         let unsure =
             |change: &&Recorded| !self.recent.is_settled_before(&change.key, change.version);
         let keys: Vec<Arc<str>> =
@@ -141,7 +144,7 @@ impl TenantRecorder {
                     self.recent.nothing_parked(&change.key, change.version - 1, now);
                     rest.push(change);
                 }
-                // Recorded, and its events wait behind those that are parked.
+                // Record it; its events wait behind the parked ones.
                 Some(Some(_)) | None => rest.push(change),
             }
         }
@@ -149,18 +152,18 @@ impl TenantRecorder {
         Ok(rest)
     }
 
-    /// The changes of which something may not be recorded yet, with the version up to which
-    /// their items are, where that is known.
+    /// The changes that may not be fully recorded yet, with their item's last recorded version,
+    /// if known.
     async fn unrecorded(
         &mut self,
         core: &Core,
         changes: Vec<Recorded>,
-    ) -> Result<Vec<(Recorded, Option<u64>)>, Fault> {
+    ) -> Result<Vec<(Recorded, Option<u64>)>, RecordError> {
         let mut open = Vec::with_capacity(changes.len());
         let mut oldest: Option<Timestamp> = None;
         for mut change in changes {
-            // Changes of one key come in order and without a gap, so everything before this
-            // version had its own turn.
+            // Changes of one key arrive in order and without a gap, so everything before this
+            // version arrived earlier.
             let known = self.recent.version(&change.key);
             let recorded = known.unwrap_or(change.version - 1);
             if recorded >= change.last() {
@@ -168,14 +171,14 @@ impl TenantRecorder {
                 continue;
             }
             if change.lacks_older(recorded)
-                && let Subject::Task(task, older) = &mut change.what
+                && let RecordedItem::Task(task, older) = &mut change.what
             {
                 *older = self.older(core, task).await?;
             }
             oldest = oldest.into_iter().chain(change.happened_after(recorded)).min();
             open.push((change, known));
         }
-        if let Some(since) = oldest.map(|at| at.minus(SKEW))
+        if let Some(since) = oldest.map(|at| at.minus(CLOCK_SKEW))
             && !self.recent.covers(since)
         {
             self.look_back_to(since, &mut open).await?;
@@ -183,7 +186,8 @@ impl TenantRecorder {
         Ok(open)
     }
 
-    /// A version that brings nothing, such as one by which an item was only pushed forward.
+    /// Handles a version without log entries, such as one by which an item was only pushed
+    /// forward.
     fn pass_by(&mut self, change: &Recorded, now: Timestamp) {
         let brings_nothing = change.last() < change.version;
         if brings_nothing && self.recent.is_settled_before(&change.key, change.version) {
@@ -191,16 +195,16 @@ impl TenantRecorder {
         }
     }
 
-    /// Reads what was recorded since the earliest of these changes. Repeats of them can stand
-    /// nowhere else. All of it is remembered as far as memory goes, these items' in any case.
+    /// Reads what was recorded since the earliest of these changes; repeats can be nowhere else.
+    /// All of it is cached as far as memory allows, and these items' versions in any case.
     async fn look_back_to(
         &mut self,
         since: Timestamp,
         changes: &mut [(Recorded, Option<u64>)],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RecordError> {
         let mut wanted: HashMap<Arc<str>, &mut Option<u64>> =
             changes.iter_mut().map(|(change, known)| (change.key.clone(), known)).collect();
-        let mut recent = Recent::since(since);
+        let mut recent = RecordedVersions::since(since);
         if let Some(first) = self.ledger.first_since(since).await? {
             for seq in first..=self.head.seq {
                 let Some(batch) = self.ledger.batch(seq).await? else { continue };
@@ -217,7 +221,7 @@ impl TenantRecorder {
         Ok(())
     }
 
-    /// Of which item an entry is, by its partition, and of which version.
+    /// The partition and version of the item that an entry belongs to.
     pub(crate) fn place_of(&self, entry: &Entry) -> (Arc<str>, u64) {
         match entry {
             Entry::Task(entry) => {
@@ -226,11 +230,11 @@ impl TenantRecorder {
             Entry::Published(event) => {
                 (repo::event_key(&self.tenant, &event.event_id).partition, 1)
             }
-            Entry::Record(record) => (repo::record_key(&self.tenant, &record.id).partition, 1),
+            Entry::AuditRecord(record) => (repo::record_key(&self.tenant, &record.id).partition, 1),
         }
     }
 
-    /// What of a change is not recorded yet.
+    /// The entries of a change that are not recorded yet.
     fn entries(&mut self, change: Recorded, known: Option<u64>, now: Timestamp) -> Vec<Entry> {
         let recorded = known.unwrap_or(change.version - 1);
         let last = change.last();
@@ -238,26 +242,26 @@ impl TenantRecorder {
             return Vec::new();
         }
         let entries = match change.what {
-            Subject::Event(event) => vec![Entry::Published(*event)],
-            Subject::Record(record) => vec![Entry::Record(record)],
-            Subject::Task(task, older) => entries_of(*task, older, recorded),
+            RecordedItem::Event(event) => vec![Entry::Published(*event)],
+            RecordedItem::AuditRecord(record) => vec![Entry::AuditRecord(record)],
+            RecordedItem::Task(task, older) => entries_of(*task, older, recorded),
         };
         self.recent.note(&change.key, last, now);
         entries
     }
 
-    /// Log entries that left the header before they were recorded; rarely any.
-    async fn older(&self, core: &Core, task: &LedgerPeek) -> Result<Vec<LogEntry>, Fault> {
+    /// Reads log entries that left the header before they were recorded; rarely any.
+    async fn older(&self, core: &Core, task: &LedgerPeek) -> Result<Vec<LogEntry>, RecordError> {
         let partition = repo::task_partition(&self.tenant, &task.id);
         let items = core.store().collect(&partition, repo::LOGS).await?;
-        older_log(&items).map_err(|error| Fault::Change(error.to_string()))
+        older_log(&items).map_err(|error| RecordError::Change(error.to_string()))
     }
 
-    /// Appends by put-if-absent at the next number. Another recorder at the same ledger is
-    /// noticed by it; then this one gives up and reads anew.
-    async fn append(&mut self, core: &Core, entries: Vec<Entry>) -> Result<Batch, Fault> {
-        // Never before the batch before it, nor before what it holds, also where a clock was
-        // set back: batches are found by this time, and the newest by being last.
+    /// Appends by put-if-absent at the next number. A conflict means that another recorder is
+    /// active; the error makes this one reload its state.
+    async fn append(&mut self, core: &Core, entries: Vec<Entry>) -> Result<Batch, RecordError> {
+        // Never earlier than the previous batch or its own entries, even if a clock was set
+        // back: batches are searched by this time, and the newest is the last one.
         let happened = entries.iter().map(at_of).max().unwrap_or_default();
         let recorded_at = core.clock().now().max(self.head.recorded_at).max(happened);
         let (batch, item) = Batch::new(
@@ -268,10 +272,10 @@ impl TenantRecorder {
             self.head.published,
             entries,
         );
-        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        let writes = vec![Write::Put { item, expect: Precondition::Absent }];
         if core.context().transact_within(writes, MAX_PAUSES).await?.is_err() {
-            let reason = format!("ledger batch {} was written by another", batch.seq);
-            return Err(Fault::Contended(reason));
+            let reason = format!("another recorder wrote ledger batch {}", batch.seq);
+            return Err(RecordError::Contended(reason));
         }
         self.head.seq = batch.seq;
         self.head.hash.clone_from(&batch.hash);
@@ -288,10 +292,10 @@ impl Recorded {
     }
 }
 
-/// As many of the entries as one batch holds, each with the records that it brings.
+/// Takes as many entries as fit in one batch, each followed by the records that result from it.
 fn batch_of(
     entries: &mut std::iter::Peekable<impl Iterator<Item = Entry>>,
-    ahead: &mut Ahead<'_>,
+    ahead: &mut PendingProjection<'_>,
 ) -> Vec<Entry> {
     let chunk = MAX_BATCH_BYTES / ENTRY_BYTES;
     let mut batch = Vec::new();
@@ -312,18 +316,18 @@ fn batch_of(
 fn at_of(entry: &Entry) -> Timestamp {
     match entry {
         Entry::Published(event) => event.timestamp,
-        Entry::Record(record) => record.at,
+        Entry::AuditRecord(record) => record.at,
         Entry::Task(entry) => entry.change.at,
     }
 }
 
-/// About how many bytes of JSON an entry takes.
+/// Approximate JSON size of an entry in bytes.
 fn weight(entry: &Entry) -> usize {
     match entry {
         Entry::Published(event) => {
             ENTRY_BYTES + serde_json::to_vec(&event.payload).map_or(0, |json| json.len())
         }
-        Entry::Record(record) => {
+        Entry::AuditRecord(record) => {
             ENTRY_BYTES + serde_json::to_vec(record).map_or(0, |json| json.len())
         }
         Entry::Task(entry) => {

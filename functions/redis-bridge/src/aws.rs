@@ -1,5 +1,5 @@
-//! The bridge as a function: its settings from the template, a round at each tick, and its
-//! figures as metrics.
+//! The bridge as a Lambda function: reads its settings from the template, runs a round per tick
+//! and publishes its metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,56 +7,56 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use watchbill_lambda::config::Setup;
 use watchbill_lambda::{Metric, Unit};
-use watchbill_redis::{RedisOptions, RedisPeer};
+use watchbill_redis::{RedisLegacyQueue, RedisOptions};
 
 use watchbill_domain::Agent;
 
-use crate::{Bridge, CoreHome, Report, Settings, Sides};
+use crate::{Bridge, BridgeContext, CoreBackend, Report, Settings};
 
 const QUIET: &str = "REDIS_QUIET_SECONDS";
 
-/// What every round works with.
+/// The context and settings that all rounds share.
 pub struct Rounds {
-    sides: Sides,
+    context: BridgeContext,
     settings: Settings,
     quiet: Option<Duration>,
 }
 
 impl Rounds {
-    /// Reads all settings; what a function can't do is an error, and not left undone.
+    /// Reads all settings. A setting that a function does not support is an error.
     pub async fn new(setup: &Setup) -> anyhow::Result<Self> {
         let (settings, quiet) = (settings(setup)?, quiet(setup)?);
-        // In SSM where it holds a password; else plain.
+        // The URL is in SSM if it contains a password, otherwise in plain text.
         let url = match setup.read_parameter("REDIS_URL_PARAMETER").await? {
             Some(url) => url,
             None => setup.need("REDIS_URL")?.to_owned(),
         };
         let options = RedisOptions::new(setup.clock.clone(), setup.entropy.clone());
-        let peer = RedisPeer::open(url.trim(), options)?;
+        let peer = RedisLegacyQueue::open(url.trim(), options)?;
         if settings.is_idle() {
             tracing::warn!(
-                "only the connection to {} is watched: none of RedisDrain, RedisFeed, \
-                 RedisEvents and RedisMirror is set",
-                peer.place()
+                redis = peer.place(),
+                "only the connection is checked: none of RedisDrain, RedisFeed, RedisEvents and \
+                 RedisMirror is set"
             );
         }
         let core = setup.core_with_blobs()?;
         setup.warm(&core).await?;
         let built = Agent::taking_tasks().filter(|agent| agent.is_built()).collect();
-        let home = CoreHome::new(core, settings.tenant.clone(), built);
-        let sides = Sides {
-            home: Arc::new(home),
-            peer: Arc::new(peer),
+        let backend = CoreBackend::new(core, settings.tenant.clone(), built);
+        let context = BridgeContext {
+            backend: Arc::new(backend),
+            legacy: Arc::new(peer),
             clock: setup.clock.clone(),
             entropy: setup.entropy.clone(),
             host: setup.owner(),
         };
-        Ok(Self { sides, settings, quiet })
+        Ok(Self { context, settings, quiet })
     }
 
-    /// One round; the figures are those of this round alone.
+    /// Runs one round and returns the metrics of that round alone.
     pub async fn run(&self, lasts: Duration) -> Vec<Metric> {
-        let bridge = Bridge::new(self.sides.clone(), self.settings.clone());
+        let bridge = Bridge::new(self.context.clone(), self.settings.clone());
         metrics(&bridge.round(lasts, self.quiet).await)
     }
 }
@@ -65,31 +65,31 @@ fn settings(setup: &Setup) -> anyhow::Result<Settings> {
     let settings = Settings::read(|name| setup.get(name).map(str::to_owned))?;
     if !settings.domains.is_empty() {
         bail!(
-            "REDIS_DOMAINS '{}': a domain needs a heart that beats and a list that is listened \
-             to, which a function can't; run `watchbill bridge` for it",
+            "REDIS_DOMAINS '{}': a domain needs a heartbeat and a permanent listener, which a \
+             function can't have; run `watchbill bridge` for it",
             setup.get("REDIS_DOMAINS").unwrap_or_default()
         );
     }
     if settings.events_in {
         bail!(
-            "REDIS_EVENTS '{}': channels have to be listened to all the time, which a function \
-             can't; use out here, and run `watchbill bridge` for what comes in",
+            "REDIS_EVENTS '{}': importing events needs a permanent listener, which a function \
+             can't have; use `out` here, and run `watchbill bridge` for `in`",
             setup.get("REDIS_EVENTS").unwrap_or_default()
         );
     }
     Ok(settings)
 }
 
-/// 0 is never: a round lasts as long as it may.
+/// `0` means never: a round then uses all its time.
 fn quiet(setup: &Setup) -> anyhow::Result<Option<Duration>> {
     let Some(text) = setup.get(QUIET) else { return Ok(None) };
     let seconds: u64 = text
         .parse()
-        .with_context(|| format!("{QUIET} '{text}' is no number of seconds; 0 for never"))?;
+        .with_context(|| format!("{QUIET} '{text}' is not a number of seconds; use 0 for never"))?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
-/// What of a round is worth a metric. Nothing is sent that is zero.
+/// The metrics of a round. Zeros are not sent.
 fn metrics(report: &Report) -> Vec<Metric> {
     let count = |name, value: u64| Metric { name, value: value as f64, unit: Unit::Count };
     let troubled = report.connection != "connected" || !report.trouble.is_empty();
@@ -108,7 +108,7 @@ fn metrics(report: &Report) -> Vec<Metric> {
             value: Duration::from_millis(report.lag_ms).as_secs_f64(),
             unit: Unit::Seconds,
         },
-        // The connection does not stand at the end, or something holds a direction up.
+        // The connection is down at the end, or a sync error blocks a direction.
         count("RedisTrouble", troubled.into()),
     ]
 }
@@ -119,7 +119,7 @@ mod tests {
     use watchbill_testkit::{FakeClock, SeededEntropy};
 
     use super::*;
-    use crate::report::{Figures, Link};
+    use crate::report::{Link, Metrics};
 
     fn setup(env: &[(&str, &str)]) -> Setup {
         let of_lambda =
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_function_cannot_do_is_an_error() {
+    async fn unsupported_settings_of_a_function_are_errors() {
         let url = ("REDIS_URL", "redis://:s3cr3t@redis.example.com");
         for (setting, wanted) in [
             (("REDIS_DOMAINS", "devops"), "watchbill bridge"),
-            (("REDIS_EVENTS", "in,out"), "use out here"),
-            (("REDIS_DRAIN", "everyone"), "no agent"),
-            ((QUIET, "soon"), "no number of seconds"),
+            (("REDIS_EVENTS", "in,out"), "use `out` here"),
+            (("REDIS_DRAIN", "everyone"), "not an agent"),
+            ((QUIET, "soon"), "not a number of seconds"),
             (("REDIS_TENANT", "Acme"), "lower-case"),
         ] {
             let said = refused(&[url, setting]).await;
@@ -174,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_does_not_stand_is_told() {
+    fn a_lost_connection_is_reported() {
         let told = |link: Link| {
-            let figures = Figures::default();
-            figures.set_link(link);
-            figures.lag_ms.store(1_500, std::sync::atomic::Ordering::Relaxed);
-            let sent = metrics(&figures.report());
+            let metrics = Metrics::default();
+            metrics.set_link(link);
+            metrics.lag_ms.store(1_500, std::sync::atomic::Ordering::Relaxed);
+            let sent = super::metrics(&metrics.report());
             let value = |name| sent.iter().find(|metric| metric.name == name).map(|m| m.value);
             (value("RedisTrouble"), value("RedisLag"))
         };

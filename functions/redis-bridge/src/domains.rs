@@ -1,5 +1,5 @@
-//! Domains: tasks out of a domain's list into the bundle, and the domain's entry in the
-//! network's registry. What becomes of the tasks `out` tells.
+//! Imports tasks from a domain's list, and keeps the domain's entry in the network's registry.
+//! `export_events` writes the tasks' results.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,79 +9,84 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use watchbill_domain::Status;
 use watchbill_wire::TaskView;
-use watchbill_wire::peer::{DomainAgent, DomainMessage, DomainResult, DomainTask};
+use watchbill_wire::legacy::{DomainAgent, DomainMessage, DomainResult, DomainTask};
 
-use crate::Sides;
-use crate::drive::{Direction, Pace, Trouble};
-use crate::home::{HomeError, TaskOfPeer};
+use crate::BridgeContext;
+use crate::backend::{BackendError, LegacyTaskRequest};
 use crate::ids::{is_ambiguous, tasks_of_peer};
 use crate::reject::reject_message;
-use crate::report::Figures;
+use crate::report::Metrics;
+use crate::run_loop::{Direction, NextStep, SyncError};
 
-/// Messages taken at once.
-const PAGE: usize = 64;
-/// How long a message may be on its way into the bundle before it is taken again.
+/// Messages taken per step.
+const PAGE_SIZE: usize = 64;
+/// How long an import of a message may take before the message is taken again.
 const LEASE: Duration = Duration::from_secs(30);
-/// Between two looks at a list in which nothing happens; notices wake us before.
+/// How often an idle list is polled; notices wake the loop earlier.
 const IDLE: Duration = Duration::from_millis(200);
-/// The heartbeat, and how long it is believed.
-const BEAT: Duration = Duration::from_secs(10);
-const BEAT_LASTS: Duration = Duration::from_secs(30);
+/// The heartbeat interval, and how long a heartbeat is valid.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+const HEARTBEAT_TTL: Duration = Duration::from_secs(30);
 
-/// A domain's list, drained.
+/// Imports one domain's list.
 pub(crate) struct Domain {
-    sides: Sides,
-    figures: Arc<Figures>,
+    context: BridgeContext,
+    metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     name: String,
 }
 
 impl Domain {
-    pub fn new(sides: Sides, figures: Arc<Figures>, wake: Arc<Notify>, name: String) -> Self {
-        Self { sides, figures, wake, name }
+    pub fn new(
+        context: BridgeContext,
+        metrics: Arc<Metrics>,
+        wake: Arc<Notify>,
+        name: String,
+    ) -> Self {
+        Self { context, metrics, wake, name }
     }
 
-    async fn receive(&self, taken: DomainMessage) -> Result<(), Trouble> {
+    async fn receive(&self, taken: DomainMessage) -> Result<(), SyncError> {
         let DomainMessage { message, again, task } = taken;
         if again {
-            self.figures.retaken.fetch_add(1, Ordering::Relaxed);
+            self.metrics.retaken.fetch_add(1, Ordering::Relaxed);
         }
         let task = match task {
             Ok(task) => task,
             Err(reason) => return self.refuse(&message, reason).await,
         };
-        // Before the bundle has it: what becomes of it may be told at once, and its message
-        // must be found then.
-        self.sides.peer.begin(&self.name, &task.peer_id, &message).await?;
+        // Before the backend has the task: its outcome may be exported at once, and the export
+        // must find the message.
+        self.context.legacy.begin(&self.name, &task.peer_id, &message).await?;
         match self.record(task).await {
             Ok(view) => {
-                self.figures.taken.fetch_add(1, Ordering::Relaxed);
-                self.sides.peer.settle_message(&self.name, &message).await?;
+                self.metrics.taken.fetch_add(1, Ordering::Relaxed);
+                self.context.legacy.settle_message(&self.name, &message).await?;
                 if view.version > 1 {
-                    let result = domain_result(&self.sides, &view).await?;
-                    self.sides.peer.write_result(&self.name, &result).await?;
+                    let result = domain_result(&self.context, &view).await?;
+                    self.context.legacy.write_result(&self.name, &result).await?;
                 }
                 Ok(())
             }
-            Err(error @ HomeError::Retry { .. }) => Err(error.into()),
+            Err(error @ BackendError::Retry { .. }) => Err(error.into()),
             Err(error) => self.refuse(&message, error.to_string()).await,
         }
     }
 
-    async fn record(&self, task: DomainTask) -> Result<TaskView, HomeError> {
+    async fn record(&self, task: DomainTask) -> Result<TaskView, BackendError> {
         let DomainTask { id, peer_id, task } = task;
         if is_ambiguous(&peer_id) {
-            // One of a build that kept it under the peer's own id stays that task.
-            let known = tasks_of_peer(&*self.sides.home, &[peer_id]).await?.pop().flatten();
+            // A task that an older build stored under the legacy id remains that task.
+            let known = tasks_of_peer(&*self.context.backend, &[peer_id]).await?.pop().flatten();
             if let Some(known) = known.filter(|known| known.task_id != id) {
                 return Ok(known);
             }
         }
-        self.sides.home.create(TaskOfPeer { id, task, trace_id: None }).await
+        self.context.backend.create(LegacyTaskRequest { id, task, trace_id: None }).await
     }
 
-    async fn refuse(&self, message: &[u8], reason: String) -> Result<(), Trouble> {
-        reject_message(&self.sides, &self.figures, &self.name, message, reason).await
+    async fn refuse(&self, message: &[u8], reason: String) -> Result<(), SyncError> {
+        reject_message(&self.context, &self.metrics, &self.name, message, reason).await
     }
 }
 
@@ -95,9 +100,9 @@ impl Direction for Domain {
         Some(self.wake.clone())
     }
 
-    async fn step(&mut self) -> Result<Pace, Trouble> {
-        let taken = self.sides.peer.take_messages(&self.name, LEASE, PAGE).await?;
-        let pace = if taken.is_empty() { Pace::Wait(IDLE) } else { Pace::On };
+    async fn step(&mut self) -> Result<NextStep, SyncError> {
+        let taken = self.context.legacy.take_messages(&self.name, LEASE, PAGE_SIZE).await?;
+        let pace = if taken.is_empty() { NextStep::Wait(IDLE) } else { NextStep::On };
         for message in taken {
             self.receive(message).await?;
         }
@@ -105,15 +110,15 @@ impl Direction for Domain {
     }
 }
 
-/// How a task of a domain stands, as the domain's clients are shown it.
+/// A task's state in the form that the domain's clients read.
 pub(crate) async fn domain_result<'a>(
-    sides: &Sides,
+    context: &BridgeContext,
     task: &'a TaskView,
-) -> Result<DomainResult<'a>, HomeError> {
-    let at = sides.clock.now();
+) -> Result<DomainResult<'a>, BackendError> {
+    let at = context.clock.now();
     let is_over = DomainResult::is_over(task.status);
     let notes = match is_over {
-        true => sides.home.notes(&task.task_id).await?,
+        true => context.backend.notes(&task.task_id).await?,
         false => Vec::new(),
     };
     let line = match (task.status, &task.error) {
@@ -124,50 +129,50 @@ pub(crate) async fn domain_result<'a>(
     Ok(DomainResult { task, notes, line, at })
 }
 
-/// A domain's entry in the registry, and its heartbeat.
-pub(crate) struct Heart {
-    sides: Sides,
+/// A domain's registry entry and its heartbeat.
+pub(crate) struct Heartbeat {
+    context: BridgeContext,
     agent: DomainAgent,
     registered: bool,
 }
 
-impl Heart {
-    pub fn new(sides: Sides, domain: &str, workers: &[&str]) -> Self {
+impl Heartbeat {
+    pub fn new(context: BridgeContext, domain: &str, workers: &[&str]) -> Self {
         let agent = DomainAgent {
-            id: format!("{domain}-{}", sides.host),
+            id: format!("{domain}-{}", context.host),
             domain: domain.to_owned(),
-            container_id: Some(sides.host.clone()),
+            container_id: Some(context.host.clone()),
             workers: workers.iter().map(|&worker| worker.to_owned()).collect(),
-            at: sides.clock.now(),
+            at: context.clock.now(),
         };
-        Self { sides, agent, registered: false }
+        Self { context, agent, registered: false }
     }
 }
 
 #[async_trait]
-impl Direction for Heart {
+impl Direction for Heartbeat {
     fn name(&self) -> &'static str {
         "registry"
     }
 
-    async fn step(&mut self) -> Result<Pace, Trouble> {
+    async fn step(&mut self) -> Result<NextStep, SyncError> {
         if !self.registered {
-            self.sides.peer.register(&self.agent).await?;
+            self.context.legacy.register(&self.agent).await?;
             self.registered = true;
         }
-        let at = self.sides.clock.now();
-        if !self.sides.peer.beat(&self.agent.id, at, BEAT_LASTS).await? {
-            // Redis has forgotten us.
+        let at = self.context.clock.now();
+        if !self.context.legacy.beat(&self.agent.id, at, HEARTBEAT_TTL).await? {
+            // Redis has lost our entry: register again.
             self.registered = false;
-            return Ok(Pace::On);
+            return Ok(NextStep::On);
         }
-        Ok(Pace::Wait(BEAT))
+        Ok(NextStep::Wait(HEARTBEAT_INTERVAL))
     }
 
-    /// Nobody need wait until the heartbeat has run out.
-    async fn leave(&mut self) {
-        if let Err(error) = self.sides.peer.deregister(&self.agent).await {
-            tracing::debug!("not taken out of the registry: {error}");
+    /// Deregisters, so that others need not wait for the heartbeat to expire.
+    async fn stop(&mut self) {
+        if let Err(error) = self.context.legacy.deregister(&self.agent).await {
+            tracing::debug!(%error, "the domain can't be deregistered");
         }
     }
 }

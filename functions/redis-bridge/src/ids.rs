@@ -1,26 +1,26 @@
-//! Finding the peer's tasks here, under whichever id they are kept.
+//! Finds legacy tasks on our side, where they may be stored under another id.
 
 use watchbill_wire::TaskView;
-use watchbill_wire::peer::ids_of_peer;
+use watchbill_wire::legacy::legacy_ids;
 
-use crate::home::{Home, HomeError};
+use crate::backend::{Backend, BackendError};
 
-/// The peer's tasks as they stand here, in the order of the peer's ids.
+/// Our tasks for the given legacy ids, in their order.
 pub(crate) async fn tasks_of_peer(
-    home: &dyn Home,
+    backend: &dyn Backend,
     ids: &[String],
-) -> Result<Vec<Option<TaskView>>, HomeError> {
-    let kept: Vec<Vec<_>> = ids.iter().map(|id| ids_of_peer(id)).collect();
-    let mut found = home.tasks(&kept.concat()).await?.into_iter();
+) -> Result<Vec<Option<TaskView>>, BackendError> {
+    let kept: Vec<Vec<_>> = ids.iter().map(|id| legacy_ids(id)).collect();
+    let mut found = backend.tasks(&kept.concat()).await?.into_iter();
     let of_one = |(id, kept): (&String, &Vec<_>)| {
         let all: Vec<TaskView> = found.by_ref().take(kept.len()).flatten().collect();
-        // Another task may bear one of these ids.
+        // A different task may have one of these ids.
         all.into_iter().find(|task| task.peer_id() == id)
     };
     Ok(ids.iter().zip(&kept).map(of_one).collect())
 }
 
-/// Whether an id is kept otherwise here than it is with the peer.
+/// Whether a legacy id may differ from the id under which the task is stored here.
 pub(crate) fn is_ambiguous(id: &str) -> bool {
-    ids_of_peer(id).len() > 1
+    legacy_ids(id).len() > 1
 }

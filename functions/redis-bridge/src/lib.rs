@@ -1,42 +1,44 @@
-//! The Redis bridge: works side by side with programs that keep their tasks in a Redis.
+//! The Redis bridge: connects Watchbill with programs that keep their tasks in a Redis.
 //!
 //! - `settings`: which directions are on.
-//! - `home`: our side, the bundle; `core_home`: where it is the same process.
-//! - `ids`: the peer's tasks, under whichever ids they are kept here.
-//! - `drive`: what drives the directions, through whatever stands in their way.
-//! - `drain`: the peer's tasks into the bundle. `out`: what happens here, told there.
-//! - `mine`: whose tasks are drained. `reject`: what can't be taken over.
-//! - `feed`: our tasks for the peer's workers. `inward`: the peer's events. `tellers`: which of
-//!   them the bundle tells itself.
-//! - `domains`: a domain's list, and its entry in the registry.
-//! - `tend`: looks at the connection, and at what may have been missed.
-//! - `report`: what the bridge tells of itself. `aws`: the bridge as a function on Lambda.
+//! - `backend`: the port to our side; `core_backend`: its implementation over the core.
+//! - `ids`: finds legacy tasks under the ids they have here.
+//! - `run_loop`: runs the directions, with retry and backoff.
+//! - `import_tasks`: tasks from the legacy queue. `mine`: which of them are ours. `reject`:
+//!   those that can't be imported.
+//! - `export_tasks`: tasks for the legacy workers.
+//! - `import_events`: events of the legacy programs. `event_owners`: which side publishes an
+//!   event.
+//! - `export_events`: events and task states for the legacy programs.
+//! - `domains`: imports a domain's list and keeps its registry entry.
+//! - `reconciler`: checks the connection and repairs missed updates.
+//! - `report`: status and metrics. `aws`: the bridge as a Lambda function.
 //!
-//! The peer's side is the port [`Peer`]. Nothing here keeps state of its own that counts: what
-//! was taken stands in leases there, what was accepted stands in the bundle, and how far the
-//! events were told stands in a cursor there that moves together with the telling.
+//! The legacy side is the port [`Peer`]. The bridge has no durable state of its own: taken tasks
+//! have leases in Redis, accepted tasks are in our store, and a cursor in Redis moves in the
+//! same step as the publishing.
 //!
-//! How to add a direction: a type that is `drive::Direction`, a setting, and its
-//! line in `Bridge::directions`.
+//! To add a direction, add a type that implements `run_loop::Direction`, a setting, and its line
+//! in `Bridge::directions`.
 
 #[cfg(feature = "lambda")]
 pub mod aws;
 
-mod core_home;
+mod backend;
+mod core_backend;
 mod domains;
-mod drain;
-mod drive;
-mod feed;
-mod home;
+mod event_owners;
+mod export_events;
+mod export_tasks;
 mod ids;
-mod inward;
+mod import_events;
+mod import_tasks;
 mod mine;
-mod out;
+mod reconciler;
 mod reject;
 mod report;
+mod run_loop;
 mod settings;
-mod tellers;
-mod tend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,60 +46,59 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use watchbill_core::ports::{Clock, Entropy};
-use watchbill_wire::peer::Peer;
+use watchbill_wire::legacy::LegacyQueue;
 
-pub use core_home::CoreHome;
-pub use home::{EventOfPeer, Followed, Home, HomeError, TaskOfPeer};
-pub use report::{Figures, Link, Report};
-pub use settings::{BadSetting, Drain, Feed, NAMES, Settings};
+pub use backend::{Backend, BackendError, EventsAfter, LegacyEventRequest, LegacyTaskRequest};
+pub use core_backend::CoreBackend;
+pub use report::{Link, Metrics, Report};
+pub use settings::{BadSetting, Drain, ExportSettings, NAMES, Settings};
 
-use drive::{Activity, Direction, Until, drive};
+use run_loop::{Activity, Direction, Shutdown, run_loop};
 
-/// What the bridge works with.
+/// The ports that the bridge works with.
 #[derive(Clone)]
-pub struct Sides {
-    pub home: Arc<dyn Home>,
-    pub peer: Arc<dyn Peer>,
+pub struct BridgeContext {
+    pub backend: Arc<dyn Backend>,
+    pub legacy: Arc<dyn LegacyQueue>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    /// The machine's name: domains register under it.
+    /// The machine's name, under which domains register.
     pub host: String,
 }
 
-/// The bridge between the bundle and a peer. Cheap to clone.
+/// The bridge between Watchbill and a legacy queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Bridge {
-    sides: Sides,
+    context: BridgeContext,
     settings: Arc<Settings>,
-    figures: Arc<Figures>,
+    metrics: Arc<Metrics>,
 }
 
-/// The workers that a domain names in its entry of the registry.
+/// The workers that a domain lists in its registry entry.
 const WORKERS: &[&str] = &["docker", "ci", "infra"];
 
 impl Bridge {
-    pub fn new(sides: Sides, settings: Settings) -> Self {
-        Self { sides, settings: Arc::new(settings), figures: Arc::default() }
+    pub fn new(context: BridgeContext, settings: Settings) -> Self {
+        Self { context, settings: Arc::new(settings), metrics: Arc::default() }
     }
 
     pub fn report(&self) -> Report {
-        self.figures.report()
+        self.metrics.report()
     }
 
-    /// Works until it is stopped: every direction that is on, and a look at the connection.
+    /// Runs every enabled direction and the connection check until it is stopped.
     pub async fn run(&self, stopped: watch::Receiver<bool>) {
-        self.work(Until { stopped, deadline: None }, true, Arc::default()).await;
+        self.work(Shutdown { stopped, deadline: None }, true, Arc::default()).await;
     }
 
-    /// Works for a bounded time, as a function on a schedule: what needs no standing
-    /// connection. Nothing is listened to, and no heart beats. It ends before where nothing
-    /// has moved for `quiet`.
+    /// Runs for a bounded time, as a scheduled function: without listening to channels and
+    /// without heartbeats. Returns early once nothing has moved for `quiet`.
     pub async fn round(&self, lasts: Duration, quiet: Option<Duration>) -> Report {
         let (stop, stopped) = watch::channel(false);
-        let clock = self.sides.clock.clone();
+        let clock = self.context.clock.clone();
         let deadline = Some(clock.monotonic() + lasts);
         let activity = Arc::<Activity>::default();
-        let work = self.work(Until { stopped, deadline }, false, activity.clone());
+        let work = self.work(Shutdown { stopped, deadline }, false, activity.clone());
         let watched = async {
             match quiet {
                 Some(quiet) => activity.is_quiet_for(&*clock, quiet).await,
@@ -115,15 +116,15 @@ impl Bridge {
         self.report()
     }
 
-    async fn work(&self, until: Until, standing: bool, activity: Arc<Activity>) {
+    async fn work(&self, until: Shutdown, standing: bool, activity: Arc<Activity>) {
         let mut driven = JoinSet::new();
         for direction in self.directions(standing) {
-            let (sides, figures) = (self.sides.clone(), self.figures.clone());
-            driven.spawn(drive(direction, sides, figures, activity.clone(), until.clone()));
+            let (context, metrics) = (self.context.clone(), self.metrics.clone());
+            driven.spawn(run_loop(direction, context, metrics, activity.clone(), until.clone()));
         }
         while let Some(ended) = driven.join_next().await {
-            // Steps may break off; where a direction does, the bridge is not whole any more,
-            // and whoever runs it has to know.
+            // A step may panic safely. If a direction panics, the bridge is incomplete and its
+            // caller must know.
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
             {
@@ -133,37 +134,50 @@ impl Bridge {
     }
 
     fn directions(&self, standing: bool) -> Vec<Box<dyn Direction>> {
-        let (sides, figures) = (self.sides.clone(), self.figures.clone());
+        let (context, metrics) = (self.context.clone(), self.metrics.clone());
         let settings = self.settings.clone();
-        let wakes = inward::Wakes::default();
-        let feeder = feed::Feeder::new(sides.clone(), figures.clone(), settings.clone());
-        let mut all: Vec<Box<dyn Direction>> =
-            vec![Box::new(tend::Tend::new(sides.clone(), figures.clone(), settings.clone()))];
-        let mine = mine::Mine::new(sides.home.clone(), settings.drain.clone());
+        let wakes = import_events::Wakes::default();
+        let feeder =
+            export_tasks::TaskExporter::new(context.clone(), metrics.clone(), settings.clone());
+        let mut all: Vec<Box<dyn Direction>> = vec![Box::new(reconciler::Reconciler::new(
+            context.clone(),
+            metrics.clone(),
+            settings.clone(),
+        ))];
+        let mine = mine::ImportFilter::new(context.backend.clone(), settings.drain.clone());
         if settings.drain.is_some() {
             let (wake, mine) = (wakes.drain.clone(), mine.clone());
-            all.push(Box::new(drain::Drain::new(sides.clone(), figures.clone(), wake, mine)));
+            all.push(Box::new(import_tasks::TaskImport::new(
+                context.clone(),
+                metrics.clone(),
+                wake,
+                mine,
+            )));
         }
         if !settings.feed.is_empty() {
-            all.push(Box::new(feed::Feed::new(feeder.clone(), wakes.feed.clone())));
+            all.push(Box::new(export_tasks::TaskExport::new(feeder.clone(), wakes.feed.clone())));
         }
-        if out::Out::is_wanted(&settings) {
-            let (sides, figures, settings) = (sides.clone(), figures.clone(), settings.clone());
+        if export_events::EventExport::is_wanted(&settings) {
+            let (context, metrics, settings) = (context.clone(), metrics.clone(), settings.clone());
             let fed = wakes.feed.clone();
-            all.push(Box::new(out::Out::new(sides, figures, settings, feeder, fed, standing)));
+            all.push(Box::new(export_events::EventExport::new(
+                context, metrics, settings, feeder, fed, standing,
+            )));
         }
         if !standing {
             return all;
         }
         for domain in &settings.domains {
-            let (sides, wake) = (sides.clone(), wakes.domains.clone());
-            let heart = domains::Heart::new(sides.clone(), domain, WORKERS);
+            let (context, wake) = (context.clone(), wakes.domains.clone());
+            let heart = domains::Heartbeat::new(context.clone(), domain, WORKERS);
             all.push(Box::new(heart));
             let name = domain.clone();
-            all.push(Box::new(domains::Domain::new(sides, figures.clone(), wake, name)));
+            all.push(Box::new(domains::Domain::new(context, metrics.clone(), wake, name)));
         }
-        if inward::In::is_wanted(&settings) {
-            all.push(Box::new(inward::In::new(sides, figures, settings, mine, wakes)));
+        if import_events::EventImport::is_wanted(&settings) {
+            all.push(Box::new(import_events::EventImport::new(
+                context, metrics, settings, mine, wakes,
+            )));
         }
         all
     }

@@ -1,4 +1,4 @@
-//! The Redis bridge on Lambda, by the minute's schedule.
+//! The Redis bridge's Lambda entry point, run every minute.
 
 use std::sync::Arc;
 

@@ -1,27 +1,27 @@
-//! Whose tasks are drained: those of agents that work here, and of nobody else.
+//! Decides which legacy tasks are imported: those of agents that run here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 use watchbill_domain::Agent;
-use watchbill_wire::peer::{Addressee, Assignee};
+use watchbill_wire::legacy::{Addressee, Assignee};
 
-use crate::home::{Home, HomeError};
+use crate::backend::{Backend, BackendError};
 use crate::settings::Drain as Whose;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Mine {
-    home: Arc<dyn Home>,
+pub(crate) struct ImportFilter {
+    backend: Arc<dyn Backend>,
     whose: Option<Whose>,
-    /// Known once the bundle was asked.
+    /// Cached after the first query of the backend.
     agents: Arc<OnceCell<BTreeSet<Agent>>>,
 }
 
-impl Mine {
-    pub fn new(home: Arc<dyn Home>, whose: Option<Whose>) -> Self {
-        Self { home, whose, agents: Arc::default() }
+impl ImportFilter {
+    pub fn new(backend: Arc<dyn Backend>, whose: Option<Whose>) -> Self {
+        Self { backend, whose, agents: Arc::default() }
     }
 
     /// Whether new tasks are taken at all.
@@ -29,12 +29,11 @@ impl Mine {
         !matches!(self.whose, None | Some(Whose::Finish))
     }
 
-    /// Whether a task is taken over: its agent, if it says one, and the agent that it goes to
-    /// here both work here. One that says neither an agent nor a type that is known here is
-    /// someone else's.
-    pub async fn is_taken(&self, to: &Addressee) -> Result<bool, HomeError> {
+    /// Whether a task is imported: its agent, if named, and the agent that it is routed to here
+    /// must both run here. A task with neither an agent nor a known type is another's.
+    pub async fn is_taken(&self, to: &Addressee) -> Result<bool, BackendError> {
         let agents = self.agents().await?;
-        let routed = to.task_type.map(|task_type| self.home.route(task_type, to.has_repo));
+        let routed = to.task_type.map(|task_type| self.backend.route(task_type, to.has_repo));
         let works = |agent: &Agent| agents.contains(agent);
         Ok(match to.assignee {
             Assignee::Other => false,
@@ -43,10 +42,10 @@ impl Mine {
         })
     }
 
-    async fn agents(&self) -> Result<&BTreeSet<Agent>, HomeError> {
+    async fn agents(&self) -> Result<&BTreeSet<Agent>, BackendError> {
         let asked = self.agents.get_or_try_init(|| async {
             Ok(match &self.whose {
-                Some(Whose::Built) => self.home.built().await?.into_iter().collect(),
+                Some(Whose::Built) => self.backend.built().await?.into_iter().collect(),
                 Some(Whose::Agents(agents)) => agents.clone(),
                 Some(Whose::Finish) | None => BTreeSet::new(),
             })

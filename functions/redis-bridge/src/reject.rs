@@ -1,63 +1,65 @@
-//! What can't be taken over: it goes where people find it, whoever waits for it is told that it
-//! has failed, and the bundle has an event of it.
+//! Rejects what can't be imported: moves it to where people find it, marks it as failed for
+//! whoever waits for it, and records an event.
 
 use std::sync::atomic::Ordering;
 
-use watchbill_wire::peer::{PeerEvent, RejectedMessage, RejectedTask, Unreadable};
+use watchbill_wire::legacy::{ImportError, LegacyEvent, RejectedMessage, RejectedTask};
 
-use crate::Sides;
-use crate::drive::Trouble;
-use crate::home::{EventOfPeer, HomeError};
-use crate::report::Figures;
+use crate::BridgeContext;
+use crate::backend::{BackendError, LegacyEventRequest};
+use crate::report::Metrics;
+use crate::run_loop::SyncError;
 
-/// What people call the peer's queue.
+/// The key of the legacy queue, for log messages.
 const QUEUE: &str = "orchestrator:tasks";
 
-/// Rejects a task of the peer's queue.
 pub(crate) async fn reject_task(
-    sides: &Sides,
-    figures: &Figures,
+    context: &BridgeContext,
+    metrics: &Metrics,
     id: &str,
-    what: Unreadable,
-) -> Result<(), Trouble> {
-    let Unreadable { reason, data } = what;
-    let rejected = RejectedTask { id: id.to_owned(), data, reason, at: sides.clock.now() };
-    // First: its id keeps a repeat out, and after the next step nobody would know of it.
-    record(sides, sides.peer.rejection(&rejected)).await?;
-    if sides.peer.reject(&rejected).await? {
-        figures.rejected.fetch_add(1, Ordering::Relaxed);
+    what: ImportError,
+) -> Result<(), SyncError> {
+    let ImportError { reason, data } = what;
+    let rejected = RejectedTask { id: id.to_owned(), data, reason, at: context.clock.now() };
+    // Recorded first: its id makes a repeat idempotent, and after the next step a retry would
+    // not find the task.
+    record(context, context.legacy.rejection(&rejected)).await?;
+    if context.legacy.reject(&rejected).await? {
+        metrics.rejected.fetch_add(1, Ordering::Relaxed);
         let reason = &rejected.reason;
-        tracing::warn!(task_id = %id, "task {id} in {QUEUE} was moved to watchbill:rejected: {reason}");
+        tracing::warn!(
+            task_id = %id, queue = QUEUE, reason,
+            "a task was moved to watchbill:rejected"
+        );
     }
     Ok(())
 }
 
-/// Rejects a message of a domain.
 pub(crate) async fn reject_message(
-    sides: &Sides,
-    figures: &Figures,
+    context: &BridgeContext,
+    metrics: &Metrics,
     domain: &str,
     message: &[u8],
     reason: String,
-) -> Result<(), Trouble> {
-    let rejected = RejectedMessage { message: message.to_vec(), reason, at: sides.clock.now() };
-    if let Some(event) = sides.peer.refusal(&rejected) {
-        record(sides, event).await?;
+) -> Result<(), SyncError> {
+    let rejected = RejectedMessage { message: message.to_vec(), reason, at: context.clock.now() };
+    if let Some(event) = context.legacy.refusal(&rejected) {
+        record(context, event).await?;
     }
-    sides.peer.refuse(domain, &rejected).await?;
-    figures.rejected.fetch_add(1, Ordering::Relaxed);
+    context.legacy.refuse(domain, &rejected).await?;
+    metrics.rejected.fetch_add(1, Ordering::Relaxed);
     let reason = &rejected.reason;
-    tracing::warn!("a message of tasks:pending:{domain} was moved to watchbill:rejected: {reason}");
+    tracing::warn!(domain, reason, "a domain's message was moved to watchbill:rejected");
     Ok(())
 }
 
-/// An event of it for the bundle, which is the same event where it comes again.
-async fn record(sides: &Sides, record: PeerEvent) -> Result<(), HomeError> {
-    let PeerEvent { id, event, hops, .. } = record;
-    match sides.home.publish(EventOfPeer { id, event, hops }).await {
-        Err(error @ HomeError::Retry { .. }) => Err(error),
+/// Records an event of the rejection. A repeat is the same event.
+async fn record(context: &BridgeContext, record: LegacyEvent) -> Result<(), BackendError> {
+    let LegacyEvent { id, event, hops, .. } = record;
+    match context.backend.publish(LegacyEventRequest { id, event, hops }).await {
+        Err(error @ BackendError::Retry { .. }) => Err(error),
         Err(error) => {
-            tracing::warn!("no event is recorded of a rejected task: {error}");
+            tracing::warn!(%error, "the event of a rejection can't be recorded");
             Ok(())
         }
         Ok(()) => Ok(()),

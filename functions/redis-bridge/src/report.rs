@@ -1,58 +1,58 @@
-//! What the bridge tells of itself: on `/health`, in the log, and as metrics.
+//! The bridge's status and counters, for `/health`, the log and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use watchbill_wire::peer::Wrote;
+use watchbill_wire::legacy::WriteOutcome;
 
-/// How the connection stands.
+/// State of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Link {
-    /// Nothing was asked of the peer yet.
+    /// No request has been made yet.
     #[default]
     Opening,
     Connected,
-    /// Why not.
+    /// The reason.
     Unreachable(String),
 }
 
-/// Counts since the start, and how things stand now.
+/// Counters since the start, and current values.
 #[derive(Default)]
-pub struct Figures {
+pub struct Metrics {
     pub taken: AtomicU64,
     pub retaken: AtomicU64,
-    /// Changes written back over the peer's tasks or a domain's results.
+    /// Updates written over legacy tasks or a domain's results.
     pub written: AtomicU64,
-    /// What could not be read, and was put among the rejected.
+    /// Items that could not be read and were moved to the rejected ones.
     pub rejected: AtomicU64,
-    /// The same, where the peer's side could not even read the id.
+    /// The same, where even the id could not be read in Redis.
     pub moved_aside: AtomicU64,
-    /// What the bundle would not accept: events of reserved types and the like.
+    /// Items that the backend refused, such as events of reserved types.
     pub refused: AtomicU64,
-    /// Tasks that the peer had lost when they were written back.
+    /// Tasks that Redis had lost when they were written back.
     pub lost_there: AtomicU64,
     pub fed: AtomicU64,
     pub fed_again: AtomicU64,
     pub events_in: AtomicU64,
     pub events_out: AtomicU64,
-    /// Ids in the peer's queue at the last look.
+    /// Ids in the legacy queue at the last check.
     pub depth: AtomicU64,
-    /// Milliseconds between the newest event that was written out and its happening.
+    /// Milliseconds from the newest exported event's time to its export.
     pub lag_ms: AtomicU64,
     link: Mutex<Link>,
-    /// What holds a direction up, by its name.
+    /// The sync error that blocks a direction, by the direction's name.
     trouble: Mutex<std::collections::BTreeMap<&'static str, String>>,
 }
 
-/// [`Figures`] at one moment.
+/// A snapshot of [`Metrics`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `connected`, `unreachable`, or `opening`.
     pub connection: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What holds single directions up.
+    /// Sync errors by direction.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub trouble: std::collections::BTreeMap<&'static str, String>,
     pub taken: u64,
@@ -69,21 +69,21 @@ pub struct Report {
     pub lag_ms: u64,
 }
 
-impl Figures {
+impl Metrics {
     pub fn add(&self, counter: &AtomicU64, n: usize) {
         counter.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    /// What came of writing back.
-    pub fn count(&self, wrote: &[Wrote]) {
-        let of = |kind: Wrote| wrote.iter().filter(|one| **one == kind).count();
-        let lost = of(Wrote::Lost);
-        self.add(&self.written, of(Wrote::Written) + lost);
+    /// Counts the results of a write.
+    pub fn count(&self, wrote: &[WriteOutcome]) {
+        let of = |kind: WriteOutcome| wrote.iter().filter(|one| **one == kind).count();
+        let lost = of(WriteOutcome::Lost);
+        self.add(&self.written, of(WriteOutcome::Written) + lost);
         self.add(&self.lost_there, lost);
-        self.add(&self.refused, of(Wrote::Foreign));
+        self.add(&self.refused, of(WriteOutcome::Foreign));
     }
 
-    /// True where the connection came or went by it.
+    /// Sets the connection state. Returns true if it changed.
     pub fn set_link(&self, link: Link) -> bool {
         let mut known = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let news = std::mem::discriminant(&*known) != std::mem::discriminant(&link);
@@ -91,7 +91,7 @@ impl Figures {
         news
     }
 
-    /// Notes what holds a direction up, or that nothing does. True where that is news.
+    /// Sets or clears a direction's sync error. Returns true if it changed.
     pub fn set_trouble(&self, direction: &'static str, trouble: Option<String>) -> bool {
         let mut all = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if all.get(direction) == trouble.as_ref() {

@@ -1,12 +1,12 @@
-//! What goes over the bridge, as people write it. Every direction is off until it is named.
+//! The bridge's settings as users write them. Every direction is off until it is named.
 
 use std::collections::BTreeSet;
 
 use watchbill_domain::{Agent, TenantId};
-pub use watchbill_wire::settings::Feed;
+pub use watchbill_wire::settings::ExportSettings;
 use watchbill_wire::settings::{fed_agent, words};
 
-/// A setting that can't be as it is: which, with which value, and what would be right.
+/// An invalid setting: its name, its value, and what would be valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} '{value}': {problem}")]
 pub struct BadSetting {
@@ -15,13 +15,13 @@ pub struct BadSetting {
     pub problem: String,
 }
 
-/// Whose tasks are drained.
+/// Which agents' tasks are imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drain {
-    /// Every agent whose work is built.
+    /// Every implemented agent.
     Built,
     Agents(BTreeSet<Agent>),
-    /// Nobody's any more: what was taken is finished and written back.
+    /// No new ones: tasks already taken are finished and written back.
     Finish,
 }
 
@@ -30,7 +30,7 @@ pub enum Drain {
 pub struct Settings {
     pub tenant: TenantId,
     pub drain: Option<Drain>,
-    pub feed: Feed,
+    pub feed: ExportSettings,
     pub events_in: bool,
     pub events_out: bool,
     pub mirror_approvals: bool,
@@ -38,7 +38,7 @@ pub struct Settings {
     pub domains: BTreeSet<String>,
 }
 
-/// The settings by their names in the environment.
+/// The environment variables of the settings.
 pub const NAMES: &[&str] = &[
     "REDIS_TENANT",
     "REDIS_DRAIN",
@@ -50,43 +50,44 @@ pub const NAMES: &[&str] = &[
 ];
 
 impl Settings {
-    /// Reads them by name, as the environment has them; empty is as if not there.
+    /// Reads the settings by variable name. An empty value counts as unset.
     pub fn read(get: impl Fn(&'static str) -> Option<String>) -> Result<Self, BadSetting> {
-        let said = |name: &'static str| get(name).filter(|text| !text.trim().is_empty());
+        let value_of = |name: &'static str| get(name).filter(|text| !text.trim().is_empty());
         let mut settings = Self::default();
-        if let Some(value) = said("REDIS_TENANT") {
+        if let Some(value) = value_of("REDIS_TENANT") {
             settings.tenant = TenantId::parse(value.trim()).map_err(|error| BadSetting {
                 name: "REDIS_TENANT",
                 problem: error.to_string(),
                 value: value.clone(),
             })?;
         }
-        if let Some(value) = said("REDIS_DRAIN") {
+        if let Some(value) = value_of("REDIS_DRAIN") {
             settings.drain = drain(&value)?;
         }
-        if let Some(value) = said("REDIS_FEED") {
-            settings.feed =
-                Feed::read(&value).map_err(|problem| wrong("REDIS_FEED", &value, problem))?;
+        if let Some(value) = value_of("REDIS_FEED") {
+            settings.feed = ExportSettings::read(&value)
+                .map_err(|problem| wrong("REDIS_FEED", &value, problem))?;
         }
-        for word in some_of("REDIS_EVENTS", said("REDIS_EVENTS"), &["in", "out"])? {
+        for word in some_of("REDIS_EVENTS", value_of("REDIS_EVENTS"), &["in", "out"])? {
             *(if word == "in" { &mut settings.events_in } else { &mut settings.events_out }) = true;
         }
-        for word in some_of("REDIS_MIRROR", said("REDIS_MIRROR"), &["approvals", "cost"])? {
+        for word in some_of("REDIS_MIRROR", value_of("REDIS_MIRROR"), &["approvals", "cost"])? {
             let mirror = match &*word {
                 "approvals" => &mut settings.mirror_approvals,
                 _ => &mut settings.mirror_cost,
             };
             *mirror = true;
         }
-        settings.domains.extend(some_of("REDIS_DOMAINS", said("REDIS_DOMAINS"), &["devops"])?);
-        if let Some(value) = said("REDIS_BULLMQ") {
-            let problem = "this build is no worker of BullMQ queues; leave it out".to_owned();
+        settings.domains.extend(some_of("REDIS_DOMAINS", value_of("REDIS_DOMAINS"), &["devops"])?);
+        if let Some(value) = value_of("REDIS_BULLMQ") {
+            let problem =
+                "this build does not support BullMQ queues; remove the setting".to_owned();
             return Err(BadSetting { name: "REDIS_BULLMQ", value, problem });
         }
         Ok(settings)
     }
 
-    /// Whether any direction is on.
+    /// Whether no direction is on.
     pub fn is_idle(&self) -> bool {
         *self == Self { tenant: self.tenant.clone(), ..Self::default() }
     }
@@ -104,8 +105,8 @@ fn some_of(
     let Some(value) = value else { return Ok(Vec::new()) };
     let found: Vec<String> = words(&value).into_iter().filter(|word| word != "off").collect();
     match found.iter().find(|word| !known.contains(&word.as_str())) {
-        Some(odd) => {
-            let problem = format!("'{odd}' is not known here; use {}, or off", known.join(", "));
+        Some(unknown) => {
+            let problem = format!("'{unknown}' is unknown; use {}, or off", known.join(", "));
             Err(wrong(name, &value, problem))
         }
         None => Ok(found),
@@ -163,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_what_would_be_right() {
+    fn invalid_settings_are_named_with_what_would_be_valid() {
         let refused = |pairs: &[(&'static str, &str)]| read(pairs).unwrap_err();
         assert_eq!(
             refused(&[("REDIS_EVENTS", "in,sideways")]),
-            "REDIS_EVENTS 'in,sideways': 'sideways' is not known here; use in, out, or off"
+            "REDIS_EVENTS 'in,sideways': 'sideways' is unknown; use in, out, or off"
         );
-        assert!(refused(&[("REDIS_FEED", "ops_cycle")]).contains("no type of task"));
-        assert!(refused(&[("REDIS_DRAIN", "cycle")]).contains("no agent"));
-        assert!(refused(&[("REDIS_BULLMQ", "ops-agent")]).contains("no worker of BullMQ"));
+        assert!(refused(&[("REDIS_FEED", "ops_cycle")]).contains("not a task type"));
+        assert!(refused(&[("REDIS_DRAIN", "cycle")]).contains("not an agent"));
+        assert!(refused(&[("REDIS_BULLMQ", "ops-agent")]).contains("does not support BullMQ"));
         assert!(refused(&[("REDIS_TENANT", "Acme")]).contains("lower-case"));
     }
 }

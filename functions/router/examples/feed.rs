@@ -1,6 +1,6 @@
-//! How many changes a second the router takes from one shard, as Lambda hands them over: JSON
-//! records in batches of 1,000, read, routed and offered to lanes that take everything at
-//! once. `cargo xtask bench feed` runs it.
+//! Measures how many changes per second the router handles from one shard, as Lambda delivers
+//! them: JSON batches of 1,000, enqueued to lanes that accept everything.
+//! `cargo xtask bench feed` runs it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use aws_lambda_events::event::dynamodb::Event;
 use lambda_runtime::Context;
 use serde_json::{Map, Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage, Lanes, LanesError};
 use watchbill_core::service::{Core, Identity, NewTask, Ports};
 use watchbill_domain::{Agent, Priority, TaskType, TenantId};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_lambda::{Feed, FeedHandler};
+use watchbill_lambda::{StreamConsumer, StreamHandler};
 use watchbill_router::Router;
 use watchbill_testkit::{MemoryBlobs, MemoryStore, MemoryWake};
 
@@ -26,7 +26,7 @@ struct Instantly;
 
 #[async_trait]
 impl Lanes for Instantly {
-    async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+    async fn enqueue(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         std::hint::black_box(messages);
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Lanes for Instantly {
 struct Routing(Router);
 
 #[async_trait]
-impl FeedHandler for Routing {
+impl StreamHandler for Routing {
     async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.route(changes).await
     }
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let batch = batch().await?;
     let clock = Arc::new(SystemClock::new());
     let router = Router::new(Arc::new(Instantly), clock.clone());
-    let feed = Feed::new(Routing(router), clock.clone(), "bench");
+    let feed = StreamConsumer::new(Routing(router), clock.clone(), "bench");
     let mut context = Context::default();
     context.deadline = clock.now().plus(Duration::from_secs(900)).millis() as u64;
     let begun = Instant::now();
@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A batch of new tasks in the stream's own form.
+/// A batch of new tasks in the stream's own format.
 async fn batch() -> anyhow::Result<Vec<u8>> {
     let store = Arc::new(MemoryStore::new());
     let ports = Ports {
@@ -76,7 +76,7 @@ async fn batch() -> anyhow::Result<Vec<u8>> {
         entropy: Arc::new(SystemEntropy),
         wake: Arc::new(MemoryWake::new()),
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     for _ in 0..BATCH {
         core.tasks().create(new_task()).await?;
     }
@@ -108,7 +108,7 @@ fn new_task() -> NewTask {
 fn record(seq: u64, change: &Change) -> Value {
     use base64::Engine as _;
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
-    let item = change.image.as_ref().expect("nothing is deleted here");
+    let item = change.image.as_ref().expect("new tasks have an image");
     let keys = json!({"pk": {"S": &*item.key.partition}, "sk": {"S": &*item.key.sort}});
     let mut image = keys.clone();
     image["v"] = json!({"N": item.version.to_string()});

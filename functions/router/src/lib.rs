@@ -1,7 +1,7 @@
-//! Turns changes of tasks into lane messages, and does nothing else: P0 first in a batch.
+//! Turns task changes into lane messages, P0 first within a batch.
 //!
-//! A change may come twice, late or out of order between keys; the pointer that goes out is
-//! compared with the task when it is claimed, so a pointer too many does no harm.
+//! A change may arrive twice, late, or out of order across keys. A claim compares the task
+//! reference with the task, so a superfluous one is harmless.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use watchbill_core::repo::{Entity as _, RoutePeek};
 use watchbill_core::service::Core;
 use watchbill_domain::{Status, Task, TaskId, TenantId, Timestamp};
 
-/// How long to wait before a batch that the lanes would not take is offered again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Items read at once when the lanes are filled anew.
-const PAGE: usize = 500;
+/// How long to wait before a batch that the lanes did not accept is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Items read at once when the lanes are refilled.
+const PAGE_SIZE: usize = 500;
 
 pub struct Router {
     lanes: Arc<dyn Lanes>,
@@ -28,70 +28,71 @@ impl Router {
         Self { lanes, clock }
     }
 
-    /// An error means: the whole batch again, later. What can't be read, and what the lanes
-    /// refuse for what it holds, is left out and logged; its item is due, so it is not lost.
+    /// Routes a batch. An error means that the whole batch must be retried later. Unreadable
+    /// changes and messages that the lanes refuse for their content are skipped and logged; the
+    /// items stay due.
     pub async fn route(&self, changes: &[Change]) -> Result<(), HandlerError> {
         let now = self.clock.now();
-        let mut pointers: Vec<(LaneMessage, Duration)> = Vec::new();
+        let mut references: Vec<(LaneMessage, Duration)> = Vec::new();
         for change in changes {
-            // Over one that breaks off nobody waits: an open task is due, so the sweeper looks
-            // at it whatever becomes of its change.
-            match catch_unwind(AssertUnwindSafe(|| pointer_of(change, now))) {
-                Ok(pointer) => pointers.extend(pointer),
+            // A panic on one change does not block the others: an open task is due, so the
+            // sweeper checks it in any case.
+            match catch_unwind(AssertUnwindSafe(|| task_reference_of(change, now))) {
+                Ok(reference) => references.extend(reference),
                 Err(_) => {
                     let key = &change.key;
-                    tracing::error!(%key, "{key} can't be routed: looking at it broke off");
+                    tracing::error!(%key, "a change can't be routed: reading it panicked");
                 }
             }
         }
-        if pointers.is_empty() {
+        if references.is_empty() {
             return Ok(());
         }
-        pointers.sort_by_key(|(message, _)| message.priority);
-        offer(&*self.lanes, pointers).await
+        references.sort_by_key(|(message, _)| message.priority);
+        enqueue(&*self.lanes, references).await
     }
 }
 
-/// A message that is refused for what it holds would be refused each time, and everyone behind it
-/// would wait. Its task is due: the sweeper offers it some times more, and then ends it as
-/// undeliverable, where its owner sees it and may try it again.
-async fn offer(
+/// Enqueues task references. A message refused for its content would be refused every time and
+/// block those behind it, so it is dropped. Its task is due: the sweeper enqueues it a few more
+/// times and then ends it as undeliverable, where its owner sees it and may retry it.
+async fn enqueue(
     lanes: &dyn Lanes,
-    pointers: Vec<(LaneMessage, Duration)>,
+    references: Vec<(LaneMessage, Duration)>,
 ) -> Result<(), HandlerError> {
-    match lanes.offer(pointers).await {
+    match lanes.enqueue(references).await {
         Ok(()) => Ok(()),
         Err(LanesError::Refused { messages, reason }) => {
             for LaneMessage { tenant, task_id: task, .. } in messages {
-                tracing::error!(%tenant, %task, "the lanes refuse task {task}: {reason}");
+                tracing::error!(%tenant, %task, reason, "the lanes refuse a task reference");
             }
             Ok(())
         }
-        Err(error) => Err(HandlerError::retry(AGAIN, error.to_string())),
+        Err(error) => Err(HandlerError::retry(RETRY_DELAY, error.to_string())),
     }
 }
 
-fn pointer_of(change: &Change, now: Timestamp) -> Option<(LaneMessage, Duration)> {
-    // Open means due: a task that has ended needs no look into it.
+fn task_reference_of(change: &Change, now: Timestamp) -> Option<(LaneMessage, Duration)> {
+    // Every open task is due, so an item without a due time has ended.
     let item = change.image.as_ref().filter(|item| item.due.is_some())?;
     let task = peek(item)?;
     let offered = task.is_offered_silently(change.version);
     if task.is_silent(change.version) && !offered {
-        // Nothing but its due time moved: the pointer that is out is the right one.
+        // Only its due time changed: the task reference in the queue is still valid.
         return None;
     }
     let wanted = match task.status {
         Status::Assigned => !task.external,
-        // Suspended, or its executor vanished and the sweeper offers it again.
+        // Suspended, or its executor vanished and the sweeper enqueues it again.
         Status::InProgress => task.lease.is_none() || task.is_offered() || offered,
         _ => false,
     };
-    if wanted { pointer(&task, now) } else { None }
+    if wanted { task_reference(&task, now) } else { None }
 }
 
-/// The task, if a pointer may be wanted for it. What can't be read, also what only a newer build
-/// can, is logged and left: nobody waits for it, and the sweeper of a build that can read it
-/// offers it, because it is due.
+/// Returns the task if it may need a task reference. An unreadable item (perhaps from a newer
+/// build) is logged and skipped: it must not block others. It is due, so a sweeper that can read
+/// it enqueues it.
 fn peek(item: &Item) -> Option<RoutePeek<'_>> {
     if *item.kind != *Task::KIND {
         return None;
@@ -100,14 +101,14 @@ fn peek(item: &Item) -> Option<RoutePeek<'_>> {
         Ok(task) => return Some(task),
         Err(error) => error,
     };
-    tracing::error!(key = %item.key, "{} can't be routed: {error}", item.key);
+    tracing::error!(key = %item.key, %error, "an item can't be routed");
     None
 }
 
-/// The lane message that points at a task as it is now, with the delay it should have.
-fn pointer(task: &RoutePeek<'_>, now: Timestamp) -> Option<(LaneMessage, Duration)> {
+/// Builds the lane message for a task's current state, with its delay.
+fn task_reference(task: &RoutePeek<'_>, now: Timestamp) -> Option<(LaneMessage, Duration)> {
     let delay = task.resume_at.map(|at| at.since(now)).unwrap_or_default();
-    // What stands in the store was checked when it came in.
+    // Stored ids were validated when they were accepted.
     let message = LaneMessage {
         tenant: TenantId::parse(&task.tenant).ok()?,
         task_id: TaskId::parse(&task.id).ok()?,
@@ -119,21 +120,22 @@ fn pointer(task: &RoutePeek<'_>, now: Timestamp) -> Option<(LaneMessage, Duratio
     Some((message, delay))
 }
 
-/// Offers what was open before the lanes began: with lanes in memory, after every start.
+/// Enqueues every task that was open before the lanes began; lanes in memory need it at every
+/// start. Returns the number of task references.
 pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerError> {
     let mut offered = 0;
     for shard in 0..DUE_SHARDS {
         let mut cursor = None;
         loop {
             let end = Timestamp::from_millis(i64::MAX);
-            let page = core.store().due(shard, end, PAGE, cursor).await?;
+            let page = core.store().due(shard, end, PAGE_SIZE, cursor).await?;
             let keys: Vec<Key> = page.entries.into_iter().map(|due| due.key).collect();
-            let mut pointers = Vec::new();
+            let mut references = Vec::new();
             for item in core.context().get_readable(&keys).await?.iter().flatten() {
-                pointers.extend(open_pointer(item, &core));
+                references.extend(open_task_reference(item, &core));
             }
-            offered += pointers.len();
-            offer(&*lanes, pointers).await?;
+            offered += references.len();
+            enqueue(&*lanes, references).await?;
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -143,7 +145,7 @@ pub async fn refill(core: Core, lanes: Arc<dyn Lanes>) -> Result<usize, HandlerE
     Ok(offered)
 }
 
-fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
+fn open_task_reference(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
     let now = core.clock().now();
     let task = peek(item)?;
     let wanted = match (task.status, &task.lease) {
@@ -152,5 +154,5 @@ fn open_pointer(item: &Item, core: &Core) -> Option<(LaneMessage, Duration)> {
         (Status::InProgress, Some(lease)) => !lease.is_live(now, core.context().epoch()),
         _ => false,
     };
-    if wanted { pointer(&task, now) } else { None }
+    if wanted { task_reference(&task, now) } else { None }
 }

@@ -1,4 +1,4 @@
-//! The router on Lambda: the table's stream into the lanes.
+//! The router's Lambda entry point: reads the table's stream into the lanes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Change;
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_lambda::config::Setup;
-use watchbill_lambda::{FeedHandler, serve_feed};
+use watchbill_lambda::{StreamHandler, serve_feed};
 use watchbill_router::Router;
 
 struct Routing(Router);
 
 #[async_trait::async_trait]
-impl FeedHandler for Routing {
+impl StreamHandler for Routing {
     async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.0.route(changes).await
     }

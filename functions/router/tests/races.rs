@@ -1,12 +1,12 @@
-//! Pointers out of changes, with a feed that repeats itself and lanes that lose answers.
+//! Task references routed from a feed that repeats itself, to lanes that lose responses.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Proof;
-use watchbill_core::decide::{Command, Ending, Rejection, Rules};
+use watchbill_core::decide::VersionedAuthorization;
+use watchbill_core::decide::{Command, EngineConfig, Rejection, RunResult};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _, LaneMessage};
 use watchbill_core::repo::StoredTask;
@@ -25,13 +25,13 @@ struct World {
     router: Router,
 }
 
-/// Without gates.
+/// A core without gates.
 fn open(core: Core) -> Core {
     core.governed_by(Governance::fixed(Policy::without_gates()))
 }
 
 impl World {
-    fn new(rules: Rules) -> Self {
+    fn new(rules: EngineConfig) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports = ports_over(store.clone(), clock.clone(), 1);
@@ -48,7 +48,9 @@ impl World {
     async fn claim(&self, message: &LaneMessage) -> Result<StoredTask, CommandError> {
         let stored = self.core.tasks().stored(&message.tenant, &message.task_id).await?;
         let command = Command::Claim {
-            proof: Proof::granted(stored.map_or(0, |stored| stored.version)),
+            authorization: VersionedAuthorization::granted(
+                stored.map_or(0, |stored| stored.version),
+            ),
             agent: message.agent,
             owner: "one".into(),
             assignment: message.assignment,
@@ -56,7 +58,7 @@ impl World {
         self.core.tasks().command(&message.tenant, &message.task_id, &command).await
     }
 
-    async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+    async fn end(&self, id: &TaskId, fence: u64, ending: RunResult) {
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.core.tasks().command(&TenantId::default(), id, &command).await.unwrap();
@@ -66,12 +68,12 @@ impl World {
         self.store.changes(0, usize::MAX).into_iter().map(|(_, change)| change).collect()
     }
 
-    /// Claims and completes whatever the lanes hold; answers how many runs there were.
+    /// Claims and completes every message in the lanes; returns the number of runs.
     async fn work(&self) -> usize {
         let mut runs = 0;
         for (message, _) in self.lanes.take_all() {
             if let Ok(claimed) = self.claim(&message).await {
-                let done = Ending::Succeeded { result: Body::default() };
+                let done = RunResult::Succeeded { result: Body::default() };
                 self.end(&message.task_id, claimed.value.fence, done).await;
                 runs += 1;
             }
@@ -82,7 +84,7 @@ impl World {
 
 #[tokio::test]
 async fn feed_repeated_and_replayed_runs_each_task_once() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     for n in 0..20 {
         world.create(Priority::ALL[n % 4]).await;
     }
@@ -99,7 +101,7 @@ async fn feed_repeated_and_replayed_runs_each_task_once() {
         runs += world.work().await;
     }
     assert_eq!(runs, 20);
-    // The history once more, a day later: nothing is left to point at.
+    // The history again, a day later: no open task is left to enqueue.
     world.clock.advance(Duration::from_secs(24 * 3_600));
     world.router.route(&world.changes()).await.unwrap();
     assert!(world.lanes.is_empty());
@@ -107,8 +109,8 @@ async fn feed_repeated_and_replayed_runs_each_task_once() {
 }
 
 #[tokio::test]
-async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
-    let world = World::new(Rules::default());
+async fn router_dies_after_sending_and_the_second_reference_loses_at_claim() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(Priority::P2).await;
     world.lanes.lose_answers(1);
     let answer = world.router.route(&world.changes()).await;
@@ -123,7 +125,7 @@ async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
         second,
         Err(CommandError::Rejected { rejection: Rejection::Held { .. }, .. })
     ));
-    world.end(&id, first.value.fence, Ending::Succeeded { result: Body::default() }).await;
+    world.end(&id, first.value.fence, RunResult::Succeeded { result: Body::default() }).await;
     let late = world.claim(&pointers[1].0).await;
     assert!(matches!(
         late,
@@ -135,13 +137,14 @@ async fn router_dies_after_sending_and_the_second_pointer_loses_at_claim() {
 }
 
 #[tokio::test]
-async fn a_pointer_of_an_older_assignment_claims_nothing() {
-    let world = World::new(Rules::default());
+async fn a_task_reference_of_an_older_assignment_claims_nothing() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(Priority::P2).await;
     world.router.route(&world.changes()).await.unwrap();
     let old = world.lanes.take_all().remove(0).0;
     let run = world.claim(&old).await.unwrap();
-    let again = Ending::Failed { error: "no route".into(), retry: Some(Duration::from_secs(30)) };
+    let again =
+        RunResult::Failed { error: "no route".into(), retry: Some(Duration::from_secs(30)) };
     world.end(&id, run.value.fence, again).await;
     world.router.route(&world.changes().split_off(2)).await.unwrap();
     let (new, delay) = world.lanes.take_all().remove(0);
@@ -159,8 +162,8 @@ async fn a_pointer_of_an_older_assignment_claims_nothing() {
 }
 
 #[tokio::test]
-async fn lanes_that_take_nothing_lose_nothing() {
-    let world = World::new(Rules::default());
+async fn lanes_that_accept_nothing_lose_nothing() {
+    let world = World::new(EngineConfig::default());
     world.create(Priority::P2).await;
     world.lanes.refuse_next(1);
     let answer = world.router.route(&world.changes()).await;
@@ -171,9 +174,9 @@ async fn lanes_that_take_nothing_lose_nothing() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_person_or_a_worker_outside_gets_no_pointer() {
+async fn tasks_awaiting_a_person_or_an_external_worker_are_not_enqueued() {
     let outside = [watchbill_domain::Agent::Ops].into();
-    let world = World::new(Rules { external: outside, ..Rules::default() });
+    let world = World::new(EngineConfig { external: outside, ..EngineConfig::default() });
     world.create(Priority::P0).await;
     world.create(Priority::P2).await;
     world.router.route(&world.changes()).await.unwrap();
@@ -181,12 +184,13 @@ async fn what_waits_for_a_person_or_a_worker_outside_gets_no_pointer() {
 }
 
 #[tokio::test]
-async fn what_this_build_can_not_read_holds_nobody_up() {
-    let world = World::new(Rules::default());
+async fn unreadable_items_do_not_block_others() {
+    let world = World::new(EngineConfig::default());
     world.create(Priority::P2).await;
     let other = world.create(Priority::P2).await;
     let mut changes = world.changes();
-    // After a rollback: the sweeper of the build that can read it offers it, for it is due.
+    // As after a rollback: the item is due, so the sweeper of a build that can read it enqueues
+    // it.
     changes[0].image.as_mut().unwrap().schema = 9;
     world.router.route(&changes).await.unwrap();
     let offered = world.lanes.take_all();
@@ -197,11 +201,11 @@ async fn what_this_build_can_not_read_holds_nobody_up() {
     assert_eq!(world.lanes.take_all().len(), 1);
 }
 
-/// Lanes in memory are empty after a start: all that was open is offered, what died with the
-/// process at once.
+/// Lanes in memory are empty after a start: every open task is enqueued, those whose process
+/// died at once.
 #[tokio::test]
-async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
-    let world = World::new(Rules::default());
+async fn refilled_lanes_hold_all_open_tasks_and_nothing_else() {
+    let world = World::new(EngineConfig::default());
     let assigned = world.create(Priority::P2).await;
     let running = world.create(Priority::P1).await;
     let done = world.create(Priority::P3).await;
@@ -210,13 +214,13 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
         if message.task_id != assigned {
             let fence = world.claim(&message).await.unwrap().value.fence;
             if message.task_id == done {
-                world.end(&done, fence, Ending::Succeeded { result: Body::default() }).await;
+                world.end(&done, fence, RunResult::Succeeded { result: Body::default() }).await;
             }
         }
     }
-    // The next process: a new epoch, in which no lease of the old one holds.
+    // The next process has a new epoch, in which no lease of the old one is valid.
     let ports = ports_over(world.store.clone(), world.clock.clone(), 2);
-    let core = open(Core::new(ports, Arc::new(Rules::default()), 2));
+    let core = open(Core::new(ports, Arc::new(EngineConfig::default()), 2));
     let offered = refill(core.clone(), world.lanes.clone()).await.unwrap();
     let mut found: Vec<TaskId> =
         world.lanes.take_all().into_iter().map(|(message, _)| message.task_id).collect();
@@ -227,17 +231,17 @@ async fn lanes_filled_anew_hold_all_that_is_open_and_nothing_else() {
     let task = core.tasks().stored(&TenantId::default(), &running).await.unwrap().unwrap().value;
     let version =
         core.tasks().stored(&TenantId::default(), &running).await.unwrap().unwrap().version;
-    let (agent, proof) = (task.agent, Proof::granted(version));
-    let claim = Command::Claim { agent, owner: "two".into(), assignment: 1, proof };
+    let (agent, authorization) = (task.agent, VersionedAuthorization::granted(version));
+    let claim = Command::Claim { agent, owner: "two".into(), assignment: 1, authorization };
     let taken = core.tasks().command(&TenantId::default(), &running, &claim).await.unwrap();
     assert_eq!(taken.value.fence, 2, "the dead process's lease is void at once");
 }
 
-/// A write that moves nothing but the due time stands for an offer, or for none: a pointer that
-/// is out already is not sent again for it.
+/// A write that changes only the due time either requests an enqueue or does not; a task
+/// reference already in the queue is not sent again.
 #[tokio::test]
-async fn of_changes_that_no_log_tells_of_only_offers_are_routed() {
-    let world = World::new(Rules::default());
+async fn of_changes_without_log_entries_only_enqueues_are_routed() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(Priority::P2).await;
     let command = async |command: Command| {
         world.core.tasks().command(&TenantId::default(), &id, &command).await.unwrap();
@@ -251,7 +255,7 @@ async fn of_changes_that_no_log_tells_of_only_offers_are_routed() {
     assert_eq!(excused.version, 3);
     world.router.route(&[excused]).await.unwrap();
     assert_eq!(world.lanes.take_all().len(), 1, "a lost pointer is made good");
-    // An image may be newer than the change: its creation is routed all the same.
+    // The image may be newer than the change: the task's creation is still routed.
     let all = world.changes();
     let newest = all.last().unwrap().image.clone();
     let first = Change { image: newest, ..all[0].clone() };

@@ -1,5 +1,6 @@
-//! Gives an end to the open alerts that were stored before there was one: they are due nowhere,
-//! and are found in the lists of open alerts.
+//! Handles open alerts that were stored without a due time: ends those untouched for long and
+//! sets the due time of the others. They are due nowhere, so they are found through the lists of
+//! open alerts.
 
 use watchbill_alerts::StoredAlerts;
 use watchbill_core::ports::{ListRange, Query, WhichList};
@@ -7,50 +8,50 @@ use watchbill_core::repo;
 use watchbill_core::service::{Core, ServiceError, TENANTS_A_CALL};
 use watchbill_domain::TenantId;
 
-use crate::turn::Within;
+use crate::turn::Deadline;
 
 /// Alerts read at once.
-const PAGE: usize = 100;
-/// Alerts that one sweep gives an end: each is a write. The rest comes with the next.
+const PAGE_SIZE: usize = 100;
+/// Alerts updated per sweep, each with one write. The next sweep continues.
 const MAX_ENDED: usize = 200;
-/// Open alerts of a tenant that one sweep looks through; more can't be opened any more.
+/// Pages of a tenant's open alerts read per sweep; a tenant can't have more.
 const MAX_PAGES: usize = 40;
 
-/// How far a sweep came.
-pub enum Reached {
-    /// All open alerts up to this tenant have an end; with none, those of all tenants.
+/// How far a sweep got.
+pub enum Progress {
+    /// All open alerts up to this tenant are done; `None`: those of all tenants.
     Tenant(Option<TenantId>),
-    /// There are more of the first tenant. Those that have an end now are not looked at again.
+    /// The first tenant has more. Alerts that have a due time now are skipped next time.
     Within,
 }
 
-/// Goes on after a tenant, as long as there is time.
+/// Continues after a tenant, as long as there is time.
 pub async fn look(
     core: &Core,
     after: Option<&TenantId>,
-    within: &Within,
-) -> Result<Reached, ServiceError> {
+    within: &Deadline,
+) -> Result<Progress, ServiceError> {
     let tenants = core.tenants().after(after, TENANTS_A_CALL).await?;
     let all = tenants.len() < TENANTS_A_CALL;
     let (mut ended, mut last) = (0, None);
     for tenant in tenants {
         ended += end(core, &tenant, MAX_ENDED - ended, within).await?;
         if ended >= MAX_ENDED || within.is_over() {
-            return Ok(last.map_or(Reached::Within, |last| Reached::Tenant(Some(last))));
+            return Ok(last.map_or(Progress::Within, |last| Progress::Tenant(Some(last))));
         }
         last = Some(tenant);
     }
-    Ok(Reached::Tenant(last.filter(|_| !all)))
+    Ok(Progress::Tenant(last.filter(|_| !all)))
 }
 
-/// Gives an end to so many of a tenant's alerts that have none. Answers how many it did.
+/// Ends or schedules up to `most` of a tenant's alerts without a due time. Returns how many.
 async fn end(
     core: &Core,
     tenant: &TenantId,
     most: usize,
-    within: &Within,
+    within: &Deadline,
 ) -> Result<usize, ServiceError> {
-    let book = StoredAlerts::new(core.clone());
+    let alerts = StoredAlerts::new(core.clone());
     let (mut ended, mut cursor) = (0, None);
     for _ in 0..MAX_PAGES {
         let query = Query {
@@ -58,17 +59,17 @@ async fn end(
             partition: repo::open_alerts_list(tenant),
             range: ListRange::default(),
             descending: false,
-            limit: PAGE,
+            limit: PAGE_SIZE,
             cursor,
         };
         let page = core.store().query(query).await?;
         let items = core.context().get_readable(&page.entries).await?;
         for item in items.iter().flatten().filter(|item| item.due.is_none()) {
-            match book.end_if_untouched(item).await {
+            match alerts.end_if_untouched(item).await {
                 Ok(_) => ended += 1,
-                // The others must not wait for it; the next day's round comes to it again.
+                // The others must not wait for it; the next day's round retries it.
                 Err(error) => {
-                    tracing::error!(key = %item.key, "{} gets no end: {error}", item.key);
+                    tracing::error!(key = %item.key, %error, "an alert can't be ended");
                 }
             }
             if ended >= most || within.is_over() {

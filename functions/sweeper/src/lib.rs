@@ -1,16 +1,15 @@
-//! Looks at what is due: SLA marks, approvals nobody decided on, pointers nobody claimed,
-//! leases of workers that went silent, resumes whose message was lost. Besides, it records that
-//! another policy holds and wakes what the former one held up, offers anew what waited behind
-//! a backlog that is over, and seals the heads of the ledgers each day.
+//! Processes due items: SLA deadlines, undecided approvals, unclaimed task references, expired
+//! leases, and resumes whose message was lost. It also records policy changes and wakes the
+//! tasks that the previous policy deferred, re-enqueues tasks after a backlog, and seals the
+//! ledger heads each day.
 //!
-//! It reads each item by key, decides and commits conditionally, so that two sweepers, or a
-//! sweeper and an executor, may meet without harm. An item that fails is pushed forward, so
-//! that it can't fill a page; so is one over which a look breaks off. Some items are looked at
-//! side by side, within the time that the call has; the shards that had no turn are the next
-//! sweep's first.
+//! It reads each item by key, decides, and commits conditionally, so concurrent sweepers and
+//! executors are safe. An item that fails or panics is pushed forward so that it can't fill a
+//! page. Some items are processed concurrently, within the call's time; shards that got no turn
+//! come first in the next sweep.
 //!
-//! What is parked is not replayed here: the recorder is asked to, by the change that the question
-//! makes.
+//! Parked items are not replayed here: the sweeper's request is a change that the recorder
+//! reads.
 
 mod alerts;
 mod recall;
@@ -27,48 +26,46 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use watchbill_alerts::{AlertRecord, StoredAlerts};
 use watchbill_core::decide::{Command, next_due};
-use watchbill_core::ports::{DueKey, Expect, Item, Lanes, NewItem, Write};
+use watchbill_core::ports::{DueKey, Item, Lanes, NewItem, Precondition, Write};
 use watchbill_core::repo::{Entity as _, ParkedTenant, decode};
 use watchbill_core::service::{CommandError, Core, ParkedSummary, ServiceError, TransactError};
 use watchbill_domain::{Approval, Status, Task, Timestamp};
 
-use recall::{Backlogs, Recall};
-use turn::{Turn, Within};
-use watch::Watch;
+use recall::{Backlogs, LaneRecovery};
+use turn::{Deadline, FirstShard};
+use watch::PeriodicChecks;
 
-/// Items of one shard that are read at once.
-const PAGE: usize = 100;
-/// Shards that are swept side by side, and items of each: behind a network a look is mostly
-/// waiting.
-const SHARDS_AT_ONCE: usize = 4;
-const LOOKS_AT_ONCE: usize = 8;
-/// How far an item that can't be dealt with is pushed forward.
-const PUSH: Duration = Duration::from_secs(300);
+/// Items read at once from one shard.
+const PAGE_SIZE: usize = 100;
+/// Shards swept concurrently, and items of each: over a network, most of the time is waiting.
+const CONCURRENT_SHARDS: usize = 4;
+const CONCURRENT_CHECKS: usize = 8;
+/// How far an item that can't be processed is pushed forward.
+const REOFFER_DELAY: Duration = Duration::from_secs(300);
 
 pub struct Sweeper {
     core: Core,
     lanes: Arc<dyn Lanes>,
-    watch: Watch,
-    recall: Recall,
-    turn: Turn,
-    /// What was parked when it could be counted last.
+    watch: PeriodicChecks,
+    recall: LaneRecovery,
+    turn: FirstShard,
+    /// The parked items at the last successful count.
     parked: Mutex<ParkedSummary>,
 }
 
-/// What one sweep did.
+/// The result of one sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepReport {
     pub looked_at: usize,
     pub changed: usize,
     pub failed: usize,
-    /// How long the task that waits longest for its first claim has waited, of those that
-    /// were looked at.
+    /// How long the oldest unclaimed task among the checked ones has waited for its first claim.
     pub oldest: Duration,
-    /// What waits for its replay, as it was counted last.
+    /// The items waiting for a replay, at the last successful count.
     pub parked: ParkedSummary,
 }
 
-impl Swept {
+impl SweepReport {
     fn add(&mut self, other: &Self) {
         self.looked_at += other.looked_at;
         self.changed += other.changed;
@@ -77,17 +74,17 @@ impl Swept {
     }
 }
 
-/// One sweep while it goes on.
+/// The state of one running sweep.
 struct Sweep {
     now: Timestamp,
     backlogs: Backlogs,
-    within: Within,
-    /// Items that may still be looked at.
+    within: Deadline,
+    /// How many more items may be checked.
     left: AtomicUsize,
 }
 
 impl Sweep {
-    /// Whether one more may be looked at.
+    /// Reserves one item to check. Returns false if none is left.
     fn takes_one(&self) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
         !self.within.is_over()
@@ -99,64 +96,64 @@ impl Sweep {
     }
 }
 
-/// What a look at a due item came to.
-enum Looked {
+/// The result of checking a due item.
+enum CheckResult {
     Changed,
-    /// Nothing was to be done yet; it is due later now.
+    /// Nothing to do yet; its due time was moved.
     Postponed,
     Nothing,
 }
 
 impl Sweeper {
     pub fn new(core: Core, lanes: Arc<dyn Lanes>) -> Self {
-        let (watch, recall, parked) = (Watch::default(), Recall::default(), Mutex::default());
-        Self { core, lanes, watch, recall, turn: Turn::default(), parked }
+        let (watch, recall, parked) =
+            (PeriodicChecks::default(), LaneRecovery::default(), Mutex::default());
+        Self { core, lanes, watch, recall, turn: FirstShard::default(), parked }
     }
 
-    /// Sweeps all shards until nothing is due any more, or `at_most` items were looked at.
-    pub async fn sweep(&self, at_most: usize) -> Result<Swept, ServiceError> {
+    /// Sweeps all shards until nothing is due or `at_most` items have been checked.
+    pub async fn sweep(&self, at_most: usize) -> Result<SweepReport, ServiceError> {
         self.sweep_within(at_most, Duration::MAX).await
     }
 
-    /// The same within a time. What it does not get to comes with the next sweep, which begins
-    /// with the shards that had no turn.
+    /// The same within a time limit. The next sweep continues with the shards that got no turn.
     pub async fn sweep_within(
         &self,
         at_most: usize,
         time: Duration,
-    ) -> Result<Swept, ServiceError> {
-        // What is looked at beside what is due has a share of the time of its own, however much
-        // is due.
+    ) -> Result<SweepReport, ServiceError> {
+        // The other checks have their own share of the time, however much is due.
         let clock = self.core.clock();
-        let (due, recall) = (Within::new(clock, time, 70), Within::new(clock, time, 80));
-        let watch = Within::new(clock, time, 95);
+        let (due, recall) = (Deadline::new(clock, time, 70), Deadline::new(clock, time, 80));
+        let watch = Deadline::new(clock, time, 95);
         let sweep = Sweep {
             now: clock.now(),
             backlogs: Backlogs::new(self.lanes.clone()),
             within: due,
             left: AtomicUsize::new(at_most),
         };
-        // A shard that can't be read keeps nothing else from its look.
+        // An unreadable shard must not stop the other checks.
         let (mut swept, failed) = match self.shards(&sweep).await {
             Ok(swept) => (swept, None),
-            Err(error) => (Swept::default(), Some(error)),
+            Err(error) => (SweepReport::default(), Some(error)),
         };
         match self.recall.look(&self.core, &sweep.backlogs, &recall).await {
             Ok(recalled) => swept.changed += recalled,
             Err(error) => {
                 swept.failed += 1;
-                tracing::error!("what waited behind a backlog is not offered yet: {error}");
+                tracing::error!(%error, "tasks that waited behind a backlog can't be enqueued");
             }
         }
-        let looks = AssertUnwindSafe(self.watch.look(&self.core, &watch)).catch_unwind().await;
-        swept.failed += looks.unwrap_or_else(|_| {
-            tracing::error!("what is looked at now and then broke off");
+        let failed_checks =
+            AssertUnwindSafe(self.watch.look(&self.core, &watch)).catch_unwind().await;
+        swept.failed += failed_checks.unwrap_or_else(|_| {
+            tracing::error!("the periodic checks panicked");
             1
         });
         match self.core.parking().summary().await {
             Ok(parked) => *self.parked() = parked,
             Err(error) => {
-                tracing::error!("what is parked can't be counted: {error}");
+                tracing::error!(%error, "parked items can't be counted");
                 swept.failed += 1;
             }
         }
@@ -164,13 +161,13 @@ impl Sweeper {
         failed.map_or(Ok(swept), Err)
     }
 
-    /// All shards, some side by side. A store that fails ends the look at them.
-    async fn shards(&self, sweep: &Sweep) -> Result<Swept, ServiceError> {
+    /// Sweeps all shards, some concurrently. Stops at a store failure.
+    async fn shards(&self, sweep: &Sweep) -> Result<SweepReport, ServiceError> {
         let order = self.turn.order(sweep.now);
         let mut begun = 0;
-        let (mut swept, mut failed) = (Swept::default(), None);
+        let (mut swept, mut failed) = (SweepReport::default(), None);
         let shards: Vec<_> = order.iter().map(|shard| self.shard(*shard, sweep)).collect();
-        let mut running = stream::iter(shards).buffered(SHARDS_AT_ONCE);
+        let mut running = stream::iter(shards).buffered(CONCURRENT_SHARDS);
         while let Some(of) = running.next().await {
             match of {
                 Ok(ControlFlow::Continue(of)) => {
@@ -179,7 +176,8 @@ impl Sweeper {
                 }
                 Ok(ControlFlow::Break(())) => {}
                 Err(error) => {
-                    // The next sweep begins behind it, or it would keep the others from theirs.
+                    // The next sweep begins after this shard, so that it does not starve the
+                    // others.
                     begun += 1;
                     failed = Some(error);
                     break;
@@ -191,24 +189,24 @@ impl Sweeper {
         failed.map_or(Ok(swept), Err)
     }
 
-    /// Breaks where it was not begun.
+    /// Returns `Break` if the shard was not begun.
     async fn shard(
         &self,
         shard: u8,
         sweep: &Sweep,
-    ) -> Result<ControlFlow<(), Swept>, ServiceError> {
+    ) -> Result<ControlFlow<(), SweepReport>, ServiceError> {
         if sweep.is_over() {
             return Ok(ControlFlow::Break(()));
         }
-        let mut swept = Swept::default();
+        let mut swept = SweepReport::default();
         let mut cursor = None;
         loop {
-            let page = self.core.store().due(shard, sweep.now, PAGE, cursor).await?;
-            let looks: Vec<_> =
-                page.entries.into_iter().map(|due| self.look_at(due, sweep)).collect();
-            let mut looks = stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
-            while let Some(looked) = looks.next().await {
-                swept.add(&looked?);
+            let page = self.core.store().due(shard, sweep.now, PAGE_SIZE, cursor).await?;
+            let checks: Vec<_> =
+                page.entries.into_iter().map(|due| self.check(due, sweep)).collect();
+            let mut checks = stream::iter(checks).buffer_unordered(CONCURRENT_CHECKS);
+            while let Some(checked) = checks.next().await {
+                swept.add(&checked?);
             }
             cursor = page.next;
             if cursor.is_none() || sweep.is_over() {
@@ -221,50 +219,50 @@ impl Sweeper {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_at(&self, due: DueKey, sweep: &Sweep) -> Result<Swept, ServiceError> {
-        let mut swept = Swept::default();
+    async fn check(&self, due: DueKey, sweep: &Sweep) -> Result<SweepReport, ServiceError> {
+        let mut swept = SweepReport::default();
         if !sweep.takes_one() {
             return Ok(swept);
         }
         swept.looked_at = 1;
         let read = self.core.store().get(&due.key).await;
         let Some(read) = self.core.context().past_unreadable(read)? else {
-            // It stays due: what can't be read can't be written back either.
+            // It stays due: an unreadable item can't be written back either.
             swept.failed = 1;
             self.core.parking().ask_past_unreadable(&due.key).await?;
             return Ok(swept);
         };
         let Some(item) = read else { return Ok(swept) };
         if item.due.is_none_or(|at| at > sweep.now) {
-            // The index was behind; someone has looked at it since.
+            // The index was stale; another process has handled the item since.
             return Ok(swept);
         }
-        let looking = async {
+        let checking = async {
             match &*item.kind {
                 Task::KIND => self.task(&item, &sweep.backlogs, &mut swept).await,
                 Approval::KIND => self.approval(&item).await,
                 AlertRecord::KIND => self.alert(&item).await,
                 ParkedTenant::KIND => {
-                    self.core.parking().ask(&item).await.map(|()| Looked::Postponed)
+                    self.core.parking().ask(&item).await.map(|()| CheckResult::Postponed)
                 }
                 // Of a newer build, which looks at it; or its arm here was forgotten.
                 kind => {
-                    tracing::warn!(key = %item.key, "nobody here looks at a due item of kind '{kind}'");
-                    Ok(Looked::Nothing)
+                    tracing::warn!(key = %item.key, kind, "a due item has an unknown kind");
+                    Ok(CheckResult::Nothing)
                 }
             }
         };
-        let done = AssertUnwindSafe(looking).catch_unwind().await.unwrap_or_else(|_| {
-            Err(ServiceError::Down { reason: "the look broke off".to_owned() })
+        let done = AssertUnwindSafe(checking).catch_unwind().await.unwrap_or_else(|_| {
+            Err(ServiceError::Down { reason: "checking the item panicked".to_owned() })
         });
         match done {
-            Ok(Looked::Changed) => swept.changed += 1,
-            Ok(Looked::Postponed) => {}
-            Ok(Looked::Nothing) => self.push(&item, sweep.now.plus(PUSH)).await?,
+            Ok(CheckResult::Changed) => swept.changed += 1,
+            Ok(CheckResult::Postponed) => {}
+            Ok(CheckResult::Nothing) => self.push(&item, sweep.now.plus(REOFFER_DELAY)).await?,
             Err(error) => {
                 swept.failed += 1;
-                tracing::error!(key = %item.key, "due item {} can't be dealt with: {error}", item.key);
-                self.push(&item, sweep.now.plus(PUSH)).await?;
+                tracing::error!(key = %item.key, %error, "a due item can't be processed");
+                self.push(&item, sweep.now.plus(REOFFER_DELAY)).await?;
             }
         }
         Ok(swept)
@@ -274,8 +272,8 @@ impl Sweeper {
         &self,
         item: &Item,
         backlogs: &Backlogs,
-        swept: &mut Swept,
-    ) -> Result<Looked, ServiceError> {
+        swept: &mut SweepReport,
+    ) -> Result<CheckResult, ServiceError> {
         let stored = decode::<Task>(item)?;
         let id = stored.value.id.clone();
         let now = self.core.clock().now();
@@ -285,8 +283,9 @@ impl Sweeper {
         }
         if next_due(&stored.value, now).is_some_and(|due| due > now) {
             return match self.core.tasks().command_on(stored, &Command::Postpone).await {
-                // Rejected: someone has changed it meanwhile, and its due time with it.
-                Ok(_) | Err(CommandError::Rejected { .. }) => Ok(Looked::Postponed),
+                // Rejected: another process changed the task meanwhile, and its due time with
+                // it.
+                Ok(_) | Err(CommandError::Rejected { .. }) => Ok(CheckResult::Postponed),
                 Err(error) => Err(error.into_service(&id)),
             };
         }
@@ -296,26 +295,26 @@ impl Sweeper {
             self.recall.note(lane);
         }
         match self.core.tasks().command_on(stored, &Command::Tick { lane_busy }).await {
-            Ok(_) => Ok(Looked::Changed),
-            Err(CommandError::Rejected { .. }) => Ok(Looked::Nothing),
+            Ok(_) => Ok(CheckResult::Changed),
+            Err(CommandError::Rejected { .. }) => Ok(CheckResult::Nothing),
             Err(error) => Err(error.into_service(&id)),
         }
     }
 
-    async fn approval(&self, item: &Item) -> Result<Looked, ServiceError> {
+    async fn approval(&self, item: &Item) -> Result<CheckResult, ServiceError> {
         let approval = decode::<Approval>(item)?.value;
         let expired =
             self.core.approvals().escalate_or_expire(&approval.tenant, &approval.id).await?;
-        Ok(if expired { Looked::Changed } else { Looked::Nothing })
+        Ok(if expired { CheckResult::Changed } else { CheckResult::Nothing })
     }
 
-    async fn alert(&self, item: &Item) -> Result<Looked, ServiceError> {
+    async fn alert(&self, item: &Item) -> Result<CheckResult, ServiceError> {
         let ended = StoredAlerts::new(self.core.clone()).end_if_untouched(item).await?;
-        Ok(if ended { Looked::Changed } else { Looked::Postponed })
+        Ok(if ended { CheckResult::Changed } else { CheckResult::Postponed })
     }
 
-    /// Writes the item back as it is, due later. If someone changes it meanwhile, they know
-    /// better.
+    /// Writes the item back unchanged with a later due time. Does nothing if it has changed
+    /// meanwhile.
     async fn push(&self, item: &Item, due: Timestamp) -> Result<(), ServiceError> {
         let Some(current) = self.core.store().get(&item.key).await? else { return Ok(()) };
         if current.version != item.version {
@@ -331,9 +330,9 @@ impl Sweeper {
             due: Some(due),
             expires: current.expires,
         };
-        let expect = Expect::Version(current.version);
+        let expect = Precondition::Version(current.version);
         let writes = vec![Write::Put { item: pushed, expect }];
-        // Tried once: it stays due, so the next sweep comes to it again.
+        // Tried once: on failure it stays due, and the next sweep retries it.
         match self.core.context().transact_within(writes, Duration::ZERO).await {
             Err(TransactError::Store(error)) => Err(error.into()),
             _ => Ok(()),

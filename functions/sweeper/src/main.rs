@@ -1,14 +1,14 @@
-//! The sweeper on Lambda, by the minute's schedule.
+//! The sweeper's Lambda entry point, run every minute.
 
 use std::sync::Arc;
 
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
 use watchbill_lambda::config::Setup;
-use watchbill_lambda::{Found, serve_tick};
+use watchbill_lambda::{TickResult, serve_tick};
 use watchbill_sweeper::Sweeper;
 
-/// Items looked at in one sweep, whatever time is left.
-const SWEEP: usize = 20_000;
+/// Maximum items per sweep, whatever time is left.
+const MAX_ITEMS: usize = 20_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -18,8 +18,8 @@ async fn main() -> anyhow::Result<()> {
     serve_tick(&setup, core, move |time| {
         let sweeper = sweeper.clone();
         async move {
-            let swept = sweeper.sweep_within(SWEEP, time).await?;
-            Ok(Found { failed: swept.failed, oldest: swept.oldest, parked: swept.parked })
+            let swept = sweeper.sweep_within(MAX_ITEMS, time).await?;
+            Ok(TickResult { failed: swept.failed, oldest: swept.oldest, parked: swept.parked })
         }
     })
     .await

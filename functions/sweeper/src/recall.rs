@@ -1,10 +1,11 @@
-//! Which lanes have a backlog, and what is done once one is over.
+//! Tracks lanes with a backlog, and re-enqueues their tasks once it has ended.
 //!
-//! While a lane has a backlog its tasks are offered again at growing distances, hours in the
-//! end. Once the backlog is over, a task whose lane message was lost must not wait that long:
-//! the tasks whose offers were excused are found among what is due, page by page, and offered.
-//! A process that starts anew doesn't know of the backlog; then the next look finds the task,
-//! [`MAX_LOOK`] after the one before at most.
+//! While a lane has a backlog, its tasks are enqueued again at growing intervals, up to hours,
+//! and these enqueues are excused: they do not count as unclaimed. After the backlog, a task
+//! whose lane message was lost must not wait that long: tasks with excused enqueues are found
+//! among the due items, page by page, and enqueued. A new process does not know of the backlog;
+//! the task's regular check then finds it, at most [`MAX_CHECK_INTERVAL`] after the previous
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,90 +13,90 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::{StreamExt as _, stream};
-use watchbill_core::decide::{Command, MAX_LOOK};
+use watchbill_core::decide::{Command, MAX_CHECK_INTERVAL};
 use watchbill_core::ports::{DUE_SHARDS, Item, Lanes};
 use watchbill_core::repo::{Entity as _, RoutePeek, decode};
 use watchbill_core::service::{CommandError, Core, ServiceError};
 use watchbill_domain::{Agent, Priority, Status, Task, Timestamp};
 
-use crate::LOOKS_AT_ONCE;
-use crate::turn::Within;
+use crate::CONCURRENT_CHECKS;
+use crate::turn::Deadline;
 
-/// Items read at once, and pages read in one sweep: the rest of the walk comes with the next.
-const PAGE: usize = 100;
+/// Items read at once, and pages read per sweep; the next sweep continues the walk.
+const PAGE_SIZE: usize = 100;
 const MAX_PAGES: usize = 20;
-/// Between the beginnings of two walks: a lane that empties again and again must not have
-/// everything read each time.
-const WALK_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Minimum time between the starts of two walks: a lane that empties repeatedly must not cause a
+/// full read each time.
+const WALK_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 pub type Lane = (Agent, Priority);
 
-/// Asks each lane once in a sweep: behind SQS that is a call.
+/// Queries each lane once per sweep: over SQS that is a call.
 pub struct Backlogs {
     lanes: Arc<dyn Lanes>,
-    known: Mutex<BTreeMap<Lane, Asked>>,
+    known: Mutex<BTreeMap<Lane, PendingQuery>>,
 }
 
-/// One answer for all who wait for it.
-type Asked = Shared<BoxFuture<'static, bool>>;
+/// One response, shared by everything that waits for it.
+type PendingQuery = Shared<BoxFuture<'static, bool>>;
 
 impl Backlogs {
     pub fn new(lanes: Arc<dyn Lanes>) -> Self {
         Self { lanes, known: Mutex::default() }
     }
 
-    /// Lanes that can't be asked count as busy: they are no proof of a lost message.
+    /// Lanes that can't be queried count as busy: they are no evidence of a lost message.
     pub async fn is_busy(&self, lane: Lane) -> bool {
-        let asked = {
+        let query = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.entry(lane).or_insert_with(|| self.ask(lane)).clone()
+            known.entry(lane).or_insert_with(|| self.start_query(lane)).clone()
         };
-        asked.await
+        query.await
     }
 
-    fn ask(&self, lane: Lane) -> Asked {
+    fn start_query(&self, lane: Lane) -> PendingQuery {
         let lanes = self.lanes.clone();
-        let asking = async move {
+        let query = async move {
             let waiting = lanes.backlog(lane.0, lane.1).await;
             waiting.map_or(true, |waiting| waiting > 0)
         };
-        asking.boxed().shared()
+        query.boxed().shared()
     }
 }
 
-/// The lanes that excused an offer, and the walk that follows the end of their backlogs.
+/// The lanes that excused an enqueue, and the walk after their backlogs have ended.
 #[derive(Default)]
-pub struct Recall(Mutex<State>);
+pub struct LaneRecovery(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     busy: BTreeSet<Lane>,
-    walk: Option<Walk>,
+    walk: Option<RecoveryWalk>,
     /// When the last walk began, on the monotonic clock.
     began: Option<Duration>,
 }
 
 #[derive(Clone)]
-struct Walk {
+struct RecoveryWalk {
     lanes: BTreeSet<Lane>,
     until: Timestamp,
     shard: u8,
     cursor: Option<String>,
 }
 
-impl Recall {
-    /// An offer in this lane was excused.
+impl LaneRecovery {
+    /// Notes that an enqueue in this lane was excused.
     pub fn note(&self, lane: Lane) {
         self.state().busy.insert(lane);
     }
 
-    /// Goes on with a walk, or begins one where a backlog has ended, as long as there is time.
-    /// Answers how many tasks were offered.
+    /// Continues a walk, or begins one if a backlog has ended, as long as there is time. Returns
+    /// the number of enqueued tasks.
     pub async fn look(
         &self,
         core: &Core,
         backlogs: &Backlogs,
-        within: &Within,
+        within: &Deadline,
     ) -> Result<usize, ServiceError> {
         if self.state().walk.is_none() {
             self.begin(core, backlogs).await;
@@ -106,13 +107,14 @@ impl Recall {
             if within.is_over() {
                 break;
             }
-            let page = core.store().due(walk.shard, walk.until, PAGE, walk.cursor.clone()).await?;
+            let page =
+                core.store().due(walk.shard, walk.until, PAGE_SIZE, walk.cursor.clone()).await?;
             let keys: Vec<_> = page.entries.into_iter().map(|due| due.key).collect();
             let items: Vec<Item> =
                 core.context().get_readable(&keys).await?.into_iter().flatten().collect();
             let offers: Vec<_> =
-                items.iter().map(|item| recall_or_tell(core, item, &walk.lanes)).collect();
-            let mut offers = stream::iter(offers).buffer_unordered(LOOKS_AT_ONCE);
+                items.iter().map(|item| recall_or_log(core, item, &walk.lanes)).collect();
+            let mut offers = stream::iter(offers).buffer_unordered(CONCURRENT_CHECKS);
             while let Some(offered) = offers.next().await {
                 recalled += usize::from(offered);
             }
@@ -126,7 +128,7 @@ impl Recall {
         let now = core.clock().monotonic();
         let busy = {
             let state = self.state();
-            let early = state.began.is_some_and(|at| now.saturating_sub(at) < WALK_EVERY);
+            let early = state.began.is_some_and(|at| now.saturating_sub(at) < WALK_INTERVAL);
             if early { BTreeSet::new() } else { state.busy.clone() }
         };
         let mut idle = BTreeSet::new();
@@ -138,10 +140,10 @@ impl Recall {
         if idle.is_empty() {
             return;
         }
-        let until = core.clock().now().plus(MAX_LOOK);
+        let until = core.clock().now().plus(MAX_CHECK_INTERVAL);
         let mut state = self.state();
         state.busy.retain(|lane| !idle.contains(lane));
-        state.walk = Some(Walk { lanes: idle, until, shard: 0, cursor: None });
+        state.walk = Some(RecoveryWalk { lanes: idle, until, shard: 0, cursor: None });
         state.began = Some(now);
     }
 
@@ -150,23 +152,23 @@ impl Recall {
     }
 }
 
-impl Walk {
-    /// Where it goes on, once a page is done with.
+impl RecoveryWalk {
+    /// The position after a completed page; `None` at the end.
     fn after(self, cursor: Option<String>) -> Option<Self> {
         let shard = self.shard + u8::from(cursor.is_none());
         (shard < DUE_SHARDS).then_some(Self { shard, cursor, ..self })
     }
 }
 
-/// Its own look comes all the same: the others must not wait for one that fails.
-async fn recall_or_tell(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> bool {
+/// A failed task must not block the others: its regular check still follows.
+async fn recall_or_log(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> bool {
     recall(core, item, lanes).await.unwrap_or_else(|error| {
-        tracing::warn!(key = %item.key, "{} is not offered yet: {error}", item.key);
+        tracing::warn!(key = %item.key, %error, "a task can't be enqueued after a backlog");
         false
     })
 }
 
-/// Offers a task whose offers these lanes excused. What can't be read is the sweep's to report.
+/// Enqueues a task whose enqueues these lanes excused. The sweep reports unreadable items.
 async fn recall(core: &Core, item: &Item, lanes: &BTreeSet<Lane>) -> Result<bool, ServiceError> {
     if *item.kind != *Task::KIND {
         return Ok(false);

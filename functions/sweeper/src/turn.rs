@@ -1,4 +1,4 @@
-//! In which order the shards have their turn, and until when.
+//! The order in which a sweep visits the shards, and its time limit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use watchbill_core::ports::{Clock, DUE_SHARDS};
 use watchbill_domain::Timestamp;
 
-/// The shard that is the first of the next sweep: one that had no turn in the last, where that was
-/// too short for all. A process that starts anew takes the minute for it, so that none starves
-/// where each sweep is a process of its own.
+/// The first shard of the next sweep: one that got no turn in the last sweep, if that ran out of
+/// time. A new process derives it from the minute, so that no shard starves where each sweep is
+/// a process of its own.
 #[derive(Default)]
-pub struct Turn(Mutex<Option<u8>>);
+pub struct FirstShard(Mutex<Option<u8>>);
 
-impl Turn {
-    /// The order of this sweep. A sweep that is given up, because a shard hangs, never says how far it
-    /// came: another shard is the first of the next one already.
+impl FirstShard {
+    /// The order of this sweep. A sweep that is aborted because a shard hangs never calls
+    /// `ended`, so this already moves the next sweep's start to another shard.
     pub fn order(&self, now: Timestamp) -> Vec<u8> {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.millis().div_euclid(60_000).rem_euclid(DUE_SHARDS.into());
@@ -23,22 +23,22 @@ impl Turn {
         (0..DUE_SHARDS).map(|n| (first + n) % DUE_SHARDS).collect()
     }
 
-    /// So many of them were begun, in their order.
+    /// Reports how many shards, in their order, were begun.
     pub fn ended(&self, order: &[u8], begun: usize) {
-        // If all were: another one's turn.
+        // If all were: start with the next shard.
         let next = order.get(begun).or(order.get(1)).copied();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }
 
-/// A time that ends on the monotonic clock.
-pub struct Within {
+/// A deadline on the monotonic clock.
+pub struct Deadline {
     clock: Arc<dyn Clock>,
     until: Duration,
 }
 
-impl Within {
-    /// So many parts of a hundred of a time that begins now.
+impl Deadline {
+    /// The given percentage of a time span that starts now.
     pub fn new(clock: &Arc<dyn Clock>, time: Duration, percent: u32) -> Self {
         let share = time.checked_mul(percent).map_or(time, |time| time / 100);
         Self { clock: clock.clone(), until: clock.monotonic().saturating_add(share) }
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_shards_that_had_no_turn_are_the_next_ones() {
-        let turn = Turn::default();
+        let turn = FirstShard::default();
         let now = Timestamp::from_millis(5 * 60_000);
         let order = turn.order(now);
         assert_eq!((order[0], order.len()), (5, usize::from(DUE_SHARDS)));

@@ -1,5 +1,5 @@
-//! Wakes the tasks that governance holds up once another policy holds: a freeze may have been
-//! lifted, hours before it would have ended.
+//! Wakes the tasks that governance deferred when the policy changes: a freeze may have been
+//! lifted hours before its end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,51 +11,51 @@ use watchbill_core::repo::{self, decode};
 use watchbill_core::service::{CommandError, Core, Rounds, ServiceError};
 use watchbill_domain::{Agent, Task, TenantId};
 
-use crate::LOOKS_AT_ONCE;
-use crate::turn::Within;
+use crate::CONCURRENT_CHECKS;
+use crate::turn::Deadline;
 
 /// Tasks read at once.
-const PAGE: usize = 100;
-/// Tasks and lists that one sweep looks at: the rest comes with the next. Most lists are empty.
+const PAGE_SIZE: usize = 100;
+/// Tasks and lists read per sweep; the next sweep continues. Most lists are empty.
 const MAX_TASKS: usize = 2_000;
 const MAX_LISTS: usize = 400;
-/// Tenants whose names are read at once.
+/// Tenant names read at once.
 const TENANTS: usize = 100;
-/// Other processes may go by the policy before this one for so long: a task woken earlier would
-/// be held again.
-const OLD_POLICY: Duration = Duration::from_secs(35);
+/// How long other processes may still use the previous policy: a task woken earlier would be
+/// deferred again.
+const POLICY_CACHE_TTL: Duration = Duration::from_secs(35);
 
-/// The round over all tenants, of which there is one for each policy; the store keeps its place.
+/// The round over all tenants, one per policy. Its position is kept in the store.
 const ROUND: &str = "wake";
 
-/// The walk over what is held, where there is one. A process that starts anew goes on with it, at
-/// the tenant at which another was.
+/// The walk over deferred tasks, if one is running. A new process continues it at the tenant
+/// where the previous one was.
 #[derive(Default)]
 pub struct Wake(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The fingerprint of the policy that holds.
+    /// The fingerprint of the current policy.
     policy: Option<String>,
-    /// Its walk has begun, or was done before.
+    /// Its walk has started or was already done.
     begun: bool,
-    walk: Option<Walk>,
+    walk: Option<TenantWalk>,
 }
 
 #[derive(Clone)]
-struct Walk {
-    /// Those of the present page that are left, the present one last.
+struct TenantWalk {
+    /// The remaining tenants of the current page, the current one last.
     tenants: Vec<TenantId>,
-    /// The last of the page, where there are more behind it.
+    /// The last tenant of the page, if more pages follow.
     next_page: Option<TenantId>,
-    /// The last one that was dealt with.
+    /// The last completed tenant.
     done: Option<TenantId>,
     list: usize,
     cursor: Option<String>,
 }
 
 impl Wake {
-    /// This policy holds. One that changes during a walk begins it anew.
+    /// Sets the current policy. A change during a walk restarts it.
     pub fn follow(&self, fingerprint: &str) {
         let mut state = self.state();
         if state.policy.as_deref() != Some(fingerprint) {
@@ -63,12 +63,12 @@ impl Wake {
         }
     }
 
-    /// Wakes some pages, where it is time to. Answers how many tasks.
+    /// Wakes some pages of tasks, if it is time to. Returns the number of woken tasks.
     pub async fn look(
         &self,
         core: &Core,
         rounds: &Rounds,
-        within: &Within,
+        within: &Deadline,
     ) -> Result<usize, ServiceError> {
         let (policy, begun) = {
             let state = self.state();
@@ -77,11 +77,11 @@ impl Wake {
         let Some(policy) = policy else { return Ok(0) };
         if !begun {
             let opened = rounds.opened(core.context(), ROUND, &policy).await?;
-            if opened.is_some_and(|at| core.clock().now() < at.plus(OLD_POLICY)) {
+            if opened.is_some_and(|at| core.clock().now() < at.plus(POLICY_CACHE_TTL)) {
                 return Ok(0);
             }
             let walk = match rounds.place(core.context(), ROUND, &policy).await? {
-                Some(after) => Some(Walk::page(core, after.as_ref()).await?),
+                Some(after) => Some(TenantWalk::page(core, after.as_ref()).await?),
                 None => None,
             };
             let mut state = self.state();
@@ -103,7 +103,7 @@ impl Wake {
         Ok(woken)
     }
 
-    async fn walk(&self, core: &Core, within: &Within) -> Result<usize, ServiceError> {
+    async fn walk(&self, core: &Core, within: &Deadline) -> Result<usize, ServiceError> {
         let (mut woken, mut tasks) = (0, 0);
         for _ in 0..MAX_LISTS {
             if tasks >= MAX_TASKS || within.is_over() {
@@ -112,7 +112,7 @@ impl Wake {
             let Some(walk) = self.state().walk.clone() else { break };
             let Some(tenant) = walk.tenants.last() else {
                 let next = match &walk.next_page {
-                    Some(after) => Some(Walk::page(core, Some(after)).await?),
+                    Some(after) => Some(TenantWalk::page(core, Some(after)).await?),
                     None => None,
                 };
                 self.state().walk = next;
@@ -120,7 +120,7 @@ impl Wake {
             };
             let partition = match walk.list.checked_sub(1) {
                 None => repo::held_list(tenant),
-                // Those of external workers stand where these look for work.
+                // Tasks of external workers are in the lists that these workers poll.
                 Some(agent) => repo::outside_list(tenant, Agent::ALL[agent]),
             };
             let query = Query {
@@ -128,15 +128,15 @@ impl Wake {
                 partition,
                 range: ListRange::default(),
                 descending: false,
-                limit: PAGE,
+                limit: PAGE_SIZE,
                 cursor: walk.cursor.clone(),
             };
             let page = core.store().query(query).await?;
             tasks += page.entries.len();
             let items = core.context().get_readable(&page.entries).await?;
             let wakes: Vec<_> =
-                items.iter().flatten().map(|item| wake_or_tell(core, item)).collect();
-            let mut wakes = stream::iter(wakes).buffer_unordered(LOOKS_AT_ONCE);
+                items.iter().flatten().map(|item| wake_or_log(core, item)).collect();
+            let mut wakes = stream::iter(wakes).buffer_unordered(CONCURRENT_CHECKS);
             while let Some(woke) = wakes.next().await {
                 woken += usize::from(woke);
             }
@@ -151,10 +151,10 @@ impl Wake {
     }
 }
 
-/// Its own look comes all the same: the others must not wait for one that fails.
-async fn wake_or_tell(core: &Core, item: &Item) -> bool {
+/// A failed task must not block the others: its regular check still follows.
+async fn wake_or_log(core: &Core, item: &Item) -> bool {
     wake(core, item).await.unwrap_or_else(|error| {
-        tracing::warn!(key = %item.key, "{} is not woken: {error}", item.key);
+        tracing::warn!(key = %item.key, %error, "a deferred task can't be woken");
         false
     })
 }
@@ -171,8 +171,8 @@ async fn wake(core: &Core, item: &Item) -> Result<bool, ServiceError> {
     }
 }
 
-impl Walk {
-    /// At the first of the tenants that come after one.
+impl TenantWalk {
+    /// Starts at the first tenants after the given one.
     async fn page(core: &Core, after: Option<&TenantId>) -> Result<Self, ServiceError> {
         let mut tenants = core.tenants().after(after, TENANTS).await?;
         let next_page = tenants.last().cloned().filter(|_| tenants.len() == TENANTS);
@@ -180,7 +180,7 @@ impl Walk {
         Ok(Self { tenants, next_page, done: after.cloned(), list: 0, cursor: None })
     }
 
-    /// Where it goes on, once a page is done with.
+    /// The position after a completed page.
     fn after(mut self, cursor: Option<String>) -> Self {
         if cursor.is_none() {
             self.list += 1;

@@ -1,65 +1,70 @@
-//! What is looked at now and then, whatever is due.
+//! Periodic checks that do not depend on due items.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use watchbill_core::service::{Core, PolicyNoted, Rounds, ServiceError};
+use watchbill_core::service::{Core, PolicyCheck, Rounds, ServiceError};
 use watchbill_governance::Policy;
 
 use crate::alerts;
-use crate::turn::Within;
+use crate::turn::Deadline;
 use crate::wake::Wake;
 
-/// How often it is looked whether the policy that holds is the one recorded. One that changes is seen
-/// as soon as it is read.
-const POLICY_EVERY: Duration = Duration::from_secs(30);
-/// The rounds over all tenants, under the names by which the store keeps their places.
+/// How often the current policy is compared with the recorded one. A new policy is noticed as
+/// soon as it is read.
+const POLICY_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// The names under which the store keeps the positions of the rounds over all tenants.
 const SEALS: &str = "seals";
 const ALERTS: &str = "alerts";
 
-/// What this process remembers, so that most sweeps ask the store for nothing.
+/// Cached state, so that most sweeps do not query the store.
 #[derive(Default)]
-pub struct Watch {
-    seen: Mutex<Seen>,
+pub struct PeriodicChecks {
+    last_check: Mutex<LastPolicyCheck>,
     wake: Wake,
     rounds: Rounds,
 }
 
 #[derive(Default, Clone)]
-struct Seen {
+struct LastPolicyCheck {
     /// On the monotonic clock.
     policy: Option<Duration>,
     fingerprint: String,
 }
 
-impl Watch {
-    /// Looks, where it is time to and as long as there is time. Answers how many looks failed:
-    /// those come again at the next sweep, as does what there was no time for.
-    pub async fn look(&self, core: &Core, within: &Within) -> usize {
-        let seen = self.seen().clone();
+impl PeriodicChecks {
+    /// Runs the checks that are due, as long as there is time. Returns how many failed: those,
+    /// and any without time, are retried at the next sweep.
+    pub async fn look(&self, core: &Core, within: &Deadline) -> usize {
+        let last_check = self.last_check().clone();
         let (now, day) = (core.clock().monotonic(), core.clock().now().day());
         let mut failed = 0;
-        // Where it can't be read, nothing is known to have been lifted.
+        // If the policy can't be read, no change is assumed.
         let policy = core.governance().policies().current().await.ok();
-        let another = policy.as_ref().is_some_and(|policy| policy.fingerprint != seen.fingerprint);
-        if another || seen.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_EVERY) {
+        let is_new =
+            policy.as_ref().is_some_and(|policy| policy.fingerprint != last_check.fingerprint);
+        if is_new
+            || last_check.policy.is_none_or(|at| now.saturating_sub(at) >= POLICY_CHECK_INTERVAL)
+        {
             match core.audit().note_policy().await {
-                // The next sweep goes on with the next tenants.
-                Ok(PolicyNoted::GoesOn) => {}
+                // The next sweep continues with the next tenants.
+                Ok(PolicyCheck::GoesOn) => {}
                 Ok(noted) => {
-                    if noted == PolicyNoted::Changed {
-                        tracing::info!("the policy that holds now is recorded");
+                    if noted == PolicyCheck::Changed {
+                        tracing::info!("the current policy is recorded");
                     }
                     if let Some(policy) = &policy {
                         self.wake.follow(&policy.fingerprint);
                     }
-                    *self.seen() = Seen { policy: Some(now), fingerprint: fingerprint(policy) };
+                    *self.last_check() =
+                        LastPolicyCheck { policy: Some(now), fingerprint: fingerprint(policy) };
                 }
                 Err(error) => {
-                    failed += failure("whether another policy holds", &error);
-                    // It stays so until somebody mends it.
+                    failed += failure("policy change", &error);
+                    // It stays unreadable until someone fixes it.
                     if matches!(error, ServiceError::Unreadable { .. }) {
-                        *self.seen() = Seen { policy: Some(now), fingerprint: fingerprint(policy) };
+                        *self.last_check() =
+                            LastPolicyCheck { policy: Some(now), fingerprint: fingerprint(policy) };
                     }
                 }
             }
@@ -67,48 +72,48 @@ impl Watch {
         if !within.is_over()
             && let Err(error) = self.seal(core, &day).await
         {
-            failed += failure("to seal the ledgers", &error);
+            failed += failure("ledger seals", &error);
         }
         if !within.is_over()
             && let Err(error) = self.alerts(core, &day, within).await
         {
-            failed += failure("which open alerts have no end", &error);
+            failed += failure("open alerts", &error);
         }
         match self.wake.look(core, &self.rounds, within).await {
             Ok(0) => {}
-            Ok(woken) => tracing::info!(woken, "{woken} held tasks are looked at anew"),
-            Err(error) => failed += failure("which tasks are held", &error),
+            Ok(woken) => tracing::info!(woken, "deferred tasks are woken"),
+            Err(error) => failed += failure("deferred tasks", &error),
         }
         failed
     }
 
-    /// Seals the ledgers of some tenants, until all are for the day.
+    /// Seals the ledgers of some tenants, until all are sealed for the day.
     async fn seal(&self, core: &Core, day: &str) -> Result<(), ServiceError> {
         let Some(after) = self.rounds.place(core.context(), SEALS, day).await? else {
             return Ok(());
         };
         let (sealed, next) = core.audit().seal_ledgers(after.as_ref()).await?;
         self.rounds.reached(core.context(), SEALS, (day, next)).await;
-        tracing::debug!(sealed, "heads of {sealed} ledgers sealed");
+        tracing::debug!(sealed, "ledger heads are sealed");
         Ok(())
     }
 
-    /// Looks at the open alerts of some tenants, until those of all were looked at for the day.
-    async fn alerts(&self, core: &Core, day: &str, within: &Within) -> Result<(), ServiceError> {
+    /// Checks the open alerts of some tenants, until all are checked for the day.
+    async fn alerts(&self, core: &Core, day: &str, within: &Deadline) -> Result<(), ServiceError> {
         let Some(after) = self.rounds.place(core.context(), ALERTS, day).await? else {
             return Ok(());
         };
         match alerts::look(core, after.as_ref(), within).await? {
-            alerts::Reached::Tenant(next) => {
+            alerts::Progress::Tenant(next) => {
                 self.rounds.reached(core.context(), ALERTS, (day, next)).await;
             }
-            alerts::Reached::Within => {}
+            alerts::Progress::Within => {}
         }
         Ok(())
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().expect("nothing under this lock panics")
+    fn last_check(&self) -> std::sync::MutexGuard<'_, LastPolicyCheck> {
+        self.last_check.lock().expect("nothing under this lock panics")
     }
 }
 
@@ -116,7 +121,7 @@ fn fingerprint(policy: Option<Arc<Policy>>) -> String {
     policy.map(|policy| policy.fingerprint.clone()).unwrap_or_default()
 }
 
-fn failure(what: &str, error: &ServiceError) -> usize {
-    tracing::error!("it could not be looked {what}: {error}");
+fn failure(check: &str, error: &ServiceError) -> usize {
+    tracing::error!(check, %error, "a periodic check failed");
     1
 }

@@ -1,4 +1,4 @@
-//! The sweep: what is due, and its races.
+//! Test root: due items and the sweeper's races.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

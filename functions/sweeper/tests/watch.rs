@@ -1,23 +1,28 @@
-//! What the sweeper records of the policy and of the ledgers, with two sweepers at once and a
-//! store that loses answers.
+//! Policy records and ledger seals, with two concurrent sweepers and a store that loses
+//! responses.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
-use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity, StoredAlerts};
-use watchbill_core::decide::{Claimant, Command, Leave, Proof, Rejection, Rules};
+use watchbill_alerts::{AlertStatus, AlertStore as _, RaiseAlert, Severity, StoredAlerts};
+use watchbill_core::decide::{
+    Authorization, Claimant, Command, EngineConfig, Rejection, VersionedAuthorization,
+};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
-use watchbill_core::ports::{Clock as _, Commit, Expect, NewItem, Store, Write, WriteId};
-use watchbill_core::repo::{Entity as _, Fold, STATS_FOLD, decode, encode, ledger_key, policy_key};
+use watchbill_core::ports::{Clock as _, Commit, NewItem, Precondition, Store, Write, WriteId};
+use watchbill_core::repo::{
+    Entity as _, Projection, STATS_FOLD, decode, encode, ledger_key, policy_key,
+};
 use watchbill_core::service::{
     CommandError, Core, Governance, Identity, NewTask, OnFailure, ServiceError, TENANTS_A_CALL,
 };
 use watchbill_domain::{
-    Agent, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId, Timestamp, What,
+    Agent, ChangeKind, Event, EventId, EventPriority, EventType, TaskId, TaskType, TenantId,
+    Timestamp,
 };
-use watchbill_governance::{Policies, Policy, PolicyUnavailable, Record, RecordKind};
+use watchbill_governance::{AuditRecord, Policies, Policy, PolicyUnavailable, RecordKind};
 use watchbill_sweeper::Sweeper;
 use watchbill_testkit::{
     Failure, FakeClock, FaultyStore, FlakyStore, MemoryLanes, MemoryStore, a_task, ports_over,
@@ -66,21 +71,22 @@ impl World {
         Self::over(store, flaky, seed).await
     }
 
-    /// The same, reached through another store.
+    /// The same, accessed through another store.
     async fn over(store: Arc<MemoryStore>, through: Arc<dyn Store>, seed: u64) -> Self {
         let noon = Timestamp::parse("2026-01-31T12:00:00Z").unwrap();
         let clock = Arc::new(FakeClock::auto(noon));
         let ports = ports_over(through, clock.clone(), seed);
         let policies = Arc::new(Changing::default());
         let governance = Governance::new(policies.clone(), OnFailure::Restrict);
-        let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+        let rules = EngineConfig { external: [Agent::Dev].into(), ..EngineConfig::default() };
         let core = Core::new(ports, Arc::new(rules), 1).governed_by(governance);
         let mut world = Self { store, clock, policies, core, writes: 0 };
         for tenant in [TenantId::default(), acme()] {
             let name = STATS_FOLD.to_owned();
-            let fold = Fold { tenant: tenant.clone(), name, seq_applied: 0, state: json!({}) };
+            let fold =
+                Projection { tenant: tenant.clone(), name, seq_applied: 0, state: json!({}) };
             let item = encode(&fold, None);
-            world.put(Write::Put { item, expect: Expect::Absent }).await;
+            world.put(Write::Put { item, expect: Precondition::Absent }).await;
             world.grow(&tenant).await;
         }
         world
@@ -92,7 +98,7 @@ impl World {
         self.store.commit(Commit { id, writes: vec![write] }).await.unwrap();
     }
 
-    /// Something happens and is recorded.
+    /// Publishes an event and appends it to the ledger.
     async fn grow(&mut self, tenant: &TenantId) {
         let event = Event {
             event_id: EventId::parse(&format!("e-{}", self.writes)).unwrap(),
@@ -113,13 +119,13 @@ impl World {
         let head = LedgerReader::new(self.store.clone(), tenant.clone()).head().await.unwrap();
         let (_, item) =
             Batch::new(tenant.clone(), head.seq + 1, self.clock.now(), head.hash, 0, entries);
-        self.put(Write::Put { item, expect: Expect::Absent }).await;
+        self.put(Write::Put { item, expect: Precondition::Absent }).await;
     }
 
-    fn records(&self, kind: RecordKind) -> Vec<Record> {
+    fn records(&self, kind: RecordKind) -> Vec<AuditRecord> {
         let items = self.store.items();
-        let records = items.iter().filter(|item| *item.kind == *Record::KIND);
-        let records = records.map(|item| decode::<Record>(item).unwrap().value);
+        let records = items.iter().filter(|item| *item.kind == *AuditRecord::KIND);
+        let records = records.map(|item| decode::<AuditRecord>(item).unwrap().value);
         let mut records: Vec<_> = records.filter(|record| record.kind == kind).collect();
         records.sort_by_key(|record| record.at);
         for record in &records {
@@ -132,12 +138,12 @@ impl World {
         Sweeper::new(self.core.clone(), Arc::new(MemoryLanes::new()))
     }
 
-    /// Two processes at once, as often as it takes a flaky store to let both through.
+    /// Two processes at once, as often as a flaky store needs to let both succeed.
     async fn sweep_twice(&self) {
         let (one, other) = (self.sweeper(), self.sweeper());
         for _ in 0..20 {
             let (one, other) = tokio::join!(one.sweep(100), other.sweep(100));
-            let failed = |swept: &Result<watchbill_sweeper::Swept, _>| {
+            let failed = |swept: &Result<watchbill_sweeper::SweepReport, _>| {
                 swept.as_ref().map_or(1, |swept| swept.failed)
             };
             if failed(&one) + failed(&other) == 0 {
@@ -152,7 +158,7 @@ impl World {
 async fn another_policy_is_recorded_once_for_each_tenant() {
     for seed in 0..24 {
         let world = World::new(seed).await;
-        // To and fro: each change counts, also one that was made before.
+        // Back and forth: every change counts, also to an earlier policy.
         let steps = ["one", "two", "one", "two"];
         for (n, fingerprint) in steps.into_iter().enumerate() {
             world.policies.set(Some(fingerprint));
@@ -174,7 +180,7 @@ async fn another_policy_is_recorded_once_for_each_tenant() {
 }
 
 #[tokio::test]
-async fn a_policy_that_can_not_be_read_is_no_other_policy() {
+async fn an_unreadable_policy_is_no_policy_change() {
     let world = World::new(1).await;
     world.policies.set(Some("one"));
     world.sweep_twice().await;
@@ -186,7 +192,7 @@ async fn a_policy_that_can_not_be_read_is_no_other_policy() {
 }
 
 #[tokio::test]
-async fn what_is_recorded_of_the_policy_is_read_every_thirty_seconds_or_when_it_changes() {
+async fn the_policy_record_is_read_every_thirty_seconds_or_on_a_change() {
     let store = Arc::new(MemoryStore::new());
     let counting = Arc::new(FaultyStore::counting(store.clone(), &policy_key().partition));
     let world = World::over(store, counting.clone(), 1).await;
@@ -224,9 +230,9 @@ async fn a_ledger_that_grew_is_sealed_once_a_day() {
             assert_eq!((events.len(), events[0].event_type.as_str()), (1, "audit.sealed"));
             assert_eq!(json!(events[0].payload), said);
         }
-        // The seals are recorded, and on the next day nothing else has happened at acme's.
+        // The seals are recorded; on the next day acme's ledger has nothing else.
         for seal in sealed {
-            world.append(&seal.tenant.clone(), vec![Entry::Record(Box::new(seal))]).await;
+            world.append(&seal.tenant.clone(), vec![Entry::AuditRecord(Box::new(seal))]).await;
         }
         world.grow(&TenantId::default()).await;
         world.clock.advance(Duration::from_secs(11 * 3_600));
@@ -240,8 +246,7 @@ async fn a_ledger_that_grew_is_sealed_once_a_day() {
     }
 }
 
-/// A ledger that can't be read keeps no other from being sealed, nor its own tenant from being
-/// told of the policy.
+/// An unreadable ledger stops neither the seals of others nor its own tenant's policy record.
 #[tokio::test]
 async fn a_damaged_ledger_keeps_no_other_from_being_sealed() {
     for seed in 0..8 {
@@ -259,7 +264,7 @@ async fn a_damaged_ledger_keeps_no_other_from_being_sealed() {
             due: None,
             expires: None,
         };
-        world.put(Write::Put { item: torn, expect: Expect::Version(item.version) }).await;
+        world.put(Write::Put { item: torn, expect: Precondition::Version(item.version) }).await;
         world.sweep_twice().await;
         world.sweep_twice().await;
         let sealed = world.records(RecordKind::Sealed);
@@ -270,9 +275,9 @@ async fn a_damaged_ledger_keeps_no_other_from_being_sealed() {
     }
 }
 
-/// The same of a record by which a tenant would be told of the policy.
+/// The same for the policy record of one tenant.
 #[tokio::test]
-async fn a_tenant_that_can_not_be_told_of_the_policy_keeps_no_other_from_it() {
+async fn a_tenant_without_a_policy_record_stops_no_other() {
     let store = Arc::new(MemoryStore::new());
     let faulty = Arc::new(FaultyStore::new(store.clone()));
     let world = World::over(store, faulty.clone(), 1).await;
@@ -288,9 +293,9 @@ async fn a_tenant_that_can_not_be_told_of_the_policy_keeps_no_other_from_it() {
     assert_eq!(world.records(RecordKind::Sealed).len(), 1);
 }
 
-/// To fail to count is not to find nothing: an alarm that is set on it stays as it is.
+/// A failed count does not report zero, so an alarm on the count keeps its state.
 #[tokio::test]
-async fn what_is_parked_is_what_was_counted_last() {
+async fn the_parked_count_is_the_last_successful_one() {
     let store = Arc::new(MemoryStore::new());
     let faulty = Arc::new(FaultyStore::new(store.clone()));
     let world = World::over(store, faulty.clone(), 1).await;
@@ -302,7 +307,7 @@ async fn what_is_parked_is_what_was_counted_last() {
     assert_eq!((swept.failed, swept.parked.tenants), (1, 1));
 }
 
-/// A task of each tenant that a freeze holds up for days, and one of an external worker.
+/// One task per tenant that a freeze defers for days, and one of an external worker.
 async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
     let mut tasks = Vec::new();
     let plain = [(TenantId::default(), TaskType::Monitor), (acme(), TaskType::Monitor)];
@@ -316,7 +321,7 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
         };
         tasks.push((tenant, id));
     }
-    // The third look makes the next one an hour away.
+    // The third check sets the next one an hour away.
     for minutes in [16, 31, 0] {
         for (tenant, id) in &tasks {
             while hold(world, tenant, id).await.is_err() {}
@@ -329,12 +334,12 @@ async fn held(world: &World) -> Vec<(TenantId, TaskId)> {
 async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), ServiceError> {
     let Some(stored) = world.core.tasks().stored(tenant, id).await? else { return Ok(()) };
     let until = world.clock.now().plus(Duration::from_secs(60 * 3_600));
-    let leave = Leave::Hold { until, why: "freeze 'release'".into() };
-    let proof = Proof { version: stored.version, leave };
+    let decision = Authorization::Deferred { until, why: "freeze 'release'".into() };
+    let authorization = VersionedAuthorization { version: stored.version, decision };
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
     let command = match stored.value.external {
-        true => Command::ClaimOutside { by: Claimant::key("w"), proof },
-        false => Command::Claim { agent, owner: "one".into(), assignment, proof },
+        true => Command::ClaimExternal { by: Claimant::key("w"), authorization },
+        false => Command::Claim { agent, owner: "one".into(), assignment, authorization },
     };
     match world.core.tasks().command_on(stored, &command).await {
         Ok(_) | Err(CommandError::Rejected { rejection: Rejection::NotYet { .. }, .. }) => Ok(()),
@@ -343,7 +348,7 @@ async fn hold(world: &World, tenant: &TenantId, id: &TaskId) -> Result<(), Servi
 }
 
 #[tokio::test]
-async fn another_policy_wakes_what_the_former_one_held_up() {
+async fn another_policy_wakes_what_the_previous_one_deferred() {
     for seed in 0..12 {
         let world = World::new(seed).await;
         world.policies.set(Some("frozen"));
@@ -366,14 +371,14 @@ async fn another_policy_wakes_what_the_former_one_held_up() {
         world.policies.set(Some("lifted"));
         world.clock.advance(Duration::from_secs(30));
         sweep().await;
-        // Others may go by the former policy for half a minute.
+        // Other processes may use the previous policy for half a minute.
         world.clock.advance(Duration::from_secs(36));
         sweep().await;
         for task in &tasks {
             let (wait, stored) = resume(task).await;
             assert!(wait <= Duration::from_secs(30), "seed {seed}: {wait:?} for {task:?}");
             assert_eq!(stored.value.offered_version, stored.version);
-            assert_eq!(stored.value.log.iter().filter(|e| e.what == What::Held).count(), 1);
+            assert_eq!(stored.value.log.iter().filter(|e| e.what == ChangeKind::Held).count(), 1);
         }
     }
 }
@@ -383,27 +388,27 @@ async fn an_empty_installation_is_swept_without_a_record() {
     let mut world = World::new(1).await;
     world.store = Arc::new(MemoryStore::new());
     let ports = ports_over(world.store.clone(), world.clock.clone(), 1);
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     let swept = Sweeper::new(core, Arc::new(MemoryLanes::new())).sweep(100).await.unwrap();
     assert_eq!(swept.failed, 0);
-    assert!(world.store.items().iter().all(|item| *item.kind != *Record::KIND));
+    assert!(world.store.items().iter().all(|item| *item.kind != *AuditRecord::KIND));
 }
 
-/// More tenants than one look deals with: the next goes on, also in another process, and each
-/// tenant is told once.
+/// More tenants than one call handles: the next continues, also in another process, and each
+/// tenant gets one record.
 #[tokio::test]
-async fn tenants_by_the_hundred_are_told_and_sealed_a_part_at_a_time() {
+async fn hundreds_of_tenants_are_recorded_and_sealed_in_parts() {
     let mut world = World::new(1).await;
     let many = 2 * TENANTS_A_CALL + 7;
     for n in 2..many {
         let tenant = TenantId::parse(&format!("t{n:04}")).unwrap();
         let name = STATS_FOLD.to_owned();
-        let fold = Fold { tenant: tenant.clone(), name, seq_applied: 0, state: json!({}) };
-        world.put(Write::Put { item: encode(&fold, None), expect: Expect::Absent }).await;
+        let fold = Projection { tenant: tenant.clone(), name, seq_applied: 0, state: json!({}) };
+        world.put(Write::Put { item: encode(&fold, None), expect: Precondition::Absent }).await;
         world.grow(&tenant).await;
     }
     world.policies.set(Some("aaaaaaaaaaaaaaaa"));
-    // Two processes in turn: what one has told the other does not tell again.
+    // Two processes in turn: the second does not repeat records of the first.
     let sweepers = [world.sweeper(), world.sweeper()];
     let mut sweeps = 0;
     while world.records(RecordKind::PolicyChanged).len() < many {
@@ -419,7 +424,7 @@ async fn tenants_by_the_hundred_are_told_and_sealed_a_part_at_a_time() {
     }
     assert_eq!(world.records(RecordKind::PolicyChanged).len(), many);
     assert_eq!(world.records(RecordKind::Sealed).len(), many);
-    // Another policy, once all were told of the first.
+    // A new policy, once all tenants have the record of the first.
     world.policies.set(Some("bbbbbbbbbbbbbbbb"));
     for _ in 0..60 {
         world.clock.advance(Duration::from_secs(30));
@@ -432,7 +437,7 @@ async fn tenants_by_the_hundred_are_told_and_sealed_a_part_at_a_time() {
     assert_eq!(second.count(), many);
 }
 
-/// An alert that is due is the sweeper's too.
+/// The sweeper handles due alerts too.
 #[tokio::test]
 async fn an_open_alert_that_nobody_touches_ends() {
     let world = World::new(2).await;

@@ -1,10 +1,12 @@
+//! Scenarios of keys, roles, the audit log and error responses.
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
 
-pub async fn a_key_lives_until_it_is_revoked<B: Backend>() {
+pub async fn a_key_works_until_it_is_revoked<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let made = world.admin.post("/keys", json!({"name": "ci", "role": "agent"})).await.ok();
     let key = made["key"].as_str().expect("it is shown once").to_owned();
@@ -24,8 +26,9 @@ pub async fn a_key_lives_until_it_is_revoked<B: Backend>() {
     world.end().await;
 }
 
-/// Each call with the lowest role that may make it: those below get a 403, nobody a 401.
-pub async fn roles_are_kept<B: Backend>() {
+/// Each call with the callers that may not make it: they get a 403. Without a valid key it is a
+/// 401.
+pub async fn calls_beyond_the_callers_role_are_refused<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let (user, agent, approver, admin) = (&world.user, &world.agent, &world.approver, &world.admin);
     let calls: [(Method, &str, Value, &[_]); 12] = [
@@ -113,6 +116,6 @@ pub async fn errors_say_what_was_wrong<B: Backend>() {
     let missing = world.user.get("/tasks/no-such-task").await.refused(404);
     assert!(missing.contains("no-such-task") && missing.contains("not found"), "{missing}");
     world.user.get("/tasks?status=lost").await.refused(400);
-    assert!(world.user.all("/tasks?", "tasks").await.is_empty(), "nothing was made of it");
+    assert!(world.user.all("/tasks?", "tasks").await.is_empty(), "no task was created");
     world.end().await;
 }

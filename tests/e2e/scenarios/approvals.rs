@@ -1,3 +1,5 @@
+//! Scenarios of approvals that are granted, rejected, expired or decided concurrently.
+
 use serde_json::{Value, json};
 
 use super::tasks::{id, story};
@@ -86,7 +88,7 @@ pub async fn an_unanswered_task_is_cancelled<B: Backend>() {
     world.end().await;
 }
 
-pub async fn nobody_approves_their_own_where_two_are_asked_for<B: Backend>() {
+pub async fn nobody_approves_their_own_task_where_two_persons_are_required<B: Backend>() {
     let settings = Settings { two_persons: true, ..Settings::default() };
     let world = World::<B>::start(settings).await;
     let task = id(&world.admin.submit(urgent()).await);
@@ -99,7 +101,7 @@ pub async fn nobody_approves_their_own_where_two_are_asked_for<B: Backend>() {
     world.end().await;
 }
 
-pub async fn one_decision_counts<B: Backend>() {
+pub async fn of_concurrent_decisions_one_counts<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     for _ in 0..4 {
         let (task, approval) = submit(&world).await;
@@ -123,7 +125,7 @@ pub async fn one_decision_counts<B: Backend>() {
         caller.post(&format!("/approvals/{approval}/approve"), json!({})).await.refused(403);
         caller.post(&format!("/approvals/{approval}/reject"), json!({})).await.refused(403);
     }
-    // Nor does a worker open the gate.
+    // A worker can't open the gate either.
     let path = format!("/tasks/{task}/status");
     world.agent.patch(&path, json!({"status": "assigned"})).await.refused(409);
     world.agent.patch(&path, json!({"status": "in_progress"})).await.refused(409);

@@ -1,14 +1,16 @@
+//! Scenarios of published events: reactions to them, following them, and refused ones.
+
 use serde_json::{Value, json};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::PATIENCE_ON_AWS;
+use crate::support::TIMEOUT_ON_AWS;
 
 fn event(event_type: &str, payload: Value) -> Value {
     json!({"event_type": event_type, "source_agent": "ci", "payload": payload})
 }
 
-pub async fn a_requested_task_is_made<B: Backend>() {
+pub async fn a_task_requested_event_creates_a_task<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let asked = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P3"});
     let published = world.agent.post("/events/publish", event("task.requested", asked)).await.ok();
@@ -18,7 +20,7 @@ pub async fn a_requested_task_is_made<B: Backend>() {
     assert_eq!(made[0]["priority"], "P3");
     let done = world.user.until(&id(&made[0]), "completed").await;
     assert_eq!(done["metadata"]["result"]["success"], true);
-    // A request with a gate waits like any other.
+    // A requested task with a gate waits like any other.
     let gated = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
     world.agent.post("/events/publish", event("task.requested", gated)).await.ok();
     let gated = world.user.tasks_once_there("status=pending").await;
@@ -27,7 +29,7 @@ pub async fn a_requested_task_is_made<B: Backend>() {
     world.end().await;
 }
 
-pub async fn an_alert_makes_one_task_in_its_window<B: Backend>() {
+pub async fn repeated_alerts_in_a_window_create_one_task<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let alert = |target: &str| {
         let payload = json!({"alert_type": "high_cpu", "severity": "critical", "target": target});
@@ -36,9 +38,9 @@ pub async fn an_alert_makes_one_task_in_its_window<B: Backend>() {
     for target in ["web-1", "web-1", "web-2", "web-1"] {
         world.agent.post("/events/publish", alert(target)).await.ok();
     }
-    // In the order of the record: when the last one's task is there, the others' are too.
+    // In recorded order: when the last event's task exists, the others' tasks do too.
     world.agent.post("/events/publish", alert("web-3")).await.ok();
-    let found = tokio::time::timeout(PATIENCE_ON_AWS, async {
+    let found = tokio::time::timeout(TIMEOUT_ON_AWS, async {
         loop {
             let found = world.user.tasks_once_there("type=alert").await;
             if found.iter().any(|task| task["payload"]["target"] == "web-3") {
@@ -60,7 +62,7 @@ pub async fn an_alert_makes_one_task_in_its_window<B: Backend>() {
     world.end().await;
 }
 
-/// Someone who follows by `after` sees what the whole record has, in its order.
+/// A client that follows by `after` sees everything that is recorded, in that order.
 pub async fn a_follower_misses_nothing<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let first = world.agent.post("/events/publish", event("ci.started", json!({"n": 0}))).await;
@@ -95,14 +97,15 @@ pub async fn a_follower_misses_nothing<B: Backend>() {
         types.filter(|event_type| event_type.starts_with(group)).count()
     };
     assert_eq!((of("task."), of("ci.")), (20 * 3, 20 + 1));
-    // Its first success lifts the agent. Runs that change nothing earn ten points a day at the
-    // most, so that all the others don't bring it to the 130 of the next level.
+    // The agent's first success raises its trust level. Runs that change nothing earn at most
+    // ten points a day, so the other runs don't reach the 130 points of the next level.
     assert_eq!(of("reputation."), 1);
     refused_in_the_end(&world, "/events?after=01a1f8c9-41c1-8fae-9749-843143e879b1").await;
     world.end().await;
 }
 
-/// One call looks for a second; where it has not seen all by then, its cursor goes on.
+/// One call searches for a second. If it has not searched everything by then, its cursor
+/// continues.
 async fn refused_in_the_end<B: Backend>(world: &World<B>, path: &str) {
     let mut answer = world.user.get(path).await;
     while answer.status == 200 {
@@ -119,16 +122,16 @@ async fn follow<B: Backend>(world: &World<B>, first: &str) -> Vec<Value> {
     let mut cursor = String::new();
     let mut seen = Vec::new();
     loop {
-        // Small pages, so that there are many seams.
+        // Small pages, so that there are many page boundaries.
         let path = format!("/events?after={after}&wait=20&limit=3{cursor}");
         let answer = world.user.get(&path).await;
         if answer.status == 404 && seen.is_empty() {
-            // What it follows is durable, and recorded a moment later.
+            // The event that it follows is durable, but recorded a moment later.
             world.user.get("/events?wait=1&limit=1").await.ok();
             continue;
         }
         let page = answer.ok();
-        // Without events there is a cursor where it has not looked at all that is there.
+        // A page without events has a cursor if the search is not complete.
         let next = page["next_cursor"].as_str().filter(|_| page["count"] == 0);
         cursor = next.map(|next| format!("&cursor={next}")).unwrap_or_default();
         for event in page["events"].as_array().expect("a list") {
@@ -141,7 +144,7 @@ async fn follow<B: Backend>(world: &World<B>, first: &str) -> Vec<Value> {
     }
 }
 
-pub async fn odd_events_are_refused<B: Backend>() {
+pub async fn reserved_malformed_and_large_events_are_refused<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let publish = |body: Value| world.agent.post("/events/publish", body);
     for group in ["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"]
@@ -154,7 +157,7 @@ pub async fn odd_events_are_refused<B: Backend>() {
     }
     let large = json!({"text": "x".repeat(101 * 1024)});
     publish(event("ci.failed", large)).await.refused(413);
-    // Carried as it is, and nothing is made of it.
+    // It is carried unchanged, and nothing is created from it.
     publish(event("lunch.served", json!({"soup": true}))).await.ok();
     assert!(world.user.all("/tasks?", "tasks").await.is_empty());
     world.end().await;

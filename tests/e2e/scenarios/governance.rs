@@ -1,34 +1,34 @@
-//! Levels, policy, links: what governance does, seen from outside.
+//! Scenarios of governance, seen from outside: trust levels, policy, links, quorum and freezes.
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::notices::told;
+use super::notices::receive_notice;
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::Client;
+use crate::support::Client;
 
 fn deployment(environment: &str) -> Value {
     json!({"type": "deploy", "payload": {"project": "shop", "environment": environment}})
 }
 
-async fn standing(client: &Client) -> (f64, String) {
+async fn reputation(client: &Client) -> (f64, String) {
     let agent = client.get("/agents/ops").await.ok()["agent"].clone();
     let level = agent["level"].as_str().expect("an agent has a level").to_owned();
     (agent["score"].as_f64().expect("an agent has a score"), level)
 }
 
-/// Waits until the agent's standing is as it should be.
-async fn until_standing(client: &Client, wanted: (f64, &str)) {
-    let mut seen = standing(client).await;
+/// Waits until the agent's score and level are as wanted.
+async fn until_reputation(client: &Client, wanted: (f64, &str)) {
+    let mut seen = reputation(client).await;
     for _ in 0..200 {
         if (seen.0, seen.1.as_str()) == wanted {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        seen = standing(client).await;
+        seen = reputation(client).await;
     }
-    panic!("the agent stands at {seen:?}, wanted {wanted:?}");
+    panic!("the agent has {seen:?}, wanted {wanted:?}");
 }
 
 async fn cancel<B: Backend>(world: &World<B>, task: &str) {
@@ -36,11 +36,11 @@ async fn cancel<B: Backend>(world: &World<B>, task: &str) {
     world.user.until(task, "cancelled").await;
 }
 
-/// A new agent deploys nowhere but in a sandbox; a person may let one plan pass; its first
-/// success lifts it.
-pub async fn a_level_is_earned<B: Backend>() {
+/// A new agent deploys only to a sandbox. A person may approve one plan, and the first success
+/// raises the agent's level.
+pub async fn a_success_raises_the_trust_level<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
-    assert_eq!(standing(&world.user).await, (100.0, "sandbox_only".to_owned()));
+    assert_eq!(reputation(&world.user).await, (100.0, "sandbox_only".to_owned()));
     let task = id(&world.agent.submit(deployment("staging")).await);
     let blocked = world.user.until(&task, "blocked").await;
     let approval = format!("approval_{task}");
@@ -50,7 +50,7 @@ pub async fn a_level_is_earned<B: Backend>() {
     assert!(reasons.contains("staging_access") && reasons.contains("sandbox_only"), "{reasons}");
     assert_eq!(shown["shown"]["target"]["environment"], "staging");
     world.approver.post(&format!("/approvals/{approval}/approve"), json!({})).await.ok();
-    // It runs now, as far as it can: nothing is there that deploys.
+    // It runs now as far as it can: no deployer is configured.
     let events = world.user.events_until(&task, "task.started").await;
     assert!(events.iter().any(|event| event["event_type"] == "approval.approved"), "{events:?}");
     let blocked = world.user.until(&task, "blocked").await;
@@ -58,17 +58,17 @@ pub async fn a_level_is_earned<B: Backend>() {
     assert!(why.contains("no deployer is configured"), "{why}");
     let timeline = world.user.timeline(&task).await;
     let passed = timeline.iter().any(|entry| {
-        entry["text"].as_str().is_some_and(|text| text.contains("let through by approval"))
+        entry["text"].as_str().is_some_and(|text| text.contains("permitted by approval"))
     });
-    assert!(passed, "what let it pass is recorded: {timeline:?}");
+    assert!(passed, "the log names the approval that permitted it: {timeline:?}");
     cancel(&world, &task).await;
     let first = json!({"type": "monitor", "payload": {"service": "system"}});
     let first = id(&world.agent.submit(first).await);
     world.user.until(&first, "completed").await;
-    until_standing(&world.user, (102.0, "staging_access")).await;
+    until_reputation(&world.user, (102.0, "staging_access")).await;
     let task = id(&world.agent.submit(deployment("staging")).await);
     let blocked = world.user.until(&task, "blocked").await;
-    assert!(blocked["approval_id"].is_null(), "its level lets it: {blocked}");
+    assert!(blocked["approval_id"].is_null(), "its level permits it: {blocked}");
     cancel(&world, &task).await;
     let events = world.user.all("/agents/ops_agent/events?", "events").await;
     assert_eq!(events.len(), 1, "{events:?}");
@@ -76,8 +76,8 @@ pub async fn a_level_is_earned<B: Backend>() {
     world.end().await;
 }
 
-/// What policy refuses fails, costs the agent, and is told; a dangerous command even more.
-pub async fn what_policy_refuses_is_recorded<B: Backend>() {
+/// A call that policy denies fails, lowers the agent's score and is reported.
+pub async fn a_call_that_policy_denies_is_recorded<B: Backend>() {
     let policy = r#"{"gates": {"all": "off"}, "tools": [{"name": "no-bank", "tools": ["deploy"],
         "when": "args.project == 'bank'", "say": "deny", "reason": "the bank deploys itself"},
         {"name": "others", "tools": ["deploy"], "when": "args.project != 'bank'", "say": "allow",
@@ -93,7 +93,7 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     assert!(failed["started_at"].is_null(), "{failed}");
     let events = world.user.events_until(&task, "alert.triggered").await;
     assert!(events.iter().any(|event| event["event_type"] == "permission.denied"), "{events:?}");
-    // The alert makes a task of its own.
+    // The alert creates its own task.
     let mut alerts = Vec::new();
     for _ in 0..300 {
         alerts = world.user.all("/tasks?type=alert&status=completed", "tasks").await;
@@ -102,10 +102,10 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let alert = alerts.first().expect("the alert is looked after");
+    let alert = alerts.first().expect("the alert has a completed task");
     assert_eq!(alert["payload"]["alert_type"], "permission_denied");
-    // 8 points less for what was refused, 2 more for the alert.
-    until_standing(&world.user, (94.0, "staging_access")).await;
+    // 8 points less for the denial, 2 more for the alert.
+    until_reputation(&world.user, (94.0, "staging_access")).await;
     let earned = world.user.all("/agents/ops/events?", "events").await;
     let earned: Vec<_> = earned.iter().map(|line| (&line["event"], &line["delta"])).collect();
     let wanted = [(&json!("task_success"), &json!(2)), (&json!("permission_denied"), &json!(-8))];
@@ -117,16 +117,16 @@ pub async fn what_policy_refuses_is_recorded<B: Backend>() {
     world.end().await;
 }
 
-/// A notice of an approval shows what is asked, with a link: looking decides nothing, the
-/// first click does, and the second is told so.
-pub async fn a_link_decides_once<B: Backend>() {
+/// A notice of an approval shows what is requested, with a link. Viewing decides nothing, the
+/// first click decides, and the second one gets a conflict.
+pub async fn an_approval_link_decides_once<B: Backend>() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     let webhook = Some(format!("http://{address}/hooks/watchbill"));
     let world = World::<B>::start(Settings { webhook, ..Settings::default() }).await;
     let urgent = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P0"});
-    let (told, task) = tokio::join!(told(&listener, 204), world.agent.submit(urgent));
-    let (notice, task) = (told.1, id(&task));
+    let (received, task) = tokio::join!(receive_notice(&listener, 204), world.agent.submit(urgent));
+    let (notice, task) = (received.1, id(&task));
     assert_eq!(notice["type"], "approval.requested");
     let approval = &notice["approval"];
     assert_eq!(approval["approval_id"], json!(format!("approval_{task}")));
@@ -149,7 +149,7 @@ pub async fn a_link_decides_once<B: Backend>() {
         let form = "<form method=\"post\" action=\"links\">";
         assert!(page.contains("Approve") && page.contains(form), "{page}");
     }
-    assert_eq!(world.user.task(&task).await["status"], "pending", "looking decides nothing");
+    assert_eq!(world.user.task(&task).await["status"], "pending", "viewing decides nothing");
     let click = |token: String| send(format!("token={token}&decision=approve"));
     let mut forged = token.to_owned();
     forged.replace_range(3..4, if &forged[3..4] == "A" { "B" } else { "A" });
@@ -165,8 +165,8 @@ pub async fn a_link_decides_once<B: Backend>() {
     world.end().await;
 }
 
-/// Two must say yes where policy asks for two.
-pub async fn two_must_approve_where_policy_says_so<B: Backend>() {
+/// Two people must approve where policy requires two.
+pub async fn two_must_approve_where_policy_requires_it<B: Backend>() {
     let policy = Some(r#"{"gates": {"all": "on"}, "quorum": 2}"#);
     let world = World::<B>::start(Settings { policy, ..Settings::default() }).await;
     let urgent = json!({"type": "monitor", "payload": {"service": "system"}, "priority": "P1"});
@@ -181,9 +181,9 @@ pub async fn two_must_approve_where_policy_says_so<B: Backend>() {
     world.end().await;
 }
 
-/// A freeze in the policy holds a deployment; without it, it goes on within two minutes and
-/// not only when it would have been looked at next.
-pub async fn what_a_freeze_held_goes_on_when_it_is_lifted<B: Backend>() {
+/// A freeze in the policy defers a deployment. Without the freeze it continues within two
+/// minutes, not only at its next regular check.
+pub async fn a_deferred_task_runs_when_the_freeze_is_lifted<B: Backend>() {
     let policy = r#"{"gates": {"all": "off"}, "freezes": [{"name": "release", "environments":
         ["sandbox"], "from": "2026-01-01T00:00:00Z", "until": "2126-01-01T00:00:00Z"}]}"#;
     let world = World::<B>::start(Settings { policy: Some(policy), ..Settings::default() }).await;
@@ -195,7 +195,11 @@ pub async fn what_a_freeze_held_goes_on_when_it_is_lifted<B: Backend>() {
     let mut looks = 0;
     while !held().await {
         looks += 1;
-        assert!(looks < 300, "the freeze holds it: {:?}", world.user.timeline(&task).await);
+        assert!(
+            looks < 300,
+            "the freeze does not defer it: {:?}",
+            world.user.timeline(&task).await
+        );
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     world.backend.set_policy(r#"{"gates": {"all": "off"}}"#).await;
@@ -209,5 +213,5 @@ pub async fn what_a_freeze_held_goes_on_when_it_is_lifted<B: Backend>() {
     }
     assert!(now["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{now}");
     cancel(&world, &task).await;
-    world.end_before_its_pointers().await;
+    world.end_before_its_references().await;
 }

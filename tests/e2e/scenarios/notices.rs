@@ -1,21 +1,24 @@
+//! Scenario of a notice that is sent to a webhook.
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::PATIENCE_ON_AWS;
+use crate::support::TIMEOUT_ON_AWS;
 
-/// One who subscribed hears of a failure, though it is asked for twice.
-pub async fn a_failure_is_told<B: Backend>() {
+/// A subscriber is notified of a failure, although the first delivery is refused.
+pub async fn a_failure_is_sent_to_the_webhook<B: Backend>() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     let webhook = Some(format!("http://{address}/hooks/watchbill"));
     let world = World::<B>::start(Settings { webhook, ..Settings::default() }).await;
-    let told = async {
-        // The first try is turned away, so that there has to be another.
-        let (refused, again) = (told(&listener, 429).await, told(&listener, 204).await);
-        assert_eq!(refused.0, again.0, "a repeat is recognisable");
+    let delivered = async {
+        // The first delivery is refused, so that a retry is needed.
+        let (refused, again) =
+            (receive_notice(&listener, 429).await, receive_notice(&listener, 204).await);
+        assert_eq!(refused.0, again.0, "a repeat has the same id");
         again
     };
     let failing = async {
@@ -24,7 +27,7 @@ pub async fn a_failure_is_told<B: Backend>() {
         world.user.until(&task, "failed").await;
         task
     };
-    let ((webhook_id, notice), task) = tokio::join!(told, failing);
+    let ((webhook_id, notice), task) = tokio::join!(delivered, failing);
     assert_eq!(
         (&notice["type"], &notice["data"]["task_id"]),
         (&json!("task.failed"), &json!(task))
@@ -35,8 +38,8 @@ pub async fn a_failure_is_told<B: Backend>() {
 }
 
 /// The id and the body of the next notice, which is answered with `status`.
-pub async fn told(listener: &TcpListener, status: u16) -> (String, Value) {
-    let waiting = tokio::time::timeout(PATIENCE_ON_AWS, listener.accept());
+pub async fn receive_notice(listener: &TcpListener, status: u16) -> (String, Value) {
+    let waiting = tokio::time::timeout(TIMEOUT_ON_AWS, listener.accept());
     let (mut stream, _) = waiting.await.expect("a notice comes").expect("it connects");
     let (head, body) = request(&mut stream).await;
     let answer = format!(

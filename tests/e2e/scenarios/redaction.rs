@@ -1,17 +1,19 @@
+//! Scenario of secrets that must be redacted everywhere.
+
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::notices::told;
+use super::notices::receive_notice;
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::PATIENCE_ON_AWS;
+use crate::support::TIMEOUT_ON_AWS;
 
-/// Within every canary, and in nothing else.
+/// Part of every canary, and of nothing else.
 const MARK: &str = "CANARY";
 
-/// Secrets by their looks, with the words that people put around them.
+/// Secrets that are recognisable by their form, with typical text around them.
 fn said() -> String {
     [
         "ghp_CANARY0123456789abcdefghij",
@@ -38,7 +40,7 @@ fn said() -> String {
     .join("\n")
 }
 
-/// The same by their names, and in every field that an agent reads.
+/// The same under telling field names, and in every field that an agent reads.
 fn payload(more: Value) -> Value {
     let mut payload = json!({
         "password": "CANARY in plain words", "nested": {"api_key": ["CANARY"]},
@@ -58,8 +60,8 @@ fn clean(what: &str, text: &str) {
     }
 }
 
-/// What was given in secret is in no answer, no event, no notice and no log.
-pub async fn no_secret_is_shown_told_or_logged<B: Backend>() {
+/// A submitted secret is in no response, event, notice or log.
+pub async fn no_secret_is_shown_sent_or_logged<B: Backend>() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
     let webhook = Some(format!("http://{address}/hooks/watchbill"));
@@ -69,7 +71,7 @@ pub async fn no_secret_is_shown_told_or_logged<B: Backend>() {
     let heard = notices.clone();
     let listening = tokio::spawn(async move {
         loop {
-            let (_, notice) = told(&listener, 204).await;
+            let (_, notice) = receive_notice(&listener, 204).await;
             heard.lock().expect("nobody panics with it").push(notice);
         }
     });
@@ -117,14 +119,14 @@ pub async fn no_secret_is_shown_told_or_logged<B: Backend>() {
         clean("a task", &world.user.task(task).await.to_string());
         clean("a timeline", &json!(world.user.timeline(task).await).to_string());
     }
-    let told = async {
+    let notified = async {
         let about = |notice: &Value| notice["data"]["task_id"] == json!(failed);
         while !notices.lock().expect("nobody panics with it").iter().any(about) {
             tokio::time::sleep(world.backend.late()).await;
         }
     };
-    let came = tokio::time::timeout(PATIENCE_ON_AWS, told).await;
-    came.expect("the failure is told");
+    let came = tokio::time::timeout(TIMEOUT_ON_AWS, notified).await;
+    came.expect("the failure is sent to the webhook");
     clean("a notice", &json!(*notices.lock().expect("nobody panics with it")).to_string());
     clean("the log", &world.backend.log().await);
     listening.abort();

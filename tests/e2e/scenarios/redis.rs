@@ -1,3 +1,5 @@
+//! Scenario of tasks that cross the Redis bridge.
+
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -7,13 +9,13 @@ use watchbill_testkit::RedisServer;
 use super::tasks::id;
 use crate::bridge::queue;
 use crate::e2e::{Backend, RedisSettings, Settings, World};
-use crate::rig::PATIENCE_ON_AWS;
+use crate::support::TIMEOUT_ON_AWS;
 
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a client puts into the queue is run here and finished there; what is fed waits there
-/// for a worker of theirs, whose result comes home.
-pub async fn tasks_of_a_queue_are_finished_there<B: Backend>() {
+/// A task that a client enqueues in Redis runs here and is finished there. An exported task
+/// waits there for another worker, whose result is imported.
+pub async fn tasks_of_the_legacy_queue_are_finished_there<B: Backend>() {
     let server = RedisServer::start();
     let redis = RedisSettings {
         url: server.url(),
@@ -50,10 +52,10 @@ fn key(task: &str) -> String {
     format!("orchestrator:task:{task}")
 }
 
-/// What is kept of a task there, once it stands so.
+/// The stored data of a task in Redis, once it has the wanted status.
 async fn until(client: &mut MultiplexedConnection, task: &str, wanted: &str) -> Value {
     let mut seen = Vec::new();
-    let came = tokio::time::timeout(PATIENCE_ON_AWS, async {
+    let came = tokio::time::timeout(TIMEOUT_ON_AWS, async {
         loop {
             let mut ask = redis::cmd("HMGET");
             ask.arg(key(task)).arg("status").arg("data");
@@ -61,7 +63,7 @@ async fn until(client: &mut MultiplexedConnection, task: &str, wanted: &str) -> 
             if seen[0].as_deref() == Some(wanted) {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     });
     assert!(came.await.is_ok(), "{task} is not {wanted}: {seen:?}");

@@ -1,9 +1,11 @@
+//! Scenarios of SLA warnings and violations.
+
 use serde_json::{Value, json};
 
 use super::tasks::id;
 use crate::e2e::{Backend, Settings, World};
 
-/// Milliseconds since 1970 of a timestamp of the API, which is in UTC with milliseconds.
+/// Milliseconds since 1970 of an API timestamp, which is in UTC with milliseconds.
 fn millis(text: &Value) -> i64 {
     let text = text.as_str().expect("a timestamp");
     let number = |from: usize, to: usize| -> i64 {
@@ -20,13 +22,13 @@ fn millis(text: &Value) -> i64 {
     seconds * 1_000 + number(20, 23)
 }
 
-/// Seconds until the deadline. The two marks must be further apart than it may take to notice
-/// one, as of two marks that have passed only the later one is told.
+/// Seconds until the deadline. The two marks must be further apart than the time it may take to
+/// notice one, because of two marks that have passed only the later one is reported.
 fn target<B: Backend>(world: &World<B>) -> u64 {
     2 * world.backend.late().as_secs()
 }
 
-/// Both marks of a task that nobody works on, in time.
+/// Checks that both marks of a task that no one works on are reported in time.
 async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     let task = world.agent.submit(body).await;
     let (created, deadline) = (millis(&task["created_at"]), millis(&task["sla"]["deadline"]));
@@ -43,7 +45,7 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     let (warned, violated) = (at("sla.warning") - created, at("sla.violation") - created);
     assert!((warning..=warning + late).contains(&warned), "warned after {warned} ms of {span}");
     assert!((span..=span + late).contains(&violated), "violated after {violated} ms of {span}");
-    assert_eq!(world.user.task(&id(&task)).await["status"], status, "it only tells");
+    assert_eq!(world.user.task(&id(&task)).await["status"], status, "a report changes no status");
 
     // A violation raises an alert: one task for all of a priority, until that task has ended.
     let raised = world.user.tasks_once_there("type=alert").await;
@@ -56,7 +58,7 @@ async fn marks<B: Backend>(world: &World<B>, body: Value, status: &str) {
     world.agent.post(&format!("/tasks/{}/cancel", id(&task)), json!({})).await.ok();
 }
 
-pub async fn marks_are_noticed_while_it_waits_for_approval<B: Backend>() {
+pub async fn sla_marks_are_reported_while_a_task_waits_for_approval<B: Backend>() {
     let world = World::<B>::start(Settings { warn_at: Some(30), ..Settings::default() }).await;
     let payload = json!({"service": "system"});
     let target = format!("{}s", target(&world));
@@ -66,7 +68,7 @@ pub async fn marks_are_noticed_while_it_waits_for_approval<B: Backend>() {
     world.end().await;
 }
 
-pub async fn marks_are_noticed_while_nobody_works_on_it<B: Backend>() {
+pub async fn sla_marks_are_reported_while_a_task_waits_for_a_worker<B: Backend>() {
     assert_eq!(millis(&json!("2026-11-20T11:48:21.561Z")), 1_795_175_301_561);
     let world = World::<B>::start(Settings {
         warn_at: Some(30),

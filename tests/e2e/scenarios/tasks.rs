@@ -1,7 +1,9 @@
+//! Scenarios of tasks: submission, retries, cancellation, payloads and priorities.
+
 use serde_json::{Value, json};
 
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::changes;
+use crate::support::changes;
 
 fn monitor() -> Value {
     json!({"type": "monitor", "payload": {"service": "system"}})
@@ -11,7 +13,7 @@ pub fn id(task: &Value) -> String {
     task["task_id"].as_str().expect("a task has an id").to_owned()
 }
 
-/// What happened to a task, in words.
+/// The names of a task's changes, in order.
 pub fn story(timeline: &[Value]) -> Vec<&str> {
     changes(timeline).filter_map(|change| change["what"].as_str()).collect()
 }
@@ -67,7 +69,7 @@ pub async fn a_repeat_is_the_same_task<B: Backend>() {
     assert_ne!(another["task_id"], first["task_id"]);
     let by_admin = world.admin.send(reqwest::Method::POST, "/tasks", Some(&body), Some("once"));
     let by_admin = by_admin.await.expect("it answers").ok();
-    assert_ne!(by_admin["task_id"], first["task_id"], "a key is its caller's own");
+    assert_ne!(by_admin["task_id"], first["task_id"], "idempotency keys are per caller");
     for answer in [first, &another, &by_admin] {
         world.user.until(&id(answer), "completed").await;
     }
@@ -78,7 +80,7 @@ pub async fn a_repeat_is_the_same_task<B: Backend>() {
     world.end().await;
 }
 
-pub async fn parts_know_their_whole<B: Backend>() {
+pub async fn child_tasks_and_their_parent_name_each_other<B: Backend>() {
     let settings = Settings { external: &["dev"], ..Settings::default() };
     let world = World::<B>::start(settings).await;
     let bugfix = json!({"type": "bugfix", "payload": {"description": "the login fails"}});
@@ -108,7 +110,7 @@ pub async fn parts_know_their_whole<B: Backend>() {
     world.end().await;
 }
 
-pub async fn cancelling_ends_it_for_good<B: Backend>() {
+pub async fn a_cancelled_task_stays_cancelled<B: Backend>() {
     let settings = Settings { external: &["dev"], ..Settings::default() };
     let world = World::<B>::start(settings).await;
     let mut waiting = monitor();
@@ -133,7 +135,7 @@ pub async fn cancelling_ends_it_for_good<B: Backend>() {
     world.end().await;
 }
 
-pub async fn a_failed_task_is_tried_anew<B: Backend>() {
+pub async fn retrying_a_failed_task_creates_another_task<B: Backend>() {
     let settings = Settings { external: &["dev"], ..Settings::default() };
     let world = World::<B>::start(settings).await;
     let bugfix = json!({"type": "bugfix", "payload": {"description": "x"}});
@@ -147,18 +149,18 @@ pub async fn a_failed_task_is_tried_anew<B: Backend>() {
     );
     let again = world.agent.post(&format!("/tasks/{task}/retry"), json!({})).await.ok();
     let anew = id(&again["task"]);
-    assert_ne!(anew, task, "what has ended stays ended");
+    assert_ne!(anew, task, "an ended task is not reopened");
     assert_eq!(again["task"]["metadata"]["retry_of"], json!(task));
     let twice = world.agent.post(&format!("/tasks/{task}/retry"), json!({})).await.ok();
-    assert_eq!(id(&twice["task"]), anew, "asked for twice, it is tried anew once");
+    assert_eq!(id(&twice["task"]), anew, "a repeated request creates no second retry");
     let done = json!({"status": "completed", "result": {"commit": "abc"}});
     world.agent.patch(&format!("/tasks/{anew}/status"), done).await.ok();
     world.end().await;
 }
 
-pub async fn an_agent_without_its_work_says_so<B: Backend>() {
+pub async fn a_task_of_an_agent_that_is_not_built_is_blocked<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
-    // Too large for the table: the claim reads it from the blobs.
+    // Too large for the table: the claim reads it from the blob store.
     let payload = json!({"description": "say how", "environment": "staging", "log": lines(10_500)});
     for (task_type, agent) in [("faq", "faq"), ("bugfix", "dev"), ("devops", "devops")] {
         let body = json!({"type": task_type, "payload": payload});
@@ -177,21 +179,21 @@ pub async fn an_agent_without_its_work_says_so<B: Backend>() {
         assert!(why.contains(task_type) && why.contains("not part of this build"), "{why}");
         assert!(why.contains(&format!("EXTERNAL_AGENTS={agent}")), "it says what to do: {why}");
         assert!(blocked["completed_at"].is_null() && blocked["metadata"]["result"].is_null());
-        // A worker finds it as it finds assigned ones, and takes it.
+        // A worker finds it like an assigned task, and claims it.
         let waiting = format!("/tasks?assigned_to={agent}&status=assigned&wait=20");
         let found = world.agent.get(&waiting).await.ok();
         assert_eq!((&found["count"], &found["tasks"][0]["task_id"]), (&json!(1), &json!(task)));
         let path = format!("/tasks/{task}/status");
         world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
         world.agent.patch(&path, json!({"status": "completed", "result": {"n": 1}})).await.ok();
-        let story_told = world.user.timeline(&task).await;
-        assert_eq!(story(&story_told), ["created", "claimed", "completed"]);
+        let timeline = world.user.timeline(&task).await;
+        assert_eq!(story(&timeline), ["created", "claimed", "completed"]);
     }
     world.end().await;
 }
 
-/// A run that may take a millisecond never gets its figures, which take a quarter of a second.
-pub async fn retries_have_an_end<B: Backend>() {
+/// A run limited to a millisecond never gets its metrics, which take a quarter of a second.
+pub async fn a_task_fails_after_its_last_retry<B: Backend>() {
     let settings =
         Settings { run_limit: Some("0.001"), retry_wait: Some("0.002"), ..Settings::default() };
     let world = World::<B>::start(settings).await;
@@ -211,23 +213,23 @@ pub async fn retries_have_an_end<B: Backend>() {
     world.end().await;
 }
 
-pub async fn what_cannot_be_done_fails_at_once<B: Backend>() {
+pub async fn an_invalid_payload_fails_without_retries<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let body = json!({"type": "monitor", "payload": {"service": "shop", "url": "no url"}});
     let task = id(&world.agent.submit(body).await);
     let failed = world.user.until(&task, "failed").await;
-    assert_eq!(failed["retry_count"], 0, "the same again would fail the same way");
+    assert_eq!(failed["retry_count"], 0, "a retry would fail in the same way");
     let why = failed["error"].as_str().unwrap_or_default();
     assert!(why.contains("payload.url") && why.contains("no url"), "{why}");
     world.end().await;
 }
 
-/// A text of ten bytes a line.
+/// A text with ten bytes per line.
 fn lines(count: usize) -> String {
     (0..count).map(|n| format!("line {n:04}\n")).collect()
 }
 
-/// What has no room beside a task is kept elsewhere, and is there for whoever works on it.
+/// A payload that does not fit next to its task is stored elsewhere, and the worker gets it.
 pub async fn a_large_payload_is_read<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let note = lines(10_500);
@@ -239,8 +241,9 @@ pub async fn a_large_payload_is_read<B: Backend>() {
     world.end().await;
 }
 
-/// Characters that SQS takes in no message, or that JSON escapes: in the id, the trace and what is worked on.
-pub async fn any_text_is_carried<B: Backend>() {
+/// Characters that SQS accepts in no message, or that JSON escapes, in the id, the trace id and
+/// the payload.
+pub async fn ids_and_payloads_may_contain_any_characters<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let odd = "a\u{fffe}b\u{ffff}c\u{2028}d\u{1f980}";
     let body = json!({"task_id": odd, "type": "monitor", "payload": {"service": "system", "note": odd},
@@ -251,10 +254,10 @@ pub async fn any_text_is_carried<B: Backend>() {
         (&done["payload"]["note"], &done["metadata"]["trace_id"]),
         (&json!(odd), &json!(odd))
     );
-    let told = world.user.events_until(odd, "task.completed").await;
+    let events = world.user.events_until(odd, "task.completed").await;
     assert!(
-        told.iter().all(|event| event["task_id"] == odd && event["trace_id"] == odd),
-        "{told:?}"
+        events.iter().all(|event| event["task_id"] == odd && event["trace_id"] == odd),
+        "{events:?}"
     );
     world.end().await;
 }
@@ -311,12 +314,12 @@ pub async fn work_survives_a_restart<B: Backend>() {
     let approve = format!("/approvals/approval_{waiting}/approve");
     world.approver.post(&approve, json!({})).await.ok();
     world.user.until(&waiting, "completed").await;
-    // The worker has heard of no restart, and goes on.
+    // The worker does not notice the restart, and completes its task.
     world.agent.patch(&status, json!({"status": "completed"})).await.ok();
     world.end().await;
 }
 
-/// What it looks at is what this installation has: here, a task that failed a moment before.
+/// It examines the tasks of this installation: here, one that failed a moment before.
 pub async fn an_investigation_looks_at_recent_tasks<B: Backend>() {
     let world = World::<B>::start(Settings::default()).await;
     let failing = json!({"type": "monitor", "payload": {"service": "shop", "url": "no url"}});

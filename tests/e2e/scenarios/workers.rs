@@ -1,27 +1,29 @@
+//! Scenarios of external workers: claims, leases, questions and large results.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::tasks::{id, story};
 use crate::e2e::{Backend, Settings, World};
-use crate::rig::{Client, Stopwatch};
+use crate::support::{Client, Stopwatch};
 
 fn bugfix() -> Value {
     json!({"type": "bugfix", "payload": {"description": "the login fails"}})
 }
 
-fn outside() -> Settings {
+fn external() -> Settings {
     Settings { external: &["dev"], ..Settings::default() }
 }
 
-/// A worker with a key of its own.
+/// A worker with its own key.
 async fn worker(admin: &Client, name: &str) -> Client {
     let made = admin.post("/keys", json!({"name": name, "role": "agent"})).await.ok();
     admin.with_key(made["key"].as_str().expect("a new key is shown"))
 }
 
-pub async fn a_worker_takes_and_completes<B: Backend>() {
-    let world = World::<B>::start(outside()).await;
+pub async fn a_worker_claims_and_completes_a_task<B: Backend>() {
+    let world = World::<B>::start(external()).await;
     let ann = worker(&world.admin, "worker-a").await;
     let bob = worker(&world.admin, "worker-b").await;
     let looking = ann.get("/tasks?assigned_to=dev&status=assigned&wait=20");
@@ -36,21 +38,21 @@ pub async fn a_worker_takes_and_completes<B: Backend>() {
     for status in ["in_progress", "completed", "failed", "blocked"] {
         bob.patch(&path, json!({"status": status, "error": "mine"})).await.refused(409);
     }
-    // The same again keeps the lease alive.
+    // A repeated report renews the lease.
     ann.patch(&path, json!({"status": "in_progress"})).await.ok();
     let result = json!({"commit": "4f0c", "files": ["login.rs"]});
     ann.patch(&path, json!({"status": "completed", "result": result})).await.ok();
     let done = world.user.task(&task).await;
     assert_eq!((&done["status"], &done["metadata"]["result"]), (&json!("completed"), &result));
     ann.patch(&path, json!({"status": "failed", "error": "no"})).await.refused(409);
-    let story_told = world.user.timeline(&task).await;
-    assert_eq!(story(&story_told), ["created", "claimed", "renewed", "completed"]);
-    assert!(story_told.iter().any(|entry| entry["by"] == "worker:worker-a"), "{story_told:?}");
+    let timeline = world.user.timeline(&task).await;
+    assert_eq!(story(&timeline), ["created", "claimed", "renewed", "completed"]);
+    assert!(timeline.iter().any(|entry| entry["by"] == "worker:worker-a"), "{timeline:?}");
     world.end().await;
 }
 
 pub async fn one_step_claims_and_completes<B: Backend>() {
-    let world = World::<B>::start(outside()).await;
+    let world = World::<B>::start(external()).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let path = format!("/tasks/{task}/status?status=completed");
     world.agent.patch(&path, json!({})).await;
@@ -63,7 +65,7 @@ pub async fn one_step_claims_and_completes<B: Backend>() {
     }
     let answers = claiming.join_all().await;
     let won = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(won, 1, "one worker has it");
+    assert_eq!(won, 1, "one worker has the task");
     for task in [task, racing] {
         if world.user.task(&task).await["status"] != "completed" {
             world.agent.post(&format!("/tasks/{task}/cancel"), json!({})).await.ok();
@@ -72,9 +74,9 @@ pub async fn one_step_claims_and_completes<B: Backend>() {
     world.end().await;
 }
 
-/// One key, many processes: one of them has the task, and ends it with the fence it was given.
-pub async fn replicas_share_a_key_and_no_claim<B: Backend>() {
-    let world = World::<B>::start(outside()).await;
+/// Many processes share one key. One of them has the task, and completes it with its fence.
+pub async fn of_replicas_with_one_key_one_has_the_claim<B: Backend>() {
+    let world = World::<B>::start(external()).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let path = format!("/tasks/{task}/status");
     let mut claiming = tokio::task::JoinSet::new();
@@ -85,10 +87,10 @@ pub async fn replicas_share_a_key_and_no_claim<B: Backend>() {
     }
     let answers = claiming.join_all().await;
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, a)| a.status == 200);
-    assert_eq!((won.len(), lost.len()), (1, 5), "one of them has it");
+    assert_eq!((won.len(), lost.len()), (1, 5), "one replica has the task");
     assert!(lost.iter().all(|(_, answer)| answer.status == 409));
     let (n, answer) = won[0];
-    let fence = answer.body["fence"].as_u64().expect("the winner is told its fence");
+    let fence = answer.body["fence"].as_u64().expect("the winner receives its fence");
     let done =
         |n, fence| json!({"status": "completed", "worker": format!("pod-{n}"), "fence": fence});
     world.agent.patch(&path, done((n + 1) % 6, fence)).await.refused(409);
@@ -97,9 +99,9 @@ pub async fn replicas_share_a_key_and_no_claim<B: Backend>() {
     world.end().await;
 }
 
-/// Given back each time, and given up when that has happened too often.
+/// The task is requeued each time, and fails when that has happened too often.
 pub async fn a_silent_worker_loses_the_task<B: Backend>() {
-    let world = World::<B>::start(Settings { worker_lease: Some("0.1"), ..outside() }).await;
+    let world = World::<B>::start(Settings { worker_lease: Some("0.1"), ..external() }).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let path = format!("/tasks/{task}/status");
     for _ in 0..5 {
@@ -117,9 +119,9 @@ pub async fn a_silent_worker_loses_the_task<B: Backend>() {
     world.end().await;
 }
 
-/// Well beyond the first lease. Only real time ends a lease of a process that is not ours.
+/// Well beyond the first lease. Only real time ends a lease of an external process.
 pub async fn a_worker_that_reports_keeps_the_task<B: Backend>() {
-    let world = World::<B>::start(Settings { worker_lease: Some("2"), ..outside() }).await;
+    let world = World::<B>::start(Settings { worker_lease: Some("2"), ..external() }).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let path = format!("/tasks/{task}/status");
     let watch = Stopwatch::start();
@@ -129,15 +131,15 @@ pub async fn a_worker_that_reports_keeps_the_task<B: Backend>() {
     }
     world.agent.patch(&path, json!({"status": "completed"})).await.ok();
     let timeline = world.user.timeline(&task).await;
-    let mut told = story(&timeline);
-    told.retain(|what| *what != "checked");
-    told.dedup();
-    assert_eq!(told, ["created", "claimed", "renewed", "completed"]);
+    let mut changes = story(&timeline);
+    changes.retain(|what| *what != "checked");
+    changes.dedup();
+    assert_eq!(changes, ["created", "claimed", "renewed", "completed"]);
     world.end().await;
 }
 
-pub async fn a_question_is_answered<B: Backend>() {
-    let world = World::<B>::start(outside()).await;
+pub async fn a_blocked_task_continues_after_an_answer<B: Backend>() {
+    let world = World::<B>::start(external()).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let path = format!("/tasks/{task}/status");
     world.agent.patch(&path, json!({"status": "in_progress"})).await.ok();
@@ -150,17 +152,17 @@ pub async fn a_question_is_answered<B: Backend>() {
     );
     let answer = format!("/tasks/{task}/answer");
     world.agent.post(&answer, json!({"text": "the replica"})).await.refused(403);
-    let told = world.approver.post(&answer, json!({"text": "the replica"})).await.ok();
-    assert_eq!(told["status"], "assigned");
+    let answered = world.approver.post(&answer, json!({"text": "the replica"})).await.ok();
+    assert_eq!(answered["status"], "assigned");
     world.approver.post(&answer, json!({"text": "again"})).await.refused(409);
     world.agent.patch(&path, json!({"status": "completed"})).await.ok();
     world.end().await;
 }
 
-/// Too large for the header and for an item beside it; a worker hands it in, and it is given
-/// back whole.
+/// A result that is too large for the header and for an item next to it: a worker submits it,
+/// and it is returned whole.
 pub async fn a_large_result_is_kept<B: Backend>() {
-    let world = World::<B>::start(outside()).await;
+    let world = World::<B>::start(external()).await;
     let task = id(&world.agent.submit(bugfix()).await);
     let result = json!({"log": "line of a build\n".repeat(9_000)});
     let done = json!({"status": "completed", "result": result});

@@ -1,4 +1,4 @@
-//! How long the disk takes to make a small write durable.
+//! Measures how long the disk takes to make a small write durable.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,11 +21,11 @@ pub fn run(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Microseconds of each overwrite with its fdatasync, ascending. Overwrites, because a write
-/// that lengthens the file makes the file system write its own books as well.
+/// Microseconds of each overwrite with its fdatasync, ascending. A write that extends the file
+/// would make the file system write metadata as well.
 pub fn fdatasyncs(ctx: &Ctx) -> Result<Vec<f64>> {
     let path = ctx.folder("bench")?.join("fdatasync");
-    let file = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+    let file = File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
     file.write_all_at(&BLOCK, 0)?;
     file.sync_all()?;
     let mut times = Vec::with_capacity(WRITES);

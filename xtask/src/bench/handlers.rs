@@ -1,4 +1,4 @@
-//! Handlers in a process of their own, without what they stand on.
+//! Measures handlers in their own process, without their adapters.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use super::Figure;
 use crate::cmd;
 use crate::ctx::Ctx;
 
-/// The router's changes a second from one shard.
+/// How many changes of one shard the router handles per second.
 pub fn feed(ctx: &Ctx) -> Result<Vec<Figure>> {
     let figures = example(ctx, "watchbill-router", "feed", &[])?;
     let rate = number(&figures, "changes_per_s")?;
@@ -16,7 +16,7 @@ pub fn feed(ctx: &Ctx) -> Result<Vec<Figure>> {
 
 /// The API's time for one accepted task.
 pub fn api(ctx: &Ctx) -> Result<Vec<Figure>> {
-    // Without its Lambda side, which takes minutes to build and no part in this.
+    // Without its Lambda side, which takes minutes to build and is not measured here.
     let figures = example(ctx, "watchbill-api", "handler", &["--no-default-features"])?;
     Ok(vec![
         Figure::new("POST /tasks, median", number(&figures, "p50_us")?, "µs"),
@@ -24,7 +24,7 @@ pub fn api(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Redaction alone, in one thread; over a folder of logs, too, where one is given.
+/// Redaction alone, in one thread; also over a folder of logs, if one is given.
 pub fn redact(ctx: &Ctx) -> Result<Vec<Figure>> {
     let folder = ctx.data.as_ref().map(|data| ctx.root.join(data).display().to_string());
     let more: Vec<&str> = folder.iter().flat_map(|folder| ["--", "--data", folder]).collect();
@@ -50,7 +50,7 @@ fn example(ctx: &Ctx, package: &str, name: &str, more: &[&str]) -> Result<Value>
     command.args(["-p", package, "--example", name]).args(more);
     let text = cmd::output(&mut command)?;
     let last = text.lines().last().context("the example printed nothing")?;
-    serde_json::from_str(last).with_context(|| format!("'{last}' is no JSON"))
+    serde_json::from_str(last).with_context(|| format!("'{last}' is not JSON"))
 }
 
 fn number(figures: &Value, name: &str) -> Result<f64> {

@@ -1,5 +1,4 @@
-//! Load on the bundle within one process: `shared/hosts/local/examples/load.rs` makes it and
-//! prints what it measured.
+//! Load on the bundle in one process, created by `shared/hosts/local/examples/load.rs`.
 
 use std::path::PathBuf;
 
@@ -12,7 +11,7 @@ use crate::ctx::Ctx;
 
 /// Tasks of one measurement.
 const TASKS: &str = "100000";
-/// Finished tasks that the store holds for the second half of `flat`.
+/// Finished tasks in the store for the second half of `flat`.
 const FILLED: &str = "1000000";
 
 /// Submit → completed against the store alone, at equal concurrency, in turn.
@@ -37,8 +36,8 @@ pub fn governance(ctx: &Ctx) -> Result<Vec<Figure>> {
     let governed = rate(&run(ctx, &["tasks", "128", TASKS])?)?;
     Ok(vec![
         Figure::new("submit → completed with governance, 128 in flight", governed, "tasks/s"),
-        Figure::new("the same without", bare, "tasks/s"),
-        Figure::new("time with it to time without", bare / governed, ""),
+        Figure::new("the same without governance", bare, "tasks/s"),
+        Figure::new("time with governance to time without", bare / governed, ""),
     ])
 }
 
@@ -52,7 +51,7 @@ pub fn one(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
-/// The same load on an empty store and on one that holds a million finished tasks.
+/// The same load on an empty store and on one with a million finished tasks.
 pub fn flat(ctx: &Ctx) -> Result<Vec<Figure>> {
     let empty = rate(&run(ctx, &["tasks", "128", TASKS])?)?;
     let folder = ctx.fresh_folder("bench-data")?;
@@ -62,23 +61,23 @@ pub fn flat(ctx: &Ctx) -> Result<Vec<Figure>> {
     Ok(vec![
         Figure::new("128 in flight, empty store", empty, "tasks/s"),
         Figure::new("128 in flight, 1,000,000 finished tasks stored", full, "tasks/s"),
-        Figure::new("share", 100.0 * full / empty, "%"),
-        Figure::new("resident memory then", number(&report, "rss_mb")?, "MB"),
+        Figure::new("share of the empty store's rate", 100.0 * full / empty, "%"),
+        Figure::new("resident memory with the full store", number(&report, "rss_mb")?, "MB"),
     ])
 }
 
-/// Lists that callers read without end beside one of small answers: their name in the report,
-/// and what the two figures of each are called.
+/// Lists that callers read without pause next to a caller of small responses: the name in the
+/// report, and the names of the two figures.
 const LISTS: &[(&str, &str, &str)] = &[
-    ("tasks", "beside /tasks of 192 KB each, median", "beside /tasks, 99 of 100"),
-    ("events", "beside /events of a type that never was, median", "beside /events, 99 of 100"),
-    ("audit", "beside /audit of nobody, median", "beside /audit, 99 of 100"),
-    ("timeline", "beside a timeline of 1,000 changes, median", "beside a timeline, 99 of 100"),
-    ("stats", "beside /stats, median", "beside /stats, 99 of 100"),
+    ("tasks", "next to /tasks of 192 KB each, median", "next to /tasks, 99 of 100"),
+    ("events", "next to /events of an unused type, median", "next to /events, 99 of 100"),
+    ("audit", "next to /audit of an unknown actor, median", "next to /audit, 99 of 100"),
+    ("timeline", "next to a timeline of 1,000 changes, median", "next to a timeline, 99 of 100"),
+    ("stats", "next to /stats, median", "next to /stats, 99 of 100"),
 ];
 
-/// What a caller of small answers waits beside four that read a list which is old and large: as
-/// many times as alone.
+/// The latency of a small read next to four callers of an old and large list, as a multiple of
+/// its latency alone.
 pub fn lists(ctx: &Ctx) -> Result<Vec<Figure>> {
     let report = run(ctx, &["lists"])?;
     let of = |name: &str| number(&report, name);
@@ -117,7 +116,7 @@ fn rate(report: &Value) -> Result<f64> {
 }
 
 fn number(report: &Value, name: &str) -> Result<f64> {
-    report.get(name).and_then(Value::as_f64).with_context(|| format!("load told no {name}"))
+    report.get(name).and_then(Value::as_f64).with_context(|| format!("load printed no {name}"))
 }
 
 fn disk(ctx: &Ctx) -> Result<f64> {

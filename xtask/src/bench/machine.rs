@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine on which the figures were measured.
 
 use std::fmt;
 use std::thread;
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_in_a_line() {
+    fn it_is_described_on_one_line() {
         let machine = Machine { cores: 2, kernel: "Linux 6.1".to_owned(), fdatasync_us: 812.4 };
         assert_eq!(machine.to_string(), "2 cores, Linux 6.1, fdatasync of 8 KiB 812 µs");
     }

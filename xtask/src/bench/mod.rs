@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: measure, and write the figures into docs/benchmarks.md.
+//! `cargo xtask bench` measures, and writes the figures into docs/benchmarks.md.
 //!
-//! A benchmark gives figures; it is run several times and the median is what counts. Its
-//! section of the file, between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, says with
-//! which command, when and on which machine, so that no figure stands without its ground.
+//! A benchmark returns figures; the median of several runs counts. Its section of the file,
+//! between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, names the command, date and
+//! machine.
 
 mod disk;
 mod functions;
@@ -47,7 +47,7 @@ impl Figure {
 pub const BENCHES: &[Bench] = &[
     Bench {
         name: "disk",
-        why: "one durable write of 8 KiB: the floor under every accepted task",
+        why: "one durable write of 8 KiB: the lower bound for every accepted task",
         runs: 5,
         run: disk::run,
     },
@@ -59,13 +59,13 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "governance",
-        why: "in process, what policy, level and proof cost a plain task",
+        why: "in process, what governance costs a plain task",
         runs: 7,
         run: load::governance,
     },
     Bench {
         name: "http",
-        why: "POST /tasks by wrk with 16 connections, accepting only; an honest caller beside lists",
+        why: "POST /tasks by wrk with 16 connections, accepting only; small reads next to lists",
         runs: 5,
         run: server::http,
     },
@@ -83,19 +83,19 @@ pub const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "redis",
-        why: "tasks out of a Redis queue, run by an agent that does nothing, finished there",
+        why: "tasks imported from a Redis queue, run by an agent that does nothing, finished there",
         runs: 5,
         run: redis::run,
     },
     Bench {
         name: "start",
-        why: "start to first answer, and memory when idle",
+        why: "start to first response, and memory when idle",
         runs: 9,
         run: server::start,
     },
     Bench {
         name: "feed",
-        why: "changes a second that the router takes from one shard",
+        why: "changes per second that the router handles from one shard",
         runs: 5,
         run: handlers::feed,
     },
@@ -136,7 +136,7 @@ pub fn run(ctx: &Ctx, only: Option<&str>) -> Result<()> {
         let new = report::replace(&old, bench.name, &section).with_context(|| {
             let name = bench.name;
             format!(
-                "{FILE} has no place for it: add <!-- bench:{name} --> and <!-- /bench:{name} -->"
+                "{FILE} has no markers for it: add <!-- bench:{name} --> and <!-- /bench:{name} -->"
             )
         })?;
         fs::write(&path, new).with_context(|| format!("can't write {FILE}"))?;
@@ -174,8 +174,8 @@ fn measure(runs: usize, mut run: impl FnMut() -> Result<Vec<Figure>>) -> Result<
     Ok(order.into_iter().filter_map(row).collect())
 }
 
-/// The smallest measured value that `percent` of all don't exceed (nearest rank). `sorted`
-/// ascends and is not empty.
+/// The smallest measured value that `percent` of all don't exceed (nearest rank). `sorted` is
+/// ascending and not empty.
 pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted[rank - 1]

@@ -1,5 +1,4 @@
-//! The bundle beside a Redis: `shared/hosts/local/examples/redis.rs` puts the load there and prints
-//! what it measured.
+//! The bundle with a Redis, under load from `shared/hosts/local/examples/redis.rs`.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -15,9 +14,9 @@ use crate::stopwatch::Stopwatch;
 use crate::tools::apt;
 use crate::tools::proc::free_port;
 
-/// Tasks that stand in the queue at the start.
+/// Tasks in the queue at the start.
 const TASKS: &str = "50000";
-/// Tasks that come one at a time.
+/// Tasks that are enqueued one at a time.
 const ONE: &str = "1000";
 
 /// A Redis of this run, ended with it.
@@ -53,13 +52,13 @@ impl Drop for Redis {
     }
 }
 
-/// Out of the queue, run, and finished back there; and how soon a single one begins.
+/// Tasks imported from the queue, run, and finished there; and how soon a single one starts.
 pub fn run(ctx: &Ctx) -> Result<Vec<Figure>> {
     let drained = print(ctx, "drain", TASKS)?;
     let one = print(ctx, "one", ONE)?;
     Ok(vec![
         Figure::new(
-            "taken from the queue, run and finished there",
+            "imported from the queue, run and finished there",
             number(&drained, "tasks_per_second")?,
             "tasks/s",
         ),
@@ -81,5 +80,5 @@ fn print(ctx: &Ctx, what: &str, tasks: &str) -> Result<Value> {
 }
 
 fn number(report: &Value, name: &str) -> Result<f64> {
-    report.get(name).and_then(Value::as_f64).with_context(|| format!("redis told no {name}"))
+    report.get(name).and_then(Value::as_f64).with_context(|| format!("redis printed no {name}"))
 }

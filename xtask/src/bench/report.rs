@@ -1,8 +1,8 @@
-//! Figures as Markdown, put in their place.
+//! Formats figures as Markdown and puts them into the file.
 
 use super::{Bench, Machine, Row};
 
-/// What stands between a benchmark's markers.
+/// The text between a benchmark's markers.
 pub fn section(bench: &Bench, date: &str, machine: &Machine, rows: &[Row]) -> String {
     let Bench { name, runs, .. } = bench;
     let head = format!("`cargo xtask bench {name}`, {date}, {machine}. {runs} runs.");
@@ -19,7 +19,7 @@ fn table(rows: &[Row]) -> String {
     out
 }
 
-/// Three digits that count; more would say that we know better than we do.
+/// Three significant digits; more would claim too much precision.
 fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
@@ -28,7 +28,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// `text` with the section of `name` exchanged; `None` if its markers are missing.
+/// `text` with the section of `name` replaced; `None` if its markers are missing.
 pub fn replace(text: &str, name: &str, section: &str) -> Option<String> {
     let (open, close) = (format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->"));
     let start = text.find(&open)? + open.len();
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(
             replace(&new, "a", "new").as_deref(),
             Some(new.as_str()),
-            "again changes nothing"
+            "a repetition changes nothing"
         );
     }
 

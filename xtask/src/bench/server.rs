@@ -1,4 +1,4 @@
-//! The real binary, from outside.
+//! Measures the release binary from outside.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -30,19 +30,19 @@ pub fn http(ctx: &Ctx) -> Result<Vec<Figure>> {
     load.arg(format!("{}/tasks", server.url()));
     let text = cmd::output(&mut load)?;
     if text.contains("Non-2xx") {
-        bail!("not all answers were 200:\n{text}");
+        bail!("not all responses were 200:\n{text}");
     }
     drop(server);
     let mut figures = vec![
         Figure::new("POST /tasks accepted, 16 connections", field(&text, "Requests/sec:")?, "1/s"),
-        Figure::new("half of the answers within", field(&text, "50%")?, "ms"),
-        Figure::new("99 of 100 within", field(&text, "99%")?, "ms"),
+        Figure::new("response time, median", field(&text, "50%")?, "ms"),
+        Figure::new("response time, 99 of 100", field(&text, "99%")?, "ms"),
     ];
     figures.extend(load::lists(ctx)?);
     Ok(figures)
 }
 
-/// From starting the process to its first answer, and what it then holds of memory.
+/// The time from starting the process to its first response, and its memory after that.
 pub fn start(ctx: &Ctx) -> Result<Vec<Figure>> {
     let (mut command, port) = command(ctx)?;
     command.env_remove("WATCHBILL_AGENTS").stdout(std::process::Stdio::null());
@@ -53,16 +53,16 @@ pub fn start(ctx: &Ctx) -> Result<Vec<Figure>> {
         answered = ask(port).is_ok();
     }
     let first = watch.elapsed();
-    // Past its first task.
+    // Wait until its first task is finished.
     std::thread::sleep(Duration::from_secs(3));
     let memory = resident_mb(child.id());
     child.kill()?;
     child.wait()?;
     if !answered {
-        bail!("watchbill gave no answer within ten seconds");
+        bail!("watchbill did not respond within ten seconds");
     }
     Ok(vec![
-        Figure::new("start to first answer", first.as_secs_f64() * 1e3, "ms"),
+        Figure::new("start to first response", first.as_secs_f64() * 1e3, "ms"),
         Figure::new("resident memory, idle after start", memory?, "MB"),
     ])
 }
@@ -87,7 +87,7 @@ fn post_script() -> String {
     )
 }
 
-/// The number after a word in what wrk prints; times become milliseconds.
+/// The number after a word in the output of wrk; times become milliseconds.
 fn field(text: &str, word: &str) -> Result<f64> {
     let mut words = text.split_whitespace().skip_while(|w| *w != word);
     let value = words.nth(1).with_context(|| format!("wrk printed no {word}:\n{text}"))?;
@@ -107,15 +107,18 @@ fn ask(port: u16) -> Result<()> {
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     if &head != b"HTTP/1.1 200" {
-        bail!("not 200");
+        bail!("the response is not 200");
     }
     Ok(())
 }
 
 fn resident_mb(process: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kilobytes = line.split_whitespace().nth(1).context("no figure")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .context("the process status has no VmRSS")?;
+    let kilobytes = line.split_whitespace().nth(1).context("VmRSS has no value")?;
     Ok(kilobytes.parse::<f64>()? / 1024.0)
 }
 

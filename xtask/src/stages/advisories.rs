@@ -1,12 +1,12 @@
-//! Cargo.lock against a pinned copy of the list of advisories, without the network.
+//! Checks Cargo.lock against a pinned copy of the list of advisories, without the network.
 //!
-//! `advisories.toml` is that copy: facts of the RustSec database on crates of ours, in our own
-//! words, with the revision each was read at. It says which crates were looked up and when; a
-//! crate that was not is no crate without an advisory. How to bring it up to date: its head.
+//! `advisories.toml` is that copy: facts from the RustSec database on our dependencies, with the
+//! revisions read. It lists which crates were looked up and when; any other crate may have
+//! advisories. Its head tells how to update it.
 //!
-//! A hit fails until the crate is updated, or deny.toml says why it may stay, and until when:
-//! an entry of `[advisories] ignore` in cargo-deny's form whose reason begins with
-//! `until YYYY-MM-DD: `. One that is over, or that nothing hits, fails too.
+//! A hit fails until the crate is updated, or deny.toml says why it may stay, and until when: an
+//! entry of `[advisories] ignore` in cargo-deny's format whose reason begins with `until
+//! YYYY-MM-DD: `. An expired or unused entry fails too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use toml::Table;
 use super::deny::{string, strings, tables};
 use crate::ctx::Ctx;
 
-/// What is against it, and the line that is printed anyway.
+/// The complaints, and the summary line that is always printed.
 pub fn complaints(ctx: &Ctx, deny: &str) -> Result<(Vec<String>, String)> {
     let read = |name: &str| {
         fs::read_to_string(ctx.root.join(name)).with_context(|| format!("can't read {name}"))
@@ -53,14 +53,17 @@ struct Exception {
 impl List {
     fn read(text: &str) -> Result<Self> {
         let file: Table = text.parse().context("advisories.toml is not TOML")?;
-        let head = file.get("list").and_then(|list| list.as_table()).context("no [list]")?;
+        let head = file
+            .get("list")
+            .and_then(|list| list.as_table())
+            .context("advisories.toml has no [list]")?;
         let advisories: Vec<Advisory> =
             tables(&file, "advisory").map(Advisory::read).collect::<Result<_>>()?;
         let mut looked_up: BTreeSet<String> = strings(head, "looked_up").into_iter().collect();
         looked_up.extend(advisories.iter().map(|advisory| advisory.name.clone()));
         let read = string(head, "read");
         if date(&read).is_none() {
-            bail!("advisories.toml was read on '{read}', which is no date such as 2026-01-31");
+            bail!("advisories.toml has read = '{read}', which is not a date such as 2026-01-31");
         }
         Ok(Self { advisories, looked_up, read })
     }
@@ -92,7 +95,7 @@ impl List {
         }
         let unused = exceptions.iter().filter(|exception| !used.contains(exception.id.as_str()));
         complaints.extend(unused.map(|exception| {
-            format!("deny.toml excepts {}, which nothing of ours has: remove it", exception.id)
+            format!("deny.toml excepts {}, which no crate has: remove it", exception.id)
         }));
         complaints
     }
@@ -115,12 +118,12 @@ impl Advisory {
         let id = string(table, "id");
         for field in ["id", "crate", "what", "revision"] {
             if string(table, field).is_empty() {
-                bail!("advisories.toml: an advisory ('{id}') without {field}");
+                bail!("advisories.toml: the advisory '{id}' has no {field}");
             }
         }
         let ranges = strings(table, "patched").into_iter().chain(strings(table, "unaffected"));
         let parse = |range: String| {
-            VersionReq::parse(&range).with_context(|| format!("{id}: the range '{range}'"))
+            VersionReq::parse(&range).with_context(|| format!("{id}: invalid range '{range}'"))
         };
         let fine = ranges.map(parse).collect::<Result<_>>()?;
         Ok(Self { name: string(table, "crate"), what: string(table, "what"), fine, id })
@@ -147,13 +150,13 @@ impl Exception {
             .and_then(|rest| rest.split_once(": "))
             .and_then(|(until, why)| Some(date(until)?.to_owned()).filter(|_| !why.is_empty()));
         let until = until.with_context(|| {
-            format!("deny.toml excepts '{id}' with '{reason}'; say 'until YYYY-MM-DD: why'")
+            format!("deny.toml excepts '{id}' with '{reason}'; write 'until YYYY-MM-DD: why'")
         })?;
         Ok(Self { id, until })
     }
 }
 
-/// Crates from a registry, as Cargo.lock has them.
+/// The crates in Cargo.lock that come from a registry.
 fn locked(lock: &str) -> Result<Vec<(String, Version)>> {
     let file: Table = lock.parse().context("Cargo.lock is not TOML")?;
     let foreign = tables(&file, "package").filter(|package| package.contains_key("source"));
@@ -166,7 +169,7 @@ fn locked(lock: &str) -> Result<Vec<(String, Version)>> {
     foreign.map(read).collect()
 }
 
-/// A date as it is written here, which compares as text does.
+/// Accepts a date as YYYY-MM-DD, which sorts as text.
 fn date(text: &str) -> Option<&str> {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return None };
@@ -184,7 +187,7 @@ fn today() -> String {
     day(since.as_secs() / (24 * 60 * 60))
 }
 
-/// The date of a day since 1970-01-01.
+/// The date of a day, counted from 1970-01-01.
 fn day(mut days: u64) -> String {
     let leap = |year: u64| {
         (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
@@ -274,7 +277,7 @@ mod tests {
         }
     }
 
-    /// What is shipped can be read, and is what the stage holds Cargo.lock to.
+    /// The shipped list can be read, and is the one that the stage uses.
     #[test]
     fn the_pinned_list_is_one() {
         let list = List::read(include_str!("../../advisories.toml")).unwrap();

@@ -1,9 +1,8 @@
-//! The bans, licences and sources of deny.toml, and the advisories that are known here.
+//! Checks the bans, licences and sources of deny.toml, and the known advisories.
 //!
-//! The file is cargo-deny's, and `cargo deny check bans licenses sources` runs it too. This
-//! reads the part of it that we use, because building cargo-deny takes more than two minutes
-//! on two cores, longer than all else a fresh machine has to build, and these three checks
-//! are small. Advisories change from day to day: `advisories` holds them against a pinned copy.
+//! `cargo deny check bans licenses sources` reads the same file. This check reads the part that
+//! we use, because building cargo-deny takes more than two minutes on two cores, longer than all
+//! else a fresh machine has to build. Advisories change daily: `advisories` uses a pinned copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,7 +25,7 @@ pub fn run(ctx: &Ctx) -> Result<Report> {
     let mut complaints = rules.complaints(&packages);
     let (known, summary) = advisories::complaints(ctx, &text)?;
     complaints.extend(known);
-    println!("{} packages looked at; {summary}", packages.len());
+    println!("{} packages checked; {summary}", packages.len());
     if complaints.is_empty() {
         return Ok(Report::new());
     }
@@ -40,13 +39,14 @@ struct Package {
     name: String,
     version: String,
     licence: String,
-    /// `None` for a path, which only we have.
+    /// `None` for a path dependency, which is our own.
     source: Option<String>,
 }
 
 impl Package {
     fn all(metadata: &Value, built: &BTreeSet<String>) -> Result<Vec<Self>> {
-        let packages = metadata["packages"].as_array().context("metadata without packages")?;
+        let packages =
+            metadata["packages"].as_array().context("cargo metadata lists no packages")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let packages = packages.iter().map(|package| Self {
             name: text(&package["name"]),
@@ -57,14 +57,18 @@ impl Package {
         let packages: Vec<Self> =
             packages.filter(|p| built.contains(&format!("{} v{}", p.name, p.version))).collect();
         if packages.len() < built.len() {
-            bail!("cargo tree names {} crates, metadata only {}", built.len(), packages.len());
+            bail!(
+                "cargo tree lists {} crates, cargo metadata only {}",
+                built.len(),
+                packages.len()
+            );
         }
         Ok(packages)
     }
 }
 
-/// `name vX.Y.Z` of all that is built. Cargo.lock, and the graph of cargo metadata, also name
-/// crates behind features that are never switched on (such as ring behind rustls-webpki's).
+/// `name vX.Y.Z` of all built crates. Cargo.lock and cargo metadata also name crates behind
+/// features that are never switched on (such as ring behind rustls-webpki's).
 fn built(tree: &str) -> BTreeSet<String> {
     let lines = tree.lines().filter_map(|line| {
         let mut words = line.split(' ');
@@ -76,14 +80,14 @@ fn built(tree: &str) -> BTreeSet<String> {
 struct Rules {
     bans: Vec<Ban>,
     licences: Vec<String>,
-    /// Crate → further licences that are allowed for it alone.
+    /// Crate → additional licences that are allowed only for it.
     exceptions: BTreeMap<String, Vec<String>>,
     registries: Vec<String>,
 }
 
 struct Ban {
     name: String,
-    /// Those below are banned; all if `None`. deny.toml writes it `<0.23`.
+    /// Versions below this are banned; all if `None`. deny.toml writes it `<0.23`.
     below: Option<Vec<u64>>,
     reason: String,
 }
@@ -92,7 +96,9 @@ impl Rules {
     fn read(text: &str) -> Result<Self> {
         let file: Table = text.parse().context("deny.toml is not TOML")?;
         let section = |name: &str| {
-            file.get(name).and_then(|s| s.as_table()).with_context(|| format!("no [{name}]"))
+            file.get(name)
+                .and_then(|s| s.as_table())
+                .with_context(|| format!("deny.toml has no [{name}]"))
         };
         let licences = section("licenses")?;
         let exceptions =
@@ -115,7 +121,7 @@ impl Rules {
         let mut out: Vec<String> = banned
             .map(|ban| {
                 format!(
-                    "{name} {version} is banned: {}; who brings it: cargo tree -i {name}",
+                    "{name} {version} is banned: {}; what depends on it: cargo tree -i {name}",
                     ban.reason
                 )
             })
@@ -125,7 +131,7 @@ impl Rules {
         if !licence::allowed(licence, &allowed) {
             out.push(format!("{name} {version} has the licence '{licence}', which is not allowed"));
         }
-        // metadata writes registry+<url>, or sparse+<url> for what deny.toml calls so too.
+        // metadata writes registry+<url>, or sparse+<url>, which deny.toml writes the same way.
         if let Some(source) = source
             && !self.registries.iter().any(|r| source.trim_start_matches("registry+") == r)
         {
@@ -220,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_built_is_looked_at() {
+    fn only_built_crates_are_checked() {
         let metadata = json!({"packages": [
             {"name": "a", "version": "1.0.0", "license": "MIT"},
             {"name": "a", "version": "2.0.0", "license": "MIT"},
@@ -232,7 +238,7 @@ mod tests {
         assert_eq!(seen, ["a 2.0.0", "b 0.1.0"]);
         assert!(
             Package::all(&metadata, &built("c v1.0.0")).is_err(),
-            "an unknown one is not let by"
+            "an unknown crate is refused"
         );
     }
 

@@ -1,4 +1,4 @@
-//! What AWS's own tools say of template.yaml, and that they can build it.
+//! Checks template.yaml with AWS's own tools, and builds functions from it.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -18,11 +18,11 @@ use crate::tools::venv;
 const TEMPLATE: &str = "template.yaml";
 const EXCEPTIONS: &str = "infra/checkov.yaml";
 
-/// Small ones of different kinds: a reader of the stream, and one that is started by time.
+/// Small functions of different kinds: a reader of the stream, and one that runs on a schedule.
 const BUILT: &[&str] = &["RouterFunction", "SweeperFunction"];
 
-/// Shorter is no reason.
-const LEAST_REASON: usize = 20;
+/// The minimum length of a reason in characters.
+const MIN_REASON: usize = 20;
 
 pub fn run(ctx: &Ctx) -> Result<Report> {
     let cfn_lint = venv::need(ctx, "cfn-lint")?;
@@ -43,20 +43,20 @@ pub fn run(ctx: &Ctx) -> Result<Report> {
     Ok(report)
 }
 
-/// None of the tools calls anybody; the region only tells which rules apply.
+/// The tools make no network calls. The region only selects the rules that apply.
 fn offline(mut command: Command) -> Command {
     command.env("AWS_DEFAULT_REGION", "us-east-1").env("SAM_CLI_TELEMETRY", "0");
     command
 }
 
-/// checkov finds what is excused, no more and no less.
+/// Checks that checkov finds exactly the excused checks.
 fn exceptions_hold(ctx: &Ctx, checkov: &Path) -> Result<()> {
     let file = ctx.root.join(EXCEPTIONS);
     let text = fs::read_to_string(&file).with_context(|| format!("can't read {EXCEPTIONS}"))?;
     let excused = excused(&text)?;
     let mut command = offline(ctx.command(checkov));
     command.args(["--framework", "cloudformation", "--file", TEMPLATE, "--skip-download"]);
-    // Its own exit code knows nothing of exceptions that are not needed.
+    // Its own exit code does not report exceptions that are not needed.
     command.args(["--output", "json", "--quiet", "--compact", "--soft-fail"]);
     let answer = serde_json::from_str(&cmd::output(&mut command)?);
     let findings = findings(&answer.context("checkov did not print JSON")?)?;
@@ -66,7 +66,7 @@ fn exceptions_hold(ctx: &Ctx, checkov: &Path) -> Result<()> {
         wrong.push(format!("{} ({}): {}", finding.check, finding.resource, finding.what));
     }
     for check in excused.iter().filter(|check| !found.contains(**check)) {
-        wrong.push(format!("{check}: {EXCEPTIONS} excuses it, and nothing needs that"));
+        wrong.push(format!("{check}: {EXCEPTIONS} excuses it, but it passes"));
     }
     if !wrong.is_empty() {
         bail!("checkov and {EXCEPTIONS} don't agree:\n  {}", wrong.join("\n  "));
@@ -74,15 +74,15 @@ fn exceptions_hold(ctx: &Ctx, checkov: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checks of the skip list; each must give its reason behind a `#`.
+/// The checks of the skip list. Each must give its reason after a `#`.
 fn excused(text: &str) -> Result<BTreeSet<&str>> {
     let list = text.lines().skip_while(|line| *line != "skip-check:").skip(1);
     let entries = list.filter_map(|line| line.trim().strip_prefix("- "));
     let mut checks = BTreeSet::new();
     for entry in entries {
         let (check, reason) = entry.split_once('#').unwrap_or((entry, ""));
-        if reason.trim().len() < LEAST_REASON {
-            bail!("{EXCEPTIONS} excuses {} without a reason; say why, behind a #", check.trim());
+        if reason.trim().len() < MIN_REASON {
+            bail!("{EXCEPTIONS} excuses {} without a reason; give it after a #", check.trim());
         }
         checks.insert(check.trim());
     }
@@ -98,10 +98,10 @@ struct Finding {
 fn findings(answer: &Value) -> Result<Vec<Finding>> {
     let passed = answer["summary"]["passed"].as_u64().unwrap_or(0);
     if passed == 0 {
-        bail!("checkov passed nothing in {TEMPLATE}: it did not read it");
+        bail!("checkov passed nothing in {TEMPLATE}: it did not read the file");
     }
     let failed = answer["results"]["failed_checks"].as_array();
-    let failed = failed.context("checkov lists no failed checks, not even an empty list")?;
+    let failed = failed.context("checkov printed no list of failed checks")?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let finding = |failed: &Value| Finding {
         check: text(&failed["check_id"]),
@@ -111,21 +111,21 @@ fn findings(answer: &Value) -> Result<Vec<Finding>> {
     Ok(failed.iter().map(finding).collect())
 }
 
-/// Builds one function as a user would, for the machine we are on: another target would have to
-/// be added to the toolchain.
+/// Builds one function as a user would, for this machine: another target would have to be added
+/// to the toolchain.
 fn build(ctx: &Ctx, sam: &Path, function: &str) -> Result<String> {
     let folder = ctx.folder("sam")?.join(function);
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
     let mut command = offline(ctx.command(sam));
     command.args(["build", function, "--template", TEMPLATE, "--build-dir"]).arg(&folder);
     command.arg("--parameter-overrides").arg(format!("Architecture={architecture}"));
-    // cargo-lambda and zig lie beside sam; cargo-lambda asks this folder's python3 for zig.
-    command.env("PATH", path_with(sam.parent().context("sam lies in a folder")?)?);
+    // cargo-lambda and zig are next to sam; cargo-lambda asks this folder's python3 for zig.
+    command.env("PATH", path_with(sam.parent().context("sam has no parent folder")?)?);
     command.env("CARGO_TARGET_DIR", &ctx.target);
     let watch = Stopwatch::start();
     cmd::run(&mut command)?;
     let binary: PathBuf = folder.join(function).join("bootstrap");
-    let size = binary.metadata().with_context(|| format!("sam made no {}", binary.display()))?;
+    let size = binary.metadata().with_context(|| format!("sam built no {}", binary.display()))?;
     let took = watch.elapsed().as_secs();
     Ok(format!("sam build {function}: {took} s, {} KB", size.len() / 1024))
 }
@@ -133,7 +133,7 @@ fn build(ctx: &Ctx, sam: &Path, function: &str) -> Result<String> {
 fn path_with(first: &Path) -> Result<std::ffi::OsString> {
     let rest = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(first.to_owned()).chain(env::split_paths(&rest));
-    env::join_paths(folders).context("the PATH can't hold the folder of the tools")
+    env::join_paths(folders).context("can't add the tools' folder to the PATH")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! SPDX licence expressions: whether an allowed choice is among them.
+//! Evaluates SPDX licence expressions.
 
-/// True if the terms can be met with the licences of `allowed` alone: `OR` is a choice, `AND`
-/// asks for both and binds tighter, `/` is the old way to write `OR`. A licence with an
-/// exception (`X WITH y`) is one name. Anything malformed is not allowed.
+/// True if the licences in `allowed` meet the terms. `OR` is a choice. `AND` requires both and
+/// binds tighter. `/` is an old `OR`. A licence with an exception (`X WITH y`) is one name.
+/// Anything malformed is not allowed.
 pub fn allowed(expression: &str, allowed: &[String]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -15,7 +15,7 @@ struct Reader<'a> {
     allowed: &'a [String],
 }
 
-/// `None` is malformed.
+/// `None` means malformed.
 impl Reader<'_> {
     fn any(&mut self) -> Option<bool> {
         let mut found = self.all()?;

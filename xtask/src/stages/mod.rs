@@ -25,7 +25,7 @@ pub type Report = Vec<String>;
 
 pub const STAGES: &[Stage] = &[
     Stage { name: "fmt", why: "one layout, so that diffs show changes", run: rust::fmt },
-    Stage { name: "unused", why: "no dependency that nobody uses", run: unused::run },
+    Stage { name: "unused", why: "no unused dependencies", run: unused::run },
     Stage {
         name: "deny",
         why: "bans, licences and sources of deny.toml, and advisories",
@@ -39,11 +39,11 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "doctests",
-        why: "the examples in the docs compile and hold",
+        why: "the examples in the docs compile and pass",
         run: rust::doctests,
     },
-    Stage { name: "doc", why: "the docs build, and their links lead somewhere", run: rust::doc },
-    Stage { name: "http", why: "the server keeps to its own OpenAPI document", run: http::run },
+    Stage { name: "doc", why: "the docs build, and their links resolve", run: rust::doc },
+    Stage { name: "http", why: "the server conforms to its OpenAPI document", run: http::run },
     Stage {
         name: "gates",
         why: "AWS's tools on template.yaml, and building from it",
@@ -51,7 +51,7 @@ pub const STAGES: &[Stage] = &[
     },
 ];
 
-/// False when a stage failed. All are run, so that one run tells all there is to mend.
+/// Returns false when a stage failed. All stages run, so that one run shows all failures.
 pub fn run(ctx: &Ctx, only: &[String], fail_fast: bool) -> Result<bool> {
     let mut rows = Vec::new();
     let mut closing = Vec::new();

@@ -1,4 +1,4 @@
-//! What the toolchain checks.
+//! The stages that use the Rust toolchain.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::Report;
 use crate::cmd;
 use crate::ctx::Ctx;
-use crate::tools::bed::{self, Bed};
+use crate::tools::fixture::{self, Fixture};
 use crate::tools::{apt, rustup, venv, which};
 
 pub fn fmt(ctx: &Ctx) -> Result<Report> {
@@ -34,16 +34,16 @@ pub fn doctests(ctx: &Ctx) -> Result<Report> {
     Ok(Report::new())
 }
 
-/// With nextest if it is there: it runs the tests of all binaries at once.
+/// Uses nextest if it is installed: it runs the tests of all binaries concurrently.
 pub fn tests(ctx: &Ctx) -> Result<Report> {
     apt::need("redis-server", "redis-server")?;
     let mut closing = Closing::default();
-    // Built before and put aside: a build in the midst of the tests would exchange the
-    // binary under those that start it.
+    // Built before and copied: a build during the tests would replace the binary while tests
+    // start it.
     let binary = shipped(ctx)?;
     let peers = venv::python_with(ctx, "redis")?;
-    let bed = Bed::up(ctx)?;
-    let emulator = bed::plain(ctx)?;
+    let fixture = Fixture::up(ctx)?;
+    let emulator = fixture::plain(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
         ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
     } else {
@@ -52,11 +52,11 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
         command.args(["--locked", "--no-fail-fast"]);
         command
     };
-    command.env("WATCHBILL_BIN", binary).env("WATCHBILL_BED", bed.url());
+    command.env("WATCHBILL_BIN", binary).env("WATCHBILL_FIXTURE", fixture.url());
     command.env("WATCHBILL_AWS_ENDPOINT", emulator.url()).env("WATCHBILL_PYTHON", peers);
-    // A failed stage is told by its error; its closing line has just been on the screen.
+    // A failed stage is reported by its error; its closing line was just printed.
     cmd::watch(&mut command, |line| closing.read(line))?;
-    bed.end(ctx)?;
+    fixture.end(ctx)?;
     Ok(closing.line().into_iter().collect())
 }
 
@@ -69,7 +69,7 @@ fn shipped(ctx: &Ctx) -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// The runner's last word. nextest says it once, libtest once for each binary.
+/// The runner's last line. nextest prints it once, libtest once for each binary.
 #[derive(Default)]
 struct Closing {
     nextest: Option<String>,
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nextest_says_it_once() {
+    fn nextest_prints_its_summary_once() {
         let summary = "     Summary [   0.012s] 45 tests run: 45 passed, 0 skipped";
         assert_eq!(closing(&["PASS x", summary]).as_deref(), Some(summary.trim()));
     }

@@ -1,7 +1,7 @@
-//! Dependencies that nobody uses: named in a manifest, but not in that crate's sources.
+//! Finds unused dependencies: named in a manifest, but not in that crate's sources.
 //!
-//! As cargo-machete does it, but that takes a minute to build. A crate used only by its
-//! presence is named under `[package.metadata.cargo-machete] ignored` (it reads that too).
+//! Like cargo-machete, which takes a minute to build. A crate used only by its presence is
+//! listed under `[package.metadata.cargo-machete] ignored` (which cargo-machete reads too).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +16,12 @@ use crate::ctx::Ctx;
 
 pub fn run(ctx: &Ctx) -> Result<Report> {
     let metadata = ctx.metadata(false)?;
-    let packages = metadata["packages"].as_array().context("metadata without packages")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
     let mut named = BTreeSet::new();
     let mut complaints = Vec::new();
     for package in packages {
-        let manifest = package["manifest_path"].as_str().context("a package without a manifest")?;
-        let folder = Path::new(manifest).parent().context("a manifest without a folder")?;
+        let manifest = package["manifest_path"].as_str().context("a package has no manifest")?;
+        let folder = Path::new(manifest).parent().context("a manifest has no folder")?;
         let used = words(&sources(folder)?);
         let dependencies = dependencies(package);
         let ignored = ignored(package);
@@ -38,10 +38,10 @@ pub fn run(ctx: &Ctx) -> Result<Report> {
         return Ok(Report::new());
     }
     complaints.iter().for_each(|complaint| println!("{complaint}"));
-    bail!("{} dependencies are named and not used", complaints.len())
+    bail!("{} dependencies are not used", complaints.len())
 }
 
-/// As the manifest calls them: a renamed one by its new name.
+/// The names in the manifest: a renamed dependency has its new name.
 fn dependencies(package: &Value) -> BTreeSet<String> {
     let all = package["dependencies"].as_array().into_iter().flatten();
     all.filter_map(|d| d["rename"].as_str().or(d["name"].as_str())).map(str::to_owned).collect()
@@ -63,7 +63,7 @@ fn ident(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// Every word of the code; a word in a comment does not use anything.
+/// Every word of the code. A word in a comment does not count as a use.
 fn words(files: &[String]) -> BTreeSet<String> {
     let lines = files.iter().flat_map(|text| text.lines());
     let code = lines.map(|line| line.split_once("//").map_or(line, |(code, _)| code));
@@ -72,7 +72,7 @@ fn words(files: &[String]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The .rs files of a package: below its folder, short of other packages.
+/// The .rs files of a package: below its folder, without other packages.
 fn sources(folder: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     let mut open: Vec<PathBuf> = vec![folder.to_owned()];

@@ -1,4 +1,4 @@
-//! Programs from Debian.
+//! Installs programs from Debian packages.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,13 +16,13 @@ pub fn need(program: &str, package: &str) -> Result<PathBuf> {
     }
     install(package).with_context(|| format!("`{program}` is needed and not on the PATH"))?;
     which(program)
-        .with_context(|| format!("the package {package} is installed, but brought no `{program}`"))
+        .with_context(|| format!("the package {package} is installed, but contains no `{program}`"))
 }
 
-/// Installs a Debian package, or says how to.
+/// Installs a Debian package, or fails with the command to do so.
 pub fn install(package: &str) -> Result<()> {
     if which("apt-get").is_none() {
-        bail!("install what Debian calls `{package}` with this system's package manager");
+        bail!("install `{package}` (its name in Debian) with this system's package manager");
     }
     if cmd::output(Command::new("id").arg("-u"))?.trim() != "0" {
         bail!("install it: sudo apt-get install {package}");
@@ -32,7 +32,7 @@ pub fn install(package: &str) -> Result<()> {
     cmd::run(&mut apt_get(&args)).with_context(|| format!("apt-get could not install {package}"))
 }
 
-/// A fresh machine or image has no package lists. Once a run is enough.
+/// A fresh machine or image has no package lists. Once per run is enough.
 fn refresh() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     if DONE.get().is_none() {

@@ -1,7 +1,7 @@
-//! What a stage needs beside the toolchain: installed where we may, else named.
+//! The tools that a stage needs besides the toolchain: installed if possible, else named.
 
 pub mod apt;
-pub mod bed;
+pub mod fixture;
 pub mod proc;
 pub mod rustup;
 pub mod venv;

@@ -1,4 +1,4 @@
-//! Servers that a stage starts, asks, and ends.
+//! Servers that a stage starts, calls, and ends.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
@@ -17,12 +17,12 @@ use crate::cmd;
 use crate::ctx::Ctx;
 use crate::stopwatch::Stopwatch;
 
-/// Between two looks at something that is not there yet.
-const LOOK: Duration = Duration::from_millis(50);
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where ports for servers are chosen: below those that systems give to outgoing connections
-/// (Linux from 32,768, others from 49,152), so that no client, not even the one that waits for
-/// the server, takes the port before the server does.
+/// The range of server ports. It is below the ports for outgoing connections (Linux from 32,768,
+/// others from 49,152), so that no client, not even the one that waits for the server, takes the
+/// port first.
 const PORTS: Range<u16> = 15_000..25_000;
 
 /// A port of this machine that was free a moment ago.
@@ -35,7 +35,8 @@ pub fn free_port() -> Result<u16> {
         .with_context(|| format!("no port of {PORTS:?} is free"))
 }
 
-/// A child that serves HTTP on 127.0.0.1. Killed when dropped, so no stage leaves one behind.
+/// A child process that serves HTTP on 127.0.0.1. It is killed on drop, so no stage leaves one
+/// behind.
 pub struct Server {
     child: Child,
     port: u16,
@@ -43,7 +44,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it with its output in `log`, and waits until `GET <path>` answers 200.
+    /// Starts it with its output in `log`, and waits until `GET <path>` returns 200.
     pub fn start(
         ctx: &Ctx,
         name: &str,
@@ -66,9 +67,9 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Asks it to end (SIGTERM) and waits for it to do so by itself.
+    /// Sends SIGTERM and waits for it to end by itself.
     pub fn terminate(mut self, patience: Duration) -> Result<ExitStatus> {
-        // The standard library knows SIGKILL alone, and unsafe code is forbidden here.
+        // The standard library knows only SIGKILL, and unsafe code is forbidden here.
         cmd::run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
         let watch = Stopwatch::start();
         loop {
@@ -76,25 +77,25 @@ impl Server {
                 return Ok(status);
             }
             if watch.elapsed() > patience {
-                bail!("it did not end within {patience:?} of SIGTERM\n{}", self.tail());
+                bail!("the server did not exit within {patience:?} of SIGTERM\n{}", self.tail());
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// The end of what it printed.
+    /// The end of its output.
     pub fn tail(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].join("\n");
-        format!("{last}\n(all of it: {})", self.log.display())
+        format!("{last}\n(full log: {})", self.log.display())
     }
 
     fn wait_for(&mut self, name: &str, path: &str, patience: Duration) -> Result<()> {
         let watch = Stopwatch::start();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                bail!("{name} ended at once with {status}\n{}", self.tail());
+                bail!("{name} exited at once with {status}\n{}", self.tail());
             }
             let answer = get(self.port, path);
             if answer.as_ref().is_ok_and(|status| *status == 200) {
@@ -102,9 +103,12 @@ impl Server {
             }
             if watch.elapsed() > patience {
                 let last = answer.map_or_else(|e| e.to_string(), |status| status.to_string());
-                bail!("{name}: GET {path} gave no 200 in {patience:?} ({last})\n{}", self.tail());
+                bail!(
+                    "{name}: GET {path} returned no 200 within {patience:?} ({last})\n{}",
+                    self.tail()
+                );
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
@@ -122,14 +126,14 @@ fn get(port: u16, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let head = format!("Host: 127.0.0.1:{port}\r\nConnection: close");
-    // One write: a peer that answers after a first piece and closes would reset the rest.
+    // One write: a peer that responds after a first piece and closes would reset the rest.
     stream.write_all(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     let status = std::str::from_utf8(&head).ok().and_then(|line| line.strip_prefix("HTTP/1.1 "));
     status
         .and_then(|status| status.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP/1.1 answer"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/1.1 response"))
 }
 
 #[cfg(test)]
@@ -143,7 +147,7 @@ mod tests {
         Ctx { root: folder.to_owned(), target: folder.to_owned(), data: None }
     }
 
-    /// Answers the given status to one request after another, one thread for all.
+    /// Answers one request after another with the given statuses, on one thread.
     fn answers(statuses: &'static [&'static str]) -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -152,7 +156,7 @@ mod tests {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = [0; 512];
                 assert!(stream.read(&mut request).unwrap() > 0);
-                // In one piece: the asker goes as soon as it has read the status.
+                // In one piece: the client closes as soon as it has read the status.
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
                 stream.write_all(answer.as_bytes()).unwrap();
             }
@@ -176,17 +180,17 @@ mod tests {
 
     #[test]
     fn a_port_for_a_server_is_none_that_a_client_is_given() {
-        // Ours, as this system chooses it.
+        // A port that this system chooses for one of our clients.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(!PORTS.contains(&client.local_addr().unwrap().port()));
         let free: HashSet<u16> = (0..20).map(|_| free_port().unwrap()).collect();
         assert!(free.iter().all(|port| PORTS.contains(port)), "{free:?}");
-        assert!(free.len() > 1, "tests side by side would all choose {free:?}");
+        assert!(free.len() > 1, "concurrent tests would all choose {free:?}");
     }
 
     #[test]
-    fn a_server_that_ends_at_once_is_told_with_its_last_words() {
+    fn a_server_that_ends_at_once_is_reported_with_its_last_output() {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "echo no disk; exit 4"]);
@@ -194,6 +198,6 @@ mod tests {
         let patience = Duration::from_secs(20);
         let started = Server::start(&ctx, "sh", command, free_port().unwrap(), "/", patience);
         let error = started.err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(error.starts_with("sh ended at once with exit status: 4\nno disk"), "{error}");
+        assert!(error.starts_with("sh exited at once with exit status: 4\nno disk"), "{error}");
     }
 }

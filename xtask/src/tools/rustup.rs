@@ -1,4 +1,4 @@
-//! Parts of the toolchain that a minimal installation leaves out.
+//! Installs parts of the toolchain that a minimal installation leaves out.
 
 use anyhow::{Context, Result, bail};
 
@@ -6,7 +6,7 @@ use super::which;
 use crate::cmd;
 use crate::ctx::Ctx;
 
-/// Sees to it that `cargo <sub>` works; `component` is what rustup calls it.
+/// Ensures that `cargo <sub>` works. `component` is its name in rustup.
 pub fn need(ctx: &Ctx, sub: &str, component: &str) -> Result<()> {
     if cmd::output(&mut ctx.cargo(&[sub, "--version"])).is_ok() {
         return Ok(());

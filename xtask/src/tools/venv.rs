@@ -1,4 +1,4 @@
-//! Python tools, each in a virtual environment of its own under the target folder.
+//! Python tools, each in its own virtual environment under the target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ pub fn python_with(ctx: &Ctx, library: &str) -> Result<PathBuf> {
     program(ctx, library, "python")
 }
 
-/// What was installed from `xtask/requirements/<tool>.txt`, which pins all of it.
+/// A program installed from `xtask/requirements/<tool>.txt`, which pins all versions.
 fn program(ctx: &Ctx, tool: &str, program: &str) -> Result<PathBuf> {
     let file = ctx.root.join("xtask/requirements").join(tool).with_extension("txt");
     let wanted = fs::read_to_string(&file)
         .with_context(|| format!("can't read the pinned versions in {}", file.display()))?;
     let folder = ctx.folder("venv")?.join(tool);
     let program = folder.join("bin").join(program);
-    // Written last: what an interrupted installation left behind is not taken for whole.
+    // Written last, so that an interrupted installation does not count as complete.
     let installed = folder.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|have| have == wanted) && program.exists() {
         return Ok(program);
@@ -36,8 +36,8 @@ fn program(ctx: &Ctx, tool: &str, program: &str) -> Result<PathBuf> {
     let pip = folder.join("bin/pip");
     let args = ["install", "--quiet", "--disable-pip-version-check", "--requirement"];
     cmd::run(Command::new(&pip).args(args).arg(&file))
-        .with_context(|| format!("pip could not install {tool}; is PyPI within reach?"))?;
-    fs::write(&installed, &wanted).context("can't note what was installed")?;
+        .with_context(|| format!("pip could not install {tool}; is PyPI reachable?"))?;
+    fs::write(&installed, &wanted).context("can't record what was installed")?;
     Ok(program)
 }
 
@@ -49,6 +49,6 @@ fn create(folder: &Path) -> Result<()> {
         return Ok(());
     }
     // Debian's python3 comes without ensurepip, which venv needs.
-    apt::install("python3-venv").context("python3 can't make virtual environments")?;
+    apt::install("python3-venv").context("python3 can't create virtual environments")?;
     cmd::run(&mut command)
 }

@@ -1,5 +1,4 @@
-//! Calls that are held open: whoever made them is proved again as long as they last, so that a
-//! revoked key and an ended token keep nothing.
+//! Re-authenticates calls that are held open, so that a revoked key or expired token ends them.
 
 use std::time::Duration;
 
@@ -7,11 +6,11 @@ use http::{HeaderMap, HeaderName, header};
 use watchbill_domain::Caller;
 
 use super::API_KEY;
-use crate::fault::Fault;
+use crate::error::ApiError;
 use crate::state::ApiState;
 
-/// How old the proof of a held call may be, and the reading of the store that it rests on: a
-/// revoked key keeps a call for twice as long at the most.
+/// Maximum age of a held call's authentication, and of the store read that it uses: a revoked
+/// key keeps a call for at most twice as long.
 pub const PROOF_AGE: Duration = Duration::from_secs(2);
 
 /// The key or token of a call.
@@ -22,7 +21,7 @@ impl Credential {
     pub fn of(headers: &HeaderMap) -> Self {
         let mut own = HeaderMap::new();
         for name in [HeaderName::from_static(API_KEY), header::AUTHORIZATION] {
-            // The first of each is the one that was looked at.
+            // Authentication uses the first value of each header.
             if let Some(value) = headers.get(&name) {
                 own.insert(name, value.clone());
             }
@@ -31,7 +30,7 @@ impl Credential {
     }
 }
 
-/// A held call's caller, and when it was last proved.
+/// A held call's caller, and when it was last authenticated.
 pub struct Session {
     state: ApiState,
     credential: Credential,
@@ -40,15 +39,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Of a call that has just begun.
+    /// For a call that has just begun.
     pub fn new(state: ApiState, credential: Credential, caller: Caller) -> Self {
         let proved = state.core().clock().monotonic();
         Self { state, credential, caller, proved }
     }
 
-    /// Whether the key or token still stands for this very caller: same name, role and tenant.
-    /// A 401 says that it does not, a 503 that this can't be told now.
-    pub async fn prove(&mut self) -> Result<(), Fault> {
+    /// Checks that the key or token still belongs to the same name, role and tenant. Fails with
+    /// 401 if it does not, and with 503 if that is unknown now.
+    pub async fn prove(&mut self) -> Result<(), ApiError> {
         let core = self.state.core();
         let now = core.clock().monotonic();
         if now.saturating_sub(self.proved) < PROOF_AGE {
@@ -57,7 +56,9 @@ impl Session {
         let auth = &self.state.shared().auth;
         let found = auth.caller_as_of(core, &self.credential.0, PROOF_AGE).await?;
         if found.as_ref() != Some(&self.caller) {
-            return Err(Fault::unauthorized("the key or token is no longer that of this caller"));
+            return Err(ApiError::unauthorized(
+                "the key or token no longer belongs to this caller",
+            ));
         }
         self.proved = now;
         Ok(())

@@ -1,10 +1,12 @@
+//! A hash of an API key that can only be compared in constant time.
+
 use std::hash::{Hash, Hasher};
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The SHA-256 of an API key. Its bytes can't be had, and `==` on it takes the same time
-/// wherever two differ: so there is no other way to compare keys here.
+/// The SHA-256 of an API key. Its bytes are private and `==` runs in constant time, so keys
+/// can't be compared in any other way.
 #[derive(Clone, Copy)]
 pub struct KeyHash([u8; 32]);
 
@@ -13,7 +15,7 @@ impl KeyHash {
         Self(Sha256::digest(key).into())
     }
 
-    /// As `hash_key` writes it: 64 hex characters.
+    /// Parses the 64 hex characters that `hash_key` writes.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 64 || !text.is_ascii() {
             return None;
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
     use watchbill_domain::hash_key;
 
-    /// A comparison that stopped early, or looked at a part only, would miss one of these.
+    /// A comparison that stopped early, or covered only a part, would fail here.
     #[test]
     fn every_bit_counts() {
         let known = KeyHash::of(b"a key");
@@ -57,8 +59,8 @@ mod tests {
         assert!(known == KeyHash::of(b"a key"));
     }
 
-    /// `==` is `ConstantTimeEq` and nothing else: this file is the only place that sees the
-    /// bytes, and what it compares them with is of the crate `subtle`.
+    /// `==` uses only `ConstantTimeEq`: this file alone sees the bytes, and compares them with
+    /// the crate `subtle`.
     #[test]
     fn hashes_are_compared_in_constant_time_alone() {
         let source = include_str!("hash.rs");

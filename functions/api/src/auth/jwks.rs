@@ -1,3 +1,5 @@
+//! The public keys of an identity provider, fetched and cached as a JWKS document.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +10,22 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use tokio::sync::Mutex;
 use watchbill_core::ports::Clock;
 
-use crate::fault::Fault;
+use crate::error::ApiError;
 
-/// A document is used so long before it is fetched anew, so that a key withdrawn by the
-/// identity provider ends here too.
-const FRESH: Duration = Duration::from_secs(600);
-/// After a fetch no other is tried for so long, whatever tokens come.
-const PAUSE: Duration = Duration::from_secs(30);
-/// A document that can't be fetched anew is used on for so long.
-const STALE: Duration = Duration::from_secs(6 * 3600);
-const MOST_BYTES: usize = 256 * 1024;
-const MOST_KEYS: usize = 64;
+/// How long a document is used before it is fetched again, so that a key withdrawn by the
+/// provider is rejected here too.
+const CACHE_TTL: Duration = Duration::from_secs(600);
+/// Minimum time between fetches, whatever tokens arrive.
+const RETRY_DELAY: Duration = Duration::from_secs(30);
+/// How long a document that can't be refreshed stays in use.
+const MAX_STALENESS: Duration = Duration::from_secs(6 * 3600);
+const MAX_BYTES: usize = 256 * 1024;
+const MAX_KEYS: usize = 64;
 
-/// Where a JWKS document comes from: a URL, a file, a value.
+/// The source of a JWKS document: a URL, a file or a value.
 #[async_trait]
 pub trait JwksSource: Send + Sync {
-    /// The document's text; an error says why not, for the log.
+    /// Returns the document's text. The error is the reason, for the log.
     async fn fetch(&self) -> Result<String, String>;
 }
 
@@ -40,10 +42,10 @@ impl JwksSource for StaticJwks {
 type Key = (Arc<DecodingKey>, Algorithm);
 
 #[derive(Default)]
-struct Held {
-    /// Several may share a name: a provider need not tell them apart.
+struct KeySet {
+    /// Several keys may share an id: a provider need not make them unique.
     keys: HashMap<String, Vec<Key>>,
-    /// The only key, where there is one alone: for tokens without `kid`.
+    /// The key to use for tokens without `kid`, if there is exactly one.
     only: Option<Key>,
     fetched: Option<Duration>,
     tried: Option<Duration>,
@@ -52,7 +54,7 @@ struct Held {
 /// The keys of an identity provider, fetched when first needed.
 pub struct Jwks {
     source: Arc<dyn JwksSource>,
-    held: Mutex<Held>,
+    held: Mutex<KeySet>,
 }
 
 impl Jwks {
@@ -60,38 +62,38 @@ impl Jwks {
         Self { source, held: Mutex::default() }
     }
 
-    /// The keys that a token of this `kid` may be signed with; one at least.
-    pub async fn keys(&self, clock: &dyn Clock, kid: Option<&str>) -> Result<Vec<Key>, Fault> {
+    /// The keys that may have signed a token with this `kid`; at least one.
+    pub async fn keys(&self, clock: &dyn Clock, kid: Option<&str>) -> Result<Vec<Key>, ApiError> {
         let now = clock.monotonic();
-        // One fetches, the others wait for it.
+        // One call fetches while the others wait for it.
         let mut held = self.held.lock().await;
         let age = held.fetched.map(|at| now.saturating_sub(at));
         let found = held.find(kid).is_some();
-        let may_try = held.tried.is_none_or(|at| now.saturating_sub(at) >= PAUSE);
-        if may_try && (!found || age.is_none_or(|age| age >= FRESH)) {
+        let may_try = held.tried.is_none_or(|at| now.saturating_sub(at) >= RETRY_DELAY);
+        if may_try && (!found || age.is_none_or(|age| age >= CACHE_TTL)) {
             held.tried = Some(now);
             match self.source.fetch().await.and_then(|text| parse(&text)) {
                 Ok(keys) => {
-                    let fresh = Held { fetched: Some(now), tried: Some(now), ..keys };
+                    let fresh = KeySet { fetched: Some(now), tried: Some(now), ..keys };
                     *held = fresh;
                 }
-                Err(reason) => tracing::warn!(reason, "the jwks document could not be fetched"),
+                Err(reason) => tracing::warn!(reason, "the JWKS document can't be fetched"),
             }
         }
         let age = held.fetched.map(|at| now.saturating_sub(at));
         match age {
-            Some(age) if age < STALE => held.find(kid).ok_or_else(|| {
-                Fault::unauthorized("the token is refused: its key is not in the JWKS document")
+            Some(age) if age < MAX_STALENESS => held.find(kid).ok_or_else(|| {
+                ApiError::unauthorized("the token is refused: its key is not in the JWKS document")
             }),
-            _ => Err(Fault::unavailable(
-                "tokens can't be proved now: their keys can't be fetched",
-                PAUSE,
+            _ => Err(ApiError::unavailable(
+                "tokens can't be verified now: the JWKS document can't be fetched",
+                RETRY_DELAY,
             )),
         }
     }
 }
 
-impl Held {
+impl KeySet {
     fn find(&self, kid: Option<&str>) -> Option<Vec<Key>> {
         match kid {
             Some(kid) => self.keys.get(kid).cloned(),
@@ -100,21 +102,22 @@ impl Held {
     }
 }
 
-fn parse(text: &str) -> Result<Held, String> {
-    if text.len() > MOST_BYTES {
-        return Err(format!("the document has {} bytes, {MOST_BYTES} are the most", text.len()));
+fn parse(text: &str) -> Result<KeySet, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!("the document has {} bytes; the maximum is {MAX_BYTES}", text.len()));
     }
-    let set: JwkSet = serde_json::from_str(text).map_err(|e| format!("not a JWKS: {e}"))?;
+    let set: JwkSet =
+        serde_json::from_str(text).map_err(|e| format!("not a JWKS document: {e}"))?;
     let mut usable: Vec<_> = set.keys.iter().filter_map(usable).collect();
-    if usable.len() > MOST_KEYS {
+    if usable.len() > MAX_KEYS {
         let found = usable.len();
         tracing::warn!(
             found,
-            used = MOST_KEYS,
-            "the jwks document has {found} keys for signatures: the first {MOST_KEYS} are used, \
-             tokens of the others are refused"
+            used = MAX_KEYS,
+            "the JWKS document has too many signature keys: only the first ones are used, tokens \
+             signed with the others are rejected"
         );
-        usable.truncate(MOST_KEYS);
+        usable.truncate(MAX_KEYS);
     }
     let only = match usable.as_slice() {
         [(_, key)] => Some(key.clone()),
@@ -126,10 +129,10 @@ fn parse(text: &str) -> Result<Held, String> {
             keys.entry(kid).or_default().push(key);
         }
     }
-    Ok(Held { keys, only, ..Held::default() })
+    Ok(KeySet { keys, only, ..KeySet::default() })
 }
 
-/// A key for signatures with an algorithm we take; the key's kind alone says which.
+/// Returns a signature key for a supported algorithm, which the key's type alone determines.
 fn usable(jwk: &Jwk) -> Option<(Option<String>, Key)> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -140,8 +143,8 @@ fn usable(jwk: &Jwk) -> Option<(Option<String>, Key)> {
     };
     let for_signatures =
         jwk.common.public_key_use.as_ref().is_none_or(|u| *u == PublicKeyUse::Signature);
-    let said = jwk.common.key_algorithm.as_ref().map(ToString::to_string);
-    let fits = said.is_none_or(|said| said == format!("{algorithm:?}"));
+    let declared = jwk.common.key_algorithm.as_ref().map(ToString::to_string);
+    let fits = declared.is_none_or(|declared| declared == format!("{algorithm:?}"));
     let key = DecodingKey::from_jwk(jwk).ok()?;
     (for_signatures && fits).then(|| (jwk.common.key_id.clone(), (Arc::new(key), algorithm)))
 }

@@ -1,5 +1,5 @@
-//! Tokens. The key decides the algorithm, never the token: HS256 only with our secret, RS256
-//! and ES256 only with a key of the JWKS document of that very kind.
+//! Verifies and mints tokens. The key determines the algorithm, never the token: HS256 only with
+//! our secret, RS256 and ES256 only with a JWKS key of that type.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use watchbill_redact as redact;
 
 use super::jwks::{Jwks, JwksSource};
 use crate::config::ConfigError;
-use crate::fault::Fault;
+use crate::error::ApiError;
 
-/// RFC 7518, section 3.2: an HS256 key has at least the size of the hash.
-const LEAST_SECRET: usize = 32;
-/// Clocks of two machines may differ by so much.
-const LEEWAY: Duration = Duration::from_secs(30);
-const MOST_BYTES: usize = 8 * 1024;
+/// RFC 7518, section 3.2: an HS256 key is at least as long as the hash.
+const MIN_SECRET: usize = 32;
+/// Maximum clock difference between machines.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(30);
+const MAX_BYTES: usize = 8 * 1024;
 
-/// Which tokens are taken.
+/// Which tokens are accepted.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
     pub hs_secret: Option<String>,
-    /// Where the public keys of an identity provider come from.
+    /// The source of an identity provider's public keys.
     pub jwks: Option<Arc<dyn JwksSource>>,
-    /// What `iss` and `aud` must be, where set; for tokens of the identity provider.
+    /// Required values of `iss` and `aud`, if set, for tokens of the identity provider.
     pub issuer: Option<String>,
     pub audience: Option<String>,
 }
@@ -42,14 +42,15 @@ struct Claims {
     nbf: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
-    /// Whom the bearer counts as, see `Caller::made_by`: in tokens that are minted here.
+    /// The caller that the token's bearer counts as, see `Caller::made_by`; only in tokens
+    /// minted here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_by: Option<String>,
 }
 
-/// What we mint. Whole numbers, as most readers expect them.
+/// The claims of minted tokens. Times are whole seconds, as most readers expect.
 #[derive(Serialize)]
-struct Minted<'a> {
+struct TokenClaims<'a> {
     sub: &'a str,
     role: &'a str,
     tenant: &'a str,
@@ -68,9 +69,9 @@ pub struct Tokens {
 impl Tokens {
     pub fn new(config: &JwtConfig) -> Result<Self, ConfigError> {
         if let Some(secret) = &config.hs_secret
-            && secret.len() < LEAST_SECRET
+            && secret.len() < MIN_SECRET
         {
-            return Err(ConfigError::ShortSecret { bytes: secret.len(), least: LEAST_SECRET });
+            return Err(ConfigError::ShortSecret { bytes: secret.len(), least: MIN_SECRET });
         }
         let pair = |secret: &String| {
             let secret = secret.as_bytes();
@@ -84,42 +85,42 @@ impl Tokens {
         })
     }
 
-    pub async fn caller(&self, clock: &dyn Clock, token: &str) -> Result<Caller, Fault> {
-        if token.len() > MOST_BYTES {
+    pub async fn caller(&self, clock: &dyn Clock, token: &str) -> Result<Caller, ApiError> {
+        if token.len() > MAX_BYTES {
             return Err(refused("it is too long"));
         }
         let header = jsonwebtoken::decode_header(token)
-            .map_err(|_| refused("its header is not that of a JWT we take"))?;
+            .map_err(|_| refused("its header is not that of a supported JWT"))?;
         if header.crit.is_some() {
-            return Err(refused("its header demands extensions that are not known here"));
+            return Err(refused("its header requires extensions that are not supported"));
         }
         let claims = match header.alg {
             Algorithm::HS256 => {
                 let Some((_, key)) = &self.secret else {
-                    return Err(refused("tokens with HS256 are not taken here"));
+                    return Err(refused("HS256 tokens are not accepted here"));
                 };
                 self.verified(token, key, Algorithm::HS256, false).map_err(because)?
             }
             Algorithm::RS256 | Algorithm::ES256 => {
                 let Some(jwks) = &self.jwks else {
-                    return Err(refused("tokens with RS256 or ES256 are not taken here"));
+                    return Err(refused("RS256 and ES256 tokens are not accepted here"));
                 };
                 let keys = jwks.keys(clock, header.kid.as_deref()).await?;
                 self.verified_by_one(token, &keys, header.alg)?
             }
-            _ => return Err(refused("its algorithm is not taken: use HS256, RS256 or ES256")),
+            _ => return Err(refused("its algorithm is not supported: use HS256, RS256 or ES256")),
         };
         caller_of(claims, clock.now())
     }
 
-    /// Proves the signature with whichever of the keys it was made with.
+    /// Verifies the signature with each key of the token's algorithm.
     fn verified_by_one(
         &self,
         token: &str,
         keys: &[(Arc<DecodingKey>, Algorithm)],
         algorithm: Algorithm,
-    ) -> Result<Claims, Fault> {
-        let mut outcome = Err(refused("its algorithm is not that of its key"));
+    ) -> Result<Claims, ApiError> {
+        let mut outcome = Err(refused("its algorithm does not match its key"));
         for (key, _) in keys.iter().filter(|(_, of_key)| *of_key == algorithm) {
             match self.verified(token, key, algorithm, true) {
                 Ok(claims) => return Ok(claims),
@@ -135,7 +136,7 @@ impl Tokens {
         outcome
     }
 
-    /// Proves the signature. Times are looked at after, on our own clock.
+    /// Verifies the signature. Times are checked later, on our own clock.
     fn verified(
         &self,
         token: &str,
@@ -161,8 +162,8 @@ impl Tokens {
         jsonwebtoken::decode::<Claims>(token, key, &validation).map(|token| token.claims)
     }
 
-    /// A token for someone of the caller's own tenant. Whoever bears it counts as the caller too,
-    /// where one person must not count twice.
+    /// Mints a token for the caller's own tenant. Its bearer counts as the caller too wherever
+    /// one person must not count twice.
     pub fn mint(
         &self,
         caller: &Caller,
@@ -170,45 +171,45 @@ impl Tokens {
         role: Role,
         now: Timestamp,
         lifetime: Duration,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, ApiError> {
         let Some((key, _)) = &self.secret else {
-            return Err(Fault::conflict(
+            return Err(ApiError::conflict(
                 "tokens can't be minted here: set ORCHESTRATOR_JWT_SECRET to at least 32 bytes",
             ));
         };
         let iat = now.millis() / 1000;
         let exp = iat + lifetime.as_secs() as i64;
         let (tenant, made_by) = (caller.tenant.as_str(), caller.root());
-        let claims = Minted { sub, role: role.as_str(), tenant, made_by, iat, exp };
+        let claims = TokenClaims { sub, role: role.as_str(), tenant, made_by, iat, exp };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key).map_err(|error| {
             tracing::error!(%error, "a token could not be signed");
-            Fault::internal()
+            ApiError::internal()
         })
     }
 }
 
-fn refused(why: &str) -> Fault {
-    Fault::unauthorized(format!("the token is refused: {why}"))
+fn refused(why: &str) -> ApiError {
+    ApiError::unauthorized(format!("the token is refused: {why}"))
 }
 
-fn because(error: jsonwebtoken::errors::Error) -> Fault {
+fn because(error: jsonwebtoken::errors::Error) -> ApiError {
     refused(why(error.kind()))
 }
 
 fn why(kind: &ErrorKind) -> &'static str {
     match kind {
         ErrorKind::InvalidSignature => "its signature is wrong",
-        ErrorKind::InvalidIssuer => "its issuer is not ours",
-        ErrorKind::InvalidAudience => "it is meant for someone else",
-        ErrorKind::Json(_) => "its claims must be sub, role and exp, and of their types",
+        ErrorKind::InvalidIssuer => "its issuer is not the configured one",
+        ErrorKind::InvalidAudience => "its audience is not the configured one",
+        ErrorKind::Json(_) => "its claims need sub, role and exp, each of the right type",
         _ => "it is malformed",
     }
 }
 
-fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, Fault> {
+fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, ApiError> {
     let now = now.millis() as f64 / 1000.0;
-    let leeway = LEEWAY.as_secs_f64();
-    // A NaN is no time; JSON can't write one.
+    let leeway = CLOCK_LEEWAY.as_secs_f64();
+    // NaN would pass, but JSON can't express it.
     if claims.exp + leeway <= now {
         return Err(refused("it has expired"));
     }
@@ -220,10 +221,10 @@ fn caller_of(claims: Claims, now: Timestamp) -> Result<Caller, Fault> {
         return Err(refused("its sub must be 1 to 128 characters"));
     }
     if redact::holds_secret(&sub) {
-        return Err(refused("its sub looks like a secret, and names are shown"));
+        return Err(refused("its sub looks like a secret, and names are displayed"));
     }
     if is_reserved_name(&sub) {
-        return Err(refused("its sub is a name under which Watchbill itself acts"));
+        return Err(refused("its sub is a name reserved for Watchbill itself"));
     }
     let role = Role::parse(&claims.role).map_err(|error| refused(&error.to_string()))?;
     let tenant = match claims.tenant {

@@ -1,3 +1,5 @@
+//! Authenticates API keys: keys of the environment, the first admin key, and stored keys.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,14 +11,14 @@ use watchbill_wire::operator_key;
 
 use super::hash::KeyHash;
 use crate::config::{ConfigError, StaticKey};
-use crate::fault::Fault;
+use crate::error::ApiError;
 
-/// How long a key that was found in the store is good without another look: a revoked key
-/// works so long at most on other instances, and not at all on the one that revoked it.
-pub const CACHED: Duration = Duration::from_secs(30);
-const MOST_CACHED: usize = 4_096;
-/// Longer ones are nobody's.
-const MOST_BYTES: usize = 512;
+/// Cache TTL of a key found in the store: a revoked key works at most this long on other
+/// instances, and not at all on the one that revoked it.
+pub const CACHE_TTL: Duration = Duration::from_secs(30);
+const CACHE_SIZE: usize = 4_096;
+/// No valid key is longer.
+const MAX_BYTES: usize = 512;
 
 struct Cached {
     caller: Caller,
@@ -63,21 +65,21 @@ impl Keys {
         Ok(Self { fixed: keys, first: None, cache: Mutex::default() })
     }
 
-    /// The same, with an admin's key that someone else keeps.
+    /// Adds an admin key that a secret store holds.
     pub fn beginning_with(self, first: Option<Arc<dyn SecretSource>>) -> Self {
         Self { first, ..self }
     }
 
-    /// Whether the environment gives keys to this tenant.
+    /// Whether the environment defines keys for this tenant.
     pub fn serve(&self, tenant: &TenantId) -> bool {
         self.fixed.iter().any(|(_, c)| c.role != Role::Operator && c.tenant == *tenant)
     }
 
-    /// Whose key this is, by a reading of the store that is younger than `age`.
-    pub async fn caller(&self, core: &Core, key: &[u8], age: Duration) -> Result<Caller, Fault> {
-        let unknown = || Fault::unauthorized("the API key is not known here, or was revoked");
+    /// The caller whose key this is, from a store read not older than `age`.
+    pub async fn caller(&self, core: &Core, key: &[u8], age: Duration) -> Result<Caller, ApiError> {
+        let unknown = || ApiError::unauthorized("the API key is not known here, or was revoked");
         let Ok(text) = std::str::from_utf8(key) else { return Err(unknown()) };
-        if text.is_empty() || text.len() > MOST_BYTES {
+        if text.is_empty() || text.len() > MAX_BYTES {
             return Err(unknown());
         }
         let hash = KeyHash::of(key);
@@ -105,13 +107,13 @@ impl Keys {
         Ok(caller)
     }
 
-    /// The admin, if this is the key that everything begins with; the operator, if it is what is made of
-    /// that one.
+    /// Returns the admin if this is the first admin key, or the operator if it is the key
+    /// derived from that one.
     async fn first(&self, hash: &KeyHash) -> Option<Caller> {
         let key = match self.first.as_ref()?.fetch().await {
             Ok(key) => key,
             Err(reason) => {
-                tracing::error!("the first admin key can't be told: {reason}");
+                tracing::error!(reason, "the first admin key can't be fetched");
                 return None;
             }
         };
@@ -125,7 +127,7 @@ impl Keys {
         Some(Caller { name: name.into(), role, tenant: TenantId::default(), made_by: None })
     }
 
-    /// Looks at every key, so that the time taken says nothing of which one it was.
+    /// Compares every key, so that the time taken does not reveal which one matched.
     fn fixed(&self, hash: &KeyHash) -> Option<Caller> {
         let mut found = None;
         for (known, caller) in &self.fixed {
@@ -143,10 +145,10 @@ impl Keys {
 
     fn keep(&self, hash: KeyHash, caller: Caller, now: Duration) {
         let mut cache = self.lock();
-        if cache.len() >= MOST_CACHED {
-            cache.retain(|_, key| key.is_younger(CACHED, now));
+        if cache.len() >= CACHE_SIZE {
+            cache.retain(|_, key| key.is_younger(CACHE_TTL, now));
         }
-        if cache.len() < MOST_CACHED || cache.contains_key(&hash) {
+        if cache.len() < CACHE_SIZE || cache.contains_key(&hash) {
             cache.insert(hash, Cached { caller, read: now });
         }
     }
@@ -155,7 +157,7 @@ impl Keys {
         self.cache.lock().expect("nothing under this lock panics")
     }
 
-    /// Forgets what was cached of a tenant's key, once it is revoked.
+    /// Drops a tenant's key from the cache when it is revoked.
     pub fn forget(&self, tenant: &TenantId, name: &str) {
         let mut cache = self.lock();
         cache.retain(|_, key| key.caller.tenant != *tenant || key.caller.name != name);

@@ -1,4 +1,4 @@
-//! Who calls: keys and tokens.
+//! Authentication of callers by keys and tokens.
 
 mod credential;
 mod hash;
@@ -19,7 +19,7 @@ pub use jwt::Tokens;
 pub use keys::Keys;
 
 use crate::config::{ApiConfig, ConfigError};
-use crate::fault::Fault;
+use crate::error::ApiError;
 
 const API_KEY: &str = "x-api-key";
 
@@ -45,18 +45,22 @@ impl Auth {
         &self.keys
     }
 
-    /// Who bears the key or token of a call; nobody if it has neither.
-    pub async fn caller(&self, core: &Core, headers: &HeaderMap) -> Result<Option<Caller>, Fault> {
-        self.caller_as_of(core, headers, keys::CACHED).await
+    /// The caller whose key or token the call has, or `None` if it has neither.
+    pub async fn caller(
+        &self,
+        core: &Core,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, ApiError> {
+        self.caller_as_of(core, headers, keys::CACHE_TTL).await
     }
 
-    /// The same, by no older reading of the store than this.
+    /// The same, from a store read not older than `age`.
     pub async fn caller_as_of(
         &self,
         core: &Core,
         headers: &HeaderMap,
         age: Duration,
-    ) -> Result<Option<Caller>, Fault> {
+    ) -> Result<Option<Caller>, ApiError> {
         if let Some(key) = headers.get(API_KEY) {
             return self.keys.caller(core, key.as_bytes(), age).await.map(Some);
         }
@@ -66,7 +70,7 @@ impl Auth {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 self.tokens.caller(core.clock().as_ref(), token.trim()).await.map(Some)
             }
-            _ => Err(Fault::unauthorized(
+            _ => Err(ApiError::unauthorized(
                 "the Authorization header is not of the form 'Bearer <token>'",
             )),
         }

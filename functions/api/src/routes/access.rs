@@ -1,5 +1,6 @@
-//! Keys, tokens and tenants.
+//! Routes for keys, tokens and tenants.
 
+use http::Method;
 use watchbill_core::service::ServiceError;
 use watchbill_domain::Role;
 use watchbill_wire::{
@@ -7,22 +8,22 @@ use watchbill_wire::{
     TokenIssued, TokenRequest,
 };
 
-use crate::Fault;
+use crate::ApiError;
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_as_is};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json, json_as_is};
 
 const KEY_NAME: &[Field] =
-    &[Field::needed("name", Kind::Text { most: 64, lines: false }, "The key's name.")];
+    &[Field::required("name", Kind::Text { most: 64, lines: false }, "The key's name.")];
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/auth/token",
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(token(req)),
         doc: Doc {
-            text: "A JWT (HS256) for someone of the caller's tenant. Its bearer counts as the caller \
-                   too where one person must not count twice. 409 where no secret is set.",
+            text: "Mints a JWT (HS256) for the caller's tenant. Where one person must not count \
+                   twice, its bearer counts as the caller too. 409 if no secret is set.",
             body: Some(Body {
                 fields: TokenRequest::FIELDS,
                 required: true,
@@ -39,14 +40,14 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/keys",
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(create(req)),
         doc: Doc {
-            text: "The key is shown in this answer and never again. It counts as its maker too where \
-                   one person must not count twice: in a quorum, and where nobody approves what \
-                   they submitted themselves.",
+            text: "Only this response shows the key. Where one person must not count twice, it \
+                   counts as its creator too: in a quorum, and where nobody may approve what they \
+                   submitted themselves.",
             body: Some(Body {
                 fields: CreateKey::FIELDS,
                 required: true,
@@ -63,13 +64,12 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/keys",
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(list(req)),
         doc: Doc {
-            text: "Those that are good, newest first, then those that were revoked in the past 90 \
-                   days.",
+            text: "Valid keys, newest first, then those revoked in the past 90 days.",
             query: KeyQuery::FIELDS,
             errors: &[400, 404, 503],
             ..Doc::new(
@@ -81,12 +81,12 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Delete,
+        method: Method::DELETE,
         path: "/keys/{name}",
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(revoke(req)),
         doc: Doc {
-            text: "Other instances may take the key for 30 s more.",
+            text: "Other instances may accept the key for another 30 s.",
             path: KEY_NAME,
             errors: &[400, 404, 409, 503],
             ..Doc::new(
@@ -98,13 +98,13 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tenants",
         access: Access::Needs(Role::Operator),
         handler: |req| Box::pin(tenant(req)),
         doc: Doc {
-            text: "For the operator's key alone: makes the tenant's first key, with the role \
-                   admin. 409 if the tenant has keys already.",
+            text: "Creates the tenant's first key, with the role admin. 409 if the tenant has keys \
+                   already.",
             body: Some(Body {
                 fields: CreateTenant::FIELDS,
                 required: true,
@@ -122,7 +122,7 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-async fn token(mut req: Req) -> Answer {
+async fn token(mut req: Req) -> HandlerResult {
     let body = req.body().await?;
     let TokenRequest { sub, role, lifetime } = TokenRequest::read(&body)?;
     let now = req.core().clock().now();
@@ -140,7 +140,7 @@ async fn token(mut req: Req) -> Answer {
     })
 }
 
-async fn create(mut req: Req) -> Answer {
+async fn create(mut req: Req) -> HandlerResult {
     let body = req.body().await?;
     let CreateKey { name, role } = CreateKey::read(&body)?;
     let (caller, core) = (req.caller(), req.core());
@@ -148,7 +148,7 @@ async fn create(mut req: Req) -> Answer {
     json_as_is(&KeyCreated { success: true, key, about: about.into() })
 }
 
-async fn list(req: Req) -> Answer {
+async fn list(req: Req) -> HandlerResult {
     let KeyQuery { limit, cursor } = KeyQuery::read(req.query(KeyQuery::FIELDS))?;
     let page = req.core().keys().list(&req.caller().tenant, limit, cursor).await?;
     let keys: Vec<_> = page.keys.into_iter().map(KeyView::from).collect();
@@ -156,7 +156,7 @@ async fn list(req: Req) -> Answer {
     json(&KeyList { success: true, count, keys, next_cursor, unreadable })
 }
 
-async fn revoke(req: Req) -> Answer {
+async fn revoke(req: Req) -> HandlerResult {
     let name = req.param("name", |name| match (name.is_empty(), name.chars().count()) {
         (false, ..=64) if !name.contains(char::is_control) => Ok(name.to_owned()),
         _ => Err("a key's name has 1 to 64 characters, none of them a control character"),
@@ -167,11 +167,12 @@ async fn revoke(req: Req) -> Answer {
     json(&KeyRevoked { success: true, name, message })
 }
 
-async fn tenant(mut req: Req) -> Answer {
+async fn tenant(mut req: Req) -> HandlerResult {
     let body = req.body().await?;
     let CreateTenant { tenant, name } = CreateTenant::read(&body)?;
-    let taken =
-        || Fault::conflict(format!("tenant '{tenant}' exists already: its admins make its keys"));
+    let taken = || {
+        ApiError::conflict(format!("tenant '{tenant}' exists already: its admins create its keys"))
+    };
     let serves = req.state.shared().auth.keys().serve(&tenant);
     if serves || req.core().tenants().exists(&tenant).await? {
         return Err(taken());

@@ -1,3 +1,6 @@
+//! Routes for approvals.
+
+use http::Method;
 use watchbill_core::service::{FullApproval, Listed};
 use watchbill_domain::{ApprovalId, ApprovalStatus, Role};
 use watchbill_wire::{
@@ -7,20 +10,20 @@ use watchbill_wire::{
 
 use super::tasks::reason;
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json, json_of};
 
-const ID: &[Field] = &[Field::needed(
+const ID: &[Field] = &[Field::required(
     "id",
     APPROVAL_ID,
     "The approval's id: `approval_<task_id>`, then `approval_<task_id>~2` and so on.",
 )];
 
-/// What an approval may weigh: it shows up to 16 KB of a payload.
+/// Estimated size of an approval in bytes: it shows up to 16 KB of a payload.
 const APPROVAL_BYTES: usize = 16 * 1024;
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/approvals/pending",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(pending(req)),
@@ -30,13 +33,13 @@ pub const ROUTES: &[Route] = &[
             ..Doc::new(
                 "Approvals",
                 "pending_approvals",
-                "What waits for a decision",
+                "List pending approvals",
                 Success::Json(|g| g.subschema_for::<ApprovalList>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/approvals/history",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(history(req)),
@@ -46,13 +49,13 @@ pub const ROUTES: &[Route] = &[
             ..Doc::new(
                 "Approvals",
                 "approval_history",
-                "What was decided, newest first",
+                "List decided approvals, newest first",
                 Success::Json(|g| g.subschema_for::<ApprovalHistory>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/approvals/{id}",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(get(req)),
@@ -68,14 +71,14 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/approvals/{id}/approve",
         access: Access::Needs(Role::Approver),
         handler: |req| Box::pin(approve(req)),
         doc: Doc {
-            text: "Leave for exactly what was shown, once. Nobody approves what they submitted \
-                   themselves, unless the installation allows it. Where `approvals.agents` is on, \
-                   agents may, of what others submitted.",
+            text: "Approves exactly the document that was shown, for one use. Nobody may approve \
+                   what they submitted themselves, unless the installation allows it. If \
+                   `approvals.agents` is on, agents may approve what others submitted.",
             path: ID,
             errors: &[400, 404, 409, 503],
             ..Doc::new(
@@ -87,13 +90,13 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/approvals/{id}/reject",
         access: Access::Needs(Role::Approver),
         handler: |req| Box::pin(reject(req)),
         doc: Doc {
-            text: "The task is cancelled. Where `approvals.agents` is on, agents may, of what \
-                   others submitted.",
+            text: "Cancels the task. If `approvals.agents` is on, agents may reject what others \
+                   submitted.",
             path: ID,
             query: Reason::FIELDS,
             body: Some(Body {
@@ -113,7 +116,7 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-/// Whether an approval is decided by it: where the rules say so, by agents too.
+/// Whether the route decides an approval. If the rules allow it, agents may call it too.
 pub fn decides(route: &Route) -> bool {
     matches!(route.path, "/approvals/{id}/approve" | "/approvals/{id}/reject")
 }
@@ -122,11 +125,11 @@ fn views(page: Listed<FullApproval>) -> (Vec<ApprovalView>, Option<String>) {
     (page.entries.into_iter().map(ApprovalView::from).collect(), page.next)
 }
 
-async fn pending(req: Req) -> Answer {
+async fn pending(req: Req) -> HandlerResult {
     let query = PageQuery::read(req.query(PageQuery::PENDING))?;
     let tenant = &req.caller().tenant;
     let page = req.core().approvals().pending(tenant, query.limit, query.cursor).await?;
-    // What a list of approvals weighs is not counted again: more than a few are large.
+    // Estimated rather than measured: a list of more than a few approvals is large.
     let (bytes, unreadable) = (page.entries.len() * APPROVAL_BYTES, page.unreadable);
     let (approvals, next_cursor) = views(page);
     let count = approvals.len();
@@ -134,7 +137,7 @@ async fn pending(req: Req) -> Answer {
     json_of(req.core(), bytes, list).await
 }
 
-async fn history(req: Req) -> Answer {
+async fn history(req: Req) -> HandlerResult {
     let query = PageQuery::read(req.query(PageQuery::HISTORY))?;
     let tenant = &req.caller().tenant;
     let page = req.core().approvals().history(tenant, query.limit, query.cursor).await?;
@@ -145,18 +148,18 @@ async fn history(req: Req) -> Answer {
     json_of(req.core(), bytes, list).await
 }
 
-async fn get(req: Req) -> Answer {
+async fn get(req: Req) -> HandlerResult {
     let id = req.param("id", ApprovalId::parse)?;
     let full = req.core().approvals().get(&req.caller().tenant, &id).await?;
-    json(&ApprovalAnswer { success: true, approval: ApprovalView::from(full).told() })
+    json(&ApprovalAnswer { success: true, approval: ApprovalView::from(full).with_text() })
 }
 
-async fn approve(req: Req) -> Answer {
+async fn approve(req: Req) -> HandlerResult {
     let id = req.param("id", ApprovalId::parse)?;
     let given = req.core().approvals().approve(req.caller(), &id).await?.approval;
     let message = match given.status {
         ApprovalStatus::Pending => format!(
-            "Approved by {}; {} of {} have, and others must",
+            "Approved by {}; {} of {} approvals given",
             req.caller().name,
             given.votes.len(),
             given.quorum
@@ -166,7 +169,7 @@ async fn approve(req: Req) -> Answer {
     json(&ApprovalDecided { success: true, approval_id: id, message })
 }
 
-async fn reject(mut req: Req) -> Answer {
+async fn reject(mut req: Req) -> HandlerResult {
     let id = req.param("id", ApprovalId::parse)?;
     let Reason(reason) = reason(&mut req).await?;
     req.core().approvals().reject(req.caller(), &id, reason).await?;

@@ -1,3 +1,6 @@
+//! Routes that publish, list and stream events.
+
+use http::Method;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,43 +12,42 @@ use watchbill_core::offload::SMALL;
 use watchbill_core::ports::Topic;
 use watchbill_core::service::cursors::FOLLOWED;
 use watchbill_core::service::{
-    EventFilter, EventPage, Followed, LedgerPlace, PageSize, ServiceError,
+    EventFilter, EventPage, EventsAfter, LedgerPlace, PageSize, ServiceError,
 };
 use watchbill_domain::{Event, EventId, Role, TenantId};
 use watchbill_redact as redact;
 use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
 
 use super::follow::Wait;
-use crate::Fault;
+use crate::ApiError;
 use crate::auth::{PROOF_AGE, Session};
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json, json_of};
 use crate::serve::no_place;
 use crate::shares::Share;
 use crate::state::ApiState;
 
-/// Nothing for so long, and a comment is sent, so that nobody between takes the connection
-/// for dead.
+/// After this much silence a comment is sent, so that no proxy closes the connection as dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// After so long a stream ends; a client that calls again proves its key anew.
+/// A stream ends after this long; a client that reconnects is authenticated again.
 const STREAM_LIFE: Duration = Duration::from_secs(600);
-/// Events read at once. A stream that is not read holds so much.
+/// Events read at once. An unread stream holds this much.
 const PAGE: PageSize = PageSize { entries: 100, bytes: 64 * 1024 };
 
-const LAST_EVENT_ID: Field = Field::maybe(
+const LAST_EVENT_ID: Field = Field::optional(
     "Last-Event-ID",
     Kind::Text { most: 128, lines: false },
-    "Where a stream goes on: the same as `after`.",
+    "The event after which a stream resumes; the same as `after`.",
 );
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/events/publish",
         access: Access::Needs(Role::Agent),
         handler: |req| Box::pin(publish(req)),
         doc: Doc {
-            text: "An event changes no task by itself; a reaction may make one of it.",
+            text: "An event changes no task by itself; a reaction may create a task from it.",
             body: Some(Body {
                 fields: PublishEvent::FIELDS,
                 required: true,
@@ -62,16 +64,17 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/events",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(list(req)),
         doc: Doc {
-            text: "Newest first; with `after`, what came after that event, oldest first, and with \
-                   `wait` held back until there is something. A page may be empty and still have \
-                   a cursor: it has looked at a part only. After an event, there is a cursor only \
-                   where more can be read at once; send it beside `after`. With `Accept: text/event-stream` \
-                   the answer is a stream of server-sent events where the host can hold one.",
+            text: "Newest first. With `after`, the events after that one, oldest first; with \
+                   `wait`, the call waits for the first of them. A page may be empty and still \
+                   have a cursor, because each call searches only a part. With `after`, there is a \
+                   cursor only if more can be read at once; send it together with `after`. With \
+                   `Accept: text/event-stream`, the response is a stream of server-sent events if \
+                   the host supports it.",
             query: EventQuery::FIELDS,
             headers: &[LAST_EVENT_ID],
             errors: &[400, 404, 503],
@@ -85,7 +88,7 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-async fn publish(mut req: Req) -> Answer {
+async fn publish(mut req: Req) -> HandlerResult {
     let body = req.body().await?;
     let (event, origin) = PublishEvent::read_with_origin(&body)?;
     let new = event.into_new_event(req.caller(), req.trace_id(), origin);
@@ -98,7 +101,7 @@ async fn publish(mut req: Req) -> Answer {
     })
 }
 
-async fn list(mut req: Req) -> Answer {
+async fn list(mut req: Req) -> HandlerResult {
     let query = EventQuery::read(req.query(EventQuery::FIELDS))?;
     let last = last_event_id(&req)?;
     let accepts = req.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
@@ -123,7 +126,7 @@ async fn events_after(
     req: &mut Req,
     query: EventQuery,
     tenant: &TenantId,
-) -> Result<EventPage, Fault> {
+) -> Result<EventPage, ApiError> {
     let mut wait = Wait::new(req, Topic::Ledger(tenant.clone()), query.wait)?;
     let core = req.core();
     let mut place = core.events().open_place(tenant, query.after.as_ref(), query.cursor).await?;
@@ -138,14 +141,14 @@ async fn events_after(
     }
 }
 
-fn last_event_id(req: &Req) -> Result<Option<EventId>, Fault> {
+fn last_event_id(req: &Req) -> Result<Option<EventId>, ApiError> {
     let Some(value) = req.headers().get("last-event-id") else { return Ok(None) };
     let id = std::str::from_utf8(value.as_bytes()).ok().and_then(|text| EventId::parse(text).ok());
-    let wrong = || Fault::field("Last-Event-ID", "'Last-Event-ID' is no event's id");
+    let wrong = || ApiError::field("Last-Event-ID", "'Last-Event-ID' is not an event id");
     id.map(Some).ok_or_else(wrong)
 }
 
-/// A stream's place in the ledger.
+/// A stream's position in the ledger.
 struct Follower {
     state: ApiState,
     session: Session,
@@ -157,14 +160,14 @@ struct Follower {
     _share: Share,
 }
 
-async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answer {
+async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> HandlerResult {
     let share = req.state.shared().event_streams.take(req.holder(), 1);
     let share = share.map_err(|full| no_place("event streams", full, KEEP_ALIVE))?;
     let (state, tenant) = (req.state.clone(), req.caller().tenant.clone());
-    // An unknown event is told of now, while the answer can still be a 404.
+    // An unknown event is reported now, while the response can still be a 404.
     let after = last.or(query.after);
     let mut place = state.core().events().place_after(&tenant, after.as_ref()).await?;
-    // A long search goes on in the stream.
+    // A long search continues in the stream.
     state.core().events().find_place(&tenant, &mut place).await?;
     req.release_call();
     let follower = Follower {
@@ -174,7 +177,7 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
         tenant,
         filter: query.filter,
         place,
-        // A first comment sends the headers on their way.
+        // A first comment makes the headers be sent.
         ready: VecDeque::from([Bytes::from_static(b": following\n\n")]),
         _share: share,
     };
@@ -186,7 +189,7 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
-        // A proxy that fills a buffer before it passes anything on would keep all of it back.
+        // A proxy that fills a buffer before it forwards would hold everything back.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -195,8 +198,8 @@ async fn stream(mut req: Req, query: EventQuery, last: Option<EventId>) -> Answe
 }
 
 impl Follower {
-    /// The next piece of the stream, or its end: when its time is over, and when its caller is
-    /// no longer who it was. Nothing that is read goes out without a fresh proof of that.
+    /// Returns the next part of the stream. Ends it when its time is over or its caller has
+    /// changed. Nothing is sent without re-authentication.
     async fn next(&mut self) -> Option<Bytes> {
         let clock = self.state.core().clock().clone();
         let quiet_until = clock.monotonic() + KEEP_ALIVE;
@@ -207,7 +210,7 @@ impl Follower {
             }
             match self.session.prove().await {
                 Ok(()) => {}
-                // It can't be told now. The stream waits, and its time goes on.
+                // Unknown for now. The stream waits, and its time passes.
                 Err(fault) if fault.retry_after.is_some() => {
                     clock.sleep(PROOF_AGE).await;
                     continue;
@@ -227,15 +230,15 @@ impl Follower {
                     self.ready = self.state.core().context().offload().run_if(much, frames).await;
                 }
                 Err(ServiceError::Busy { after }) => clock.sleep(after).await,
-                // The client comes back with Last-Event-ID and is told then.
+                // The client reconnects with Last-Event-ID and gets the error then.
                 Err(_) => return None,
             }
         }
     }
 
-    async fn read(&mut self, wait: Duration) -> Result<Followed, ServiceError> {
+    async fn read(&mut self, wait: Duration) -> Result<EventsAfter, ServiceError> {
         let (core, tenant) = (self.state.core(), &self.tenant);
-        // A reading that fails half-way is made again from where it began.
+        // A failed read is repeated from where it began.
         let mut place = self.place.clone();
         let read = core.events().follow(tenant, &self.filter, &mut place, PAGE, wait).await?;
         self.place = place;
@@ -244,9 +247,9 @@ impl Follower {
 }
 
 fn frame(event: Event) -> Bytes {
-    // An id from a peer may hold anything but control characters, so one line holds it.
+    // A foreign id may contain anything but control characters, so it fits in one line.
     let (id, event_type) = (event.event_id.clone(), event.event_type.clone());
-    let data = serde_json::to_string(&EventView::from(event)).expect("an event can be written");
+    let data = serde_json::to_string(&EventView::from(event)).expect("an event serializes");
     let data = redact::json(&data);
     let id = redact::text(id.as_str());
     format!("id: {id}\nevent: {event_type}\ndata: {data}\n\n").into()

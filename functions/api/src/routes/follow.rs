@@ -1,44 +1,44 @@
-//! Waiting for something new within one call.
+//! Long polling: waits for something new within one call.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use watchbill_core::ports::Topic;
-use watchbill_core::service::{NoPlace, WaitPlaces};
+use watchbill_core::service::{HeldWaitSlots, WaitLimitReached};
 use watchbill_domain::TenantId;
 
 use crate::auth::Session;
-use crate::fault::Fault;
+use crate::error::ApiError;
 use crate::req::Req;
 use crate::serve::no_place;
-use crate::shares::{Full, Share};
+use crate::shares::{BoundReached, Share};
 use crate::state::ApiState;
 
-/// Someone else's process can't wake us, so we look again after this long at the latest.
-const LOOK: Duration = Duration::from_secs(2);
-/// And so often at the most, however often we are woken.
-const LOOKS: usize = 200;
-/// When to come back with a call that had no place to wait in.
+/// Other processes can't wake this one, so it polls at least this often.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Maximum polls per call, however often it is woken.
+const MAX_POLLS: usize = 200;
+/// Retry delay of a call that found no free waiting place.
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 
-/// Look, then `more`, and look again while it says so: what came between the two is not
-/// slept through, because the topic's mark is from before the look.
+/// Read, call `more`, and read again while it returns true. No change in between is missed,
+/// because the topic's mark is taken before the read.
 pub struct Wait {
     state: ApiState,
     session: Session,
     topic: Topic,
     ends: Duration,
     mark: u64,
-    looks: usize,
+    polls: usize,
     tenant: TenantId,
     _place: Option<Share>,
-    /// Among the calls of all processes.
-    places: Option<WaitPlaces>,
+    /// Its place among the waiting calls of all processes.
+    places: Option<HeldWaitSlots>,
 }
 
 impl Wait {
-    /// To be made before the first look. A call that waits has a place among those that do.
-    pub fn new(req: &mut Req, topic: Topic, how_long: Duration) -> Result<Self, Fault> {
+    /// Create it before the first read. A waiting call takes a share of the waiting calls.
+    pub fn new(req: &mut Req, topic: Topic, how_long: Duration) -> Result<Self, ApiError> {
         let state = req.state.clone();
         let mut place = None;
         if !how_long.is_zero() {
@@ -58,52 +58,52 @@ impl Wait {
             topic,
             ends,
             mark,
-            looks: 0,
+            polls: 0,
             tenant,
             _place: place,
             places: None,
         })
     }
 
-    /// Sleeps until there may be something new, and proves the caller anew. `false` once the
-    /// time is up, and the last look is the answer.
-    pub async fn more(&mut self) -> Result<bool, Fault> {
+    /// Sleeps until there may be something new, and re-authenticates the caller. Returns `false`
+    /// once the time is up; the last read is then the response.
+    pub async fn more(&mut self) -> Result<bool, ApiError> {
         let core = self.state.core();
         let left = self.ends.saturating_sub(core.clock().monotonic());
-        self.looks += 1;
-        if left.is_zero() || self.looks > LOOKS {
+        self.polls += 1;
+        if left.is_zero() || self.polls > MAX_POLLS {
             return Ok(false);
         }
-        if self.looks == 1 {
+        if self.polls == 1 {
             self.take_place(left).await?;
         }
         let core = self.state.core();
-        core.wake().wait(&self.topic, self.mark, left.min(LOOK)).await;
+        core.wake().wait(&self.topic, self.mark, left.min(POLL_INTERVAL)).await;
         self.mark = core.wake().mark(&self.topic);
         self.session.prove().await?;
         Ok(true)
     }
 
-    /// To be called once the wait is over, whatever it brought.
+    /// Call it once the wait is over, with any result.
     pub async fn over(self) {
         if let Some(places) = self.places {
-            self.state.core().waits().give_back(places).await;
+            self.state.core().waits().release(places).await;
         }
     }
 
-    async fn take_place(&mut self, left: Duration) -> Result<(), Fault> {
+    async fn take_place(&mut self, left: Duration) -> Result<(), ApiError> {
         let Some(bounds) = self.state.shared().wait_bounds else { return Ok(()) };
         let taken = self.state.core().waits().take(&self.tenant, bounds, left).await?;
         let full = |none| match none {
-            // Of its own making, so no fault of the server that an alarm should count.
-            NoPlace::Tenant => Fault {
+            // Caused by the tenant itself, so not a server error that an alarm should count.
+            WaitLimitReached::Tenant => ApiError {
                 retry_after: Some(RETRY_WAIT),
-                ..Fault::new(
+                ..ApiError::new(
                     StatusCode::TOO_MANY_REQUESTS,
-                    "this tenant has all the waiting calls that it may; try again later",
+                    "this tenant has reached its limit of waiting calls; try again later",
                 )
             },
-            NoPlace::All => no_place("waiting calls", Full::All, RETRY_WAIT),
+            WaitLimitReached::All => no_place("waiting calls", BoundReached::All, RETRY_WAIT),
         };
         self.places = Some(taken.map_err(full)?);
         Ok(())

@@ -1,5 +1,6 @@
-//! Agents and how far they are trusted, budgets, and freezes that a person lets a task pass.
+//! Routes for agents and their reputation, budgets, and freeze overrides.
 
+use http::Method;
 use std::collections::BTreeMap;
 
 use watchbill_core::ledger::Stats;
@@ -12,94 +13,98 @@ use watchbill_wire::{
 
 use super::TASK_ID;
 use crate::req::Req;
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json};
-use crate::{AgentInfo, Fault};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json};
+use crate::{AgentInfo, ApiError};
 
-/// Starts of tasks that are looked through for an agent's last one.
+/// Task starts searched for an agent's last one.
 const STARTS: usize = 100;
 
-const AGENT: &[Field] =
-    &[Field::needed("type", Kind::Choice(Agent::SPELLINGS), "`ops` or `ops_agent`, and so on.")];
+const AGENT: &[Field] = &[Field::required(
+    "type",
+    Kind::Choice(Agent::SPELLINGS),
+    "The agent, such as `ops` or `ops_agent`.",
+)];
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/agents",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(list(req)),
         doc: Doc {
-            text: "With their tasks, and how far they are trusted in the caller's tenant.",
+            text: "With their task counts and their trust levels in the caller's tenant.",
             errors: &[503],
             ..Doc::new(
                 "Agents",
                 "list_agents",
-                "The agents",
+                "List agents",
                 Success::Json(|g| g.subschema_for::<AgentList>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/agents/{type}",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(get(req)),
         doc: Doc {
-            text: "Score, level, what is missing to the next one, and what it may do.",
+            text: "Score, trust level, what is missing for the next level, and the permitted \
+                   operations.",
             path: AGENT,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Agents",
                 "get_agent",
-                "How an agent stands",
+                "Read an agent",
                 Success::Json(|g| g.subschema_for::<AgentAnswer>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/agents/{type}/events",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(events(req)),
         doc: Doc {
-            text: "What changed its score, newest first. A page may be empty and still have a \
-                   cursor: it has looked at a part only.",
+            text: "Score changes, newest first. A page may be empty and still have a cursor, \
+                   because each call searches only a part.",
             path: AGENT,
             query: PageQuery::EARNED,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Agents",
                 "agent_events",
-                "What changed an agent's score",
+                "List changes of an agent's score",
                 Success::Json(|g| g.subschema_for::<ReputationList>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/budget",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(budget(req)),
         doc: Doc {
-            text: "What models have cost the caller's tenant in this day and hour, UTC, what is \
-                   set aside for calls under way, and the limits.",
+            text: "The model costs of the caller's tenant in this UTC day and hour, what is \
+                   reserved for running calls, and the limits.",
             errors: &[503],
             ..Doc::new(
                 "Budget",
                 "get_budget",
-                "What is spent, and what may be",
+                "Read the budget",
                 Success::Json(|g| g.subschema_for::<BudgetView>()),
             )
         },
     },
     Route {
-        verb: Verb::Put,
+        method: Method::PUT,
         path: "/budget/limits",
         access: Access::Needs(Role::Admin),
         handler: |req| Box::pin(set_limits(req)),
         doc: Doc {
-            text: "The tenant's own limits, above the policy's. What is left out stays as it is; \
-                   what `GET /budget` shows can be sent back. \
-                   Other instances may go by the old ones for 30 s more.",
+            text: "The tenant's own limits, which override the policy's. Omitted fields keep their \
+                   values; what `GET /budget` returns can be sent back. Other instances may use \
+                   the old limits for another 30 s.",
             body: Some(Body {
                 fields: SetLimits::FIELDS,
                 required: true,
@@ -116,13 +121,13 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tasks/{id}/override",
         access: Access::Needs(Role::Approver),
         handler: |req| Box::pin(override_freeze(req)),
         doc: Doc {
-            text: "Lets this one task pass a freeze of the policy. The freeze says who may: 403 \
-                   for others. 404 where the policy has no such freeze.",
+            text: "Exempts this one task from a freeze of the policy. The freeze defines who may \
+                   do this: 403 for others. 404 if the policy has no such freeze.",
             path: TASK_ID,
             body: Some(Body {
                 fields: OverrideFreeze::FIELDS,
@@ -134,14 +139,14 @@ pub const ROUTES: &[Route] = &[
             ..Doc::new(
                 "Tasks",
                 "override_freeze",
-                "Let a task pass a freeze",
+                "Override a freeze for a task",
                 Success::Json(|g| g.subschema_for::<TaskChanged>()),
             )
         },
     },
 ];
 
-async fn list(req: Req) -> Answer {
+async fn list(req: Req) -> HandlerResult {
     let stats = req.core().stats().of(&req.caller().tenant).await?;
     let mut agents = Vec::new();
     for info in &req.state.shared().agents {
@@ -152,7 +157,7 @@ async fn list(req: Req) -> Answer {
     json(&AgentList { success: true, count: agents.len(), agents, workers: workers.collect() })
 }
 
-async fn get(req: Req) -> Answer {
+async fn get(req: Req) -> HandlerResult {
     let agent = req.param("type", Agent::parse)?;
     let info = info(&req, agent)?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
@@ -161,7 +166,7 @@ async fn get(req: Req) -> Answer {
     json(&AgentAnswer { success: true, agent: view })
 }
 
-async fn events(req: Req) -> Answer {
+async fn events(req: Req) -> HandlerResult {
     let agent = req.param("type", Agent::parse)?;
     info(&req, agent)?;
     let query = PageQuery::read(req.query(PageQuery::EARNED))?;
@@ -170,7 +175,7 @@ async fn events(req: Req) -> Answer {
     json(&ReputationList::new(agent, page))
 }
 
-fn info(req: &Req, agent: Agent) -> Result<&AgentInfo, Fault> {
+fn info(req: &Req, agent: Agent) -> Result<&AgentInfo, ApiError> {
     let found = req.state.shared().agents.iter().find(|info| info.agent == agent);
     let none = || ServiceError::NotFound { what: "agent", id: agent.to_string() };
     Ok(found.ok_or_else(none)?)
@@ -181,7 +186,7 @@ async fn view(
     tenant: &TenantId,
     info: &AgentInfo,
     stats: &Stats,
-) -> Result<AgentView, Fault> {
+) -> Result<AgentView, ApiError> {
     let mut tasks = BTreeMap::<String, u64>::new();
     for row in stats.rows.iter().filter(|row| row.agent == info.agent) {
         *tasks.entry(row.status.as_str().to_owned()).or_default() += row.count;
@@ -192,23 +197,23 @@ async fn view(
     Ok(AgentView::new(tenant, agent, info.built, status, tasks, &standing, rules))
 }
 
-/// When it last began a task, if that is among the latest starts.
+/// When the agent last started a task, if that is among the latest starts.
 async fn last_start(
     core: &Core,
     tenant: &TenantId,
     agent: Agent,
-) -> Result<Option<Timestamp>, Fault> {
+) -> Result<Option<Timestamp>, ApiError> {
     let filter = EventFilter { event_type: Some("task.started".into()), ..EventFilter::default() };
     let page = core.events().list(tenant, &filter, STARTS, None).await?;
     let mut own = page.events.iter().filter(|event| event.source_agent == agent.as_str());
     Ok(own.next().map(|event| event.timestamp))
 }
 
-async fn budget(req: Req) -> Answer {
+async fn budget(req: Req) -> HandlerResult {
     shown_budget(req.core(), &req.caller().tenant).await
 }
 
-async fn set_limits(mut req: Req) -> Answer {
+async fn set_limits(mut req: Req) -> HandlerResult {
     let body = req.body().await?;
     let set = SetLimits::read(&body)?;
     let (core, caller) = (req.core(), req.caller());
@@ -219,18 +224,18 @@ async fn set_limits(mut req: Req) -> Answer {
     shown_budget(core, &caller.tenant).await
 }
 
-async fn shown_budget(core: &Core, tenant: &TenantId) -> Answer {
+async fn shown_budget(core: &Core, tenant: &TenantId) -> HandlerResult {
     let state = core.budgets().state(tenant).await?;
     let limits = core.budgets().limits(tenant).await?;
     json(&BudgetView::new(&state, &limits, core.clock().now()))
 }
 
-async fn override_freeze(mut req: Req) -> Answer {
+async fn override_freeze(mut req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let body = req.body().await?;
     let OverrideFreeze { freeze, reason } = OverrideFreeze::read(&body)?;
     let full = req.core().tasks().override_freeze(req.caller(), &id, &freeze, &reason).await?;
-    let message = format!("Task may pass freeze '{freeze}', says {}", req.caller().name);
+    let message = format!("Freeze '{freeze}' overridden for this task by {}", req.caller().name);
     let (task_id, status) = (full.task.id.clone(), full.task.status);
     json(&TaskChanged { success: true, task_id, status, message, task: full.into() })
 }

@@ -1,11 +1,12 @@
-//! Deciding by a link from a notification: looking shows, only the form's button decides, so
-//! that programs that follow links to preview them decide nothing.
+//! Decisions by a link from a notification. Opening the link only shows the approval; only the
+//! form's button decides, so link previews decide nothing.
 //!
-//! The token stands behind the # of the link, which no browser sends: no log, proxy or preview gets
-//! to see it. A script of the page takes it out of there and sends it in the body of the form.
+//! The token follows the # of the link, which no browser sends, so no log, proxy or preview sees
+//! it. The page's script sends it in the body of the form.
 
 use axum::body::Body as HttpBody;
 use axum::response::Response;
+use http::Method;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use watchbill_core::decide::{ApprovalRejection, demands_a_person};
@@ -17,54 +18,54 @@ use watchbill_wire::{
 };
 
 use crate::docs;
-use crate::fault::Fault;
+use crate::error::ApiError;
 use crate::req::{self, Req};
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, raw};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, raw};
 use crate::state::ApiState;
 
 const OPEN: &str = concat!(include_str!("../link_head.html"), include_str!("../link_open.html"));
 const SCRIPT: &str = include_str!("../link.js");
 const PAGE: &str = concat!(include_str!("../link_head.html"), include_str!("../link.html"));
-/// The most that is read of a body before the call is counted: token, decision and a reason of a
-/// thousand characters, escaped.
-const MOST: usize = 16 * 1024;
+/// Maximum bytes read of a body before the call is counted: token, decision and an escaped
+/// reason of a thousand characters.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/links",
         access: Access::Public,
         handler: |_| {
             Box::pin(async { Ok(with_policy(page_of(StatusCode::OK, OPEN.into()), OPEN)) })
         },
         doc: Doc {
-            text: "A page for people, from a notification. The link's token stands behind a #: the \
-                   page sends it from there to POST /links, or from a field into which it is pasted.",
+            text: "The page that a notification's link opens. The link's token follows the #; the \
+                   page sends it to POST /links, or sends what is pasted into its field.",
             ..Doc::new("Approvals", "open_link", "Open a link", Success::Text("text/html"))
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/links/link.js",
         access: Access::Public,
         handler: |_| Box::pin(async { Ok(script()) }),
         doc: Doc::new(
             "Approvals",
             "link_script",
-            "The script of the page for links",
+            "The link page's script",
             Success::Text("text/javascript"),
         ),
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/links",
         access: Access::Link,
         handler: |req| Box::pin(use_link(req)),
         doc: Doc {
-            text: "What the page's forms send, as application/x-www-form-urlencoded or as JSON. \
-                   Without a decision it shows what is asked, and changes nothing. A decision uses \
-                   the link up. Several people can read a link, so it approves only where one \
-                   approval is enough and anyone may give it; else 403.",
+            text: "Takes what the page's forms send, as application/x-www-form-urlencoded or JSON. \
+                   Without a decision it shows the approval and changes nothing. A decision uses \
+                   up the link. Several people may read a link, so it can approve only if one \
+                   approval is enough and anyone may give it; otherwise 403.",
             body: Some(Body {
                 fields: LinkForm::FIELDS,
                 required: true,
@@ -75,7 +76,7 @@ pub const ROUTES: &[Route] = &[
             ..Doc::new(
                 "Approvals",
                 "use_link",
-                "Look at what a link is for, or decide by it",
+                "Show or decide an approval by its link",
                 Success::Text("text/html"),
             )
         },
@@ -88,8 +89,8 @@ fn script() -> Response {
     script
 }
 
-async fn use_link(mut req: Req) -> Answer {
-    let in_words = asks_for_a_page(&req);
+async fn use_link(mut req: Req) -> HandlerResult {
+    let describe = asks_for_a_page(&req);
     let used = async {
         let form = match req.form_body().await? {
             Some(form) => LinkForm::of_form(form)?,
@@ -100,17 +101,17 @@ async fn use_link(mut req: Req) -> Answer {
             Some(choice) => open_and_decide(&req.state, &form.token, choice).await,
         }
     };
-    page(used.await, in_words)
+    page(used.await, describe)
 }
 
-/// Reads the body of a call by a link, which is counted by its link. Gives the body back, and the
-/// link's token if there is one.
+/// Reads the body of a call by a link early, because the call is counted by its link. Returns
+/// the body and the token, if there is one.
 pub async fn read_early(
     state: &ApiState,
     parts: &Parts,
     body: HttpBody,
-) -> Result<(HttpBody, Option<String>), Fault> {
-    let bytes = req::body_within(state, body, MOST).await?;
+) -> Result<(HttpBody, Option<String>), ApiError> {
+    let bytes = req::body_within(state, body, MAX_BODY_BYTES).await?;
     let form = if req::is_form(&parts.headers) {
         form_urlencoded::parse(&bytes)
             .find(|(name, _)| name == "token")
@@ -123,25 +124,25 @@ pub async fn read_early(
     Ok((HttpBody::from(bytes), token))
 }
 
-/// Browsers do; programs get their faults as they get all others.
+/// Browsers do; programs get the usual error format.
 fn asks_for_a_page(req: &Req) -> bool {
     let accept = req.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// What the page says, or the fault it tells of.
-struct Said {
+/// The content of the page, or its error.
+struct LinkPage {
     title: String,
     text: String,
-    /// What its form sends.
+    /// The token that the form sends.
     token: String,
-    /// The form is shown.
+    /// Whether the form is shown.
     open: bool,
-    /// Why the form can't approve, where it can't.
+    /// Why the form can't approve, if it can't.
     rejects_alone: Option<String>,
 }
 
-async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
+async fn open_and_show(state: &ApiState, token: &str) -> Result<LinkPage, ApiError> {
     let link = link(state, token).await?;
     let core = state.core();
     let full = core.approvals().get(&link.tenant, &link.approval).await?;
@@ -152,15 +153,19 @@ async fn open_and_show(state: &ApiState, token: &str) -> Result<Said, Fault> {
     let rejects_alone = why.map(|why| ApprovalRejection::SharedLink { why }.to_string());
     let view = ApprovalView::from(full);
     let title = match (view.status, open) {
-        (ApprovalStatus::Pending, true) => format!("{} asks for leave", view.requested_by),
+        (ApprovalStatus::Pending, true) => format!("{} requests approval", view.requested_by),
         (ApprovalStatus::Pending, false) => "This link was used already".to_owned(),
-        (status, _) => format!("This is {} already", status.as_str()),
+        (status, _) => format!("This approval is already {}", status.as_str()),
     };
     let (text, token) = (render_approval(&view), token.to_owned());
-    Ok(Said { title, text, token, open, rejects_alone })
+    Ok(LinkPage { title, text, token, open, rejects_alone })
 }
 
-async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> Result<Said, Fault> {
+async fn open_and_decide(
+    state: &ApiState,
+    token: &str,
+    choice: LinkChoice,
+) -> Result<LinkPage, ApiError> {
     let link = link(state, token).await?;
     let decision = match choice {
         LinkChoice::Approve => LinkDecision::Approve,
@@ -182,15 +187,15 @@ async fn open_and_decide(state: &ApiState, token: &str, choice: LinkChoice) -> R
         ApprovalStatus::Rejected => format!("Rejected by {}", link.to),
         _ => {
             let (have, need) = (full.approval.votes.len(), full.approval.quorum);
-            format!("Your yes is counted: {have} of {need}")
+            format!("Your approval is counted: {have} of {need}")
         }
     };
     let text = render_approval(&ApprovalView::from(full));
-    Ok(Said { title, text, token: String::new(), open: false, rejects_alone: None })
+    Ok(LinkPage { title, text, token: String::new(), open: false, rejects_alone: None })
 }
 
-/// Whether this token was signed here, be it used up or run out. Whoever has it is counted by
-/// it, so that nobody else can use up its calls.
+/// Whether this token was signed here, even if used or expired. Its bearer's calls are counted
+/// by it, so that no one else can use up its rate limit.
 pub async fn is_signed(state: &ApiState, token: &str) -> bool {
     match key(state).await {
         Ok(key) => {
@@ -201,50 +206,53 @@ pub async fn is_signed(state: &ApiState, token: &str) -> bool {
     }
 }
 
-async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, Fault> {
+async fn link(state: &ApiState, token: &str) -> Result<ApprovalLink, ApiError> {
     key(state).await?.open(token, state.core().clock().now()).map_err(|error| match error {
-        LinkError::Forged => Fault::new(StatusCode::NOT_FOUND, error.to_string()),
-        LinkError::Expired(_) => Fault::conflict(error.to_string()),
+        LinkError::Forged => ApiError::new(StatusCode::NOT_FOUND, error.to_string()),
+        LinkError::Expired(_) => ApiError::conflict(error.to_string()),
     })
 }
 
-async fn key(state: &ApiState) -> Result<LinkKey, Fault> {
+async fn key(state: &ApiState) -> Result<LinkKey, ApiError> {
     let Some(source) = &state.shared().link_secret else {
-        let detail = "there are no approval links here; decide with `watchbill approvals`";
-        return Err(Fault::new(StatusCode::NOT_FOUND, detail));
+        let detail = "approval links are not enabled here; decide with `watchbill approvals`";
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     };
     let secret = source.fetch().await.map_err(|reason| {
-        tracing::error!("the secret of approval links can't be told: {reason}");
-        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "links can't be read now; try again later")
+        tracing::error!(reason, "the secret of approval links can't be fetched");
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "links can't be verified now; try again later",
+        )
     })?;
     LinkKey::new(secret.as_bytes()).ok_or_else(|| {
         tracing::error!("the secret of approval links has fewer than 16 bytes");
-        Fault::internal()
+        ApiError::internal()
     })
 }
 
-/// A page for whatever became of it; people who look at one get their faults as pages too.
-fn page(said: Result<Said, Fault>, in_words: bool) -> Answer {
-    let (status, said) = match said {
-        Ok(said) => (StatusCode::OK, said),
-        Err(fault) if !in_words => return Err(fault),
+/// Renders a result as a page; callers that view pages get errors as pages too.
+fn page(result: Result<LinkPage, ApiError>, describe: bool) -> HandlerResult {
+    let (status, shown) = match result {
+        Ok(shown) => (StatusCode::OK, shown),
+        Err(fault) if !describe => return Err(fault),
         Err(fault) => {
-            let title = fault.status.canonical_reason().unwrap_or("That did not work");
+            let title = fault.status.canonical_reason().unwrap_or("Error");
             let (title, text) = (title.to_owned(), fault.detail);
             let token = String::new();
-            let said = Said { title, text, token, open: false, rejects_alone: None };
-            (fault.status, said)
+            let shown = LinkPage { title, text, token, open: false, rejects_alone: None };
+            (fault.status, shown)
         }
     };
     let hidden = |hidden: bool| if hidden { " hidden" } else { "" };
     let page = PAGE
-        .replace("{{form}}", hidden(!said.open))
-        .replace("{{approve}}", hidden(said.rejects_alone.is_some()))
-        .replace("{{note}}", hidden(said.rejects_alone.is_none()))
-        .replace("{{token}}", &escape(&said.token))
-        .replace("{{why}}", &escape(said.rejects_alone.as_deref().unwrap_or_default()))
-        .replace("{{title}}", &escape(&redact::text(&said.title)))
-        .replace("{{text}}", &escape(&redact::text(&said.text)));
+        .replace("{{form}}", hidden(!shown.open))
+        .replace("{{approve}}", hidden(shown.rejects_alone.is_some()))
+        .replace("{{note}}", hidden(shown.rejects_alone.is_none()))
+        .replace("{{token}}", &escape(&shown.token))
+        .replace("{{why}}", &escape(shown.rejects_alone.as_deref().unwrap_or_default()))
+        .replace("{{title}}", &escape(&redact::text(&shown.title)))
+        .replace("{{text}}", &escape(&redact::text(&shown.text)));
     Ok(with_policy(page_of(status, page), PAGE))
 }
 
@@ -252,7 +260,8 @@ fn page_of(status: StatusCode, page: String) -> Response {
     raw(status, "text/html; charset=utf-8", page.into())
 }
 
-/// Lets a page have its style and send its form here. The one that opens links has a script.
+/// Adds the policy that allows a page its style and form. Only the page that opens links has a
+/// script.
 fn with_policy(mut response: Response, page: &str) -> Response {
     let script = if page.contains("<script src=") { "script-src 'self'; " } else { "" };
     let policy = format!(
@@ -274,7 +283,7 @@ fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Braces are the page's own marks.
+            // Braces mark the page's placeholders.
             '{' => out.push_str("&#123;"),
             c => out.push(c),
         }

@@ -1,4 +1,4 @@
-//! All routes, by module.
+//! The table of all routes, by module.
 
 mod access;
 pub mod approvals;
@@ -14,7 +14,7 @@ use watchbill_wire::{ANY_ID, Field};
 
 use crate::route::Route;
 
-/// Every route there is.
+/// Every route of the API.
 pub const ROUTES: &[&[Route]] = &[
     service::ROUTES,
     tasks::ROUTES,
@@ -30,4 +30,4 @@ pub fn all() -> Vec<&'static Route> {
     ROUTES.iter().flat_map(|group| group.iter()).collect()
 }
 
-const TASK_ID: &[Field] = &[Field::needed("id", ANY_ID, "The task's id.")];
+const TASK_ID: &[Field] = &[Field::required("id", ANY_ID, "The task's id.")];

@@ -1,5 +1,6 @@
-//! The service itself: what it is, how it does, its documents.
+//! Routes of the service itself: information, health, statistics and documentation.
 
+use http::Method;
 use std::collections::BTreeMap;
 
 use http::{HeaderValue, StatusCode, header};
@@ -8,11 +9,11 @@ use watchbill_wire::{GovernanceHealth, Health, ServiceInfo, StatsView};
 use crate::config::HealthReport;
 use crate::docs;
 use crate::req::Req;
-use crate::route::{Access, Answer, Doc, Route, Success, Verb, json, raw};
+use crate::route::{Access, Doc, HandlerResult, Route, Success, json, raw};
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/",
         access: Access::Public,
         handler: |req| Box::pin(info(req)),
@@ -24,39 +25,39 @@ pub const ROUTES: &[Route] = &[
         ),
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/health",
         access: Access::Public,
         handler: |req| Box::pin(health(req)),
         doc: Doc {
-            text: "503 when the store can't be reached. The counts are at most a second old.",
+            text: "503 if the store is unavailable. The counts are at most a second old.",
             errors: &[503],
             ..Doc::new(
                 "Service",
                 "health",
-                "Whether it works",
+                "Check the service's health",
                 Success::Json(|g| g.subschema_for::<Health>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/stats",
         access: Access::Optional,
         handler: |req| Box::pin(stats(req)),
         doc: Doc {
-            text: "With a key: the figures of its tenant, also by agent and priority.",
+            text: "With a key: the counts of its tenant, also by agent and priority.",
             errors: &[503],
             ..Doc::new(
                 "Service",
                 "stats",
-                "Counts of open work",
+                "Count open tasks",
                 Success::Json(|g| g.subschema_for::<StatsView>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/openapi.json",
         access: Access::Public,
         handler: |req| Box::pin(openapi(req)),
@@ -68,15 +69,15 @@ pub const ROUTES: &[Route] = &[
         ),
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/docs",
         access: Access::Public,
         handler: |req| Box::pin(page(req)),
-        doc: Doc::new("Service", "docs", "The API as a page", Success::Text("text/html")),
+        doc: Doc::new("Service", "docs", "The API documentation page", Success::Text("text/html")),
     },
 ];
 
-async fn info(req: Req) -> Answer {
+async fn info(req: Req) -> HandlerResult {
     json(&ServiceInfo {
         service: "watchbill".into(),
         version: req.state.shared().version.clone(),
@@ -84,7 +85,7 @@ async fn info(req: Req) -> Answer {
     })
 }
 
-async fn health(req: Req) -> Answer {
+async fn health(req: Req) -> HandlerResult {
     let report = match &req.state.shared().health {
         Some(source) => source.report().await,
         None => HealthReport { redis: "disabled".into(), more: BTreeMap::new() },
@@ -105,19 +106,19 @@ async fn health(req: Req) -> Answer {
     })
 }
 
-async fn stats(req: Req) -> Answer {
+async fn stats(req: Req) -> HandlerResult {
     json(&match &req.caller {
         Some(caller) => StatsView::detailed(req.core().stats().of(&caller.tenant).await?),
         None => StatsView::public(req.core().stats().queue().await?),
     })
 }
 
-async fn openapi(req: Req) -> Answer {
+async fn openapi(req: Req) -> HandlerResult {
     let document = req.state.openapi();
     Ok(raw(StatusCode::OK, "application/json", document))
 }
 
-async fn page(req: Req) -> Answer {
+async fn page(req: Req) -> HandlerResult {
     let mut page = raw(StatusCode::OK, "text/html; charset=utf-8", docs::PAGE.into());
     page.headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, req.state.shared().docs_policy.clone());

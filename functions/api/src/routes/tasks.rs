@@ -1,24 +1,28 @@
+//! Routes for tasks.
+
+use http::Method;
 use watchbill_core::ports::Topic;
 use watchbill_core::service::{Core, FullTask, Identity};
 use watchbill_domain::{Role, Status, TaskId};
 use watchbill_wire::{
-    Answer as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer, TaskChanged,
-    TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineQuery, TimelineView, WatchQuery,
+    AnswerRequest as AnswerForm, CreateTask, PatchStatus, Reason, StatusAnswer, TaskAnswer,
+    TaskChanged, TaskCreated, TaskList, TaskQuery, TaskView, Timeline, TimelineQuery, TimelineView,
+    WatchQuery,
 };
 
 use super::{TASK_ID, follow::Wait};
-use crate::Fault;
+use crate::ApiError;
 use crate::req::{IDEMPOTENCY, Req};
-use crate::route::{Access, Answer, Body, Doc, Route, Success, Verb, json, json_of};
+use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json, json_of};
 
 pub const ROUTES: &[Route] = &[
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tasks",
         access: Access::Needs(Role::Agent),
         handler: |req| Box::pin(create(req)),
         doc: Doc {
-            text: "Answered once the task can't be lost any more. With a gate it waits for an \
+            text: "Returns once the task is durable. If a gate applies, the task waits for an \
                    approval, which the message names.",
             headers: &[IDEMPOTENCY],
             body: Some(Body {
@@ -37,16 +41,16 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/tasks",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(list(req)),
         doc: Doc {
-            text: "Newest first. With `wait`, an empty page is held back until there is a task \
-                   for it: so workers outside find theirs. With `wait`, `assigned_to` and \
-                   `status=assigned` come, after those, also the agent's tasks that are blocked \
-                   because this build lacks the agent (`agent_not_built`): a worker may claim \
-                   either.",
+            text: "Newest first. With `wait`, the call waits while its page would be empty; \
+                   external workers find their tasks this way. With `wait`, `assigned_to` and \
+                   `status=assigned`, the assigned tasks are followed by the agent's tasks that \
+                   are blocked because this build lacks the agent (`agent_not_built`): a worker \
+                   may claim either.",
             query: TaskQuery::FIELDS,
             errors: &[400, 404, 503],
             ..Doc::new(
@@ -58,12 +62,12 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/tasks/{id}",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(get(req)),
         doc: Doc {
-            text: "With `wait`, held back until the task has changed.",
+            text: "With `wait`, the call waits until the task has changed.",
             path: TASK_ID,
             query: WatchQuery::FIELDS,
             errors: &[400, 404, 503],
@@ -76,17 +80,17 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Patch,
+        method: Method::PATCH,
         path: "/tasks/{id}/status",
         access: Access::Needs(Role::Agent),
         handler: |req| Box::pin(patch(req)),
         doc: Doc {
-            text: "How workers outside run tasks: `in_progress` takes the task for the caller; \
-                   `completed`, `failed` and `blocked` only from who has taken it, or from \
-                   `assigned` in one step. Workers that share a key each send their own `worker`: \
-                   the claim is answered with a `fence`, can be repeated by that worker alone, and \
-                   the task ends only with that fence. Never opens a gate. What is not possible now \
-                   is a 409.",
+            text: "How external workers run tasks: `in_progress` claims the task for the caller; \
+                   `completed`, `failed` and `blocked` are accepted only from the caller that \
+                   claimed it, or directly from status `assigned`. Workers that share a key each \
+                   send their own `worker`: the claim then returns a `fence`, only that worker can \
+                   repeat it, and the task ends only with that fence. Never opens a gate. 409 if \
+                   the change is not possible now.",
             path: TASK_ID,
             query: PatchStatus::QUERY,
             body: Some(Body {
@@ -105,12 +109,12 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tasks/{id}/answer",
         access: Access::Needs(Role::Approver),
         handler: |req| Box::pin(answer(req)),
         doc: Doc {
-            text: "Either `choice` or `text`. The task goes back to work with it.",
+            text: "Send either `choice` or `text`. The task continues with it.",
             path: TASK_ID,
             body: Some(Body {
                 fields: AnswerForm::FIELDS,
@@ -122,13 +126,13 @@ pub const ROUTES: &[Route] = &[
             ..Doc::new(
                 "Tasks",
                 "answer_task",
-                "Answer what a blocked task asks",
+                "Answer a blocked task's question",
                 Success::Json(|g| g.subschema_for::<TaskChanged>()),
             )
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tasks/{id}/cancel",
         access: Access::Needs(Role::Agent),
         handler: |req| Box::pin(cancel(req)),
@@ -151,45 +155,45 @@ pub const ROUTES: &[Route] = &[
         },
     },
     Route {
-        verb: Verb::Post,
+        method: Method::POST,
         path: "/tasks/{id}/retry",
         access: Access::Needs(Role::Agent),
         handler: |req| Box::pin(retry(req)),
         doc: Doc {
-            text: "At once what waits for its next try. Of a task that has failed or was \
-                   cancelled a new one is made, whose id is in the answer.",
+            text: "Retries a waiting task at once. For a failed or cancelled task, creates a new \
+                   one, whose id is in the response.",
             path: TASK_ID,
             errors: &[400, 404, 409, 503],
             ..Doc::new(
                 "Tasks",
                 "retry_task",
-                "Try a task again",
+                "Retry a task",
                 Success::Json(|g| g.subschema_for::<TaskChanged>()),
             )
         },
     },
     Route {
-        verb: Verb::Get,
+        method: Method::GET,
         path: "/tasks/{id}/timeline",
         access: Access::Needs(Role::User),
         handler: |req| Box::pin(timeline(req)),
         doc: Doc {
-            text: "Changes, steps, approvals and events, in order. Of a task with many changes \
-                   there are several pages.",
+            text: "Changes, steps, approvals and events, in order. A task with many changes has \
+                   several pages.",
             path: TASK_ID,
             query: TimelineQuery::FIELDS,
             errors: &[400, 404, 503],
             ..Doc::new(
                 "Tasks",
                 "task_timeline",
-                "What happened to a task",
+                "Read a task's timeline",
                 Success::Json(|g| g.subschema_for::<Timeline>()),
             )
         },
     },
 ];
 
-async fn create(mut req: Req) -> Answer {
+async fn create(mut req: Req) -> HandlerResult {
     let identity = req.identity()?;
     let body = req.body().await?;
     let (task, id) = CreateTask::read_with_id(&body)?;
@@ -197,8 +201,9 @@ async fn create(mut req: Req) -> Answer {
         (identity, None) => identity,
         (Identity::Fresh, Some(id)) => Identity::Given(id),
         (_, Some(_)) => {
-            let why = "'task_id' and 'Idempotency-Key' each say which task it is: send one of them";
-            return Err(Fault::conflict(why));
+            let why =
+                "'task_id' and 'Idempotency-Key' both identify the task: send only one of them";
+            return Err(ApiError::conflict(why));
         }
     };
     let new = task.into_new_task(req.caller(), req.trace_id(), identity);
@@ -206,10 +211,10 @@ async fn create(mut req: Req) -> Answer {
     json_of(req.core(), created.task.weight(), TaskCreated::from(created)).await
 }
 
-async fn list(mut req: Req) -> Answer {
+async fn list(mut req: Req) -> HandlerResult {
     let query = TaskQuery::read(req.query(TaskQuery::FIELDS))?;
     let tenant = req.caller().tenant.clone();
-    // Every change grows the ledger; an outside worker's list has a topic of its own.
+    // Every change extends the ledger; an external worker's list has its own topic.
     let topic = match (query.filter.status, query.filter.agent) {
         (Some(Status::Assigned), Some(_)) => Topic::External(tenant.clone()),
         _ => Topic::Ledger(tenant.clone()),
@@ -219,7 +224,7 @@ async fn list(mut req: Req) -> Answer {
     let page = loop {
         let page =
             core.tasks().list(&tenant, &query.filter, query.limit, query.cursor.clone()).await?;
-        // A page with a cursor has looked at a part only: the caller is to go on.
+        // A page with a cursor covers only a part: the caller must continue.
         if !page.entries.is_empty() || page.next.is_some() || !wait.more().await? {
             break page;
         }
@@ -232,7 +237,7 @@ async fn list(mut req: Req) -> Answer {
     json_of(core, bytes, list).await
 }
 
-async fn get(mut req: Req) -> Answer {
+async fn get(mut req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let query = WatchQuery::read(req.query(WatchQuery::FIELDS))?;
     let tenant = req.caller().tenant.clone();
@@ -242,7 +247,7 @@ async fn get(mut req: Req) -> Answer {
     let mut full = core.tasks().get(&tenant, &id).await?;
     let version = query.version.unwrap_or(full.version);
     while full.version <= version && wait.more().await? {
-        // The header says whether there is anything new; payload and result may be large.
+        // The header shows whether there is something new; payload and result may be large.
         let header = core.tasks().stored(&tenant, &id).await?;
         if header.is_none_or(|header| header.version > version) {
             full = core.tasks().get(&tenant, &id).await?;
@@ -253,7 +258,7 @@ async fn get(mut req: Req) -> Answer {
     json_of(core, bytes, TaskAnswer { success: true, task_id: id, task: full.into() }).await
 }
 
-async fn patch(mut req: Req) -> Answer {
+async fn patch(mut req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let body = req.optional_body().await?;
     let mut query = req.query(PatchStatus::QUERY);
@@ -266,7 +271,7 @@ async fn patch(mut req: Req) -> Answer {
     json(&StatusAnswer { success: true, task_id: task.id, status: task.status, fence })
 }
 
-async fn answer(mut req: Req) -> Answer {
+async fn answer(mut req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let body = req.body().await?;
     let AnswerForm(answer) = AnswerForm::read(&body)?;
@@ -275,7 +280,7 @@ async fn answer(mut req: Req) -> Answer {
     changed(req.core(), full, message).await
 }
 
-async fn cancel(mut req: Req) -> Answer {
+async fn cancel(mut req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let Reason(reason) = reason(&mut req).await?;
     let full = req.core().tasks().cancel(req.caller(), &id, reason).await?;
@@ -283,18 +288,18 @@ async fn cancel(mut req: Req) -> Answer {
     changed(req.core(), full, message).await
 }
 
-async fn retry(req: Req) -> Answer {
+async fn retry(req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let full = req.core().tasks().retry(req.caller(), &id).await?;
     let message = if full.task.id == id {
-        format!("Task goes back to {}", full.task.agent)
+        format!("Task returned to {}", full.task.agent)
     } else {
-        format!("Task {} created to try {id} again", full.task.id)
+        format!("Task {} created to retry {id}", full.task.id)
     };
     changed(req.core(), full, message).await
 }
 
-async fn timeline(req: Req) -> Answer {
+async fn timeline(req: Req) -> HandlerResult {
     let id = req.param("id", TaskId::parse)?;
     let query = TimelineQuery::read(req.query(TimelineQuery::FIELDS))?;
     let (core, tenant) = (req.core(), &req.caller().tenant);
@@ -305,8 +310,8 @@ async fn timeline(req: Req) -> Answer {
     json_of(core, page.bytes, list).await
 }
 
-/// A reason in the query or an optional body.
-pub async fn reason(req: &mut Req) -> Result<Reason, crate::Fault> {
+/// Reads a reason from the query or an optional body.
+pub async fn reason(req: &mut Req) -> Result<Reason, crate::ApiError> {
     let body = req.optional_body().await?;
     let mut query = req.query(Reason::FIELDS);
     let reason = Reason::read(&mut query, &body)?;
@@ -314,7 +319,7 @@ pub async fn reason(req: &mut Req) -> Result<Reason, crate::Fault> {
     Ok(reason)
 }
 
-async fn changed(core: &Core, full: FullTask, message: String) -> Answer {
+async fn changed(core: &Core, full: FullTask, message: String) -> HandlerResult {
     let (task_id, status, bytes) = (full.task.id.clone(), full.task.status, full.weight());
     let answer = TaskChanged { success: true, task_id, status, message, task: full.into() };
     json_of(core, bytes, answer).await

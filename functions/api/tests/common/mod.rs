@@ -1,4 +1,5 @@
-//! The router over a store in memory, with a clock and randomness that the test owns.
+//! Test support: the router over an in-memory store, with a clock and randomness that the test
+//! controls.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,9 +14,9 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt as _;
 use watchbill_api::{AgentInfo, ApiConfig, ApiState, RateLimits, StaticKey};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, entries_of};
-use watchbill_core::ports::{Clock, Commit, Entropy, Expect, Store, Topic, Wake, Write};
+use watchbill_core::ports::{Clock, Commit, Entropy, Precondition, Store, Topic, Wake, Write};
 use watchbill_core::repo::{LedgerPeek, task_key};
 use watchbill_core::service::{Core, Governance, Ports};
 use watchbill_domain::{Agent, Role, TaskId, TenantId, hash_key};
@@ -30,7 +31,7 @@ pub const OTHER: &str = "other-tenant-admin-key";
 pub const OPERATOR: &str = "operator-key-0123456789";
 pub const SECRET: &str = "a secret of forty bytes, or a few more ..";
 
-/// Marks in memory; sleeps on the clock that the test owns.
+/// Marks in memory; sleeps on the test's clock.
 struct TestWake {
     clock: Arc<FakeClock>,
     marks: Mutex<HashMap<Topic, u64>>,
@@ -88,24 +89,24 @@ pub fn config() -> ApiConfig {
 }
 
 pub fn api() -> Api {
-    api_with(config(), Rules::default())
+    api_with(config(), EngineConfig::default())
 }
 
-pub fn api_with(config: ApiConfig, rules: Rules) -> Api {
+pub fn api_with(config: ApiConfig, rules: EngineConfig) -> Api {
     api_under(config, rules, Policy::default())
 }
 
-pub fn api_under(config: ApiConfig, rules: Rules, policy: Policy) -> Api {
+pub fn api_under(config: ApiConfig, rules: EngineConfig, policy: Policy) -> Api {
     let start = watchbill_domain::Timestamp::from_millis(1_760_954_400_000);
     api_on(FakeClock::auto(start), config, rules, policy)
 }
 
-/// Whose clock only the test moves, for calls that are held open.
+/// An API whose clock only the test advances, for calls that are held open.
 pub fn api_by_hand(config: ApiConfig) -> Api {
-    api_on(FakeClock::default(), config, Rules::default(), Policy::default())
+    api_on(FakeClock::default(), config, EngineConfig::default(), Policy::default())
 }
 
-fn api_on(clock: FakeClock, config: ApiConfig, rules: Rules, policy: Policy) -> Api {
+fn api_on(clock: FakeClock, config: ApiConfig, rules: EngineConfig, policy: Policy) -> Api {
     let clock = Arc::new(clock);
     let store = Arc::new(MemoryStore::new());
     let blobs = Arc::new(MemoryBlobs::new());
@@ -122,7 +123,7 @@ fn api_on(clock: FakeClock, config: ApiConfig, rules: Rules, policy: Policy) -> 
     Api { router: watchbill_api::router(state), core, clock, store, blobs }
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 pub struct Got {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -142,7 +143,7 @@ impl Got {
         self.json()["detail"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The answer is an error of this status, in the form of RFC 9457.
+    /// Asserts that the response is an error of this status, in the format of RFC 9457.
     pub fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{:?}", self.body);
         assert_eq!(self.header("content-type"), "application/problem+json");
@@ -157,13 +158,13 @@ impl Got {
     }
 }
 
-pub struct Ask(http::request::Builder, Body);
+pub struct TestRequest(http::request::Builder, Body);
 
-pub fn ask(method: &str, path: &str) -> Ask {
-    Ask(Request::builder().method(method).uri(path), Body::empty())
+pub fn ask(method: &str, path: &str) -> TestRequest {
+    TestRequest(Request::builder().method(method).uri(path), Body::empty())
 }
 
-impl Ask {
+impl TestRequest {
     pub fn key(self, key: &str) -> Self {
         self.header("x-api-key", key)
     }
@@ -173,15 +174,15 @@ impl Ask {
     }
 
     pub fn header(self, name: &str, value: &str) -> Self {
-        Ask(self.0.header(name, value), self.1)
+        TestRequest(self.0.header(name, value), self.1)
     }
 
     pub fn json(self, body: &Value) -> Self {
-        Ask(self.0.header("content-type", "application/json"), body.to_string().into())
+        TestRequest(self.0.header("content-type", "application/json"), body.to_string().into())
     }
 
     pub fn raw(self, body: impl Into<Body>) -> Self {
-        Ask(self.0, body.into())
+        TestRequest(self.0, body.into())
     }
 
     pub async fn send(self, api: &Api) -> Response {
@@ -202,7 +203,7 @@ impl Api {
         got.json()
     }
 
-    /// What the recorder does with a task's changes: a batch of the ledger.
+    /// Records a task's changes as the recorder does, as a ledger batch.
     pub async fn record(&self, task: &str) {
         let (tenant, id) = (TenantId::default(), TaskId::parse(task).unwrap());
         let item = self.store.get(&task_key(&tenant, &id)).await.unwrap().unwrap();
@@ -220,7 +221,7 @@ impl Api {
         let now = self.clock.now();
         let (_, item) = Batch::new(tenant.clone(), seq, now, previous, 0, entries);
         let id = SeededEntropy::new(seq).write_id();
-        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        let writes = vec![Write::Put { item, expect: Precondition::Absent }];
         self.store.commit(Commit { id, writes }).await.unwrap();
         self.core.wake().wake(&Topic::Ledger(tenant.clone()));
     }

@@ -1,7 +1,7 @@
-//! Role × route × tenant: who gets what from every route there is.
+//! Role × route × tenant: what each caller gets from every route.
 //!
-//! How to add a route: its row in `rows`. A route without a row fails, a row without a route
-//! too, and so does a row that asks for another role than the route.
+//! To add a route, add its row in `rows`. The tests fail for a route without a row, a row
+//! without a route, and a row that requires another role than its route.
 
 mod rows;
 mod scene;
@@ -38,7 +38,7 @@ fn the_table_asks_for_what_the_routes_ask_for() {
     }
 }
 
-/// What `who` is to be answered. Something of another tenant is not there, whatever the role.
+/// The expected status for `who`. Something of another tenant does not exist, whatever the role.
 fn expected(row: &Row, who: &Who) -> u16 {
     match (row.access, who.role) {
         (Access::Public | Access::Link, _) => row.ok,
@@ -85,7 +85,7 @@ async fn check(row: &Row, who: &Who) -> Result<(), String> {
     if body.contains(MARK) {
         return Err(format!("sees what is the tenant's alone: {body:.200}"));
     }
-    // An answer other than "not found" does not even name what is asked for.
+    // A response other than "not found" does not even contain the requested id.
     if status != 404 && [&scene.task, &scene.gated].iter().any(|id| body.contains(id.as_str())) {
         return Err(format!("hears of the tenant's tasks: {body:.200}"));
     }
@@ -95,7 +95,7 @@ async fn check(row: &Row, who: &Who) -> Result<(), String> {
     Ok(())
 }
 
-/// The rows do what they say: whoever may, sees the mark in what is read by id.
+/// The rows are meaningful: an authorized caller sees the mark in what is read by id.
 #[tokio::test]
 async fn the_scene_holds_something_to_be_seen() {
     let scene = Scene::new().await;

@@ -1,21 +1,23 @@
+//! The rows of the matrix: one or more calls for every route.
+
 use serde_json::json;
 use watchbill_api::Access;
 use watchbill_domain::Role;
 
-use crate::common::{Ask, ask};
+use crate::common::{TestRequest, ask};
 use crate::matrix::scene::{FREEZE, Scene};
 
-/// A route, and one call of it that works in the tenant for whoever has the right.
+/// A route, and one call of it that works in the tenant for an authorized caller.
 pub struct Row {
     pub route: &'static str,
-    /// Which call, where a route has several.
+    /// Which call, if a route has several.
     pub what: &'static str,
     pub access: Access,
-    pub call: fn(&Scene) -> Ask,
-    /// What it answers who may call.
+    pub call: fn(&Scene) -> TestRequest,
+    /// The status for an authorized caller.
     pub ok: u16,
-    /// What it answers who has the right, but in another tenant: 404 where the call names
-    /// something, 200 where it is about whatever is the caller's own.
+    /// The status for an authorized caller of another tenant: 404 if the call names something,
+    /// 200 if it is about the caller's own tenant.
     pub elsewhere: u16,
 }
 
@@ -24,7 +26,7 @@ const fn row(
     what: &'static str,
     access: Access,
     elsewhere: u16,
-    call: fn(&Scene) -> Ask,
+    call: fn(&Scene) -> TestRequest,
 ) -> Row {
     Row { route, what, access, call, ok: 200, elsewhere }
 }
@@ -113,7 +115,7 @@ pub const ROWS: &[Row] = &[
     row("POST /approvals/{id}/reject", "", APPROVER, ABSENT, |scene| {
         ask("POST", &format!("/approvals/{}/reject?reason=no", scene.approval()))
     }),
-    // Whoever has the link may: it is the right, and says of which tenant.
+    // The link authorizes any bearer, and determines the tenant.
     row("GET /links", "", ANYONE, OWN, |_| ask("GET", "/links")),
     row("GET /links/link.js", "", ANYONE, OWN, |_| ask("GET", "/links/link.js")),
     row("POST /links", "", LINK, OWN, |scene| {

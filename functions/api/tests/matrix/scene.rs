@@ -1,8 +1,10 @@
+//! The matrix's fixture: a tenant with something for each route, and another tenant.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use watchbill_api::ApiConfig;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{Clock as _, FixedSecret, Key};
 use watchbill_domain::{
@@ -16,13 +18,13 @@ use crate::common::{ADMIN, AGENT, Api, OTHER, api_under, ask, config, static_key
 pub const OTHER_USER: &str = "other-tenant-user-key";
 pub const OTHER_APPROVER: &str = "other-tenant-approver-key";
 pub const OTHER_AGENT: &str = "other-tenant-agent-key";
-/// Stands in everything that is the tenant's own.
+/// Contained in everything of the tenant.
 pub const MARK: &str = "only-for-the-tenant";
-/// A freeze that approvers may let tasks pass, in every tenant.
+/// A freeze that approvers may override, in every tenant.
 pub const FREEZE: &str = "year-end";
 const LINK_SECRET: &str = "what approval links are signed with";
 
-/// A tenant with something for each route, and another beside it.
+/// A tenant with something for each route, and another tenant.
 pub struct Scene {
     pub api: Api,
     /// Assigned to the ops agent.
@@ -32,9 +34,9 @@ pub struct Scene {
     pub blocked: String,
     pub cancelled: String,
     pub event: String,
-    /// Of an admin, revoked.
+    /// An admin's key, revoked.
     pub revoked: String,
-    /// A link that decides on the open approval.
+    /// A link that decides the open approval.
     pub link: String,
 }
 
@@ -50,7 +52,7 @@ impl Scene {
         }
         let config =
             ApiConfig { link_secret: Some(Arc::new(FixedSecret(LINK_SECRET.into()))), ..config };
-        let api = api_under(config, Rules::default(), frozen());
+        let api = api_under(config, EngineConfig::default(), frozen());
         let task = create(&api, AGENT, "monitor", "P2").await;
         let gated = create(&api, AGENT, "deploy", "P2").await;
         let blocked = create(&api, AGENT, "monitor", "P3").await;
@@ -74,10 +76,10 @@ impl Scene {
         format!("approval_{}", self.gated)
     }
 
-    /// Keys and versions of all that is the tenant's.
+    /// Keys and versions of all items of the tenant.
     pub fn items_of_the_tenant(&self) -> Vec<(Key, u64)> {
         let items = self.api.store.items();
-        // The next number of a key is nobody's: keys of other tenants may be made.
+        // The counter of keys belongs to no tenant: other tenants may create keys.
         let own = items.iter().filter(|item| item.key.partition.starts_with("T#default#"));
         own.map(|item| (item.key.clone(), item.version)).collect()
     }

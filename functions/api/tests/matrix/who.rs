@@ -1,14 +1,16 @@
+//! The callers of the matrix: every role with a key or token, invalid credentials, and none.
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::Role;
 
-use crate::common::{ADMIN, AGENT, APPROVER, Ask, OPERATOR, OTHER, SECRET, USER};
+use crate::common::{ADMIN, AGENT, APPROVER, OPERATOR, OTHER, SECRET, TestRequest, USER};
 use crate::matrix::scene::{OTHER_AGENT, OTHER_APPROVER, OTHER_USER, Scene};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Home {
-    /// The tenant whose things the calls are about.
+    /// The tenant that the calls concern.
     Here,
     Elsewhere,
 }
@@ -18,7 +20,7 @@ enum Bears {
     Key(&'static str),
     /// The key that the scene has revoked.
     Revoked,
-    /// Tenant, role, secret, and seconds from now to its end.
+    /// Tenant, role, secret, and lifetime in seconds from now.
     Token {
         tenant: &'static str,
         role: &'static str,
@@ -31,7 +33,7 @@ pub struct Who {
     pub name: String,
     pub role: Option<Role>,
     pub home: Home,
-    /// Whether what is borne is taken at all.
+    /// Whether the credential is accepted at all.
     pub is_taken: bool,
     bears: Bears,
 }
@@ -95,7 +97,7 @@ pub fn everyone() -> Vec<Who> {
 }
 
 impl Who {
-    pub fn sign(&self, call: Ask, scene: &Scene) -> Ask {
+    pub fn sign(&self, call: TestRequest, scene: &Scene) -> TestRequest {
         match &self.bears {
             Bears::Nothing => call,
             Bears::Key(key) => call.key(key),

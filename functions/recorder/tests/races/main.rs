@@ -1,5 +1,4 @@
-//! The ledger and the events that come of it, with a feed that repeats itself and a recorder
-//! that dies.
+//! The ledger and its events, with a feed that repeats itself and recorders that die.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -14,10 +13,10 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use watchbill_core::decide::Ending;
+use watchbill_core::decide::RunResult;
 use watchbill_core::ledger::Entry;
 use watchbill_core::ports::{
-    Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write, WriteId,
+    Change, Clock as _, Commit, Key, NewItem, Precondition, Store, Write, WriteId,
 };
 use watchbill_domain::{Agent, Body, Caller, Priority, Question, Role};
 
@@ -34,8 +33,8 @@ async fn feed_repeated_and_replayed_leaves_the_ledger_as_it_is() {
         recorder.save().await.unwrap();
         world.assert_whole().await;
         let before = world.entries().await;
-        // The same recorder, a new one right after, and a new one a day later; each given
-        // the whole history in another order.
+        // The same recorder, a new one right after, and a new one a day later; each gets the
+        // whole history in another order.
         feed(&recorder, &mixed(&changes, seed + 100), 7).await;
         feed(&world.recorder(), &mixed(&changes, seed + 200), 7).await;
         world.clock.advance(Duration::from_secs(24 * 3_600));
@@ -46,7 +45,7 @@ async fn feed_repeated_and_replayed_leaves_the_ledger_as_it_is() {
     }
 }
 
-/// The feed's images may be newer than the change they come with.
+/// The feed's images may be newer than their change.
 #[tokio::test]
 async fn changes_that_come_with_newer_images_are_recorded_once() {
     let world = World::new(1, 0);
@@ -55,10 +54,10 @@ async fn changes_that_come_with_newer_images_are_recorded_once() {
     let mut seen = 0;
     for round in 0..20 {
         let fence = world.claim(&id).await;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
+        let ending = RunResult::Failed { error: "no route".into(), retry: None };
         world.end(&id, fence, ending).await;
         if round % 3 == 0 {
-            // All but the newest, with the image as it is now.
+            // All but the newest, with the current image.
             let changes = world.store.changes(seen, usize::MAX);
             let (last, older) = changes.split_last().unwrap();
             for (_, change) in older {
@@ -79,7 +78,7 @@ async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same
         let changes = world.changes();
         let (first, rest) = changes.split_at(changes.len() / 6 * at as usize);
         feed(&world.recorder(), first, 4).await;
-        // It appends, and dies before the bus has taken anything.
+        // It appends, and dies before the bus has accepted anything.
         let dying = world.recorder();
         if at > 0 {
             catch_up(&dying).await;
@@ -96,7 +95,7 @@ async fn recorder_dies_after_appending_and_its_events_go_out_again_with_the_same
         feed(&next, rest, 9).await;
         next.save().await.unwrap();
         world.assert_whole().await;
-        // A repeat is the very same event.
+        // A repeat is the identical event.
         let mut by_id = BTreeMap::new();
         for (_, event) in world.bus.events() {
             let known = by_id.entry(event.event_id.clone()).or_insert_with(|| event.clone());
@@ -117,7 +116,7 @@ async fn answers_lost_while_appending_lose_and_double_nothing() {
     }
 }
 
-/// A rolling deployment has two for a while: each change is recorded once all the same.
+/// During a rolling deployment two recorders run: each change is still recorded once.
 #[tokio::test]
 async fn two_recorders_at_one_ledger_record_each_change_once() {
     for seed in 0..10 {
@@ -144,7 +143,7 @@ async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
     feed(&recorder, &new, 5).await;
     let newest = world.core.events().list(&tenant(), &Default::default(), 1, None).await.unwrap();
     assert_eq!(newest.events[0].event_id.as_str(), "e-100", "the newest is seen at once");
-    // A new process, the history again, with the clock still behind.
+    // A new process, the history again, and the clock still set back.
     feed(&world.recorder(), &mixed(&world.changes(), 3), 5).await;
     world.assert_whole().await;
     let last = newest.events[0].event_id.clone();
@@ -156,10 +155,10 @@ async fn clock_back_between_batches_keeps_the_newest_last_and_repeats_known() {
     assert_eq!(after.unwrap().events.len(), 0, "a follower finds its place again");
 }
 
-/// Anyone may ask how much work there is, so it is read off one item, whole once nothing comes
-/// any more.
+/// Any caller may ask for the task counts, so they are read from one item, which is complete
+/// once the feed is quiet.
 #[tokio::test]
-async fn once_the_feed_is_quiet_the_counts_stand_in_one_item() {
+async fn once_the_feed_is_quiet_the_counts_are_in_one_item() {
     let world = World::new(1, 0);
     let recorder = world.recorder();
     let mut seen = 0;
@@ -182,7 +181,7 @@ async fn once_the_feed_is_quiet_the_counts_stand_in_one_item() {
     let before = version(world.store.get(&key).await.unwrap());
     recorder.quiet().await;
     assert_eq!(version(world.store.get(&key).await.unwrap()), before, "nothing new, no write");
-    // What it kept at the end it goes on from.
+    // It continues from what it saved at the end.
     world.create(Priority::P2).await;
     feed(&recorder, &world.changes(), 5).await;
     recorder.save().await.unwrap();
@@ -196,19 +195,19 @@ async fn newer_schema_is_tried_again_and_missing_in_no_ledger() {
     let id = world.create(Priority::P2).await;
     world.rewrite(&id, 2).await;
     let recorder = world.recorder();
-    // It waits for the newer build, and nobody waits for it.
+    // It waits for the newer build and blocks nothing.
     let other = world.create(Priority::P2).await;
     recorder.record(&world.changes()).await.unwrap();
     let tasks = async || {
         let entries = world.entries().await;
         let task = |entry: &Entry| match entry {
             Entry::Task(entry) => Some(entry.task.clone()),
-            Entry::Published(_) | Entry::Record(_) => None,
+            Entry::Published(_) | Entry::AuditRecord(_) => None,
         };
         entries.iter().filter_map(task).collect::<Vec<_>>()
     };
     assert_eq!(tasks().await, std::slice::from_ref(&other));
-    // The newer build is here.
+    // The newer build is deployed.
     world.rewrite(&id, 1).await;
     feed(&recorder, &world.changes(), 5).await;
     world.clock.advance(Duration::from_secs(3_600));
@@ -229,12 +228,12 @@ async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
         let fence = world.claim(&id).await;
         let (choices, answer, answered_by) = (Vec::new(), None, None);
         let question = Some(Question { text: "Go on?".into(), choices, answer, answered_by });
-        world.end(&id, fence, Ending::Blocked { reason: "unsure".into(), question }).await;
+        world.end(&id, fence, RunResult::Blocked { reason: "unsure".into(), question }).await;
         world.core.tasks().answer(&kim, &id, "yes".into()).await.unwrap();
     }
     let fence = world.claim(&id).await;
-    world.end(&id, fence, Ending::FailedForGood { error: "no route".into() }).await;
-    // The feed lags: each change comes with the image of the last.
+    world.end(&id, fence, RunResult::FailedForGood { error: "no route".into() }).await;
+    // The feed lags: each change comes with the last image.
     feed(&world.recorder(), &world.changes(), 1).await;
     let outcomes: Vec<bool> = world
         .entries()
@@ -242,14 +241,14 @@ async fn an_outcome_is_recorded_with_the_change_it_came_with_and_no_other() {
         .iter()
         .filter_map(|entry| match entry {
             Entry::Task(entry) => Some(entry.change.outcome.is_some()),
-            Entry::Published(_) | Entry::Record(_) => None,
+            Entry::Published(_) | Entry::AuditRecord(_) => None,
         })
         .collect();
     assert_eq!(outcomes, [false, false, true, false, false, true, false, false, true]);
 }
 
-/// Runs that change nothing earn so much a day, whoever records them and however often the feed
-/// repeats itself; what is recorded is what counted.
+/// Runs without effects earn a limited score per day, whichever recorder records them and
+/// however often the feed repeats itself; the recorded score change is what counted.
 #[tokio::test]
 async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
     for size in [1, 7, 1_000] {
@@ -257,8 +256,8 @@ async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
         for n in 0..12 {
             let id = world.create(Priority::P2).await;
             let fence = world.claim(&id).await;
-            world.end_read_only(&id, fence, Ending::Succeeded { result: Body::default() }).await;
-            // Another recorder each time: the day is read back from what is kept and recorded.
+            world.end_read_only(&id, fence, RunResult::Succeeded { result: Body::default() }).await;
+            // A new recorder each time: it reads the day's total from the store and the ledger.
             if n % 4 == 3 {
                 feed(&world.recorder(), &world.changes(), size).await;
             }
@@ -269,7 +268,7 @@ async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Task(entry) => entry.change.outcome.as_ref(),
-                Entry::Published(_) | Entry::Record(_) => None,
+                Entry::Published(_) | Entry::AuditRecord(_) => None,
             })
             .flat_map(|outcome| outcome.reputation.iter().map(|earned| earned.1))
             .collect();
@@ -289,7 +288,7 @@ async fn a_version_without_a_change_is_no_entry() {
         world.rewrite(&id, 1).await;
         let fence = world.claim(&id).await;
         world.rewrite(&id, 1).await;
-        world.end(&id, fence, Ending::Succeeded { result: Body::default() }).await;
+        world.end(&id, fence, RunResult::Succeeded { result: Body::default() }).await;
         let recorder = world.recorder();
         for again in [&recorder, &world.recorder()] {
             feed(again, &world.changes(), size).await;
@@ -300,14 +299,14 @@ async fn a_version_without_a_change_is_no_entry() {
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Task(entry) => Some(entry.change.version),
-                Entry::Published(_) | Entry::Record(_) => None,
+                Entry::Published(_) | Entry::AuditRecord(_) => None,
             })
             .collect();
         assert_eq!(versions, [1, 3, 5]);
     }
 }
 
-/// What can't be read holds nobody up.
+/// An unreadable item does not block others.
 #[tokio::test]
 async fn an_unreadable_item_does_not_stop_the_others() {
     let world = World::new(1, 0);
@@ -321,7 +320,7 @@ async fn an_unreadable_item_does_not_stop_the_others() {
         due: None,
         expires: None,
     };
-    let writes = vec![Write::Put { item: bad, expect: Expect::Absent }];
+    let writes = vec![Write::Put { item: bad, expect: Precondition::Absent }];
     world.store.commit(Commit { id: WriteId(5), writes }).await.unwrap();
     world.create(Priority::P2).await;
     world.recorder().record(&world.changes()).await.unwrap();

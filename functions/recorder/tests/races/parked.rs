@@ -1,16 +1,16 @@
-//! One tenant's fault, or one item's, holds up nobody else, and nothing of it is lost, doubled or
-//! put out of order.
+//! A failure of one tenant or item blocks no other, and none of its changes is lost, doubled or
+//! reordered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::decide::Ending;
+use watchbill_core::decide::RunResult;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, verify};
 use watchbill_core::ports::{Bus, BusError, Change, Commit, Entropy as _, Item, Store, WriteId};
-use watchbill_core::ports::{Clock as _, Expect, Write};
+use watchbill_core::ports::{Clock as _, Precondition, Write};
 use watchbill_core::repo::{Entity, ParkedKey, ParkedTenant, decode, task_key};
 use watchbill_domain::{Body, Event, Priority, Task, TaskId, TenantId};
 use watchbill_governance::RecordKind;
@@ -19,7 +19,7 @@ use watchbill_testkit::{Failure, FaultyStore, MemoryBus, SeededEntropy};
 
 use crate::world::*;
 
-/// A world whose store a test can break.
+/// A test environment whose store a test can break.
 pub struct Broken {
     pub world: World,
     pub faults: Arc<FaultyStore>,
@@ -37,8 +37,8 @@ pub fn broken(seed: u64) -> Broken {
 }
 
 impl Broken {
-    /// Everything that was written since the last time, in batches; none of it may have to come
-    /// again.
+    /// Records everything written since the last call, in batches; fails if a batch must be
+    /// redelivered.
     pub async fn pump(&mut self, recorder: &Recorder, size: usize) {
         let changes = self.world.store.changes(self.seen, usize::MAX);
         self.seen = changes.last().map_or(self.seen, |(seq, _)| *seq);
@@ -75,7 +75,7 @@ impl Broken {
         items.filter_map(|item| Some(decode::<E>(&item).ok()?.value)).collect()
     }
 
-    /// Parked items that could be put in order and are not.
+    /// Parked items that could be repaired and are not.
     fn damaged(&self) -> usize {
         let all = [self.of_kind(ParkedKey::KIND), self.of_kind(ParkedTenant::KIND)].concat();
         let damaged = |item: &&Item| {
@@ -86,7 +86,7 @@ impl Broken {
         all.iter().filter(damaged).count()
     }
 
-    /// What the sweeper does with what is due.
+    /// Requests replays as the sweeper does.
     pub async fn ask(&self) {
         let now = self.world.clock.now();
         for item in self.of_kind(ParkedTenant::KIND) {
@@ -101,7 +101,7 @@ impl Broken {
         }
     }
 
-    /// Asks and replays until nothing is parked.
+    /// Requests replays until nothing is parked.
     pub async fn drain(&mut self, recorder: &Recorder) {
         for _ in 0..200 {
             if self.parked().is_empty() && self.tenants().is_empty() && self.damaged() == 0 {
@@ -109,7 +109,7 @@ impl Broken {
             }
             self.world.clock.advance(Duration::from_secs(15 * 60));
             self.ask().await;
-            // Each answer may be the next question.
+            // Each response may be the next request.
             for _ in 0..20 {
                 self.pump(recorder, 64).await;
             }
@@ -120,14 +120,14 @@ impl Broken {
     pub async fn run(&self, tenant: &TenantId, id: &TaskId, succeeds: bool) {
         let fence = self.world.claim_for(tenant, id).await;
         let ending = match succeeds {
-            true => Ending::Succeeded { result: Body::default() },
-            false => Ending::Failed { error: "no route".into(), retry: None },
+            true => RunResult::Succeeded { result: Body::default() },
+            false => RunResult::Failed { error: "no route".into(), retry: None },
         };
         self.world.end_for(tenant, id, fence, ending).await;
     }
 
-    /// Every change of the tenant's tasks stands in its ledger once, a task's in order, the
-    /// chain holds, and each event went out.
+    /// Every change of the tenant's tasks is in its ledger once, each task's in order; the hash
+    /// chain is valid, and every event was published.
     pub async fn assert_whole(&self, tenant: &TenantId) {
         verify(self.world.store.clone(), tenant).await.unwrap();
         let entries = self.world.entries_of(tenant).await;
@@ -156,7 +156,7 @@ pub fn named(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
 }
 
-/// Events of each task in the order in which they first went out.
+/// The events of each task in the order in which they were first published.
 pub fn first_sent(events: Vec<(TenantId, Event)>) -> BTreeMap<TaskId, Vec<u64>> {
     let (mut seen, mut order) = (BTreeSet::new(), BTreeMap::<TaskId, Vec<u64>>::new());
     for (_, event) in events {
@@ -177,7 +177,7 @@ pub fn assert_in_order(events: Vec<(TenantId, Event)>) {
 }
 
 #[tokio::test]
-async fn a_tenant_whose_ledger_fails_holds_up_none_of_a_hundred() {
+async fn a_tenant_whose_ledger_fails_blocks_none_of_a_hundred() {
     let mut broken = broken(1);
     let recorder = broken.world.recorder();
     let bad = named("bad");
@@ -189,7 +189,7 @@ async fn a_tenant_whose_ledger_fails_holds_up_none_of_a_hundred() {
         broken.run(tenant, &id, true).await;
     }
     broken.pump(&recorder, 50).await;
-    // More than the header's log holds, in several calls.
+    // More than the header's log can hold, in several calls.
     for _ in 0..12 {
         broken.run(&bad, &first, false).await;
         broken.world.clock.advance(Duration::from_secs(60));
@@ -202,7 +202,7 @@ async fn a_tenant_whose_ledger_fails_holds_up_none_of_a_hundred() {
     let [of] = &broken.tenants()[..] else { panic!("one tenant is due") };
     assert_eq!((of.keys, &of.tenant), (3, &bad));
     assert!(broken.world.entries_of(&bad).await.is_empty());
-    // While it lasts, questions change nothing, and come later and later.
+    // While the failure lasts, requests change nothing and become less frequent.
     let mut waits = Vec::new();
     for _ in 0..12 {
         broken.world.clock.advance(Duration::from_secs(900));
@@ -221,7 +221,7 @@ async fn a_tenant_whose_ledger_fails_holds_up_none_of_a_hundred() {
     assert_eq!(summary, Default::default());
 }
 
-/// Faults come and go, recorders die, the feed repeats itself.
+/// Failures come and go, recorders die, the feed repeats itself.
 #[tokio::test]
 async fn whatever_comes_between_each_change_is_recorded_once_and_in_order() {
     for seed in 0..30 {
@@ -271,14 +271,14 @@ async fn whatever_comes_between_each_change_is_recorded_once_and_in_order() {
     }
 }
 
-/// A fault over one item is that item's alone: also of its own tenant the others go on.
+/// A failure of one item concerns that item alone: other items of its tenant continue.
 #[tokio::test]
-async fn an_item_over_which_recording_breaks_off_parks_alone() {
+async fn an_item_whose_recording_panics_parks_alone() {
     let mut broken = broken(2);
     let recorder = broken.world.recorder();
     let (good, poison) =
         (broken.world.create(Priority::P2).await, broken.world.create(Priority::P2).await);
-    // So much that its log has to be read from its own partition.
+    // So many that its log has to be read from its own partition.
     for _ in 0..12 {
         broken.run(&tenant(), &poison, false).await;
     }
@@ -296,13 +296,13 @@ async fn an_item_over_which_recording_breaks_off_parks_alone() {
     };
     assert_eq!(tasks(broken.world.entries().await), BTreeSet::from([good.clone()]));
 
-    // Later changes of it join, those of the others are recorded at once.
+    // Its later changes join it; those of the others are recorded at once.
     broken.faults.heal();
     broken.run(&tenant(), &poison, false).await;
     broken.run(&tenant(), &good, true).await;
     broken.pump(&recorder, 100).await;
     assert_eq!(tasks(broken.world.entries().await), BTreeSet::from([good]));
-    // Nor does a recorder that knows nothing take them out of their order.
+    // A new recorder does not reorder them either.
     broken.run(&tenant(), &poison, true).await;
     let recorder = broken.world.recorder();
     broken.pump(&recorder, 100).await;
@@ -312,12 +312,12 @@ async fn an_item_over_which_recording_breaks_off_parks_alone() {
     assert_in_order(broken.world.bus.events());
 }
 
-/// A bus that does not take events of some tasks.
+/// A bus that refuses the events of some tasks.
 pub struct Picky {
     bus: Arc<MemoryBus>,
     pub refused: Mutex<BTreeSet<TaskId>>,
     panics: bool,
-    /// Nor anything of this tenant.
+    /// The bus is down for this tenant.
     down: Mutex<Option<TenantId>>,
 }
 
@@ -348,10 +348,10 @@ pub fn picky(world: &World, panics: bool) -> (Arc<Picky>, Recorder) {
     (bus.clone(), Recorder::new(world.core.clone(), bus))
 }
 
-/// An event that nobody takes holds up neither the ledger nor other tasks' events; those of its
-/// own task wait behind it.
+/// An event that is never accepted blocks neither the ledger nor other tasks' events; those of
+/// its own task wait behind it.
 #[tokio::test]
-async fn events_that_are_never_taken_hold_up_no_others() {
+async fn events_never_accepted_block_no_others() {
     for panics in [false, true] {
         let mut broken = broken(3);
         let (bus, recorder) = picky(&broken.world, panics);
@@ -385,7 +385,7 @@ async fn events_that_are_never_taken_hold_up_no_others() {
     }
 }
 
-/// A bus that is down is waited for: the ledger is the outbox, nothing is parked by item.
+/// A bus that is down is waited for: the ledger is the outbox, and nothing is parked by item.
 #[tokio::test]
 async fn a_bus_that_is_down_for_a_tenant_holds_up_no_recording_and_no_other() {
     let mut broken = broken(4);
@@ -400,7 +400,7 @@ async fn a_bus_that_is_down_for_a_tenant_holds_up_no_recording_and_no_other() {
         broken.world.clock.advance(Duration::from_secs(20));
         broken.pump(&recorder, 3).await;
         if round == 5 {
-            // A new process knows of nothing.
+            // A new process has no cached state.
             recorder = Recorder::new(broken.world.core.clone(), bus.clone());
             catch_up(&recorder).await;
         }
@@ -411,29 +411,29 @@ async fn a_bus_that_is_down_for_a_tenant_holds_up_no_recording_and_no_other() {
     assert!(of.unpublished && of.tenant == bad);
     verify(broken.world.store.clone(), &bad).await.unwrap();
     assert!(!broken.world.entries_of(&bad).await.is_empty());
-    // Nothing more happens there: the question alone brings it out.
+    // Nothing else happens for the tenant: the request alone publishes it.
     *bus.down.lock().unwrap() = None;
     broken.drain(&recorder).await;
     broken.assert_whole(&bad).await;
     assert_in_order(broken.world.bus.events());
 }
 
-/// What is gone before it could be recorded is told where it is missing.
+/// An item that is deleted before it is recorded is reported as lost.
 #[tokio::test]
-async fn an_item_that_goes_while_it_is_parked_is_told_of() {
+async fn an_item_deleted_while_parked_is_reported_as_lost() {
     let mut broken = broken(5);
     let recorder = broken.world.recorder();
     broken.faults.fail("T#default#led#", Failure::Down);
     let gone = broken.world.create(Priority::P2).await;
     broken.pump(&recorder, 10).await;
-    let (key, expect) = (task_key(&tenant(), &gone), Expect::Version(1));
+    let (key, expect) = (task_key(&tenant(), &gone), Precondition::Version(1));
     let commit = Commit { id: WriteId(9), writes: vec![Write::Delete { key, expect }] };
     broken.world.store.commit(commit).await.unwrap();
     broken.faults.heal();
     broken.drain(&recorder).await;
     broken.pump(&recorder, 10).await;
     let lost = |entry: &Entry| match entry {
-        Entry::Record(record) => {
+        Entry::AuditRecord(record) => {
             record.kind == RecordKind::ChangesLost && record.subject.contains(gone.as_str())
         }
         _ => false,
@@ -441,9 +441,9 @@ async fn an_item_that_goes_while_it_is_parked_is_told_of() {
     assert_eq!(broken.world.entries().await.iter().filter(|entry| lost(entry)).count(), 1);
 }
 
-/// Only what can't even be parked holds the feed.
+/// Only a change that can't be parked blocks the feed.
 #[tokio::test]
-async fn what_can_not_be_parked_comes_again() {
+async fn what_can_not_be_parked_is_redelivered() {
     let mut broken = broken(6);
     let recorder = broken.world.recorder();
     let id = broken.world.create(Priority::P2).await;
@@ -463,7 +463,7 @@ async fn what_can_not_be_parked_comes_again() {
     broken.assert_whole(&tenant()).await;
 }
 
-/// However much a tenant has parked, one item of it is due.
+/// However much a tenant has parked, only one item of it is due.
 #[tokio::test]
 async fn a_tenant_that_stays_broken_is_one_due_item() {
     let mut broken = broken(7);
@@ -478,7 +478,8 @@ async fn a_tenant_that_stays_broken_is_one_due_item() {
     assert_eq!((broken.parked().len(), broken.tenants()[0].keys), (300, 300));
     let summary = broken.world.core.parking().summary().await.unwrap();
     assert_eq!((summary.items, summary.tenants), (300, 1));
-    // Healed, one question is enough: the recorder goes on by itself, some at a time.
+    // Once healed, one request is enough: the recorder continues by itself, some items at a
+    // time.
     broken.faults.heal();
     broken.world.clock.advance(Duration::from_secs(3_600));
     broken.ask().await;

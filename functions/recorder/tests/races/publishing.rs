@@ -1,5 +1,5 @@
-//! What goes out, and when: past events that nobody takes, within the time that a call has, and
-//! whatever the store does meanwhile.
+//! What is published and when: past events that are never accepted, within a call's time, and
+//! with a store that fails.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -20,12 +20,12 @@ use crate::world::*;
 struct Narrow {
     clock: Arc<FakeClock>,
     taken: Mutex<BTreeMap<String, usize>>,
-    /// Ids that it never takes.
+    /// Ids that it never accepts.
     refused: Mutex<Vec<String>>,
     down: Mutex<bool>,
-    /// How long it takes over one call.
+    /// How long one call takes.
     takes: Duration,
-    /// After so many calls it answers no more.
+    /// After this many calls it hangs.
     hangs_after: Mutex<usize>,
 }
 
@@ -87,7 +87,7 @@ fn narrow(world: &World, takes: Duration) -> (Arc<Narrow>, Recorder) {
 }
 
 impl Broken {
-    /// Batches of which nobody wants anything.
+    /// Batches without wanted events.
     async fn uninteresting(&mut self, recorder: &Recorder, batches: usize) {
         for _ in 0..batches {
             self.world.create(Priority::P2).await;
@@ -100,7 +100,7 @@ impl Broken {
         self.pump(recorder, 1).await;
     }
 
-    /// Time passes, and the sweeper asks for what is due.
+    /// Lets time pass and requests replays as the sweeper does.
     async fn pass(&mut self, recorder: &Recorder, times: usize) {
         for _ in 0..times {
             self.world.clock.advance(Duration::from_secs(70));
@@ -111,7 +111,7 @@ impl Broken {
 }
 
 #[tokio::test]
-async fn an_event_that_is_never_taken_holds_up_no_others_where_few_are_wanted() {
+async fn an_event_never_accepted_blocks_no_others_where_few_are_wanted() {
     let mut broken = broken(1);
     let (bus, recorder) = narrow(&broken.world, Duration::ZERO);
     bus.refuse([1]);
@@ -126,9 +126,9 @@ async fn an_event_that_is_never_taken_holds_up_no_others_where_few_are_wanted() 
     assert_eq!((bus.took(1), bus.took(2)), (1, 1));
 }
 
-/// More of them than one try looks past, and more than it looks at.
+/// More of them than one attempt skips, and more than it processes.
 #[tokio::test]
-async fn many_that_are_never_taken_hold_up_others_for_some_tries_only() {
+async fn many_never_accepted_block_others_for_some_attempts_only() {
     let mut broken = broken(2);
     let (bus, recorder) = narrow(&broken.world, Duration::ZERO);
     bus.refuse(1..=9);
@@ -146,9 +146,9 @@ async fn many_that_are_never_taken_hold_up_others_for_some_tries_only() {
     assert!((1..=10).all(|n| bus.took(n) == 1), "{:?}", bus.taken);
 }
 
-/// That says nothing of the events, however long it lasts.
+/// An unreachable bus is no reason to park events, however long it lasts.
 #[tokio::test]
-async fn a_bus_that_can_not_be_reached_has_nothing_parked_by_item() {
+async fn an_unreachable_bus_parks_no_items() {
     let mut broken = broken(3);
     let (bus, recorder) = narrow(&broken.world, Duration::ZERO);
     *bus.down.lock().unwrap() = true;
@@ -163,8 +163,8 @@ async fn a_bus_that_can_not_be_reached_has_nothing_parked_by_item() {
     assert!((1..=3).all(|n| bus.took(n) == 1));
 }
 
-/// On a platform that ends a call which lasts too long, one that always does would begin again
-/// at the same place for ever.
+/// On a platform that kills a call after its time limit, a call that always exceeds it would
+/// restart at the same position for ever.
 #[tokio::test]
 async fn a_backlog_goes_out_within_the_time_that_calls_have() {
     let mut broken = broken(4);
@@ -209,14 +209,14 @@ async fn a_call_that_is_ended_begins_again_near_where_it_was() {
         tokio::select! {
             biased;
             done = recorder.catch_up(None) => drop(done.unwrap()),
-            // It hangs, and is ended.
+            // It hangs and is killed.
             () = std::future::ready(()) => {}
         }
     }
     assert!((1..=60).all(|n| (1..=3).contains(&bus.took(n))), "{:?}", bus.taken);
 }
 
-/// Nobody is at fault there: nothing is parked, and nothing waits once the race is over.
+/// No tenant is at fault: nothing is parked, and nothing waits once the race is over.
 #[tokio::test]
 async fn races_that_are_lost_again_and_again_are_no_fault() {
     let mut broken = broken(6);
@@ -238,7 +238,7 @@ async fn races_that_are_lost_again_and_again_are_no_fault() {
     broken.assert_whole(&busy).await;
 }
 
-/// A store that is down for all is no tenant's fault: once it is back, none is put aside.
+/// A store that is down for all is no tenant's fault: once it is back, no tenant is quarantined.
 #[tokio::test]
 async fn after_an_outage_every_tenant_is_recorded_at_once() {
     let mut broken = broken(7);
@@ -263,9 +263,9 @@ async fn after_an_outage_every_tenant_is_recorded_at_once() {
     }
 }
 
-/// One tenant's folds that can't be kept leave no other's behind.
+/// A failure to save one tenant's projections does not affect others.
 #[tokio::test]
-async fn each_tenants_folds_are_kept_whatever_becomes_of_the_others() {
+async fn each_tenants_projections_are_saved_whatever_happens_to_others() {
     let mut broken = broken(8);
     let recorder = broken.world.recorder();
     let tenants = [named("a"), named("b"), named("c")];
@@ -280,12 +280,12 @@ async fn each_tenants_folds_are_kept_whatever_becomes_of_the_others() {
     for tenant in &tenants[1..] {
         let key = watchbill_core::repo::fold_key(tenant, watchbill_core::repo::STATS_FOLD);
         let item = broken.world.store.get(&key).await.unwrap().unwrap();
-        let kept = watchbill_core::repo::decode::<watchbill_core::repo::Fold>(&item).unwrap();
+        let kept = watchbill_core::repo::decode::<watchbill_core::repo::Projection>(&item).unwrap();
         assert_eq!(kept.value.seq_applied, 2, "of {tenant}");
     }
 }
 
-/// Whoever parks meets others who do: each then waits for a moment that is its own.
+/// Concurrent processes park too: each pauses for a random time.
 #[tokio::test]
 async fn parking_that_meets_others_pauses() {
     let broken = broken(9);

@@ -1,5 +1,5 @@
-//! What was sent is not sent again, whichever recorder comes next; and what the bus refuses for what
-//! it holds is parked at once, and by name.
+//! No recorder publishes again what was published; events that the bus refuses for their content
+//! are parked at once, by id.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Fed {
         changes.into_iter().map(|(_, change)| change).collect()
     }
 
-    /// One invocation.
+    /// Runs one invocation.
     async fn record(&mut self, recorder: &Recorder) {
         let changes = self.new_changes();
         recorder.record_invocation(&changes, LEFT).await.unwrap();
@@ -66,12 +66,13 @@ impl Fed {
     }
 }
 
-/// A function starts anew whenever Lambda likes it to.
+/// Lambda may restart a function at any time.
 #[tokio::test]
-async fn a_recorder_that_starts_anew_sends_nothing_again() {
+async fn a_restarted_recorder_publishes_nothing_again() {
     let mut fed = Fed::new(1);
     for n in 0..12 {
-        // Small batches, after which the counts are kept, and full ones, after which they are not.
+        // Small batches, after which the counts are saved, and full ones, after which they are
+        // not.
         let many = if n % 3 == 2 { 300 } else { 1 + n };
         for _ in 0..many {
             fed.world.create(Priority::P2).await;
@@ -88,7 +89,8 @@ async fn a_recorder_that_starts_anew_sends_nothing_again() {
     fed.world.assert_counts().await;
 }
 
-/// Each knows what the other sent, and itself what it sent, whatever else it has to read anew.
+/// Each recorder knows what the others published, and what it published itself, whatever else it
+/// must reload.
 #[tokio::test]
 async fn recorders_that_take_turns_send_nothing_again() {
     let mut fed = Fed::new(2);
@@ -102,7 +104,7 @@ async fn recorders_that_take_turns_send_nothing_again() {
     fed.world.assert_counts().await;
 }
 
-/// One that ends after sending, and before it kept how far it was.
+/// A process that ends after publishing and before saving its position.
 #[tokio::test]
 async fn after_a_crash_no_more_than_one_call_is_sent_again() {
     let mut fed = Fed::new(3);
@@ -120,7 +122,7 @@ async fn after_a_crash_no_more_than_one_call_is_sent_again() {
     assert!(times.iter().sum::<usize>() <= 11, "{times:?}");
 }
 
-/// Such as any agent's key can send: what no carrier takes as it is.
+/// Any agent's key can publish such text, which no transport accepts unescaped.
 #[tokio::test]
 async fn events_of_any_text_go_out() {
     let mut fed = Fed::new(4);
@@ -136,9 +138,10 @@ async fn events_of_any_text_go_out() {
     assert!(fed.world.store.items().iter().all(|item| !item.kind.starts_with("parked")));
 }
 
-/// Nothing waits for it, also where the bus wants nothing else; it goes out once it is taken.
+/// Nothing waits for it, even if the bus wants nothing else; it is published once it is
+/// accepted.
 #[tokio::test]
-async fn an_event_that_is_refused_for_what_it_holds_is_parked_at_once() {
+async fn an_event_refused_for_its_content_is_parked_at_once() {
     for alone in [true, false] {
         let mut fed = Fed::new(5);
         let recorder = fed.world.recorder();
@@ -169,9 +172,9 @@ async fn an_event_that_is_refused_for_what_it_holds_is_parked_at_once() {
     }
 }
 
-/// What the loop could not even read is parked by its key, and recorded from its item.
+/// What the loop could not read is parked by its key, and recorded from its item.
 #[tokio::test]
-async fn what_came_unreadable_is_parked_and_recorded_from_its_item() {
+async fn unreadable_changes_are_parked_and_recorded_from_their_item() {
     let mut fed = Fed::new(6);
     let recorder = fed.world.recorder();
     let id = fed.world.create(Priority::P2).await;

@@ -1,13 +1,13 @@
-//! Several recorders at one tenant's ledger, each with the changes of other items, as on AWS where
-//! each shard of the table's stream has one: an item's events first go out in order all the same,
-//! also where they are parked and another recorder replays them.
+//! Several recorders at one tenant's ledger, each with other items, as with stream shards on
+//! AWS: an item's events are still first published in order, even if another recorder replays
+//! them.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Ending;
+use watchbill_core::decide::RunResult;
 use watchbill_core::ports::{Change, Clock as _, Entropy as _};
 use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant};
 use watchbill_domain::{Body, Priority, TaskId};
@@ -40,7 +40,7 @@ impl Sharded {
         Self { world, faults: faults.expect("it was made"), recorders, queues, seen: 0 }
     }
 
-    /// An item's changes are all in one shard.
+    /// All changes of an item are in one shard.
     fn read_feed(&mut self) {
         for (seq, change) in self.world.store.changes(self.seen, usize::MAX) {
             self.seen = seq;
@@ -50,7 +50,8 @@ impl Sharded {
         }
     }
 
-    /// Each recorder takes some of its shard's changes, all at once; what fails comes again.
+    /// Each recorder takes some of its shard's changes, concurrently; failed batches are
+    /// retried.
     async fn round(&mut self, most: usize) {
         self.read_feed();
         let batches: Vec<Vec<Change>> =
@@ -84,8 +85,8 @@ impl Sharded {
 
     async fn run(&self, id: &TaskId, succeeds: bool) {
         let ending = match succeeds {
-            true => Ending::Succeeded { result: Body::default() },
-            false => Ending::Failed { error: "no route".into(), retry: None },
+            true => RunResult::Succeeded { result: Body::default() },
+            false => RunResult::Failed { error: "no route".into(), retry: None },
         };
         let fence = self.world.claim(id).await;
         self.world.end(id, fence, ending).await;

@@ -1,17 +1,17 @@
-//! How much of the ledger a recorder that knows nothing reads for a change.
+//! How much of the ledger a new recorder reads for a change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Ending;
+use watchbill_core::decide::RunResult;
 use watchbill_domain::{Priority, TenantId};
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{FaultyStore, MemoryBus};
 
 use crate::world::*;
 
-/// A task with many changes, the first of them weeks ago: a change of today is looked for in
+/// A task with many changes, the first of them weeks ago: a change of today is searched for in
 /// what was recorded today, whatever the header's log no longer holds.
 #[tokio::test]
 async fn a_catch_up_reads_the_ledger_since_the_changes_own_time() {
@@ -22,7 +22,7 @@ async fn a_catch_up_reads_the_ledger_since_the_changes_own_time() {
         store
     });
     let counting = counting.expect("it was made");
-    let fails = || Ending::Failed { error: "no route".into(), retry: None };
+    let fails = || RunResult::Failed { error: "no route".into(), retry: None };
     let recorder = world.recorder();
     let id = world.create(Priority::P2).await;
     let mut seen = 0;
@@ -51,7 +51,8 @@ async fn a_catch_up_reads_the_ledger_since_the_changes_own_time() {
     recorder.save().await.unwrap();
     let before = world.entries().await;
 
-    // The feed from there again, each change with the newest image, by one that has just started.
+    // The feed from there again, each change with the newest image, by a recorder that just
+    // started.
     let next = world.recorder();
     catch_up(&next).await;
     let opened = counting.reads();
@@ -71,7 +72,7 @@ async fn record_from(world: &World, recorder: &watchbill_recorder::Recorder, see
     last
 }
 
-/// Thousands of tenants are caught up with some at a time, and each has its turn.
+/// Thousands of tenants are caught up with in several calls, and each gets its turn.
 #[tokio::test]
 async fn a_catch_up_deals_with_so_many_tenants_at_once() {
     let world = World::new(3, 0);
@@ -80,7 +81,7 @@ async fn a_catch_up_deals_with_so_many_tenants_at_once() {
     for tenant in &tenants {
         world.create_for(tenant, Priority::P2).await;
     }
-    // A process that recorded all and died before it published any of it.
+    // A process that recorded everything and died before it published any of it.
     world.bus.refuse_next(usize::MAX);
     feed(&world.recorder(), &world.changes(), 500).await;
     let bus = Arc::new(MemoryBus::new());

@@ -1,10 +1,10 @@
-//! What is parked is damaged, or of a newer build: it holds up neither its tenant nor others, and
-//! nothing of it is lost, doubled or put out of order.
+//! Parked items that are damaged, or written by a newer build: they block neither their tenant
+//! nor others, and nothing of them is lost, doubled or reordered.
 
 use std::time::Duration;
 
-use watchbill_core::ports::{Commit, Expect, Item, NewItem, Store as _, Write, WriteId};
-use watchbill_core::repo::{Entity as _, Fold, ParkedKey, ParkedTenant};
+use watchbill_core::ports::{Commit, Item, NewItem, Precondition, Store as _, Write, WriteId};
+use watchbill_core::repo::{Entity as _, ParkedKey, ParkedTenant, Projection};
 use watchbill_domain::Priority;
 use watchbill_testkit::Failure;
 
@@ -13,7 +13,7 @@ use crate::world::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
-    /// Its body is no JSON.
+    /// Its body is not JSON.
     Body,
     /// A newer build has written it.
     Newer,
@@ -48,15 +48,15 @@ impl Broken {
             due: item.due,
             expires: None,
         };
-        let writes = vec![Write::Put { item: new, expect: Expect::Version(item.version) }];
+        let writes = vec![Write::Put { item: new, expect: Precondition::Version(item.version) }];
         let commit = Commit { id: WriteId(u128::from(item.version) << 64), writes };
         self.world.store.commit(commit).await.unwrap();
     }
 }
 
-/// The ledger fails for a tenant, and then what was parked of it is damaged.
+/// The ledger fails for a tenant, and then its parked items are damaged.
 #[tokio::test]
-async fn what_is_parked_and_damaged_holds_up_nobody_and_loses_nothing() {
+async fn damaged_parked_items_block_nothing_and_lose_nothing() {
     for how in ALL {
         for kinds in
             [&[ParkedKey::KIND][..], &[ParkedTenant::KIND], &[ParkedKey::KIND, ParkedTenant::KIND]]
@@ -94,7 +94,7 @@ async fn what_is_parked_and_damaged_holds_up_nobody_and_loses_nothing() {
             broken.drain(&recorder).await;
             broken.assert_whole(&bad).await;
             assert_in_order(broken.world.bus.events());
-            // What comes later is recorded at once again.
+            // Later changes are recorded at once again.
             broken.run(&bad, &first, true).await;
             broken.run(&bad, &second, true).await;
             broken.pump(&broken.world.recorder(), 10).await;
@@ -104,7 +104,7 @@ async fn what_is_parked_and_damaged_holds_up_nobody_and_loses_nothing() {
     }
 }
 
-/// The ledger works again; what was damaged on the disk stays damaged.
+/// The ledger works again; rows that the store can't read stay damaged.
 fn heal_ledger(broken: &Broken, how: Damage, kinds: &[&str]) {
     broken.faults.heal();
     for item in kinds.iter().flat_map(|kind| broken.of_kind(kind)) {
@@ -114,9 +114,9 @@ fn heal_ledger(broken: &Broken, how: Damage, kinds: &[&str]) {
     }
 }
 
-/// Which events of an item were still to be sent stood in what is damaged.
+/// The damaged item listed the events that were still unpublished.
 #[tokio::test]
-async fn events_that_wait_in_what_is_damaged_go_out() {
+async fn events_waiting_in_damaged_items_are_published() {
     for how in ALL {
         let mut broken = broken(2);
         let (bus, recorder) = picky(&broken.world, false);
@@ -140,7 +140,7 @@ async fn events_that_wait_in_what_is_damaged_go_out() {
     }
 }
 
-/// An item can't be read when its replay comes: that one waits, the others don't.
+/// An item can't be read when it is replayed: it waits, and the others do not.
 #[tokio::test]
 async fn an_item_that_is_damaged_while_it_is_parked_waits_alone() {
     let mut broken = broken(3);
@@ -163,16 +163,16 @@ async fn an_item_that_is_damaged_while_it_is_parked_waits_alone() {
     let parked = broken.parked();
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert!(parked[0].failures > 0 && parked[0].reason.contains(damaged.as_str()), "{parked:?}");
-    // Restored, it is recorded.
+    // Once restored, it is recorded.
     broken.faults.heal();
     broken.world.clock.advance(Duration::from_secs(6 * 3_600));
     broken.drain(&recorder).await;
     broken.assert_whole(&tenant()).await;
 }
 
-/// What is derived from the ledger is worked out anew where it can't be read.
+/// Unreadable projections are rebuilt from the ledger.
 #[tokio::test]
-async fn folds_that_are_damaged_hold_up_no_recording() {
+async fn damaged_projections_do_not_block_recording() {
     for how in ALL {
         let mut broken = broken(4);
         let id = broken.world.create(Priority::P2).await;
@@ -181,7 +181,7 @@ async fn folds_that_are_damaged_hold_up_no_recording() {
         broken.pump(&recorder, 10).await;
         recorder.save().await.unwrap();
         broken.run(&tenant(), &id, true).await;
-        broken.damage(Fold::KIND, how).await;
+        broken.damage(Projection::KIND, how).await;
         let recorder = broken.world.recorder();
         broken.pump(&recorder, 10).await;
         assert_eq!(broken.parked(), [], "{how:?}");

@@ -1,19 +1,19 @@
-//! A store, its feed, and recorders that read it.
+//! Test environment: a store, its feed, and recorders that read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use watchbill_core::decide::Proof;
-use watchbill_core::decide::{Command, Ending, Rules};
+use watchbill_core::decide::VersionedAuthorization;
+use watchbill_core::decide::{Command, EngineConfig, RunResult};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ledger::{Entry, LedgerReader, StatsFold, verify};
-use watchbill_core::ports::{Change, Clock as _, Commit, Expect, Key, NewItem, Store, Write};
-use watchbill_core::repo::{Fold, REPUTATION_FOLD};
+use watchbill_core::ports::{Change, Clock as _, Commit, Key, NewItem, Precondition, Store, Write};
+use watchbill_core::repo::{Projection, REPUTATION_FOLD};
 use watchbill_core::service::{Core, NewEvent, NewTask, Ports};
 use watchbill_domain::{Agent, Body, Caller, EventId, Outcome, Priority, Role, TaskId, TenantId};
-use watchbill_governance::ReputationFold;
+use watchbill_governance::ReputationProjection;
 use watchbill_recorder::Recorder;
 use watchbill_testkit::{
     FakeClock, FlakyStore, MemoryBlobs, MemoryBus, MemoryStore, MemoryWake, SeededEntropy, a_task,
@@ -43,7 +43,7 @@ impl World {
         })
     }
 
-    /// One whose recorders and tasks reach the store through another.
+    /// An environment whose recorders and tasks use the store through a wrapper.
     pub fn over(seed: u64, through: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
@@ -56,7 +56,7 @@ impl World {
             entropy: entropy.clone(),
             wake: Arc::new(MemoryWake::new()),
         };
-        let core = Core::new(ports, Arc::new(Rules::default()), 1);
+        let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
         Self { store, clock, bus: Arc::new(MemoryBus::new()), core, entropy }
     }
 
@@ -85,24 +85,24 @@ impl World {
 
     pub async fn claim_for(&self, tenant: &TenantId, id: &TaskId) -> u64 {
         let stored = self.core.tasks().stored(tenant, id).await.unwrap().unwrap();
-        let (task, proof) = (stored.value, Proof::granted(stored.version));
+        let (task, authorization) = (stored.value, VersionedAuthorization::granted(stored.version));
         let wait = task.resume_at.unwrap_or_default().since(self.clock.now());
         self.clock.advance(wait);
         let (agent, owner, assignment) = (task.agent, "one".into(), task.assignment);
-        let command = Command::Claim { agent, owner, assignment, proof };
+        let command = Command::Claim { agent, owner, assignment, authorization };
         self.core.tasks().command(tenant, id, &command).await.unwrap().value.fence
     }
 
-    pub async fn end(&self, id: &TaskId, fence: u64, ending: Ending) {
+    pub async fn end(&self, id: &TaskId, fence: u64, ending: RunResult) {
         self.end_for(&tenant(), id, fence, ending).await;
     }
 
-    pub async fn end_for(&self, tenant: &TenantId, id: &TaskId, fence: u64, ending: Ending) {
+    pub async fn end_for(&self, tenant: &TenantId, id: &TaskId, fence: u64, ending: RunResult) {
         self.end_with(tenant, id, fence, ending, false).await;
     }
 
-    /// The run changed nothing outside.
-    pub async fn end_read_only(&self, id: &TaskId, fence: u64, ending: Ending) {
+    /// Ends a run that had no effects.
+    pub async fn end_read_only(&self, id: &TaskId, fence: u64, ending: RunResult) {
         self.end_with(&tenant(), id, fence, ending, true).await;
     }
 
@@ -111,7 +111,7 @@ impl World {
         tenant: &TenantId,
         id: &TaskId,
         fence: u64,
-        ending: Ending,
+        ending: RunResult,
         read_only: bool,
     ) {
         let reputation = ending.earned(&self.core.rules().reputation).into_iter().collect();
@@ -121,8 +121,8 @@ impl World {
         self.core.tasks().command(tenant, id, &command).await.unwrap();
     }
 
-    /// Puts a task's item back as it is, as the sweeper does to look again later, or as a
-    /// build with another schema would.
+    /// Writes a task's item back unchanged, as the sweeper does to postpone it, or with another
+    /// schema, as another build would.
     pub async fn rewrite(&self, id: &TaskId, schema: u16) {
         let key = watchbill_core::repo::task_key(&tenant(), id);
         let old = self.store.get(&key).await.unwrap().unwrap();
@@ -136,7 +136,7 @@ impl World {
             due: old.due,
             expires: None,
         };
-        let writes = vec![Write::Put { item, expect: Expect::Version(old.version) }];
+        let writes = vec![Write::Put { item, expect: Precondition::Version(old.version) }];
         let id = watchbill_core::ports::Entropy::write_id(&*self.entropy);
         self.store.commit(Commit { id, writes }).await.unwrap();
     }
@@ -157,18 +157,18 @@ impl World {
         self.core.events().publish(new).await.unwrap();
     }
 
-    /// A day's work: done, failed and retried, cancelled, waiting, published.
+    /// A day's work: tasks done, failed and retried, cancelled, waiting, and published events.
     pub async fn history(&self) {
         for n in 0..6u64 {
             let id = self.create(Priority::P2).await;
             for _ in 0..n * 2 {
                 let fence = self.claim(&id).await;
-                let ending = Ending::Failed { error: "no route".into(), retry: None };
+                let ending = RunResult::Failed { error: "no route".into(), retry: None };
                 self.end(&id, fence, ending).await;
             }
             if n % 2 == 0 {
                 let fence = self.claim(&id).await;
-                self.end(&id, fence, Ending::Succeeded { result: Body::default() }).await;
+                self.end(&id, fence, RunResult::Succeeded { result: Body::default() }).await;
             }
             let gated = self.create(Priority::P1).await;
             if n % 3 == 0 {
@@ -198,9 +198,9 @@ impl World {
         entries
     }
 
-    /// Every change of every task and every published event stands in the ledger once, a
-    /// task's in order; the chain holds; the bus had each event; the counts are those that
-    /// a rebuild gives.
+    /// Every change of every task and every published event is in the ledger once, a task's in
+    /// order; the hash chain is valid; the bus had each event; the counts equal those of a
+    /// rebuild.
     pub async fn assert_whole(&self) {
         verify(self.store.clone(), &tenant()).await.unwrap();
         let entries = self.entries().await;
@@ -212,7 +212,7 @@ impl World {
                     versions.entry(entry.task.clone()).or_default().push(entry.change.version);
                 }
                 Entry::Published(event) => published.push(event.event_id.clone()),
-                Entry::Record(_) => {}
+                Entry::AuditRecord(_) => {}
             }
         }
         let mut tasks = 0;
@@ -235,21 +235,21 @@ impl World {
         self.assert_standings(&entries).await;
     }
 
-    /// Scores as a reader has them are those of a rebuild; each change of a level stands in
-    /// the ledger once, right after what brought it.
+    /// Reputation as readers see it equals that of a rebuild; each change of a trust level is in
+    /// the ledger once, right after its cause.
     pub async fn assert_standings(&self, entries: &[Entry]) {
         let rules = &self.core.rules().reputation;
-        let mut fold = ReputationFold::default();
+        let mut fold = ReputationProjection::default();
         let mut wanted = Vec::new();
         for entry in entries {
-            if let Entry::Record(_) = entry {
+            if let Entry::AuditRecord(_) = entry {
                 continue;
             }
             wanted.push(entry.clone());
             if let Entry::Task(entry) = entry {
                 let changes = fold.apply_entry(entry, rules);
                 let records = changes.iter().map(|change| change.record(&tenant(), rules));
-                wanted.extend(records.map(|record| Entry::Record(Box::new(record))));
+                wanted.extend(records.map(|record| Entry::AuditRecord(Box::new(record))));
             }
         }
         assert_eq!(entries, wanted, "records, and the changes that bring them");
@@ -261,9 +261,9 @@ impl World {
         assert_eq!(live, rebuilt.standing(Agent::Ops, now, rules));
         let key = watchbill_core::repo::fold_key(&tenant(), REPUTATION_FOLD);
         let item = self.store.get(&key).await.unwrap().expect("levels have changed");
-        let kept = watchbill_core::repo::decode::<Fold>(&item).unwrap().value;
-        let kept: ReputationFold = serde_json::from_value(kept.state).unwrap();
-        let level = |fold: &ReputationFold| fold.standing(Agent::Ops, now, rules).level;
+        let kept = watchbill_core::repo::decode::<Projection>(&item).unwrap().value;
+        let kept: ReputationProjection = serde_json::from_value(kept.state).unwrap();
+        let level = |fold: &ReputationProjection| fold.standing(Agent::Ops, now, rules).level;
         assert_eq!(level(&kept), level(&rebuilt), "a changed level is kept at once");
     }
 
@@ -290,7 +290,7 @@ impl World {
     }
 }
 
-/// For all tenants, as the host goes about it.
+/// Catches up with all tenants, as a host does.
 pub async fn catch_up(recorder: &Recorder) {
     let mut after = None;
     loop {
@@ -301,7 +301,7 @@ pub async fn catch_up(recorder: &Recorder) {
     }
 }
 
-/// Records in batches of some size, again where the recorder asks for it.
+/// Records in batches of `size`, and retries when the recorder asks for it.
 pub async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
     for batch in changes.chunks(size) {
         for attempt in 0.. {
@@ -314,7 +314,7 @@ pub async fn feed(recorder: &Recorder, changes: &[Change], size: usize) {
     }
 }
 
-/// The same changes with keys in any order, each key's own in order.
+/// The same changes with the keys in a random order, each key's changes in order.
 pub fn mixed(changes: &[Change], seed: u64) -> Vec<Change> {
     let dice = SeededEntropy::new(seed);
     let mut by_key: BTreeMap<Key, Vec<Change>> = BTreeMap::new();

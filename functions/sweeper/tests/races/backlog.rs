@@ -1,4 +1,4 @@
-//! Lanes that are full: what waits in them is no lost pointer, and costs little.
+//! Full lanes: a task waiting in one does not count as a lost message, and costs few writes.
 
 use watchbill_core::ports::{LaneMessage, Lanes as _};
 
@@ -13,12 +13,12 @@ async fn fill_the_lane(world: &World) {
         priority: Priority::P3,
         trace_id: "trace".into(),
     };
-    world.lanes.offer(vec![(other, Duration::ZERO)]).await.unwrap();
+    world.lanes.enqueue(vec![(other, Duration::ZERO)]).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lane_with_a_backlog_is_no_lost_pointer() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::new(EngineConfig::default(), 1);
     let id = world.create(Priority::P3).await;
     fill_the_lane(&world).await;
     for _ in 0..40 {
@@ -35,11 +35,11 @@ async fn a_lane_with_a_backlog_is_no_lost_pointer() {
     world.assert_nothing_due();
 }
 
-/// Its pointer is lost and its lane is full: hours lie between two offers in the end. Once the
-/// lane is empty it is offered within the next sweeps, not at the next of these.
+/// The message is lost and the lane is full, so re-enqueues end up hours apart. Once the lane is
+/// empty, the task is enqueued within the next sweeps rather than at its next check.
 #[tokio::test]
-async fn a_lost_pointer_is_offered_once_the_backlog_is_over() {
-    let world = World::new(Rules::default(), 1);
+async fn a_lost_message_is_enqueued_once_the_backlog_is_over() {
+    let world = World::new(EngineConfig::default(), 1);
     let mut tasks = Vec::new();
     for _ in 0..150 {
         tasks.push(world.create(Priority::P3).await);
@@ -63,14 +63,14 @@ async fn a_lost_pointer_is_offered_once_the_backlog_is_over() {
         assert_eq!(stored.value.offered_version, stored.version, "the router sends a pointer");
         assert_eq!((stored.value.excused, stored.value.offers), (0, 0));
     }
-    // Nothing is offered twice for it.
+    // No task is enqueued twice for it.
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(sweeper.sweep(100_000).await.unwrap().changed, 0);
 }
 
 #[tokio::test]
 async fn a_day_behind_a_backlog_costs_a_task_few_writes() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::new(EngineConfig::default(), 1);
     let id = world.create(Priority::P3).await;
     fill_the_lane(&world).await;
     let end = world.clock.now().plus(Duration::from_secs(24 * 3_600 - 1));
@@ -79,7 +79,7 @@ async fn a_day_behind_a_backlog_costs_a_task_few_writes() {
         world.sweep().await;
     }
     let stored = world.stored(&id).await;
-    // Its creation, eight offers, the SLA's warning and violation.
+    // Its creation, eight enqueues, the SLA's warning and violation.
     assert!(stored.version <= 11, "{} writes", stored.version);
     assert!(stored.value.log.len() <= 3, "{:?}", stored.value.log);
 }

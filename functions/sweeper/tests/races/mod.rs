@@ -1,5 +1,5 @@
-//! What time alone does to tasks, with two sweepers, executors that vanish and lanes that
-//! are full.
+//! What the sweeper does to tasks as time passes, with two sweepers, vanished executors and full
+//! lanes.
 
 mod backlog;
 mod parked;
@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, json};
-use watchbill_core::decide::Proof;
-use watchbill_core::decide::{Command, Ending, Rules, next_due};
-use watchbill_core::ports::{Clock as _, Commit, Expect, Key, NewItem, Store as _, Write, WriteId};
+use watchbill_core::decide::VersionedAuthorization;
+use watchbill_core::decide::{Command, EngineConfig, RunResult, next_due};
+use watchbill_core::ports::{
+    Clock as _, Commit, Key, NewItem, Precondition, Store as _, Write, WriteId,
+};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::Governance;
 use watchbill_core::service::{
@@ -38,11 +40,11 @@ fn tenant() -> TenantId {
 }
 
 impl World {
-    fn new(rules: Rules, seed: u64) -> Self {
+    fn new(rules: EngineConfig, seed: u64) -> Self {
         Self::under(Policy::without_gates(), rules, seed)
     }
 
-    fn under(policy: Policy, rules: Rules, seed: u64) -> Self {
+    fn under(policy: Policy, rules: EngineConfig, seed: u64) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let ports =
@@ -71,9 +73,10 @@ impl World {
     async fn claim(&self, id: &TaskId) -> Result<StoredTask, CommandError> {
         let assignment = self.stored(id).await.value.assignment;
         let stored = self.core.tasks().stored(&tenant(), id).await?;
-        let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
+        let authorization =
+            VersionedAuthorization::granted(stored.map_or(0, |stored| stored.version));
         let (agent, owner) = (Agent::Ops, "one".into());
-        let command = Command::Claim { agent, owner, assignment, proof };
+        let command = Command::Claim { agent, owner, assignment, authorization };
         self.core.tasks().command(&tenant(), id, &command).await
     }
 
@@ -81,14 +84,14 @@ impl World {
         &self,
         id: &TaskId,
         fence: u64,
-        ending: Ending,
+        ending: RunResult,
     ) -> Result<StoredTask, CommandError> {
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.core.tasks().command(&tenant(), id, &command).await
     }
 
-    /// To the moment at which the next item is due.
+    /// Advances the clock to when the next item is due.
     fn to_next_due(&self) {
         let next = self.store.items().iter().filter_map(|item| item.due).min();
         self.clock.advance(next.unwrap_or_default().since(self.clock.now()));
@@ -104,14 +107,14 @@ impl World {
     }
 }
 
-fn done() -> Ending {
-    Ending::Succeeded { result: Body::default() }
+fn done() -> RunResult {
+    RunResult::Succeeded { result: Body::default() }
 }
 
 #[tokio::test]
 async fn two_sweepers_do_what_one_does() {
     for seed in 0..12 {
-        let world = World::new(Rules::default(), seed);
+        let world = World::new(EngineConfig::default(), seed);
         let mut tasks = Vec::new();
         for n in 0..12 {
             tasks.push(world.create(Priority::ALL[n % 4]).await);
@@ -134,11 +137,11 @@ async fn two_sweepers_do_what_one_does() {
     }
 }
 
-/// A run that ends while its task is being looked at: both happen, in some order.
+/// A run ends while its task is being checked: both take effect, in some order.
 #[tokio::test]
 async fn sweeper_against_executor_neither_is_lost() {
     for seed in 0..40 {
-        let world = World::new(Rules::default(), seed);
+        let world = World::new(EngineConfig::default(), seed);
         let id = world.create(Priority::P0).await;
         let fence = world.claim(&id).await.unwrap().value.fence;
         world.clock.advance(Duration::from_secs(13 * 60));
@@ -152,12 +155,12 @@ async fn sweeper_against_executor_neither_is_lost() {
     }
 }
 
-/// A task claimed in the moment in which it is given up: one of the two.
+/// A task is claimed at the moment it is given up: exactly one succeeds.
 #[tokio::test]
 async fn a_claim_against_the_last_offer_has_one_winner() {
     let mut claimed = 0;
     for seed in 0..40 {
-        let world = World::new(Rules::default(), seed);
+        let world = World::new(EngineConfig::default(), seed);
         let id = world.create(Priority::P3).await;
         for _ in 0..5 {
             world.to_next_due();
@@ -185,7 +188,7 @@ async fn a_claim_against_the_last_offer_has_one_winner() {
 
 #[tokio::test]
 async fn five_offers_without_a_claim_are_the_end() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::new(EngineConfig::default(), 1);
     let id = world.create(Priority::P3).await;
     let mut looks = 0;
     while world.stored(&id).await.value.status == Status::Assigned {
@@ -201,9 +204,10 @@ async fn five_offers_without_a_claim_are_the_end() {
     world.assert_nothing_due();
 }
 
-/// A world whose ops tasks are left to workers outside, and one of these.
+/// A test environment whose ops tasks are for external workers, with one task and a worker.
 async fn outside() -> (World, TaskId, Caller) {
-    let world = World::new(Rules { external: [Agent::Ops].into(), ..Rules::default() }, 1);
+    let world =
+        World::new(EngineConfig { external: [Agent::Ops].into(), ..EngineConfig::default() }, 1);
     let id = world.create(Priority::P3).await;
     (world, id, Caller { name: "w".into(), role: Role::Agent, tenant: tenant(), made_by: None })
 }
@@ -223,7 +227,7 @@ async fn a_worker_outside_that_went_silent_loses_the_task() {
     world.sweep().await;
     let task = world.stored(&id).await.value;
     assert_eq!((task.status, task.lost_runs, task.assignment), (Status::Assigned, 1, 2));
-    // Another takes it up; the word of the first comes too late.
+    // Another worker claims it; the first one's report comes too late.
     let other = Caller { name: "v".into(), ..worker.clone() };
     world.core.tasks().set_status(&other, &id, to(Status::InProgress)).await.unwrap();
     let late = world.core.tasks().set_status(&worker, &id, to(Status::Completed)).await;
@@ -233,7 +237,7 @@ async fn a_worker_outside_that_went_silent_loses_the_task() {
 }
 
 #[tokio::test]
-async fn a_task_that_every_worker_outside_drops_is_given_up() {
+async fn a_task_that_every_external_worker_drops_is_given_up() {
     let (world, id, worker) = outside().await;
     for lost in 1..=6 {
         assert_eq!(world.stored(&id).await.value.status, Status::Assigned, "after {lost} times");
@@ -249,7 +253,7 @@ async fn a_task_that_every_worker_outside_drops_is_given_up() {
 
 #[tokio::test]
 async fn an_approval_nobody_decides_on_expires_with_its_task() {
-    let world = World::under(Policy::default(), Rules::default(), 1);
+    let world = World::under(Policy::default(), EngineConfig::default(), 1);
     let id = world.create(Priority::P1).await;
     let half = world.core.rules().decide_within / 2;
     for _ in 0..2 {
@@ -272,18 +276,19 @@ async fn an_approval_nobody_decides_on_expires_with_its_task() {
     world.assert_nothing_due();
 }
 
-/// The index may name a task early; the look then sets the moment that is right, and does
-/// not put an SLA mark off.
+/// The index may list a task early; the check then corrects its due time and does not delay an
+/// SLA deadline.
 #[tokio::test]
 async fn a_look_that_comes_early_puts_nothing_off() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::new(EngineConfig::default(), 1);
     let id = world.create(Priority::P1).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
     let retry = Some(Duration::from_secs(40 * 60));
-    world.end(&id, fence, Ending::Failed { error: "later".into(), retry }).await.unwrap();
+    world.end(&id, fence, RunResult::Failed { error: "later".into(), retry }).await.unwrap();
     let created: Timestamp = world.stored(&id).await.value.created_at;
     let minute = |n: u64| created.plus(Duration::from_secs(n * 60));
-    // At 15 min the first offer's mark, at 42 min the resume, at 48 the warning, at 60 the end.
+    // At 15 min the first offer's deadline, at 42 min the resume, at 48 the warning, at 60 the
+    // end.
     let go_to = |at: Timestamp| world.clock.advance(at.since(world.clock.now()));
     go_to(minute(15));
     world.sweep().await;
@@ -304,7 +309,7 @@ async fn a_look_that_comes_early_puts_nothing_off() {
 
 #[tokio::test]
 async fn an_item_that_fails_fills_no_page() {
-    let world = World::new(Rules::default(), 1);
+    let world = World::new(EngineConfig::default(), 1);
     for n in 0..150u32 {
         let item = NewItem {
             key: Key::new(format!("T#default#task#bad{n}"), "0"),
@@ -316,7 +321,7 @@ async fn an_item_that_fails_fills_no_page() {
             due: Some(world.clock.now()),
             expires: None,
         };
-        let writes = vec![Write::Put { item, expect: Expect::Absent }];
+        let writes = vec![Write::Put { item, expect: Precondition::Absent }];
         world.store.commit(Commit { id: WriteId(n.into()), writes }).await.unwrap();
     }
     let swept = world.sweeper().sweep(1_000).await.unwrap();
@@ -329,8 +334,8 @@ async fn an_item_that_fails_fills_no_page() {
 }
 
 #[tokio::test]
-async fn an_item_over_which_a_look_breaks_off_is_pushed_forward() {
-    let world = World::new(Rules::default(), 1);
+async fn an_item_whose_check_panics_is_pushed_forward() {
+    let world = World::new(EngineConfig::default(), 1);
     let (good, bad) = (world.create(Priority::P2).await, world.create(Priority::P1).await);
     world.clock.advance(Duration::from_secs(16 * 60));
     let lanes = Arc::new(MemoryLanes::new());
@@ -340,16 +345,17 @@ async fn an_item_over_which_a_look_breaks_off_is_pushed_forward() {
     assert_eq!((swept.failed, swept.changed), (1, 1));
     assert_eq!(world.times(&good, "offered").await, 1);
     assert!(world.stored(&bad).await.due.unwrap() > world.clock.now(), "it fills no page");
-    // With lanes that answer it goes on.
+    // It continues once the lanes respond.
     world.clock.advance(Duration::from_secs(301));
     world.sweep().await;
     assert_eq!(world.times(&bad, "offered").await, 1);
 }
 
-/// The sweeper asks for a replay, again where nobody answers, and counts what is parked.
+/// The sweeper requests a replay, repeats the request while no recorder answers, and counts
+/// parked items.
 #[tokio::test]
-async fn what_is_parked_is_asked_for_and_counted() {
-    let world = World::new(Rules::default(), 1);
+async fn parked_items_are_requested_and_counted() {
+    let world = World::new(EngineConfig::default(), 1);
     let all: Vec<ToPark> = (0..3)
         .map(|n| ToPark {
             partition: format!("T#default#task#{n}").into(),
@@ -368,7 +374,7 @@ async fn what_is_parked_is_asked_for_and_counted() {
     assert_eq!((swept.failed, swept.parked.items, swept.parked.tenants), (0, 3, 1));
     let first = asked().await;
     assert!(first.value.is_asked());
-    // A change for the recorder each minute, until one is answered.
+    // One change per minute for the recorder, until a request is answered.
     for minute in 1..4 {
         world.clock.advance(Duration::from_secs(60));
         world.sweep().await;
@@ -383,14 +389,14 @@ async fn what_is_parked_is_asked_for_and_counted() {
 }
 
 #[tokio::test]
-async fn a_resume_whose_message_was_lost_is_offered_again() {
-    let world = World::new(Rules::default(), 1);
+async fn a_resume_whose_message_was_lost_is_enqueued_again() {
+    let world = World::new(EngineConfig::default(), 1);
     let id = world.create(Priority::P3).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
     let resume_at = world.clock.now().plus(Duration::from_secs(600));
-    let ending = Ending::Suspended { resume_at, note: "the build runs".into() };
+    let ending = RunResult::Suspended { resume_at, note: "the build runs".into() };
     world.end(&id, fence, ending).await.unwrap();
-    // Two minutes of grace after the moment itself.
+    // Two minutes of grace after the resume time.
     world.clock.advance(Duration::from_secs(719));
     world.sweep().await;
     assert_eq!(world.times(&id, "offered").await, 0);

@@ -1,10 +1,10 @@
-//! The item that says what a tenant has parked is damaged: a replay is asked for all the same.
+//! A damaged item that records a tenant's parked items: a replay is still requested.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Commit, Expect, NewItem, Store as _, Write, WriteId};
+use watchbill_core::decide::EngineConfig;
+use watchbill_core::ports::{Commit, NewItem, Precondition, Store as _, Write, WriteId};
 use watchbill_core::repo::parked_tenant_key;
 use watchbill_core::service::{Core, Ports, ToPark};
 use watchbill_sweeper::Sweeper;
@@ -13,9 +13,9 @@ use watchbill_testkit::{Failure, FaultyStore, MemoryBlobs, MemoryWake, SeededEnt
 use super::{World, tenant};
 
 #[tokio::test]
-async fn a_replay_is_asked_for_where_what_says_so_is_damaged() {
+async fn a_replay_is_requested_though_the_parked_item_is_damaged() {
     for row in [false, true] {
-        let world = World::new(Rules::default(), 1);
+        let world = World::new(EngineConfig::default(), 1);
         let faults = Arc::new(FaultyStore::new(world.store.clone()));
         let ports = Ports {
             store: faults.clone(),
@@ -24,7 +24,7 @@ async fn a_replay_is_asked_for_where_what_says_so_is_damaged() {
             entropy: Arc::new(SeededEntropy::new(7)),
             wake: Arc::new(MemoryWake::new()),
         };
-        let core = Core::new(ports, Arc::new(Rules::default()), 1);
+        let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
         let partition = "T#default#task#a".into();
         let one = ToPark { partition, first: Some(1), last: 1, unsent: None };
         core.parking().park(&tenant(), &[one], "no ledger").await.unwrap();
@@ -55,6 +55,6 @@ async fn damage(world: &World) {
         due: item.due,
         expires: None,
     };
-    let writes = vec![Write::Put { item: damaged, expect: Expect::Version(item.version) }];
+    let writes = vec![Write::Put { item: damaged, expect: Precondition::Version(item.version) }];
     world.store.commit(Commit { id: WriteId(77), writes }).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Thousands of tenants: a sweep deals with some of them, the next goes on, also in a process that
-//! knows nothing of the one before, and each has its turn.
+//! Thousands of tenants: each sweep handles some, the next continues, also in a new process, and
+//! every tenant gets its turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_alerts::{AlertBook as _, AlertStatus, RaiseAlert, Severity, StoredAlerts};
-use watchbill_core::decide::{Command, Leave, Proof, Rules};
+use watchbill_alerts::{AlertStatus, AlertStore as _, RaiseAlert, Severity, StoredAlerts};
+use watchbill_core::decide::{Authorization, Command, EngineConfig, VersionedAuthorization};
 use watchbill_core::ports::{
-    Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
+    Clock as _, Commit, CommitError, DueKey, Item, Key, NewItem, Page, Precondition, Query, Store,
     StoreError, Write, WriteId,
 };
-use watchbill_core::repo::{Fold, STATS_FOLD, encode};
+use watchbill_core::repo::{Projection, STATS_FOLD, encode};
 use watchbill_core::service::{Core, Governance, NewTask, OnFailure, TENANTS_A_CALL};
 use watchbill_domain::{Agent, TaskId, TenantId, Timestamp};
 use watchbill_governance::{Policies, Policy, PolicyUnavailable};
@@ -28,7 +28,7 @@ fn named(n: usize) -> TenantId {
     TenantId::parse(&format!("t{n:04}")).unwrap()
 }
 
-/// Counts how often lists are asked.
+/// Counts list queries.
 struct Counting {
     inner: Arc<dyn Store>,
     lists: AtomicUsize,
@@ -68,7 +68,7 @@ impl Store for Counting {
     }
 }
 
-/// One policy after the other.
+/// A policy that a test changes.
 struct Changing(std::sync::Mutex<&'static str>);
 
 #[async_trait]
@@ -88,16 +88,16 @@ struct Many {
 
 impl Many {
     async fn new() -> Self {
-        let world = World::new(Rules::default(), 1);
+        let world = World::new(EngineConfig::default(), 1);
         let store = Arc::new(Counting { inner: world.store.clone(), lists: AtomicUsize::new(0) });
         let ports = ports_over(store.clone(), world.clock.clone(), 7);
         let policies = Arc::new(Changing(std::sync::Mutex::new("frozen")));
-        let core = Core::new(ports, Arc::new(Rules::default()), 1)
+        let core = Core::new(ports, Arc::new(EngineConfig::default()), 1)
             .governed_by(Governance::new(policies.clone(), OnFailure::Restrict));
         for n in 0..TENANTS {
             let (tenant, name) = (named(n), STATS_FOLD.to_owned());
-            let fold = Fold { tenant, name, seq_applied: 0, state: json!({}) };
-            put(&world, n, encode(&fold, None), Expect::Absent).await;
+            let fold = Projection { tenant, name, seq_applied: 0, state: json!({}) };
+            put(&world, n, encode(&fold, None), Precondition::Absent).await;
         }
         Self { world, store, policies, core }
     }
@@ -106,7 +106,7 @@ impl Many {
         Sweeper::new(self.core.clone(), self.world.lanes.clone())
     }
 
-    /// One sweep. Answers how many lists it asked for.
+    /// Runs one sweep. Returns the number of list queries.
     async fn sweep(&self, sweeper: &Sweeper) -> usize {
         let before = self.store.lists.load(Ordering::Relaxed);
         assert_eq!(sweeper.sweep(100).await.unwrap().failed, 0);
@@ -118,17 +118,17 @@ impl Many {
         let id = self.core.tasks().create(new).await.unwrap().task.task.id;
         let stored = self.core.tasks().stored(&tenant, &id).await.unwrap().unwrap();
         let until = self.world.clock.now().plus(Duration::from_secs(60 * 3_600));
-        let leave = Leave::Hold { until, why: "freeze 'release'".into() };
-        let proof = Proof { version: stored.version, leave };
+        let decision = Authorization::Deferred { until, why: "freeze 'release'".into() };
+        let authorization = VersionedAuthorization { version: stored.version, decision };
         let (agent, assignment) = (Agent::Ops, stored.value.assignment);
-        let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
+        let command = Command::Claim { agent, owner: "one".into(), assignment, authorization };
         self.core.tasks().command_on(stored, &command).await.unwrap();
         let stored = self.core.tasks().stored(&tenant, &id).await.unwrap().unwrap();
         assert!(stored.value.held.is_some());
         (tenant, id)
     }
 
-    /// An open alert as it was stored when nothing ended it.
+    /// An open alert as stored by a build without due times.
     async fn old_alert(&self, tenant: &TenantId, n: usize) -> String {
         let book = StoredAlerts::new(self.core.clone());
         let raise = RaiseAlert {
@@ -155,12 +155,12 @@ impl Many {
             due: None,
             expires: None,
         };
-        put(&self.world, 10_000 + n, old, Expect::Version(item.version)).await;
+        put(&self.world, 10_000 + n, old, Precondition::Version(item.version)).await;
         id
     }
 }
 
-async fn put(world: &World, n: usize, item: NewItem, expect: Expect) {
+async fn put(world: &World, n: usize, item: NewItem, expect: Precondition) {
     let commit = Commit { id: WriteId(n as u128 + 1), writes: vec![Write::Put { item, expect }] };
     world.store.commit(commit).await.unwrap();
 }
@@ -188,7 +188,7 @@ async fn old_open_alerts_of_all_tenants_end_some_at_a_time() {
     let mut left = open().await;
     assert_eq!(left, alerts.len());
     for _ in 0..20 {
-        // Each sweep in a process of its own.
+        // Each sweep in a new process.
         let lists = many.sweep(&many.sweeper()).await;
         assert!(lists <= 5 * TENANTS_A_CALL, "{lists} lists in one sweep");
         let now = open().await;
@@ -196,13 +196,13 @@ async fn old_open_alerts_of_all_tenants_end_some_at_a_time() {
         left = now;
     }
     assert_eq!(left, 0, "each tenant has its turn");
-    // Once for the day, and then no more than what is due.
+    // Once for the day; later sweeps query only what is due.
     let lists = many.sweep(&many.sweeper()).await;
     assert!(lists < 20, "{lists} lists where nothing is left");
 }
 
 #[tokio::test]
-async fn what_is_held_wakes_whatever_the_number_of_tenants() {
+async fn deferred_tasks_wake_whatever_the_number_of_tenants() {
     let many = Many::new().await;
     let sweeper = many.sweeper();
     for _ in 0..30 {
@@ -238,9 +238,9 @@ async fn what_is_held_wakes_whatever_the_number_of_tenants() {
     assert!(most <= 600, "{most} lists in one sweep");
 }
 
-/// A function's process may end at any time: what was to be woken is, by those that follow.
+/// A function's process may end at any time: later processes complete the wake-ups.
 #[tokio::test]
-async fn what_is_held_wakes_though_the_process_ends_within_the_walk() {
+async fn deferred_tasks_wake_though_the_process_ends_within_the_walk() {
     let many = Many::new().await;
     let sweeper = many.sweeper();
     for _ in 0..30 {
@@ -254,8 +254,8 @@ async fn what_is_held_wakes_though_the_process_ends_within_the_walk() {
     };
     many.world.clock.advance(Duration::from_secs(30));
     *many.policies.0.lock().unwrap() = "lifted";
-    // Each sees the policy, does one sweep and ends: none lives for as long as the walk has to wait.
-    // Its own look would come a quarter of an hour after it was held.
+    // Each process sees the policy, does one sweep and ends; none lives as long as the walk has
+    // to wait. The task's own check would come a quarter of an hour after it was deferred.
     for sweep in 0..100 {
         many.sweep(&many.sweeper()).await;
         if !held().await {

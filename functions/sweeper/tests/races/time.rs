@@ -1,4 +1,5 @@
-//! How long a sweep takes over a store behind a network, and who has a turn where that is too long.
+//! How long a sweep takes over a store behind a network, and which shards get a turn if that is
+//! too long.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +9,10 @@ use watchbill_core::ports::{CommitError, DueKey, Item, Page, Query, Store, Store
 
 use super::*;
 
-/// What the function's time leaves for a sweep.
+/// The time that the function has for a sweep.
 const TIME: Duration = Duration::from_secs(22);
 
-/// A store each of whose calls takes a while.
+/// A store each of whose calls takes time.
 struct Slow {
     inner: Arc<MemoryStore>,
     clock: Arc<FakeClock>,
@@ -73,7 +74,7 @@ struct Remote {
 }
 
 impl Remote {
-    /// With so many tasks that are due.
+    /// Creates this many due tasks.
     async fn new(tasks: usize, takes: Duration) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::default());
@@ -82,7 +83,7 @@ impl Remote {
         let slow = Arc::new(Slow { inner, clock: own, takes, running, most });
         let core = |store: Arc<dyn Store>| {
             let ports = ports_over(store, clock.clone(), 1);
-            Core::new(ports, Arc::new(Rules::default()), 1)
+            Core::new(ports, Arc::new(EngineConfig::default()), 1)
                 .governed_by(Governance::fixed(Policy::without_gates()))
         };
         let near = core(store.clone());
@@ -98,7 +99,8 @@ impl Remote {
         Sweeper::new(self.core.clone(), self.lanes.clone())
     }
 
-    /// How many were looked at, and how long it took. Time passes where all wait for it.
+    /// Runs one sweep. Returns how many items were checked, and how long it took. The clock
+    /// advances when everything waits for it.
     async fn sweep(&self, sweeper: &Sweeper) -> (usize, Duration) {
         let clock = &*self.clock;
         let began = clock.monotonic();
@@ -113,7 +115,7 @@ impl Remote {
         (swept.looked_at, clock.monotonic() - began)
     }
 
-    /// Tasks that nobody has looked at.
+    /// Tasks that no sweep has checked.
     fn untouched(&self) -> usize {
         let items = self.store.items();
         items.iter().filter(|item| &*item.kind == "task" && item.version == 1).count()
@@ -130,8 +132,8 @@ async fn a_thousand_due_tasks_are_done_within_a_call() {
     assert!((9..=32).contains(&most), "{most} calls at once");
 }
 
-/// More than a call has time for, and always more: each shard has its turn, also where each call is
-/// a process of its own.
+/// There is always more due than one call can handle: each shard gets its turn, also where each
+/// call is a new process.
 #[tokio::test]
 async fn a_sweep_ends_in_time_and_no_shard_starves() {
     for anew in [false, true] {
@@ -146,9 +148,10 @@ async fn a_sweep_ends_in_time_and_no_shard_starves() {
                 sweeper = remote.sweeper();
             }
             let (_, took) = remote.sweep(&sweeper).await;
-            // A look that was begun is ended; the function leaves eight seconds for that and its sums.
+            // A check that has begun is completed; the function reserves eight seconds for that
+            // and its metrics.
             assert!(took <= TIME + 3 * remote.slow.takes, "{took:?}");
-            // All that was looked at is due again.
+            // All checked items are due again.
             let next = remote.clock.now().millis() / 60_000 + 1;
             let next = Timestamp::from_millis((next + 60) * 60_000);
             remote.clock.advance(next.since(remote.clock.now()));

@@ -1,19 +1,19 @@
-//! Looks through wrappers, pipes and nested scripts for what the rules name.
+//! Searches wrappers, pipes and nested scripts for the commands that the rules name.
 
 use watchbill_redact as redact;
 
 use super::paths::{is_device, is_root, is_sensitive};
 use super::programs::{DECODERS, FETCHERS, INTERPRETERS, READERS, REMOTE, SHELLS, WRAPPERS};
-use super::rules::{Need, RULES, Rule, VALUES};
-use super::shell::{self, Command, Pipeline, Variables, assignment, printed};
+use super::rules::{DangerRule, Need, RULES, VALUES};
+use super::shell::{self, Pipeline, ShellCommand, Variables, assignment, printed};
 use super::sql;
 
-/// Scripts within scripts; nobody writes more by hand.
+/// Nesting depth of scripts. No one writes deeper ones by hand.
 const DEEPEST: usize = 12;
-/// Words behind a wrapper at which its command may begin.
+/// Number of words after a wrapper at which its command may begin.
 const GUESSES: usize = 64;
-/// Functions of a script that are looked at one by one.
-const MOST_FUNCTIONS: usize = 100;
+/// Number of functions of a script that are checked.
+const MAX_FUNCTIONS: usize = 100;
 
 /// What is wrong with a text that a shell would run.
 pub fn in_text(text: &str) -> Option<String> {
@@ -21,14 +21,14 @@ pub fn in_text(text: &str) -> Option<String> {
         return Some(what);
     }
     if is_fork_bomb(text) {
-        return Some("it starts itself without end".to_owned());
+        return Some("it is a fork bomb".to_owned());
     }
     let mut look = Look { variables: Variables::new(), cwd: None, depth: 0 };
     if let Some(what) = look.script(text) {
         return Some(what);
     }
-    // A quote that is not closed, or a text that a command is given as input, hides what
-    // stands behind it.
+    // An unclosed quote, or a text that a command receives as input, hides what follows it.
+    // Each line is then checked on its own.
     let odd = |quote: char| text.matches(quote).count() % 2 == 1;
     let hides = text.contains("<<") || odd('\'') || odd('"');
     if hides {
@@ -38,16 +38,16 @@ pub fn in_text(text: &str) -> Option<String> {
     None
 }
 
-/// The same of a program and its arguments, which no shell reads.
-pub fn in_words(words: &[String]) -> Option<String> {
-    let command = Command { words: words.to_vec(), ..Command::default() };
+/// Like [`in_text`], for a program and its arguments that no shell parses.
+pub fn describe(words: &[String]) -> Option<String> {
+    let command = ShellCommand { words: words.to_vec(), ..ShellCommand::default() };
     let mut look = Look { variables: Variables::new(), cwd: None, depth: 0 };
     look.pipeline(&[command])
 }
 
 struct Look {
     variables: Variables,
-    /// Where commands are run, once the script has said so.
+    /// Working directory of the commands, once the script sets it.
     cwd: Option<String>,
     depth: usize,
 }
@@ -55,7 +55,7 @@ struct Look {
 impl Look {
     fn script(&mut self, text: &str) -> Option<String> {
         if self.depth >= DEEPEST {
-            return Some("scripts stand in each other too deep to be looked through".to_owned());
+            return Some("its scripts are nested too deep to be inspected".to_owned());
         }
         self.depth += 1;
         let pipelines: Vec<Pipeline> = shell::parse(text, &mut self.variables);
@@ -64,7 +64,7 @@ impl Look {
         found
     }
 
-    fn pipeline(&mut self, pipeline: &[Command]) -> Option<String> {
+    fn pipeline(&mut self, pipeline: &[ShellCommand]) -> Option<String> {
         for (place, command) in pipeline.iter().enumerate() {
             let before = &pipeline[..place];
             let found = command
@@ -85,22 +85,22 @@ impl Look {
         None
     }
 
-    fn writes(&self, command: &Command) -> Option<String> {
+    fn writes(&self, command: &ShellCommand) -> Option<String> {
         command.writes.iter().find_map(|path| {
             if path.starts_with("/dev/tcp/") || path.starts_with("/dev/udp/") {
-                return Some(format!("'{path}' opens a shell to others"));
+                return Some(format!("'{path}' opens a remote shell"));
             }
             let wrong = is_device(path) || is_sensitive(path);
-            wrong.then(|| format!("it writes to '{path}', which the machine lives by"))
+            wrong.then(|| format!("it writes to '{path}', which the machine depends on"))
         })
     }
 
-    /// `sure`: that a command begins here is not only a guess.
+    /// `sure`: that a command begins here is certain, not a guess.
     fn words(
         &mut self,
         words: &[String],
-        command: &Command,
-        before: &[Command],
+        command: &ShellCommand,
+        before: &[ShellCommand],
         sure: bool,
     ) -> Option<String> {
         let first = words.iter().position(|word| assignment(word).is_none())?;
@@ -136,13 +136,18 @@ impl Look {
         self.wrapped(&program, args, command, before, sure)
     }
 
-    /// A shell: the script that it is given as a word, as input, or through a pipe.
-    fn shell(&mut self, args: &[String], command: &Command, before: &[Command]) -> Option<String> {
+    /// Checks the script that a shell receives as an argument, as input, or through a pipe.
+    fn shell(
+        &mut self,
+        args: &[String],
+        command: &ShellCommand,
+        before: &[ShellCommand],
+    ) -> Option<String> {
         if args.iter().any(|arg| {
             let arg = arg.to_ascii_lowercase();
             arg.len() > 3 && "-encodedcommand".starts_with(&arg) || arg == "-enc" || arg == "-ec"
         }) {
-            return Some("what it runs is encoded and can't be seen".to_owned());
+            return Some("it runs encoded commands, which can't be inspected".to_owned());
         }
         let is_script = |arg: &String| {
             let lower = arg.to_ascii_lowercase();
@@ -175,7 +180,7 @@ impl Look {
         before.last().and_then(printed).and_then(|text| self.script(&text))
     }
 
-    /// Code of another language: what it would hand to a shell stands in quotes.
+    /// Code of another language: it passes quoted text to a shell.
     fn code(&mut self, args: &[String]) -> Option<String> {
         let code = args.iter().filter(|arg| arg.contains(['(', '"', '\'', ';']));
         for code in code {
@@ -196,7 +201,7 @@ impl Look {
                 .iter()
                 .any(|bomb| lower.contains(bomb))
             {
-                return Some("it starts itself without end".to_owned());
+                return Some("it is a fork bomb".to_owned());
             }
             for quote in ['"', '\''] {
                 let texts: Vec<&str> = code.split(quote).skip(1).step_by(2).collect();
@@ -211,14 +216,14 @@ impl Look {
         None
     }
 
-    /// What a wrapper runs: where it should begin, and, as options can't all be known, at any
-    /// later word.
+    /// The command of a wrapper: checked where it should begin, and at any later word, because
+    /// not all options can be known.
     fn wrapped(
         &mut self,
         program: &str,
         args: &[String],
-        command: &Command,
-        before: &[Command],
+        command: &ShellCommand,
+        before: &[ShellCommand],
         sure: bool,
     ) -> Option<String> {
         let wrapper = WRAPPERS.iter().find(|(name, ..)| *name == program);
@@ -251,7 +256,7 @@ impl Look {
             && let [lister, paths @ ..] = &fed.words[..]
             && ["find", "ls"].contains(&self::program(lister).as_str())
         {
-            // What is below a root folder, as good as the folder itself.
+            // What is below a root folder counts as the folder itself.
             args.extend(paths.iter().filter(|path| path.starts_with(['/', '~', '$'])).cloned());
         }
         for place in from..args.len().min(from + GUESSES) {
@@ -259,7 +264,7 @@ impl Look {
             if let Some(what) = self.nested(&args[place..], command, before, surely) {
                 return Some(what);
             }
-            // A word with blanks is a script to ssh, su, watch and the like.
+            // A word that contains spaces is a script for ssh, su, watch and the like.
             if args[place].contains(char::is_whitespace)
                 && let Some(what) = self.script(&args[place])
             {
@@ -272,12 +277,12 @@ impl Look {
     fn nested(
         &mut self,
         words: &[String],
-        command: &Command,
-        before: &[Command],
+        command: &ShellCommand,
+        before: &[ShellCommand],
         sure: bool,
     ) -> Option<String> {
-        // Guessing within guesses would take its time, and finds nothing more: the words behind
-        // are guessed at as well.
+        // Guessing within guesses would be slow and find nothing more: the words after it are
+        // guessed at as well.
         let program = program(words.first()?);
         let unwraps = WRAPPERS.iter().any(|(name, ..)| *name == program)
             || REMOTE.iter().any(|(names, _)| names.contains(&program.as_str()));
@@ -285,7 +290,7 @@ impl Look {
             return None;
         }
         if self.depth >= DEEPEST {
-            return Some("wrappers stand in each other too deep to be looked through".to_owned());
+            return Some("its wrappers are nested too deep to be inspected".to_owned());
         }
         self.depth += 1;
         let found = self.words(words, command, before, sure);
@@ -304,10 +309,10 @@ impl Look {
             Some(run) => wipes.contains(&run.as_str()),
             None => args.iter().any(|arg| arg == "-delete"),
         };
-        wrong.then(|| format!("'find {root}' changes all that is below a root folder"))
+        wrong.then(|| format!("'find {root}' changes everything below a root folder"))
     }
 
-    fn breaks(&self, rule: &Rule, program: &str, args: &[String], sure: bool) -> bool {
+    fn breaks(&self, rule: &DangerRule, program: &str, args: &[String], sure: bool) -> bool {
         if !rule.is_about(program) {
             return false;
         }
@@ -332,7 +337,7 @@ impl Look {
     }
 }
 
-/// The words that are no options, nor values of them. `-1` is a target of `kill`.
+/// The words that are neither options nor their values. `-1` is a target of `kill`.
 fn operands<'w>(program: &str, args: &'w [String]) -> Vec<&'w str> {
     let values = VALUES.iter().find(|(names, _)| names.contains(&program)).map(|(_, v)| *v);
     let values = values.unwrap_or_default();
@@ -352,7 +357,8 @@ fn operands<'w>(program: &str, args: &'w [String]) -> Vec<&'w str> {
     operands
 }
 
-/// `-r` also in `-rf`; longer ones as they are written, maybe with a value.
+/// `-r` also matches in `-rf`. Longer options match as they are written, with or without a
+/// value.
 fn is_option(arg: &str, option: &str) -> bool {
     if arg == option {
         return true;
@@ -367,7 +373,7 @@ fn is_option(arg: &str, option: &str) -> bool {
     }
 }
 
-/// Where the command of a wrapper should begin.
+/// Index at which the command of a wrapper should begin.
 fn begin(args: &[String], values: &[&str], mut operands: usize) -> usize {
     let mut place = 0;
     while let Some(arg) = args.get(place) {
@@ -385,8 +391,8 @@ fn begin(args: &[String], values: &[&str], mut operands: usize) -> usize {
     place
 }
 
-/// The program that a word names: without its folder, and, where it is a pattern such as
-/// `/bin/r?`, what that finds among the programs that rules are about.
+/// The program that a word names, without its folder. A pattern such as `/bin/r?` is resolved
+/// to the first matching program among those that rules or shells name.
 fn program(word: &str) -> String {
     let name = word.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
     let name = name.strip_suffix(".exe").unwrap_or(&name).to_owned();
@@ -398,7 +404,7 @@ fn program(word: &str) -> String {
     found.map_or(name, |found| (*found).to_owned())
 }
 
-/// Whether a shell's pattern (`?`, `*`, `[…]`) fits a name.
+/// Whether a shell pattern (`?`, `*`, `[…]`) matches a name.
 fn fits(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern, name) {
         ([], []) => true,
@@ -417,26 +423,26 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-/// Scripts whose output nobody has seen: fetched or decoded when they are run.
+/// Scripts whose content can't be checked: fetched or decoded when they are run.
 fn unseen(inner: &[String]) -> Option<String> {
     let commands = inner.iter().flat_map(|script| shell::parse(script, &mut Variables::new()));
     commands.flatten().find_map(|command| unseen_command(&command))
 }
 
-fn unseen_command(command: &Command) -> Option<String> {
+fn unseen_command(command: &ShellCommand) -> Option<String> {
     let words = command.words.iter().map(|word| program(word)).take(4);
     let names: Vec<String> = words.collect();
     let uses = |known: &[&str]| names.iter().find(|name| known.contains(&name.as_str())).cloned();
     if let Some(name) = uses(FETCHERS) {
-        return Some(format!("what {name} fetches is run unseen"));
+        return Some(format!("it runs what {name} downloads, which can't be inspected"));
     }
-    uses(DECODERS).map(|name| format!("what {name} gives is run unseen"))
+    uses(DECODERS).map(|name| format!("it runs the output of {name}, which can't be inspected"))
 }
 
 /// `:(){ :|:& };:` under any name.
 fn is_fork_bomb(text: &str) -> bool {
     let flat: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    flat.match_indices("(){").take(MOST_FUNCTIONS).any(|(place, _)| {
+    flat.match_indices("(){").take(MAX_FUNCTIONS).any(|(place, _)| {
         let before = &flat[..place];
         let name = before.rsplit([';', '&', '|', '\n', '}', '"', '\'']).next().unwrap_or_default();
         let name = name.strip_prefix("function").unwrap_or(name);

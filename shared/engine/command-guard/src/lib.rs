@@ -1,18 +1,20 @@
-//! What the commands in a call's arguments would do: dangerous ones are refused whatever anyone
-//! says.
+//! Checks the commands in a call's arguments. Dangerous ones are refused; no approval can allow
+//! them.
 //!
-//! - `rules`: what is dangerous, as data.
-//! - `shell`: a script as the commands a shell would make of it.
-//! - `commands`: looks through wrappers, pipes and nested scripts for what the rules name.
-//! - `programs`: what runs other commands, as data.
-//! - `paths`: what a path amounts to.
-//! - `sql`: statements that lose data wholesale.
+//! - `rules`: the dangerous commands, as data.
+//! - `shell`: parses a script into the commands that a shell would run.
+//! - `commands`: searches wrappers, pipes and nested scripts for the commands that the rules
+//!   name.
+//! - `programs`: programs that run other commands, as data.
+//! - `paths`: classifies paths.
+//! - `sql`: statements that delete or change data of a whole table.
 //!
-//! A guard against slips and crude tricks, not a sandbox: what a program does once it runs is
-//! not seen here. That is why what changes something is asked about unless a rule allows it.
+//! This guards against mistakes and simple tricks; it is not a sandbox. It can't see what a
+//! program does once it runs. Therefore mutating calls require approval unless a rule allows
+//! them.
 //!
-//! How to add a dangerous command: a row in `rules::RULES`, an evasion and a harmless
-//! look-alike in `tests`.
+//! To add a dangerous command: a row in `rules::RULES`, an evasion and a harmless look-alike in
+//! `tests`.
 
 mod commands;
 mod paths;
@@ -25,7 +27,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-/// Words in the names of arguments that hold commands.
+/// Words in the names of arguments that contain commands.
 const COMMAND_WORDS: &[&str] = &[
     "command",
     "commands",
@@ -56,20 +58,19 @@ const COMMAND_WORDS: &[&str] = &[
     "steps",
     "program",
 ];
-/// Arguments that make one command together, in this order.
+/// Arguments that together form one command, in this order.
 const PARTS: &[&str] = &["entrypoint", "command", "cmd", "program", "args", "arguments", "argv"];
-/// Objects and lists within each other; JSON that is read has no more.
+/// Nesting depth of objects and lists. Parsed JSON is no deeper.
 const DEEPEST: usize = 128;
 
-/// What is wrong with the arguments of a mutating call, in words without secrets; nothing if
-/// nothing is.
+/// What is wrong with the arguments of a mutating call, without secrets. `None` if nothing is.
 pub fn find(arguments: &Map<String, Value>) -> Option<String> {
     in_object(arguments, false, 0)
 }
 
 fn in_object(fields: &Map<String, Value>, is_command: bool, depth: usize) -> Option<String> {
     if depth > DEEPEST {
-        return Some("its arguments are nested too deep to be looked through".to_owned());
+        return Some("its arguments are nested too deep to be inspected".to_owned());
     }
     for (name, value) in fields {
         let is_command = is_command || names_a_command(name);
@@ -83,7 +84,7 @@ fn in_object(fields: &Map<String, Value>, is_command: bool, depth: usize) -> Opt
         }
     }
     let together = together(fields);
-    (together.len() > 1).then(|| commands::in_words(&together)).flatten()
+    (together.len() > 1).then(|| commands::describe(&together)).flatten()
 }
 
 fn in_value(value: &Value, is_command: bool, depth: usize) -> Option<String> {
@@ -95,7 +96,7 @@ fn in_value(value: &Value, is_command: bool, depth: usize) -> Option<String> {
             let words: Vec<String> = items.iter().filter_map(text).collect();
             each.or_else(|| {
                 (is_command && words.len() > 1)
-                    .then(|| commands::in_words(&words).or_else(|| sql::find(&words.join(" "))))
+                    .then(|| commands::describe(&words).or_else(|| sql::find(&words.join(" "))))
                     .flatten()
             })
         }
@@ -103,7 +104,7 @@ fn in_value(value: &Value, is_command: bool, depth: usize) -> Option<String> {
     }
 }
 
-/// `build_command` and `buildCommand` too.
+/// Also matches `build_command` and `buildCommand`.
 fn names_a_command(name: &str) -> bool {
     let mut words = vec![String::new()];
     for c in name.chars() {
@@ -111,7 +112,7 @@ fn names_a_command(name: &str) -> bool {
             words.push(String::new());
         }
         if c.is_alphanumeric() {
-            words.last_mut().expect("there is one").extend(c.to_lowercase());
+            words.last_mut().expect("a word was pushed before").extend(c.to_lowercase());
         }
     }
     let whole = name.to_lowercase();
@@ -127,7 +128,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A program and its arguments that stand in arguments of their own.
+/// A command whose program and arguments are in separate arguments.
 fn together(fields: &Map<String, Value>) -> Vec<String> {
     let mut words = Vec::new();
     for part in PARTS {

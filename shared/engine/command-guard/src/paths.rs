@@ -1,6 +1,6 @@
-//! What a path of a command amounts to. Lexical: nothing is looked up.
+//! Classifies the paths of a command by their text. Nothing is looked up in a file system.
 
-/// Folders below the root that a machine lives by.
+/// Folders below the root that a machine depends on.
 const SYSTEM: &[&str] = &[
     "bin",
     "boot",
@@ -29,12 +29,12 @@ const SYSTEM: &[&str] = &[
 ];
 const DEEPER: &[&str] =
     &["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/share", "usr/local", "var/lib"];
-/// What disks and memory are called below /dev.
+/// Names of disks and memory below /dev.
 const DEVICES: &[&str] = &[
     "sd", "hd", "vd", "xvd", "nvme", "mmcblk", "disk", "mapper/", "dm-", "md", "loop", "mem",
     "kmem", "port", "ram", "zd", "nbd", "rdisk",
 ];
-/// Files by which people and programs get their rights.
+/// Files that grant rights to people and programs.
 const SENSITIVE: &[&str] = &[
     "etc/passwd",
     "etc/shadow",
@@ -61,8 +61,8 @@ const SET: &[&str] = &[
     "PROJECT_DIR",
 ];
 
-/// The root, a folder that a machine lives by, a person's home, or all that is in one of
-/// these. `cwd` is where the command is run, as far as the script says so.
+/// Whether a path is the root, a folder that a machine depends on, a home folder, or everything
+/// in one of these. `cwd` is the working directory, as far as the script sets it.
 pub fn is_root(path: &str, cwd: Option<&str>) -> bool {
     let path = path.replace('\\', "/");
     if let Some(rest) = home(&path) {
@@ -91,7 +91,7 @@ pub fn is_device(path: &str) -> bool {
     below.is_some_and(|name| DEVICES.iter().any(|device| name.starts_with(device)))
 }
 
-/// A file by which someone could take the machine over, or end it.
+/// A file with which someone could take over or stop the machine.
 pub fn is_sensitive(path: &str) -> bool {
     let parts = parts(path).join("/");
     let absolute = path.starts_with('/');
@@ -100,7 +100,7 @@ pub fn is_sensitive(path: &str) -> bool {
     (absolute && is_listed) || parts.ends_with(".ssh/authorized_keys")
 }
 
-/// What stands below a home, without a trailing "all of it".
+/// The path below a home folder, without a trailing wildcard.
 fn home(path: &str) -> Option<Vec<String>> {
     let rest = path
         .strip_prefix("~root")
@@ -109,7 +109,7 @@ fn home(path: &str) -> Option<Vec<String>> {
     (rest.is_empty() || rest.starts_with('/')).then(|| without_all(parts(rest)))
 }
 
-/// `$X/`, `$X/*` and `$X/etc` name the root's own if X is empty.
+/// `$X/`, `$X/*` and `$X/etc` are paths below the root if X is empty.
 fn is_unset(rest: &str) -> bool {
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
     let (name, rest) = rest.split_at(end);

@@ -1,7 +1,7 @@
-//! Programs that run what others are given, as data.
+//! Tables of programs that run commands or scripts given to them.
 
-/// Programs that run the rest of their words: their options that take a word more, and how
-/// many operands stand before the command.
+/// Programs that run the rest of their words: name, options that take a further word, and
+/// number of operands before the command.
 pub const WRAPPERS: &[(&str, &[&str], usize)] = &[
     ("sudo", &["-u", "-g", "-h", "-p", "-C", "-r", "-t", "-U", "-D", "-R", "-T"], 0),
     ("doas", &["-u", "-C"], 0),
@@ -36,7 +36,7 @@ pub const WRAPPERS: &[(&str, &[&str], usize)] = &[
     ("if", &[], 0),
     ("proxychains", &[], 0),
 ];
-/// Programs that run what stands behind one of these words.
+/// Programs that run what follows one of these words.
 pub const REMOTE: &[(&[&str], &[&str])] = &[
     (&["docker", "podman", "nerdctl", "docker-compose"], &["exec", "run"]),
     (&["kubectl", "oc", "k"], &["exec", "run", "debug"]),
@@ -61,7 +61,7 @@ pub const SHELLS: &[&str] = &[
     "powershell",
     "cmd",
 ];
-/// Programs that take scripts from their input.
+/// Programs that read scripts from their input.
 pub const READERS: &[&str] = &["at", "batch", "crontab", "parallel"];
 pub const INTERPRETERS: &[&str] =
     &["python", "perl", "ruby", "node", "nodejs", "php", "lua", "deno", "bun", "awk", "gawk"];

@@ -1,34 +1,34 @@
-//! What is dangerous, as data.
+//! The dangerous commands, as data.
 
 use super::paths::{is_device, is_root, is_sensitive};
 
-/// A command by its program and what must be among its words.
-pub struct Rule {
-    /// Names of programs; `mkfs*` stands for all that begin so.
+/// A dangerous command: its program and conditions on its words.
+pub struct DangerRule {
+    /// Names of programs. `mkfs*` matches all that begin with `mkfs`.
     pub programs: &'static [&'static str],
     /// All of these must hold.
     pub needs: &'static [Need],
-    /// What it does, for whoever reads the refusal.
+    /// What the command does, for the text of the refusal.
     pub what: &'static str,
 }
 
 pub enum Need {
-    /// These operands, in this order, maybe with others between.
+    /// These operands, in this order; others may be between them.
     Words(&'static [&'static str]),
-    /// One of these options; letters may stand together (`-rf`).
+    /// One of these options. Letters may be combined (`-rf`).
     Option(&'static [&'static str]),
-    /// None of these.
+    /// None of these options.
     NoOption(&'static [&'static str]),
-    /// One of these as the first operand.
+    /// One of these is the first operand.
     First(&'static [&'static str]),
-    /// An operand that is so; the second argument is where the command is run.
+    /// An operand for which this is true. Its second argument is the working directory.
     Operand(fn(&str, Option<&str>) -> bool),
     LastOperand(fn(&str, Option<&str>) -> bool),
-    /// One that is not the last.
+    /// An operand other than the last.
     EarlierOperand(fn(&str, Option<&str>) -> bool),
-    /// A word of any kind that is so.
+    /// Any word for which this is true.
     Word(fn(&str) -> bool),
-    /// Not behind a wrapper that was only guessed at.
+    /// Not after a wrapper whose command is only guessed at.
     Sure,
 }
 
@@ -39,8 +39,8 @@ const fn rule(
     programs: &'static [&'static str],
     needs: &'static [Need],
     what: &'static str,
-) -> Rule {
-    Rule { programs, needs, what }
+) -> DangerRule {
+    DangerRule { programs, needs, what }
 }
 
 fn device(word: &str, _: Option<&str>) -> bool {
@@ -114,8 +114,8 @@ fn superuser(word: &str, _: Option<&str>) -> bool {
     word == "root"
 }
 
-/// The table. Options are compared as they are written, `rm -R` and `rm -r` are two.
-pub const RULES: &[Rule] = &[
+/// The table. Options are case-sensitive: `rm -R` and `rm -r` are two.
+pub const RULES: &[DangerRule] = &[
     // --- files
     rule(&["rm", "srm"], &[RECURSIVE, Operand(is_root)], "deletes a root folder"),
     rule(&["rm"], &[Need::Option(&["--no-preserve-root"])], "deletes the root folder"),
@@ -123,22 +123,22 @@ pub const RULES: &[Rule] = &[
     rule(
         &["chmod", "chown", "chgrp", "setfacl", "chattr"],
         &[RECURSIVE, Operand(is_root)],
-        "changes the rights of a root folder",
+        "changes the permissions of a root folder",
     ),
     rule(
         &["tee", "truncate", "shred", "rm", "unlink"],
         &[Operand(written)],
-        "changes a file or a disk that the machine lives by",
+        "changes a file or a disk that the machine depends on",
     ),
     rule(
         &["cp", "mv", "install", "ln", "rsync", "scp"],
         &[LastOperand(written)],
-        "writes a file or a disk that the machine lives by",
+        "writes a file or a disk that the machine depends on",
     ),
     rule(
         &["sed", "perl", "ruby"],
         &[Operand(written), Need::Option(&["-i", "--in-place"])],
-        "changes a file that the machine lives by",
+        "changes a file that the machine depends on",
     ),
     rule(
         &["rd", "rmdir", "del", "erase", "remove-item", "ri"],
@@ -179,7 +179,7 @@ pub const RULES: &[Rule] = &[
     rule(
         &["kill"],
         &[LastOperand(first_process), NoOption(&["-0", "-l"])],
-        "kills the first process",
+        "kills the init process",
     ),
     rule(&["killall5"], &[Sure], "kills every process"),
     rule(&["iptables", "ip6tables"], &[Need::Option(&["-F", "--flush"])], "opens the firewall"),
@@ -190,23 +190,23 @@ pub const RULES: &[Rule] = &[
     rule(
         &["nc", "ncat", "netcat"],
         &[Need::Option(&["-e", "-c", "--exec", "--sh-exec"])],
-        "opens a shell to others",
+        "opens a remote shell",
     ),
     // --- containers and clusters
     rule(
         &["kubectl", "oc", "k"],
         &[Words(&["delete"]), Operand(cluster_wide)],
-        "deletes what a cluster lives by",
+        "deletes what a cluster depends on",
     ),
     rule(
         &["kubectl", "oc", "k"],
         &[Words(&["delete"]), Need::Option(&["--all", "-A", "--all-namespaces"])],
-        "deletes all of a kind",
+        "deletes all resources of a kind",
     ),
     rule(
         &["docker", "podman", "nerdctl"],
         &[Words(&["system", "prune"])],
-        "deletes what no container uses now",
+        "deletes everything that no container uses",
     ),
     rule(&["docker", "podman", "nerdctl"], &[Words(&["volume", "prune"])], "deletes volumes"),
     rule(
@@ -217,12 +217,12 @@ pub const RULES: &[Rule] = &[
     rule(
         &["docker", "podman", "nerdctl"],
         &[Word(machines_root)],
-        "gives a container the machine's root",
+        "gives a container the machine's root folder",
     ),
     rule(
         &["docker"],
         &[Words(&["swarm", "leave"]), Need::Option(&["-f", "--force"])],
-        "breaks up a cluster",
+        "leaves a cluster by force",
     ),
     // --- infrastructure
     rule(
@@ -249,7 +249,11 @@ pub const RULES: &[Rule] = &[
     rule(&["aws"], &[Words(&["rds", "delete-db-cluster"])], "deletes a database"),
     rule(&["aws"], &[Words(&["dynamodb", "delete-table"])], "deletes a table"),
     rule(&["aws"], &[Words(&["eks", "delete-cluster"])], "deletes a cluster"),
-    rule(&["aws"], &[Words(&["kms", "schedule-key-deletion"])], "makes data unreadable for good"),
+    rule(
+        &["aws"],
+        &[Words(&["kms", "schedule-key-deletion"])],
+        "makes data unreadable permanently",
+    ),
     rule(&["gcloud"], &[Words(&["projects", "delete"])], "deletes a project"),
     rule(&["gcloud"], &[Words(&["sql", "instances", "delete"])], "deletes a database"),
     rule(&["gcloud"], &[Words(&["clusters", "delete"])], "deletes a cluster"),
@@ -266,9 +270,9 @@ pub const RULES: &[Rule] = &[
     rule(
         &["git"],
         &[Words(&["push"]), Need::Option(&["-f", "--force", "--mirror"])],
-        "overwrites history that others have",
+        "overwrites shared history",
     ),
-    rule(&["git"], &[Words(&["push"]), Word(forced)], "overwrites history that others have"),
+    rule(&["git"], &[Words(&["push"]), Word(forced)], "overwrites shared history"),
     rule(&["git"], &[Words(&["push"]), Word(main_branch_deleted)], "deletes the main branch"),
     rule(
         &["git"],
@@ -282,7 +286,7 @@ pub const RULES: &[Rule] = &[
     rule(&["redis-cli"], &[Words(&["flushdb"])], "empties a database"),
 ];
 
-/// Options whose value is a word of its own, by program: it is no operand.
+/// Options whose value is a separate word, by program. That word is not an operand.
 pub const VALUES: &[(&[&str], &[&str])] = &[
     (
         &["kubectl", "oc", "k"],
@@ -317,7 +321,7 @@ pub const VALUES: &[(&[&str], &[&str])] = &[
     (&["shred"], &["-n", "-s"]),
 ];
 
-impl Rule {
+impl DangerRule {
     pub fn is_about(&self, program: &str) -> bool {
         self.programs.iter().any(|name| match name.strip_suffix('*') {
             Some(start) => program.starts_with(start),

@@ -1,42 +1,42 @@
-//! A script as the commands a shell would make of it: operators, quotes, substitutions,
-//! simple variables. Where it can't know, it keeps what is written.
+//! Parses a script into the commands that a shell would run: operators, quotes, substitutions,
+//! simple variables. Where the result is unknown, it keeps the written text.
 
 use std::collections::BTreeMap;
 
-/// Marks of redirections among a command's words. Private-use characters, which are taken out
-/// of scripts before.
+/// Marks of redirections among a command's words. They are private-use characters, which are
+/// first removed from scripts.
 const OUT: char = '\u{E000}';
 const IN: char = '\u{E001}';
 const HERE: char = '\u{E002}';
-/// Words that one braced word may become.
-const MOST_WORDS: usize = 64;
-/// Substitutions within each other of which the output is worked out.
+/// Number of words that one word with braces may expand to.
+const MAX_WORDS: usize = 64;
+/// Nesting depth of substitutions whose output is computed.
 const DEEPEST: usize = 12;
 
 pub type Variables = BTreeMap<String, String>;
 
 /// One command.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Command {
+pub struct ShellCommand {
     pub words: Vec<String>,
     /// Files that it writes by redirection.
     pub writes: Vec<String>,
-    /// Texts that it is given as its input.
+    /// Texts that it receives as input.
     pub reads: Vec<String>,
-    /// Scripts whose output it is given, as words or as files.
+    /// Scripts whose output it receives, as words or as files.
     pub inner: Vec<String>,
 }
 
 /// Commands joined by pipes, in the order in which a shell would start them.
-pub type Pipeline = Vec<Command>;
+pub type Pipeline = Vec<ShellCommand>;
 
-/// `variables`: what is set already; what the script sets is added.
+/// `variables`: those set already; the script's own are added.
 pub fn parse(script: &str, variables: &mut Variables) -> Vec<Pipeline> {
     parse_at(script, variables, 0)
 }
 
 fn parse_at(script: &str, variables: &mut Variables, depth: usize) -> Vec<Pipeline> {
-    // Shells pass over NUL, too.
+    // Shells ignore NUL, too.
     let script: String =
         script.replace("\\\r\n", "").replace("\\\n", "").replace([OUT, IN, HERE, '\0'], "");
     let mut scan = Scan {
@@ -156,7 +156,7 @@ impl Scan<'_> {
         self.substitute(inner);
     }
 
-    /// What stands until the bracket that is open is closed again.
+    /// The text up to the parenthesis that closes the open one.
     fn until_closed(&mut self) -> String {
         let (mut depth, mut inner, mut quote) = (1, String::new(), None);
         while let Some(c) = self.peek(0) {
@@ -182,7 +182,7 @@ impl Scan<'_> {
         inner
     }
 
-    /// The output of a script, where it only prints what it is told.
+    /// Inserts the output of a script, if it only prints its arguments.
     fn substitute(&mut self, script: String) {
         let mut variables = self.variables.clone();
         if self.depth < DEEPEST
@@ -222,7 +222,7 @@ impl Scan<'_> {
                 let value = self.braced(&name, quoted);
                 self.buffer.push_str(&value);
             }
-            // Arguments that are not there, and the like: nothing.
+            // Arguments that do not exist, and the like, expand to nothing.
             Some('@' | '*' | '!' | '0'..='9') => self.at += 1,
             Some(c) if c.is_alphabetic() || c == '_' => {
                 let rest = &self.chars[self.at..];
@@ -236,7 +236,7 @@ impl Scan<'_> {
         }
     }
 
-    /// `$'…'`, with the characters that its escapes stand for.
+    /// `$'…'`, with its escapes resolved.
     fn escaped_quoted(&mut self) {
         let mut text = String::new();
         while let Some(c) = self.peek(0) {
@@ -261,12 +261,12 @@ impl Scan<'_> {
             _ if name == "IFS" => self.value("IFS", quoted),
             _ if name.is_empty() => String::new(),
             None => self.value(name, quoted),
-            // The first character of what is a path.
+            // The first character of a variable that is a path.
             Some(':') if rest == ":0:1" && ["PATH", "HOME", "PWD", "SHELL"].contains(&name) => {
                 "/".to_owned()
             }
             _ if self.variables.contains_key(name) => self.value(name, quoted),
-            // Refused by the shell if it is empty.
+            // The shell refuses it if the variable is empty.
             Some(_) if rest.starts_with(":?") || rest.starts_with('?') => "set".to_owned(),
             Some(_) => match rest.trim_start_matches(':').chars().next() {
                 Some('-' | '=') => rest.trim_start_matches([':', '-', '=']).to_owned(),
@@ -289,7 +289,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes the number of a stream away that stands before `>` or `<`.
+    /// Removes the number of a stream in front of `>` or `<`.
     fn mark(&mut self, mark: char) {
         let bare = self.buffer.trim_end_matches(|c: char| c.is_ascii_digit());
         if bare.is_empty() || bare.ends_with(char::is_whitespace) {
@@ -328,7 +328,8 @@ impl Scan<'_> {
 
     fn end_command(&mut self) {
         let text = std::mem::take(&mut self.buffer);
-        let mut command = Command { inner: std::mem::take(&mut self.inner), ..Command::default() };
+        let mut command =
+            ShellCommand { inner: std::mem::take(&mut self.inner), ..ShellCommand::default() };
         let split = shell_words::split(&text).unwrap_or_else(|_| {
             text.split_whitespace().map(|word| word.replace(['\'', '"', '\\'], "")).collect()
         });
@@ -344,13 +345,13 @@ impl Scan<'_> {
             }
         }
         self.remember(&mut command);
-        if command != Command::default() {
+        if command != ShellCommand::default() {
             self.pipeline.push(command);
         }
     }
 
-    /// Takes reserved words and assignments off the front, and keeps what is assigned.
-    fn remember(&mut self, command: &mut Command) {
+    /// Removes reserved words and assignments from the front, and stores the assigned values.
+    fn remember(&mut self, command: &mut ShellCommand) {
         const RESERVED: &[&str] =
             &["{", "}", "!", "if", "then", "else", "elif", "fi", "while", "until", "do", "done"];
         const SETTERS: &[&str] = &["export", "local", "declare", "typeset", "readonly"];
@@ -384,8 +385,8 @@ pub fn assignment(word: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && name.chars().enumerate().all(fits)).then_some((name, value))
 }
 
-/// What `echo` or `printf` prints.
-pub fn printed(command: &Command) -> Option<String> {
+/// The output of `echo` or `printf`.
+pub fn printed(command: &ShellCommand) -> Option<String> {
     let (program, words) = command.words.split_first()?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let skip = words.iter().take_while(|word| ["-n", "-e", "-ne", "-en"].contains(word)).count();
@@ -397,7 +398,7 @@ pub fn printed(command: &Command) -> Option<String> {
         "printf" => words.join(" "),
         _ => return None,
     };
-    // Both may be told to read escapes; a shell's own echo often does.
+    // Both can interpret escapes; a shell's own echo often does.
     let (chars, mut at, mut read) = (text.chars().collect::<Vec<_>>(), 0, String::new());
     while let Some(c) = chars.get(at) {
         at += 1;
@@ -412,7 +413,7 @@ pub fn printed(command: &Command) -> Option<String> {
     Some(read)
 }
 
-/// The character that stands behind a backslash, and how many it takes to write it.
+/// The character that an escape after a backslash stands for, and the length of the escape.
 fn escape(rest: &[char]) -> (Option<char>, usize) {
     let number = |digits: &[char], radix: u32, most: usize| {
         let taken = digits.iter().take(most).take_while(|c| c.is_digit(radix)).count();
@@ -434,7 +435,7 @@ fn escape(rest: &[char]) -> (Option<char>, usize) {
     }
 }
 
-/// `{a,b}` and `x{a,b}` as the words that they stand for.
+/// `{a,b}` and `x{a,b}`, expanded to words.
 fn unbraced(word: String) -> Vec<String> {
     let mut words = vec![word];
     for _ in 0..4 {
@@ -449,7 +450,7 @@ fn unbraced(word: String) -> Vec<String> {
         };
         let next: Vec<String> =
             words.iter().flat_map(|word| open(word).unwrap_or(vec![word.clone()])).collect();
-        if next.len() > MOST_WORDS || next == words {
+        if next.len() > MAX_WORDS || next == words {
             break;
         }
         words = next;

@@ -1,4 +1,4 @@
-//! Statements that lose data wholesale.
+//! Statements that delete or change data of a whole table or database.
 
 use std::sync::LazyLock;
 
@@ -33,7 +33,7 @@ static DOCUMENTS: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 pub fn find(text: &str) -> Option<String> {
-    // Most texts hold none of these words, and are not copied.
+    // Most texts contain none of these words and are not copied.
     let has = |word: &[u8]| {
         text.as_bytes().windows(word.len()).any(|found| found.eq_ignore_ascii_case(word))
     };
@@ -43,7 +43,7 @@ pub fn find(text: &str) -> Option<String> {
     }
     let text = plain(text);
     if let Some(found) = DROP.find(&text) {
-        return Some(format!("'{}' loses data for good", found.as_str()));
+        return Some(format!("'{}' deletes data permanently", found.as_str()));
     }
     if TRUNCATE.is_match(&text) {
         return Some("TRUNCATE empties a table".to_owned());
@@ -54,7 +54,7 @@ pub fn find(text: &str) -> Option<String> {
     for (statement, what) in [(&DELETE, "DELETE"), (&UPDATE, "UPDATE")] {
         let mut all = statement.find_iter(&text).peekable();
         while let Some(found) = all.next() {
-            // One statement ends before the next begins: each text is looked at once.
+            // One statement ends before the next begins, so each text is searched once.
             let rest = &text[found.end()..all.peek().map_or(text.len(), |next| next.start())];
             if meets_every_row(rest.split(';').next().unwrap_or_default()) {
                 return Some(format!("{what} without a WHERE changes every row"));
@@ -65,7 +65,7 @@ pub fn find(text: &str) -> Option<String> {
 }
 
 fn meets_every_row(rest: &str) -> bool {
-    // What stands in a comment is no condition.
+    // Text in a comment is not a condition.
     let rest = rest.split("-- ").next().unwrap_or_default();
     match WHERE.captures(rest) {
         None => true,
@@ -73,7 +73,7 @@ fn meets_every_row(rest: &str) -> bool {
     }
 }
 
-/// In capitals, without comments, with single blanks.
+/// In capitals, without comments, with single spaces.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -81,7 +81,7 @@ fn plain(text: &str) -> String {
         plain.push_str(&rest[..start]);
         plain.push(' ');
         let comment = &rest[start + 2..];
-        // What stands in /*!50000 … */ is run.
+        // The content of /*!50000 … */ is executed.
         rest = match comment.strip_prefix('!') {
             Some(run) => run.trim_start_matches(|c: char| c.is_ascii_digit()),
             None => comment.find("*/").map_or("", |end| &comment[end + 2..]),

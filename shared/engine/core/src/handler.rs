@@ -1,15 +1,15 @@
-//! What a handler of a message says when it could not handle it. One place in each mode
-//! maps it: back into the lane, or out of it.
+//! The error of a message handler. Each mode maps it in one place: requeue the message or
+//! remove it from the lane.
 
 use std::any::Any;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// The message should come back after this long.
-    #[error("to be tried again in {after:?}: {reason}")]
+    /// Redeliver the message after this delay.
+    #[error("retry in {after:?}: {reason}")]
     Retry { after: Duration, reason: String },
-    /// It will never be handled: out of the lane with it.
+    /// The message can never be handled: remove it from the lane.
     #[error("rejected: {reason}")]
     Reject { reason: String },
 }
@@ -20,7 +20,7 @@ impl HandlerError {
     }
 }
 
-/// What something that broke off said.
+/// The message of a caught panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_tells_its_message() {
+    fn a_panic_text_is_its_message() {
         let texts: [Box<dyn Any + Send>; 3] =
             [Box::new("short"), Box::new("made".to_owned()), Box::new(7)];
         assert_eq!(texts.each_ref().map(|of| panic_text(&**of)), ["short", "made", "no message"]);

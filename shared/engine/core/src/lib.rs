@@ -1,17 +1,20 @@
-//! What Watchbill decides, without any technology: the decisions, the ports that adapters
-//! implement, the typed repositories that stand on them, the ledger and the services.
+//! The technology-free core of Watchbill: decisions, ports, repositories, the ledger and the
+//! services.
 //!
-//! - `decide`: `(state, command, facts) → change | rejection`, pure. The only place with rules.
-//! - `offload`: long work, beside the runtime's threads.
-//! - `ports`: what the outside must provide (store, lanes, bus, clock, entropy …).
+//! - `decide`: `(state, command, facts) → change | rejection`, pure. The only module with rules.
+//! - `handler`: the error of a message handler.
+//! - `ledger`: the recorded changes, in batches chained by hash.
+//! - `offload`: long work on blocking threads.
+//! - `ports`: what adapters implement (store, lanes, bus, clock, entropy …).
+//! - `reactions`: event patterns and the tasks they create.
 //! - `repo`: entities on the store: keys, lists, due times, codecs.
-//! - `service`: load, decide, commit, and on a conflict again; what handlers call. One struct per
-//!   matter (`Tasks`, `Approvals`, `Budgets` …), wired by `Core`.
+//! - `service`: load, decide, commit, and again on a conflict; called by handlers. One struct
+//!   per subject (`Tasks`, `Approvals`, `Budgets` …), wired by `Core`.
 //!
-//! How to add a command: a variant in `decide::Command`, its rule in `decide`, its row in
-//! the property test `tests/decide.rs`. How to add an entity: implement `repo::Entity`; no
-//! adapter changes. How to add a method or a service: see `service`. How to add a port: a trait
-//! in `ports`, two implementations and one conformance suite in `testkit`.
+//! To add a command: a variant in `decide::Command`, its rule in `decide`, its row in the
+//! property test `tests/decide.rs`. To add an entity: implement `repo::Entity`; adapters do not
+//! change. To add a method or a service: see `service`. To add a port: a trait in `ports`, two
+//! implementations and one conformance suite in `testkit`.
 
 pub mod decide;
 pub mod handler;

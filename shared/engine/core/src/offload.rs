@@ -1,8 +1,9 @@
-//! Work that takes long, done on blocking threads: only so much of it at once, and none for
-//! callers that are gone.
+//! Runs long work on blocking threads with bounded concurrency, and skips work whose caller is
+//! gone.
 //!
-//! The runtime's threads serve everybody. What unpacks, parses, writes or redacts more than a
-//! few kilobytes runs beside them, so that one caller's large page delays no other's small one.
+//! The runtime's threads serve all callers. Unpacking, parsing, serializing or redacting more
+//! than a few kilobytes runs elsewhere, so that one caller's large page does not delay
+//! another's small one.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -11,25 +12,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-/// Bytes of JSON up to which a thread's hand-over costs more than the work.
+/// Bytes of JSON up to which a thread switch costs more than the work.
 pub const SMALL: usize = 32 * 1024;
 
-/// Runs long work on blocking threads. Cheap to clone; clones share one bound.
+/// Runs long work on blocking threads. Cheap to clone; clones share one concurrency limit.
 #[derive(Clone, Debug)]
-pub struct Offload(Arc<Semaphore>);
+pub struct BlockingPool(Arc<Semaphore>);
 
-/// Whether whoever asked for the work is gone. Work looks at it between two items.
+/// Whether the caller is gone. Work checks it between two items.
 #[derive(Clone, Debug, Default)]
-pub struct Abandoned(Arc<AtomicBool>);
+pub struct IsAbandoned(Arc<AtomicBool>);
 
-impl Abandoned {
+impl IsAbandoned {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Sets the flag when the future that waits for the work is dropped.
-struct SetOnDrop(Abandoned);
+/// Sets the flag when the waiting future is dropped.
+struct SetOnDrop(IsAbandoned);
 
 impl Drop for SetOnDrop {
     fn drop(&mut self) {
@@ -37,28 +38,28 @@ impl Drop for SetOnDrop {
     }
 }
 
-impl Default for Offload {
-    /// Half of the cores: the other half is left to the runtime.
+impl Default for BlockingPool {
+    /// Uses half of the cores and leaves the other half to the runtime.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self::new(cores.div_ceil(2))
     }
 }
 
-impl Offload {
+impl BlockingPool {
     pub fn new(at_once: usize) -> Self {
         Self(Arc::new(Semaphore::new(at_once.max(1))))
     }
 
-    /// Does the work on a blocking thread, in the order of the calls. Work whose caller is gone
-    /// is not begun. Without a runtime it is done right here.
+    /// Runs the work on a blocking thread, in call order. Work whose caller is gone is not
+    /// started. Without a runtime it runs on the current thread.
     pub async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Abandoned) -> T + Send + 'static,
+        work: impl FnOnce(&IsAbandoned) -> T + Send + 'static,
     ) -> T {
-        let permit = self.0.clone().acquire_owned().await.expect("it is never closed");
-        let Ok(runtime) = Handle::try_current() else { return work(&Abandoned::default()) };
-        let caller = SetOnDrop(Abandoned::default());
+        let permit = self.0.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let Ok(runtime) = Handle::try_current() else { return work(&IsAbandoned::default()) };
+        let caller = SetOnDrop(IsAbandoned::default());
         let abandoned = caller.0.clone();
         let job = runtime.spawn_blocking(move || {
             let _permit = permit;
@@ -66,20 +67,20 @@ impl Offload {
         });
         match job.await {
             Ok(Some(done)) => done,
-            Ok(None) => unreachable!("only a caller that is gone abandons its work"),
+            Ok(None) => unreachable!("work is abandoned only when its caller is gone"),
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            // The runtime shuts down, and drops this future too.
+            // The runtime is shutting down and drops this future too.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// The same where there is much to do, and right here where there is little.
+    /// Runs `work` on a blocking thread if `much` is set, otherwise on the current thread.
     pub async fn run_if<T: Send + 'static>(
         &self,
         much: bool,
-        work: impl FnOnce(&Abandoned) -> T + Send + 'static,
+        work: impl FnOnce(&IsAbandoned) -> T + Send + 'static,
     ) -> T {
-        if much { self.run(work).await } else { work(&Abandoned::default()) }
+        if much { self.run(work).await } else { work(&IsAbandoned::default()) }
     }
 }
 
@@ -90,25 +91,25 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// One thread for everybody: it goes on while the work waits for what it does meanwhile.
+    /// The only runtime thread must keep running while the work waits for its message.
     #[tokio::test]
     async fn the_runtime_goes_on_meanwhile() {
-        let offload = Offload::new(1);
+        let offload = BlockingPool::new(1);
         let (say, hear) = mpsc::channel();
-        let work = offload.run(move |_| hear.recv_timeout(PATIENCE).is_ok());
+        let work = offload.run(move |_| hear.recv_timeout(TIMEOUT).is_ok());
         let (heard, _) = tokio::join!(work, async { say.send(()) });
-        assert!(heard, "the runtime's only thread was held by the work");
+        assert!(heard, "the work blocked the runtime's only thread");
     }
 
     #[tokio::test]
-    async fn only_so_much_is_done_at_once_and_none_for_who_is_gone() {
-        let offload = Offload::new(1);
+    async fn concurrency_is_bounded_and_abandoned_work_is_not_started() {
+        let offload = BlockingPool::new(1);
         let (say, hear) = mpsc::channel::<()>();
         let first = tokio::spawn({
             let offload = offload.clone();
-            async move { offload.run(move |_| hear.recv_timeout(PATIENCE).is_ok()).await }
+            async move { offload.run(move |_| hear.recv_timeout(TIMEOUT).is_ok()).await }
         });
         while offload.0.available_permits() > 0 {
             tokio::task::yield_now().await;
@@ -131,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_learns_that_its_caller_is_gone() {
-        let offload = Offload::new(1);
+        let offload = BlockingPool::new(1);
         let (say, hear) = mpsc::channel();
         let (began, begins) = tokio::sync::oneshot::channel();
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -139,7 +140,7 @@ mod tests {
             offload
                 .run(move |abandoned| {
                     let _ = began.send(());
-                    let _ = hear.recv_timeout(PATIENCE);
+                    let _ = hear.recv_timeout(TIMEOUT);
                     let _ = tell.send(abandoned.is_set());
                 })
                 .await;
@@ -153,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_the_callers() {
-        let call = tokio::spawn(async { Offload::new(1).run(|_| panic!("odd")).await });
+        let call = tokio::spawn(async { BlockingPool::new(1).run(|_| panic!("odd")).await });
         assert!(call.await.unwrap_err().is_panic());
     }
 }

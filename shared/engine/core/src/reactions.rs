@@ -1,5 +1,4 @@
-//! Events that start work: a pattern on an event, and the task it makes. Pure: what is
-//! matched and what is made depend on the event alone.
+//! Reactions: an event pattern, and the task it creates. Pure: both depend on the event alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,24 +8,24 @@ use serde_json::{Map, Value};
 
 use watchbill_domain::{Event, EventType, Priority, TaskType, TimestampError, parse_span};
 
-/// Where an event of our own says what it is one of many about.
+/// The payload field of our own events that names the group an event belongs to.
 pub const FOLD: &str = "fold";
 
-/// As it stands in `reactions.yaml`.
+/// A reaction in `reactions.yaml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReactionForm {
     pub name: String,
-    /// An event type (`deploy.failed`), or a noun with a star (`deploy.*`). A star matches
-    /// only what callers publish, never an event of our own.
+    /// An event type (`deploy.failed`), or a noun with a star (`deploy.*`). A star matches only
+    /// events that callers publish, never our own.
     pub on: String,
     /// Path in the event → the value, or the list of values, that it must have.
     #[serde(default, rename = "where")]
     pub conditions: BTreeMap<String, Value>,
-    /// Paths whose first value present names the subject; the event's id if there is none.
+    /// Paths whose first value present names the subject; the event's id if none is present.
     #[serde(default)]
     pub subject: Vec<String>,
-    /// The same reaction runs once for a subject in this time.
+    /// The same reaction runs once per subject within this time.
     #[serde(default)]
     pub window: Option<String>,
     pub task: TemplateForm,
@@ -45,7 +44,7 @@ pub struct TemplateForm {
     pub metadata: Map<String, Value>,
 }
 
-/// A reaction, checked.
+/// A validated reaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reaction {
     pub name: String,
@@ -65,8 +64,7 @@ enum Pattern {
     Group(String),
 }
 
-/// A number of a template that its reader may have rounded: a whole one that is no integer of 64
-/// bits.
+/// A number of a template that its parser may have rounded: whole, but no 64-bit integer.
 fn rounded(value: &Value) -> Option<f64> {
     /// From here on not every whole number is a double (2^53).
     const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
@@ -80,16 +78,16 @@ fn rounded(value: &Value) -> Option<f64> {
     }
 }
 
-/// What a reaction makes of an event.
+/// The task that a reaction creates for an event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reacted {
+pub struct TaskFromEvent {
     pub task_type: TaskType,
     pub priority: Priority,
     pub payload: Map<String, Value>,
     pub metadata: Map<String, Value>,
     pub subject: String,
-    /// The event is one of many of its kind: while the task made for one of them is open, the
-    /// others are counted and make none.
+    /// The event is one of a group: while the task created for one of them is open, the others
+    /// are counted and create no task.
     pub folds: bool,
 }
 
@@ -97,7 +95,7 @@ pub struct Reacted {
 pub enum ReactionError {
     #[error("a reaction has no name")]
     NoName,
-    #[error("reaction '{name}' stands twice; names must differ")]
+    #[error("two reactions are named '{name}'; names must differ")]
     Twice { name: String },
     #[error("reaction '{name}': {reason}")]
     Wrong { name: String, reason: String },
@@ -125,7 +123,7 @@ impl Reaction {
         let task_type =
             TaskType::parse(&form.task.task_type).map_err(|e| wrong(format!("task: {e}")))?;
         if task_type == TaskType::OpsCycle {
-            return Err(wrong("ops_cycle tasks are made by the schedule alone".to_owned()));
+            return Err(wrong("only the schedule creates ops_cycle tasks".to_owned()));
         }
         let priority = match &form.task.priority {
             None => Priority::default(),
@@ -137,7 +135,7 @@ impl Reaction {
             if let Some(number) = template.values().find_map(rounded) {
                 return Err(wrong(format!(
                     "task: {place} has the number {number}, which may have lost digits: write it \
-                     as a text"
+                     as a string"
                 )));
             }
         }
@@ -158,7 +156,7 @@ impl Reaction {
         })
     }
 
-    /// All reactions of a file; names must differ.
+    /// Validates all reactions of a file; names must differ.
     pub fn check_all(forms: Vec<ReactionForm>) -> Result<Vec<Self>, ReactionError> {
         let mut reactions: Vec<Self> = Vec::new();
         for form in forms {
@@ -179,8 +177,8 @@ impl Reaction {
         }
     }
 
-    /// What it makes of an event; nothing if it does not match.
-    pub fn react(&self, event: &Event) -> Option<Reacted> {
+    /// The task it creates for an event; `None` if the event does not match.
+    pub fn react(&self, event: &Event) -> Option<TaskFromEvent> {
         let starred = matches!(self.on, Pattern::Group(_));
         if !self.may_match(&event.event_type) || (starred && !is_published(event)) {
             return None;
@@ -197,7 +195,7 @@ impl Reaction {
             .iter()
             .find_map(|path| value_at(&whole, path).filter(|value| !value.is_null()))
             .map_or_else(|| event.event_id.to_string(), in_text);
-        let mut reacted = Reacted {
+        let mut reacted = TaskFromEvent {
             task_type: self.task_type,
             priority: self.priority,
             payload: fill_object(&self.payload, &whole),
@@ -205,7 +203,7 @@ impl Reaction {
             subject,
             folds: false,
         };
-        // Only our own events fold: a caller's could hide another's.
+        // Only our own events fold: a caller's event could hide another caller's.
         if let Some(all) = event.payload.get(FOLD).filter(|_| !is_published(event)) {
             reacted.fold_into(&in_text(all), event);
         }
@@ -213,8 +211,8 @@ impl Reaction {
     }
 }
 
-impl Reacted {
-    /// Makes it about all of which the event's subject is one, such as the tasks of a priority.
+impl TaskFromEvent {
+    /// Makes the task cover the whole group of the event, such as all tasks of a priority.
     fn fold_into(&mut self, all: &str, event: &Event) {
         let kind = event.payload.get("alert_type").map(in_text).unwrap_or_default();
         self.subject = format!("{}:{kind}:{all}", event.event_type);
@@ -241,12 +239,12 @@ fn in_text(value: &Value) -> String {
     }
 }
 
-/// Fields whose value is nowhere in the event are left out.
+/// Fields whose value is not in the event are left out.
 fn fill_object(template: &Map<String, Value>, event: &Value) -> Map<String, Value> {
     template.iter().filter_map(|(name, value)| Some((name.clone(), fill(value, event)?))).collect()
 }
 
-/// `"{{payload.x}}"` alone becomes the value itself, within a text its words.
+/// `"{{payload.x}}"` alone becomes the value itself; within a longer text, the value's text.
 fn fill(template: &Value, event: &Value) -> Option<Value> {
     match template {
         Value::String(text) => fill_text(text, event),

@@ -1,4 +1,4 @@
-//! Decisions, services, ledger and forms of the core.
+//! Tests of the core's decisions, services, ledger and stored formats.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -6,8 +6,8 @@ mod common;
 mod decide;
 mod forms;
 mod ledger;
-mod life;
 mod policy;
 mod reputation;
 mod service_parts;
+mod state_machine;
 mod tampering;

@@ -1,13 +1,13 @@
-//! `decide` driven through sequences of commands, each checked against what must hold after
-//! any command whatever came before it.
+//! `decide` driven through random sequences of commands. Each result is checked against the
+//! invariants that hold after any command, whatever came before it.
 //!
-//! `WATCHBILL_ROUNDS` sets the number of sequences (soak: 200000), `WATCHBILL_SEED` the
-//! first seed. A failure prints its seed and the shortest sequence that still fails.
+//! `WATCHBILL_ROUNDS` sets the number of sequences (soak: 200000), `WATCHBILL_SEED` the first
+//! seed. A failure prints its seed and the shortest sequence that still fails.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::life::{Dice, Life, Move, Setup};
+use crate::state_machine::{Dice, Life, Move, Setup};
 
 const ROUNDS: u64 = 6_000;
 
@@ -18,7 +18,7 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// Runs a whole life; the error says what did not hold.
+/// Runs a whole random scenario; the error names the violated invariant.
 fn run(setup: &Setup, moves: &[Move]) -> Result<Life, String> {
     let lived = catch_unwind(AssertUnwindSafe(|| {
         let mut life = Life::begin(setup)?;
@@ -31,7 +31,7 @@ fn run(setup: &Setup, moves: &[Move]) -> Result<Life, String> {
     lived.unwrap_or_else(|_| Err("decide panicked".to_owned()))
 }
 
-/// Leaves out whatever is not needed for the failure.
+/// Removes the moves that the failure does not need.
 fn shrink(setup: &Setup, moves: &[Move]) -> Vec<Move> {
     let mut least = moves.to_vec();
     let mut at = 0;
@@ -66,13 +66,13 @@ fn nothing_breaks_what_must_hold() {
             }
         }
     }
-    // The sequences must have been everywhere, or they prove little.
-    for what in crate::life::EVERY_WHAT {
+    // The sequences must have covered every change, or they prove little.
+    for what in crate::state_machine::EVERY_WHAT {
         assert!(reached.contains_key(*what), "no sequence came to '{what}': {reached:#?}");
     }
 }
 
-/// From any state that waits for nobody, looks alone bring an end or keep coming.
+/// From any state that does not wait for a person, ticks alone end the task or keep coming.
 #[test]
 fn an_open_task_that_nobody_claims_is_given_up() {
     let mut given_up = 0;

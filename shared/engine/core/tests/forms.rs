@@ -1,4 +1,4 @@
-//! Hashes of what is shown, decisions on approvals, and the form of stored items.
+//! Tests of approval document hashes, decisions on approvals, and the format of stored items.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use watchbill_core::decide::{
-    ApprovalCommand, ApprovalRejection, Command, Draft, Facts, NewTask, Rules, decide,
-    decide_approval,
+    ApprovalCommand, ApprovalRejection, Command, DecisionContext, EngineConfig, NewTask,
+    PreparedTask, decide, decide_approval,
 };
 use watchbill_core::ports::{Item, StoreError, WriteId};
 use watchbill_core::repo::{Entity, Versioned, decode, encode};
@@ -15,7 +15,7 @@ use watchbill_domain::{
     Approval, ApprovalId, ApprovalStatus, Body, Priority, Task, TaskId, TaskType, TenantId,
     Timestamp, canonical_hash, escape_id, refused_in_ids,
 };
-use watchbill_governance::shown;
+use watchbill_governance::approval_document;
 use watchbill_testkit::a_task;
 
 fn values() -> impl Strategy<Value = Value> {
@@ -35,7 +35,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The same value as a text whose objects have their keys in another order.
+/// The same value as text with the keys of its objects in another order.
 fn reversed(value: &Value) -> String {
     match value {
         Value::Object(map) => {
@@ -54,7 +54,7 @@ fn reversed(value: &Value) -> String {
     }
 }
 
-/// What a peer reads out of an escaped id.
+/// Decodes an escaped id, as the legacy queue would.
 fn unescaped(id: &str) -> String {
     let mut parts = id.split('=');
     let first = parts.next().unwrap_or_default().to_owned();
@@ -73,7 +73,7 @@ proptest! {
         prop_assert_eq!(canonical_hash(&value), canonical_hash(&again));
     }
 
-    /// Ids that a task may have, or may have had: with and without what is refused now.
+    /// Ids that a task may have, or may have had: with and without what is rejected now.
     #[test]
     fn no_two_approvals_have_one_id(
         one in "[ab_~=0-9/]{1,6}", other in "[ab_~=0-9/]{1,6}", n in 1u32..13, m in 1u32..13,
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn a_peers_id_is_escaped_reversibly_and_fits(id in "[^\\p{C}]{1,128}", other in "[a=2F/3D~#?%5C\\\\ 0]{1,8}") {
+    fn a_legacy_id_is_escaped_reversibly_and_fits(id in "[^\\p{C}]{1,128}", other in "[a=2F/3D~#?%5C\\\\ 0]{1,8}") {
         for id in [&id, &other] {
             let escaped = escape_id(id);
             prop_assert_eq!(refused_in_ids(&escaped), None);
@@ -101,7 +101,7 @@ proptest! {
         prop_assert_eq!(id == other, escape_id(&id) == escape_id(&other));
     }
 
-    /// Whatever was stored is read as it stands.
+    /// Whatever was stored is read unchanged.
     #[test]
     fn ids_of_older_builds_are_read(id in "[^\\p{C}]{1,128}") {
         let read: TaskId = serde_json::from_value(json!(id)).unwrap();
@@ -169,11 +169,11 @@ fn what_looks_alike_is_told_apart() {
 
 fn hash_of(task_type: TaskType, payload: &Map<String, Value>, plan: &Map<String, Value>) -> String {
     let task = Task { task_type, ..task() };
-    shown(&task, payload, plan, "salt").hash
+    approval_document(&task, payload, plan, "salt").hash
 }
 
 fn task() -> Task {
-    let draft = Draft {
+    let draft = PreparedTask {
         new: Arc::new(NewTask {
             task_type: TaskType::Deploy,
             priority: Priority::P2,
@@ -189,9 +189,9 @@ fn task() -> Task {
         body_hash: None,
         approval: None,
     };
-    let rules = Rules::default();
+    let rules = EngineConfig::default();
     let now = Timestamp::from_millis(0);
-    let facts = Facts { now, epoch: 1, random: 0, rules: &rules };
+    let facts = DecisionContext { now, epoch: 1, random: 0, rules: &rules };
     decide(None, &Command::Create(Box::new(draft)), &facts).unwrap().task
 }
 
@@ -215,7 +215,7 @@ fn a_title_is_cut_after_its_secrets_are_out() {
     }
 }
 
-/// Whatever a run reads of a task binds the approval: nothing of it can change unseen.
+/// The approval covers everything that a run reads of a task: none of it can change unnoticed.
 #[test]
 fn all_that_a_run_reads_is_hashed() {
     let metadata = |value: Value| value.as_object().unwrap().clone();
@@ -245,11 +245,13 @@ fn all_that_a_run_reads_is_hashed() {
     let payloads = [long("a"), long("b")];
     let hashes: std::collections::BTreeSet<String> = tasks
         .iter()
-        .map(|task| shown(task, &none, &none, "salt").hash)
-        .chain(payloads.iter().map(|payload| shown(&task(), payload, &none, "salt").hash))
+        .map(|task| approval_document(task, &none, &none, "salt").hash)
+        .chain(
+            payloads.iter().map(|payload| approval_document(&task(), payload, &none, "salt").hash),
+        )
         .collect();
     assert_eq!(hashes.len(), tasks.len() + payloads.len());
-    let document = shown(&tasks[6], &payloads[0], &none, "salt").document;
+    let document = approval_document(&tasks[6], &payloads[0], &none, "salt").document;
     assert_eq!(document["metadata"]["rule_hint"], "skip the checks");
     let first = &document["payload_left_out"]["fields"][0];
     assert_eq!((&first["name"], &first["bytes"]), (&json!("note"), &json!(40_003)));
@@ -304,7 +306,7 @@ fn item(json: &Value, schema: u16) -> Item {
 }
 
 #[test]
-fn a_newer_schema_is_said_and_nothing_guessed() {
+fn a_newer_schema_is_reported_and_not_guessed() {
     let json = serde_json::to_value(approval()).unwrap();
     let newer = decode::<Approval>(&item(&json, 2)).unwrap_err();
     assert!(matches!(newer, StoreError::Newer { found: 2, known: 1, .. }), "{newer}");
@@ -324,10 +326,10 @@ fn commands() -> [ApprovalCommand; 4] {
 
 #[test]
 fn an_approval_is_decided_once() {
-    let rules = Rules::default();
+    let rules = EngineConfig::default();
     let at = Timestamp::from_millis;
     for (n, first) in commands().iter().enumerate() {
-        // Expiring takes a moment after the deadline, deciding one before it.
+        // Expiring needs a time after the deadline, deciding one before it.
         let when = if n == 2 { at(1_001) } else { at(1_000) };
         let decided = decide_approval(&approval(), first, when, &rules).unwrap();
         assert_ne!(decided.status, ApprovalStatus::Pending);
@@ -344,7 +346,7 @@ fn an_approval_is_decided_once() {
 
 #[test]
 fn the_last_millisecond_is_in_time_and_the_next_is_not() {
-    let rules = Rules::default();
+    let rules = EngineConfig::default();
     let (last, late) = (Timestamp::from_millis(1_000), Timestamp::from_millis(1_001));
     let [approve, reject, expire, close] = commands();
     for command in [&approve, &reject] {
@@ -356,10 +358,10 @@ fn the_last_millisecond_is_in_time_and_the_next_is_not() {
     assert!(matches!(early, Err(ApprovalRejection::NotYet { .. })));
     assert!(decide_approval(&approval(), &expire, late, &rules).is_ok());
     assert!(decide_approval(&approval(), &close, late, &rules).is_ok());
-    // The due time of the item is the first moment at which expiring succeeds.
+    // The item's due time is the first time at which expiring succeeds.
     let escalated = Approval { escalated_at: Some(last), ..approval() };
     assert_eq!(escalated.due(), Some(late));
-    // Before that it is due when half of the time is gone.
+    // Before that it is due when half of the time has passed.
     let half = approval().due().unwrap();
     let escalate = ApprovalCommand::Escalate;
     let given = decide_approval(&approval(), &escalate, half, &rules).unwrap();
@@ -371,19 +373,23 @@ fn the_last_millisecond_is_in_time_and_the_next_is_not() {
 }
 
 #[test]
-fn ones_own_is_for_another_to_approve_unless_the_rules_say_so() {
+fn requesters_do_not_approve_their_own_unless_the_rules_allow_it() {
     let own = ApprovalCommand::Approve { by: "alex".into(), made_by: None, own: true };
     let now = Timestamp::from_millis(0);
-    let refused = decide_approval(&approval(), &own, now, &Rules::default());
+    let refused = decide_approval(&approval(), &own, now, &EngineConfig::default());
     assert_eq!(refused, Err(ApprovalRejection::Own));
-    let rules = Rules { approve_own: true, use_within: Duration::from_secs(5), ..Rules::default() };
+    let rules = EngineConfig {
+        approve_own: true,
+        use_within: Duration::from_secs(5),
+        ..EngineConfig::default()
+    };
     let given = decide_approval(&approval(), &own, now, &rules).unwrap();
     assert_eq!(given.use_by, Some(Timestamp::from_millis(5_000)));
 }
 
 #[test]
 fn a_quorum_counts_each_approver_once() {
-    let (rules, now) = (Rules::default(), Timestamp::from_millis(0));
+    let (rules, now) = (EngineConfig::default(), Timestamp::from_millis(0));
     let by = |name: &str| ApprovalCommand::Approve { by: name.into(), made_by: None, own: false };
     let two = Approval { quorum: 2, ..approval() };
     let one = decide_approval(&two, &by("kim"), now, &rules).unwrap();

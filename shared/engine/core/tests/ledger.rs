@@ -1,11 +1,11 @@
-//! The ledger's chain: whoever changes, removes or moves a batch is found out.
+//! The ledger's chain: a changed, removed or moved batch is detected.
 
 use std::sync::Arc;
 
 use serde_json::{Map, json};
-use watchbill_core::ledger::{Batch, BatchError, Broken, Entry, VerifyError, verify};
-use watchbill_core::ports::{Commit, Expect, Item, NewItem, Store, Write, WriteId};
-use watchbill_core::repo::{Fold, encode, ledger_key};
+use watchbill_core::ledger::{Batch, BatchError, Entry, LedgerBreak, VerifyError, verify};
+use watchbill_core::ports::{Commit, Item, NewItem, Precondition, Store, Write, WriteId};
+use watchbill_core::repo::{Projection, encode, ledger_key};
 use watchbill_domain::{Event, EventId, EventPriority, EventType, TenantId, Timestamp};
 use watchbill_testkit::MemoryStore;
 
@@ -37,7 +37,7 @@ async fn ledger(tenant: &TenantId) -> Arc<MemoryStore> {
         let at = Timestamp::from_millis(seq as i64 * 1_000);
         let (batch, item) = Batch::new(tenant.clone(), seq, at, previous, seq - 1, entries);
         previous = batch.hash;
-        put(&store, seq.into(), Write::Put { item, expect: Expect::Absent }).await;
+        put(&store, seq.into(), Write::Put { item, expect: Precondition::Absent }).await;
     }
     store
 }
@@ -46,7 +46,7 @@ async fn item(store: &MemoryStore, tenant: &TenantId, seq: u64) -> Item {
     store.get(&ledger_key(tenant, seq)).await.unwrap().unwrap()
 }
 
-/// Puts another body where batch `seq` stands.
+/// Replaces the body of batch `seq`.
 async fn overwrite(store: &MemoryStore, tenant: &TenantId, seq: u64, body: Vec<u8>) {
     let old = item(store, tenant, seq).await;
     let new = NewItem {
@@ -62,26 +62,27 @@ async fn overwrite(store: &MemoryStore, tenant: &TenantId, seq: u64, body: Vec<u
     put(
         store,
         u128::from(seq) + 900,
-        Write::Put { item: new, expect: Expect::Version(old.version) },
+        Write::Put { item: new, expect: Precondition::Version(old.version) },
     )
     .await;
 }
 
 async fn remove(store: &MemoryStore, tenant: &TenantId, seq: u64) {
     let version = item(store, tenant, seq).await.version;
-    let delete = Write::Delete { key: ledger_key(tenant, seq), expect: Expect::Version(version) };
+    let delete =
+        Write::Delete { key: ledger_key(tenant, seq), expect: Precondition::Version(version) };
     put(store, u128::from(seq) + 500, delete).await;
 }
 
 async fn broken(store: &Arc<MemoryStore>, tenant: &TenantId) -> (u64, String) {
     match verify(store.clone(), tenant).await {
-        Err(VerifyError::Broken(Broken { seq, reason, .. })) => (seq, reason),
+        Err(VerifyError::Broken(LedgerBreak { seq, reason, .. })) => (seq, reason),
         other => panic!("not found out: {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn an_untouched_chain_verifies_and_tells_its_head() {
+async fn an_untouched_chain_verifies_and_returns_its_head() {
     let tenant = TenantId::default();
     let store = ledger(&tenant).await;
     let verified = verify(store.clone(), &tenant).await.unwrap();
@@ -92,13 +93,13 @@ async fn an_untouched_chain_verifies_and_tells_its_head() {
 }
 
 #[tokio::test]
-async fn any_changed_byte_of_a_batch_is_found_out() {
+async fn any_changed_byte_of_a_batch_is_detected() {
     let tenant = TenantId::default();
     let body = item(&*ledger(&tenant).await, &tenant, 4).await.body.to_vec();
     let published = body.windows(6).position(|bytes| bytes == b"\"pub\":").unwrap();
     let mut unseen = Vec::new();
     for place in 0..body.len() {
-        // How far events had gone out when it was written is not part of what happened.
+        // How far events had been published at the time is not part of the history.
         if (published..=published + 6).contains(&place) {
             continue;
         }
@@ -110,7 +111,7 @@ async fn any_changed_byte_of_a_batch_is_found_out() {
             unseen.push(place);
         }
     }
-    // Padding bits of the compressed stream carry nothing.
+    // Padding bits of the compressed stream carry no data.
     let header = body.iter().position(|byte| *byte == b'\n').unwrap();
     let in_header: Vec<_> = unseen.iter().filter(|place| **place <= header).collect();
     assert!(in_header.is_empty(), "changed header bytes that nobody saw: {in_header:?}");
@@ -118,7 +119,7 @@ async fn any_changed_byte_of_a_batch_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_batch_written_anew_is_told_from_the_one_that_follows_it() {
+async fn a_rewritten_batch_is_distinguished_from_the_next_one() {
     let tenant = TenantId::default();
     let store = ledger(&tenant).await;
     let old = Batch::read(&item(&store, &tenant, 4).await).unwrap();
@@ -134,7 +135,7 @@ async fn a_batch_written_anew_is_told_from_the_one_that_follows_it() {
     overwrite(&store, &tenant, 4, new.body.to_vec()).await;
     assert!(Batch::read(&item(&store, &tenant, 4).await).is_ok(), "by itself it is sound");
     let (at, reason) = broken(&store, &tenant).await;
-    assert!(at == 4 && reason.contains("written anew"), "{at}: {reason}");
+    assert!(at == 4 && reason.contains("it was rewritten"), "{at}: {reason}");
 }
 
 #[tokio::test]
@@ -146,18 +147,18 @@ async fn a_removed_batch_is_missed() {
         let (at, reason) = broken(&store, &tenant).await;
         assert!(at == seq && reason.contains("missing"), "{at}: {reason}");
     }
-    // The last one, which the statistics have seen.
+    // The last batch, which the statistics have seen.
     let store = ledger(&tenant).await;
     let name = watchbill_core::repo::STATS_FOLD.to_owned();
-    let fold = Fold { tenant: tenant.clone(), name, seq_applied: 8, state: json!({}) };
-    put(&store, 77, Write::Put { item: encode(&fold, None), expect: Expect::Absent }).await;
+    let fold = Projection { tenant: tenant.clone(), name, seq_applied: 8, state: json!({}) };
+    put(&store, 77, Write::Put { item: encode(&fold, None), expect: Precondition::Absent }).await;
     verify(store.clone(), &tenant).await.unwrap();
     remove(&store, &tenant, 8).await;
     assert_eq!(broken(&store, &tenant).await.0, 8);
 }
 
 #[tokio::test]
-async fn batches_that_changed_places_are_found_out() {
+async fn swapped_batches_are_detected() {
     let tenant = TenantId::default();
     let store = ledger(&tenant).await;
     let (third, fifth) = (item(&store, &tenant, 3).await, item(&store, &tenant, 5).await);
@@ -168,7 +169,7 @@ async fn batches_that_changed_places_are_found_out() {
 }
 
 #[tokio::test]
-async fn anothers_ledger_is_not_ones_own() {
+async fn another_tenants_ledger_is_rejected() {
     let (tenant, other) = (TenantId::default(), TenantId::parse("acme").unwrap());
     let store = ledger(&tenant).await;
     let foreign = item(&*ledger(&other).await, &other, 4).await;

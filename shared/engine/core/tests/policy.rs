@@ -1,4 +1,4 @@
-//! What a policy says of tasks and of calls.
+//! Tests of a policy's decisions on tasks and calls.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Agent, Priority, TaskType, Timestamp, ToolCall};
 use watchbill_governance::{
-    Ask, Condition, EnvironmentKind, Freeze, FreezeWhen, GateRule, GateRules, Inventory, Judgement,
-    Policy, Say, Subject, ToolRule, asked_hash,
+    ApprovalRequirement, Condition, EnvironmentKind, Freeze, FreezeWhen, GateRule, GateRules,
+    Inventory, Policy, PolicyDecision, PolicyInput, RuleEffect, ToolRule, requirements_hash,
 };
 
-/// `x=y`: the argument x is y; where x is not there it can't be told.
+/// `x=y`: the argument x equals y; without an argument x the condition cannot be evaluated.
 #[derive(Debug)]
 struct Equals(&'static str);
 
@@ -30,7 +30,7 @@ fn map(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
-fn rule(name: &str, say: Say) -> ToolRule {
+fn rule(name: &str, say: RuleEffect) -> ToolRule {
     ToolRule {
         name: name.into(),
         reason: format!("because of {name}"),
@@ -38,12 +38,12 @@ fn rule(name: &str, say: Say) -> ToolRule {
         tools: [].into(),
         environments: [].into(),
         when: None,
-        say,
+        effect: say,
         quorum: 1,
     }
 }
 
-fn when(name: &str, say: Say, text: &'static str) -> ToolRule {
+fn when(name: &str, say: RuleEffect, text: &'static str) -> ToolRule {
     ToolRule { when: Some(Arc::new(Equals(text))), ..rule(name, say) }
 }
 
@@ -51,14 +51,17 @@ fn policy(tools: Vec<ToolRule>) -> Policy {
     Policy { tools, ..Policy::default() }
 }
 
-fn judge(policy: &Policy, tool: &str, arguments: Value, mutating: bool) -> Judgement {
+fn decide(policy: &Policy, tool: &str, arguments: Value, mutating: bool) -> PolicyDecision {
     let (payload, metadata) = (map(arguments.clone()), Map::new());
     let call = ToolCall { tool: tool.into(), arguments: map(arguments), mutating };
-    policy.judge(&subject(&payload, &metadata), &call)
+    policy.decide(&subject(&payload, &metadata), &call)
 }
 
-fn subject<'a>(payload: &'a Map<String, Value>, metadata: &'a Map<String, Value>) -> Subject<'a> {
-    Subject {
+fn subject<'a>(
+    payload: &'a Map<String, Value>,
+    metadata: &'a Map<String, Value>,
+) -> PolicyInput<'a> {
+    PolicyInput {
         task_type: TaskType::Deploy,
         priority: Priority::P2,
         agent: Agent::Ops,
@@ -72,22 +75,28 @@ fn subject<'a>(payload: &'a Map<String, Value>, metadata: &'a Map<String, Value>
 }
 
 #[test]
-fn what_no_rule_is_about_is_asked_if_it_changes_something() {
+fn mutating_calls_without_a_rule_require_approval() {
     let none = policy(vec![]);
-    let Judgement::Ask(asks) = judge(&none, "deploy", json!({}), true) else { panic!() };
+    let PolicyDecision::ApprovalRequired(asks) = decide(&none, "deploy", json!({}), true) else {
+        panic!()
+    };
     assert_eq!(asks.len(), 1);
     assert!(asks[0].reason.contains("deploy changes something"), "{asks:?}");
-    assert_eq!(judge(&none, "monitor", json!({}), false), Judgement::Allow);
+    assert_eq!(decide(&none, "monitor", json!({}), false), PolicyDecision::Allow);
 }
 
 #[test]
 fn the_strictest_of_the_rules_that_match_counts() {
-    let (allow, ask, deny) = (rule("a", Say::Allow), rule("b", Say::Ask), rule("c", Say::Deny));
-    let judged = |tools| judge(&policy(tools), "deploy", json!({}), true);
-    assert_eq!(judged(vec![allow.clone()]), Judgement::Allow);
-    let asked = Judgement::Ask(vec![Ask { reason: "because of b".into(), quorum: 1 }]);
-    assert_eq!(judged(vec![allow.clone(), ask.clone()]), asked);
-    let Judgement::Deny { rule, .. } = judged(vec![allow, ask, deny]) else { panic!() };
+    let (allow, ask, deny) =
+        (rule("a", RuleEffect::Allow), rule("b", RuleEffect::Ask), rule("c", RuleEffect::Deny));
+    let decision = |tools| decide(&policy(tools), "deploy", json!({}), true);
+    assert_eq!(decision(vec![allow.clone()]), PolicyDecision::Allow);
+    let asked = PolicyDecision::ApprovalRequired(vec![ApprovalRequirement {
+        reason: "because of b".into(),
+        quorum: 1,
+    }]);
+    assert_eq!(decision(vec![allow.clone(), ask.clone()]), asked);
+    let PolicyDecision::Deny { rule, .. } = decision(vec![allow, ask, deny]) else { panic!() };
     assert_eq!(rule, "c");
 }
 
@@ -97,49 +106,60 @@ fn a_rule_is_about_what_it_names() {
         agents: [Agent::Ops].into(),
         tools: ["deploy".to_owned()].into(),
         environments: [EnvironmentKind::Staging].into(),
-        ..rule("a", Say::Allow)
+        ..rule("a", RuleEffect::Allow)
     };
     let policy = policy(vec![narrow.clone()]);
     let staging = json!({ "environment": "staging" });
-    assert_eq!(judge(&policy, "deploy", staging.clone(), true), Judgement::Allow);
+    assert_eq!(decide(&policy, "deploy", staging.clone(), true), PolicyDecision::Allow);
     for (tool, arguments) in [
         ("restart", staging.clone()),
         ("deploy", json!({})),
         ("deploy", json!({"environment": "x"})),
     ] {
-        let judged = judge(&policy, tool, arguments.clone(), true);
-        assert!(matches!(judged, Judgement::Ask(_)), "{tool} {arguments}: {judged:?}");
+        let decision = decide(&policy, tool, arguments.clone(), true);
+        assert!(
+            matches!(decision, PolicyDecision::ApprovalRequired(_)),
+            "{tool} {arguments}: {decision:?}"
+        );
     }
     let other = ToolRule { agents: [Agent::Dev].into(), ..narrow };
-    let judged = judge(&self::policy(vec![other]), "deploy", staging, true);
-    assert!(matches!(judged, Judgement::Ask(_)), "{judged:?}");
+    let decision = decide(&self::policy(vec![other]), "deploy", staging, true);
+    assert!(matches!(decision, PolicyDecision::ApprovalRequired(_)), "{decision:?}");
 }
 
 #[test]
-fn what_can_not_be_told_counts_against_the_call() {
+fn conditions_that_cannot_be_evaluated_count_against_the_call() {
     let unknown = json!({});
-    let judged = |say| judge(&policy(vec![when("a", say, "x=1")]), "deploy", unknown.clone(), true);
-    let Judgement::Ask(asks) = judged(Say::Allow) else { panic!("an allowance needs certainty") };
+    let decision =
+        |say| decide(&policy(vec![when("a", say, "x=1")]), "deploy", unknown.clone(), true);
+    let PolicyDecision::ApprovalRequired(asks) = decision(RuleEffect::Allow) else {
+        panic!("an allowance needs certainty")
+    };
     assert!(asks[0].reason.contains("no rule allows"), "{asks:?}");
-    assert!(matches!(judged(Say::Ask), Judgement::Ask(asks) if asks[0].reason == "because of a"));
-    assert!(matches!(judged(Say::Deny), Judgement::Deny { .. }));
+    assert!(
+        matches!(decision(RuleEffect::Ask), PolicyDecision::ApprovalRequired(asks) if asks[0].reason == "because of a")
+    );
+    assert!(matches!(decision(RuleEffect::Deny), PolicyDecision::Deny { .. }));
     let no = json!({ "x": "2" });
-    let told = judge(&policy(vec![when("a", Say::Deny, "x=1")]), "monitor", no, false);
-    assert_eq!(told, Judgement::Allow);
+    let told = decide(&policy(vec![when("a", RuleEffect::Deny, "x=1")]), "monitor", no, false);
+    assert_eq!(told, PolicyDecision::Allow);
 }
 
 #[test]
 fn violations_are_refused_whatever_a_rule_says() {
     let everything = Policy {
         inventory: Inventory { projects: ["shop".to_owned()].into(), ..Inventory::default() },
-        ..policy(vec![rule("a", Say::Allow)])
+        ..policy(vec![rule("a", RuleEffect::Allow)])
     };
     for arguments in [json!({ "project": "other" }), json!({ "script": "rm -rf /" })] {
-        let judged = judge(&everything, "deploy", arguments.clone(), true);
-        assert!(matches!(judged, Judgement::Violation { .. }), "{arguments}: {judged:?}");
-        assert_eq!(judge(&everything, "monitor", arguments, false), Judgement::Allow);
+        let decision = decide(&everything, "deploy", arguments.clone(), true);
+        assert!(matches!(decision, PolicyDecision::Violation { .. }), "{arguments}: {decision:?}");
+        assert_eq!(decide(&everything, "monitor", arguments, false), PolicyDecision::Allow);
     }
-    assert_eq!(judge(&everything, "deploy", json!({ "project": "shop" }), true), Judgement::Allow);
+    assert_eq!(
+        decide(&everything, "deploy", json!({ "project": "shop" }), true),
+        PolicyDecision::Allow
+    );
 }
 
 #[test]
@@ -164,7 +184,7 @@ fn gates_of_the_policy_join_the_standing_ones() {
     };
     let reasons = |payload: Value, gated_as| -> Vec<(String, u8)> {
         let (payload, metadata) = (map(payload), Map::new());
-        let subject = Subject { gated_as, ..subject(&payload, &metadata) };
+        let subject = PolicyInput { gated_as, ..subject(&payload, &metadata) };
         policy.gates(&subject).into_iter().map(|ask| (ask.reason, ask.quorum)).collect()
     };
     let said = |name: &str| (format!("because of {name}"), 3);
@@ -175,18 +195,18 @@ fn gates_of_the_policy_join_the_standing_ones() {
     );
     let small = json!({ "size": "small", "environment": "staging" });
     assert_eq!(reasons(small.clone(), TaskType::Deploy), [said("any"), said("unknown")]);
-    // A text may ask for more than the type says.
+    // A payload that is gated as another type may require more approvals.
     let more = reasons(small, TaskType::Faq);
     assert_eq!(more, [said("any"), said("faq"), said("unknown")]);
 }
 
 #[test]
-fn what_is_asked_has_one_hash_in_any_order() {
-    let ask = |reason: &str, quorum| Ask { reason: reason.into(), quorum };
-    let hash = asked_hash(&[ask("a", 1), ask("b", 2)]);
-    assert_eq!(hash, asked_hash(&[ask("b", 2), ask("a", 1)]));
+fn requirements_have_one_hash_in_any_order() {
+    let ask = |reason: &str, quorum| ApprovalRequirement { reason: reason.into(), quorum };
+    let hash = requirements_hash(&[ask("a", 1), ask("b", 2)]);
+    assert_eq!(hash, requirements_hash(&[ask("b", 2), ask("a", 1)]));
     for other in [vec![], vec![ask("a", 1)], vec![ask("a", 2), ask("b", 1)], vec![ask("ab", 1)]] {
-        assert_ne!(hash, asked_hash(&other), "{other:?}");
+        assert_ne!(hash, requirements_hash(&other), "{other:?}");
     }
 }
 
@@ -218,7 +238,7 @@ fn freezes_hold_up_what_is_aimed_at_their_environments() {
 }
 
 fn any_rule() -> impl Strategy<Value = ToolRule> {
-    let say = prop_oneof![Just(Say::Allow), Just(Say::Ask), Just(Say::Deny)];
+    let say = prop_oneof![Just(RuleEffect::Allow), Just(RuleEffect::Ask), Just(RuleEffect::Deny)];
     let text = prop_oneof![
         Just(None),
         Just(Some("x=1")),
@@ -242,12 +262,12 @@ fn any_arguments() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn strictness(judgement: &Judgement) -> u8 {
+fn strictness(judgement: &PolicyDecision) -> u8 {
     match judgement {
-        Judgement::Allow => 0,
-        Judgement::Ask(_) => 1,
-        Judgement::Deny { .. } => 2,
-        Judgement::Violation { .. } => 3,
+        PolicyDecision::Allow => 0,
+        PolicyDecision::ApprovalRequired(_) => 1,
+        PolicyDecision::Deny { .. } => 2,
+        PolicyDecision::Violation { .. } => 3,
     }
 }
 
@@ -265,11 +285,11 @@ proptest! {
             let by = turn % turned.len();
             turned.rotate_left(by);
         }
-        let one = judge(&policy(rules), "deploy", arguments.clone(), mutating);
-        let other = judge(&policy(turned), "deploy", arguments, mutating);
+        let one = decide(&policy(rules), "deploy", arguments.clone(), mutating);
+        let other = decide(&policy(turned), "deploy", arguments, mutating);
         match (&one, &other) {
-            // Of two rules of one name either may be named; a file has no such two.
-            (Judgement::Deny { rule: a, .. }, Judgement::Deny { rule: b, .. }) => {
+            // Of two rules with one name either may be named; a file has no such two.
+            (PolicyDecision::Deny { rule: a, .. }, PolicyDecision::Deny { rule: b, .. }) => {
                 prop_assert_eq!(a, b);
             }
             _ => prop_assert_eq!(one, other),
@@ -282,11 +302,11 @@ proptest! {
         more in any_rule(),
         arguments in any_arguments(),
     ) {
-        let before = judge(&policy(rules.clone()), "deploy", arguments.clone(), true);
-        let is_allowance = more.say == Say::Allow;
+        let before = decide(&policy(rules.clone()), "deploy", arguments.clone(), true);
+        let is_allowance = more.effect == RuleEffect::Allow;
         let mut rules = rules;
         rules.push(more);
-        let after = judge(&policy(rules), "deploy", arguments, true);
+        let after = decide(&policy(rules), "deploy", arguments, true);
         if !is_allowance {
             prop_assert!(strictness(&after) >= strictness(&before), "{before:?} {after:?}");
         }
@@ -300,9 +320,9 @@ proptest! {
         mutating: bool,
     ) {
         let mut rules = rules;
-        rules.insert(place.min(rules.len()), rule("z", Say::Deny));
-        let judged = judge(&policy(rules), "deploy", arguments, mutating);
-        let denied = matches!(judged, Judgement::Deny { .. });
-        prop_assert!(denied, "{:?}", judged);
+        rules.insert(place.min(rules.len()), rule("z", RuleEffect::Deny));
+        let decision = decide(&policy(rules), "deploy", arguments, mutating);
+        let denied = matches!(decision, PolicyDecision::Deny { .. });
+        prop_assert!(denied, "{:?}", decision);
     }
 }

@@ -1,10 +1,12 @@
-//! Scores and levels as tables: what each event of a stream leaves.
+//! Scores and levels as tables: the result of each event of a stream.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
-use watchbill_domain::{Agent, Earned, Outcome, ReputationEvent, TaskEntry, TenantId, Timestamp};
-use watchbill_governance::{Level, ReputationFold, ReputationRules, StandingChange};
+use watchbill_domain::{
+    Agent, Outcome, ReputationEvent, ScoreDelta, TaskEntry, TenantId, Timestamp,
+};
+use watchbill_governance::{Level, ReputationChange, ReputationProjection, ReputationRules};
 use watchbill_testkit::a_completion;
 
 use Level::{ProdFullAccess, ProdLowRisk, SandboxOnly, StagingAccess};
@@ -16,14 +18,14 @@ fn start() -> Timestamp {
     Timestamp::parse("2026-01-05T10:00:00Z").unwrap()
 }
 
-fn entry(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
+fn entry(n: u64, at: Timestamp, reputation: Vec<ScoreDelta>) -> TaskEntry {
     a_completion(n, at, Outcome { reputation, ..Outcome::default() })
 }
 
-/// Folds a stream of (days since the start, event) and checks score, level and the number of
-/// changes told after each.
+/// Applies a stream of (days since the start, event) and checks score, level and the number of
+/// reported changes after each event.
 fn check(rules: &ReputationRules, rows: &[(u64, ReputationEvent, f64, Level, usize)]) {
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     for (n, (days, event, score, level, told)) in rows.iter().enumerate() {
         let at = start().plus(DAY * u32::try_from(*days).unwrap());
         let changes = fold.apply_entry(&entry(n as u64, at, vec![rules.earned(*event)]), rules);
@@ -37,12 +39,12 @@ fn check(rules: &ReputationRules, rows: &[(u64, ReputationEvent, f64, Level, usi
 #[test]
 fn a_new_agent_stands_at_100_with_the_lowest_level_until_its_first_success() {
     let rules = ReputationRules::default();
-    let new = ReputationFold::default().standing(Agent::Ops, start(), &rules);
+    let new = ReputationProjection::default().standing(Agent::Ops, start(), &rules);
     assert_eq!((new.score(), new.level, new.last), (100.0, SandboxOnly, None));
     let years = start().plus(DAY * 3_650);
-    assert_eq!(ReputationFold::default().standing(Agent::Ops, years, &rules).score(), 100.0);
+    assert_eq!(ReputationProjection::default().standing(Agent::Ops, years, &rules).score(), 100.0);
     check(&rules, &[(0, TaskSuccess, 102.0, StagingAccess, 1)]);
-    // Denied first: it stays where it is, though 92 points would be enough.
+    // Denied first: the level does not rise, though 92 points would be enough.
     check(
         &rules,
         &[
@@ -70,7 +72,7 @@ fn every_event_moves_the_score_by_its_own_figure() {
         (CiSuccess, 101.0),
         (CiFailure, 98.0),
     ] {
-        let mut fold = ReputationFold::default();
+        let mut fold = ReputationProjection::default();
         fold.apply_entry(&entry(1, start(), vec![rules.earned(event)]), &rules);
         assert_eq!(fold.standing(Agent::Ops, start(), &rules).score(), score, "{event}");
     }
@@ -111,7 +113,7 @@ fn levels_follow_the_score_up_on_success_and_down_on_anything() {
 }
 
 #[test]
-fn a_score_that_falls_below_the_line_is_told_each_time_it_does() {
+fn each_fall_below_the_alert_line_is_reported() {
     let rules = ReputationRules::default();
     check(
         &rules,
@@ -133,16 +135,16 @@ fn each_whole_week_without_an_event_takes_a_hundredth() {
         &rules,
         &[
             (0, TaskSuccess, 102.0, StagingAccess, 1),
-            // Not a whole week; then one, to the thousandth.
+            // Less than a week; then one week, to the thousandth.
             (6, TaskSuccess, 104.0, StagingAccess, 0),
             (13, TaskSuccess, 104.96, StagingAccess, 0),
-            // Two weeks and a bit: 104.96, 103.910, 102.870.
+            // Two weeks and some days: 104.96, 103.910, 102.870.
             (29, CiSuccess, 103.87, StagingAccess, 0),
-            // Weeks that took the level are told with the event that comes next.
+            // A level lost to idle weeks is reported with the next event.
             (29 + 7 * 20, CiFailure, 82.947, SandboxOnly, 1),
         ],
     );
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     let earned = vec![rules.earned(TaskSuccess)];
     fold.apply_entry(&entry(1, start(), earned), &rules);
     let after = |weeks: u32| fold.standing(Agent::Ops, start().plus(DAY * 7 * weeks), &rules);
@@ -155,7 +157,7 @@ fn each_whole_week_without_an_event_takes_a_hundredth() {
 #[test]
 fn a_score_that_is_below_the_floor_already_stays() {
     let rules = ReputationRules::default();
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     let earned = vec![rules.earned(ViolationDetected); 4];
     fold.apply_entry(&entry(1, start(), earned), &rules);
     let later = start().plus(DAY * 700);
@@ -165,7 +167,7 @@ fn a_score_that_is_below_the_floor_already_stays() {
 #[test]
 fn lines_that_are_moved_count_at_the_next_reading_or_the_next_success() {
     let mut rules = ReputationRules::default();
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     let earned = rules.earned(TaskSuccess);
     fold.apply_entry(&entry(1, start(), vec![earned]), &rules);
     rules.levels.insert(StagingAccess, 110);
@@ -179,16 +181,16 @@ fn lines_that_are_moved_count_at_the_next_reading_or_the_next_success() {
     assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, ProdLowRisk);
 }
 
-fn told(changes: &[StandingChange]) -> Vec<String> {
+fn told(changes: &[ReputationChange]) -> Vec<String> {
     let rules = ReputationRules::default();
     changes.iter().map(|change| change.record(&TenantId::default(), &rules).id).collect()
 }
 
 #[test]
-fn a_record_says_who_what_why_and_is_the_same_when_worked_out_again() {
+fn a_record_names_who_what_and_why_and_is_the_same_when_recomputed() {
     let rules = ReputationRules::default();
     let change = || {
-        let mut fold = ReputationFold::default();
+        let mut fold = ReputationProjection::default();
         let earned = vec![rules.earned(ViolationDetected), rules.earned(ViolationDetected)];
         fold.apply_entry(&entry(1, start(), vec![rules.earned(TaskSuccess)]), &rules);
         fold.apply_entry(&entry(2, start(), earned), &rules)
@@ -205,7 +207,7 @@ fn a_record_says_who_what_why_and_is_the_same_when_worked_out_again() {
         (record.subject.as_str(), record.details["delta"].as_i64()),
         ("ops_agent", Some(-20))
     );
-    let types = |change: &StandingChange| -> Vec<String> {
+    let types = |change: &ReputationChange| -> Vec<String> {
         let record = change.record(&TenantId::default(), &rules);
         record.events.iter().map(|event| event.event_type.to_string()).collect()
     };
@@ -214,14 +216,14 @@ fn a_record_says_who_what_why_and_is_the_same_when_worked_out_again() {
 }
 
 proptest! {
-    /// Whatever comes in whatever order of times: scores stay in bounds, only what is good
-    /// raises a level, and the level never promises more than the score is good for.
+    /// For any events at any times: scores stay in bounds, only good events raise a level, and
+    /// the level never exceeds what the score allows.
     #[test]
     fn scores_stay_in_bounds_and_levels_within_scores(
         stream in prop::collection::vec((0..ReputationEvent::ALL.len(), 0..60u32), 1..80)
     ) {
         let rules = ReputationRules::default();
-        let mut fold = ReputationFold::default();
+        let mut fold = ReputationProjection::default();
         let mut level = SandboxOnly;
         for (n, (event, days)) in stream.into_iter().enumerate() {
             let event = ReputationEvent::ALL[event];
@@ -241,14 +243,18 @@ proptest! {
     }
 }
 
-/// As the recorder does: lowered to what its day has left, then folded, then kept.
-fn record(fold: &mut ReputationFold, mut entry: TaskEntry, rules: &ReputationRules) -> TaskEntry {
+/// As the recorder does: limited to the day's remaining points, then applied, then kept.
+fn record(
+    fold: &mut ReputationProjection,
+    mut entry: TaskEntry,
+    rules: &ReputationRules,
+) -> TaskEntry {
     fold.limit(&mut entry, rules);
     fold.apply_entry(&entry, rules);
     entry
 }
 
-fn trivial(n: u64, at: Timestamp, reputation: Vec<Earned>) -> TaskEntry {
+fn trivial(n: u64, at: Timestamp, reputation: Vec<ScoreDelta>) -> TaskEntry {
     let mut entry = entry(n, at, reputation);
     entry.change.outcome.as_mut().unwrap().read_only = true;
     entry
@@ -258,11 +264,12 @@ fn points(entry: &TaskEntry) -> Vec<i16> {
     entry.change.outcome.iter().flat_map(|outcome| &outcome.reputation).map(|e| e.1).collect()
 }
 
-/// Forty monitors a day, which change nothing: they open production in no less than six days.
+/// Forty monitor tasks a day, which change nothing: they reach production access in no less
+/// than six days.
 #[test]
-fn work_that_changes_nothing_earns_so_much_a_day_and_is_recorded_with_0_then() {
+fn read_only_points_are_limited_per_day_and_recorded_with_0_beyond() {
     let rules = ReputationRules::default();
-    let (mut fold, mut recorded) = (ReputationFold::default(), Vec::new());
+    let (mut fold, mut recorded) = (ReputationProjection::default(), Vec::new());
     let success = || vec![rules.earned(TaskSuccess)];
     for day in 0..6 {
         let level = fold.standing(Agent::Ops, start(), &rules).level;
@@ -278,7 +285,7 @@ fn work_that_changes_nothing_earns_so_much_a_day_and_is_recorded_with_0_then() {
     }
     let at = start().plus(DAY * 5);
     assert_eq!(fold.standing(Agent::Ops, at, &rules).level, ProdFullAccess);
-    // What changes something is not limited, nor is what costs points, nor another agent's.
+    // Neither mutating work, nor score losses, nor another agent's events are limited.
     let full = record(&mut fold, entry(9_001, at, success()), &rules);
     let bad = record(&mut fold, trivial(9_002, at, vec![rules.earned(TaskFailure)]), &rules);
     let mut other = trivial(9_003, at, success());
@@ -286,26 +293,26 @@ fn work_that_changes_nothing_earns_so_much_a_day_and_is_recorded_with_0_then() {
     let other = record(&mut fold, other, &rules);
     assert_eq!((points(&full), points(&bad), points(&other)), (vec![2], vec![-3], vec![2]));
     recorded.extend([full, bad, other]);
-    // A rebuild goes by what is recorded, also where the limit is another by then.
+    // A rebuild uses the recorded deltas, even where the limit has changed since.
     for limit in [0, 10, 1_000] {
         let rules = ReputationRules { read_only_per_day: limit, ..rules.clone() };
-        let mut rebuilt = ReputationFold::default();
+        let mut rebuilt = ReputationProjection::default();
         recorded.iter().for_each(|entry| _ = rebuilt.apply_entry(entry, &rules));
         assert_eq!(rebuilt, fold);
     }
 }
 
 #[test]
-fn what_a_day_has_left_is_given_whole_and_days_in_turn_begin_no_day_anew() {
+fn late_events_do_not_reset_the_daily_limit() {
     let rules = ReputationRules { read_only_per_day: 3, ..ReputationRules::default() };
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     let mut earn = |n, days, events: &[ReputationEvent]| {
         let earned = events.iter().map(|event| rules.earned(*event)).collect();
         points(&record(&mut fold, trivial(n, start().plus(DAY * days), earned), &rules))
     };
     assert_eq!(earn(1, 1, &[TaskSuccess, TestPassed, CiFailure]), [2, 1, -2]);
     assert_eq!(earn(2, 1, &[TaskSuccess]), [0]);
-    // Recorded late: of the day before, when that had its own.
+    // Recorded late, with a time of an earlier day: counts in the latest day.
     assert_eq!(earn(3, 0, &[TaskSuccess]), [0]);
     assert_eq!(earn(4, 2, &[TaskSuccess]), [2]);
     assert_eq!(earn(5, 1, &[TaskSuccess]), [1]);
@@ -315,7 +322,7 @@ fn what_a_day_has_left_is_given_whole_and_days_in_turn_begin_no_day_anew() {
 #[test]
 fn what_a_worker_ends_counts_for_the_worker_alone() {
     let rules = ReputationRules::default();
-    let mut fold = ReputationFold::default();
+    let mut fold = ReputationProjection::default();
     for n in 0..8 {
         let mut ended = entry(n, start(), vec![rules.earned(TaskSuccess)]);
         ended.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
@@ -324,7 +331,8 @@ fn what_a_worker_ends_counts_for_the_worker_alone() {
     let agent = fold.standing(Agent::Ops, start(), &rules);
     assert_eq!((agent.score(), agent.level, agent.events), (100.0, SandboxOnly, 0));
     assert_eq!(fold.workers["worker:ci"].score(), 116.0);
-    // However many names there are, the fold stays small: who was not heard of for long goes.
+    // The projection stays small whatever the number of names: workers without recent events
+    // are dropped.
     for n in 0..1_000 {
         let at = start().plus(Duration::from_secs(n));
         let mut ended = entry(n, at, vec![rules.earned(TaskSuccess)]);

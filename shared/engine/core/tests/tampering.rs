@@ -1,4 +1,4 @@
-//! Whatever is done to a ledger is found, and named: the batch, and the entry in it.
+//! Any tampering with a ledger is detected, and the batch and the entry are named.
 
 use std::io::Write as _;
 
@@ -8,20 +8,20 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, json};
 use watchbill_core::ledger::{
-    Batch, Broken, Entry, Found, RawBatch, Tampering, Verified, Verifier,
+    Batch, Entry, LedgerBreak, PositionContent, RawBatch, Tampering, Verified, Verifier,
 };
 use watchbill_core::ports::{Item, NewItem};
 use watchbill_domain::{
-    Agent, Event, EventId, EventPriority, EventType, LogEntry, Priority, Status, TaskEntry, TaskId,
-    TaskType, TenantId, Timestamp, What,
+    Agent, ChangeKind, Event, EventId, EventPriority, EventType, LogEntry, Priority, Status,
+    TaskEntry, TaskId, TaskType, TenantId, Timestamp,
 };
-use watchbill_governance::{Record, RecordKind};
+use watchbill_governance::{AuditRecord, RecordKind};
 
 fn at(n: u64) -> Timestamp {
     Timestamp::from_millis(1_760_000_000_000 + n as i64 * 1_000)
 }
 
-/// A task's change, an event or a record: each has another number, so no two are equal.
+/// A task change, an event or a record: each number gives another entry, so no two are equal.
 fn entry(n: u64) -> Entry {
     match n % 3 {
         0 => Entry::Task(TaskEntry {
@@ -35,7 +35,7 @@ fn entry(n: u64) -> Entry {
             change: LogEntry {
                 version: n,
                 at: at(n),
-                what: What::Created,
+                what: ChangeKind::Created,
                 by: "alex".into(),
                 status: Status::Assigned,
                 before: None,
@@ -57,19 +57,19 @@ fn entry(n: u64) -> Entry {
             metadata: Map::new(),
             hops: 0,
         }),
-        _ => Entry::Record(Box::new(record(n, RecordKind::KeyCreated, Map::new()))),
+        _ => Entry::AuditRecord(Box::new(record(n, RecordKind::KeyCreated, Map::new()))),
     }
 }
 
-fn record(n: u64, kind: RecordKind, details: Map<String, serde_json::Value>) -> Record {
-    Record {
+fn record(n: u64, kind: RecordKind, details: Map<String, serde_json::Value>) -> AuditRecord {
+    AuditRecord {
         id: format!("r-{n}"),
         tenant: TenantId::default(),
         at: at(n),
         kind,
         by: "alex".into(),
         subject: "key".into(),
-        text: "key made".into(),
+        text: "key created".into(),
         task: None,
         details,
         events: Vec::new(),
@@ -78,7 +78,7 @@ fn record(n: u64, kind: RecordKind, details: Map<String, serde_json::Value>) -> 
     }
 }
 
-/// The body that an item of the store has.
+/// A new item as the store returns it.
 fn stored(new: NewItem) -> Item {
     Item {
         key: new.key,
@@ -113,7 +113,7 @@ fn lines(item: &Item) -> Vec<Vec<u8>> {
     RawBatch::open(item).unwrap().lines().map(<[u8]>::to_vec).collect()
 }
 
-/// The same header, other lines: what someone does who can write to the table.
+/// The same header with other lines: what write access to the table allows.
 fn with_lines(item: &Item, lines: &[Vec<u8>]) -> Item {
     let end = item.body.iter().position(|byte| *byte == b'\n').unwrap();
     let mut packer = DeflateEncoder::new(item.body[..=end].to_vec(), Compression::fast());
@@ -124,10 +124,10 @@ fn with_lines(item: &Item, lines: &[Vec<u8>]) -> Item {
     Item { body: packer.finish().unwrap().into(), ..item.clone() }
 }
 
-fn walk(items: &[Option<Item>]) -> Result<Verified, Broken> {
+fn walk(items: &[Option<Item>]) -> Result<Verified, LedgerBreak> {
     let mut verifier = Verifier::new(TenantId::default());
     for item in items {
-        verifier.push(item.as_ref().map_or(Found::Missing, Found::from))?;
+        verifier.push(item.as_ref().map_or(PositionContent::Missing, PositionContent::from))?;
     }
     verifier.finish()
 }
@@ -196,7 +196,7 @@ proptest! {
         );
     }
 
-    /// Who also makes number, hash and digests fit is betrayed by the batch after it.
+    /// If number, hash and digests were forged to match too, the next batch reveals it.
     #[test]
     fn a_batch_with_a_right_looking_hash_is_named(
         sizes in sizes(),
@@ -244,14 +244,15 @@ proptest! {
         prop_assert_eq!(broken.seq, first as u64 + 1, "{}", broken);
     }
 
-    /// All hashes made anew from there on: only what was sealed, or kept elsewhere, tells.
+    /// All hashes from there on are recomputed: only a seal, or a hash stored elsewhere,
+    /// reveals it.
     #[test]
-    fn a_ledger_written_anew_is_betrayed_by_its_seals(batch in 0..4usize) {
+    fn a_rewritten_ledger_is_revealed_by_its_seals(batch in 0..4usize) {
         let sizes = [2, 2, 2, 2, 2];
         let honest = chain(&sizes);
         let sealed = Batch::read(&honest[3]).unwrap();
         let details = json!({ "seq": 4, "hash": sealed.hash }).as_object().unwrap().clone();
-        let seal = Entry::Record(Box::new(record(50, RecordKind::Sealed, details)));
+        let seal = Entry::AuditRecord(Box::new(record(50, RecordKind::Sealed, details)));
         let mut items = Vec::new();
         let mut previous = String::new();
         for (place, item) in honest.iter().enumerate() {
@@ -274,7 +275,7 @@ proptest! {
     }
 }
 
-/// A batch as the first form had it: no digests, and the hash without tenant.
+/// A batch in the first format: no digests, and a hash without the tenant.
 #[test]
 fn a_batch_without_digests_is_still_read() {
     use sha2::Digest as _;
@@ -302,7 +303,7 @@ fn a_batch_without_digests_is_still_read() {
 }
 
 #[test]
-fn what_is_said_names_the_task_and_its_version() {
+fn the_error_names_the_task_and_its_version() {
     let mut items = chain(&[2, 3]);
     let mut lines = lines(&items[1]);
     let text = String::from_utf8(lines[1].clone()).unwrap();
@@ -316,7 +317,7 @@ fn what_is_said_names_the_task_and_its_version() {
 }
 
 #[test]
-fn digests_alone_changed_are_told_from_entries_changed() {
+fn changed_digests_are_distinguished_from_changed_entries() {
     let items = chain(&[3]);
     let text = String::from_utf8_lossy(&items[0].body).into_owned();
     let place = text.find("\"dig\":\"").unwrap() + 7;

@@ -1,40 +1,41 @@
-//! The agents of this build: the one table that routing, lanes, hosts, bridge, API, the count of
-//! dead letters and the template's test read.
+//! The agents of this build: the one table that routing, lanes, hosts, bridge, API, the count
+//! of dead letters and the template's test read.
 //!
-//! How to add an agent: its name in `names::Agent`, its row here, its function under `functions/`
-//! with its resources in `template.yaml`, and its place in `shared/hosts/local/src/bundle/registry.rs`.
+//! To add an agent: its name in `names::Agent`, its row here, its function under `functions/`
+//! with its resources in `template.yaml`, and its entry in
+//! `shared/hosts/local/src/bundle/registry.rs`.
 
 use serde_json::{Map, Value};
 
 use super::{Agent, Priority, TaskType};
 
-/// What is known of an agent.
+/// Properties of an agent.
 #[derive(Debug)]
 pub struct AgentInfo {
     pub agent: Agent,
-    /// The spelling of governance and registration.
+    /// The name that governance and registration use.
     pub long_name: &'static str,
     /// The folder of its function.
     pub function: &'static str,
     pub lanes: LaneLayout,
-    /// Where its lanes leave what they gave up.
+    /// The queue for its lanes' dead letters.
     pub dead_letters: &'static str,
-    /// The types that are routed to it where nothing else is configured …
+    /// The types that are routed to it unless configured otherwise.
     pub types: &'static [TaskType],
-    /// … and those whose payload names a repository.
+    /// The types that are routed to it if the payload names a repository.
     pub types_with_repository: &'static [TaskType],
-    /// Whether its work is part of this build; if not, its tasks wait for external workers.
+    /// Whether it is part of this build. If not, its tasks wait for external workers.
     pub is_built: bool,
-    /// Whether callers' tasks are routed to it: it is shown in lists of agents.
+    /// Whether callers' tasks are routed to it and lists of agents show it.
     pub takes_tasks: bool,
 }
 
 /// Which queues an agent takes its tasks from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneLayout {
-    /// One of each priority: `ops-p0`.
+    /// One per priority, such as `ops-p0`.
     ByPriority,
-    /// One for all: its runs come from a schedule and do not compete.
+    /// One for all priorities: its runs come from a schedule and do not compete.
     Single,
 }
 
@@ -110,27 +111,27 @@ impl Agent {
         AGENTS.iter().find(|info| info.agent == self).expect("a test finds each in the table")
     }
 
-    /// Whether its work is part of this build.
+    /// Whether it is part of this build.
     pub fn is_built(self) -> bool {
         self.info().is_built
     }
 
-    /// The spelling of governance and registration.
+    /// The name that governance and registration use.
     pub fn long_name(self) -> &'static str {
         self.info().long_name
     }
 
-    /// Those whose work is not part of this build: their tasks wait for external workers.
+    /// The agents that are not part of this build. Their tasks wait for external workers.
     pub fn not_built() -> impl Iterator<Item = Agent> {
         AGENTS.iter().filter(|info| !info.is_built).map(|info| info.agent)
     }
 
-    /// Those that callers' tasks are routed to.
+    /// The agents that callers' tasks are routed to.
     pub fn taking_tasks() -> impl Iterator<Item = Agent> {
         AGENTS.iter().filter(|info| info.takes_tasks).map(|info| info.agent)
     }
 
-    /// The one that a type goes to where nothing else is configured.
+    /// The agent that a type is routed to unless configured otherwise.
     pub fn of_type(task_type: TaskType, has_repository: bool) -> Agent {
         let with = |info: &&AgentInfo| info.types_with_repository.contains(&task_type);
         let plain = |info: &&AgentInfo| info.types.contains(&task_type);
@@ -140,7 +141,7 @@ impl Agent {
             .agent
     }
 
-    /// The name of the lane that its tasks of a priority stand in.
+    /// The name of the lane for its tasks of a priority.
     pub fn lane_name(self, priority: Priority) -> String {
         match self.info().lanes {
             LaneLayout::Single => self.to_string(),

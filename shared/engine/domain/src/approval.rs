@@ -1,3 +1,5 @@
+//! Approvals, their votes and decisions.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -33,18 +35,18 @@ pub struct Decision {
     pub reason: Option<String>,
 }
 
-/// A person's leave for one task, bound by a hash to what was shown.
+/// The approval of one task, bound by a hash to the approval document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
     pub id: ApprovalId,
     pub tenant: TenantId,
     pub task_id: TaskId,
     pub status: ApprovalStatus,
-    /// Which gates asked, in words.
+    /// The reasons of the gates that require it, as text.
     pub reasons: Vec<String>,
     pub summary: String,
-    /// What the approver is shown, and what the hash is over, see
-    /// `shown` in governance. One of an older build has no metadata in it.
+    /// The approval document that the hash covers, see `approval_document` in governance.
+    /// Documents of an older build contain no metadata.
     #[serde(default)]
     pub shown: Map<String, Value>,
     pub plan: Map<String, Value>,
@@ -57,36 +59,36 @@ pub struct Approval {
     pub requested_at: Timestamp,
     /// Until when it waits for a decision.
     pub decide_by: Timestamp,
-    /// Until when an approval given may be used.
+    /// Until when a granted approval may be used.
     pub use_by: Option<Timestamp>,
     pub decision: Option<Decision>,
-    /// What the payload's hash is salted with; nobody is shown it.
+    /// Salt of the hashes of payload and metadata. It is shown to no one.
     #[serde(default)]
     pub salt: String,
-    /// How many people must say yes.
+    /// How many people must approve.
     #[serde(default = "one")]
     pub quorum: u8,
-    /// Who has said yes so far, each once.
+    /// Who has approved so far, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Vote>,
-    /// When it was pointed out again that it waits.
+    /// When a reminder about the open approval was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escalated_at: Option<Timestamp>,
-    /// When the store may forget it.
+    /// When the store may delete it.
     #[serde(default)]
     pub keep_until: Option<Timestamp>,
     pub trace_id: String,
 }
 
 impl Approval {
-    /// Whether someone has a part in what is asked for.
+    /// Whether a person is one of those who asked for the task.
     pub fn is_requested_by(&self, person: &Person) -> bool {
         let also = self.also_requested_by.iter().map(String::as_str);
         person.is_one_of(also.chain([self.requested_by.as_str()]))
     }
 }
 
-/// One yes.
+/// One approving vote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
     pub by: String,

@@ -1,4 +1,5 @@
-//! Reads fields of a payload or plan; what is wrong is refused with its name and value.
+//! Reads fields of a payload or plan. Invalid values are refused with the field's name and
+//! value.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use serde_json::{Map, Value};
 
 use watchbill_redact as redact;
 
-/// Why a task can't be planned or a plan can't be run as it is: for the person who made it.
+/// Why a task can't be planned or a plan can't be run. The text is for the person who created
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -33,7 +35,7 @@ impl Refusal {
     }
 }
 
-/// An object and how it is called in messages.
+/// An object and the name that error messages use for it.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
     pub map: &'a Map<String, Value>,
@@ -53,20 +55,20 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// A text with something in it; an empty one counts as absent.
+    /// A non-empty text. An empty one counts as absent.
     pub fn text(self, name: &str) -> Result<Option<&'a str>, Refusal> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),
-            Some(other) => Err(Refusal::wrong(&self.at(name), other, "a text")),
+            Some(other) => Err(Refusal::wrong(&self.at(name), other, "a string")),
         }
     }
 
-    /// The same, of at most `most` characters.
+    /// Like [`text`](Self::text), with at most `most` characters.
     pub fn bounded(self, name: &str, most: usize) -> Result<Option<String>, Refusal> {
         match self.text(name)? {
             Some(text) if text.chars().count() > most => Err(Refusal::new(format!(
-                "{} has {} characters, {most} are the most",
+                "{} has {} characters; the maximum is {most}",
                 self.at(name),
                 text.chars().count()
             ))),
@@ -84,14 +86,16 @@ impl<'a> Fields<'a> {
                 .map(|item| {
                     item.as_str()
                         .map(|text| text.trim().to_owned())
-                        .ok_or_else(|| Refusal::wrong(&self.at(name), item, "a list of texts"))
+                        .ok_or_else(|| Refusal::wrong(&self.at(name), item, "a list of strings"))
                 })
                 .collect(),
-            Some(other) => Err(Refusal::wrong(&self.at(name), other, "a text or a list of texts")),
+            Some(other) => {
+                Err(Refusal::wrong(&self.at(name), other, "a string or a list of strings"))
+            }
         }
     }
 
-    /// A span: seconds as a number, or `5s`, `500ms`, `2 minutes`.
+    /// A duration: a number of seconds, or `5s`, `500ms`, `2 minutes`.
     pub fn span(self, name: &str) -> Result<Option<Duration>, Refusal> {
         let parsed = match self.get(name) {
             None => return Ok(None),
@@ -103,7 +107,7 @@ impl<'a> Fields<'a> {
         };
         let value = self.map.get(name).unwrap_or(&Value::Null);
         parsed.map(Some).ok_or_else(|| {
-            Refusal::wrong(&self.at(name), value, "a span such as 5, '5s' or '2 minutes'")
+            Refusal::wrong(&self.at(name), value, "a duration such as 5, '5s' or '2 minutes'")
         })
     }
 

@@ -1,9 +1,12 @@
+//! Roles, callers and API keys.
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Person, TenantId, Timestamp, UnknownName, is_reserved_name};
 
-/// What a caller may do: admin ⊃ agent, approver ⊃ user.
+/// What a caller may do. `Admin` includes agent, approver and user; `Agent` and `Approver`
+/// include user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -26,7 +29,7 @@ impl Role {
         }
     }
 
-    /// The roles that a key or a token may bear.
+    /// Parses the roles that a key or a token may have.
     pub fn parse(text: &str) -> Result<Self, UnknownName> {
         match text {
             "admin" => Ok(Role::Admin),
@@ -41,7 +44,7 @@ impl Role {
         }
     }
 
-    /// Whether this role includes what `needed` may do.
+    /// Whether this role includes everything that `needed` may do.
     pub fn includes(self, needed: Role) -> bool {
         match self {
             Role::Operator => needed == Role::Operator,
@@ -52,15 +55,15 @@ impl Role {
     }
 }
 
-/// Whoever makes a call, once it is known who that is.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The key's name or the token's `sub`.
     pub name: String,
     pub role: Role,
     pub tenant: TenantId,
-    /// Who made the key or the token, where a caller did: the first of them, where that was by a
-    /// made key too. Both count as one person.
+    /// The caller who made this key or token, if a caller did. If that caller's own key was
+    /// made by someone else, this is the first maker in the chain. Both count as one person.
     pub made_by: Option<String>,
 }
 
@@ -73,13 +76,13 @@ impl Caller {
         Person::new(&self.name, self.made_by.as_deref())
     }
 
-    /// Whom what they make counts as.
+    /// The name that counts as the maker of whatever this caller makes.
     pub fn root(&self) -> &str {
         self.made_by.as_deref().unwrap_or(&self.name)
     }
 }
 
-/// A key in the store: the key itself is shown once and never kept.
+/// A stored API key. The key itself is shown once and never stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiKey {
     /// SHA-256 of the key, hex. Keys carry 256 random bits, so no slow hash is needed.
@@ -89,17 +92,18 @@ pub struct ApiKey {
     pub tenant: TenantId,
     pub created_at: Timestamp,
     pub created_by: String,
-    /// Whom it counts as, see [`Caller::made_by`]. None: a key that everything begins with, or
-    /// of a build that did not keep this, see [`ApiKey::maker`].
+    /// The person that the key counts as, see [`Caller::made_by`]. `None` for an initial key,
+    /// or for a key of a build that did not store this; see [`ApiKey::maker`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<String>,
-    /// The first characters, so that people can tell keys apart.
+    /// The first characters of the key, so that people can tell keys apart.
     pub prefix: String,
     pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// Whom it counts as, beside itself. Builds that did not keep that kept who made it.
+    /// The person that the key counts as besides its own name. A key without `made_by` counts
+    /// as its `created_by`, unless that is a reserved name.
     pub fn maker(&self) -> Option<&str> {
         let by = || Some(&*self.created_by).filter(|by| !is_reserved_name(by));
         self.made_by.as_deref().or_else(by)

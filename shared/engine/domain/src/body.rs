@@ -1,21 +1,23 @@
+//! Where a task's payload or result is stored.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A JSON object that stands in the header if it is small, and in an item or blob of its
-/// own if not.
+/// A JSON object. A small one is stored in the task's header, a larger one in its own item or
+/// blob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
-    /// Here.
+    /// In the header.
     In(Map<String, Value>),
-    /// In an item beside the header, of so many bytes.
+    /// In an item next to the header; its size in bytes.
     Item(u64),
-    /// In the blob store: key and bytes.
+    /// In the blob store: key and size in bytes.
     Blob(String, u64),
 }
 
 impl Body {
-    /// Bytes of its JSON. What stands in the header counts there.
+    /// Size of its JSON in bytes. Zero if it is in the header, whose size already includes it.
     pub fn bytes(&self) -> usize {
         match self {
             Body::In(_) => 0,

@@ -1,12 +1,12 @@
-//! One text for one JSON value, and its hash.
+//! Canonical JSON text of a value, and its hash.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::hex;
 
-/// SHA-256, hex, of a value with its keys sorted: equal content, equal hash, whatever the
-/// order it was written in.
+/// SHA-256, hex, of a value with sorted keys. Equal content has an equal hash, whatever the
+/// order of its keys.
 pub fn canonical_hash(value: &Value) -> String {
     let mut text = String::new();
     write_canonical(value, &mut text);

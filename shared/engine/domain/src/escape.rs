@@ -1,12 +1,12 @@
-//! Ids of peers in a form that no other id and no part of a path can be taken for. The design
-//! gives `~` to approvals (`approval_<task_id>~2`), and `#`, `?`, `/` and `%` steer URLs and keys, as
-//! does `\`, which readers of URLs take for `/`; a blank at an end is lost where a gateway hands a
-//! path over decoded. So each of these and `=` becomes `=HH`, and the peer's own id can be told from
-//! it.
+//! Escapes ids of the legacy queue so that they can't be mistaken for another id or a part of a
+//! path. Approval ids use `~` (`approval_<task_id>~2`). `#`, `?`, `/` and `%` have a meaning in
+//! URLs and keys, as does `\`, which URL parsers treat as `/`. A space at an end is lost where
+//! a gateway passes on a decoded path. Each of these, and `=`, becomes `=HH`, so that the
+//! original id can be recovered.
 
 use std::borrow::Cow;
 
-/// What no new id may hold.
+/// Characters that no new id may contain.
 const REFUSED: &[char] = &['#', '?', '/', '%', '~', '\\'];
 
 fn is_escaped(byte: u8) -> bool {
@@ -17,12 +17,12 @@ fn has_blank_end(text: &str) -> bool {
     text.starts_with(' ') || text.ends_with(' ')
 }
 
-/// The first character of a text that no new id may hold.
+/// The first character of a text that no new id may contain.
 pub fn refused_in_ids(text: &str) -> Option<char> {
     text.chars().find(|c| REFUSED.contains(c)).or_else(|| has_blank_end(text).then_some(' '))
 }
 
-/// A peer's id as it is kept here.
+/// Escapes an id of the legacy queue for storage here.
 pub fn escape_id(id: &str) -> Cow<'_, str> {
     if !id.bytes().any(is_escaped) && !has_blank_end(id) {
         return id.into();
@@ -43,7 +43,7 @@ pub fn escape_id(id: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// The character that a text begins with in its escaped form.
+/// The character that the escape at the start of a text stands for.
 fn escaped_at(text: &str) -> Option<char> {
     let hex = text.get(1..3)?;
     let upper = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
@@ -51,8 +51,8 @@ fn escaped_at(text: &str) -> Option<char> {
     (is_escaped(byte) || byte == b' ').then_some(char::from(byte))
 }
 
-/// Characters of an id, each escaped one counted once: a peer's id of the greatest length has
-/// room here.
+/// Number of characters of an id, each escaped one counted once. So a legacy id of the greatest
+/// length still fits.
 pub(super) fn length(id: &str) -> usize {
     let escaped = id.match_indices('=').filter(|(place, _)| escaped_at(&id[*place..]).is_some());
     id.chars().count() - 2 * escaped.count()

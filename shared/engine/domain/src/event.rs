@@ -1,3 +1,5 @@
+//! Events: their types, priorities and contents.
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -6,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{EventId, Priority, TaskId, TenantId, Timestamp, UnknownName};
 
-/// Types under these nouns are made by Watchbill alone; callers can't publish them.
+/// Only Watchbill publishes types of these groups; callers can't.
 pub const RESERVED_EVENT_GROUPS: &[&str] =
     &["approval", "budget", "reputation", "permission", "circuit", "ops_cycle", "audit"];
 
@@ -15,7 +17,7 @@ pub const RESERVED_EVENT_GROUPS: &[&str] =
 #[serde(transparent)]
 pub struct EventType(Cow<'static, str>);
 
-/// The types that every task goes through: read so often that they are not copied.
+/// The types that every task produces. They are parsed so often that they are not copied.
 const COMMON: &[&str] = &["task.created", "task.started", "task.completed", "task.assigned"];
 
 impl<'de> Deserialize<'de> for EventType {
@@ -112,8 +114,8 @@ impl From<Priority> for EventPriority {
     }
 }
 
-/// What goes out. The id is derived from the item and its version, so that a repeat is
-/// recognisable; state is never changed by an event.
+/// A published event. Its id is derived from the item and its version, so that a repeat is
+/// recognisable. An event never changes state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub event_id: EventId,
@@ -125,16 +127,16 @@ pub struct Event {
     pub payload: Map<String, Value>,
     pub timestamp: Timestamp,
     pub metadata: Map<String, Value>,
-    /// How many reactions led to this; beyond 8 nothing more is started.
+    /// How many reactions led to this event; beyond 8 no further reaction is started.
     #[serde(default)]
     pub hops: u8,
 }
 
-/// An event that a caller published, as an item of the store until it is recorded.
+/// An event that a caller published, stored as an item until it is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishedEvent {
     pub tenant: TenantId,
     pub event: Event,
-    /// When the item may go: it is in the ledger long before.
+    /// When the item may be deleted. It is in the ledger long before.
     pub expires: Timestamp,
 }

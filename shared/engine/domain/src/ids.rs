@@ -1,3 +1,5 @@
+//! Identifiers of tasks, events, approvals and tenants, and how they are derived.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,15 +13,15 @@ use super::{Timestamp, escape};
 pub enum IdError {
     #[error("{what} is empty")]
     Empty { what: &'static str },
-    #[error("{what} has {length} characters, {most} are the most")]
+    #[error("{what} has {length} characters; the maximum is {most}")]
     TooLong { what: &'static str, length: usize, most: usize },
-    #[error("{what} '{value}' may only hold lower-case letters, digits, '-' and '_'")]
+    #[error("{what} '{value}' may only contain lower-case letters, digits, '-' and '_'")]
     BadTenant { what: &'static str, value: String },
-    #[error("{what} holds a control character")]
+    #[error("{what} contains a control character")]
     Control { what: &'static str },
     #[error(
-        "{what} holds '{character}': leave out # ? / % ~ and \\, which have a meaning in ids and URLs, and \
-         blanks at its ends"
+        "{what} contains '{character}': leave out # ? / % ~ and \\, which have a meaning in ids \
+         and URLs, and spaces at either end"
     )]
     Refused { what: &'static str, character: char },
 }
@@ -57,8 +59,8 @@ macro_rules! text_id {
                 Ok(Self(text.into()))
             }
 
-            /// The same of an id for something new. What was stored before may be named by
-            /// any id, see [`refused_in_ids`](super::refused_in_ids).
+            /// Like `parse`, for the id of something new. An item that was stored before may
+            /// have any id, see [`refused_in_ids`](super::refused_in_ids).
             pub fn parse_new(text: &str) -> Result<Self, IdError> {
                 if let Some(character) = super::refused_in_ids(text) {
                     return Err(IdError::Refused { what: $what, character });
@@ -93,7 +95,7 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A task's id: ours are UUIDs; up to 128 characters of anything printable come from peers.
+    /// A task's id. Ours are UUIDs; ids of the legacy queue are up to 128 printable characters.
     TaskId, "task_id", 128
 );
 text_id!(
@@ -101,15 +103,15 @@ text_id!(
     EventId, "event_id", 128
 );
 text_id!(
-    /// `approval_<task_id>`, then `approval_<task_id>~2` and so on. Those of an older build have
-    /// `_2` there, which another task's first approval may have too.
+    /// `approval_<task_id>`, then `approval_<task_id>~2` and so on. An older build wrote `_2`
+    /// there, which can collide with another task's first approval.
     ApprovalId, "approval_id", 160
 );
 
 impl ApprovalId {
-    /// The `n`-th approval of a task, counted from 1. No two have one id: after the last `~` is
-    /// the number. A task of an older build may have a `~` in its own id: its first approval
-    /// has a number too.
+    /// The id of the `n`-th approval of a task, counted from 1. It is unique because the number
+    /// follows the last `~`. A task of an older build may have a `~` in its own id; then its
+    /// first approval has a number too.
     pub fn of(task: &TaskId, n: u32) -> Self {
         match n {
             0 | 1 if !task.as_str().contains('~') => Self(format!("approval_{task}").into()),
@@ -118,7 +120,7 @@ impl ApprovalId {
     }
 }
 
-/// Who owns what: the first part of every key.
+/// The owner of the data: the first part of every key.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct TenantId(Arc<str>);
@@ -129,8 +131,8 @@ impl<'de> Deserialize<'de> for TenantId {
     }
 }
 
-/// A text straight into its shared form: ids are read at every step of every task, and by
-/// way of a `String` each would be copied twice.
+/// Reads a text directly into its shared form. Ids are read at every step of every task, and
+/// through a `String` each would be copied twice.
 pub(super) fn shared_text<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
     struct Text;
 
@@ -138,7 +140,7 @@ pub(super) fn shared_text<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>
         type Value = Arc<str>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text")
+            f.write_str("a string")
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Arc<str>, E> {
@@ -192,7 +194,7 @@ fn digest(parts: &[&str]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// A UUIDv8 that depends on the parts alone: the same cause gives the same id.
+/// A UUIDv8 that depends only on the parts: the same cause gives the same id.
 pub fn derived_uuid(parts: &[&str]) -> Uuid {
     let hash = digest(parts);
     let mut bytes = [0; 16];
@@ -200,8 +202,8 @@ pub fn derived_uuid(parts: &[&str]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// A UUIDv8 that depends on the parts and begins with a time in milliseconds, so that such
-/// ids sort by it and the time can be read back with [`EventId::millis`].
+/// A UUIDv8 that depends on the parts and begins with a time in milliseconds. Such ids sort by
+/// time, and [`EventId::millis`] reads the time back.
 pub fn timed_uuid(at: Timestamp, parts: &[&str]) -> Uuid {
     let hash = digest(parts);
     let mut bytes = [0; 16];
@@ -211,7 +213,7 @@ pub fn timed_uuid(at: Timestamp, parts: &[&str]) -> Uuid {
 }
 
 impl EventId {
-    /// The time within an id made by [`timed_uuid`]; nothing for a foreign id.
+    /// The time within an id made by [`timed_uuid`]. Returns `None` for any other id.
     pub fn millis(&self) -> Option<Timestamp> {
         let id = Uuid::parse_str(&self.0).ok()?;
         if id.get_version_num() != 8 {
@@ -223,8 +225,8 @@ impl EventId {
     }
 }
 
-/// Makes a foreign text safe as a part of a key: `#`, `/`, `%`, control characters and all
-/// beyond ASCII become %XX, so that no text can pretend to be another key.
+/// Makes any text safe as a part of a key: `#`, `/`, `%`, space, control and non-ASCII
+/// characters become %XX, so that no text can imitate another key.
 pub fn escape_key_part(text: &str) -> std::borrow::Cow<'_, str> {
     let plain = |b: u8| (0x21..0x7f).contains(&b) && b != b'#' && b != b'/' && b != b'%';
     if text.bytes().all(plain) {

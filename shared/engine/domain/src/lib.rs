@@ -1,14 +1,16 @@
-//! The things Watchbill talks about, as types that can't hold nonsense.
+//! The domain types of Watchbill, which exclude invalid values.
 //!
-//! - `ids`, `names`, `person`, `time`, `escape`: what things are called, and when.
-//! - `task`, `approval`, `auth`, `event`, `body`, `outcome`, `sla`: what is kept.
-//! - `agents`: who does the work; the one table of them.
-//! - `money`, `reputation`: amounts and points. `tool_call`, `arguments`: calls of tools, and how
+//! - `ids`, `names`, `person`, `time`, `escape`: identifiers, names and times.
+//! - `task`, `approval`, `auth`, `event`, `body`, `outcome`, `sla`: stored data. `task_entry`:
+//!   one change of a task.
+//! - `agents`: the table of agents.
+//! - `money`, `reputation`: amounts and points. `tool_call`, `arguments`: tool calls, and how
 //!   their arguments are read. `time_range`: `1h`, `yesterday`, two times.
-//! - `canonical`: one text for one JSON value, and its hash.
+//! - `canonical`: canonical JSON text and its hash. `switch`: `on` and `off`.
 //!
-//! How to add a word that is stored or sent: [`names!`], with its text pinned there. How to add
-//! a field to something that is kept: a default for what older builds wrote, and a frozen fixture.
+//! To add a word that is stored or sent: use [`names!`], which fixes its spelling. To add a
+//! field to stored data: give it a default for what older builds wrote, and add a frozen
+//! fixture.
 
 mod agents;
 mod approval;
@@ -52,14 +54,14 @@ pub use outcome::Outcome;
 pub use person::{
     MAX_REQUESTERS, Person, add_requester, folded_name, is_reserved_name, reserved_pattern,
 };
-pub use reputation::{Earned, ReputationEvent};
+pub use reputation::{ReputationEvent, ScoreDelta};
 pub use sla::Sla;
 pub use switch::Switch;
 pub use task::{
-    ApprovalRef, Grant, Held, Lease, LogEntry, LoggedEvent, Note, Override, Question, Task,
-    TaskLimits, What, hex,
+    ApprovalRef, ChangeKind, DeferReason, Grant, Lease, LogEntry, LoggedEvent, Note, Override,
+    Question, Task, TaskLimits, hex,
 };
 pub use task_entry::TaskEntry;
-pub use time::{MOST_SPAN, Timestamp, TimestampError, parse_span};
+pub use time::{MAX_SPAN, Timestamp, TimestampError, parse_span};
 pub use time_range::{TimeRange, TimeRangeError, words};
 pub use tool_call::ToolCall;

@@ -1,4 +1,4 @@
-//! Money and tokens: amounts, prices, what a call used and what is set aside for one.
+//! Money and tokens: amounts, prices, usage of a call and reservations.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Amount {
     pub tokens: u64,
 }
 
-/// What a model costs: millionths of a US dollar for a million tokens.
+/// Price of a model, in millionths of a US dollar per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
     #[serde(rename = "i")]
@@ -26,13 +26,13 @@ pub struct Price {
 }
 
 impl Price {
-    /// What so much costs, in money rounded up, and in tokens.
+    /// Cost of this usage: money, rounded up, and tokens.
     pub fn cost(self, usage: Usage) -> Amount {
         let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
         Amount { micro_usd: self.of(usage), tokens }
     }
 
-    /// What so much costs in money, rounded up.
+    /// Cost of this usage in millionths of a US dollar, rounded up.
     pub fn of(self, usage: Usage) -> u64 {
         let part = |price: u64, tokens: u64| u128::from(price) * u128::from(tokens);
         let sum = part(self.input, usage.input_tokens) + part(self.output, usage.output_tokens);
@@ -40,33 +40,34 @@ impl Price {
     }
 }
 
-/// What a model's call used.
+/// Tokens that a model call used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub input_tokens: u64,
     pub output_tokens: u64,
 }
 
-/// What a task has set aside for a model's call that is under way; stands in its header.
+/// Budget that a task has reserved for a model call in progress. Stored in the task's header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// The version of the task that it came with: tells it from others of the task.
+    /// The task version that created it. It tells reservations of one task apart.
     #[serde(rename = "n")]
     pub n: u64,
     /// The most that the call can cost.
     #[serde(rename = "a")]
     pub amount: Amount,
-    /// When it was made: says of which day and hour it is.
+    /// When it was made. Decides the day and the hour that it counts in.
     #[serde(rename = "at")]
     pub at: Timestamp,
-    /// The run that made it.
+    /// The fence of the run that made it.
     #[serde(rename = "f")]
     pub fence: u64,
-    /// The call may have been sent: if nothing more is heard it counts as spent.
+    /// The call may have been sent. If its usage is never reported, the reservation counts as
+    /// spent.
     #[serde(rename = "s", default)]
     pub sent: bool,
-    /// What the call is settled at, whatever the policy says by then. None in reservations of
-    /// earlier versions: they are charged as estimated.
+    /// The price at which the call is settled, even if the policy changes meanwhile. `None` in
+    /// reservations of earlier versions, which are charged as estimated.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }
@@ -97,7 +98,7 @@ impl Amount {
     }
 }
 
-/// What a budget is of.
+/// The resource that a budget limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Money,
@@ -107,10 +108,10 @@ pub enum Resource {
 impl Resource {
     pub const ALL: [Resource; 2] = [Resource::Money, Resource::Tokens];
 
-    /// For people: `$1.50`, `1200 tokens`.
+    /// Text for people: `$1.50`, `1200 tokens`.
     pub fn show(self, n: u64) -> String {
         match self {
-            // Whole cents where there are no parts of them.
+            // Two decimals if the amount is a whole number of cents.
             Resource::Money if n.is_multiple_of(10_000) => format!("${:.2}", n as f64 / 1e6),
             Resource::Money => format!("${:.6}", n as f64 / 1e6),
             Resource::Tokens => format!("{n} tokens"),

@@ -1,4 +1,6 @@
-/// A word that stands for nothing we know; says which are known.
+//! Enums of names with fixed spellings: task types, priorities, statuses and agents.
+
+/// An unknown name; lists the known ones.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown {what} '{value}': use one of {known}")]
 pub struct UnknownName {
@@ -7,13 +9,13 @@ pub struct UnknownName {
     pub known: String,
 }
 
-/// A word as an error shows it, without secrets.
+/// A name as an error shows it: shortened, without secrets.
 #[doc(hidden)]
 pub fn shortened_word(text: &str) -> String {
     watchbill_redact::shortened(text, 64)
 }
 
-/// Words with one spelling each, and maybe others that are understood too, as an enum.
+/// Defines an enum of names, each with one spelling and optional aliases that are also parsed.
 #[macro_export]
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident, $what:literal, [$($variant:ident = $text:literal $(| $alias:literal)*),+ $(,)?]) => {
@@ -24,7 +26,7 @@ macro_rules! names {
         impl $name {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// Every text that [`parse`](Self::parse) takes, aliases included.
+            /// Every text that [`parse`](Self::parse) accepts, aliases included.
             pub const SPELLINGS: &'static [&'static str] = &[$($text $(, $alias)*),+];
 
             pub fn as_str(self) -> &'static str {
@@ -53,7 +55,7 @@ macro_rules! names {
 }
 
 names!(
-    /// What kind of work a task is.
+    /// The kind of work of a task.
     TaskType, "type", [
         Faq = "faq",
         Bugfix = "bugfix",
@@ -70,7 +72,7 @@ names!(
 );
 
 names!(
-    /// P0 before P1 before P2 before P3.
+    /// P0 comes before P1, P1 before P2, P2 before P3.
     Priority, "priority", [
         P0 = "P0" | "critical",
         P1 = "P1" | "high",
@@ -80,7 +82,7 @@ names!(
 );
 
 names!(
-    /// Where a task stands in its life.
+    /// The state of a task.
     Status, "status", [
         Pending = "pending",
         Assigned = "assigned",
@@ -93,7 +95,7 @@ names!(
 );
 
 names!(
-    /// Who does the work. In governance the same agents are called `ops_agent` and so on.
+    /// The agent that does the work. Governance calls the same agents `ops_agent` and so on.
     Agent, "agent", [
         Ops = "ops" | "ops_agent",
         Dev = "dev" | "dev_agent",
@@ -104,7 +106,7 @@ names!(
 );
 
 impl Status {
-    /// No change comes after these.
+    /// Whether no further change follows.
     pub fn is_terminal(self) -> bool {
         matches!(self, Status::Completed | Status::Failed | Status::Cancelled)
     }
@@ -114,7 +116,7 @@ impl Status {
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "the enum is made by a macro that knows no default")]
+#[expect(clippy::derivable_impls, reason = "the macro of the enum has no default")]
 impl Default for Priority {
     fn default() -> Self {
         Priority::P2

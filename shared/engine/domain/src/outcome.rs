@@ -1,25 +1,25 @@
-//! What a run used and what its agent earned by it.
+//! What a run used and how it changed its agent's score.
 
 use serde::{Deserialize, Serialize};
 
-use super::Earned;
+use super::ScoreDelta;
 use super::task::is_default;
 
-/// How a run ended, what it used and what it does to the agent's reputation: durable in
-/// the same write as the end itself.
+/// How a run ended, what it used and how it changes the agent's reputation. Written in the same
+/// commit as the end of the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Tokens that models used.
+    /// Tokens that model calls used.
     #[serde(rename = "tk", default, skip_serializing_if = "is_default")]
     pub tokens: u64,
     /// Cost in millionths of a US dollar.
     #[serde(rename = "us", default, skip_serializing_if = "is_default")]
     pub micro_usd: u64,
-    /// What it does to the agent's score, with the figures as they were then.
+    /// Score changes of the agent, with the points configured at that time.
     #[serde(rename = "rp", default, skip_serializing_if = "Vec::is_empty")]
-    pub reputation: Vec<Earned>,
-    /// The run changed nothing outside: what it earns is limited for each day. Stored is the
-    /// rarer case, that it did: the plain header stays within its write unit.
+    pub reputation: Vec<ScoreDelta>,
+    /// The run changed nothing external, so the points it earns are limited per day. Only the
+    /// rarer case, `false`, is stored: the plain header stays within its write unit.
     #[serde(
         rename = "ac",
         with = "acted",
@@ -27,13 +27,13 @@ pub struct Outcome {
         skip_serializing_if = "acted::is_plain"
     )]
     pub read_only: bool,
-    /// The external worker that ended the task: it earns the points, not our agent.
+    /// The external worker that ended the task. It gets the score change instead of our agent.
     #[serde(rename = "wk", default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
 }
 
-/// `read_only` the other way round: absent, as on nearly all runs, where nothing was changed.
-/// What older builds wrote has no such field and counts as such a run.
+/// Stores `read_only` negated: the field is absent on nearly all runs, which changed nothing.
+/// Data of older builds has no such field and counts as such a run.
 mod acted {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
@@ -62,10 +62,12 @@ mod tests {
     fn a_run_that_changed_nothing_takes_no_room() {
         let plain = Outcome { read_only: true, ..Outcome::default() };
         let acted = Outcome::default();
-        let written = |outcome: &Outcome| serde_json::to_string(outcome).expect("it is written");
+        let written =
+            |outcome: &Outcome| serde_json::to_string(outcome).expect("an outcome serializes");
         assert_eq!((written(&plain), written(&acted)), ("{}".into(), r#"{"ac":true}"#.into()));
         for outcome in [plain, acted] {
-            let read: Outcome = serde_json::from_str(&written(&outcome)).expect("it is read");
+            let read: Outcome =
+                serde_json::from_str(&written(&outcome)).expect("the stored form is readable");
             assert_eq!(read, outcome);
         }
     }

@@ -1,15 +1,15 @@
-//! Who counts as whom, where one person must not count twice: in a quorum, and where nobody
-//! approves what they submitted themselves.
+//! Which names count as the same person, where one person must not count twice: in a quorum,
+//! and where no one approves what they submitted themselves.
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 use super::Agent;
 
 /// How many people are remembered as having asked for a task: the first, and the latest of
-/// those who tried it again. It stands in the task's header, which must stay small.
+/// those who retried it. The list is in the task's header, which must stay small.
 pub const MAX_REQUESTERS: usize = 16;
 
-/// Names under which Watchbill itself acts, or that would read as if it did.
+/// Names that Watchbill itself acts under, or that would read as if it did.
 const RESERVED: &[&str] = &[
     "admin-key",
     "anonymous",
@@ -30,12 +30,12 @@ const RESERVED: &[&str] = &[
     "system",
     "watchbill",
 ];
-/// Beginnings of names under which it acts for something: `reaction:<name>`.
+/// Prefixes of names that Watchbill acts under for something, such as `reaction:<name>`.
 const RESERVED_FOR: &[&str] =
     &["eventbridge:", "lambda:", "reaction:", "redis:", "schedule:", "watchbill:", "worker:"];
 
-/// A name as it is compared: without regard to case, width, surrounding space and characters
-/// that can't be seen.
+/// A name in the form in which it is compared: without case, width, surrounding space and
+/// invisible characters.
 pub fn folded_name(name: &str) -> String {
     let nfkc = ComposingNormalizerBorrowed::new_nfkc();
     let lower = nfkc.normalize(name).to_lowercase();
@@ -44,7 +44,7 @@ pub fn folded_name(name: &str) -> String {
     seen.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Soft hyphens, joiners, marks of direction, variation selectors, tags: Unicode's ignorable
+/// Soft hyphens, joiners, direction marks, variation selectors, tags: Unicode's ignorable
 /// characters that NFKC leaves in place.
 fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -54,7 +54,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A pattern (ECMA 262) of the names that [`is_reserved_name`] names, as far as they are ASCII.
+/// A pattern (ECMA 262) that matches the ASCII names for which [`is_reserved_name`] is true.
 pub fn reserved_pattern() -> String {
     let letter = |c: char| match c {
         '-' => "[ _.-]".to_owned(),
@@ -68,7 +68,7 @@ pub fn reserved_pattern() -> String {
     format!("^ *(({}) *$|{})", names.join("|"), beginnings.join("|"))
 }
 
-/// Whether no caller may bear a name, because Watchbill acts under it.
+/// Whether no caller may have this name, because Watchbill acts under it.
 pub fn is_reserved_name(name: &str) -> bool {
     let folded = folded_name(name);
     let dashed = folded.replace([' ', '_', '.'], "-");
@@ -78,7 +78,7 @@ pub fn is_reserved_name(name: &str) -> bool {
         || agents()
 }
 
-/// The names that someone counts under: their own, and that of whoever made their key.
+/// The names that a person counts under: their own, and that of the maker of their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person(Vec<String>);
 
@@ -91,13 +91,13 @@ impl Person {
         self.0.iter().any(|name| other.0.contains(name))
     }
 
-    /// Whether it is one of these by name.
+    /// Whether one of these names is this person's.
     pub fn is_one_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
         names.into_iter().any(|name| self.0.contains(&folded_name(name)))
     }
 }
 
-/// Adds to those who asked for something, each once.
+/// Adds a name to those who asked for something, each once.
 pub fn add_requester(known: &mut Vec<String>, name: &str) {
     let folded = folded_name(name);
     if known.iter().any(|known| folded_name(known) == folded) {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_says_the_same_of_ascii_names() {
+    fn the_pattern_matches_the_same_ascii_names() {
         let pattern = regex::Regex::new(&reserved_pattern()).expect("a pattern");
         let names = RESERVED.iter().chain(Agent::SPELLINGS).flat_map(|name| {
             let name = (*name).to_owned();

@@ -1,9 +1,9 @@
-//! What changes an agent's score.
+//! Events that change an agent's score.
 
 use serde::{Deserialize, Serialize};
 
 names!(
-    /// Something that changes an agent's score.
+    /// An event that changes an agent's score.
     ReputationEvent, "reputation event", [
         TaskSuccess = "task_success",
         TaskFailure = "task_failure",
@@ -20,7 +20,7 @@ names!(
     ]
 );
 
-/// A reputation event with what it was worth when it happened: a rebuild after the figures
-/// were changed gives the same score.
+/// A reputation event with its points at the time it happened. A rebuild after the configured
+/// points were changed gives the same score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Earned(pub ReputationEvent, pub i16);
+pub struct ScoreDelta(pub ReputationEvent, pub i16);

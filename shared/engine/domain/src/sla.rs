@@ -1,13 +1,15 @@
+//! Service level of a task: its deadline and its warning.
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Priority, Timestamp};
 
-/// By when a task should be completed, and when to warn.
+/// When a task should be completed, and when to warn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sla {
-    /// As the caller wrote it (`"15m"`), or made of the priority's default.
+    /// As the caller wrote it (`"15m"`), or derived from the priority's default.
     pub target: String,
     pub deadline: Timestamp,
     /// Percent of the time from creation to deadline after which to warn: 1 to 100.
@@ -16,18 +18,18 @@ pub struct Sla {
     pub warned: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub violated: bool,
-    /// The violation moved it to the next higher lane.
+    /// The violation moved the task to the next higher lane.
     #[serde(default, skip_serializing_if = "is_false")]
     pub lifted: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
 
 impl Sla {
-    /// The defaults by priority: P0 15 min, P1 1 h, P2 8 h, P3 24 h.
+    /// Defaults by priority: P0 15 min, P1 1 h, P2 8 h, P3 24 h.
     pub fn default_target(priority: Priority) -> Duration {
         Duration::from_secs(match priority {
             Priority::P0 => 15 * 60,

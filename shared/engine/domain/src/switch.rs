@@ -1,4 +1,4 @@
-//! `on` or `off`, as people write it in settings and policies.
+//! `on` or `off`, as written in settings and policies.
 
 use serde::Deserialize;
 

@@ -1,3 +1,5 @@
+//! A task's header, its leases, grants and limits, and the log of its changes.
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -37,16 +39,16 @@ pub struct Task {
     pub source: String,
     #[serde(rename = "st")]
     pub status: Status,
-    /// Who has it, or will have it after approval.
+    /// The agent that has the task, or will have it after approval.
     #[serde(rename = "ag")]
     pub agent: Agent,
-    /// Grows with each new assignment; lane messages of older ones are void.
+    /// Increases with each new assignment. Lane messages of older assignments are void.
     #[serde(rename = "n")]
     pub assignment: u32,
-    /// Claims so far; also the fencing token: a run with another fence writes nothing.
+    /// Claims so far. Also the fencing token: a run with another fence can't write.
     #[serde(rename = "f", default, skip_serializing_if = "is_default")]
     pub fence: u64,
-    /// Failed runs that were tried again (`retry_count`).
+    /// Failed runs that were retried (`retry_count`).
     #[serde(rename = "rc", default, skip_serializing_if = "is_default")]
     pub retries: u32,
     #[serde(rename = "mr")]
@@ -54,37 +56,40 @@ pub struct Task {
     /// Claims in a row whose executor vanished without an outcome.
     #[serde(rename = "lo", default, skip_serializing_if = "is_default")]
     pub lost_runs: u32,
-    /// Times the pointer was offered again without a claim.
+    /// Times the task reference was enqueued again without a claim.
     #[serde(rename = "of", default, skip_serializing_if = "is_default")]
     pub offers: u32,
-    /// Offers in a row that did not count, because its lane had a backlog.
+    /// Offers in a row that did not count as unclaimed, because the lane had a backlog or a run
+    /// was suspended.
     #[serde(rename = "eo", default, skip_serializing_if = "is_default")]
     pub excused: u32,
-    /// The version whose write is an offer and nothing else: the log has no entry of it.
+    /// The version that was written only to enqueue the task reference. The log has no entry
+    /// for it.
     #[serde(rename = "ow", default, skip_serializing_if = "is_default")]
     pub offered_version: u64,
-    /// Times it reached an agent that was not its own.
+    /// Times the task reached an agent that was not its own.
     #[serde(rename = "mi", default, skip_serializing_if = "is_default")]
     pub misrouted: u32,
-    /// Runs by workers outside: not offered to lanes.
+    /// External workers run the task: it is not enqueued in lanes.
     #[serde(rename = "ex", default, skip_serializing_if = "is_default")]
     pub external: bool,
-    /// Blocked because its agent's work is not part of this build, and its tasks are not left to
-    /// workers outside: any of them may claim it all the same.
+    /// Blocked because its agent is not part of this build and its tasks are not assigned to
+    /// external workers. Any external worker may claim it all the same.
     #[serde(rename = "nb", default, skip_serializing_if = "is_default")]
     pub not_built: bool,
     #[serde(rename = "le", default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
-    /// Not to be run before: after a failure (assigned) or a suspension (in progress).
+    /// Do not run before this time: after a failure (assigned) or a suspension (in progress).
     #[serde(rename = "ra", default, skip_serializing_if = "Option::is_none")]
     pub resume_at: Option<Timestamp>,
-    /// What keeps it from running, where governance put it off.
+    /// Why the task does not run, if governance deferred it.
     #[serde(rename = "hd", default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
-    /// Since when a freeze or a backlog holds it up, as far as its grants don't reckon with it.
+    pub held: Option<DeferReason>,
+    /// Start of a wait for a freeze or a backlog that the limits of its grants don't include
+    /// yet.
     #[serde(rename = "ws", default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Timestamp>,
-    /// When to offer the pointer again if nobody has claimed by then.
+    /// When to enqueue the task reference again if the task is not claimed by then.
     #[serde(rename = "oa", default, skip_serializing_if = "Option::is_none")]
     pub offer_at: Option<Timestamp>,
     #[serde(rename = "ca")]
@@ -99,7 +104,7 @@ pub struct Task {
     pub sla: Option<Sla>,
     #[serde(rename = "pa", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,
-    /// Reactions between the first cause and this task.
+    /// Number of reactions between the first cause and this task.
     #[serde(rename = "ho", default, skip_serializing_if = "is_default")]
     pub hops: u8,
     /// The caller's metadata, without `result`.
@@ -113,29 +118,29 @@ pub struct Task {
     pub error: Option<String>,
     #[serde(rename = "ap", default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalRef>,
-    /// What is set aside of the budget for a model's call that is under way.
+    /// Budget that is reserved for a model call in progress.
     #[serde(rename = "rv", default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
-    /// What its models' calls have used so far, all runs together.
+    /// Usage of its model calls so far, all runs together.
     #[serde(rename = "sp", default, skip_serializing_if = "is_default")]
     pub spent: Amount,
-    /// What of it no outcome has told yet: that of the run that is under way.
+    /// The part of `spent` that no outcome reports yet: the usage of the run in progress.
     #[serde(rename = "rs", default, skip_serializing_if = "is_default")]
     pub run_spent: Amount,
-    /// What people have given leave for, newest last.
+    /// Approvals that were granted, newest last.
     #[serde(rename = "gr", default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<Grant>,
-    /// Freezes that a person has let it pass.
+    /// Freezes that a person has let the task pass.
     #[serde(rename = "ov", default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
-    /// What a blocked task asks, and what was answered.
+    /// The question of a blocked task, and its answer.
     #[serde(rename = "qu", default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Question>,
-    /// Who made it: nobody approves what they submitted themselves.
+    /// Who created the task. No one approves what they submitted themselves.
     #[serde(rename = "by")]
     pub created_by: String,
-    /// Who asked for it besides: the maker of the key it was made with, whoever made the task
-    /// that it tries again or is a part of. They don't approve it either.
+    /// Others who asked for it: the maker of the key it was created with, and the creator of
+    /// the task that it retries or is a part of. They can't approve it either.
     #[serde(rename = "ab", default, skip_serializing_if = "Vec::is_empty")]
     pub also_requested_by: Vec<String>,
     /// Hash of the creating request's body, to tell a repeat from another request.
@@ -143,10 +148,11 @@ pub struct Task {
     pub body_hash: Option<String>,
     #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// It is the retry of a task whose failure has counted: its own costs no points again.
+    /// The task is the retry of a task whose failure has counted: its own failure costs no
+    /// points again.
     #[serde(rename = "fc", default, skip_serializing_if = "is_default")]
     pub failure_counted: bool,
-    /// What the last run noted of its loop (observe, orient, decide, act), in order.
+    /// Notes of the last run about its loop (observe, orient, decide, act), in order.
     #[serde(rename = "no", default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
     /// The changes, oldest first; the last [`TaskLimits::LOG`] of them.
@@ -154,30 +160,30 @@ pub struct Task {
     pub log: Vec<LogEntry>,
 }
 
-/// Sizes that hold for every task.
+/// Limits that apply to every task.
 pub struct TaskLimits;
 
 impl TaskLimits {
-    /// Changes kept in the header; older ones are in the ledger.
+    /// Changes kept in the header. Older ones are in the ledger.
     pub const LOG: usize = 16;
     /// Payload, bytes of JSON: 200 KB.
     pub const PAYLOAD: usize = 200 * 1024;
-    /// Result, bytes of JSON: 4 MB. A Lambda answers with 6 MB at most, and every quote in
-    /// the result is escaped once more there.
+    /// Result, bytes of JSON: 4 MB. A Lambda response has 6 MB at most, and every quote in the
+    /// result is escaped once more there.
     pub const RESULT: usize = 4 * 1024 * 1024;
-    /// Longest way through reactions.
+    /// Longest chain of reactions.
     pub const HOPS: u8 = 8;
-    /// Leaves given that are kept: runs with more mutating calls ask again.
+    /// Grants that are kept. Runs with more mutating calls request approval again.
     pub const GRANTS: usize = 8;
-    /// Claims in a row that may vanish before the task is given up.
+    /// Claims in a row that may vanish before the task fails for good.
     pub const LOST_RUNS: u32 = 5;
-    /// Offers without a claim before the task is given up as undeliverable.
+    /// Offers without a claim before the task fails as undeliverable.
     pub const OFFERS: u32 = 5;
     /// An error's text, bytes.
     pub const ERROR: usize = 4 * 1024;
 }
 
-/// The right to run a task: who holds it, in which epoch of the store, until when.
+/// The right to run a task: its holder, the epoch of the store it was given in, and its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     #[serde(rename = "o")]
@@ -186,34 +192,34 @@ pub struct Lease {
     pub epoch: u64,
     #[serde(rename = "u")]
     pub until: Timestamp,
-    /// Which of the workers that share the owner's key, where the claim said so.
+    /// Which of the workers that share the owner's key, if the claim named one.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
 }
 
-/// The approval that a task waits for or was let through by.
+/// The approval that a task waits for, or that authorized it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApprovalRef {
     pub id: ApprovalId,
-    /// How many approvals this task has had, this one included.
+    /// Number of approvals this task has had, this one included.
     pub n: u32,
-    /// The hash of what was approved, once it is.
+    /// The hash of the approved document, once it is approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_by: Option<Timestamp>,
-    /// Hash of what the policy asked for when it was put up, see
-    /// `asked_hash` in governance.
+    /// Hash of the requirements of the policy when the approval was opened, see
+    /// `requirements_hash` in governance.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub asked: String,
-    /// See `shown` in governance.
+    /// Salt of the approval document's hashes, see `approval_document` in governance.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub salt: String,
 }
 
-/// Leave that was given: for what, under which demands of the policy, until when.
+/// A granted approval: for which document, under which requirements of the policy, until when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     #[serde(rename = "h")]
@@ -224,17 +230,17 @@ pub struct Grant {
     pub use_by: Timestamp,
     #[serde(rename = "s", default)]
     pub salt: String,
-    /// When it was given. Missing in what older builds wrote.
+    /// When it was granted. Missing in data of older builds.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<Timestamp>,
 }
 
-/// Why a task is held: a freeze, or a governance that can't be reached.
+/// Why a task is deferred: a freeze, or governance that can't be reached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Held {
+pub struct DeferReason {
     #[serde(rename = "w")]
     pub why: String,
-    /// How often it was looked whether it still is.
+    /// How often the reason was re-checked.
     #[serde(rename = "n", default, skip_serializing_if = "is_default")]
     pub looks: u32,
 }
@@ -264,22 +270,22 @@ pub struct Question {
 pub struct Note {
     pub step: String,
     pub at: Timestamp,
-    /// Milliseconds it took.
+    /// Duration in milliseconds.
     pub ms: u64,
     pub text: String,
 }
 
-/// What a change was.
+/// The kind of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum ChangeKind {
     Created,
     Approved,
-    /// One of several approvers has said yes.
+    /// One of several approvers has approved.
     Voted,
     Rejected,
     Expired,
-    /// Half of the time for its approval is gone.
+    /// Half of the time for its approval is over.
     Escalated,
     Claimed,
     /// Claimed after an earlier executor vanished.
@@ -289,101 +295,101 @@ pub enum What {
     Completed,
     /// Failed for good.
     Failed,
-    /// Failed, and will be tried again.
+    /// Failed, and will be retried.
     Retrying,
     Blocked,
     Answered,
     Suspended,
     Cancelled,
-    /// Tried again at once on a person's word.
+    /// Retried at once at a person's request.
     Retried,
-    /// The pointer was offered again.
+    /// The task reference was enqueued again.
     Offered,
-    /// Given back to its queue because its holder vanished.
+    /// Requeued because its holder vanished.
     Returned,
     Rerouted,
-    /// Put off by a freeze, or because governance can't be reached.
+    /// Deferred by a freeze, or because governance can't be reached.
     Held,
     /// A person let it pass a freeze.
     Overridden,
-    /// Part of the budget was set aside for a model's call.
+    /// Part of the budget was reserved for a model call.
     Reserved,
-    /// The call may have gone out.
+    /// The call may have been sent.
     Sent,
-    /// What a model's call used was told, or what was set aside came back.
+    /// The usage of a model call was reported, or its reservation was released.
     Settled,
     SlaWarning,
     SlaViolation,
-    /// Looked at when it was due; nothing was to be done.
+    /// Checked when due; nothing was to be done.
     Checked,
 }
 
-impl What {
+impl ChangeKind {
     pub fn as_str(self) -> &'static str {
         match self {
-            What::Created => "created",
-            What::Approved => "approved",
-            What::Voted => "voted",
-            What::Rejected => "rejected",
-            What::Expired => "expired",
-            What::Escalated => "escalated",
-            What::Claimed => "claimed",
-            What::Reclaimed => "reclaimed",
-            What::Resumed => "resumed",
-            What::Renewed => "renewed",
-            What::Completed => "completed",
-            What::Failed => "failed",
-            What::Retrying => "retrying",
-            What::Blocked => "blocked",
-            What::Answered => "answered",
-            What::Suspended => "suspended",
-            What::Cancelled => "cancelled",
-            What::Retried => "retried",
-            What::Offered => "offered",
-            What::Returned => "returned",
-            What::Rerouted => "rerouted",
-            What::Held => "held",
-            What::Overridden => "overridden",
-            What::Reserved => "reserved",
-            What::Sent => "sent",
-            What::Settled => "settled",
-            What::SlaWarning => "sla_warning",
-            What::SlaViolation => "sla_violation",
-            What::Checked => "checked",
+            ChangeKind::Created => "created",
+            ChangeKind::Approved => "approved",
+            ChangeKind::Voted => "voted",
+            ChangeKind::Rejected => "rejected",
+            ChangeKind::Expired => "expired",
+            ChangeKind::Escalated => "escalated",
+            ChangeKind::Claimed => "claimed",
+            ChangeKind::Reclaimed => "reclaimed",
+            ChangeKind::Resumed => "resumed",
+            ChangeKind::Renewed => "renewed",
+            ChangeKind::Completed => "completed",
+            ChangeKind::Failed => "failed",
+            ChangeKind::Retrying => "retrying",
+            ChangeKind::Blocked => "blocked",
+            ChangeKind::Answered => "answered",
+            ChangeKind::Suspended => "suspended",
+            ChangeKind::Cancelled => "cancelled",
+            ChangeKind::Retried => "retried",
+            ChangeKind::Offered => "offered",
+            ChangeKind::Returned => "returned",
+            ChangeKind::Rerouted => "rerouted",
+            ChangeKind::Held => "held",
+            ChangeKind::Overridden => "overridden",
+            ChangeKind::Reserved => "reserved",
+            ChangeKind::Sent => "sent",
+            ChangeKind::Settled => "settled",
+            ChangeKind::SlaWarning => "sla_warning",
+            ChangeKind::SlaViolation => "sla_violation",
+            ChangeKind::Checked => "checked",
         }
     }
 }
 
-/// One change of an item: the ledger's entries and all events are made of these.
+/// One change of an item. The ledger's entries and all events are made of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// The version the item had after this change.
+    /// The version that the item had after this change.
     #[serde(rename = "v")]
     pub version: u64,
     #[serde(rename = "a")]
     pub at: Timestamp,
     #[serde(rename = "w")]
-    pub what: What,
+    pub what: ChangeKind,
     #[serde(rename = "b", default, skip_serializing_if = "String::is_empty")]
     pub by: String,
     #[serde(rename = "s")]
     pub status: Status,
-    /// The status before; left out where it did not change.
+    /// The status before; `None` if it did not change.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Status>,
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Which run it began, by its fence.
+    /// The fence of the run that this change began.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<LoggedEvent>,
-    /// Reputation and usage that came with this change, so that a fold counts them once.
+    /// Reputation and usage that came with this change, so that a projection counts them once.
     #[serde(rename = "ou", default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
 
-/// An event as the log keeps it: its type and what can't be read off the task.
+/// An event as the log stores it: its type and what can't be derived from the task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoggedEvent {
     #[serde(rename = "t")]
@@ -393,7 +399,7 @@ pub struct LoggedEvent {
 }
 
 impl LoggedEvent {
-    /// One of our own types. `payload`: an object; anything else stands for none.
+    /// An event of one of our own types. A `payload` that is not an object counts as empty.
     pub fn own(event_type: &str, payload: Value) -> Self {
         let event_type = EventType::parse(event_type).expect("our own event types are well formed");
         let payload = match payload {
@@ -405,10 +411,10 @@ impl LoggedEvent {
 }
 
 impl Lease {
-    /// The epoch of leases that outlive the process: those of workers outside.
+    /// The epoch of leases that outlive the process: those of external workers.
     pub const OUTSIDE: u64 = 0;
 
-    /// Who holds it, as people are told.
+    /// The holder's name as it is shown to people.
     pub fn holder(&self) -> String {
         match &self.worker {
             Some(worker) => format!("{}/{worker}", self.owner),
@@ -416,8 +422,8 @@ impl Lease {
         }
     }
 
-    /// Whether the holder may still be at work. `epoch` is the store's present one: leases
-    /// of an earlier one died with their process.
+    /// Whether the holder may still be running. `epoch` is the current one of the store: leases
+    /// of an earlier epoch ended with their process.
     pub fn is_live(&self, now: Timestamp, epoch: u64) -> bool {
         Self::live(self.until, self.epoch, now, epoch)
     }
@@ -427,12 +433,12 @@ impl Lease {
     }
 }
 
-/// A title is one line of a list; what is longer is cut.
+/// Characters of a title, which is one line of a list. Longer ones are cut.
 const MAX_TITLE: usize = 120;
 
 impl Task {
-    /// In which priority's lane it stands: its own, or one higher once its SLA is violated
-    /// and the rules lift such tasks (never into P0's).
+    /// The priority of the lane that the task is in: its own, or one higher once its SLA is
+    /// violated and the rules lift such tasks (never to P0).
     pub fn lane(&self) -> Priority {
         Self::lane_of(self.priority, self.sla.as_ref().is_some_and(|sla| sla.lifted))
     }
@@ -445,22 +451,22 @@ impl Task {
         }
     }
 
-    /// Whether it waits for a worker outside to claim it.
+    /// Whether the task waits for an external worker to claim it.
     pub fn waits_outside(&self) -> bool {
         self.not_built || self.external && self.status == Status::Assigned
     }
 
-    /// How long it may take from creation to completion.
+    /// Time allowed from creation to completion.
     pub fn sla_span(&self) -> Option<Duration> {
         self.sla.as_ref().map(|sla| sla.deadline.since(self.created_at))
     }
 
-    /// `Monitor system metrics and health` and the like: what a person reads.
+    /// A title for people, such as `Monitor system metrics and health`.
     pub fn title(&self) -> String {
         let text = |name: &str| {
             let payload = self.payload.inline()?;
             let text = payload.get(name)?.as_str()?;
-            // Redacted before the cut, so that it can't halve a secret out of recognition.
+            // Redacted before the cut, so that a secret is not cut in half and missed.
             Some(watchbill_redact::text(text).chars().take(MAX_TITLE).collect::<String>())
         };
         if let Some(description) = text("description") {

@@ -1,4 +1,4 @@
-//! One change of a task as the ledger keeps it.
+//! One change of a task as the ledger stores it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use super::{
     timed_uuid,
 };
 
-/// One change of a task, with what its events need.
+/// One change of a task, with everything that its events need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskEntry {
     #[serde(rename = "id")]
@@ -23,20 +23,20 @@ pub struct TaskEntry {
     pub trace_id: String,
     #[serde(rename = "ho", default, skip_serializing_if = "is_zero")]
     pub hops: u8,
-    /// When the task was made, where this is its completion.
+    /// When the task was created. Only set if this change is its completion.
     #[serde(rename = "ca", default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     #[serde(flatten)]
     pub change: LogEntry,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(n: &u8) -> bool {
     *n == 0
 }
 
 impl TaskEntry {
-    /// The event that stands at this place of the change.
+    /// The event at index `place` of this change.
     pub fn event(&self, place: usize) -> Event {
         let logged = &self.change.events[place];
         let mut payload = Map::new();

@@ -1,10 +1,12 @@
+//! Timestamps, and durations as people write them.
+
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment in UTC, in milliseconds since 1970. Written RFC 3339 for people and clients,
-/// as a number in the store.
+/// A time in UTC, in milliseconds since 1970. Written as RFC 3339 for people and clients, as a
+/// number in the store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
@@ -13,11 +15,11 @@ pub struct Timestamp(i64);
 pub enum TimestampError {
     #[error("'{0}' is not an RFC 3339 time such as 2026-01-31T08:00:00Z")]
     NotRfc3339(String),
-    #[error("'{0}' is not a span such as 90, '45s', '15m', '8h', '2d' or '15 minutes'")]
+    #[error("'{0}' is not a duration such as 90, '45s', '15m', '8h', '2d' or '15 minutes'")]
     NotASpan(String),
 }
 
-/// 9999-12-31T23:59:59.999Z, the last moment that RFC 3339 can write.
+/// 9999-12-31T23:59:59.999Z, the last time that RFC 3339 can write.
 const LAST: i64 = 253_402_300_799_999;
 
 impl Timestamp {
@@ -39,7 +41,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis))
     }
 
-    /// Time from `earlier` to here; zero if `earlier` is later.
+    /// Time from `earlier` to this; zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
@@ -50,7 +52,7 @@ impl Timestamp {
         Ok(Self(parsed.as_millisecond()))
     }
 
-    /// Fixed width and ordered as the times are, for list entries.
+    /// Fixed-width text that sorts in time order, for list entries.
     pub fn sortable(self) -> String {
         format!("{:015}", self.0.max(0))
     }
@@ -75,11 +77,11 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// The longest span that a task may ask for: the longest that its forms can write, so that
-/// what fits the form is not refused behind it.
-pub const MOST_SPAN: Duration = Duration::from_secs(99_999 * 86_400);
+/// The longest duration that a task may ask for. It is the longest that the request schemas can
+/// express, so that a value that fits the schema is not refused later.
+pub const MAX_SPAN: Duration = Duration::from_secs(99_999 * 86_400);
 
-/// A span of time as people write it: a number of seconds, or `15m`, `8 hours`, `2d`.
+/// A duration as people write it: a number of seconds, or `15m`, `8 hours`, `2d`.
 pub fn parse_span(text: &str) -> Result<Duration, TimestampError> {
     let text = text.trim();
     let wrong = || TimestampError::NotASpan(text.to_owned());
@@ -89,7 +91,8 @@ pub fn parse_span(text: &str) -> Result<Duration, TimestampError> {
     let span: jiff::SignedDuration = text
         .parse::<jiff::SignedDuration>()
         .or_else(|_| {
-            // jiff's own friendly form knows no days in a signed duration: a day here is 24 h.
+            // jiff's friendly format does not parse days into a signed duration. A day is 24 h
+            // here.
             let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim();
             match (digits.parse::<i64>(), &text[digits.len()..].trim()) {
                 (Ok(n), unit) if ["d", "day", "days"].contains(unit) => {

@@ -9,16 +9,16 @@ use watchbill_redact as redact;
 use super::{Fields, Refusal, Timestamp, parse_span};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Finished tasks and logs are kept about so long.
-const LONGEST: Duration = Duration::from_secs(90 * 86_400);
+/// Finished tasks and logs are kept for about this long.
+const MAX_LENGTH: Duration = Duration::from_secs(90 * 86_400);
 
-/// A range that is made absolute only when the plan runs, so that a plan stays the same
-/// while it waits for approval.
+/// A range that becomes absolute only when the plan runs, so that a plan stays the same while
+/// it waits for approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeRange {
-    /// Until now, for so long.
+    /// This long, until now.
     Past(Duration),
-    /// A day in UTC, so many days ago; today ends now.
+    /// A day in UTC, this many days ago. Today ends now.
     Day {
         ago: u32,
     },
@@ -30,8 +30,8 @@ pub enum TimeRange {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is not a time range: use a span such as '1h', '24h' or '7d', words such as \
-     'past hour' or 'yesterday', or two RFC 3339 times with '/' between"
+    "'{0}' is not a time range: use a duration such as '1h', '24h' or '7d', words such as 'past \
+     hour' or 'yesterday', or two RFC 3339 times with '/' between"
 )]
 pub struct TimeRangeError(String);
 
@@ -52,7 +52,7 @@ impl TimeRange {
         Self::find_in(trimmed).ok_or_else(wrong)
     }
 
-    /// From `payload.time_range`: a text, seconds, or `{from, to}`.
+    /// Reads `payload.time_range`: a text, seconds, or `{from, to}`.
     pub fn of_field(fields: Fields<'_>, name: &str) -> Result<Option<Self>, Refusal> {
         let path = fields.at(name);
         match fields.get(name) {
@@ -72,15 +72,17 @@ impl TimeRange {
                     _ => Err(Refusal::new(format!("{path} needs 'from' and a later 'to'"))),
                 }
             }
-            Some(other) => Err(Refusal::wrong(&path, other, "a text such as '1h', or {from, to}")),
+            Some(other) => {
+                Err(Refusal::wrong(&path, other, "a string such as '1h', or {from, to}"))
+            }
         }
     }
 
     fn past(span: Duration) -> Option<Self> {
-        (!span.is_zero()).then(|| TimeRange::Past(span.min(LONGEST)))
+        (!span.is_zero()).then(|| TimeRange::Past(span.min(MAX_LENGTH)))
     }
 
-    /// The first range that free text speaks of.
+    /// The first range that a free text mentions.
     pub fn find_in(text: &str) -> Option<Self> {
         let words = words(text);
         let word = |n: usize| words.get(n).map(String::as_str);
@@ -107,7 +109,7 @@ impl TimeRange {
         })
     }
 
-    /// Absolute, as of `now`.
+    /// Absolute start and end, as of `now`.
     pub fn resolve(self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self {
             TimeRange::Past(span) => (now.minus(span), now),
@@ -122,7 +124,8 @@ impl TimeRange {
     }
 }
 
-/// `24h`, `24 hours`, `an hour`, `two days`; a bare unit (`past hour`) only where `certain`.
+/// `24h`, `24 hours`, `an hour`, `two days`. A bare unit (`past hour`) counts only if
+/// `certain`.
 fn span_at(words: &[String], certain: bool) -> Option<Duration> {
     let first = words.first()?;
     if first.starts_with(|c: char| c.is_ascii_digit()) {
@@ -166,7 +169,7 @@ fn unit_seconds(word: &str) -> Option<u64> {
     })
 }
 
-/// Reads back with [`TimeRange::parse`].
+/// [`TimeRange::parse`] reads this text back.
 impl fmt::Display for TimeRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -184,7 +187,8 @@ impl fmt::Display for TimeRange {
     }
 }
 
-/// Lower-case words with what may stand inside of names (`high_cpu`, `db-1`, `api.example`).
+/// The words of a text in lower case. Characters that occur within names are kept (`high_cpu`,
+/// `db-1`, `api.example`).
 pub fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !(c.is_alphanumeric() || "_-./:#%<>=".contains(c)))
         .map(|word| word.trim_matches(|c| ".-:/=".contains(c)).to_lowercase())

@@ -1,3 +1,5 @@
+//! Budgets: limits, periods, prices, and how a call reserves and settles its cost.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -12,7 +14,7 @@ pub enum Period {
     Task,
 }
 
-/// The most that may be spent in each period, UTC.
+/// Spending limits of each period, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetLimits {
     pub day: Amount,
@@ -29,40 +31,41 @@ impl Default for BudgetLimits {
 
 /// The most that a call can cost, and the price that it will be settled at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quote {
+pub struct CallCost {
     pub amount: Amount,
     pub price: Option<Price>,
 }
 
-impl From<Amount> for Quote {
-    /// An amount that nothing else is known of: it is settled as told, or as it stands.
+impl From<Amount> for CallCost {
+    /// An amount without a price: it is settled at the reported cost, or as it is.
     fn from(amount: Amount) -> Self {
         Self { amount, price: None }
     }
 }
 
-/// Prices by model; one that is not known is priced as the dearest known.
+/// Prices by model. An unknown model has the price of the most expensive known one.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Prices(pub BTreeMap<String, Price>);
 
-/// No model may be called before someone has said what models cost.
+/// No model may be called before prices are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no model has a price, so what a call costs can't be told; set 'prices' in the policy, for each model its price for a million tokens in and out"
+    "no model has a price; set 'prices' in the policy: for each model, its price for a million \
+     input and output tokens"
 )]
 pub struct NoPrices;
 
 impl Prices {
-    /// What a call that uses so much costs.
+    /// Cost of a call with this usage.
     pub fn cost(&self, model: &str, usage: Usage) -> Result<Amount, NoPrices> {
         Ok(self.price(model, usage)?.cost(usage))
     }
 
-    /// The most that a call can cost, with the price that is fixed for it. A model that is not
-    /// known has that of the one that would cost most for this.
-    pub fn quote(&self, model: &str, most: Usage) -> Result<Quote, NoPrices> {
+    /// The most that a call can cost, with the price that is fixed for it. An unknown model has
+    /// the price of the known one that would cost most for this usage.
+    pub fn quote(&self, model: &str, most: Usage) -> Result<CallCost, NoPrices> {
         let price = self.price(model, most)?;
-        Ok(Quote { amount: price.cost(most), price: Some(price) })
+        Ok(CallCost { amount: price.cost(most), price: Some(price) })
     }
 
     fn price(&self, model: &str, usage: Usage) -> Result<Price, NoPrices> {
@@ -72,7 +75,7 @@ impl Prices {
     }
 }
 
-/// One period as it stands.
+/// Usage and limit of one period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeriodState {
     pub used: Amount,
@@ -86,9 +89,9 @@ pub struct BudgetState {
     pub hour: PeriodState,
 }
 
-/// How near a period is to its limit.
+/// How close a period is to its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BudgetMark {
+pub enum BudgetThreshold {
     Ok,
     /// 80 % and more.
     Warning,
@@ -96,19 +99,19 @@ pub enum BudgetMark {
     Critical,
 }
 
-impl BudgetMark {
+impl BudgetThreshold {
     pub fn as_str(self) -> &'static str {
         match self {
-            BudgetMark::Ok => "ok",
-            BudgetMark::Warning => "warning",
-            BudgetMark::Critical => "critical",
+            BudgetThreshold::Ok => "ok",
+            BudgetThreshold::Warning => "warning",
+            BudgetThreshold::Critical => "critical",
         }
     }
 }
 
 impl PeriodState {
-    /// Used and reserved of the limit, of money or of tokens, whichever is the more. Of a
-    /// limit of nothing, all is gone once anything is used.
+    /// Used and reserved as percent of the limit: the larger of money and tokens. With a limit
+    /// of zero, any use is 100 %.
     pub fn percent(&self) -> u64 {
         let of = |used: u64, reserved: u64, limit: u64| {
             let sum = u128::from(used) + u128::from(reserved);
@@ -122,11 +125,11 @@ impl PeriodState {
         money.max(of(self.used.tokens, self.reserved.tokens, self.limit.tokens))
     }
 
-    pub fn mark(&self) -> BudgetMark {
+    pub fn mark(&self) -> BudgetThreshold {
         match self.percent() {
-            0..80 => BudgetMark::Ok,
-            80..95 => BudgetMark::Warning,
-            _ => BudgetMark::Critical,
+            0..80 => BudgetThreshold::Ok,
+            80..95 => BudgetThreshold::Warning,
+            _ => BudgetThreshold::Critical,
         }
     }
 }
@@ -141,20 +144,20 @@ impl Period {
     }
 }
 
-/// A call that a budget has no room for.
+/// A call that exceeds a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetExceeded {
     pub period: Period,
     pub resource: Resource,
     pub limit: u64,
-    /// What is used or set aside.
+    /// Used or reserved.
     pub used: u64,
     /// The most that the call could have cost.
     pub asked: u64,
 }
 
 impl BudgetExceeded {
-    /// The first of money and tokens for which there is no room.
+    /// The first of money and tokens that the call would exceed.
     pub fn found(period: Period, limit: Amount, used: Amount, asked: Amount) -> Option<Self> {
         let exceeds = |resource: Resource| {
             let (limit, used, asked) = (limit.of(resource), used.of(resource), asked.of(resource));
@@ -171,11 +174,11 @@ impl fmt::Display for BudgetExceeded {
         let (limit, used, asked) = (show(self.limit), show(self.used), show(self.asked));
         write!(f, "Budget exceeded: of the limit of {limit} ")?;
         match self.period {
-            Period::Day => write!(f, "a day (UTC) {used} is used or set aside")?,
-            Period::Hour => write!(f, "an hour {used} is used or set aside")?,
-            Period::Task => write!(f, "a task {used} is used")?,
+            Period::Day => write!(f, "a day (UTC), {used} is used or reserved")?,
+            Period::Hour => write!(f, "an hour, {used} is used or reserved")?,
+            Period::Task => write!(f, "a task, {used} is used")?,
         }
-        write!(f, ", the call could cost {asked}; ")?;
+        write!(f, ", and the call could cost {asked}; ")?;
         match self.period {
             Period::Day => f.write_str("wait for tomorrow, or have an admin raise the limit"),
             Period::Hour => f.write_str("wait for the next hour, or have an admin raise the limit"),
@@ -184,18 +187,18 @@ impl fmt::Display for BudgetExceeded {
     }
 }
 
-/// A change of what a tenant has used and set aside, written beside the task that makes it.
+/// A change of what a tenant has used and reserved, written in the same commit as the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetMove {
-    /// When the reservation was made: the day and the hour that it counts in.
+    /// When the reservation was made. Decides the day and the hour that it counts in.
     pub at: Timestamp,
     pub kind: BudgetMoveKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetMoveKind {
-    /// Sets aside, if the limits have room for it.
+    /// Reserves the amount if it is within the limits.
     Reserve { amount: Amount, limits: BudgetLimits },
-    /// What was set aside has become what is used, which may be more.
+    /// Replaces the reserved amount by the used one, which may be larger.
     Settle { reserved: Amount, used: Amount },
 }

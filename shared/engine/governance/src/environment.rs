@@ -1,5 +1,5 @@
-//! Which environment work is aimed at, and whether that is production. A name that is not known
-//! to be less is production, so that a typing slip or a look-alike never lowers the guard.
+//! Which environment work is aimed at, and whether that is production. An unknown name counts
+//! as production, so that a typing error or a look-alike never lowers the protection.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::{Map, Value};
 
-/// From the strictest to the least strict: the smallest of several counts.
+/// Ordered from the strictest to the least strict. The smallest of several applies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EnvironmentKind {
     Production,
@@ -31,16 +31,16 @@ const PRODUCTION: &[&str] = &["production", "prod", "prd", "live"];
 const STAGING: &[&str] = &["staging", "stage", "preprod", "uat"];
 const SANDBOX: &[&str] =
     &["dev", "development", "preview", "test", "testing", "qa", "sandbox", "local"];
-/// Words that say where an environment stands and nothing about what it is (`eu-staging`).
+/// Words that name a region and not the kind of an environment (`eu-staging`).
 const PLACES: &[&str] = &[
     "eu", "us", "uk", "na", "sa", "ap", "apac", "emea", "asia", "north", "south", "east", "west",
     "central",
 ];
-/// Previews of a pull request are called `pr-…`, whatever follows.
+/// Previews of a pull request are named `pr-…`, with any suffix.
 const PULL_REQUEST: &str = "pr";
-/// Bytes of a name; no environment is called by a longer one.
+/// Longest name in bytes. A longer one counts as production.
 const MAX_NAME_BYTES: usize = 256;
-/// Objects within each other that are looked through for a further environment.
+/// Nesting depth of objects that are searched for further environments.
 const MAX_DEPTH: usize = 4;
 /// Fields, in lower case and without separators, that name an environment.
 const FIELDS: &[&str] = &[
@@ -53,7 +53,7 @@ const FIELDS: &[&str] = &[
     "deployenvironment",
     "deploymentenvironment",
 ];
-/// Fields that hold further fields of the same work.
+/// Fields that contain further fields of the same work.
 const HOLDERS: &[&str] = &[
     "target",
     "args",
@@ -67,8 +67,8 @@ const HOLDERS: &[&str] = &[
     "deployment",
 ];
 
-/// Which names of environments are of which kind, as [`normalized`] writes them: the built-in
-/// ones, and those that an installation lists. What is in none of them is production.
+/// The names of each kind of environment, in the form of [`normalized`]: the built-in ones, and
+/// those that an installation lists. Any other name is production.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environments {
     pub production: BTreeSet<String>,
@@ -83,8 +83,8 @@ impl Default for Environments {
     }
 }
 
-/// One spelling for all of a name: compatibility forms (full-width letters) as plain ones, lower
-/// case, without spaces around it.
+/// Canonical form of a name: compatibility forms (full-width letters) as plain ones, lower
+/// case, trimmed.
 pub fn normalized(name: &str) -> String {
     compatible(name).to_lowercase()
 }
@@ -94,7 +94,7 @@ fn compatible(name: &str) -> String {
 }
 
 impl Environments {
-    /// The kind of one value. Not there, empty or not a text: production.
+    /// The kind of one value. Production if it is missing, empty or not a text.
     pub fn kind(&self, environment: Option<&Value>) -> EnvironmentKind {
         match environment.and_then(Value::as_str) {
             Some(name) if name.len() <= MAX_NAME_BYTES => self.kind_of_name(name),
@@ -102,8 +102,9 @@ impl Environments {
         }
     }
 
-    /// What work is aimed at: the strictest of `fields.environment`, which is production where it
-    /// is left out, and whatever other field of the work or of its metadata names.
+    /// The environment that work is aimed at: the strictest of `fields.environment`, which is
+    /// production if missing, and every environment that another field of the work or its
+    /// metadata names.
     pub fn aimed_at(
         &self,
         fields: &Map<String, Value>,
@@ -114,7 +115,7 @@ impl Environments {
         further.fold(own, EnvironmentKind::min)
     }
 
-    /// What a word of a text speaks of, if of an environment at all.
+    /// The kind of environment that a word of a text names, if any.
     pub fn spoken_of(&self, word: &str) -> Option<EnvironmentKind> {
         if self.has_production_word(word) {
             return Some(EnvironmentKind::Production);
@@ -128,13 +129,14 @@ impl Environments {
         let lower = name.to_lowercase();
         match self.listed(&lower) {
             Some(kind) => kind,
-            // Letters of other scripts may look like ours, and invisible ones like nothing.
+            // Letters of other scripts can look like ASCII ones, and some characters are
+            // invisible.
             None if !name.is_ascii() => EnvironmentKind::Production,
             None => self.kind_of_words(&name, &lower),
         }
     }
 
-    /// Of a name that is in more than one list the strictest counts.
+    /// The strictest list that contains the name.
     fn listed(&self, name: &str) -> Option<EnvironmentKind> {
         let lists = [
             (&self.production, EnvironmentKind::Production),
@@ -144,13 +146,13 @@ impl Environments {
         lists.into_iter().find(|(list, _)| list.contains(name)).map(|(_, kind)| kind)
     }
 
-    /// A name of several words is less than production if each of its words is known to be, or
-    /// tells a place. Numbers say nothing.
+    /// A name of several words is staging or sandbox only if each of its words is known to be
+    /// one of these or names a region. Numbers have no effect.
     fn kind_of_words(&self, name: &str, lower: &str) -> EnvironmentKind {
         let is_pull_request = is_pull_request(lower);
         let mut kind = is_pull_request.then_some(EnvironmentKind::Sandbox);
-        // All letters in a row but words that are listed as less, such as `preprod`: a word of
-        // production in it counts wherever it stands, also across separators.
+        // All letters joined, except listed words that contain a production word, such as
+        // `preprod`. A production word in them counts at any position, also across separators.
         let mut letters = String::new();
         for run in name.split(|c: char| !c.is_ascii_alphabetic()).filter(|run| !run.is_empty()) {
             for word in self.words(run) {
@@ -158,7 +160,7 @@ impl Environments {
                     Some(EnvironmentKind::Production) => return EnvironmentKind::Production,
                     Some(known) => {
                         kind = Some(kind.map_or(known, |kind| kind.min(known)));
-                        // Words that are less and have a word of production in them.
+                        // A listed staging or sandbox word may contain a production word.
                         if !self.production.iter().any(|production| word.contains(production)) {
                             letters.push_str(&word);
                         }
@@ -177,8 +179,8 @@ impl Environments {
         kind.filter(|_| !has_production).unwrap_or(EnvironmentKind::Production)
     }
 
-    /// The words of a run of letters, in lower case: the run as a whole if it is listed (`PreProd`),
-    /// else cut where camel case begins a word (`devEU`).
+    /// The words of a run of letters, in lower case: the whole run if it is listed (`PreProd`),
+    /// else split at camel case (`devEU`).
     fn words(&self, run: &str) -> Vec<String> {
         let whole = run.to_ascii_lowercase();
         if self.listed(&whole).is_some() {
@@ -196,8 +198,8 @@ impl Environments {
         })
     }
 
-    /// Each environment that a field names, but `environment` of the work itself (depth 0), which
-    /// the caller has looked at.
+    /// Each environment that a field names, except `environment` of the work itself (depth 0),
+    /// which the caller checks.
     fn named_in<'a>(
         &'a self,
         fields: &'a Map<String, Value>,
@@ -220,14 +222,15 @@ impl Environments {
             Value::String(_) if FIELDS.contains(&name.as_str()) => {
                 Box::new(std::iter::once(self.kind(Some(value))))
             }
-            // Most often a host or a service; `production` where a provider calls it so.
+            // Usually a host or a service; `production` if a provider uses that name.
             Value::String(text) if name == "target" && self.has_production_word(text) => {
                 Box::new(std::iter::once(EnvironmentKind::Production))
             }
             Value::Object(further) if is_holder && depth < MAX_DEPTH => {
                 self.named_in(further, depth + 1)
             }
-            // Deeper than anything honest: nobody looks there, so it counts as production.
+            // Deeper than any legitimate request. It is not searched, so it counts as
+            // production.
             Value::Object(_) if is_holder => Box::new(std::iter::once(EnvironmentKind::Production)),
             // `env` may hold variables, which name no environment.
             Value::Null => Box::new(std::iter::empty()),

@@ -1,25 +1,26 @@
-//! As much of a JSON object as a person can read: whole where it is small, else the small values
-//! whole, the beginnings of large ones, and names and sizes of the rest.
+//! As much of a JSON object as a person can read: all of a small one. Of a large one the small
+//! values, the beginnings of large values, and names and sizes of the rest.
 
 use serde_json::{Map, Value, json};
 
 use watchbill_redact as redact;
 
-/// Bytes of JSON up to which an object is shown whole, and of the values that are shown whole
-/// of a larger one: several pages of a screen.
+/// Bytes of JSON up to which an object is shown whole, and total size of the values of a larger
+/// one that are shown whole: several screen pages.
 const MAX_WHOLE: usize = 16 * 1024;
-/// Characters that are shown of a large value, and of how many: an approval must stay readable,
-/// and its item within what the stores take (400 KB on DynamoDB).
+/// Characters shown of a large value, and number of such values. An approval must stay
+/// readable, and its item within the limits of the stores (400 KB on DynamoDB).
 const MAX_BEGINNING: usize = 1_024;
 const MAX_BEGINNINGS: usize = 16;
-/// Names that are shown of what is left out, and characters of each; of more their number.
+/// Number of omitted fields that are named, and characters of each name. The rest is only
+/// counted.
 const MAX_NAMES: usize = 100;
 const MAX_NAME: usize = 200;
 
 /// A part of an object, without secrets.
 pub(super) struct Excerpt {
     pub shown: Map<String, Value>,
-    /// What is not shown, or not to its end: names, bytes, beginnings.
+    /// Fields that are not shown, or not in full: names, bytes, beginnings.
     pub left_out: Option<Value>,
 }
 
@@ -30,7 +31,7 @@ pub(super) fn excerpt(object: &Map<String, Value>) -> Excerpt {
     if bytes <= MAX_WHOLE {
         return Excerpt { shown, left_out: None };
     }
-    // The small ones first: what a task is aimed at is small, and a long text can't push it out.
+    // Small values first: a task's target is small, and a long text can't displace it.
     let mut fields: Vec<(usize, String, Value)> =
         shown.into_iter().map(|(name, value)| (size(&value), name, value)).collect();
     fields.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
@@ -57,18 +58,18 @@ pub(super) fn excerpt(object: &Map<String, Value>) -> Excerpt {
             }
         })
         .collect();
-    let mut told = json!({ "of_bytes": bytes, "fields": names });
+    let mut summary = json!({ "of_bytes": bytes, "fields": names });
     if left_out.len() > MAX_NAMES {
-        told["more_fields"] = json!(left_out.len() - MAX_NAMES);
+        summary["more_fields"] = json!(left_out.len() - MAX_NAMES);
     }
-    Excerpt { shown: whole, left_out: Some(told) }
+    Excerpt { shown: whole, left_out: Some(summary) }
 }
 
 fn size(value: &impl serde::Serialize) -> usize {
-    serde_json::to_vec(value).expect("JSON can be written").len()
+    serde_json::to_vec(value).expect("a JSON value serializes").len()
 }
 
-/// The first characters of a text, or of a value's JSON. Secrets are out of it already.
+/// The first characters of a text, or of a value's JSON. Secrets are already redacted.
 fn beginning(value: &Value) -> String {
     match value {
         Value::String(text) => text.chars().take(MAX_BEGINNING).collect(),
@@ -117,8 +118,8 @@ mod tests {
         let long_name = json!({ "n".repeat(190_000): 1 }).as_object().unwrap().clone();
         for object in [many, one, long_name] {
             let Excerpt { shown, left_out } = excerpt(&object);
-            let told = size(&shown) + size(&left_out);
-            assert!(told < 64 * 1024, "{told} bytes");
+            let bytes = size(&shown) + size(&left_out);
+            assert!(bytes < 64 * 1024, "{bytes} bytes");
             let left_out = left_out.unwrap();
             let named = left_out["fields"].as_array().unwrap().len() as u64;
             let more = left_out["more_fields"].as_u64().unwrap_or(0);

@@ -1,3 +1,5 @@
+//! Freezes: times in which mutating work is deferred, and who may override them.
+
 use std::collections::BTreeSet;
 
 use jiff::civil::{Date, DateTime, Time};
@@ -9,32 +11,32 @@ use super::EnvironmentKind;
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
-/// Windows that a change of the clocks makes meet are one; more than this never do.
+/// Windows that a clock change makes adjacent count as one. More than this many never are.
 const MEETING: usize = 8;
 
-/// A time in which mutating work waits.
+/// A time in which mutating work is deferred.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Freeze {
     pub name: String,
     pub reason: String,
     pub environments: BTreeSet<EnvironmentKind>,
     pub when: FreezeWhen,
-    /// Who may let a task pass it: these roles, and callers of these names.
+    /// These roles, and callers with these names, may let a task pass it.
     pub override_roles: BTreeSet<Role>,
     pub override_names: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum FreezeWhen {
-    /// From one moment to another.
+    /// From one time to another.
     Once { from: Timestamp, until: Timestamp },
-    /// Each week, in a time zone of the IANA's table: from a weekday (Monday is 1) and the
-    /// minute of its day to another's. The same at both ends never holds.
+    /// Each week, in an IANA time zone: from a weekday (Monday is 1) and minute of the day to
+    /// another. It never holds if both ends are the same.
     Weekly { zone: TimeZone, from: (i8, u16), until: (i8, u16) },
 }
 
 impl Freeze {
-    /// Until when it holds, if it holds at this moment.
+    /// The end of the freeze if it holds now.
     pub fn holds_until(&self, now: Timestamp) -> Option<Timestamp> {
         let mut until = self.window_at(now)?;
         for _ in 0..MEETING {
@@ -46,7 +48,7 @@ impl Freeze {
         Some(until)
     }
 
-    /// The next time it begins after this moment, and until when it holds then.
+    /// The next start after now, and the end of the freeze that starts then.
     pub fn next(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let from = match &self.when {
             FreezeWhen::Once { from, .. } => Some(*from).filter(|from| now < *from)?,
@@ -63,7 +65,7 @@ impl Freeze {
         self.override_names.contains(name) || self.override_roles.iter().any(|r| role.includes(*r))
     }
 
-    /// The end of a window that this moment lies in.
+    /// The end of the window that contains `now`.
     fn window_at(&self, now: Timestamp) -> Option<Timestamp> {
         let inside =
             |(from, until): (Timestamp, Timestamp)| (from <= now && now < until).then_some(until);
@@ -71,7 +73,7 @@ impl Freeze {
             FreezeWhen::Once { from, until } => inside((*from, *until)),
             FreezeWhen::Weekly { zone, from, until } => {
                 let today = local(now, zone)?.date();
-                // One that began up to a week ago, and one that begins today.
+                // A window that began up to a week ago, and one that begins today.
                 let windows = (-1..=1).filter_map(|week| window(zone, *from, *until, today, week));
                 windows.filter_map(inside).max()
             }
@@ -79,9 +81,9 @@ impl Freeze {
     }
 }
 
-/// Whether an override lets its task pass this freeze while it holds until a moment: the one
-/// that held when it was given, or else the next that came. A freeze that comes again, such as
-/// each weekend's, asks again.
+/// Whether an override lets its task pass the freeze that ends at `until`. It applies to the
+/// freeze that held when it was given, or else to the next one. A recurring freeze, such as one
+/// each weekend, needs a new override each time.
 pub fn override_passes(given: &Override, freeze: &Freeze, until: Timestamp) -> bool {
     let meant = freeze.holds_until(given.at).or(freeze.next(given.at).map(|(_, until)| until));
     given.freeze == freeze.name && meant == Some(until)
@@ -92,10 +94,10 @@ fn local(now: Timestamp, zone: &TimeZone) -> Option<Zoned> {
     Some(now.to_zoned(zone.clone()))
 }
 
-/// The window that begins in the seven days up to `today`, or so many weeks later.
+/// The window that begins in the seven days up to `today`, or `week` weeks later.
 ///
-/// Its ends are times on the wall. One that the clocks leave out is as much later as they are
-/// put forward; one that they show twice is the first.
+/// Its ends are local times. A local time that a clock change skips is moved later by the
+/// length of the gap; of one that occurs twice the first counts.
 fn window(
     zone: &TimeZone,
     from: (i8, u16),
@@ -182,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_times_on_the_wall() {
-        // The clocks go back on 25 October 2026, forward on 29 March 2026.
+    fn ends_are_local_times() {
+        // Clocks go back on 25 October 2026 and forward on 29 March 2026.
         let weekend = weekly("Europe/Berlin", (5, 18 * 60), (1, 6 * 60));
         let holds = |now| weekend.holds_until(at(now)).unwrap();
         assert_eq!(holds("2026-10-23T17:00:00Z"), at("2026-10-26T05:00:00Z"));
         assert_eq!(holds("2026-03-28T12:00:00Z"), at("2026-03-30T04:00:00Z"));
-        // From a time that is not there to one on the same day.
+        // From a local time that does not exist to one on the same day.
         let night = weekly("Europe/Berlin", (7, 2 * 60 + 30), (7, 4 * 60));
         assert_eq!(night.holds_until(at("2026-03-29T01:15:00Z")), None);
         assert_eq!(night.holds_until(at("2026-03-29T01:30:00Z")), Some(at("2026-03-29T02:00:00Z")));
@@ -240,7 +242,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_freeze_ends_when_it_says_so(
+        fn a_freeze_holds_until_its_reported_end(
             zone in 0..ZONES.len(),
             from in (1i8..=7, 0u16..DAY),
             until in (1i8..=7, 0u16..DAY),
@@ -262,7 +264,7 @@ mod tests {
         }
 
         #[test]
-        fn it_holds_as_the_clock_on_the_wall_says(
+        fn it_holds_by_local_time(
             zone in 0..ZONES.len(),
             from in (1i8..=7, 0u16..DAY),
             until in (1i8..=7, 0u16..DAY),
@@ -271,7 +273,7 @@ mod tests {
             let freeze = weekly(ZONES[zone], from, until);
             let now = Timestamp::from_millis(now);
             let wall = local(now, &TimeZone::get(ZONES[zone]).unwrap()).unwrap();
-            // Near a change of the clocks the wall shows a time twice, or not at all.
+            // Near a clock change a local time occurs twice, or not at all.
             let hours = |n: i64| wall.checked_add(n.hours()).unwrap().offset();
             prop_assume!((-30..=30).all(|n| hours(n * 6) == wall.offset()));
             let minute = |(day, minute): (i8, u16)| i32::from(day - 1) * 1_440 + i32::from(minute);

@@ -1,4 +1,4 @@
-//! Which work waits for a person: the configuration of the standing gates.
+//! Configuration of the standing gates: which work requires approval.
 
 use std::collections::BTreeSet;
 
@@ -6,23 +6,23 @@ use watchbill_domain::{Priority, TaskType, UnknownName};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateRules {
-    /// Priorities that wait for a person.
+    /// Priorities that require approval.
     pub priorities: BTreeSet<Priority>,
-    /// Which work of these priorities does.
+    /// Which work of these priorities requires it.
     pub priorities_for: PrioritiesFor,
-    /// Types that wait for a person when their environment is production.
+    /// Types that require approval when their environment is production.
     pub production: BTreeSet<TaskType>,
-    /// Whether `metadata.feature_flag_change` waits for a person.
+    /// Whether `metadata.feature_flag_change` requires approval.
     pub feature_flags: bool,
 }
 
-/// Which work the gate of priorities is for.
+/// Which work the priority gate applies to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PrioritiesFor {
-    /// Also what only reads.
+    /// Also work that only reads.
     #[default]
     All,
-    /// What changes something, or may: nobody here knows what an external worker does.
+    /// Work that changes something or may do so: what an external worker does is unknown here.
     Mutating,
 }
 

@@ -1,9 +1,11 @@
+//! The gates that require approval before a task is assigned.
+
 use serde_json::{Map, Value};
 use watchbill_domain::{Priority, TaskType};
 
 use super::{EnvironmentKind, Environments, GateRules, PrioritiesFor};
 
-/// A reason to ask a person first.
+/// A reason to require approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {
     Priority(Priority),
@@ -12,7 +14,7 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// In words, for the approver.
+    /// Text for the approver.
     pub fn reason(&self) -> String {
         match self {
             Gate::Priority(p) => format!("priority {p} waits for a person"),
@@ -22,7 +24,7 @@ impl Gate {
     }
 }
 
-/// Which gates a task must pass before it is assigned. `mutates`: whether it may change
+/// The gates that apply to a task before it is assigned. `mutates`: whether it may change
 /// something.
 pub fn asked_gates(
     task_type: TaskType,
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn priorities_may_wait_where_something_changes_alone() {
+    fn the_priority_gate_may_apply_to_mutating_work_only() {
         let asked = |priorities_for, mutates| {
             let rules = GateRules { priorities_for, ..GateRules::default() };
             let (none, environments) = (Map::new(), Environments::default());

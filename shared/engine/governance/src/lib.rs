@@ -1,20 +1,22 @@
-//! Governance: what must hold before anything runs, and what follows from how it went. Data and
-//! pure functions; what is asked when stands in core's `service`.
+//! Governance: what must hold before anything runs, and how the result affects reputation and
+//! budget. Data and pure functions; core's `service` decides when each check is made.
 //!
-//! - `operation`: what a task amounts to, and from which level an agent may do it.
-//! - `planner`: what an agent would do, as gates and approvers see it. `tool_spec`: its tools.
-//! - `gates`, `gate_rules`: which work waits for a person. `freeze`: times in which it waits.
-//! - `policy`: rules on tools and gates; expressions come in through [`Condition`].
+//! - `operation`: the operations of tasks, and the level that each of them needs.
+//! - `planner`: the plan of an agent, as gates and approvers see it. `tool_spec`: its tools.
+//! - `gates`, `gate_rules`: which work requires approval. `freeze`: times in which work is
+//!   deferred.
+//! - `policy`: rules on tools and gates; expressions are supplied as [`Condition`].
 //! - `targets`: names that must be in the inventory. Commands: the crate `command-guard`.
-//! - `environment`: which environment work is aimed at, and of which kind it is.
-//! - `budget`: limits, periods, prices. `reputation`: score and level, as a fold.
-//! - `shown`: what an approver sees, and the hash that binds an approval to it; `excerpt`: as
-//!   much of a large object as a person can read.
-//! - `records`: what the audit holds besides changes of tasks.
+//! - `environment`: which environment work is aimed at, and its kind.
+//! - `budget`: limits, periods, prices. `reputation`: score and level, as a projection.
+//! - `approval_document`: what an approver sees, and the hash that binds an approval to it.
+//!   `excerpt`: as much of a large object as a person can read.
+//! - `records`, `standing_record`: audit records other than changes of tasks.
 //!
-//! How to add an operation: a variant in `operation`, its level in `Operation::needs`. How to
-//! add a kind of rule: its form in the crate `policy`, its data and its evaluation here.
+//! To add an operation: a variant in `operation`, its level in `Operation::needs`. To add a
+//! kind of rule: its form in the crate `policy`, its data and its evaluation here.
 
+mod approval_document;
 mod budget;
 mod environment;
 mod excerpt;
@@ -26,14 +28,14 @@ mod planner;
 mod policy;
 mod records;
 mod reputation;
-mod shown;
 mod standing_record;
 mod targets;
 mod tool_spec;
 
+pub use approval_document::{ApprovalDocument, approval_document};
 pub use budget::{
-    BudgetExceeded, BudgetLimits, BudgetMark, BudgetMove, BudgetMoveKind, BudgetState, NoPrices,
-    Period, PeriodState, Prices, Quote,
+    BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, BudgetState, BudgetThreshold,
+    CallCost, NoPrices, Period, PeriodState, Prices,
 };
 pub use environment::{EnvironmentKind, Environments, normalized as normalized_environment};
 pub use freeze::{Freeze, FreezeWhen, override_passes};
@@ -42,10 +44,11 @@ pub use gates::{Gate, asked_gates};
 pub use operation::{Level, Operation, is_low_risk};
 pub use planner::{PlainPlanner, Plan, Planned, Planner};
 pub use policy::{
-    Ask, Condition, FixedPolicy, GateRule, Inventory, Judgement, Policies, Policy,
-    PolicyUnavailable, Say, Subject, ToolRule, asked_hash,
+    ApprovalRequirement, Condition, FixedPolicy, GateRule, Inventory, Policies, Policy,
+    PolicyDecision, PolicyInput, PolicyUnavailable, RuleEffect, ToolRule, requirements_hash,
 };
-pub use records::{Record, RecordKind};
-pub use reputation::{ReadOnlyDay, ReputationFold, ReputationRules, Standing, StandingChange};
-pub use shown::{Shown, shown};
+pub use records::{AuditRecord, RecordKind};
+pub use reputation::{
+    AgentReputation, ReadOnlyDay, ReputationChange, ReputationProjection, ReputationRules,
+};
 pub use tool_spec::{BadToolSpec, OperationRule, ToolClass, ToolSpec, ToolSpecs};

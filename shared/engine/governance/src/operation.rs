@@ -1,9 +1,11 @@
+//! Operations, and the trust level that each of them needs.
+
 use serde_json::{Map, Value};
 
 use watchbill_domain::names;
 
 names!(
-    /// How far an agent is trusted. Levels add up: each includes the ones before.
+    /// How far an agent is trusted. Each level includes the ones before.
     Level, "level", [
         SandboxOnly = "sandbox_only",
         StagingAccess = "staging_access",
@@ -13,7 +15,7 @@ names!(
 );
 
 names!(
-    /// What a piece of work amounts to, for the permission check.
+    /// The kind of operation that the authorization check decides on.
     Operation, "operation", [
         DeploySandbox = "deploy_sandbox",
         MonitorSystem = "monitor_system",
@@ -38,7 +40,7 @@ names!(
 );
 
 impl Operation {
-    /// From which level on an agent may do it.
+    /// The lowest level at which an agent may do it.
     pub fn needs(self) -> Level {
         use Operation::*;
         match self {
@@ -50,7 +52,7 @@ impl Operation {
         }
     }
 
-    /// Whether anything but Watchbill's own books can change by it.
+    /// Whether it can change anything other than Watchbill's own records.
     pub fn mutates(self) -> bool {
         use Operation::*;
         !matches!(
@@ -60,13 +62,13 @@ impl Operation {
     }
 }
 
-/// Whether a task says of itself that it changes documentation or user interface alone.
+/// Whether a task declares that it changes only documentation or user interface.
 pub fn is_low_risk(payload: &Map<String, Value>) -> bool {
     matches!(payload.get("change").and_then(Value::as_str), Some("docs" | "ui"))
 }
 
 impl Level {
-    /// The operations that it brings with those of the levels below.
+    /// The operations that this level and those below authorize.
     pub fn operations(self) -> impl Iterator<Item = Operation> {
         Operation::ALL.iter().copied().filter(move |operation| operation.needs() <= self)
     }

@@ -1,34 +1,34 @@
-//! The port that says what an agent would do with a task.
+//! The port that plans what an agent would do with a task.
 
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Agent, Refusal, TaskType, ToolCall};
 
 use super::ToolSpecs;
 
-/// Plans a task: gates are decided on the plan, an approver is shown it, and the run acts by it.
-/// A pure function of the task.
+/// Plans a task. Gates are decided on the plan, an approver is shown it, and the run follows
+/// it. A pure function of the task.
 pub trait Planner: Send + Sync {
-    /// Worked out once for each submission and once for each claim, and handed on from there.
+    /// Computed once for each submission and once for each claim, and passed on from there.
     fn plan(&self, agent: Agent, task_type: TaskType, payload: &Map<String, Value>) -> Planned;
 
-    /// The tools that there are. A call of another one that changes something is refused.
+    /// The tools that exist. A mutating call of any other tool is refused.
     fn specs(&self) -> &ToolSpecs;
 }
 
 /// What an agent would do with a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
-    /// The type that the gates go by: a text may ask for more than its type says.
+    /// The type that the gates use: a text may ask for more than its type says.
     pub gated_as: TaskType,
-    /// What an approver is shown as the plan.
+    /// The plan as an approver sees it.
     pub document: Map<String, Value>,
-    /// The call that the plan makes, or why the task can't be done as it is. None: nobody here
+    /// The call that the plan makes, or why the task can't be done. `None` if nothing here
     /// plans for this agent.
     pub decision: Option<Result<Plan, Refusal>>,
 }
 
-/// What will be done, on what, and why: the same for every decider, so that approval, budget
-/// and timeline are too.
+/// The call and its reason. It is the same for every decider, so approval, budget and timeline
+/// are too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub call: ToolCall,
@@ -36,7 +36,7 @@ pub struct Plan {
 }
 
 impl Planned {
-    /// The type and what it is aimed at, where nobody knows more.
+    /// A plan of type and target only, if nothing more is known.
     pub fn plain(agent: Agent, task_type: TaskType, payload: &Map<String, Value>) -> Self {
         let mut document = Map::new();
         document.insert("agent".into(), json!(agent));
@@ -49,7 +49,7 @@ impl Planned {
         Self { gated_as: task_type, document, decision: None }
     }
 
-    /// The call that it makes, where that is known beforehand.
+    /// The call that the plan makes, if it is known beforehand.
     pub fn call(&self) -> Option<&ToolCall> {
         match &self.decision {
             Some(Ok(plan)) => Some(&plan.call),
@@ -58,7 +58,7 @@ impl Planned {
     }
 }
 
-/// Plans nothing, and knows no tools.
+/// Plans nothing, and has no tools.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlainPlanner;
 

@@ -1,3 +1,5 @@
+//! The policy: rules on tool calls and gates, and how they are evaluated.
+
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,13 +13,13 @@ use watchbill_domain::{Agent, Priority, TaskType, Timestamp, ToolCall, canonical
 use super::gates::asked_gates;
 use super::{BudgetLimits, EnvironmentKind, Environments, Freeze, GateRules, Prices};
 
-/// An expression of a policy, compiled.
+/// A compiled expression of a policy.
 pub trait Condition: Send + Sync + fmt::Debug {
-    /// Whether it holds of what is judged, see [`Subject::as_json`]. `Err`: it can't be told,
-    /// for instance because a field that it names is not there.
+    /// Whether it is true of the subject, see [`Subject::as_json`]. `Err` if it can't be
+    /// evaluated, for instance because a field is missing.
     fn holds(&self, subject: &Value) -> Result<bool, String>;
 
-    /// The expression as it was written: two with the same text are the same.
+    /// The expression as it was written. Conditions with the same text are equal.
     fn text(&self) -> &str;
 }
 
@@ -27,7 +29,7 @@ impl PartialEq for dyn Condition {
     }
 }
 
-/// Where a policy comes from. Answers from memory for up to 30 s.
+/// The source of the policy. The result may be cached for up to 30 s.
 #[async_trait]
 pub trait Policies: Send + Sync {
     async fn current(&self) -> Result<Arc<Policy>, PolicyUnavailable>;
@@ -37,7 +39,7 @@ pub trait Policies: Send + Sync {
 #[error("the policy can't be read: {0}")]
 pub struct PolicyUnavailable(pub String);
 
-/// One policy for as long as the process lives.
+/// One policy for the lifetime of the process.
 #[derive(Clone, Debug)]
 pub struct FixedPolicy(pub Arc<Policy>);
 
@@ -48,7 +50,7 @@ impl Policies for FixedPolicy {
     }
 }
 
-/// A gate beyond the standing ones.
+/// A gate in addition to the standing ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateRule {
     pub name: String,
@@ -58,15 +60,15 @@ pub struct GateRule {
     pub quorum: u8,
 }
 
-/// What a rule on tools says. Of several that match the strictest counts.
+/// The decision of a tool rule. Of several matching rules the strictest applies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Say {
+pub enum RuleEffect {
     Allow,
     Ask,
     Deny,
 }
 
-/// A rule on calls of tools; what it leaves open matches all.
+/// A rule on tool calls. Fields that are left empty match everything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolRule {
     pub name: String,
@@ -75,11 +77,11 @@ pub struct ToolRule {
     pub tools: BTreeSet<String>,
     pub environments: BTreeSet<EnvironmentKind>,
     pub when: Option<Arc<dyn Condition>>,
-    pub say: Say,
+    pub effect: RuleEffect,
     pub quorum: u8,
 }
 
-/// Targets that mutating calls may be aimed at; a kind that lists none is not checked.
+/// Allowed targets of mutating calls. A kind that lists none is not checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     pub projects: BTreeSet<String>,
@@ -88,9 +90,9 @@ pub struct Inventory {
     pub hosts: BTreeSet<String>,
 }
 
-/// What rules are asked about.
+/// The input of the rules.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct PolicyInput<'a> {
     pub task_type: TaskType,
     pub priority: Priority,
     pub agent: Agent,
@@ -98,24 +100,24 @@ pub struct Subject<'a> {
     pub created_by: &'a str,
     pub payload: &'a Map<String, Value>,
     pub metadata: &'a Map<String, Value>,
-    /// As the gates see it: a text may ask for more than the type says.
+    /// The type that the gates use: a text may ask for more than its type says.
     pub gated_as: TaskType,
-    /// Whether it may change something: true also where nobody here can tell.
+    /// Whether it may change something. Also true if that can't be determined here.
     pub mutates: bool,
 }
 
-/// A reason to ask a person, and how many must say yes.
+/// A reason to require approval, and how many people must approve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct ApprovalRequirement {
     pub reason: String,
     pub quorum: u8,
 }
 
-/// What the policy says of a call.
+/// The policy's decision on a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub enum PolicyDecision {
     Allow,
-    Ask(Vec<Ask>),
+    ApprovalRequired(Vec<ApprovalRequirement>),
     Deny {
         rule: String,
         reason: String,
@@ -126,14 +128,14 @@ pub enum Judgement {
     },
 }
 
-/// What an installation lets its agents do.
+/// What an installation allows its agents to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// SHA-256, hex, of the text it was read from; empty for the built-in one.
+    /// SHA-256, hex, of the policy text; empty for the built-in one.
     pub fingerprint: String,
     pub gates: GateRules,
     pub gate_rules: Vec<GateRule>,
-    /// How many must say yes where no rule says otherwise.
+    /// How many must approve if no rule says otherwise.
     pub quorum: u8,
     pub environments: Environments,
     pub tools: Vec<ToolRule>,
@@ -144,7 +146,7 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// What holds without a file: the same as the commented file that comes with Watchbill.
+    /// The policy without a file. It equals the commented file that comes with Watchbill.
     fn default() -> Self {
         let below_production = ToolRule {
             name: "deploy-below-production".to_owned(),
@@ -153,7 +155,7 @@ impl Default for Policy {
             tools: ["deploy".to_owned()].into(),
             environments: [EnvironmentKind::Staging, EnvironmentKind::Sandbox].into(),
             when: None,
-            say: Say::Allow,
+            effect: RuleEffect::Allow,
             quorum: 1,
         };
         Self {
@@ -172,13 +174,13 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Without gates; what tools may do is asked all the same.
+    /// A policy without gates. Its tool rules still apply.
     pub fn without_gates() -> Self {
         Self { gates: GateRules::off(), ..Self::default() }
     }
 
-    /// Which gates ask before such a task is assigned.
-    pub fn gates(&self, subject: &Subject<'_>) -> Vec<Ask> {
+    /// The approvals that gates require before the task is assigned.
+    pub fn gates(&self, subject: &PolicyInput<'_>) -> Vec<ApprovalRequirement> {
         let asked = |task_type| {
             asked_gates(
                 task_type,
@@ -195,66 +197,71 @@ impl Policy {
             let more = asked(subject.gated_as);
             gates.extend(more.into_iter().filter(|gate| !gates.contains(gate)).collect::<Vec<_>>());
         }
-        let standing = gates.iter().map(|g| Ask { reason: g.reason(), quorum: self.quorum });
-        let mut asks: Vec<Ask> = standing.collect();
+        let standing =
+            gates.iter().map(|g| ApprovalRequirement { reason: g.reason(), quorum: self.quorum });
+        let mut asks: Vec<ApprovalRequirement> = standing.collect();
         if !self.gate_rules.is_empty() {
             let json = subject.as_json(None, self);
             let matching = |rule: &&GateRule| {
                 (rule.types.is_empty()
                     || rule.types.contains(&subject.task_type)
                     || rule.types.contains(&subject.gated_as))
-                    // What can't be told is asked about.
+                    // A condition that can't be evaluated requires approval.
                     && rule.when.as_ref().is_none_or(|when| when.holds(&json).unwrap_or(true))
             };
             let more = self.gate_rules.iter().filter(matching);
-            asks.extend(more.map(|r| Ask { reason: r.reason.clone(), quorum: r.quorum }));
+            asks.extend(
+                more.map(|r| ApprovalRequirement { reason: r.reason.clone(), quorum: r.quorum }),
+            );
         }
         asks
     }
 
-    /// What the rules say of a call of a tool.
-    pub fn judge(&self, subject: &Subject<'_>, call: &ToolCall) -> Judgement {
+    /// The decision of the rules on a tool call.
+    pub fn decide(&self, subject: &PolicyInput<'_>, call: &ToolCall) -> PolicyDecision {
         if call.mutating
             && let Some(what) = self.violation(call)
         {
-            return Judgement::Violation { what };
+            return PolicyDecision::Violation { what };
         }
         let matching = self.matching(subject, call);
-        // Of several the first by name, so that the order of rules says nothing.
-        let denied = matching.iter().filter(|rule| rule.say == Say::Deny);
+        // The first by name, so that the order of rules has no effect.
+        let denied = matching.iter().filter(|rule| rule.effect == RuleEffect::Deny);
         if let Some(rule) = denied.min_by_key(|rule| &rule.name) {
             let (rule, reason) = (rule.name.clone(), rule.reason.clone());
-            return Judgement::Deny { rule, reason };
+            return PolicyDecision::Deny { rule, reason };
         }
-        let asking = matching.iter().filter(|rule| rule.say == Say::Ask);
-        let mut asks: Vec<Ask> =
-            asking.map(|r| Ask { reason: r.reason.clone(), quorum: r.quorum }).collect();
+        let asking = matching.iter().filter(|rule| rule.effect == RuleEffect::Ask);
+        let mut asks: Vec<ApprovalRequirement> = asking
+            .map(|r| ApprovalRequirement { reason: r.reason.clone(), quorum: r.quorum })
+            .collect();
         asks.sort_by(|one, other| (&one.reason, one.quorum).cmp(&(&other.reason, other.quorum)));
-        match matching.iter().map(|rule| rule.say).max() {
-            None if call.mutating => Judgement::Ask(vec![Ask {
+        match matching.iter().map(|rule| rule.effect).max() {
+            None if call.mutating => PolicyDecision::ApprovalRequired(vec![ApprovalRequirement {
                 reason: format!("{} changes something, and no rule allows it", call.tool),
                 quorum: self.quorum,
             }]),
-            None | Some(Say::Allow) => Judgement::Allow,
-            Some(_) => Judgement::Ask(asks),
+            None | Some(RuleEffect::Allow) => PolicyDecision::Allow,
+            Some(_) => PolicyDecision::ApprovalRequired(asks),
         }
     }
 
-    /// What is wrong with a mutating call whatever anyone says: a dangerous command, a target
-    /// that is not in the inventory.
+    /// What no approval can allow in a mutating call: a dangerous command, or a target that is
+    /// not in the inventory.
     fn violation(&self, call: &ToolCall) -> Option<String> {
         let dangerous = watchbill_command_guard::find(&call.arguments);
         dangerous.or_else(|| super::targets::find(&call.arguments, &self.inventory))
     }
 
-    fn matching(&self, subject: &Subject<'_>, call: &ToolCall) -> Vec<&ToolRule> {
+    fn matching(&self, subject: &PolicyInput<'_>, call: &ToolCall) -> Vec<&ToolRule> {
         let environment = self.environments.aimed_at(&call.arguments, subject.metadata);
-        // Made only where an expression needs it: payloads may be large.
+        // Built only if an expression needs it: payloads may be large.
         let json = LazyCell::new(|| subject.as_json(Some(call), self));
-        // What can't be told counts against the call: it is asked or denied, not allowed.
+        // A condition that can't be evaluated counts against the call: ask and deny match,
+        // allow does not.
         let holds = |rule: &ToolRule| match &rule.when {
             None => true,
-            Some(when) => when.holds(&json).unwrap_or(rule.say != Say::Allow),
+            Some(when) => when.holds(&json).unwrap_or(rule.effect != RuleEffect::Allow),
         };
         let fits = |rule: &&ToolRule| {
             (rule.agents.is_empty() || rule.agents.contains(&subject.agent))
@@ -265,8 +272,8 @@ impl Policy {
         self.tools.iter().filter(fits).collect()
     }
 
-    /// The freezes that hold up a mutating call now, and until when.
-    /// `metadata`: of the task that the call is made for.
+    /// The freezes that hold for a mutating call now, and their ends. `metadata`: of the call's
+    /// task.
     pub fn frozen(
         &self,
         call: &ToolCall,
@@ -282,8 +289,8 @@ impl Policy {
     }
 }
 
-impl Subject<'_> {
-    /// As expressions see it: `task`, `tool`, `args`, `environment`.
+impl PolicyInput<'_> {
+    /// The input of expressions: `task`, `tool`, `args`, `environment`.
     pub fn as_json(&self, call: Option<&ToolCall>, policy: &Policy) -> Value {
         let arguments = call.map_or(self.payload, |call| &call.arguments);
         json!({
@@ -299,9 +306,9 @@ impl Subject<'_> {
     }
 }
 
-/// What a policy asked for, in whatever order, as a short hash: compared at dispatch with what
-/// it asks for then.
-pub fn asked_hash(asks: &[Ask]) -> String {
+/// Short hash of the requirements of a policy, in any order. At dispatch it is compared with
+/// the requirements at that time.
+pub fn requirements_hash(asks: &[ApprovalRequirement]) -> String {
     let mut asks: Vec<(&str, u8)> =
         asks.iter().map(|ask| (ask.reason.as_str(), ask.quorum)).collect();
     asks.sort_unstable();

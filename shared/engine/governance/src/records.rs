@@ -1,3 +1,5 @@
+//! Audit records for events that are not changes of a task.
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use watchbill_domain::{
 use watchbill_redact as redact;
 
 names!(
-    /// What a record of the audit is about.
+    /// The kind of an audit record.
     RecordKind, "record kind", [
         KeyCreated = "key_created",
         KeyRevoked = "key_revoked",
@@ -18,7 +20,7 @@ names!(
         TokenIssued = "token_issued",
         PolicyChanged = "policy_changed",
         LimitsChanged = "limits_changed",
-        BudgetMark = "budget_mark",
+        BudgetThreshold = "budget_mark",
         StandingChanged = "standing_changed",
         AlertEnded = "alert_ended",
         Sealed = "sealed",
@@ -26,19 +28,19 @@ names!(
     ]
 );
 
-/// Something for the audit that is no change of a task. Written as an item in the commit that
-/// it is about; the recorder puts it into the ledger.
+/// An audit record of something that is not a change of a task. It is written as an item in the
+/// commit that it is about; the recorder adds it to the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// Derived from what it is about, so that a repeat is one record.
+pub struct AuditRecord {
+    /// Derived from what the record is about, so that a repeat is one record.
     pub id: String,
     pub tenant: TenantId,
     pub at: Timestamp,
     pub kind: RecordKind,
     pub by: String,
-    /// What it is about: a key's name, a period, an agent.
+    /// What the record is about: a key's name, a period, an agent.
     pub subject: String,
-    /// For people; free of secrets.
+    /// Text for people, free of secrets.
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
@@ -48,22 +50,22 @@ pub struct Record {
     pub events: Vec<LoggedEvent>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// When the item may go: it is in the ledger long before.
+    /// When the item may be deleted. It is in the ledger long before.
     pub expires: Timestamp,
 }
 
-impl Record {
-    /// How long its item is kept; the ledger has it within seconds.
+impl AuditRecord {
+    /// How long the item is kept. The ledger has it within seconds.
     pub const KEEP: Duration = Duration::from_secs(7 * 86_400);
 
-    /// An id for a record of a tenant that is one however often it is made.
+    /// A record's id, which is the same however often the record is made.
     pub fn id_of(tenant: &TenantId, kind: RecordKind, parts: &[&str]) -> String {
         let mut all = vec!["record", tenant.as_str(), kind.as_str()];
         all.extend(parts);
         derived_uuid(&all).to_string()
     }
 
-    /// The same without secrets: the ledger keeps it for good.
+    /// The record without secrets: the ledger keeps it for good.
     #[must_use]
     pub fn clean(mut self) -> Self {
         [&mut self.by, &mut self.subject, &mut self.text].into_iter().for_each(redact::string);
@@ -72,7 +74,7 @@ impl Record {
         self
     }
 
-    /// The events that this record stands for.
+    /// The events of this record whose type is `wanted`.
     pub fn events_where(&self, wanted: impl Fn(&EventType) -> bool) -> Vec<Event> {
         let event = |(place, logged): (usize, &LoggedEvent)| Event {
             event_id: timed_uuid(self.at, &["record", &self.id, &place.to_string()]).into(),

@@ -1,12 +1,14 @@
+//! Reputation: score and level of agents and external workers, as a projection of the ledger.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use watchbill_domain::{Agent, Earned, ReputationEvent, TaskEntry, TaskId, Timestamp};
+use watchbill_domain::{Agent, ReputationEvent, ScoreDelta, TaskEntry, TaskId, Timestamp};
 
 use super::Level;
 
-/// The figures; all of them are configuration.
+/// Points, levels and decay; all of it is configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReputationRules {
     pub deltas: BTreeMap<ReputationEvent, i16>,
@@ -14,19 +16,19 @@ pub struct ReputationRules {
     pub most: u16,
     /// Lowest score of each level.
     pub levels: BTreeMap<Level, u16>,
-    /// What an agent that does nothing loses in each whole `decay_every`, in percent …
+    /// Percent of its score that an idle agent loses in each whole `decay_every`.
     pub decay_percent: u8,
     pub decay_every: Duration,
-    /// … but never below this.
+    /// Decay never goes below this score.
     pub decay_floor: u16,
-    /// Below this an alert is raised.
+    /// A score that falls below this raises an alert.
     pub alert_below: u16,
     /// Points that an agent may earn in a UTC day by runs that change nothing.
     pub read_only_per_day: u16,
 }
 
-/// External workers whose scores are kept for a tenant, so that the fold stays one small item.
-/// Beyond, the one that was heard of longest ago is forgotten.
+/// External workers whose scores are kept per tenant, so that the projection stays one small
+/// item. Beyond that, the one with the oldest last event is removed.
 const MAX_WORKERS: usize = 256;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
@@ -68,29 +70,29 @@ impl Default for ReputationRules {
 }
 
 impl ReputationRules {
-    /// An event with its present worth.
-    pub fn earned(&self, event: ReputationEvent) -> Earned {
-        Earned(event, self.deltas.get(&event).copied().unwrap_or_default())
+    /// An event with its points as configured now.
+    pub fn earned(&self, event: ReputationEvent) -> ScoreDelta {
+        ScoreDelta(event, self.deltas.get(&event).copied().unwrap_or_default())
     }
 
-    /// The level that a score is good for. `milli`: thousandths of a point.
+    /// The level that a score reaches. `milli`: thousandths of a point.
     pub fn level_of(&self, milli: u32) -> Level {
         let reached = self.levels.iter().filter(|(_, from)| u32::from(**from) * 1000 <= milli);
         reached.map(|(level, _)| *level).max().unwrap_or(Level::SandboxOnly)
     }
 
-    /// The level after the present one, and how many points of score are missing to it. None
-    /// are where the score is good for it already: the next success brings it.
-    pub fn next(&self, standing: &Standing) -> Option<(Level, f64)> {
+    /// The next level, and the points missing to reach it. Zero points if the score suffices
+    /// already: then the next success raises the level.
+    pub fn next(&self, standing: &AgentReputation) -> Option<(Level, f64)> {
         let next = standing.level.next()?;
         let from = u32::from(*self.levels.get(&next)?) * 1000;
         Some((next, f64::from(from.saturating_sub(standing.milli)) / 1000.0))
     }
 
-    /// How an agent stands before its first event.
-    fn newcomer(&self) -> Standing {
+    /// Reputation of an agent before its first event.
+    fn newcomer(&self) -> AgentReputation {
         let milli = u32::from(self.start.min(self.most)) * 1000;
-        Standing {
+        AgentReputation {
             milli,
             level: Level::SandboxOnly,
             last: None,
@@ -99,7 +101,7 @@ impl ReputationRules {
         }
     }
 
-    /// What inactivity leaves of a score. One that is at or below the floor stays.
+    /// The score after inactivity. A score at or below the floor does not decay.
     fn decayed(&self, milli: u32, idle: Duration) -> u32 {
         let floor = u32::from(self.decay_floor) * 1000;
         let periods = idle.as_millis().checked_div(self.decay_every.as_millis()).unwrap_or(0);
@@ -110,7 +112,8 @@ impl ReputationRules {
                 break;
             }
             let next = u64::from(milli) * kept / 100;
-            let next = u32::try_from(next).expect("a part of it is no more than it").max(floor);
+            let next =
+                u32::try_from(next).expect("a percentage of a u32 fits into a u32").max(floor);
             if next == milli {
                 break;
             }
@@ -120,16 +123,16 @@ impl ReputationRules {
     }
 }
 
-/// Where an agent stands.
+/// Score and level of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct AgentReputation {
     /// Thousandths of a point, so that decay is exact.
     pub milli: u32,
     pub level: Level,
-    /// Its last event; decay counts from here.
+    /// Its last event. Decay counts from here.
     pub last: Option<Timestamp>,
     pub events: u64,
-    /// What runs that changed nothing have earned it today.
+    /// Points that runs which changed nothing have earned in the latest day.
     #[serde(default)]
     pub read_only: ReadOnlyDay,
 }
@@ -143,36 +146,38 @@ pub struct ReadOnlyDay {
 }
 
 impl ReadOnlyDay {
-    /// As it counts for an event: entries may stand in the ledger against their times, and one
-    /// of an earlier day counts in the latest, or two days in turn would begin anew each time.
+    /// The count that applies to an event at `at`. Entries of the ledger may be out of time
+    /// order: one of an earlier day counts in the latest day, or alternating days would reset
+    /// the count each time.
     fn at(self, at: Timestamp) -> Self {
         let day = at.millis().div_euclid(DAY_MILLIS);
         if day > self.day { Self { day, points: 0 } } else { self }
     }
 }
 
-impl Standing {
+impl AgentReputation {
     pub fn score(&self) -> f64 {
         f64::from(self.milli) / 1000.0
     }
 
-    /// With what inactivity has taken until a moment. It may lower the level, never raise it.
+    /// The reputation at `now`, after inactivity. Inactivity may lower the level, never raise
+    /// it.
     fn at(&self, now: Timestamp, rules: &ReputationRules) -> Self {
         let idle = self.last.map_or(Duration::ZERO, |last| now.since(last));
         let milli = rules.decayed(self.milli, idle);
         Self { milli, level: self.level.min(rules.level_of(milli)), ..*self }
     }
 
-    /// After one more event. Its level is worked out anew: a good one may raise it.
-    /// `read_only`: it came of a run that changed nothing.
+    /// The reputation after one more event. Its level is recomputed; a positive event may raise
+    /// it. `read_only`: the event comes from a run that changed nothing.
     fn after(
         &self,
-        earned: Earned,
+        earned: ScoreDelta,
         read_only: bool,
         at: Timestamp,
         rules: &ReputationRules,
     ) -> Self {
-        let Earned(_, delta) = earned;
+        let ScoreDelta(_, delta) = earned;
         let mut day = self.read_only;
         if read_only {
             day = day.at(at);
@@ -181,12 +186,12 @@ impl Standing {
         let idle = self.at(at, rules);
         let most = i64::from(rules.most) * 1000;
         let milli = (i64::from(idle.milli) + i64::from(delta) * 1000).clamp(0, most);
-        let milli = u32::try_from(milli).expect("it is within 0 and 65,535,000");
+        let milli = u32::try_from(milli).expect("it is between 0 and 65,535,000");
         let worth = rules.level_of(milli);
         Self {
             milli,
             level: if delta > 0 { worth } else { idle.level.min(worth) },
-            // Entries of different tasks may stand in the ledger against their times.
+            // Entries of different tasks may be out of time order in the ledger.
             last: Some(self.last.map_or(at, |last| last.max(at))),
             events: self.events + 1,
             read_only: day,
@@ -194,35 +199,35 @@ impl Standing {
     }
 }
 
-/// A level that changed, or a score that fell below the line for alerts, by one event.
+/// A change of level, or a score that fell below the alert threshold, caused by one event.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StandingChange {
+pub struct ReputationChange {
     pub agent: Agent,
-    pub before: Standing,
-    pub after: Standing,
-    pub earned: Earned,
+    pub before: AgentReputation,
+    pub after: AgentReputation,
+    pub earned: ScoreDelta,
     pub at: Timestamp,
-    /// The change of a task that brought it: task, version, place among its events.
+    /// The change of a task that caused it: task, version, index among its score changes.
     pub task: TaskId,
     pub version: u64,
     pub place: usize,
     pub trace_id: String,
-    /// It is below the line now and was not before.
+    /// The score is below the alert threshold now and was not before.
     pub alert: bool,
 }
 
-/// Score and level of every agent of a tenant, and the scores of external workers, folded over the
-/// ledger in its order.
+/// Score and level of every agent of a tenant, and the scores of external workers, as a
+/// projection of the ledger in its order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ReputationFold {
-    pub agents: BTreeMap<Agent, Standing>,
-    /// By the name in their leases. No right depends on these.
+pub struct ReputationProjection {
+    pub agents: BTreeMap<Agent, AgentReputation>,
+    /// By owner name of their leases. No authorization depends on these.
     #[serde(default)]
-    pub workers: BTreeMap<String, Standing>,
+    pub workers: BTreeMap<String, AgentReputation>,
 }
 
-impl ReputationFold {
-    /// Takes the changes of one batch of the ledger in.
+impl ReputationProjection {
+    /// Applies the changes of one batch of the ledger.
     pub fn apply<'e>(
         &mut self,
         entries: impl IntoIterator<Item = &'e TaskEntry>,
@@ -233,8 +238,8 @@ impl ReputationFold {
         }
     }
 
-    /// Lowers what a change that is about to be recorded earns to what its day has left, if its
-    /// run changed nothing. What is recorded is what counts: a rebuild needs no limit.
+    /// If the run changed nothing, lowers the points of a change that is about to be recorded
+    /// to what its day has left. The recorded points are what counts: a rebuild needs no limit.
     pub fn limit(&self, entry: &mut TaskEntry, rules: &ReputationRules) {
         let (agent, at) = (entry.agent, entry.change.at);
         let Some(outcome) = &mut entry.change.outcome else { return };
@@ -243,21 +248,21 @@ impl ReputationFold {
         }
         let day = self.agents.get(&agent).map(|standing| standing.read_only).unwrap_or_default();
         let mut left = u32::from(rules.read_only_per_day).saturating_sub(day.at(at).points);
-        for Earned(_, delta) in &mut outcome.reputation {
+        for ScoreDelta(_, delta) in &mut outcome.reputation {
             let points = u32::try_from(*delta).unwrap_or(0);
             if points > left {
-                *delta = i16::try_from(left).expect("it is less than the delta was");
+                *delta = i16::try_from(left).expect("it is less than the delta");
             }
             left -= points.min(left);
         }
     }
 
-    /// Takes one change of a task in, and says what of it is worth telling.
+    /// Applies one change of a task, and returns the changes of reputation to report.
     pub fn apply_entry(
         &mut self,
         entry: &TaskEntry,
         rules: &ReputationRules,
-    ) -> Vec<StandingChange> {
+    ) -> Vec<ReputationChange> {
         let Some(outcome) = &entry.change.outcome else { return Vec::new() };
         let (at, read_only) = (entry.change.at, outcome.read_only);
         if let Some(worker) = &outcome.worker {
@@ -275,7 +280,7 @@ impl ReputationFold {
             let alert = after.milli < line && before.milli >= line;
             self.agents.insert(entry.agent, after.clone());
             if alert || after.level != before.level {
-                changes.push(StandingChange {
+                changes.push(ReputationChange {
                     agent: entry.agent,
                     before,
                     after,
@@ -292,8 +297,9 @@ impl ReputationFold {
         changes
     }
 
-    /// Where a worker stands before its next event. There is room for it afterwards.
-    fn worker(&mut self, worker: &str, rules: &ReputationRules) -> Standing {
+    /// Removes and returns a worker's reputation before its next event. Afterwards there is
+    /// room to insert it.
+    fn worker(&mut self, worker: &str, rules: &ReputationRules) -> AgentReputation {
         if let Some(known) = self.workers.remove(worker) {
             return known;
         }
@@ -305,8 +311,13 @@ impl ReputationFold {
         rules.newcomer()
     }
 
-    /// As it stands at a moment, with what inactivity has taken since its last event.
-    pub fn standing(&self, agent: Agent, now: Timestamp, rules: &ReputationRules) -> Standing {
+    /// An agent's reputation at `now`, after inactivity since its last event.
+    pub fn standing(
+        &self,
+        agent: Agent,
+        now: Timestamp,
+        rules: &ReputationRules,
+    ) -> AgentReputation {
         match self.agents.get(&agent) {
             Some(standing) => standing.at(now, rules),
             None => rules.newcomer(),

@@ -1,14 +1,14 @@
-//! What the audit says of an agent's standing.
+//! The audit record of a change of an agent's reputation.
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{Earned, LoggedEvent, TenantId};
+use watchbill_domain::{LoggedEvent, ScoreDelta, TenantId};
 
-use super::{Record, RecordKind, ReputationRules, StandingChange};
+use super::{AuditRecord, RecordKind, ReputationChange, ReputationRules};
 
-impl StandingChange {
-    /// The record that goes into the ledger beside the change that brought it. Its id is made
-    /// of that change, so that it is the same record however often it is worked out.
-    pub fn record(&self, tenant: &TenantId, rules: &ReputationRules) -> Record {
+impl ReputationChange {
+    /// The record for the ledger, written with the change that caused it. Its id is derived
+    /// from that change, so that computing it again gives the same record.
+    pub fn record(&self, tenant: &TenantId, rules: &ReputationRules) -> AuditRecord {
         let agent = self.agent.long_name();
         let (version, place) = (self.version.to_string(), self.place.to_string());
         let parts = [agent, self.task.as_str(), &version, &place];
@@ -23,8 +23,8 @@ impl StandingChange {
                 }),
             ));
         }
-        Record {
-            id: Record::id_of(tenant, RecordKind::StandingChanged, &parts),
+        AuditRecord {
+            id: AuditRecord::id_of(tenant, RecordKind::StandingChanged, &parts),
             tenant: tenant.clone(),
             at: self.at,
             kind: RecordKind::StandingChanged,
@@ -35,12 +35,12 @@ impl StandingChange {
             details: self.details(),
             events,
             trace_id: Some(self.trace_id.clone()),
-            expires: self.at.plus(Record::KEEP),
+            expires: self.at.plus(AuditRecord::KEEP),
         }
     }
 
     fn details(&self) -> Map<String, Value> {
-        let Earned(event, delta) = self.earned;
+        let ScoreDelta(event, delta) = self.earned;
         let pairs = [
             ("agent", json!(self.agent.long_name())),
             ("event", json!(event)),
@@ -54,7 +54,7 @@ impl StandingChange {
     }
 
     fn text(&self) -> String {
-        let Earned(event, delta) = self.earned;
+        let ScoreDelta(event, delta) = self.earned;
         let (agent, score) = (self.agent.long_name(), self.after.score());
         let (from, to) = (self.before.level, self.after.level);
         let level = match to.cmp(&from) {

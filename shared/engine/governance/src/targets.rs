@@ -1,4 +1,4 @@
-//! What a call is aimed at, against the inventory.
+//! Checks the targets of a call against the inventory.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Inventory;
 
-/// Objects and lists within each other that are looked through.
+/// Nesting depth of objects and lists that is searched.
 const DEEPEST: usize = 128;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -43,7 +43,7 @@ pub fn find(arguments: &Map<String, Value>, inventory: &Inventory) -> Option<Str
 
 fn in_object(fields: &Map<String, Value>, inventory: &Inventory, depth: usize) -> Option<String> {
     if depth > DEEPEST {
-        return Some("its targets are nested too deep to be looked through".to_owned());
+        return Some("its targets are nested too deep to be inspected".to_owned());
     }
     fields.iter().find_map(|(name, value)| match kind(name) {
         Some(kind) => of_kind(name, kind, value, inventory, depth),
@@ -71,24 +71,24 @@ fn of_kind(
     match value {
         Value::Null => None,
         Value::String(text) => {
-            (!is_known(kind, text, inventory)).then(|| said(name, &format!("'{text}'")))
+            (!is_known(kind, text, inventory)).then(|| not_listed(name, &format!("'{text}'")))
         }
         Value::Array(items) if depth <= DEEPEST => {
             items.iter().find_map(|item| of_kind(name, kind, item, inventory, depth + 1))
         }
-        // `service: {name: api}` names it one further down.
+        // `service: {name: api}` names the target one level down.
         Value::Object(fields) => in_object(fields, inventory, depth + 1).or_else(|| {
             let named = fields.iter().filter(|(key, _)| *key == "name" || *key == "id");
             named.into_iter().find_map(|(_, v)| of_kind(name, kind, v, inventory, depth + 1))
         }),
-        // What can't be told counts against the call.
-        other => listed(kind, inventory).then(|| said(name, &other.to_string())),
+        // A value that can't be checked counts against the call.
+        other => listed(kind, inventory).then(|| not_listed(name, &other.to_string())),
     }
 }
 
-fn said(name: &str, value: &str) -> String {
+fn not_listed(name: &str, value: &str) -> String {
     let short: String = watchbill_redact::text(value).chars().take(200).collect();
-    format!("{name} {short} is not in the inventory of the policy")
+    format!("{name} {short} is not in the policy's inventory")
 }
 
 /// Whether the inventory lists any of this kind.
@@ -125,7 +125,7 @@ fn is_known(kind: Kind, text: &str, inventory: &Inventory) -> bool {
     }
 }
 
-/// `*.example.com` stands for all below example.com.
+/// `*.example.com` matches all hosts below example.com.
 fn is_host(host: &str, hosts: &BTreeSet<String>) -> bool {
     let below = |known: &String| {
         known.strip_prefix('*').is_some_and(|suffix| {
@@ -135,7 +135,7 @@ fn is_host(host: &str, hosts: &BTreeSet<String>) -> bool {
     hosts.contains(host) || hosts.iter().any(below)
 }
 
-/// `example/shop` also as an address at github.com; others with their host.
+/// `example/shop` also matches as an address at github.com; other hosts must be named.
 fn is_repository(text: &str, known: &BTreeSet<String>) -> bool {
     if known.contains(text) {
         return true;
@@ -161,7 +161,7 @@ fn is_repository(text: &str, known: &BTreeSet<String>) -> bool {
     known.contains(&format!("{host}/{path}")) || host == "github.com" && known.contains(&path)
 }
 
-/// A host, maybe with a port, in small letters; nothing if it is none.
+/// The host of a text, which may have a port, in lower case. `None` if it is not a host.
 fn host(text: &str) -> Option<String> {
     let host = match text.strip_prefix('[') {
         Some(rest) => &text[..=rest.find(']')? + 1],
@@ -175,8 +175,8 @@ fn host(text: &str) -> Option<String> {
     (port_fits && !host.is_empty() && host.chars().all(fits)).then_some(host)
 }
 
-/// The host of an address. Programs disagree on what `\`, blanks and the like mean in one, so
-/// that such an address has none.
+/// The host of a URL. Programs disagree on the meaning of `\`, spaces and control characters in
+/// a URL, so a URL with one of them has none.
 fn url_host(text: &str) -> Option<String> {
     if text.contains(['\\', ' ']) || text.chars().any(char::is_control) {
         return None;

@@ -1,4 +1,4 @@
-//! What is known of a tool before it runs: data that playbook, policy, model and documentation read.
+//! Specification of a tool: data that playbook, policy, model and documentation read.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +7,39 @@ use watchbill_domain::{Fields, Refusal, TaskType, ToolCall};
 
 use super::{EnvironmentKind, Operation};
 
-/// A tool. One that isn't registered in [`ToolSpecs`] can't be called.
+/// A tool. Only tools that are registered in [`ToolSpecs`] can be called.
 #[derive(Debug)]
 pub struct ToolSpec {
-    /// As policies and plans call it: lower-case words joined by `_`.
+    /// The name in policies and plans: lower-case words joined by `_`.
     pub name: &'static str,
     /// What it does, in one sentence.
     pub description: &'static str,
     pub class: ToolClass,
     pub operation: OperationRule,
-    /// A task is gated as one of this type where its plan calls this tool, whatever its own type
-    /// says: a text that asks for a deployment meets the gates of deployments.
+    /// A task whose plan calls this tool is gated as this type, whatever its own type is: a
+    /// text that asks for a deployment meets the gates of deployments.
     pub gated_as: TaskType,
     /// JSON Schema of its arguments.
     pub schema: fn() -> Value,
-    /// Checks arguments and gives them back in their one form, which approvals are bound to.
+    /// Checks arguments and returns their canonical form, which approvals are bound to.
     pub normalize: fn(Fields<'_>) -> Result<Map<String, Value>, Refusal>,
 }
 
-/// Whether anything but Watchbill's own books can change by a call.
+/// Whether a call can change anything other than Watchbill's own records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolClass {
-    /// It reads, or keeps books of Watchbill's own.
+    /// It only reads, or changes only Watchbill's own records.
     Safe,
     Mutating,
 }
 
-/// Which operation a call amounts to.
+/// Which operation a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationRule {
     Always(Operation),
     ByEnvironment {
         production: Operation,
-        /// In production, where the task changes documentation or user interface alone.
+        /// In production, if the task changes only documentation or user interface.
         low_risk: Operation,
         staging: Operation,
         sandbox: Operation,
@@ -74,25 +74,25 @@ impl ToolSpec {
         self.class == ToolClass::Mutating
     }
 
-    /// A call with arguments in their one form.
+    /// A call with arguments in canonical form.
     pub fn call(&self, arguments: Map<String, Value>) -> ToolCall {
         ToolCall { tool: self.name.to_owned(), arguments, mutating: self.is_mutating() }
     }
 }
 
-/// The tools that are registered, by name.
+/// The registered tools, by name.
 #[derive(Clone, Debug, Default)]
 pub struct ToolSpecs(BTreeMap<&'static str, &'static ToolSpec>);
 
 /// Why a list of tools can't be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadToolSpec {
-    #[error("two tools are called '{0}': give one of them another name")]
+    #[error("two tools are named '{0}': rename one of them")]
     Twice(&'static str),
-    #[error("'{0}' is no name for a tool: use lower-case letters, digits and '_'")]
+    #[error("'{0}' is not a tool name: use lower-case letters, digits and '_'")]
     Name(&'static str),
     #[error(
-        "tool '{tool}' is {class:?}, but its operation '{operation}' says otherwise: change its \
+        "tool '{tool}' is {class:?}, which contradicts its operation '{operation}': change its \
          class, or give it an operation of its own"
     )]
     Operation { tool: &'static str, class: ToolClass, operation: Operation },
@@ -101,8 +101,8 @@ pub enum BadToolSpec {
 impl ToolSpecs {
     pub const NONE: Self = Self(BTreeMap::new());
 
-    /// Refuses what governance could misread: names that repeat, and a class that its operations
-    /// contradict, so that no call that changes something passes for one that reads.
+    /// Refuses duplicate or malformed names, and a class that its operations contradict, so
+    /// that no mutating call is treated as a reading one.
     pub fn new(specs: impl IntoIterator<Item = &'static ToolSpec>) -> Result<Self, BadToolSpec> {
         let mut all = BTreeMap::new();
         for spec in specs {
@@ -127,7 +127,7 @@ impl ToolSpecs {
         self.0.get(name).copied()
     }
 
-    /// In the order of their names.
+    /// Tools in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &'static ToolSpec> + '_ {
         self.0.values().copied()
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_which_operation_it_is() {
+    fn the_environment_decides_the_operation() {
         use Operation::{DeployProd, DeployProdLowRisk, DeploySandbox, DeployStaging};
         let rule = OperationRule::ByEnvironment {
             production: DeployProd,

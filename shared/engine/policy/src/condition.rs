@@ -1,4 +1,4 @@
-//! Expressions in CEL, compiled once.
+//! CEL expressions, compiled once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,11 +11,11 @@ use cel::{Context, Env, ExecutionError, IdedExpr as Node, Program, Value, extens
 use regex::Regex;
 use watchbill_governance::Condition;
 
-/// What an expression may name, and the fields of `task`.
+/// Variables of an expression, and the fields of `task`.
 const VARIABLES: &[&str] = &["task", "tool", "args", "environment"];
 const TASK_FIELDS: &[&str] =
     &["type", "priority", "agent", "source", "created_by", "payload", "metadata"];
-/// Functions beside the operators; a test calls each.
+/// Functions in addition to the operators. A test calls each.
 pub(crate) const FUNCTIONS: &[&str] = &[
     "size",
     "contains",
@@ -39,8 +39,8 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "indexOf",
     "charAt",
 ];
-/// Characters of an expression; what is longer belongs into several rules.
-const LONGEST: usize = 4_000;
+/// Length limit of an expression. A longer one should be split into several rules.
+const MAX_CHARS: usize = 4_000;
 /// Memory of one pattern, bytes.
 const PATTERN_SIZE: usize = 256 * 1024;
 
@@ -53,7 +53,7 @@ pub struct CelCondition {
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
-    env.add_extension(extensions::strings).expect("no name is there twice");
+    env.add_extension(extensions::strings).expect("no extension defines a name twice");
     Arc::new(env)
 });
 
@@ -62,8 +62,8 @@ impl CelCondition {
         if text.trim().is_empty() {
             return Err("the expression is empty; leave `when` out if it always holds".to_owned());
         }
-        if text.len() > LONGEST {
-            return Err(format!("the expression is longer than {LONGEST} characters"));
+        if text.len() > MAX_CHARS {
+            return Err(format!("the expression is longer than {MAX_CHARS} characters"));
         }
         let program = parse(text)?;
         let mut patterns = BTreeMap::new();
@@ -84,15 +84,16 @@ impl CelCondition {
             Ok::<bool, ExecutionError>(found)
         };
         context.add_function("matches", matches).map_err(|error| {
-            ExecutionError::function_error("matches", format!("is there already: {error}"))
+            ExecutionError::function_error("matches", format!("is already defined: {error}"))
         })?;
         for name in VARIABLES {
             context.add_variable_from_value(*name, value(&subject[*name]));
         }
-        // Arithmetic and comparisons in the engine are careful; a panic that slips through
-        // must not take down whoever asks.
-        catch_unwind(AssertUnwindSafe(|| self.program.execute(&context)))
-            .unwrap_or_else(|_| Err(ExecutionError::function_error("expression", "it broke off")))
+        // The engine checks arithmetic and comparisons; a panic that still occurs must not take
+        // down the caller.
+        catch_unwind(AssertUnwindSafe(|| self.program.execute(&context))).unwrap_or_else(|_| {
+            Err(ExecutionError::function_error("expression", "the evaluation panicked"))
+        })
     }
 }
 
@@ -100,7 +101,7 @@ impl Condition for CelCondition {
     fn holds(&self, subject: &serde_json::Value) -> Result<bool, String> {
         match self.run(subject) {
             Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(format!("it gives {}, not true or false", other.type_of())),
+            Ok(other) => Err(format!("it evaluates to {}, not to true or false", other.type_of())),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -117,13 +118,13 @@ impl std::fmt::Debug for CelCondition {
 }
 
 fn parse(text: &str) -> Result<Program, String> {
-    // The parser is generated code that may panic on odd texts.
+    // The parser is generated code that may panic on malformed texts.
     let parsed = catch_unwind(AssertUnwindSafe(|| ENV.compile(text)));
-    let parsed = parsed.map_err(|_| "the expression can't be read".to_owned())?;
+    let parsed = parsed.map_err(|_| "the expression can't be parsed".to_owned())?;
     parsed.map_err(|errors| {
-        let said = errors.to_string();
+        let message = errors.to_string();
         // "ERROR: <input>:1:5: what is wrong", then the text with a mark under it.
-        let first = said.lines().next().unwrap_or_default();
+        let first = message.lines().next().unwrap_or_default();
         let what = first.split("<input>:").last().unwrap_or(first);
         match what.splitn(3, ':').collect::<Vec<_>>()[..] {
             [_, column, what] => format!("at character {column} of the expression:{what}"),
@@ -136,12 +137,12 @@ fn regex(pattern: &str) -> Result<Regex, String> {
     regex::RegexBuilder::new(pattern).size_limit(PATTERN_SIZE).build().map_err(|error| {
         let text = error.to_string();
         let what = text.lines().last().unwrap_or_default();
-        format!("the pattern '{pattern}' can't be used: {}", what.trim_start_matches("error: "))
+        format!("the pattern '{pattern}' is invalid: {}", what.trim_start_matches("error: "))
     })
 }
 
-/// JSON has one kind of number; whole ones are `int` here, so that they can be compared and
-/// added to those written in an expression.
+/// JSON has one number type. Whole numbers become `int`, so that they can be compared with and
+/// added to the numbers of an expression.
 fn value(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
@@ -161,9 +162,9 @@ fn value(json: &serde_json::Value) -> Value {
     }
 }
 
-/// Refuses at reading what could only fail later: unknown names, and patterns that are none.
+/// Refuses at read time what would otherwise fail later: unknown names and invalid patterns.
 struct Check<'a> {
-    /// Names that macros such as `exists` bring, innermost last.
+    /// Variables of macros such as `exists`, innermost last.
     scope: Vec<String>,
     patterns: &'a mut BTreeMap<String, Regex>,
 }
@@ -215,7 +216,7 @@ impl Check<'_> {
         {
             return Ok(());
         }
-        Err(format!("'{name}' is not known; there are {}", VARIABLES.join(", ")))
+        Err(format!("'{name}' is unknown; use one of {}", VARIABLES.join(", ")))
     }
 
     fn function(&mut self, name: &str, args: &[IdedExpr]) -> Result<(), String> {
@@ -223,8 +224,8 @@ impl Check<'_> {
         if !is_operator && !FUNCTIONS.contains(&name) {
             let known = FUNCTIONS.join(", ");
             return Err(format!(
-                "the function '{name}' is not known; there are has, all, exists, exists_one, \
-                 map, filter, {known}"
+                "the function '{name}' is unknown; use one of has, all, exists, exists_one, map, \
+                 filter, {known}"
             ));
         }
         if name == "matches"
@@ -278,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_can_not_be_told() {
+    fn a_condition_that_can_not_be_evaluated_is_an_error() {
         for text in
             ["args.branch == 'main'", "args.project > 3", "args.replicas", "args.tags[7] == 'a'"]
         {
             assert!(holds(text).is_err(), "{text}");
         }
-        // One side decides, so the other need not be told.
+        // One side decides, so the other need not be evaluated.
         assert_eq!(holds("args.branch == 'main' || tool == 'deploy'"), Ok(true));
     }
 
@@ -294,12 +295,12 @@ mod tests {
             ("", "empty"),
             ("args.project = 'shop'", "character"),
             ("args.project == ", "character"),
-            ("arg.project == 'shop'", "'arg' is not known; there are task, tool"),
+            ("arg.project == 'shop'", "'arg' is unknown; use one of task, tool"),
             ("task.priorty == 'P0'", "no field 'priorty'"),
-            ("args.project.looksLike('x')", "'looksLike' is not known"),
-            ("args.project.matches('(')", "the pattern '(' can't be used"),
-            ("args.tags.exists(t, x == 'b')", "'x' is not known"),
-            ("t == 'a' || args.tags.exists(t, t == 'b')", "'t' is not known"),
+            ("args.project.looksLike('x')", "'looksLike' is unknown"),
+            ("args.project.matches('(')", "the pattern '(' is invalid"),
+            ("args.tags.exists(t, x == 'b')", "'x' is unknown"),
+            ("t == 'a' || args.tags.exists(t, t == 'b')", "'t' is unknown"),
             ("args == {'a': 1}", "maps"),
         ] {
             let said = CelCondition::compile(text).expect_err(text);
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_texts_are_refused_and_break_nothing() {
+    fn malformed_texts_are_refused_and_break_nothing() {
         let nested = format!("{}true{}", "(".repeat(1_900), ")".repeat(1_900));
         let _ = CelCondition::compile(&nested);
         let _ = CelCondition::compile(&format!("{}true", "!".repeat(3_900)));

@@ -1,5 +1,5 @@
-//! The form of `policy.yaml`. Values carry where they stand, so that a fault that is found
-//! later still names its line.
+//! The form of `policy.yaml`. Values carry their position, so that a fault that is found later
+//! still names its line.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 use watchbill_domain::Switch;
 
-/// A text, and where it stands.
+/// A text and its position.
 pub type Text = Spanned<String>;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     pub gates: Gates,
-    /// How many must say yes where no rule says otherwise.
+    /// How many must approve if no rule says otherwise.
     pub quorum: Option<Spanned<u8>>,
     pub environments: Environments,
-    /// Left out: the built-in rules.
+    /// If missing, the built-in rules apply.
     pub tools: Option<Vec<Spanned<Tool>>>,
     pub inventory: Inventory,
     pub freezes: Vec<Spanned<Freeze>>,
@@ -31,7 +31,7 @@ pub struct Gates {
     /// `off` switches off the standing gates, not the rules below.
     pub all: Option<Switch>,
     pub priorities: Option<Vec<Text>>,
-    /// `all` or `mutating`: which work of these priorities waits.
+    /// `all` or `mutating`: which work of these priorities requires approval.
     pub priorities_for: Option<Text>,
     pub production: Option<Vec<Text>>,
     pub feature_flags: Option<bool>,
@@ -68,14 +68,14 @@ pub struct Tool {
     #[serde(default)]
     pub environments: Vec<Text>,
     pub when: Option<Text>,
-    pub say: Say,
+    pub say: RuleEffectForm,
     pub reason: Option<String>,
     pub quorum: Option<Spanned<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Say {
+pub enum RuleEffectForm {
     Allow,
     Ask,
     Deny,
@@ -107,7 +107,7 @@ pub struct Freeze {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weekly {
-    /// A name of the IANA's table, such as `Europe/Berlin`.
+    /// A name of the IANA table, such as `Europe/Berlin`.
     pub zone: Text,
     /// A weekday and a time, such as `fri 18:00`.
     pub from: Text,
@@ -136,7 +136,7 @@ pub struct Limit {
     pub tokens: Option<u64>,
 }
 
-/// US dollars for a million tokens.
+/// US dollars per million tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {

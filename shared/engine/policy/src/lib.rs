@@ -1,33 +1,33 @@
-//! `policy.yaml`: what an installation lets its agents do, as people write it.
+//! `policy.yaml`: what an installation allows its agents to do.
 //!
-//! - `form`: the file's form, exactly; unknown keys are refused.
+//! - `form`: the exact form of the file; unknown keys are refused.
 //! - `read`: from the form to [`Policy`], with the line of every fault.
-//! - `kept`: a policy whose text stands elsewhere and may change.
-//! - `condition`: expressions in CEL, compiled once.
+//! - `cache`: a policy whose text is stored elsewhere and may change.
+//! - `condition`: CEL expressions, compiled once.
 //!
-//! How to add a kind of rule: its data and its evaluation in `watchbill_governance`, its
-//! form in `form`, its reading in `read`, its words in `policy.yaml` and `docs/policy.md`.
+//! To add a kind of rule: its data and evaluation in `watchbill_governance`, its form in
+//! `form`, its conversion in `read`, its description in `policy.yaml` and `docs/policy.md`.
 
+mod cache;
 mod condition;
 mod form;
-mod kept;
 mod read;
 
+pub use cache::{PolicyText, TextPolicies};
 pub use condition::CelCondition;
-pub use kept::{PolicyText, TextPolicies};
 pub use read::{PolicyFileError, read_policy};
 use watchbill_governance::{FixedPolicy, Policy};
 
-/// The policy that comes with Watchbill, commented; it says what holds without a file.
+/// The commented policy that comes with Watchbill. It describes what applies without a file.
 pub const SHIPPED: &str = include_str!("../policy.yaml");
 
-/// What holds where no text is given. `gates_off`: without the standing gates.
+/// The policy if no text is given. `gates_off`: without the standing gates.
 pub fn built_in(gates_off: bool) -> FixedPolicy {
     let policy = if gates_off { Policy::without_gates() } else { Policy::default() };
     FixedPolicy(policy.into())
 }
 
-/// The shipped policy as it is read.
+/// The shipped policy, parsed.
 pub fn shipped_policy() -> Policy {
     read_policy(SHIPPED).expect("a test reads the shipped policy")
 }

@@ -1,4 +1,4 @@
-//! From the file's form to a policy.
+//! Converts the form of the file to a policy.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -9,22 +9,23 @@ use sha2::{Digest as _, Sha256};
 use watchbill_domain::{Agent, Amount, Price, Priority, Role, Switch, TaskType, Timestamp};
 use watchbill_governance::{
     BudgetLimits, Condition, EnvironmentKind, Environments, Freeze, FreezeWhen, GateRule,
-    GateRules, Inventory, Policy, Prices, PrioritiesFor, Say, ToolRule, normalized_environment,
+    GateRules, Inventory, Policy, Prices, PrioritiesFor, RuleEffect, ToolRule,
+    normalized_environment,
 };
 
 use crate::condition::CelCondition;
 use crate::form::{self, Text};
 
-/// More people than this are asked by nobody.
-const MOST_QUORUM: u8 = 20;
-/// US dollars; more is a slip of the keys.
-const MOST_USD: f64 = 1_000_000.0;
+/// The largest quorum.
+const MAX_QUORUM: u8 = 20;
+/// US dollars. A larger amount is treated as a typing error.
+const MAX_USD: f64 = 1_000_000.0;
 
-/// What is wrong with a policy file, and where.
+/// A fault in a policy file, and its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{what}", at(*.line, *.column))]
 pub struct PolicyFileError {
-    /// From 1; none where the fault is the file as a whole.
+    /// Counted from 1; `None` if the fault is in the file as a whole.
     pub line: Option<u64>,
     pub column: Option<u64>,
     pub what: String,
@@ -37,8 +38,8 @@ fn at(line: Option<u64>, column: Option<u64>) -> String {
     }
 }
 
-/// Reads the text of a `policy.yaml`. What it leaves out is as in the built-in policy; only
-/// the list of rules on tools is as it stands, so that what the file shows is what holds.
+/// Reads the text of a `policy.yaml`. Missing parts are as in the built-in policy. The list of
+/// tool rules replaces the built-in one, so that what the file shows is what applies.
 pub fn read_policy(text: &str) -> Result<Policy, PolicyFileError> {
     let file = parse(text)?;
     let quorum = quorum(&file.quorum, 1)?;
@@ -67,15 +68,15 @@ pub fn read_policy(text: &str) -> Result<Policy, PolicyFileError> {
 }
 
 fn parse(text: &str) -> Result<form::File, PolicyFileError> {
-    // A file of comments alone says nothing.
+    // A file of comments only is an empty file.
     let mut lines = text.lines().map(str::trim);
     if lines.all(|line| line.is_empty() || line.starts_with('#') || line == "---") {
         return Ok(form::File::default());
     }
     serde_saphyr::from_str(text).map_err(|error| {
-        // Where the fault is and what it is; the parser adds the lines around it.
-        let said = error.to_string();
-        let first = said.lines().next().unwrap_or_default();
+        // Keeps position and fault; the parser adds the surrounding lines.
+        let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
         let first = first.strip_prefix("error: ").unwrap_or(first);
         let location = error.location();
         let (line, column) = (location.map(|l| l.line()), location.map(|l| l.column()));
@@ -84,7 +85,7 @@ fn parse(text: &str) -> Result<form::File, PolicyFileError> {
     })
 }
 
-/// A fault of a value, at the value's place.
+/// A fault of a value, at its position.
 fn wrong<T>(place: &Spanned<T>, what: impl Display) -> PolicyFileError {
     let at = place.referenced;
     PolicyFileError { line: Some(at.line()), column: Some(at.column()), what: what.to_string() }
@@ -108,11 +109,11 @@ fn word(text: &str) -> Result<String, String> {
     }
 }
 
-fn said(error: impl Display) -> String {
+fn to_text(error: impl Display) -> String {
     error.to_string()
 }
 
-/// The rules of a list, whose names must differ: approvals and refusals name them.
+/// The rules of a list. Their names must differ, because approvals and refusals refer to them.
 fn unique<'f, T>(
     list: &'f [Spanned<T>],
     name: impl Fn(&'f T) -> &'f Text,
@@ -124,7 +125,7 @@ fn unique<'f, T>(
             return Err(wrong(name, "name: it is empty"));
         }
         if !seen.insert(name.value.trim()) {
-            return Err(wrong(name, format!("name: '{}' is there twice", name.value)));
+            return Err(wrong(name, format!("name: '{}' is used twice", name.value)));
         }
     }
     Ok(list.iter().map(|item| &item.value))
@@ -133,10 +134,11 @@ fn unique<'f, T>(
 fn quorum(form: &Option<Spanned<u8>>, default: u8) -> Result<u8, PolicyFileError> {
     match form {
         None => Ok(default),
-        Some(quorum) if (1..=MOST_QUORUM).contains(&quorum.value) => Ok(quorum.value),
-        Some(quorum) => {
-            Err(wrong(quorum, format!("quorum: {} is not 1 to {MOST_QUORUM}", quorum.value)))
-        }
+        Some(quorum) if (1..=MAX_QUORUM).contains(&quorum.value) => Ok(quorum.value),
+        Some(quorum) => Err(wrong(
+            quorum,
+            format!("quorum: {} is not between 1 and {MAX_QUORUM}", quorum.value),
+        )),
     }
 }
 
@@ -153,14 +155,14 @@ fn gates(form: &form::Gates) -> Result<GateRules, PolicyFileError> {
     }
     let mut gates = GateRules::default();
     if let Some(list) = &form.priorities {
-        gates.priorities = each(list, "priorities", |t| Priority::parse(t).map_err(said))?;
+        gates.priorities = each(list, "priorities", |t| Priority::parse(t).map_err(to_text))?;
     }
     if let Some(text) = &form.priorities_for {
         gates.priorities_for =
             PrioritiesFor::parse(text.value.trim()).map_err(|fault| wrong(text, fault))?;
     }
     if let Some(list) = &form.production {
-        gates.production = each(list, "production", |t| TaskType::parse(t).map_err(said))?;
+        gates.production = each(list, "production", |t| TaskType::parse(t).map_err(to_text))?;
     }
     gates.feature_flags = form.feature_flags.unwrap_or(gates.feature_flags);
     Ok(gates)
@@ -171,7 +173,7 @@ fn gate_rule(form: &form::GateRule, default: u8) -> Result<GateRule, PolicyFileE
     Ok(GateRule {
         reason: form.reason.clone().unwrap_or_else(|| format!("the rule '{name}' asks for it")),
         name,
-        types: each(&form.types, "types", |t| TaskType::parse(t).map_err(said))?,
+        types: each(&form.types, "types", |t| TaskType::parse(t).map_err(to_text))?,
         when: condition(&form.when)?,
         quorum: quorum(&form.quorum, default)?,
     })
@@ -180,22 +182,22 @@ fn gate_rule(form: &form::GateRule, default: u8) -> Result<GateRule, PolicyFileE
 fn tool_rule(form: &form::Tool, default: u8) -> Result<ToolRule, PolicyFileError> {
     let name = form.name.value.trim().to_owned();
     let say = match form.say {
-        form::Say::Allow => Say::Allow,
-        form::Say::Ask => Say::Ask,
-        form::Say::Deny => Say::Deny,
+        form::RuleEffectForm::Allow => RuleEffect::Allow,
+        form::RuleEffectForm::Ask => RuleEffect::Ask,
+        form::RuleEffectForm::Deny => RuleEffect::Deny,
     };
-    if let (Some(place), false) = (&form.quorum, say == Say::Ask) {
-        return Err(wrong(place, "quorum: only a rule that says ask has one"));
+    if let (Some(place), false) = (&form.quorum, say == RuleEffect::Ask) {
+        return Err(wrong(place, "quorum: only a rule with 'say: ask' has one"));
     }
     Ok(ToolRule {
         reason: form.reason.clone().unwrap_or_else(|| format!("the rule '{name}' says so")),
         name,
-        agents: each(&form.agents, "agents", |t| Agent::parse(t).map_err(said))?,
+        agents: each(&form.agents, "agents", |t| Agent::parse(t).map_err(to_text))?,
         tools: each(&form.tools, "tools", word)?,
         environments: each(&form.environments, "environments", kind)?,
         when: condition(&form.when)?,
-        say,
-        quorum: quorum(&form.quorum, if say == Say::Ask { default } else { 1 })?,
+        effect: say,
+        quorum: quorum(&form.quorum, if say == RuleEffect::Ask { default } else { 1 })?,
     })
 }
 
@@ -203,11 +205,12 @@ fn kind(text: &str) -> Result<EnvironmentKind, String> {
     let kinds = [EnvironmentKind::Production, EnvironmentKind::Staging, EnvironmentKind::Sandbox];
     let found = kinds.into_iter().find(|kind| kind.as_str() == text);
     found.ok_or_else(|| {
-        format!("'{text}' is no kind of environment: use production, staging or sandbox")
+        format!("'{text}' is not a kind of environment: use production, staging or sandbox")
     })
 }
 
-/// The names of the file join the built-in ones: no list can make production less.
+/// The names of the file are added to the built-in ones: no list can make production less
+/// strict.
 fn environments(form: &form::Environments) -> Result<Environments, PolicyFileError> {
     let mut environments = Environments::default();
     let names = |list: &[Text], what| each(list, what, |name| word(&normalized_environment(name)));
@@ -230,7 +233,10 @@ fn not_in(
     for text in list {
         let name = normalized_environment(&text.value);
         if let Some((other, _)) = others.iter().find(|(_, names)| names.contains(&name)) {
-            return Err(wrong(text, format!("{what}: '{}' is {other} already", text.value)));
+            return Err(wrong(
+                text,
+                format!("{what}: '{}' is already listed as {other}", text.value),
+            ));
         }
     }
     Ok(())
@@ -248,7 +254,7 @@ fn inventory(form: &form::Inventory) -> Result<Inventory, PolicyFileError> {
 fn host(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     if name.is_empty() || name.contains(['/', ':', '@', '*', ' ']) && !name.starts_with('[') {
-        return Err(format!("'{text}' is no host such as web-1, *.example.com or [::1]"));
+        return Err(format!("'{text}' is not a host such as web-1, *.example.com or [::1]"));
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -268,7 +274,7 @@ fn freeze(form: &form::Freeze) -> Result<Freeze, PolicyFileError> {
         name,
         environments: each(&form.environments, "environments", kind)?,
         when,
-        override_roles: each(&form.passed_by.roles, "roles", |t| Role::parse(t).map_err(said))?,
+        override_roles: each(&form.passed_by.roles, "roles", |t| Role::parse(t).map_err(to_text))?,
         override_names: each(&form.passed_by.names, "names", word)?,
     })
 }
@@ -284,17 +290,17 @@ fn once(from: &Text, until: &Text) -> Result<FreezeWhen, PolicyFileError> {
 
 fn weekly(form: &form::Weekly) -> Result<FreezeWhen, PolicyFileError> {
     let zone = jiff::tz::TimeZone::get(form.zone.value.trim()).map_err(|_| {
-        let what = format!("zone: '{}' is no time zone such as Europe/Berlin", form.zone.value);
+        let what = format!("zone: '{}' is not a time zone such as Europe/Berlin", form.zone.value);
         wrong(&form.zone, what)
     })?;
     let (from, until) = (week_minute(&form.from)?, week_minute(&form.until)?);
     if from == until {
-        return Err(wrong(&form.until, "until: it is the same as from; it would never hold"));
+        return Err(wrong(&form.until, "until: it equals from, so the freeze would never apply"));
     }
     Ok(FreezeWhen::Weekly { zone, from, until })
 }
 
-/// `fri 18:00`: the weekday from 1 for Monday, and the minute of the day.
+/// `fri 18:00`: the weekday, 1 for Monday, and the minute of the day.
 fn week_minute(text: &Text) -> Result<(i8, u16), PolicyFileError> {
     let parsed = || {
         let lower = text.value.trim().to_ascii_lowercase();
@@ -310,7 +316,7 @@ fn week_minute(text: &Text) -> Result<(i8, u16), PolicyFileError> {
         (hour < 24 && minute < 60).then_some((day as i8 + 1, hour * 60 + minute))
     };
     parsed().ok_or_else(|| {
-        let what = format!("'{}' is no weekday with a time such as fri 18:00", text.value);
+        let what = format!("'{}' is not a weekday with a time such as fri 18:00", text.value);
         wrong(text, what)
     })
 }
@@ -338,17 +344,18 @@ fn prices(file: &form::File) -> Result<Prices, PolicyFileError> {
     Ok(Prices(file.prices.iter().map(read).collect::<Result<_, _>>()?))
 }
 
-/// Millionths of a dollar: exactly, or not taken.
+/// Millionths of a dollar; an amount that is not a whole number of them is refused.
 fn micro_usd(usd: &Spanned<f64>) -> Result<u64, PolicyFileError> {
     let dollars = usd.value;
-    if !(0.0..=MOST_USD).contains(&dollars) {
-        return Err(wrong(usd, format!("{dollars} is not an amount from 0 to {MOST_USD} USD")));
+    if !(0.0..=MAX_USD).contains(&dollars) {
+        return Err(wrong(usd, format!("{dollars} is not an amount from 0 to {MAX_USD} USD")));
     }
     let micro = (dollars * 1_000_000.0).round();
-    // Both sides are the double that is nearest to the same decimal, or the digits differ.
+    // Both sides are the double nearest to the same decimal; otherwise there are further
+    // digits.
     if micro / 1_000_000.0 != dollars {
-        let what = format!("{dollars} USD is no whole number of millionths of a dollar");
-        return Err(wrong(usd, format!("{what}: write six digits behind the point at the most")));
+        let what = format!("{dollars} USD is not a whole number of millionths of a dollar");
+        return Err(wrong(usd, format!("{what}: write at most six decimal places")));
     }
     Ok(micro as u64)
 }

@@ -1,10 +1,10 @@
-//! The shipped policy, a rich one, and what is refused.
+//! The shipped policy, a policy that uses every feature, and invalid ones.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Agent, Priority, Role, TaskType, Timestamp, ToolCall};
-use watchbill_governance::{FreezeWhen, Judgement, Policy, PrioritiesFor, Subject};
+use watchbill_governance::{FreezeWhen, Policy, PolicyDecision, PolicyInput, PrioritiesFor};
 use watchbill_policy::{SHIPPED, read_policy, shipped_policy};
 
 const EXAMPLE: &str = include_str!("example.yaml");
@@ -13,9 +13,9 @@ fn map(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
-fn judge(policy: &Policy, tool: &str, arguments: Value) -> Judgement {
+fn decide(policy: &Policy, tool: &str, arguments: Value) -> PolicyDecision {
     let (payload, metadata) = (map(arguments.clone()), Map::new());
-    let subject = Subject {
+    let subject = PolicyInput {
         task_type: TaskType::Deploy,
         priority: Priority::P2,
         agent: Agent::Ops,
@@ -27,11 +27,11 @@ fn judge(policy: &Policy, tool: &str, arguments: Value) -> Judgement {
         mutates: true,
     };
     let call = ToolCall { tool: tool.into(), arguments: map(arguments), mutating: true };
-    policy.judge(&subject, &call)
+    policy.decide(&subject, &call)
 }
 
 #[test]
-fn the_shipped_policy_says_what_the_built_in_one_does() {
+fn the_shipped_policy_equals_the_built_in_one() {
     let shipped = shipped_policy();
     assert_eq!(shipped.fingerprint.len(), 64);
     assert_eq!(Policy { fingerprint: String::new(), ..shipped }, Policy::default());
@@ -42,7 +42,7 @@ fn what_is_commented_out_in_the_shipped_policy_is_right_too() {
     let mut lists = Vec::new();
     let mut text = String::new();
     for line in SHIPPED.lines() {
-        // Its examples are indented after the mark; its words are not.
+        // Examples are indented after the comment mark; prose is not.
         match line.trim_start().strip_prefix("#  ") {
             Some(example) => {
                 let indent = if line.starts_with(' ') { "    " } else { "  " };
@@ -97,18 +97,20 @@ fn a_rich_policy_is_read_as_it_stands() {
 fn expressions_decide_on_arguments() {
     let policy = read_policy(EXAMPLE).unwrap();
     let staging = |project: &str| json!({ "project": project, "environment": "green" });
-    assert_eq!(judge(&policy, "deploy", staging("shop")), Judgement::Allow);
-    let Judgement::Ask(asks) = judge(&policy, "deploy", json!({ "project": "shop" })) else {
+    assert_eq!(decide(&policy, "deploy", staging("shop")), PolicyDecision::Allow);
+    let PolicyDecision::ApprovalRequired(asks) =
+        decide(&policy, "deploy", json!({ "project": "shop" }))
+    else {
         panic!("production is asked about")
     };
     assert_eq!((asks.len(), asks[0].quorum), (1, 2));
-    // What the expression can't be told of counts against the call.
-    let denied = judge(&policy, "deploy", json!({ "environment": "green" }));
-    assert!(matches!(denied, Judgement::Deny { rule, .. } if rule == "only-the-shop"));
+    // An expression that can't be evaluated counts against the call.
+    let denied = decide(&policy, "deploy", json!({ "environment": "green" }));
+    assert!(matches!(denied, PolicyDecision::Deny { rule, .. } if rule == "only-the-shop"));
 }
 
 #[test]
-fn comments_alone_say_nothing() {
+fn a_file_of_comments_gives_the_built_in_policy() {
     for text in ["", "# nothing\n", "---\n", "gates: {}\n"] {
         let policy = read_policy(text).unwrap();
         assert_eq!(Policy { fingerprint: String::new(), ..policy }, Policy::default(), "{text:?}");
@@ -124,36 +126,40 @@ fn a_fault_names_its_line() {
         ("gates:\n  priorities_for: reads\n", 2, "unknown priorities_for 'reads': use one of all"),
         ("gates:\n  all: perhaps\n", 2, "perhaps"),
         ("gates:\n  rules:\n    - name: a\n      when: args.x ==\n", 4, "when: at character"),
-        ("gates:\n  rules:\n    - name: a\n      quorum: 0\n", 4, "quorum: 0 is not 1 to 20"),
         (
-            "tools:\n  - name: a\n    say: ask\n  - name: a\n    say: deny\n",
+            "gates:\n  rules:\n    - name: a\n      quorum: 0\n",
             4,
-            "'a' is there twice",
+            "quorum: 0 is not between 1 and 20",
         ),
+        ("tools:\n  - name: a\n    say: ask\n  - name: a\n    say: deny\n", 4, "'a' is used twice"),
         ("tools:\n  - name: a\n    say: never\n", 3, "never"),
         ("tools:\n  - say: ask\n", 2, "name"),
-        ("tools:\n  - name: a\n    say: deny\n    quorum: 2\n", 4, "only a rule that says ask"),
-        ("tools:\n  - name: a\n    say: deny\n    when: who == 'x'\n", 4, "'who' is not known"),
-        ("tools:\n  - name: a\n    say: deny\n    environments: [prd]\n", 4, "'prd' is no kind"),
-        ("environments:\n  staging:\n    - prod\n", 3, "production already"),
-        ("environments:\n  sandbox:\n    - Staging\n", 3, "'Staging' is staging already"),
-        ("environments:\n  production: [qa]\n  sandbox: [QA]\n", 3, "'QA' is production already"),
-        ("inventory:\n  hosts: [\"https://x\"]\n", 2, "is no host"),
+        ("tools:\n  - name: a\n    say: deny\n    quorum: 2\n", 4, "only a rule with 'say: ask'"),
+        ("tools:\n  - name: a\n    say: deny\n    when: who == 'x'\n", 4, "'who' is unknown"),
+        ("tools:\n  - name: a\n    say: deny\n    environments: [prd]\n", 4, "'prd' is not a kind"),
+        ("environments:\n  staging:\n    - prod\n", 3, "already listed as production"),
+        ("environments:\n  sandbox:\n    - Staging\n", 3, "'Staging' is already listed as staging"),
+        (
+            "environments:\n  production: [qa]\n  sandbox: [QA]\n",
+            3,
+            "'QA' is already listed as production",
+        ),
+        ("inventory:\n  hosts: [\"https://x\"]\n", 2, "is not a host"),
         ("freezes:\n  - name: a\n", 2, "either from and until, or weekly"),
         (
             "freezes:\n  - name: a\n    weekly:\n      zone: Moon/Base\n      from: fri 18:00\n      until: mon 06:00\n",
             4,
-            "'Moon/Base' is no time zone",
+            "'Moon/Base' is not a time zone",
         ),
         (
             "freezes:\n  - name: a\n    weekly: { zone: UTC, from: fri 25:00, until: mon 06:00 }\n",
             3,
-            "'fri 25:00' is no weekday",
+            "'fri 25:00' is not a weekday",
         ),
         (
             "freezes:\n  - name: a\n    weekly: { zone: UTC, from: fri 18:00, until: friday 18:00 }\n",
             3,
-            "it would never hold",
+            "the freeze would never apply",
         ),
         (
             "freezes:\n  - name: a\n    from: 2026-01-02T00:00:00Z\n    until: 2026-01-01T00:00:00Z\n",
@@ -164,10 +170,14 @@ fn a_fault_names_its_line() {
         (
             "limits:\n  day: { usd: 1 }\n  hour: { usd: 0.0000001 }\n",
             3,
-            "0.0000001 USD is no whole",
+            "0.0000001 USD is not a whole",
         ),
-        ("limits:\n  day: { usd: 12.3456789 }\n", 2, "12.3456789 USD is no whole"),
-        ("prices:\n  m: { input_usd: 0.1234567, output_usd: 1 }\n", 2, "0.1234567 USD is no whole"),
+        ("limits:\n  day: { usd: 12.3456789 }\n", 2, "12.3456789 USD is not a whole"),
+        (
+            "prices:\n  m: { input_usd: 0.1234567, output_usd: 1 }\n",
+            2,
+            "0.1234567 USD is not a whole",
+        ),
         ("limits:\n  week: { usd: 1 }\n", 2, "week"),
         ("prices:\n  m: { input_usd: 1 }\n", 2, "output_usd"),
         ("gates: [\n", 1, "mapping"),

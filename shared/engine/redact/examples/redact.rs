@@ -1,5 +1,6 @@
-//! What redaction costs, in MB/s, for `cargo xtask bench redact`: clean text, honest logs, hostile
-//! texts of 1 and 4 MB, JSON; and over a folder of logs, how many lines it changes.
+//! Measures redaction in MB/s for `cargo xtask bench redact`: clean text, ordinary logs,
+//! hostile texts of 1 and 4 MB, JSON. For a folder of logs it also counts how many lines
+//! change.
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -11,7 +12,7 @@ use watchbill_redact as redact;
 use watchbill_testkit::hostile;
 
 const MB: usize = 1_000_000;
-/// The quickest of so many counts.
+/// The fastest of this many measurements counts.
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -43,12 +44,12 @@ const OBJECT: &str =
 const SECRETS: &str =
     "2026-11-30T01:02:03Z WARN login of bob with password=x1y2z3 at https://a:b@example.com\n";
 
-/// Four megabytes of a line.
+/// Four megabytes of a repeated line.
 fn repeated(line: &str) -> String {
     line.repeat(4 * MB / line.len())
 }
 
-/// What this thread has worked: other work of the machine doesn't count.
+/// CPU time of this thread, so that other load of the machine doesn't count.
 fn worked() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -67,7 +68,7 @@ fn rate(text: &str) -> f64 {
     text.len() as f64 / MB as f64 / seconds(text)
 }
 
-/// The lowest MB/s over hostile texts of 4 MB, and the most that one grew from 1 MB on.
+/// The lowest MB/s over hostile texts of 4 MB, and the largest growth of time from 1 to 4 MB.
 fn over_hostile() -> (f64, f64) {
     let (mut slowest, mut growth) = (f64::MAX, 0.0_f64);
     for hostile in hostile() {
@@ -81,7 +82,7 @@ fn over_hostile() -> (f64, f64) {
     (slowest, growth)
 }
 
-/// How many of a hundred lines are changed in all files of a folder.
+/// Percentage of lines that change, in all files of a folder.
 fn changed(folder: &Path) -> f64 {
     let (mut lines, mut changed) = (0_usize, 0_usize);
     for file in std::fs::read_dir(folder).expect("the folder can be read") {

@@ -1,14 +1,14 @@
-//! `name=value`, `name: value`, `"name": "value"` and their kin in text, where the name tells a
-//! secret. Names are found by their stems; each is read once, and so is each value.
+//! `name=value`, `name: value`, `"name": "value"` and similar forms in text, with the name of a
+//! secret. Names are found by their stems. Each name and each value is read once.
 
 use std::borrow::Cow;
 
-use super::edit::{Edit, ceil_boundary, floor_boundary};
+use super::edit::{TextEdit, ceil_boundary, floor_boundary};
 use super::names::{self, Kind};
 
-/// The text with the values hidden.
+/// Hides the values.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut at = 0;
     while let Some(stem) = names::STEM.find_at(text, at) {
         let name = Name::around(text, edit.done().max(at), stem.start(), stem.end());
@@ -28,29 +28,30 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
     edit.finish()
 }
 
-/// How far around a stem the filter looks: names and what stands between them and their values
-/// are shorter. Where they are not, the rule itself looks.
-const MAX_LOOK: usize = 128;
+/// How far around a stem the filter looks. Names, and the characters between them and their
+/// values, are shorter. If not, the rule itself decides.
+const MAX_CONTEXT: usize = 128;
 
-/// How far a value without a sign is looked at before it is taken for one.
+/// How far a value without a sign is read to decide whether it is one.
 const MAX_UNSIGNED: usize = 512;
 
-/// Whether a stem at this place may be part of a name with a value: a bounded look.
+/// Whether the stem may be part of a name with a value. Reads a bounded context.
 pub(super) fn may(text: &[u8], from: usize, to: usize) -> bool {
-    let right = text[to..].iter().take(MAX_LOOK).take_while(|b| is_name(**b)).count();
-    let left = text[..from].iter().rev().take(MAX_LOOK).take_while(|b| is_name(**b)).count();
-    if left == MAX_LOOK || right == MAX_LOOK {
+    let right = text[to..].iter().take(MAX_CONTEXT).take_while(|b| is_name(**b)).count();
+    let left = text[..from].iter().rev().take(MAX_CONTEXT).take_while(|b| is_name(**b)).count();
+    if left == MAX_CONTEXT || right == MAX_CONTEXT {
         return true;
     }
     let (start, end) = (from - left + escape(&text[..from], left), to + right);
     let Ok(name) = std::str::from_utf8(&text[start..end]) else { return true };
-    let after = &text[end..text.len().min(end + MAX_LOOK)];
+    let after = &text[end..text.len().min(end + MAX_CONTEXT)];
     let tag = is_tag(&text[..start]) && after.contains(&b'>');
     (tag || is_followed(name, after) || is_named(&text[..start]))
         && names::kind(name) != Kind::Plain
 }
 
-/// One where a name of so many bytes before a stem begins with the letter of an escape: `\npass`.
+/// 1 if a name that extends `left` bytes before a stem begins with the letter of an escape:
+/// `\npass`.
 fn escape(before: &[u8], left: usize) -> usize {
     let (text, name) = before.split_at(before.len() - left);
     let escaped =
@@ -62,7 +63,7 @@ fn is_followed(name: &str, after: &[u8]) -> bool {
     let closed = skip(after, 0, is_closing);
     let blank = skip_blank(after, closed);
     if blank == after.len() {
-        return after.len() == MAX_LOOK;
+        return after.len() == MAX_CONTEXT;
     }
     // `["authorization", "x"]`
     if closed > 0 && after[blank] == b',' {
@@ -80,18 +81,18 @@ fn is_followed(name: &str, after: &[u8]) -> bool {
             || std::str::from_utf8(word).is_ok_and(names::is_generated))
 }
 
-/// Whether a tag begins right before, or one with a prefix: `<`, `<ns:`.
+/// Whether a tag begins right before the name, with or without a prefix: `<`, `<ns:`.
 fn is_tag(before: &[u8]) -> bool {
     let Some((last, before)) = before.split_last() else { return false };
-    let prefix = before.iter().rev().take(MAX_LOOK).find(|b| !is_name(**b));
+    let prefix = before.iter().rev().take(MAX_CONTEXT).find(|b| !is_name(**b));
     *last == b'<' || *last == b':' && prefix == Some(&b'<')
 }
 
-/// Whether a name stands where another says that one does: `"name": "DB_PASSWORD"`.
+/// Whether the text before announces a name: `"name": "DB_PASSWORD"`.
 fn is_named(before: &[u8]) -> bool {
     let mark =
         |b: &&u8| b.is_ascii_whitespace() || matches!(**b, b'"' | b'\'' | b'\\' | b':' | b'=');
-    let marks = before.iter().rev().take(MAX_LOOK).take_while(mark).count();
+    let marks = before.iter().rev().take(MAX_CONTEXT).take_while(mark).count();
     let said = &before[..before.len() - marks];
     let said = &said[said.len().saturating_sub(4)..];
     marks > 0
@@ -101,12 +102,12 @@ fn is_named(before: &[u8]) -> bool {
         })
 }
 
-/// What a name consists of in text; letters beyond ASCII, too.
+/// Bytes of a name in text, including non-ASCII letters.
 fn is_name(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || b >= 0x80
 }
 
-/// What closes a quoted name, or one in brackets.
+/// Closes a quoted name, or one in brackets.
 fn is_closing(b: u8) -> bool {
     matches!(b, b'\\' | b'"' | b'\'' | b'`' | b']' | b'[')
 }
@@ -115,7 +116,7 @@ fn skip(text: &[u8], from: usize, over: impl Fn(u8) -> bool) -> usize {
     text[from..].iter().position(|b| !over(*b)).map_or(text.len(), |length| from + length)
 }
 
-/// Over blanks and the colours of a terminal.
+/// Skips spaces and terminal colours.
 fn skip_blank(text: &[u8], from: usize) -> usize {
     let mut at = from;
     loop {
@@ -131,13 +132,13 @@ fn skip_blank(text: &[u8], from: usize) -> usize {
     }
 }
 
-/// The longest first.
+/// Longest first.
 const SIGNS: &[&[u8]] = &[
     b"===", b"!==", b"<=>", b"==", b"!=", b":=", b"=>", b"->", b"?=", b"||=", b"::", b"=", b":",
     b"%3D", b"%3d", b"%3A", b"%3a",
 ];
 
-/// Where the sign ends that stands here.
+/// End of the sign at `at`, if there is one.
 fn sign(text: &[u8], at: usize) -> Option<usize> {
     // `%22password%22%3A`, `&quot;password&quot;:`
     let closed = [&b"%22"[..], b"&quot;", b"&#34;", b"&#39;"];
@@ -155,11 +156,11 @@ struct Name<'a> {
     end: usize,
 }
 
-/// Where a value stands.
-struct Span {
+/// The position of a value.
+struct ValueSpan {
     from: usize,
     to: usize,
-    /// Whether it is to be hidden whatever it looks like.
+    /// Whether it must be hidden whatever its form.
     sure: bool,
 }
 
@@ -175,23 +176,23 @@ impl<'a> Name<'a> {
         Self { text: &text[start..end.max(to)], end: end.max(to) }
     }
 
-    fn value(&self, text: &str, kind: Kind) -> Option<Span> {
+    fn value(&self, text: &str, kind: Kind) -> Option<ValueSpan> {
         let bytes = text.as_bytes();
         let closed = skip(bytes, self.end, is_closing);
         let blank = skip_blank(bytes, closed);
         let Some(signed) = sign(bytes, blank) else { return self.after_blank(text, closed, kind) };
-        // What may be a secret by its name has a value that may be none: `PASS: TestLogin`.
+        // The name of a test result, not of a secret: `PASS: TestLogin`.
         if self.text == "PASS" && bytes.get(signed - 1) == Some(&b':') {
             return None;
         }
         let from = skip_blank(bytes, signed);
         let to = value(text, from, kind)?;
         let to = if self.has_words() { more_words(bytes, to) } else { to };
-        Some(Span { from, to, sure: false })
+        Some(ValueSpan { from, to, sure: false })
     }
 
-    /// `--token x`, `PASSWORD 'x'`, `API_TOKEN x1y2z3w4`: no sign but a blank.
-    fn after_blank(&self, text: &str, closed: usize, kind: Kind) -> Option<Span> {
+    /// `--token x`, `PASSWORD 'x'`, `API_TOKEN x1y2z3w4`: a space instead of a sign.
+    fn after_blank(&self, text: &str, closed: usize, kind: Kind) -> Option<ValueSpan> {
         let bytes = text.as_bytes();
         let from = skip(bytes, self.end, |b| matches!(b, b' ' | b'\t'));
         let flag = self.text.starts_with('-');
@@ -207,7 +208,8 @@ impl<'a> Name<'a> {
         if from == self.end || next.is_ascii_whitespace() {
             return None;
         }
-        // A bounded look: what is no secret isn't read again and again to its far end.
+        // Bounded, so that a value which is not a secret isn't read repeatedly to a distant
+        // end.
         let near = &text[..floor_boundary(text, from + MAX_UNSIGNED)];
         let to = value(near, from, kind)?;
         let said = text[from..to].trim_matches(['"', '\'', '\\']);
@@ -218,10 +220,10 @@ impl<'a> Name<'a> {
             _ => flag && names::is_generated(said),
         };
         let hides = hides && names::hides(kind, said);
-        hides.then(|| value(text, from, kind).map(|to| Span { from, to, sure: true }))?
+        hides.then(|| value(text, from, kind).map(|to| ValueSpan { from, to, sure: true }))?
     }
 
-    /// A passphrase is made of words.
+    /// A passphrase consists of words.
     fn has_words(&self) -> bool {
         let has = |part: &str| {
             self.text.len() >= part.len()
@@ -235,7 +237,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Over the words that follow on the same line.
+/// Skips the words that follow on the same line.
 fn more_words(text: &[u8], from: usize) -> usize {
     let mut end = from;
     loop {
@@ -248,7 +250,7 @@ fn more_words(text: &[u8], from: usize) -> usize {
     }
 }
 
-/// Where the value ends that begins here, in quotes, brackets or as a word.
+/// End of the value that begins here: quoted, in brackets, or a word.
 pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
     let bytes = text.as_bytes();
     let rest = &bytes[from..];
@@ -282,8 +284,8 @@ pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
                 b.is_ascii_whitespace()
                     || matches!(b, b',' | b';' | b'&' | b'}' | b']' | b')' | b'"' | b'\'')
             };
-            // In a text that was escaped the next line may follow: `token=x\npassword = y`. It is
-            // looked for on the way, so that nothing beyond it is read for this value.
+            // In escaped text the next line may follow: `token=x\npassword = y`. This is
+            // checked on the way, so that nothing after the value is read for it.
             let breaks = |at: usize| bytes[at] == b'\\' && names_more(&bytes[at + 1..]);
             let end = (from..bytes.len()).find(|at| ends(bytes[*at]) || breaks(*at));
             let end = end.unwrap_or(bytes.len());
@@ -292,21 +294,21 @@ pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
     }
 }
 
-/// Whether a line break that was escaped is followed by a name with a sign.
+/// Whether an escaped line break is followed by a name with a sign.
 fn names_more(text: &[u8]) -> bool {
     let [b'n' | b'r' | b't', rest @ ..] = text else { return false };
-    let near = &rest[..rest.len().min(MAX_LOOK)];
+    let near = &rest[..rest.len().min(MAX_CONTEXT)];
     let end = skip(near, 0, is_name);
     end > 0 && sign(near, skip_blank(near, skip(near, end, is_closing))).is_some()
 }
 
-/// `|`, `>-` and the like of YAML, with nothing after on the line.
+/// `|`, `>-` and the like of YAML, with nothing after it on the line.
 fn opens_block(after: &[u8]) -> bool {
     let end = skip(after, 0, |b| matches!(b, b'+' | b'-' | b' ' | b'0'..=b'9'));
     matches!(after.get(end), Some(b'\n' | b'\r')) || after[end..].starts_with(b"\\n")
 }
 
-/// What stands around a quoted value: `String(`, `Some(`, `@`, `N`.
+/// Length of what may precede a quoted value: `String(`, `Some(`, `@`, `N`.
 fn wrapping(rest: &[u8]) -> usize {
     const MAX_WRAPPING: usize = 32;
     let rest = &rest[..rest.len().min(MAX_WRAPPING)];
@@ -320,8 +322,8 @@ fn wrapping(rest: &[u8]) -> usize {
     }
 }
 
-/// Where a quoted text ends; with as many backslashes before its quotes as stand here, when it
-/// was escaped into another. One that is cut off ends with the text.
+/// End of a quoted text. In escaped text its closing quote has as many backslashes as the
+/// opening one. A text that is cut off ends with the whole text.
 fn quoted(text: &[u8], from: usize) -> Option<usize> {
     let open = skip(text, from, |b| b == b'\\');
     let quote = *text.get(open).filter(|b| matches!(b, b'"' | b'\'' | b'`'))?;
@@ -342,8 +344,8 @@ fn quoted(text: &[u8], from: usize) -> Option<usize> {
     Some(text.len())
 }
 
-/// Whether a quote after so many backslashes ends a text that was opened after `depth`: in one
-/// that wasn't escaped, two of them are one that was meant.
+/// Whether a quote after `slashes` backslashes ends a text whose opening quote has `depth` of
+/// them. In unescaped text two backslashes are a literal one.
 fn ends(depth: usize, slashes: usize) -> bool {
     match depth {
         0 => slashes.is_multiple_of(2),
@@ -351,7 +353,7 @@ fn ends(depth: usize, slashes: usize) -> bool {
     }
 }
 
-/// Where a list ends; one that isn't closed ends with its line.
+/// End of a list. An unclosed list ends with its line.
 fn bracketed(text: &[u8], from: usize) -> usize {
     let mut at = from + 1;
     loop {

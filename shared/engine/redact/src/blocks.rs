@@ -1,17 +1,17 @@
-//! Values of several lines in YAML under a name that tells a secret: block scalars (`|`, `>`),
-//! lists and what is indented below. The lines of a text that was escaped count, too.
+//! Multi-line YAML values under a secret's name: block scalars (`|`, `>`), lists and indented
+//! lines. Escaped line breaks count, too.
 
 use std::borrow::Cow;
 
-use super::edit::Edit;
+use super::edit::TextEdit;
 use super::names::{self, Kind};
 
-/// The text with such lines hidden.
+/// Hides such lines.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
     if !text.contains('\n') && !text.contains("\\n") {
         return Cow::Borrowed(text);
     }
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut block: Option<Block> = None;
     for (from, line) in lines(text) {
         if let Some(block) = &block
@@ -20,7 +20,7 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
             block.hide(&mut edit, from, line, inner);
             continue;
         }
-        // A line without text doesn't end a block.
+        // A blank line doesn't end a block.
         if !line.trim().is_empty() {
             block = Block::opened_by(line);
         }
@@ -28,7 +28,7 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
     edit.finish()
 }
 
-/// Each line without its end, with the place where it begins.
+/// Each line without its line break, with its offset.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -45,12 +45,12 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 struct Block {
-    /// How far its name is indented; what belongs to it is further.
+    /// Indent of its name. Lines of the block are indented further.
     indent: usize,
     kind: Kind,
     /// Opened by `|` or `>`: every line is text.
     scalar: bool,
-    /// The name ends a line of other words: only what looks made up counts.
+    /// The name ends a line of other words: only values that look generated count.
     said: bool,
 }
 
@@ -78,14 +78,14 @@ impl Block {
         (kind != Kind::Plain).then_some(Self { indent, kind, scalar, said: !scalar && !alone })
     }
 
-    /// Where the content begins in a line that belongs to it.
+    /// Where the content begins, if the line belongs to the block.
     fn holds(&self, line: &str) -> Option<usize> {
         let inner = line.len() - line.trim_start().len();
         let item = !self.scalar && inner == self.indent && line[inner..].starts_with("- ");
         (!line.trim().is_empty() && (inner > self.indent || item)).then_some(inner)
     }
 
-    fn hide(&self, edit: &mut Edit<'_>, from: usize, line: &str, inner: usize) {
+    fn hide(&self, edit: &mut TextEdit<'_>, from: usize, line: &str, inner: usize) {
         let end = line.trim_end().len();
         if self.scalar {
             return edit.hide(from + inner, from + end);
@@ -102,7 +102,7 @@ impl Block {
     }
 }
 
-/// How far the content of a line is indented, its marks of a list included, and the content.
+/// Indent of a line's content, including list marks, and the content.
 fn content(line: &str) -> (usize, &str) {
     let content = line.trim_start().trim_start_matches("- ").trim_start();
     (line.len() - content.len(), content)

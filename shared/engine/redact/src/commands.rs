@@ -1,22 +1,22 @@
-//! Secrets on command lines, where a flag means one only with its program: `mysql -pX`.
+//! Secrets on command lines, where the meaning of a flag depends on its program: `mysql -pX`.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::edit::Edit;
+use super::edit::TextEdit;
 use super::filter::begins_a_word;
 use super::names::{self, Kind};
 
-/// How a program is given a secret.
+/// Where the secret is relative to the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     /// Right after the flag: `-pX`.
     Attached,
-    /// As the next word: `-a X`.
+    /// The next word: `-a X`.
     Next,
-    /// After this sign in the next word, or in what follows the flag: `-u bob:X`.
+    /// After this character in the next word, or in the rest of the flag: `-u bob:X`.
     After(char),
 }
 
@@ -92,7 +92,7 @@ const PROGRAMS: &[Program] = &[
     program(&["xfreerdp", "xfreerdp3"], &[("/p:", Attached)]),
     program(&["rdesktop"], &[("-p", Next)]),
     program(&["snmpwalk", "snmpget"], &[("-A", Next), ("-X", Next), ("-c", Next)]),
-    // What they are given stands at a place, not after a flag.
+    // Their secret is at a position, not after a flag.
     program(&["sqlplus", "expdp", "impdp", "sqlldr"], &[]),
     program(&["htpasswd"], &[]),
     program(&["vault"], &[]),
@@ -101,7 +101,7 @@ const PROGRAMS: &[Program] = &[
     program(&["AUTH"], &[]),
 ];
 
-/// Names of programs, for the filter: in lower case, with the blank or quote that follows.
+/// Names of programs for the filter: in lower case, some with the space that follows.
 pub(super) const WORDS: &[&str] = &[
     "curl",
     "mysql",
@@ -151,9 +151,10 @@ static START: LazyLock<Regex> = LazyLock::new(|| {
         .expect("names are plain letters")
 });
 
-/// A flag that tells a secret is no further from its program; what is longer is looked at, too.
-const MAX_LOOK: usize = 1024;
-/// Quotes within quotes that are looked into, so that a text is read a few times at the most.
+/// How far after a program the filter searches for a flag. A flag with a secret is not further
+/// away.
+const MAX_LOOKAHEAD: usize = 1024;
+/// Nesting depth of quotes that are searched, so that a text is read only a few times.
 const MAX_DEPTH: u8 = 2;
 
 /// Programs that take secrets without a flag.
@@ -172,15 +173,15 @@ fn is_placed(word: &[u8]) -> bool {
     PLACED.iter().any(|placed| word.eq_ignore_ascii_case(placed.as_bytes()))
 }
 
-/// Whether a command may stand here: a name that a blank or the next word of a list follows.
+/// Whether a command may begin here: a name followed by a space or by the next word of a list.
 pub(super) fn may(text: &[u8], from: usize, to: usize) -> bool {
     let alone = begins_a_word(&text[..from]);
     let end = text[to..].iter().take(24).position(|b| !b.is_ascii_alphanumeric() && *b != b'-');
     let next = end.and_then(|end| text.get(to + end)).or(text.get(to.wrapping_sub(1)));
-    // Redis' command is written in capitals; in small letters it is a word of plain text.
+    // The Redis command is in capitals; in lower case it is a word of plain text.
     let command = !text[from..to].starts_with(b"auth ");
     let flag = |two: &[u8]| two[1] == b'-' && matches!(two[0], b' ' | b'"' | b'\'' | b'\t' | b'\n');
-    let near = &text[to..text.len().min(to + MAX_LOOK)];
+    let near = &text[to..text.len().min(to + MAX_LOOKAHEAD)];
     // In a list every word is a text of its own.
     let flags = near.windows(2).any(flag) || near.contains(&b'"') || is_placed(&text[from..to]);
     alone
@@ -189,22 +190,22 @@ pub(super) fn may(text: &[u8], from: usize, to: usize) -> bool {
         && next.is_some_and(|b| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\'))
 }
 
-/// The text with what programs are given in secret hidden.
+/// Hides the secrets that programs are given.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     scan(text, 0, 0, &mut edit);
     edit.finish()
 }
 
-/// Hides what `text` tells, which stands at `base` in the edited text, `depth` quotes deep.
-fn scan(text: &str, base: usize, depth: u8, edit: &mut Edit<'_>) {
+/// Hides the secrets of `text`, which begins at `base` of the edited text, `depth` quotes deep.
+fn scan(text: &str, base: usize, depth: u8, edit: &mut TextEdit<'_>) {
     let mut at = 0;
     while let Some(start) = START.captures_at(text, at).and_then(|found| found.get(1)) {
         // `["mysql", "-pX"]`
         let quoted = text[..start.start()].ends_with(['"', '\'']);
         at = start.start() - usize::from(quoted);
-        let mut command = Command::default();
-        // One line is read once, whatever programs it names.
+        let mut command = CommandLine::default();
+        // A line is read once, however many programs it names.
         while let Some(word) = next_word(text, at) {
             at = word.end;
             let said = &text[word.from..word.to];
@@ -217,7 +218,7 @@ fn scan(text: &str, base: usize, depth: u8, edit: &mut Edit<'_>) {
                 scan(said, base + word.from, depth + 1, edit);
             }
             if word.ends_command {
-                command = Command::default();
+                command = CommandLine::default();
             }
         }
         at = at.max(start.end());
@@ -235,7 +236,7 @@ struct Word {
     quoted: bool,
 }
 
-/// The next word of the same line; a backslash at a line's end goes on to the next.
+/// The next word of the same line. A backslash at the end of a line continues it.
 fn next_word(text: &str, mut at: usize) -> Option<Word> {
     let bytes = text.as_bytes();
     loop {
@@ -249,27 +250,29 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
     }
     if let Some(quote @ (b'"' | b'\'')) = bytes.get(at) {
         let inner = at + 1;
-        // A quote that was itself escaped ends at the next; another at one that is not.
+        // If the opening quote was escaped, the next quote ends the word; if not, the next
+        // unescaped one.
         let escaped = at > 0 && bytes[at - 1] == b'\\';
         let ends = |at: &usize| {
             bytes[*at] == b'\n' || (bytes[*at] == *quote && (escaped || bytes[*at - 1] != b'\\'))
         };
         let to = (inner..bytes.len()).find(ends).unwrap_or(bytes.len());
         let end = to + usize::from(bytes.get(to) == Some(quote));
-        // The quote was escaped.
+        // The closing quote was escaped.
         let to = inner + text[inner..to].trim_end_matches('\\').len();
         return Some(Word { from: inner, to, end, ends_command: false, quoted: true });
     }
     let mut end = at;
     let mut quote = None;
-    // `-p'a b'` is one word, `note="a b"` a name and another.
+    // `-p'a b'` is one word; `note="a b"` is a name and a further word.
     let flag = bytes[at] == b'-';
     while let Some(b) = bytes.get(end) {
         match quote {
             _ if *b == b'\n' => break,
             Some(open) if *b == open => quote = None,
             Some(_) => {}
-            // It closes what the command stands in, as in `ran='vault login X' n=1`.
+            // This quote closes the text that contains the command, as in `ran='vault login X'
+            // n=1`.
             None if matches!(b, b'"' | b'\'') && !flag && end > at && is_joined(bytes[end - 1]) => {
                 break;
             }
@@ -284,26 +287,26 @@ fn next_word(text: &str, mut at: usize) -> Option<Word> {
     Some(Word { from: at, to: end, end: end + usize::from(stop), ends_command, quoted: false })
 }
 
-/// Whether a quote after this is no part of the same word.
+/// Whether a quote after this byte is not part of the same word.
 fn is_joined(before: u8) -> bool {
     before == b'=' || before.is_ascii_alphanumeric()
 }
 
-/// What was read of a command so far.
+/// The part of a command that was read so far.
 #[derive(Default)]
-pub(super) struct Command {
+pub(super) struct CommandLine {
     program: Option<&'static Program>,
     name: &'static str,
-    /// Whether the word was there without which its flags mean something else.
+    /// Whether the word has occurred without which the flags mean something else.
     after: bool,
     next: Option<Takes>,
-    /// How many words were no flags.
+    /// Number of words that were not flags.
     words: usize,
     batch: bool,
 }
 
-impl Command {
-    /// Where in this word a secret begins.
+impl CommandLine {
+    /// Index in this word at which a secret begins.
     pub fn secret_in(&mut self, word: &str) -> Option<usize> {
         if let Some((program, name)) = program_of(word) {
             *self = Self {
@@ -350,7 +353,7 @@ impl Command {
                 _ => {}
             }
         }
-        // `-sSubob:x`: flags in one word.
+        // `-sSubob:x`: several flags in one word.
         if self.name == "curl" && !word.starts_with("--") {
             let at = word
                 .find('u')
@@ -396,7 +399,7 @@ fn program_of(word: &str) -> Option<(&'static Program, &'static str)> {
     })
 }
 
-/// `$PASSWORD`, `<password>` and what was hidden already.
+/// `$PASSWORD`, `<password>` and values that are hidden already.
 fn is_placeholder(value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'']);
     bare.starts_with('$') || !names::hides(Kind::Secret, bare)

@@ -1,21 +1,21 @@
-//! A text of which parts are hidden, from the front to the back.
+//! Replaces parts of a text, from front to back.
 
 use std::borrow::Cow;
 
 use super::HIDDEN;
 
-pub(super) struct Edit<'a> {
+pub(super) struct TextEdit<'a> {
     text: &'a str,
     out: String,
     done: usize,
 }
 
-impl<'a> Edit<'a> {
+impl<'a> TextEdit<'a> {
     pub fn of(text: &'a str) -> Self {
         Self { text, out: String::new(), done: 0 }
     }
 
-    /// Up to here the text was copied or hidden.
+    /// The text was copied or hidden up to here.
     pub fn done(&self) -> usize {
         self.done
     }
@@ -43,7 +43,7 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// The last place in `text` at or before `at` where a character begins.
+/// The last character boundary of `text` at or before `at`.
 pub(super) fn floor_boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -52,7 +52,7 @@ pub(super) fn floor_boundary(text: &str, at: usize) -> usize {
     at
 }
 
-/// The first place in `text` at or after `at` where a character begins, or its end.
+/// The first character boundary of `text` at or after `at`, or its end.
 pub(super) fn ceil_boundary(text: &str, at: usize) -> usize {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {

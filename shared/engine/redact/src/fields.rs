@@ -1,13 +1,13 @@
-//! What the fields of an object or the items of a list say of one another: `name` and `value`,
-//! a key's parts, a command's words.
+//! What the fields of an object or the items of a list imply for one another: `name` and
+//! `value`, the parts of a key, the words of a command.
 
 use std::borrow::Cow;
 
-use super::commands::Command;
+use super::commands::CommandLine;
 use super::names::{self, Kind};
 use super::{HIDDEN, nested};
 
-/// Fields that hold the name of another one, in lower case.
+/// Fields that contain the name of another field, in lower case.
 const NAMES: &[&str] = &[
     "name",
     "key",
@@ -22,7 +22,7 @@ const NAMES: &[&str] = &[
     "optionname",
     "varname",
 ];
-/// Fields that hold the value under such a name.
+/// Fields that contain the value of such a name.
 const VALUES: &[&str] = &[
     "value",
     "val",
@@ -33,7 +33,7 @@ const VALUES: &[&str] = &[
     "stringvalue",
     "default",
 ];
-/// The private parts of a JSON web key, which is told by its `kty` (RFC 7518, 6).
+/// The private parts of a JSON web key, which is recognised by its `kty` (RFC 7518, 6).
 const KEY_PARTS: &[&str] = &["d", "k", "p", "q", "dp", "dq", "qi", "oth"];
 
 fn is_one_of(name: &str, of: &[&str]) -> bool {
@@ -44,10 +44,10 @@ pub(super) fn is_name(field: &str) -> bool {
     is_one_of(field, NAMES)
 }
 
-/// What an object's fields say of one another.
+/// What an object's fields imply for one another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
-    /// What the name that is given in it says of the value.
+    /// The kind of the value, according to the name that the object contains.
     kind: Kind,
     is_key: bool,
 }
@@ -64,7 +64,7 @@ impl Pair {
         self.is_key |= field == "kty";
     }
 
-    /// The object names another thing so; the worst of its names counts.
+    /// The object contains this name. The most secret kind of its names applies.
     pub fn named(&mut self, said: &str) {
         let worse = |kind| match kind {
             Kind::Secret => 4,
@@ -79,7 +79,7 @@ impl Pair {
         }
     }
 
-    /// What the name of this field says, and what the others say of it.
+    /// The kind of a field, from its own name and the other fields.
     pub fn kind_of(&self, field: &str) -> Kind {
         if self.is_key && KEY_PARTS.contains(&field) {
             return Kind::Secret;
@@ -91,30 +91,30 @@ impl Pair {
     }
 }
 
-/// The texts of a list, one after the other: `["--password", "x"]`, `["Cookie", "a=b"]`, the
-/// words of a command.
+/// Cleans the texts of a list in order: `["--password", "x"]`, `["Cookie", "a=b"]`, the words
+/// of a command.
 pub(super) struct Items {
-    command: Command,
+    command: CommandLine,
     /// The item before was a name of this kind.
     after: Option<Kind>,
     flag: bool,
     nested: usize,
 }
 
-/// A name of a secret that is an item is no longer.
+/// Longest item that can be the name of a secret.
 const MAX_NAME: usize = 64;
 
 impl Items {
     pub fn new(nested: usize) -> Self {
-        Self { command: Command::default(), after: None, flag: false, nested }
+        Self { command: CommandLine::default(), after: None, flag: false, nested }
     }
 
-    /// An item that is no text.
+    /// Skips an item that is not a text.
     pub fn pass(&mut self) {
         self.after = None;
     }
 
-    /// The next text, under a name of this kind.
+    /// Cleans the next text of a list under a name of this kind.
     pub fn clean<'a>(&mut self, said: &'a str, kind: Kind) -> Cow<'a, str> {
         let (after, flag) = (self.after.take(), self.flag);
         let place = self.command.secret_in(said).filter(|at| *at < said.len());
@@ -133,7 +133,7 @@ impl Items {
         }
         let clean = nested(said, self.nested + 1);
         match place {
-            // What the rules hid already may have moved it.
+            // The rules may have moved the index by hiding something.
             Some(at) if matches!(clean, Cow::Borrowed(_)) => {
                 Cow::Owned(format!("{}{HIDDEN}", &said[..at]))
             }

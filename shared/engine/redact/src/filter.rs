@@ -1,23 +1,23 @@
-//! Whether any rule can match at all: one walk over the text, before any pattern is tried.
+//! Decides in one pass over the text which rules can match, before any pattern is tried.
 //!
-//! Each word of a rule is looked for by its four rarest letters in a row, as four classes of letters
-//! and marks. A table says of three classes whether any word has them as its first or as its last
-//! ones, so that a byte of text costs two look-ups and no branch that is hard to foretell; where one
-//! has, the four are looked up. Where a word stands, its rule looks at what is around it, so that
-//! text which only sounds like a secret costs no more. Such a look is at a bounded part of the text.
+//! Each word of a rule is searched for by its four rarest consecutive letters, as four
+//! character classes. A table records for three classes whether any word begins or ends with
+//! them, so a byte of text costs two look-ups and no unpredictable branch. If both match, the
+//! four classes are looked up. Where a word occurs, its rule checks the context, so that text
+//! which only resembles a secret costs no more. This check reads a bounded part of the text.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
-use super::rules::{RULES, Where};
+use super::rules::{RULES, WordContext};
 
-/// A bit for each rule.
+/// One bit for each rule.
 pub(super) type Mask = u64;
 const _: () = assert!(RULES.len() <= Mask::BITS as usize, "each rule has its bit");
 
 struct Filter {
-    /// By three classes: whether the four of a word begin with them, and whether they end so.
+    /// By three classes: whether the four classes of a word begin or end with them.
     threes: [u8; THREES],
     /// By four classes.
     words: HashMap<u32, Vec<Word>, BuildHasherDefault<Mixed>>,
@@ -31,8 +31,8 @@ const CLASS: u32 = 5;
 const THREES: usize = 1 << (3 * CLASS);
 const FOURS: u32 = 1 << (4 * CLASS);
 
-/// Letters without regard to case each have a class; so have all digits, and the marks that stand
-/// within names, after them and between words.
+/// Each letter has a class, regardless of case. All digits share one, and so do the characters
+/// that occur within names, after them and between words.
 static CLASSES: [u8; 256] = {
     let mut classes = [31; 256];
     let mut b = 0;
@@ -56,7 +56,7 @@ fn class(b: u8) -> u32 {
     CLASSES[usize::from(b)].into()
 }
 
-/// The keys are our own, so that nobody can make them collide.
+/// The keys are our own, so no one can construct collisions.
 #[derive(Default)]
 struct Mixed(u64);
 
@@ -77,7 +77,7 @@ impl Hasher for Mixed {
 #[derive(Clone, Copy)]
 struct Word {
     word: &'static [u8],
-    /// Where in the word its rarest letters stand.
+    /// Index of its rarest letters in the word.
     at: usize,
     rule: u8,
     /// Whether one of [`SIGNS`] must follow.
@@ -98,7 +98,7 @@ static FILTER: LazyLock<Box<Filter>> = LazyLock::new(|| {
     filter
 });
 
-/// What may follow the end of a name that tells a secret: a sign, a quote, a blank before them,
+/// Characters that may follow the end of a secret's name: a sign, a quote, a space before them,
 /// a bracket, an escape, or more of the name.
 const SIGNS: &[u8] = b"=: \t\r\n\"'`>\\]).%-_[({,\x1b&;/\xef";
 
@@ -110,7 +110,7 @@ impl Filter {
             (4, _) => vec![begin],
             (3, false) => (0..1 << CLASS).map(|next| begin << CLASS | next).collect(),
             (3, true) => SIGNS.iter().map(|b| begin << CLASS | class(*b)).collect(),
-            // Two letters and a sign, and whatever comes then.
+            // Two letters, a sign, and any further character.
             _ => {
                 let signed = SIGNS.iter().map(|b| begin << CLASS | class(*b));
                 signed
@@ -128,7 +128,7 @@ impl Filter {
     }
 }
 
-/// How often such letters come in texts and in JSON, roughly: a mark between letters is rare.
+/// Rough frequency of these letters in texts and in JSON. Punctuation between letters is rare.
 fn commonness(word: &[u8], at: usize) -> usize {
     const RARE_FIRST: &[u8] = b"zqx_$@j:kvwbygpfmucdlhrsnioate";
     let of = |b: &u8| RARE_FIRST.iter().position(|rare| rare == b).unwrap_or(RARE_FIRST.len());
@@ -139,7 +139,7 @@ fn commonness(word: &[u8], at: usize) -> usize {
 pub(super) fn of(text: &[u8]) -> Mask {
     let mut found = 0;
     walk(text, |word, at| {
-        // Of a rule that is known to match, no other word is looked at.
+        // Once a rule is known to match, its other words are skipped.
         if found >> word.rule & 1 == 0 && word.stands(text, at) {
             found |= 1 << word.rule;
         }
@@ -153,7 +153,7 @@ pub(super) fn any(text: &[u8]) -> bool {
     walk(text, |word, at| word.stands(text, at))
 }
 
-/// Calls with each word whose rarest letters stand at a place, until that is enough.
+/// Calls `enough` with each word whose rarest letters are at an index, until it returns true.
 fn walk(text: &[u8], mut enough: impl FnMut(&Word, usize) -> bool) -> bool {
     let filter = &**FILTER;
     let mut last = text.iter().take(3).fold(0, |key, b| key << CLASS | class(*b));
@@ -184,7 +184,7 @@ impl Filter {
 }
 
 impl Word {
-    /// Whether it stands where its rarest letters do, and may count there.
+    /// Whether the whole word is here and counts at this position.
     fn stands(&self, text: &[u8], at: usize) -> bool {
         let Some(from) = at.checked_sub(self.at) else { return false };
         let to = from + self.word.len();
@@ -192,14 +192,14 @@ impl Word {
         there.eq_ignore_ascii_case(self.word)
             && (!self.signed || text.get(to).is_some_and(|b| SIGNS.contains(b)))
             && match RULES[usize::from(self.rule)].place {
-                Where::Anywhere => true,
-                Where::Alone => begins_a_word(&text[..from]),
-                Where::If(may) => may(text, from, to),
+                WordContext::Anywhere => true,
+                WordContext::Alone => begins_a_word(&text[..from]),
+                WordContext::If(may) => may(text, from, to),
             }
     }
 }
 
-/// Nothing that belongs to the same word stands before; the letter of an escape does not.
+/// Whether no character of the same word precedes. The letter of an escape is not part of it.
 pub(super) fn begins_a_word(before: &[u8]) -> bool {
     match before {
         [.., b'\\', b'n' | b'r' | b't' | b'b' | b'f'] | [] => true,
@@ -214,9 +214,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_is_found_wherever_it_stands() {
+    fn every_word_is_found_at_any_position() {
         for (place, rule) in RULES.iter().enumerate() {
-            if matches!(rule.place, Where::If(_)) {
+            if matches!(rule.place, WordContext::If(_)) {
                 continue;
             }
             for word in rule.words {

@@ -1,4 +1,4 @@
-//! `Authorization` as it stands in headers, commands and logs.
+//! `Authorization` in headers, commands and logs.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -6,21 +6,21 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::HIDDEN;
-use super::edit::Edit;
+use super::edit::TextEdit;
 
 static NAME: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r#"(?i)authorization(?:\\*["'])?\s*(?:=>|[:=])\s*(?:\\*["'])?"#;
     Regex::new(pattern).expect("the pattern is well formed")
 });
 
-/// Schemes with parameters: all of the line is theirs.
+/// Schemes with parameters, which extend to the end of the line.
 const LISTED: &[&str] = &["digest", "aws4-hmac-sha256", "oauth", "hawk", "signature", "mac"];
 const SINGLE: &[&str] =
     &["bearer", "basic", "token", "apikey", "splunk", "geniekey", "negotiate", "ntlm", "key"];
 
-/// What is given in such headers hidden, its scheme included.
+/// Hides the value of such headers, including its scheme.
 pub(super) fn authorization(text: &str) -> Cow<'_, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut at = 0;
     while let Some(name) = NAME.find_at(text, at) {
         let from = name.end();
@@ -38,7 +38,7 @@ fn word(text: &str) -> usize {
     text.bytes().position(ends).unwrap_or(text.len())
 }
 
-/// How much of the text is the scheme and what it is given.
+/// Length of the scheme and its value.
 fn given(text: &str) -> usize {
     let scheme = word(text);
     let blank = text[scheme..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
@@ -55,8 +55,8 @@ fn given(text: &str) -> usize {
     }
 }
 
-/// `<token>` and the like, as a manual writes it, and what was hidden already: alone or after the
-/// scheme. At the end of a longer value it says nothing of the rest.
+/// `<token>` and the like, as in a manual, or a value that is hidden already: alone or after
+/// the scheme. At the end of a longer value it is not a placeholder.
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim_matches(['"', '\'', '\\', '`']);
     let given = value.split_once(' ').map_or(value, |(_, given)| given.trim_start());

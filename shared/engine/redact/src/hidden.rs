@@ -1,13 +1,13 @@
-//! What a reader doesn't see in a text, and what it reads like without: control characters,
-//! terminal sequences, characters without width, letters of full width.
+//! Invisible parts of a text, and the text without them: control characters, terminal
+//! sequences, zero-width characters and full-width letters.
 
 use std::borrow::Cow;
 
-/// Whether [`visible`] may change anything. Plain ASCII costs a walk of some bytes at once.
+/// Whether [`visible`] may change anything. Plain ASCII is checked several bytes at a time.
 pub(super) fn any(text: &str) -> bool {
     let odd = |b: &u8| (*b < b' ') & !matches!(*b, b'\n' | b'\t' | b'\r') | (*b >= 0x7f);
     let mut chunks = text.as_bytes().chunks(64);
-    // Folded without a branch, so that the compiler takes many bytes at once.
+    // Folded without a branch, so that the compiler can vectorise it.
     chunks.any(|chunk| chunk.iter().fold(false, |any, b| any | odd(b)))
         && text.chars().any(is_hidden)
 }
@@ -16,7 +16,7 @@ pub(super) fn is_hidden(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\t' | '\r') || is_unseen(c) || ascii_of(c).is_some()
 }
 
-/// Without width or only for the direction: format characters, variation selectors, tags.
+/// Zero-width or direction-only: format characters, variation selectors, tags.
 fn is_unseen(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
@@ -25,12 +25,12 @@ fn is_unseen(c: char) -> bool {
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e01ef}')
 }
 
-/// The plain form of a character of full width.
+/// The plain form of a full-width character.
 fn ascii_of(c: char) -> Option<char> {
     matches!(c, '\u{ff01}'..='\u{ff5e}').then(|| char::from((c as u32 - 0xfee0) as u8))
 }
 
-/// The text as it reads: line breaks and tabs stay.
+/// The visible text. Line breaks and tabs stay.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
     if !any(text) {
         return Cow::Borrowed(text);
@@ -38,8 +38,7 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     without(text, |c| ascii_of(c).or_else(|| (!is_hidden(c)).then_some(c)))
 }
 
-/// The text without control characters, those of terminal sequences included; line breaks
-/// and tabs stay.
+/// The text without control characters and terminal sequences. Line feeds and tabs stay.
 pub fn without_controls(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
@@ -63,11 +62,11 @@ fn without(text: &str, keep: impl Fn(char) -> Option<char>) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// A sequence that is longer than this is none: what follows an escape character is text then.
+/// Longest terminal sequence. If it is longer, what follows the escape character is text.
 const MAX_SEQUENCE: usize = 256;
 
-/// How long the terminal sequence is that a text begins with (ECMA-48): colours and cursor
-/// (`ESC [ … letter`), titles and links (`ESC ] … BEL`), or the escape character alone.
+/// Length of the terminal sequence at the start of a text (ECMA-48): colours and cursor (`ESC [
+/// … letter`), titles and links (`ESC ] … BEL`), or the escape character alone.
 fn sequence(text: &[u8]) -> usize {
     let (alone, kind, from) = match text {
         [0x1b, kind, ..] => (1, *kind, 2),
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_goes_and_the_rest_stays() {
+    fn invisible_characters_are_removed_and_the_rest_stays() {
         for (given, expected) in [
             ("pass\u{200b}word", "password"),
             ("\u{1b}[1mpass\u{1b}[0;31mword\u{1b}[0m", "password"),

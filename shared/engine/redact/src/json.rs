@@ -1,5 +1,5 @@
-//! JSON as it was written: what is not hidden stays byte for byte as it was, numbers, order
-//! and escapes included.
+//! Redacts JSON in its written form. Everything that is not hidden stays the same byte for
+//! byte, including numbers, order and escapes.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use super::fields::{self, Items, Pair};
 use super::names::{self, Kind};
 use super::{HIDDEN, filter, hidden, plain};
 
-/// JSON without secrets. What is no JSON is cleaned as text.
+/// JSON without secrets. A text that is not JSON is cleaned as text.
 pub fn json(written: &str) -> Cow<'_, str> {
     whole(written, 0).unwrap_or_else(|| plain(written, 0))
 }
 
-/// JSON without secrets; nothing if it is none. Within so many texts it was written as one.
+/// JSON without secrets; `None` if it is not JSON. `nested`: number of texts that enclose it.
 pub(super) fn whole(written: &str, nested: usize) -> Option<Cow<'_, str>> {
     if !filter::any(written.as_bytes()) && !veils(written) && !hidden::any(written) {
         return Some(Cow::Borrowed(written));
@@ -35,7 +35,7 @@ pub(super) fn whole(written: &str, nested: usize) -> Option<Cow<'_, str>> {
     })
 }
 
-/// Whether an escape may keep the filter from seeing a word: any but those of line ends, tabs,
+/// Whether an escape may hide a word from the filter: any except those for line ends, tabs,
 /// quotes and backslashes.
 fn veils(written: &str) -> bool {
     let plain = |b: &u8| matches!(b, b'n' | b'r' | b't' | b'"' | b'\\');
@@ -43,16 +43,16 @@ fn veils(written: &str) -> bool {
     written.match_indices('\\').any(|(at, _)| !bytes.get(at + 1).is_some_and(plain))
 }
 
-/// What the names above a value say of it.
+/// What the names above a value imply for it.
 enum Under {
     Nothing,
-    /// Within a list or object whose name tells a secret.
+    /// Within a list or object under a secret's name.
     Secret,
-    /// Right under a name of this kind, or in a list under it.
+    /// Directly under a name of this kind, or in a list under it.
     Name(Kind),
 }
 
-/// serde_json reads no deeper, so nothing that we write is.
+/// serde_json reads no deeper, so JSON that we write is no deeper.
 const DEPTH: usize = 256;
 
 pub(super) struct Cursor<'a> {
@@ -84,7 +84,7 @@ impl<'a> Cursor<'a> {
         (self.byte()? == wanted).then(|| self.at += 1)
     }
 
-    /// Whether another one follows in a list or object.
+    /// Whether another item follows in a list or object.
     pub fn more(&mut self, end: u8) -> Option<bool> {
         self.blank();
         if self.byte()? == end {
@@ -100,7 +100,7 @@ impl<'a> Cursor<'a> {
         Some(self.byte()? == end && self.eat(end).is_some())
     }
 
-    /// Where a string begins, and its end.
+    /// Where a string begins, and whether it contains escapes.
     pub fn quoted(&mut self) -> Option<(usize, bool)> {
         let from = self.at;
         if self.byte()? != b'"' {
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
         Some((from, escaped))
     }
 
-    /// Whether an escape of JSON stands here: not those of other languages, such as `\0`.
+    /// Whether this is a JSON escape and not one of another language, such as `\0`.
     fn is_escape(&self) -> bool {
         match self.byte() {
             Some(b'u') => self.json.as_bytes().get(self.at + 1).is_some_and(u8::is_ascii_hexdigit),
@@ -132,7 +132,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Where a string begins, and what it says.
+    /// Where a string begins, and its content.
     fn string(&mut self) -> Option<(usize, Cow<'a, str>)> {
         let (from, escaped) = self.quoted()?;
         let quoted = self.json.get(from..self.at)?;
@@ -143,7 +143,7 @@ impl<'a> Cursor<'a> {
         Some((from, said))
     }
 
-    /// A number or word, and whether it is a number. Reads no further than it goes.
+    /// A number or literal, and whether it is a number. Reads no further than its end.
     pub fn bare(&mut self) -> Option<(&'a str, bool)> {
         let rest = &self.json[self.at..];
         let number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
@@ -156,8 +156,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What the fields of each object say of one another, in the order in which the objects begin;
-/// nothing if this is no JSON.
+/// What the fields of each object imply for one another, in the order in which the objects
+/// begin. `None` if this is not JSON.
 fn pairs(written: &str) -> Option<Vec<Pair>> {
     let mut cursor = Cursor::at(written, 0);
     let mut pairs = Vec::new();
@@ -209,11 +209,11 @@ fn pairs_in(cursor: &mut Cursor<'_>, pairs: &mut Vec<Pair>, depth: usize) -> Opt
     }
 }
 
-/// Reads what [`pairs`] has found to be JSON.
+/// Reads text that [`pairs`] has found to be JSON.
 struct Scan<'a> {
     cursor: Cursor<'a>,
     nested: usize,
-    /// Up to here `out` holds what was written; 0 while nothing was hidden.
+    /// `out` contains the text up to here; 0 while nothing was hidden.
     copied: usize,
     out: String,
     pairs: std::vec::IntoIter<Pair>,
@@ -226,7 +226,7 @@ impl Scan<'_> {
         self.copied = self.cursor.at;
     }
 
-    /// Reads over one value; nothing if it is none.
+    /// Reads one value; `None` if there is none.
     fn value(&mut self, under: &Under) -> Option<()> {
         self.cursor.blank();
         match self.cursor.byte()? {
@@ -315,7 +315,7 @@ impl Scan<'_> {
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a text can be written")
+    serde_json::to_string(text).expect("a string serializes")
 }
 
 #[cfg(test)]
@@ -396,7 +396,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_stays_json_and_says_what_the_value_cleaned_says(given in any_json()) {
+        fn the_result_is_json_and_equals_the_cleaned_value(given in any_json()) {
             let written = given.to_string();
             let clean: Value = serde_json::from_str(&json(&written)).unwrap();
             let mut expected = given;

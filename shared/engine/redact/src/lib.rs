@@ -1,18 +1,19 @@
-//! Takes secrets out of whatever is shown, sent or recorded. It errs on the side of hiding
-//! too much, and costs little where there is nothing to hide.
+//! Removes secrets from everything that is shown, sent or recorded. When in doubt it hides too
+//! much, and it costs little where there is nothing to hide.
 //!
-//! - `rules`: the table of what is taken for a secret. By its looks: `tokens`, `urls`, `headers`,
-//!   `commands`; by the `names` it stands under: `assigned`, `blocks` of lines, `markup`.
-//! - `filter`: whether any rule can match at all.
-//! - `hidden`: what a reader doesn't see; a text is read with it and without.
-//! - `within`: texts that were written into a text: JSON among other words, and with escapes.
-//! - `json`: the same over JSON as it was written, `fields`: over what stands in it side by side;
-//!   `writer`: over a log.
+//! - `rules`: the table of rules for secrets. By appearance: `tokens`, `urls`, `headers`,
+//!   `commands`. By `names`: `assigned`, `blocks` of lines, `markup`.
+//! - `filter`: which rules can match at all.
+//! - `hidden`: invisible characters. A text is checked with and without them.
+//! - `within`: texts that are embedded in a text: JSON among other words, and escaped texts.
+//! - `json`: redacts JSON in its written form. `fields`: what neighbouring fields and items
+//!   imply. `writer`: redacts a log.
 //!
-//! Every rule takes time in proportion to the text, whatever is in it (`tests/redaction/growth.rs`).
+//! The time of every rule is linear in the text, whatever it contains
+//! (`tests/redaction/growth.rs`).
 //!
-//! How to add a kind of secret: a row in `rules::RULES` or in the table of its module, a form in
-//! testkit's `planted/forms.txt`; for a new row a hostile text in the test of growth, too.
+//! To add a kind of secret: a row in `rules::RULES` or in the table of its module, and a form
+//! in testkit's `planted/forms.txt`; for a new row also a hostile text in the growth test.
 
 mod assigned;
 mod blocks;
@@ -40,20 +41,20 @@ use names::Kind;
 
 pub use hidden::without_controls;
 pub use json::json;
-pub use writer::{CleanWriter, clean_panics};
+pub use writer::{RedactingWriter, clean_panics};
 
-/// What stands where a secret stood.
+/// Replaces a secret.
 pub const HIDDEN: &str = "***";
 
-/// The text without secrets. One without any costs a walk over its bytes.
+/// The text without secrets. A text without any costs one pass over its bytes.
 pub fn text(text: &str) -> Cow<'_, str> {
     nested(text, 0)
 }
 
-/// A text in a text is read as such so many times; further within it is cleaned as it stands.
+/// Nesting depth to which an embedded text is decoded. A deeper one is cleaned as it is.
 const MAX_NESTED: usize = 4;
 
-/// The same for what was written as a text within so many others.
+/// Like [`text`], for a text that was embedded in `nested` others.
 fn nested(text: &str, nested: usize) -> Cow<'_, str> {
     if text.starts_with(['{', '[']) && nested < MAX_NESTED {
         return json::whole(text, nested).unwrap_or_else(|| plain(text, nested));
@@ -61,14 +62,14 @@ fn nested(text: &str, nested: usize) -> Cow<'_, str> {
     plain(text, nested)
 }
 
-/// The same for a text that is no JSON as a whole.
+/// Like [`nested`], for a text that is not JSON as a whole.
 fn plain(text: &str, nested: usize) -> Cow<'_, str> {
     let clean = read(text, nested);
     if !hidden::any(&clean) {
         return clean;
     }
-    // What is stripped or not seen later must not have kept a rule from matching. What stands
-    // within is read twice, then, so it counts as deeper.
+    // Characters that are stripped or not shown later must not prevent a rule from matching.
+    // Embedded texts are then read twice, so this counts as one level deeper.
     let visible = hidden::visible(&clean);
     match read(&visible, nested + 1) {
         Cow::Owned(again) => Cow::Owned(again),
@@ -76,7 +77,7 @@ fn plain(text: &str, nested: usize) -> Cow<'_, str> {
     }
 }
 
-/// First what stands within the text: a rule may take an escape for a part of a value.
+/// Embedded texts come first: a rule may take an escape for a part of a value.
 fn read(text: &str, nested: usize) -> Cow<'_, str> {
     let rules = filter::of(text.as_bytes());
     if !within::may(text, rules != 0) {
@@ -101,7 +102,7 @@ fn ruled(text: &str, mut rules: filter::Mask) -> Cow<'_, str> {
     }
 }
 
-/// The next step over what is left of a text.
+/// Applies the next step to the result of the one before.
 fn then<'a>(text: Cow<'a, str>, step: impl for<'b> Fn(&'b str) -> Cow<'b, str>) -> Cow<'a, str> {
     match text {
         Cow::Borrowed(text) => step(text),
@@ -112,27 +113,28 @@ fn then<'a>(text: Cow<'a, str>, step: impl for<'b> Fn(&'b str) -> Cow<'b, str>) 
     }
 }
 
-/// The name of each rule and of each way in which a text is read, so that a test can say that it
-/// has looked at them all.
+/// The name of each rule and of each other way in which a text is read, so that a test can
+/// check that it covers all of them.
 pub fn rules() -> impl Iterator<Item = &'static str> {
     rules::RULES.iter().map(|rule| rule.name).chain(["hidden", "within", "json"])
 }
 
-/// Whether a text holds what looks like a secret: such a one is no name for anything.
+/// Whether a text contains what looks like a secret. Such a text must not be used as a name.
 pub fn holds_secret(given: &str) -> bool {
     matches!(text(given), Cow::Owned(_))
 }
 
-/// The text without secrets, where it can be changed in place.
+/// Removes secrets from a text in place.
 pub fn string(given: &mut String) {
     if let Cow::Owned(clean) = text(given) {
         *given = clean;
     }
 }
 
-/// The text without secrets, control characters and what is beyond `most` characters.
+/// The text without secrets and control characters, cut to `most` characters.
 pub fn shortened(long: &str, most: usize) -> String {
-    // All of it: a cut before could halve a secret, and what is hidden before it moves it forward.
+    // The whole text is cleaned first: an earlier cut could halve a secret, and hiding one
+    // moves later text forward.
     let clean = text(long);
     let mut out = String::with_capacity(clean.len().min(most * 4));
     for (n, c) in clean.chars().enumerate() {
@@ -145,12 +147,12 @@ pub fn shortened(long: &str, most: usize) -> String {
     out
 }
 
-/// Every text within the value, names included, without secrets.
+/// Removes secrets from every text within the value, names included.
 pub fn value(value: &mut Value) {
     under(Kind::Plain, value);
 }
 
-/// The same for an object; what stands under a name that tells a secret goes as a whole.
+/// Like [`value`], for an object. A value under a secret's name is hidden as a whole.
 pub fn object(fields: &mut Map<String, Value>) {
     let mut pair = Pair::default();
     for (name, inner) in fields.iter() {
@@ -317,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_cut_never_shows_half_a_secret() {
-        // One is known by its name, one by its looks and length, one by an end that is far off; and
-        // what is hidden before a key brings it nearer to the cut.
+        // Secrets that are known by name, by form and length, and by an end far away; and one
+        // that comes closer to the cut because a value before it is hidden.
         let key = format!("ghp_{}", "abc1".repeat(9));
         for secret in [
             "password=abcdefghijklmnop".to_owned(),

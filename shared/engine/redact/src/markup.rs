@@ -1,4 +1,5 @@
-//! A name here and its value there: elements of XML, and pairs as in `{"name": …, "value": …}`.
+//! Names and values in separate places: XML elements, and pairs as in `{"name": …, "value":
+//! …}`.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -6,15 +7,15 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::assigned;
-use super::edit::Edit;
+use super::edit::TextEdit;
 use super::names::{self, Kind};
 
-/// `<password>x</password>` with the content hidden, also with a prefix, attributes or CDATA.
+/// Hides the content of `<password>x</password>`, also with a prefix, attributes or CDATA.
 pub(super) fn elements(text: &str) -> Cow<'_, str> {
     if !text.contains("</") {
         return Cow::Borrowed(text);
     }
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     for (open, _) in text.match_indices('<') {
         if open < edit.done() {
             continue;
@@ -26,7 +27,7 @@ pub(super) fn elements(text: &str) -> Cow<'_, str> {
     edit.finish()
 }
 
-/// The secret within the element whose tag begins here. Reads to the next tag only.
+/// The secret within the element whose tag begins here. Reads only up to the next tag.
 fn content(text: &str, open: usize) -> Option<(usize, usize)> {
     let rest = &text[open + 1..];
     let end = rest.find(['<', '>']).filter(|end| rest.as_bytes()[*end] == b'>')?;
@@ -99,13 +100,13 @@ static BACKWARD: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&pattern.concat()).expect("the pattern is well formed")
 });
 
-/// `variable "NAME" { default = `, as Terraform has it.
+/// `variable "NAME" { default = `, as in Terraform.
 static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r#"variable\s{1,8}\\*"([A-Za-z0-9_-]{2,128})\\*"\s{0,8}\{[^{}]{0,256}?default\s{0,8}=\s{0,8}"#;
     Regex::new(pattern).expect("the pattern is well formed")
 });
 
-/// Pairs of a name that tells a secret and its value, with the value hidden.
+/// Hides the value in pairs of a secret's name and its value.
 pub(super) fn pairs(text: &str) -> Cow<'_, str> {
     let holds = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let mut clean = Cow::Borrowed(text);
@@ -123,7 +124,7 @@ pub(super) fn pairs(text: &str) -> Cow<'_, str> {
 type Step = for<'a> fn(&'a str) -> Cow<'a, str>;
 
 fn forward<'a>(text: &'a str, pattern: &Regex) -> Cow<'a, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut at = 0;
     while let Some(found) = pattern.captures_at(text, at) {
         let (whole, name) = (found.get(0).expect("there is a match"), &found[1]);
@@ -143,9 +144,9 @@ fn forward<'a>(text: &'a str, pattern: &Regex) -> Cow<'a, str> {
 }
 
 fn backward(text: &str) -> Cow<'_, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     for found in BACKWARD.captures_iter(text) {
-        let value = found.get(1).expect("the value is no option");
+        let value = found.get(1).expect("the value is not an option");
         let kind = names::kind(&found[2]);
         if kind != Kind::Plain && names::hides(kind, value.as_str()) {
             edit.hide(value.start(), value.end());

@@ -1,4 +1,4 @@
-//! Names that tell a secret: `password`, `API_KEY`, `clientSecret`.
+//! Names of secrets: `password`, `API_KEY`, `clientSecret`.
 
 use std::sync::LazyLock;
 
@@ -7,21 +7,23 @@ use regex::Regex;
 use super::edit::{ceil_boundary, floor_boundary};
 use super::{HIDDEN, hidden};
 
-/// What the name of a value says of it.
+/// What the name of a value implies for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Plain,
-    /// The value is a secret, whatever it looks like.
+    /// The value is a secret, whatever its form.
     Secret,
-    /// So it is, unless it is a status or tells where the secret is: `pass: ok`, `ssh_key: ~/.ssh/id`.
+    /// The value is a secret unless it is a status or a location: `pass: ok`, `ssh_key:
+    /// ~/.ssh/id`.
     Likely,
-    /// It may be: `auth: none` is no secret, `auth: dXNlcjpw` is one.
+    /// The value may be a secret: `auth: none` is not, `auth: dXNlcjpw` is.
     Perhaps,
-    /// `tokens`: as often counted as listed.
+    /// `tokens`: may be a count or a list of secrets.
     Many,
 }
 
-/// One of these stands in each name that tells a secret; most may stand anywhere in it.
+/// Each name of a secret contains one of these or ends in one of [`ENDS`]. Most may be anywhere
+/// in it.
 pub(super) const STEMS: &[&str] = &[
     "passw",
     "passphrase",
@@ -58,18 +60,18 @@ pub(super) const STEMS: &[&str] = &[
     "pwd",
 ];
 
-/// The same, but only at a name's end, so that a sign follows: `api_key=`, `"pw":`.
+/// Only at the end of a name, so that a sign follows: `api_key=`, `"pw":`.
 pub(super) const ENDS: &[&str] = &[
     "key", "keys", "pass", "auth", "pw", "jwt", "otp", "pin", "sid", "salt", "seed", "cvv", "cvc",
 ];
 
-/// Where a name may be that tells a secret.
+/// Possible positions of names of secrets.
 pub(super) static STEM: LazyLock<Regex> = LazyLock::new(|| {
     let stems: Vec<&str> = STEMS.iter().chain(ENDS).copied().collect();
     Regex::new(&format!("(?i){}", stems.join("|"))).expect("stems are plain letters")
 });
 
-/// Within a name without its separators: `x.api-key` is `xapikey`.
+/// Parts of a name without its separators: `x.api-key` is `xapikey`.
 const SECRET: &[&str] = &[
     "password",
     "passwd",
@@ -100,10 +102,10 @@ const SECRET: &[&str] = &[
     "xsrf",
 ];
 
-/// A name's last word.
+/// The last word of a name.
 const SECRET_LAST: &[&str] = &["pw", "passw", "jwt", "cvv", "cvc"];
 
-/// What a key is for that is to be kept secret: `ssh_key`, but not `primary_key`.
+/// Words before `key` that make it secret: `ssh_key`, but not `primary_key`.
 const KEYS: &[&str] = &[
     "account",
     "admin",
@@ -152,7 +154,7 @@ const KEYS: &[&str] = &[
     "write",
 ];
 
-/// What a `pass` is of, written without a separator: `dbpass`, but not `bypass`.
+/// Words before `pass`, without a separator: `dbpass`, but not `bypass`.
 const PASSES: &[&str] = &[
     "admin", "become", "db", "ftp", "key", "login", "mail", "mysql", "proxy", "root", "smtp",
     "ssl", "store", "sudo", "user",
@@ -173,7 +175,7 @@ const PERHAPS_LAST: &[&str] = &[
     "totp",
 ];
 
-/// What such a name may end in and be about a secret without being one.
+/// Endings of names that are about a secret but are not one.
 const ABOUT: &[&str] = &[
     "name",
     "arn",
@@ -201,7 +203,7 @@ const ABOUT: &[&str] = &[
     "algorithm",
 ];
 
-/// Nobody's name of a secret is longer; of a longer one both ends are looked at.
+/// Longest name of a secret. Of a longer name both ends are checked.
 const MAX_NAME: usize = 256;
 
 pub(super) fn kind(name: &str) -> Kind {
@@ -235,7 +237,7 @@ fn kind_of(name: &str) -> Kind {
     }
 }
 
-/// The kind of a name that holds no word which tells by itself.
+/// The kind of a name without a word that suffices by itself.
 fn weaker(flat: &str, lower: &str, last: &str) -> Kind {
     let of = |suffix: &str, what: &[&str]| {
         let before =
@@ -273,7 +275,7 @@ struct Split {
     flat: String,
     /// In lower case, with `_` for every separator.
     lower: String,
-    /// The last word; a capital within a word begins one, too.
+    /// The last word. A capital letter within a word also begins one.
     last: String,
 }
 
@@ -300,11 +302,11 @@ fn split(name: &str) -> Split {
     Split { flat, lower, last }
 }
 
-/// Whether this value under a name of this kind is to be hidden.
+/// Whether a value under a name of this kind must be hidden.
 pub(super) fn hides(kind: Kind, value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'', '\\', '`']);
     let placeholder = bare.len() <= MAX_PLACE && bare.starts_with('<') && bare.ends_with('>');
-    // `-` is for what is not there, or the mark of a list on the next line.
+    // `-` means absent, or is the list mark of the next line.
     if matches!(bare, "" | "-" | HIDDEN) || placeholder {
         return false;
     }
@@ -318,7 +320,7 @@ pub(super) fn hides(kind: Kind, value: &str) -> bool {
         Kind::Perhaps => {
             !(is_word(bare) || is_elsewhere(bare) || is_counted(bare) && bare.len() < 4)
         }
-        // `tokens: 123`, `tokens: {"input": 5}`: how many, not which.
+        // `tokens: 123`, `tokens: {"input": 5}`: a number of tokens, not the tokens.
         Kind::Many => {
             let word = bare.len() <= 12 && bare.bytes().all(|b| b.is_ascii_lowercase());
             let list = bare.len() <= MAX_PLACE && bare.starts_with(['{', '[']);
@@ -327,7 +329,7 @@ pub(super) fn hides(kind: Kind, value: &str) -> bool {
     }
 }
 
-/// A path or the name of a place-holder is no longer; a longer value is read once and hidden.
+/// Longest path or placeholder. A longer value is read once and hidden.
 const MAX_PLACE: usize = 256;
 
 fn is_counted(bare: &str) -> bool {
@@ -351,7 +353,7 @@ fn is_word(bare: &str) -> bool {
             || is_status(bare))
 }
 
-/// Where the secret is to be found, or what stands for it: a path, an ARN, a variable.
+/// Where the secret is found, or what refers to it: a path, an ARN, a variable.
 fn is_elsewhere(bare: &str) -> bool {
     const PLACES: &[&str] = &[
         "/etc/",
@@ -379,7 +381,7 @@ fn is_elsewhere(bare: &str) -> bool {
     bare.len() <= MAX_PLACE && PLACES.iter().any(|place| bare.starts_with(place))
 }
 
-/// Whether a word has the looks of something that was made up by a machine or a careful person.
+/// Whether a word looks generated by a machine or a careful person.
 pub(super) fn is_generated(word: &str) -> bool {
     let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
     word.len() >= 8
@@ -394,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_a_secret_or_how_many_or_something_about_it() {
+    fn names_of_secrets_differ_from_counts_and_names_about_secrets() {
         for name in [
             "password",
             "DB_PASSWORD",
@@ -457,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_that_tells_holds_a_stem_or_ends_in_one() {
+    fn every_name_of_a_secret_contains_a_stem_or_ends_in_one() {
         let ends = SECRET_LAST.iter().chain(PERHAPS_LAST);
         let keys = KEYS.iter().map(|of| format!("{of}_key"));
         let passes = PASSES.iter().map(|of| format!("{of}pass"));

@@ -1,5 +1,5 @@
-//! What is taken for a secret: one table of rules, each with the words without which it can't
-//! match. Every rule reads a text a bounded number of times, however hostile the text is.
+//! The table of rules for secrets, each with the words without which it can't match. Every rule
+//! reads a text a bounded number of times, even a hostile one.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -9,31 +9,32 @@ use regex::{Captures, Regex};
 use super::{HIDDEN, assigned, blocks, commands, headers, markup, names, tokens, urls};
 
 /// A kind of secret.
-pub(super) struct Rule {
-    /// For people, and for the test that each has a hostile text.
+pub(super) struct SecretRule {
+    /// A name for people, and for the test that each rule has a hostile text.
     pub name: &'static str,
-    /// In lower case; one of them stands in whatever the rule matches.
+    /// In lower case. Every match of the rule contains one of them.
     pub words: &'static [&'static str],
-    /// The same, but for a sign or a blank right after it.
+    /// Like `words`, but a sign or a space must follow.
     pub ends: &'static [&'static str],
-    pub place: Where,
+    pub place: WordContext,
     how: How,
 }
 
 /// Where a word counts.
-pub(super) enum Where {
+pub(super) enum WordContext {
     Anywhere,
     /// Not right after a letter or digit, as `sk_` in `task_id`.
     Alone,
-    /// Where a bounded look at what is around it says so: text, begin and end of the word.
+    /// If this check of a bounded context returns true. Arguments: text, start and end of the
+    /// word.
     If(fn(&[u8], usize, usize) -> bool),
 }
 
-/// What takes the place of a match.
+/// How a match is replaced.
 enum How {
-    /// Nothing of it is left but its first group.
+    /// The match is hidden, except its first group.
     Hidden(&'static str),
-    /// The same, unless the second group is harmless.
+    /// Like `Hidden`, unless the second group is harmless.
     Unless(&'static str, fn(&str) -> bool),
     /// The rule reads the text itself, in several steps.
     Scan(&'static [Scan]),
@@ -41,14 +42,14 @@ enum How {
 
 type Scan = for<'a> fn(&'a str) -> Cow<'a, str>;
 
-const fn rule(name: &'static str, words: &'static [&'static str], how: How) -> Rule {
-    Rule { name, words, ends: &[], place: Where::Anywhere, how }
+const fn rule(name: &'static str, words: &'static [&'static str], how: How) -> SecretRule {
+    SecretRule { name, words, ends: &[], place: WordContext::Anywhere, how }
 }
 
-/// Applied in this order. No pattern begins with a word's border where it can be helped: in
-/// text that was escaped a letter may stand before, as in `\nghp_…`.
-pub(super) const RULES: &[Rule] = &[
-    // Private keys in PEM, OpenPGP and SSH2, also when they were cut off.
+/// Applied in this order. Patterns avoid starting with a word boundary: in escaped text a
+/// letter may precede, as in `\nghp_…`.
+pub(super) const RULES: &[SecretRule] = &[
+    // Private keys in PEM, OpenPGP and SSH2, also if they are cut off.
     rule(
         "private key",
         &["private key-----", "private key block", "private key ----"],
@@ -69,20 +70,20 @@ pub(super) const RULES: &[Rule] = &[
         How::Hidden(r"(?i)(\$ansible_vault[;.a-z0-9_-]*)(?:(?:\s|\\r|\\n)+[0-9a-f]{6,})+"),
     ),
     // Headers that are secret as a whole.
-    Rule {
-        place: Where::If(sign_follows),
+    SecretRule {
+        place: WordContext::If(sign_follows),
         ..rule(
             "cookie",
             &["cookie"],
             How::Hidden(r#"(?i)((?:set-)?cookie["']?\s*:\s*["']?)[^\r\n"]+"#),
         )
     },
-    Rule {
-        place: Where::If(sign_follows),
+    SecretRule {
+        place: WordContext::If(sign_follows),
         ..rule("authorization", &["authorization"], How::Scan(&[headers::authorization]))
     },
-    Rule {
-        place: Where::If(blank_follows),
+    SecretRule {
+        place: WordContext::If(blank_follows),
         ..rule(
             "bearer",
             &["bearer", "basic"],
@@ -90,9 +91,12 @@ pub(super) const RULES: &[Rule] = &[
         )
     },
     // Connection strings and URLs with a user.
-    Rule { place: Where::If(urls::may), ..rule("url", &["://"], How::Scan(&[urls::apply])) },
+    SecretRule {
+        place: WordContext::If(urls::may),
+        ..rule("url", &["://"], How::Scan(&[urls::apply]))
+    },
     rule("driver", &["@tcp(", "@unix(", "@udp(", ":thin:"], How::Scan(&[driver, thin])),
-    // Webhooks whose path is the secret.
+    // Webhooks with a secret path.
     rule(
         "webhook",
         &["hooks.slack.com/", "api/webhooks/", "webhook.office.com/"],
@@ -100,10 +104,10 @@ pub(super) const RULES: &[Rule] = &[
             r#"(?i)(hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/|webhook\.office\.com/)[^\s"'<>\\]+"#,
         ),
     ),
-    // What stands under a name that tells a secret.
-    Rule {
+    // Values under the name of a secret.
+    SecretRule {
         ends: names::ENDS,
-        place: Where::If(assigned::may),
+        place: WordContext::If(assigned::may),
         ..rule(
             "assigned",
             names::STEMS,
@@ -116,8 +120,8 @@ pub(super) const RULES: &[Rule] = &[
         How::Hidden(r#"(?i)([?&](?:sig|key|code|auth)=)[^\s&#"'<>\\]+"#),
     ),
     // `password is hunter2`, `--password hunter2`
-    Rule {
-        place: Where::If(is_follows),
+    SecretRule {
+        place: WordContext::If(is_follows),
         ..rule(
             "said",
             &["password", "passwd", "secret", "api key"],
@@ -127,8 +131,8 @@ pub(super) const RULES: &[Rule] = &[
             ),
         )
     },
-    Rule {
-        place: Where::If(is_follows),
+    SecretRule {
+        place: WordContext::If(is_follows),
         ..rule(
             "phrase",
             &["passphrase", "seed phrase", "mnemonic"],
@@ -138,8 +142,8 @@ pub(super) const RULES: &[Rule] = &[
             ),
         )
     },
-    Rule {
-        place: Where::If(blank_follows),
+    SecretRule {
+        place: WordContext::If(blank_follows),
         ..rule(
             "flag",
             &["-password", "-passwd", "-secret", "-token", "-api-key"],
@@ -151,13 +155,13 @@ pub(super) const RULES: &[Rule] = &[
         &["password-stdin"],
         How::Hidden(r"((?:echo|printf)\s+(?:-n\s+)?)[^\s|]+(?:[^\S\n]+[^\s|]+){0,8}"),
     ),
-    Rule {
-        place: Where::If(commands::may),
+    SecretRule {
+        place: WordContext::If(commands::may),
         ..rule("command", commands::WORDS, How::Scan(&[commands::apply]))
     },
-    // Keys that are known by their looks.
-    Rule {
-        place: Where::If(tokens::may),
+    // Keys that are recognised by their form.
+    SecretRule {
+        place: WordContext::If(tokens::may),
         ..rule("token", tokens::WORDS, How::Scan(&[tokens::apply]))
     },
     rule(
@@ -165,8 +169,8 @@ pub(super) const RULES: &[Rule] = &[
         &["akia", "asia", "aroa", "aida", "abia", "acca"],
         How::Hidden(r"(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}"),
     ),
-    Rule {
-        place: Where::Alone,
+    SecretRule {
+        place: WordContext::Alone,
         ..rule(
             "sk",
             &["sk-", "sk_", "rk_", "pk_live_", "pk_test_", "whsec_", "gsk_"],
@@ -177,7 +181,7 @@ pub(super) const RULES: &[Rule] = &[
         )
     },
     rule("sendgrid", &["sg."], How::Hidden(r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}")),
-    // Our own keys, as `service::create_key` makes them.
+    // Our own keys, as `service::create_key` creates them.
     rule("own", &["wb_"], How::Hidden(r"wb_[0-9a-fA-F]{64}")),
     // JSON web tokens.
     rule(
@@ -185,8 +189,8 @@ pub(super) const RULES: &[Rule] = &[
         &["eyj"],
         How::Hidden(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"),
     ),
-    Rule {
-        place: Where::If(has_digits),
+    SecretRule {
+        place: WordContext::If(has_digits),
         ..rule(
             "digits",
             &[
@@ -249,7 +253,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
 ];
 
-/// Each compiled when it is first needed: most processes need few.
+/// Each is compiled on first use: most processes need few.
 static COMPILED: [OnceLock<Regex>; RULES.len()] = [const { OnceLock::new() }; RULES.len()];
 
 fn compiled(place: usize, pattern: &str) -> &'static Regex {
@@ -257,7 +261,7 @@ fn compiled(place: usize, pattern: &str) -> &'static Regex {
     COMPILED[place].get_or_init(compile)
 }
 
-/// The text after one rule.
+/// Applies one rule to the text.
 pub(super) fn apply(place: usize, text: &str) -> Cow<'_, str> {
     let (pattern, harmless): (_, fn(&str) -> bool) = match RULES[place].how {
         How::Hidden(pattern) => (pattern, |_| false),
@@ -277,7 +281,7 @@ pub(super) fn apply(place: usize, text: &str) -> Cow<'_, str> {
     })
 }
 
-/// `app:secret@tcp(db:3306)/x`, as Go's drivers write it.
+/// `app:secret@tcp(db:3306)/x`, as in Go's drivers.
 fn driver(text: &str) -> Cow<'_, str> {
     static PATTERN: OnceLock<Regex> = OnceLock::new();
     let pattern = r#"([A-Za-z0-9_.%+-]{1,128}:)[^\s"'<>]+(@(?:tcp|unix|udp)\()"#;
@@ -298,8 +302,8 @@ fn is_word(value: &str) -> bool {
     value.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'.' | b'_'))
 }
 
-/// How a sentence about a password goes on that does not tell it: `the API key is not known`. None
-/// of these is a word that people take for a password.
+/// Words that continue a sentence about a password without containing it: `the API key is not
+/// known`. None of them is used as a password.
 const ABOUT: &[&str] = &[
     "a",
     "already",
@@ -360,7 +364,7 @@ const ABOUT: &[&str] = &[
     "your",
 ];
 
-/// The same of a phrase, in which any common word may be a part of the secret.
+/// Like [`ABOUT`] for a phrase, in which any common word may be a part of the secret.
 const ABOUT_PHRASE: &[&str] = &[
     "expected",
     "expired",
@@ -382,12 +386,11 @@ fn is_about(value: &str) -> bool {
     is_one_of(value, ABOUT)
 }
 
-/// What follows such a word where no phrase is told, beside the words of [`ABOUT`].
+/// Words in addition to [`ABOUT`] that may follow if a phrase is not given.
 const ABOUT_MORE: &[&str] =
     &["available", "configured", "here", "it", "known", "present", "wallet", "yet"];
 
-/// No phrase that is a secret has so few words as three, and behind a colon one may be told all the
-/// same.
+/// No secret phrase is as short as three words. After a colon a phrase may still follow.
 fn is_about_phrase(value: &str) -> bool {
     let mut words = value.split(' ');
     let first = words.next().unwrap_or_default();
@@ -397,42 +400,43 @@ fn is_about_phrase(value: &str) -> bool {
     words.clone().count() < 3 || words.all(|word| is_about(word) || is_one_of(word, ABOUT_MORE))
 }
 
-/// How far a rule looks behind a word: nobody writes more blanks or quotes before a value.
-const MAX_LOOK: usize = 64;
+/// How far a rule looks after a word. No one writes more spaces or quotes before a value.
+const MAX_LOOKAHEAD: usize = 64;
 
 fn after(text: &[u8], to: usize) -> &[u8] {
-    &text[to..text.len().min(to + MAX_LOOK)]
+    &text[to..text.len().min(to + MAX_LOOKAHEAD)]
 }
 
 fn blank_follows(text: &[u8], _: usize, to: usize) -> bool {
     text.get(to).is_some_and(u8::is_ascii_whitespace)
 }
 
-/// A sign, after blanks, quotes and what was escaped; or too much of these to tell.
+/// A sign follows, after spaces, quotes and backslashes; or there are too many of these to
+/// decide.
 fn sign_follows(text: &[u8], _: usize, to: usize) -> bool {
     let between = |b: &&u8| b.is_ascii_whitespace() || matches!(**b, b'"' | b'\'' | b'\\');
     let near = after(text, to);
     let sign = near.iter().find(|b| !between(b));
-    sign.map_or(near.len() == MAX_LOOK, |sign| matches!(sign, b':' | b'='))
+    sign.map_or(near.len() == MAX_LOOKAHEAD, |sign| matches!(sign, b':' | b'='))
 }
 
-/// `is` or `was`, after blanks.
+/// `is` or `was` follows, after spaces.
 fn is_follows(text: &[u8], _: usize, to: usize) -> bool {
     let near = after(text, to);
     let word = near.trim_ascii_start();
     let is = |said: &[u8]| word.len() > said.len() && word[..said.len()].eq_ignore_ascii_case(said);
     word.len() < near.len() && (is(b"is") || is(b"was"))
-        || near.len() == MAX_LOOK && word.is_empty()
+        || near.len() == MAX_LOOKAHEAD && word.is_empty()
 }
 
-/// Whether enough letters and digits without a blank are on either side of a short word.
+/// Whether enough letters and digits without a space are next to a short word, on either side.
 fn has_digits(text: &[u8], from: usize, to: usize) -> bool {
-    const LEAST: usize = 13;
+    const MIN_CHARS: usize = 13;
     let is_key = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~' | b'.');
-    let after = &text[to..text.len().min(to + LEAST)];
-    let before = &text[from.saturating_sub(LEAST)..from];
+    let after = &text[to..text.len().min(to + MIN_CHARS)];
+    let before = &text[from.saturating_sub(MIN_CHARS)..from];
     [after, before].iter().any(|near| {
-        near.len() == LEAST && near.iter().all(is_key) && near.iter().any(u8::is_ascii_digit)
+        near.len() == MIN_CHARS && near.iter().all(is_key) && near.iter().any(u8::is_ascii_digit)
     })
 }
 

@@ -1,13 +1,13 @@
-//! Keys that are known by how they begin, as their makers document it.
+//! Keys with a prefix that their issuers document.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::edit::Edit;
+use super::edit::TextEdit;
 
-/// How a kind of key begins, and how many letters follow at least.
+/// The prefix of a kind of key, and the minimum number of characters that follow.
 struct Token {
     prefix: &'static str,
     least: usize,
@@ -45,7 +45,7 @@ fn is_plain(b: u8) -> bool {
 macro_rules! tokens {
     ($(($prefix:literal, $word:literal, $($rest:expr),+)),* $(,)?) => {
         const TOKENS: &[Token] = &[$(tokens!(@one $prefix, $($rest),+)),*];
-        /// The same in lower case, for the filter.
+        /// The prefixes in lower case, for the filter.
         pub(super) const WORDS: &[&str] = &[$($word),*];
     };
     (@one $prefix:literal, $least:expr) => { token($prefix, $least) };
@@ -192,20 +192,20 @@ static PREFIX: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&prefixes.join("|")).expect("prefixes are escaped")
 });
 
-/// Whether enough follows for a key, in the class that all of them are in.
+/// Whether enough characters for a key follow, in the class that includes all others.
 pub(super) fn may(text: &[u8], _: usize, to: usize) -> bool {
-    const LEAST: usize = 8;
-    text.len() >= to + LEAST && text[to..to + LEAST].iter().all(|b| is_base64(*b))
+    const MIN_CHARS: usize = 8;
+    text.len() >= to + MIN_CHARS && text[to..to + MIN_CHARS].iter().all(|b| is_base64(*b))
 }
 
-/// The text with such keys hidden.
+/// Hides such keys.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut at = 0;
     while let Some(prefix) = PREFIX.find_at(text, at) {
         at = prefix.start() + 1;
-        // One prefix may begin like another.
+        // Several prefixes may match here.
         let here = TOKENS
             .iter()
             .filter(|token| bytes[prefix.start()..].starts_with(token.prefix.as_bytes()));

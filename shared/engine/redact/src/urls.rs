@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::edit::Edit;
+use super::edit::TextEdit;
 
-/// A user without a password that is as long is a token.
+/// A user without a password that is at least this long is a token.
 const MIN_TOKEN: usize = 16;
 
-/// Each user that tells a secret hidden. A URL is read up to the next one.
+/// Hides each user that contains a secret. A URL is read up to the next one.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     for (place, mark) in text.match_indices("://") {
         let from = place + mark.len();
         let schemed = place > 0 && text.as_bytes()[place - 1].is_ascii_alphanumeric();
@@ -40,15 +40,15 @@ fn is_end(b: u8) -> bool {
     b.is_ascii_whitespace() || matches!(b, b'"' | b'\'' | b'<' | b'>' | b'\\' | b'`')
 }
 
-/// What may belong to this URL: no further than the next one.
+/// The part that may belong to this URL: at most up to the next one.
 fn part(rest: &str) -> &str {
     let bytes = rest.as_bytes();
     let ends = |at: &usize| is_end(bytes[*at]) || bytes[*at..].starts_with(b"://");
     &rest[..(0..bytes.len()).find(ends).unwrap_or(bytes.len())]
 }
 
-/// How long the user is, up to the `@`. A password may hold what should have been escaped in
-/// it: `/`, `@`, `#`, `?`.
+/// Length of the user, up to the `@`. A password may contain characters that should have been
+/// escaped: `/`, `@`, `#`, `?`.
 fn user(part: &str) -> Option<usize> {
     let name = part.find(['/', '?', '#', '@', ':'])?;
     match part.as_bytes()[name] {

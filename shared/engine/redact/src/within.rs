@@ -1,25 +1,25 @@
-//! Texts within a text: JSON among other words, and what was written with escapes, as `{:?}` and
-//! JSON write a text into another. Each is read as what it was before, one level deeper.
+//! Texts embedded in a text: JSON among other words, and escaped texts such as `{:?}` and JSON
+//! write. Each is decoded and cleaned one level deeper.
 
 use std::borrow::Cow;
 use std::iter;
 use std::ops::Range;
 
-use super::edit::Edit;
+use super::edit::TextEdit;
 use super::json::{self, Cursor};
 use super::{MAX_NESTED, hidden};
 
-/// Whether there may be any: without one of these marks there is none.
+/// Whether there may be any: without one of these characters there is none.
 pub(super) fn may(text: &str, any_rule: bool) -> bool {
     text.contains('\\') || any_rule && text.contains(['{', '['])
 }
 
-/// The text with such parts cleaned; it stands within so many others.
+/// Cleans such parts of a text that is itself embedded in `nested` others.
 pub(super) fn apply(text: &str, nested: usize) -> Cow<'_, str> {
     if nested >= MAX_NESTED {
         return Cow::Borrowed(text);
     }
-    let mut edit = Edit::of(text);
+    let mut edit = TextEdit::of(text);
     let mut done = 0;
     for found in documents(text) {
         let Some(clean) = json::whole(&text[found.clone()], nested) else { continue };
@@ -33,9 +33,9 @@ pub(super) fn apply(text: &str, nested: usize) -> Cow<'_, str> {
     edit.finish()
 }
 
-/// Cleans what stands between quotes, or outside of them, where it holds escapes. Which of the two
-/// it is doesn't matter, so that a quote without its other half spoils nothing.
-fn unescaped_parts(edit: &mut Edit<'_>, text: &str, within: Range<usize>, nested: usize) {
+/// Cleans the parts within and outside of quotes that contain escapes. Both are treated alike,
+/// so an unpaired quote does no harm.
+fn unescaped_parts(edit: &mut TextEdit<'_>, text: &str, within: Range<usize>, nested: usize) {
     if !text[within.clone()].contains('\\') {
         return;
     }
@@ -49,7 +49,7 @@ fn unescaped_parts(edit: &mut Edit<'_>, text: &str, within: Range<usize>, nested
     }
 }
 
-/// The parts between double quotes that are not escaped themselves.
+/// The parts between unescaped double quotes.
 fn between_quotes(text: &str, within: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let bytes = text.as_bytes();
     let mut next = Some(within.start);
@@ -64,8 +64,7 @@ fn between_quotes(text: &str, within: Range<usize>) -> impl Iterator<Item = Rang
     })
 }
 
-/// The text that was written with these escapes: those of JSON, Rust and Python. What is none of
-/// them stays as it is.
+/// Resolves the escapes of JSON, Rust and Python. Any others stay as they are.
 fn unescaped(written: &str) -> Cow<'_, str> {
     let mut plain = String::new();
     let mut rest = written;
@@ -84,7 +83,7 @@ fn unescaped(written: &str) -> Cow<'_, str> {
     }
 }
 
-/// The character that an escape stands for, and how long it is.
+/// The character that an escape stands for, and the length of the escape.
 fn one(escape: &str) -> Option<(char, usize)> {
     let short = |c| Some((c, 2));
     match *escape.as_bytes().get(1)? {
@@ -102,7 +101,7 @@ fn one(escape: &str) -> Option<(char, usize)> {
     }
 }
 
-/// `\u{1b}`, `\u001b`, and `\ud83d\ude00`, which are two for one character.
+/// `\u{1b}`, `\u001b`, and `\ud83d\ude00`, a surrogate pair for one character.
 fn unicode(escape: &str) -> Option<(char, usize)> {
     if let Some(inner) = escape.strip_prefix("\\u{") {
         let end = inner.bytes().take(7).position(|b| b == b'}')?;
@@ -123,7 +122,7 @@ fn hex(digits: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|_| all)
 }
 
-/// The text with escapes again, as Rust writes them or as JSON does.
+/// Escapes a text, in the form of Rust or of JSON.
 fn escaped(plain: &str, rust: bool) -> String {
     let mut written = String::with_capacity(plain.len());
     for c in plain.chars() {
@@ -145,17 +144,21 @@ fn escaped(plain: &str, rust: bool) -> String {
     written
 }
 
-/// Where JSON stands: lists and objects with a text in them, each as large as it is whole.
+/// The JSON documents in a text: complete lists and objects that contain a text, each as large
+/// as possible.
 fn documents(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(next) = text[at..].find(['{', '[']) {
-        let mut reading =
-            Reading { cursor: Cursor::at(text, at + next), open: Vec::new(), last: at + next + 1 };
+        let mut reading = DocumentReader {
+            cursor: Cursor::at(text, at + next),
+            open: Vec::new(),
+            last: at + next + 1,
+        };
         if reading.document(&mut found).is_some() {
             at = reading.cursor.place();
         } else {
-            // What was taken for a text may be what stands between two.
+            // What was read as a text may be the part between two texts.
             at = reading.last;
         }
     }
@@ -165,22 +168,22 @@ fn documents(text: &str) -> Vec<Range<usize>> {
 struct Open {
     from: usize,
     object: bool,
-    /// How many documents had been found before it: those since then are parts of it.
+    /// Number of documents found before it began. Later ones are parts of it.
     found: usize,
     texts: bool,
 }
 
-/// Reads from where a document may begin. Every byte is read a few times at the most, however
-/// often the reading fails: the next begins no further back than within the last text.
-struct Reading<'a> {
+/// Reads from a possible start of a document. Every byte is read only a few times, however
+/// often reading fails: the next attempt begins within the last text at the earliest.
+struct DocumentReader<'a> {
     cursor: Cursor<'a>,
     open: Vec<Open>,
-    /// From here on another document may begin.
+    /// Another document may begin from here on.
     last: usize,
 }
 
-impl Reading<'_> {
-    /// Reads a document, or whatever is whole of it.
+impl DocumentReader<'_> {
+    /// Reads a document, or its complete parts.
     fn document(&mut self, found: &mut Vec<Range<usize>>) -> Option<()> {
         loop {
             self.value(found)?;
@@ -269,10 +272,10 @@ mod tests {
             ("{\"a\":1}\n{\"b\":2}\n", &["{\"a\":1}", "{\"b\":2}"]),
             ("[INFO] [12] {} x[0]: {x: 1}", &[]),
             ("[WARN {\"a\": \"b\"}]", &["{\"a\": \"b\"}"]),
-            // Not whole: what is, counts.
+            // Incomplete: the complete parts count.
             ("[{\"a\": [\"b\"]}, {\"c\": 1} and", &["{\"a\": [\"b\"]}", "{\"c\": 1}"]),
             ("{\"a\": no, \"b\": {\"c\": 1}", &["{\"c\": 1}"]),
-            // A quote too many.
+            // An unpaired quote.
             ("[\"a, {\"b\": {\"c\": 1}}", &["{\"b\": {\"c\": 1}}"]),
             ("{\"a\": \"", &[]),
             ("{\"é\": \"ü\"} ö {\"ß", &["{\"é\": \"ü\"}"]),

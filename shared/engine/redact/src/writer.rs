@@ -1,19 +1,21 @@
+//! Removes secrets from log output and from panic messages.
+
 use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::{json, text};
 
-/// Writes on without secrets. Each call of `write` is taken as a whole, as loggers write an
-/// event at once: a secret that is cut in two by its writer is not found.
-pub struct CleanWriter<W>(W);
+/// Passes on its input without secrets. Each call of `write` is cleaned on its own, as loggers
+/// write one event per call. A secret that is split between two calls is not found.
+pub struct RedactingWriter<W>(W);
 
-impl<W: Write> CleanWriter<W> {
+impl<W: Write> RedactingWriter<W> {
     pub fn new(inner: W) -> Self {
         Self(inner)
     }
 }
 
-impl<W: Write> Write for CleanWriter<W> {
+impl<W: Write> Write for RedactingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let said = String::from_utf8_lossy(bytes);
         let clean = match said.starts_with('{') {
@@ -32,10 +34,10 @@ impl<W: Write> Write for CleanWriter<W> {
     }
 }
 
-/// Has panics told on standard error without secrets: their texts may quote anything.
+/// Prints panics to standard error without secrets: their messages may quote anything.
 pub fn clean_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        // Nobody reads it if this fails.
+        // If this fails, there is no other output to use.
         let _ = writeln!(io::stderr(), "{}", text(&panic.to_string()));
     }));
 }
@@ -55,7 +57,7 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            CleanWriter::new(&mut out).write_all(line.as_bytes()).unwrap();
+            RedactingWriter::new(&mut out).write_all(line.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }

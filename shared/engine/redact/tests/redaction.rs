@@ -1,4 +1,4 @@
-//! Redaction: secrets in foreign forms, honest text, and what it costs.
+//! Redaction: secrets in foreign forms, ordinary text, and growth of the time with the text.
 
 #[path = "redaction/foreign.rs"]
 mod foreign;

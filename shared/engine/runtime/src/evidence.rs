@@ -1,5 +1,5 @@
-//! What can be read of the estate, whoever knows it: the port that agents observe through, so
-//! that no capability has to know another. `shared/ops/catalog` joins it from the capabilities.
+//! The port that agents observe through, so that no capability depends on another.
+//! `shared/ops/catalog` implements it by joining the capabilities.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -7,39 +7,47 @@ use watchbill_domain::{Status, TaskId, TaskType, TenantId, Timestamp};
 
 use crate::port_error::PortError;
 
-/// What may be asked for. An error says why something can't be seen; `NotHere` that this build
-/// or this mode has nothing that could tell.
+/// The observations. An error says why one can't be made; `NotHere`: this build or this mode
+/// has no source for it.
 #[async_trait]
 pub trait Evidence: Send + Sync {
-    /// The machine's own figures, judged.
-    async fn system(&self) -> Result<SystemReport, Unseen>;
+    /// The machine's own metrics, assessed.
+    async fn system(&self) -> Result<SystemReport, ObservationError>;
 
-    /// Active and acknowledged alerts, newest first, at most so many of them.
-    async fn open_alerts(&self, tenant: &TenantId, limit: usize) -> Result<AlertsSeen, Unseen>;
+    /// Active and acknowledged alerts, newest first, at most `limit`.
+    async fn open_alerts(
+        &self,
+        tenant: &TenantId,
+        limit: usize,
+    ) -> Result<AlertSummaries, ObservationError>;
 
-    /// Tasks created or finished between the two, newest first.
+    /// Tasks created or finished between the two times, newest first.
     async fn recent_tasks(
         &self,
         tenant: &TenantId,
         from: Timestamp,
         to: Timestamp,
         limit: usize,
-    ) -> Result<Vec<TaskSummary>, Unseen>;
+    ) -> Result<Vec<TaskSummary>, ObservationError>;
 
-    /// How many tasks that were made since then have failed.
-    async fn failed_since(&self, tenant: &TenantId, from: Timestamp) -> Result<Counted, Unseen>;
+    /// How many tasks created since then have failed.
+    async fn failed_since(
+        &self,
+        tenant: &TenantId,
+        from: Timestamp,
+    ) -> Result<CappedCount, ObservationError>;
 }
 
-/// Why something was not seen.
+/// Why an observation could not be made.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Unseen {
+pub enum ObservationError {
     #[error("not available here")]
     NotHere,
     #[error(transparent)]
     Port(#[from] PortError),
 }
 
-/// How something is. Worse is greater.
+/// State of health. Worse is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Health {
     Healthy,
@@ -57,57 +65,57 @@ impl Health {
     }
 }
 
-/// One thing that is not as it should be.
+/// One problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issue {
     pub health: Health,
     pub text: String,
 }
 
-/// What a machine can run out of.
+/// A resource that a machine can run out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     Cpu,
     Memory,
     Disk,
-    /// One-minute load average over the number of cores.
+    /// One-minute load average divided by the number of cores.
     Load,
 }
 
-/// One figure, judged.
+/// One assessed metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reading {
+pub struct MetricAssessment {
     pub resource: Resource,
-    /// Percent; of `Load` a ratio.
+    /// Percent; a ratio for `Load`.
     pub value: f64,
-    /// From this on it is degraded.
+    /// From this value on it is degraded.
     pub limit: f64,
     pub health: Health,
 }
 
-/// A machine's figures at one moment and what they mean.
+/// A machine's metrics at one time, and their assessment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SystemReport {
     pub at: Timestamp,
-    /// One line, for the timeline.
+    /// One line for the timeline.
     pub summary: String,
-    /// All figures, as results show them.
+    /// All metrics, as results show them.
     pub metrics: Value,
-    /// Nothing if all is well.
+    /// Empty if there is no problem.
     pub issues: Vec<Issue>,
-    /// One of each resource.
-    pub readings: Vec<Reading>,
+    /// One per resource.
+    pub readings: Vec<MetricAssessment>,
 }
 
 impl SystemReport {
-    pub fn reading(&self, of: Resource) -> Option<&Reading> {
+    pub fn reading(&self, of: Resource) -> Option<&MetricAssessment> {
         self.readings.iter().find(|reading| reading.resource == of)
     }
 }
 
-/// An open alert, as far as others than its own capability look at it.
+/// The part of an open alert that other capabilities read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AlertSeen {
+pub struct AlertSummary {
     pub alert_id: String,
     pub alert_type: String,
     pub target: String,
@@ -116,15 +124,15 @@ pub struct AlertSeen {
     /// How often it was raised since it opened; 1 is new.
     pub count: u64,
     pub first_seen: Timestamp,
-    /// Somebody has it.
+    /// Someone has acknowledged it.
     pub acknowledged: bool,
 }
 
 /// The newest open alerts, and how many there are.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AlertsSeen {
-    pub newest: Vec<AlertSeen>,
-    pub open: Counted,
+pub struct AlertSummaries {
+    pub newest: Vec<AlertSummary>,
+    pub open: CappedCount,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -139,14 +147,14 @@ pub struct TaskSummary {
     pub result: Option<Map<String, Value>>,
 }
 
-/// How many there are, as far as was counted.
+/// A count, which stops at a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
+pub struct CappedCount {
     pub count: usize,
     pub more: bool,
 }
 
-impl std::fmt::Display for Counted {
+impl std::fmt::Display for CappedCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.more { write!(f, "more than {}", self.count) } else { write!(f, "{}", self.count) }
     }

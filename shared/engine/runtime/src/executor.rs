@@ -1,5 +1,5 @@
-//! Runs one task for one lane message: claim, work, end. The lease and its fence decide who
-//! may write; everything here may happen twice.
+//! Runs one task for one lane message: claim, work, end. The lease and its fence decide who may
+//! write; everything here may happen twice.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,29 +8,31 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
-use watchbill_core::decide::{Command, Ending, Leave, Proof, Rejection};
+use watchbill_core::decide::{
+    Authorization, Command, Rejection, RunResult, VersionedAuthorization,
+};
 use watchbill_core::handler::{HandlerError, panic_text};
 use watchbill_core::ports::{LaneMessage, Write};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{
-    CommandBuilder, CommandError, CommandWithWrites, Core, Runner, ServiceError, Verdict,
+    AuthorizedChange, CommandBuilder, CommandError, CommandWithWrites, Core, Runner, ServiceError,
 };
 use watchbill_domain::{Agent, LoggedEvent, Note, Outcome, Status, Task, Timestamp, ToolCall};
 use watchbill_governance::Planned;
 
-use crate::run::{Notes, PlannedFor, Retry, Run, RunEnd, TaskAgent, Withheld};
-use crate::spending::Spending;
-use crate::steps::Steps;
+use crate::journal::Journal;
+use crate::model_budget::ModelBudget;
+use crate::run::{NotAuthorized, Notes, PlannedFor, Retry, Run, RunOutcome, TaskAgent};
 
-/// Between two tries to write an ending that the store would not take.
-const WRITE_AGAIN: Duration = Duration::from_millis(200);
+/// Delay before retrying a write of a run's end that the store refused.
+const WRITE_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Runs tasks of one agent.
 #[derive(Clone)]
 pub struct Executor {
     core: Core,
     agent: Arc<dyn TaskAgent>,
-    /// Names this process in leases.
+    /// Identifies this process in leases.
     owner: Arc<str>,
 }
 
@@ -43,25 +45,25 @@ impl Executor {
         self.agent.agent()
     }
 
-    /// `Ok`: the message is done with, whatever became of it.
+    /// `Ok`: the message can be deleted, whatever happened to the task.
     pub async fn handle(&self, message: &LaneMessage) -> Result<(), HandlerError> {
         let Some((claimed, planned)) = self.claim(message).await? else { return Ok(()) };
         if claimed.value.status != Status::InProgress {
-            // Governance holds it up, or the claim found one lost run too many and ended it.
+            // Governance deferred it, or the claim found one lost run too many and ended it.
             return Ok(());
         }
         let (claimed, ended) = self.work(claimed, planned).await;
         self.end(claimed, ended).await
     }
 
-    /// Claims the task if governance lets it run. Nothing: this message needs no run.
+    /// Claims the task if governance authorizes it. `None`: this message needs no run.
     async fn claim(
         &self,
         message: &LaneMessage,
     ) -> Result<Option<(StoredTask, ClaimedPlan)>, HandlerError> {
         let stored = self.core.tasks().stored(&message.tenant, &message.task_id).await?;
         let Some(stored) = stored.filter(|stored| may_be_claimed(&stored.value, message)) else {
-            tracing::debug!(task = %message.task_id, "pointer is void");
+            tracing::debug!(task = %message.task_id, "the task reference is stale");
             return Ok(None);
         };
         let claiming = Claim { executor: self, message, plan: Mutex::default() };
@@ -71,7 +73,7 @@ impl Executor {
                 Ok(Some((claimed, plan)))
             }
             Err(CommandError::Service(ServiceError::Conflict { .. })) => {
-                Err(HandlerError::retry(WRITE_AGAIN, "changed while being claimed"))
+                Err(HandlerError::retry(WRITE_RETRY_DELAY, "the task changed while it was claimed"))
             }
             Err(CommandError::Service(error)) => Err(error.into()),
             Err(CommandError::Rejected { rejection, status }) => {
@@ -81,14 +83,14 @@ impl Executor {
         }
     }
 
-    /// What governance says; nothing where it is not asked.
-    async fn judge(
+    /// The decision of governance; `None` if none is needed.
+    async fn authorize(
         &self,
         stored: &StoredTask,
         payload: &Map<String, Value>,
-    ) -> Result<Option<Verdict>, ServiceError> {
-        if self.agent.acts() && stored.value.agent == self.agent.agent() {
-            return self.core.authorizer().judge(stored, payload, Runner::Own).await.map(Some);
+    ) -> Result<Option<AuthorizedChange>, ServiceError> {
+        if self.agent.is_implemented() && stored.value.agent == self.agent.agent() {
+            return self.core.authorizer().authorize(stored, payload, Runner::Own).await.map(Some);
         }
         Ok(None)
     }
@@ -103,23 +105,29 @@ impl Executor {
         match rejection {
             Rejection::Held { until, .. } => {
                 let after = until.since(now) + Duration::from_secs(1);
-                Err(HandlerError::retry(after, "another run holds it"))
+                Err(HandlerError::retry(after, "another run holds the task"))
             }
             Rejection::NotYet { at } => {
-                Err(HandlerError::retry(at.since(now), "it waits for its next try"))
+                Err(HandlerError::retry(at.since(now), "the task waits for its next retry"))
             }
             Rejection::WrongAgent { agent } => self.reroute(message, agent).await,
             other => {
-                tracing::debug!(task = %message.task_id, ?status, "pointer is void: {other}");
+                tracing::debug!(
+                    task = %message.task_id, ?status,
+                    "the task reference is stale: {other}"
+                );
                 Ok(())
             }
         }
     }
 
-    /// The task goes back to its own agent's lane, and that is counted in it.
+    /// Returns the task to its own agent's lane, and counts this in the task.
     async fn reroute(&self, message: &LaneMessage, right: Agent) -> Result<(), HandlerError> {
         let reached = self.agent.agent();
-        tracing::warn!(task = %message.task_id, "task {} of {right} reached {reached}", message.task_id);
+        tracing::warn!(
+            task = %message.task_id, agent = %right, %reached,
+            "the lane message reached the wrong agent"
+        );
         let command = Command::Reroute { agent: reached };
         match self.core.tasks().command(&message.tenant, &message.task_id, &command).await {
             Ok(_) | Err(CommandError::Rejected { .. }) => Ok(()),
@@ -127,20 +135,20 @@ impl Executor {
         }
     }
 
-    /// Does the work, within its time; a panic is this task's failure and nobody else's.
-    async fn work(&self, claimed: StoredTask, plan: ClaimedPlan) -> (StoredTask, Ended) {
+    /// Does the work within its time limit. A panic fails only this task.
+    async fn work(&self, claimed: StoredTask, plan: ClaimedPlan) -> (StoredTask, RunReturn) {
         let clock = self.core.clock().clone();
         let limit = self.core.rules().lease.run;
         let StoredTask { value, version, unknown, due } = claimed;
         let ClaimedPlan { payload, planned } = plan;
         let planned_for =
             planned.clone().map(|planned| PlannedFor { payload: payload.clone(), planned });
-        let steps = Steps::of_run(self.core.clone(), &value).planned(planned_for.clone());
+        let journal = Journal::of_run(self.core.clone(), &value).planned(planned_for.clone());
         let run = Run {
             payload,
             planned,
-            steps: Some(steps.clone()),
-            spending: Some(Spending::of_run(self.core.clone(), &value)),
+            journal: Some(journal.clone()),
+            spending: Some(ModelBudget::of_run(self.core.clone(), &value)),
             task: value,
             deadline: clock.monotonic() + limit,
             notes: Notes::new(clock.clone()),
@@ -151,19 +159,23 @@ impl Executor {
             Some(Ok(end)) => end,
             Some(Err(panic)) => {
                 let (id, reason) = (&run.task.id, panic_text(panic.as_ref()));
-                tracing::error!(task = %id, "agent panicked on task {id}: {reason}");
-                RunEnd::retryable(format!("the agent broke off: {reason}"))
+                tracing::error!(task = %id, "the agent panicked: {reason}");
+                RunOutcome::retryable(format!("the agent panicked: {reason}"))
             }
-            None => RunEnd::retryable(format!("not done within {} s", limit.as_secs())),
+            None => RunOutcome::retryable(format!(
+                "the run exceeded its limit of {} s",
+                limit.as_secs()
+            )),
         };
-        let read_only = !steps.changed_something();
-        let ended = Ended { end, notes: run.notes.list(), read_only, planned: planned_for };
+        let read_only = !journal.changed_something();
+        let ended = RunReturn { end, notes: run.notes.list(), read_only, planned: planned_for };
         (StoredTask { value: run.task, version, unknown, due }, ended)
     }
 
-    /// Writes how it ended. What was done must not be lost to a store that is busy: tried
-    /// until the lease is over, then the message comes back and the run is taken up again.
-    async fn end(&self, claimed: StoredTask, ended: Ended) -> Result<(), HandlerError> {
+    /// Writes the end of the run. The work must not be lost because the store is busy, so this
+    /// retries until the lease ends. After that the message is redelivered and the run starts
+    /// again.
+    async fn end(&self, claimed: StoredTask, ended: RunReturn) -> Result<(), HandlerError> {
         let task = &claimed.value;
         let (tenant, id) = (task.tenant.clone(), task.id.clone());
         let until = task.lease.as_ref().map_or(task.created_at, |lease| lease.until);
@@ -173,15 +185,18 @@ impl Executor {
             match written {
                 Ok(_) => return Ok(()),
                 Err(CommandError::Rejected { rejection, status }) => {
-                    tracing::info!(task = %id, ?status, "run of task {id} ends unheard: {rejection}");
+                    tracing::info!(
+                        task = %id, ?status,
+                        "the run's result is not recorded: {rejection}"
+                    );
                     return Ok(());
                 }
                 Err(CommandError::Service(error)) => {
                     if self.core.clock().now() >= until {
                         return Err(error.into());
                     }
-                    tracing::warn!(task = %id, "ending of task {id} not written yet: {error}");
-                    self.core.clock().sleep(WRITE_AGAIN).await;
+                    tracing::warn!(task = %id, "the end of the run is not written yet: {error}");
+                    self.core.clock().sleep(WRITE_RETRY_DELAY).await;
                 }
             }
             written = match self.core.tasks().stored(&tenant, &id).await {
@@ -197,13 +212,17 @@ impl Executor {
     async fn end_run(
         &self,
         task: &Task,
-        ended: Ended,
+        ended: RunReturn,
         until: Timestamp,
     ) -> Result<EndRun, HandlerError> {
-        let Ended { mut end, notes, read_only, planned } = ended;
+        let RunReturn { mut end, notes, read_only, planned } = ended;
         let events = match &mut end {
-            RunEnd::Done { events, .. } | RunEnd::Failed { events, .. } => std::mem::take(events),
-            RunEnd::Blocked { .. } | RunEnd::Suspended { .. } | RunEnd::Withheld(_) => Vec::new(),
+            RunOutcome::Done { events, .. } | RunOutcome::Failed { events, .. } => {
+                std::mem::take(events)
+            }
+            RunOutcome::Blocked { .. }
+            | RunOutcome::Suspended { .. }
+            | RunOutcome::NotAuthorized(_) => Vec::new(),
         };
         let how = self.ending(task, end, until).await?;
         let (core, fence) = (self.core.clone(), task.fence);
@@ -213,23 +232,27 @@ impl Executor {
     async fn ending(
         &self,
         task: &Task,
-        end: RunEnd,
+        end: RunOutcome,
         until: Timestamp,
     ) -> Result<How, HandlerError> {
         let ending = match end {
-            RunEnd::Done { result, .. } => return self.succeeded(task, &result, until).await,
-            RunEnd::Withheld(withheld) => return Ok(How::Withheld(withheld)),
-            RunEnd::Failed { error, retry: Retry::No, .. } => Ending::FailedForGood { error },
-            RunEnd::Failed { error, retry: Retry::Yes { after }, .. } => {
-                Ending::Failed { error, retry: after }
+            RunOutcome::Done { result, .. } => return self.succeeded(task, &result, until).await,
+            RunOutcome::NotAuthorized(not_authorized) => {
+                return Ok(How::NotAuthorized(not_authorized));
             }
-            RunEnd::Blocked { reason, question } => Ending::Blocked { reason, question },
-            RunEnd::Suspended { resume_at, note } => Ending::Suspended { resume_at, note },
+            RunOutcome::Failed { error, retry: Retry::No, .. } => {
+                RunResult::FailedForGood { error }
+            }
+            RunOutcome::Failed { error, retry: Retry::Yes { after }, .. } => {
+                RunResult::Failed { error, retry: after }
+            }
+            RunOutcome::Blocked { reason, question } => RunResult::Blocked { reason, question },
+            RunOutcome::Suspended { resume_at, note } => RunResult::Suspended { resume_at, note },
         };
         Ok(How::Ended(ending, None))
     }
 
-    /// A large result goes to the blob store first, which is asked for as long as the store is.
+    /// A large result is first put into the blob store, with the same retries as the store.
     async fn succeeded(
         &self,
         task: &Task,
@@ -239,44 +262,44 @@ impl Executor {
         let (tenant, id) = (&task.tenant, &task.id);
         let placed = match self.core.tasks().place_result(tenant, id, result) {
             Ok(placed) => placed,
-            // The work is done; running it again would only make the same again.
+            // The work is done; running it again would only produce the same result.
             Err(error) => {
-                let error = format!("its result can't be kept: {error}");
-                return Ok(How::Ended(Ending::FailedForGood { error }, None));
+                let error = format!("its result can't be stored: {error}");
+                return Ok(How::Ended(RunResult::FailedForGood { error }, None));
             }
         };
         loop {
             match self.core.tasks().put_result(tenant, id, &placed).await {
                 Ok(write) => {
-                    return Ok(How::Ended(Ending::Succeeded { result: placed.body }, write));
+                    return Ok(How::Ended(RunResult::Succeeded { result: placed.body }, write));
                 }
                 Err(error) if self.core.clock().now() >= until => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(task = %id, "result of task {id} not written yet: {error}");
+                    tracing::warn!(task = %id, "the run's result is not stored yet: {error}");
                 }
             }
-            self.core.clock().sleep(WRITE_AGAIN).await;
+            self.core.clock().sleep(WRITE_RETRY_DELAY).await;
         }
     }
 }
 
-/// What a run leaves behind.
-struct Ended {
-    end: RunEnd,
+/// What a run returns.
+struct RunReturn {
+    end: RunOutcome,
     notes: Vec<Note>,
-    /// It changed nothing outside, as far as its journal knows.
+    /// It changed nothing external, as far as its journal knows.
     read_only: bool,
     planned: Option<PlannedFor>,
 }
 
-/// The payload of the state that was claimed, and the plan that governance let through.
+/// The payload of the claimed state, and the plan that governance authorized.
 #[derive(Default)]
 struct ClaimedPlan {
     payload: Arc<Map<String, Value>>,
     planned: Option<Arc<Planned>>,
 }
 
-/// Claims a task for its agent, as governance judges the state that it is claimed in.
+/// Claims a task for its agent, with governance's decision on the state that is claimed.
 struct Claim<'a> {
     executor: &'a Executor,
     message: &'a LaneMessage,
@@ -291,26 +314,26 @@ impl CommandBuilder for Claim<'_> {
             agent: executor.agent(),
             owner: executor.owner.to_string(),
             assignment: message.assignment,
-            proof: Proof::granted(state.version),
+            authorization: VersionedAuthorization::granted(state.version),
         };
-        // What can't be claimed is not judged: nothing is to be written for it.
+        // No decision for a task that can't be claimed: nothing must be written for it.
         if !may_be_claimed(&state.value, message) {
             return Ok(claim.into());
         }
         let payload = executor.core.tasks().payload(&state.value).await?;
-        let verdict = executor.judge(state, &payload).await?;
-        let planned = verdict.as_ref().map(|verdict| verdict.planned.clone());
+        let change = executor.authorize(state, &payload).await?;
+        let planned = change.as_ref().map(|change| change.planned.clone());
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) =
             ClaimedPlan { payload: Arc::new(payload), planned };
-        let Some(verdict) = verdict else { return Ok(claim.into()) };
-        if let Command::Claim { proof, .. } = &mut claim {
-            *proof = verdict.proof;
+        let Some(change) = change else { return Ok(claim.into()) };
+        if let Command::Claim { authorization, .. } = &mut claim {
+            *authorization = change.authorization;
         }
-        Ok(CommandWithWrites { command: claim, extra_writes: verdict.beside })
+        Ok(CommandWithWrites { command: claim, extra_writes: change.extra_writes })
     }
 }
 
-/// Ends a run, with what belongs to its end.
+/// Ends a run and writes what belongs to its end.
 struct EndRun {
     core: Core,
     fence: u64,
@@ -322,9 +345,9 @@ struct EndRun {
 }
 
 enum How {
-    /// The write is of a result in an item of its own, which depends on the run alone.
-    Ended(Ending, Option<Write>),
-    Withheld(Withheld),
+    /// The write is of a result in an item of its own, which depends only on the run.
+    Ended(RunResult, Option<Write>),
+    NotAuthorized(NotAuthorized),
 }
 
 #[async_trait]
@@ -334,14 +357,20 @@ impl CommandBuilder for EndRun {
         let held = state.value.status == Status::InProgress && state.value.fence == self.fence;
         let (ending, extra_writes) = match &self.how {
             How::Ended(ending, write) => (ending.clone(), write.iter().cloned().collect()),
-            How::Withheld(said) => match &said.of {
+            How::NotAuthorized(denied) => match &denied.of {
                 Some((call, version)) if held && state.version != *version => {
                     let payload = core.tasks().payload(&state.value).await?;
                     let known = self.planned.as_ref().and_then(|plan| plan.of(&payload));
-                    let verdict = judge_call(core, state, &payload, known, call).await?;
-                    (withheld(verdict.proof.leave, core.clock().now()), verdict.beside)
+                    let change = authorize_call(core, state, &payload, known, call).await?;
+                    (
+                        not_authorized(change.authorization.decision, core.clock().now()),
+                        change.extra_writes,
+                    )
                 }
-                _ => (withheld(said.leave.clone(), core.clock().now()), said.beside.clone()),
+                _ => (
+                    not_authorized(denied.authorization.clone(), core.clock().now()),
+                    denied.extra_writes.clone(),
+                ),
             },
         };
         let earned = ending.earned(&core.rules().reputation);
@@ -353,37 +382,40 @@ impl CommandBuilder for EndRun {
     }
 }
 
-/// What governance says of one call of a run, by the plan that is known if it is of this payload.
-pub(crate) async fn judge_call(
+/// Governance's decision on one call of a run. Uses the known plan, which was made from this
+/// payload.
+pub(crate) async fn authorize_call(
     core: &Core,
     state: &StoredTask,
     payload: &Map<String, Value>,
     known: Option<&Arc<Planned>>,
     call: &ToolCall,
-) -> Result<Verdict, ServiceError> {
+) -> Result<AuthorizedChange, ServiceError> {
     match known {
         Some(planned) => {
-            core.authorizer().judge_planned(state, payload, planned, Runner::Own, Some(call)).await
+            core.authorizer()
+                .authorize_planned(state, payload, planned, Runner::Own, Some(call))
+                .await
         }
-        None => core.authorizer().judge_call(state, payload, Runner::Own, Some(call)).await,
+        None => core.authorizer().authorize_call(state, payload, Runner::Own, Some(call)).await,
     }
 }
 
-/// Whether a pointer can still mean this task, before anything else is read for it.
+/// Whether a task reference may still be valid, checked before anything else is read for it.
 fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
     matches!(task.status, Status::Assigned | Status::InProgress)
         && message.assignment >= task.assignment
 }
 
-/// How a run ends that governance did not let go on.
-fn withheld(leave: Leave, now: Timestamp) -> Ending {
-    match leave {
-        Leave::Ask(asked) => Ending::Asks(asked),
-        Leave::Refused { error, earned } => Ending::Refused { error, earned },
-        Leave::Hold { until, why } => Ending::Held { until, why },
-        // The task changed meanwhile, and as it is now it may: the run is taken up again.
-        Leave::Granted { .. } => {
-            Ending::Suspended { resume_at: now, note: "governance lets it go on now".to_owned() }
+/// The end of a run that governance did not authorize to continue.
+fn not_authorized(decision: Authorization, now: Timestamp) -> RunResult {
+    match decision {
+        Authorization::ApprovalRequired(asked) => RunResult::ApprovalRequired(asked),
+        Authorization::Denied { error, earned } => RunResult::Denied { error, earned },
+        Authorization::Deferred { until, why } => RunResult::Deferred { until, why },
+        // The task changed meanwhile, and its present state is authorized: the run is resumed.
+        Authorization::Granted { .. } => {
+            RunResult::Suspended { resume_at: now, note: "governance now authorizes it".to_owned() }
         }
     }
 }

@@ -8,14 +8,14 @@ use watchbill_core::repo;
 use watchbill_core::service::{Core, FullTask, TaskFilter};
 use watchbill_domain::{Status, TenantId, Timestamp};
 
-use crate::evidence::{Counted, TaskSummary};
+use crate::evidence::{CappedCount, TaskSummary};
 use crate::port_error::{PortError, port_error};
 
-/// What this bundle did lately.
+/// Recent tasks of this bundle.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// Tasks created or finished between the two, newest first; those with a status only, if
-    /// one is asked for.
+    /// Tasks created or finished between the two times, newest first. With `status`, only those
+    /// with that status.
     async fn recent_tasks(
         &self,
         tenant: &TenantId,
@@ -25,19 +25,23 @@ pub trait History: Send + Sync {
         limit: usize,
     ) -> Result<Vec<TaskSummary>, PortError>;
 
-    /// How many tasks that were made since then have failed; read from an index alone.
-    async fn failed_since(&self, tenant: &TenantId, from: Timestamp) -> Result<Counted, PortError>;
+    /// How many tasks created since then have failed. Reads only an index.
+    async fn failed_since(
+        &self,
+        tenant: &TenantId,
+        from: Timestamp,
+    ) -> Result<CappedCount, PortError>;
 }
 
-/// Tasks looked at in search of recent ones: each is read whole, and reading costs money where
-/// the store is rented.
-const LOOK_AT: usize = 100;
-/// Keys that are read to say how many have failed.
+/// Tasks read in search of recent ones. Each is read whole, and reads are charged where the
+/// store is a paid service.
+const MAX_TASKS_READ: usize = 100;
+/// Keys read to count the failed tasks.
 const MAX_COUNTED: usize = 100;
-const PAGE: usize = 50;
-/// Lists are ordered by creation; what was made so long before rarely ends within the time
-/// asked for, and is not reached.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const PAGE_SIZE: usize = 50;
+/// Lists are ordered by creation. A task created this long before `from` rarely finishes within
+/// the requested time, and is not read.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// The bundle's own tasks.
 pub struct TaskHistory {
@@ -60,17 +64,17 @@ impl History for TaskHistory {
         status: Option<Status>,
         limit: usize,
     ) -> Result<Vec<TaskSummary>, PortError> {
-        // By status there is a list of its own, mostly a short one; and what was made long
-        // before is not read at all, because reading costs money where the store is rented.
+        // Each status has a list of its own, usually a short one. Tasks created long before are
+        // not read at all, because reads are charged where the store is a paid service.
         let filter =
-            TaskFilter { status, created_from: Some(from.minus(LONGEST)), ..TaskFilter::default() };
+            TaskFilter { status, created_from: Some(from.minus(MAX_AGE)), ..TaskFilter::default() };
         let mut found = Vec::new();
         let mut cursor = None;
-        for _ in 0..LOOK_AT / PAGE {
+        for _ in 0..MAX_TASKS_READ / PAGE_SIZE {
             let page = self
                 .core
                 .tasks()
-                .list(tenant, &filter, PAGE, cursor)
+                .list(tenant, &filter, PAGE_SIZE, cursor)
                 .await
                 .map_err(|error| port_error("the list of tasks", error))?;
             let within = |at: Timestamp| from <= at && at <= to;
@@ -87,7 +91,11 @@ impl History for TaskHistory {
         Ok(found)
     }
 
-    async fn failed_since(&self, tenant: &TenantId, from: Timestamp) -> Result<Counted, PortError> {
+    async fn failed_since(
+        &self,
+        tenant: &TenantId,
+        from: Timestamp,
+    ) -> Result<CappedCount, PortError> {
         let query = Query {
             list: WhichList::Second,
             partition: repo::attention_list(tenant, Status::Failed),
@@ -98,7 +106,7 @@ impl History for TaskHistory {
         };
         let page = self.core.store().query(query).await;
         let page = page.map_err(|error| port_error("the list of tasks", error.into()))?;
-        Ok(Counted { count: page.entries.len(), more: page.next.is_some() })
+        Ok(CappedCount { count: page.entries.len(), more: page.next.is_some() })
     }
 }
 

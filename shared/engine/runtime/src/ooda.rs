@@ -5,50 +5,50 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use watchbill_core::decide::Leave;
+use watchbill_core::decide::Authorization;
 use watchbill_domain::Refusal;
 use watchbill_governance::Plan;
 use watchbill_redact as redact;
 
-use crate::evidence::{AlertsSeen, Counted, Evidence, SystemReport, Unseen};
-use crate::run::{Run, RunEnd};
+use crate::evidence::{AlertSummaries, CappedCount, Evidence, ObservationError, SystemReport};
+use crate::run::{Run, RunOutcome};
 use crate::tool::Tools;
 
-/// Turns a situation into a plan: the playbook, or a model under the same guards.
+/// Turns a situation into a plan: the playbook, or a model under the same checks.
 #[async_trait]
 pub trait Decider: Send + Sync {
-    /// `Err` is for the person who made the task: it can't be done as it is.
+    /// `Err` is for the person who created the task: it can't be done as it is.
     async fn decide(&self, situation: &Situation<'_>) -> Result<Plan, Refusal>;
 
-    /// What kind of work the task is, in words for the timeline.
+    /// The kind of work, as text for the timeline.
     fn kind(&self, run: &Run) -> String {
         run.task.task_type.to_string()
     }
 }
 
-/// What is known when it is decided.
+/// The input of a decision.
 pub struct Situation<'a> {
     pub run: &'a Run,
     pub observation: &'a Observation,
     pub orientation: &'a Orientation,
 }
 
-/// What was seen; `Err` says why something was not.
+/// The observations; `Err` says why one could not be made.
 pub struct Observation {
     pub system: Result<SystemReport, String>,
-    /// The newest of them, and how many there are.
-    pub alerts: Result<AlertsSeen, String>,
-    /// Tasks that were made in the past hour and have failed.
-    pub errors: Result<Counted, String>,
+    /// The newest open alerts, and how many there are.
+    pub alerts: Result<AlertSummaries, String>,
+    /// Tasks created in the past hour that have failed.
+    pub errors: Result<CappedCount, String>,
 }
 
-/// What it means.
+/// The interpretation of the observations.
 pub struct Orientation {
-    /// What kind of work it is.
+    /// The kind of work.
     pub kind: String,
-    /// What is wrong with the machine.
+    /// Problems of the machine.
     pub issues: Vec<String>,
-    /// Of those that were looked at, the newest.
+    /// Number of active ones among the newest alerts that were read.
     pub active_alerts: usize,
 }
 
@@ -58,10 +58,10 @@ pub struct Ooda {
     decider: Arc<dyn Decider>,
 }
 
-/// For each thing that is observed before deciding.
+/// Timeout of each observation.
 const OBSERVE: Duration = Duration::from_secs(5);
 const RECENT: Duration = Duration::from_secs(3_600);
-/// Open alerts that are read for every run: its note names none of them, and each is an item.
+/// Open alerts that are read for every run. The note names none of them, and each is an item.
 const OBSERVED_ALERTS: usize = 10;
 
 impl Ooda {
@@ -69,7 +69,7 @@ impl Ooda {
         Self { evidence, tools, decider }
     }
 
-    pub async fn run(&self, run: &Run) -> RunEnd {
+    pub async fn run(&self, run: &Run) -> RunOutcome {
         let notes = &run.notes;
         let observation = notes.record("observe", || async { self.observe(run).await }).await;
         let orientation = notes.record("orient", || async { self.orient(run, &observation) }).await;
@@ -79,7 +79,7 @@ impl Ooda {
             Ok(plan) => {
                 notes.record("act", || async { self.act(run, &observation, &plan).await }).await
             }
-            Err(refusal) => RunEnd::terminal(refusal.message),
+            Err(refusal) => RunOutcome::terminal(refusal.message),
         };
         clean(ended)
     }
@@ -92,17 +92,17 @@ impl Ooda {
             seen(run, evidence.open_alerts(tenant, OBSERVED_ALERTS)),
             seen(run, evidence.failed_since(tenant, recently)),
         );
-        let said = |what: &str, found: Result<String, &String>| match found {
+        let describe = |what: &str, found: Result<String, &String>| match found {
             Ok(n) => format!("{n} {what}"),
-            Err(reason) => format!("{what} not seen: {reason}"),
+            Err(reason) => format!("{what} unavailable: {reason}"),
         };
         let text = format!(
             "{}; {}; {}",
             system
                 .as_ref()
-                .map_or_else(|e| format!("figures not seen: {e}"), |seen| seen.summary.clone()),
-            said("open alerts", alerts.as_ref().map(|seen| seen.open.to_string())),
-            said("failed tasks in the past hour", errors.as_ref().map(Counted::to_string)),
+                .map_or_else(|e| format!("metrics unavailable: {e}"), |seen| seen.summary.clone()),
+            describe("open alerts", alerts.as_ref().map(|seen| seen.open.to_string())),
+            describe("failed tasks in the past hour", errors.as_ref().map(CappedCount::to_string)),
         );
         (Observation { system, alerts, errors }, text)
     }
@@ -114,7 +114,7 @@ impl Ooda {
         let active_alerts = newest.filter(|alert| !alert.acknowledged).count();
         let kind = self.decider.kind(run);
         let system = match (&observation.system, issues.is_empty()) {
-            (Err(_), _) => "the machine's health is not known".to_owned(),
+            (Err(_), _) => "the machine's health is unknown".to_owned(),
             (Ok(_), true) => "the machine is healthy".to_owned(),
             (Ok(_), false) => issues.join(", "),
         };
@@ -123,8 +123,8 @@ impl Ooda {
         } else {
             let seen = observation.alerts.iter().map(|seen| seen.newest.len()).sum::<usize>();
             let of = observation.alerts.iter().any(|alerts| alerts.open.count > seen);
-            let of = if of { format!(" of the {seen} newest") } else { String::new() };
-            format!("; {active_alerts} alerts{of} nobody has acknowledged")
+            let among = if of { format!(" among the {seen} newest") } else { String::new() };
+            format!("; {active_alerts} unacknowledged alerts{among}")
         };
         let text = format!("{kind}; {system}{matters}");
         (Orientation { kind, issues, active_alerts }, text)
@@ -138,34 +138,37 @@ impl Ooda {
                 redact::value(&mut parameters);
                 format!("{}, because {}: {parameters}", plan.call.tool, plan.reason)
             }
-            Err(refusal) => format!("nothing can be done: {refusal}"),
+            Err(refusal) => format!("no plan: {refusal}"),
         };
         (plan, text)
     }
 
-    async fn act(&self, run: &Run, seen: &Observation, plan: &Plan) -> (RunEnd, String) {
+    async fn act(&self, run: &Run, seen: &Observation, plan: &Plan) -> (RunOutcome, String) {
         let ended = match self.tools.get(&plan.call.tool) {
             Some(tool) => tool.run(run, seen, &plan.call.arguments).await,
             None => Err(Refusal::new(format!("there is no tool '{}'", plan.call.tool))),
         };
-        let ended = ended.unwrap_or_else(|refusal| RunEnd::terminal(refusal.message));
-        let text = in_short(&ended);
+        let ended = ended.unwrap_or_else(|refusal| RunOutcome::terminal(refusal.message));
+        let text = summarize(&ended);
         (ended, text)
     }
 }
 
-/// What was seen within the time for it, or why nothing was.
-async fn seen<T>(run: &Run, looked: impl Future<Output = Result<T, Unseen>>) -> Result<T, String> {
-    let found = run.within(OBSERVE, looked).await.ok_or("it took too long")?;
+/// An observation made within its timeout, or why there is none.
+async fn seen<T>(
+    run: &Run,
+    looked: impl Future<Output = Result<T, ObservationError>>,
+) -> Result<T, String> {
+    let found = run.within(OBSERVE, looked).await.ok_or("it timed out")?;
     found.map_err(|error| error.to_string())
 }
 
-fn in_short(ended: &RunEnd) -> String {
+fn summarize(ended: &RunOutcome) -> String {
     let count = |result: &Map<String, Value>, name: &str| {
         result.get(name).and_then(Value::as_array).map(Vec::len)
     };
     match ended {
-        RunEnd::Done { result, .. } => {
+        RunOutcome::Done { result, .. } => {
             let mut parts = Vec::new();
             if let Some(health) = result.get("health") {
                 let status = health.get("status").and_then(Value::as_str).unwrap_or_default();
@@ -181,33 +184,33 @@ fn in_short(ended: &RunEnd) -> String {
             }
             format!("done: {}", parts.join(", "))
         }
-        RunEnd::Failed { error, .. } => format!("failed: {error}"),
-        RunEnd::Blocked { reason, .. } => format!("blocked: {reason}"),
-        RunEnd::Suspended { resume_at, note } => format!("waits until {resume_at}: {note}"),
-        RunEnd::Withheld(withheld) => match &withheld.leave {
-            Leave::Ask(asked) => format!("asks for leave: {}", asked.reason),
-            Leave::Refused { error, .. } => format!("refused: {error}"),
-            Leave::Hold { until, why } => format!("waits until {until}: {why}"),
-            Leave::Granted { .. } => "has leave".to_owned(),
+        RunOutcome::Failed { error, .. } => format!("failed: {error}"),
+        RunOutcome::Blocked { reason, .. } => format!("blocked: {reason}"),
+        RunOutcome::Suspended { resume_at, note } => format!("waits until {resume_at}: {note}"),
+        RunOutcome::NotAuthorized(not_authorized) => match &not_authorized.authorization {
+            Authorization::ApprovalRequired(asked) => format!("needs approval: {}", asked.reason),
+            Authorization::Denied { error, .. } => format!("denied: {error}"),
+            Authorization::Deferred { until, why } => format!("waits until {until}: {why}"),
+            Authorization::Granted { .. } => "authorized".to_owned(),
         },
     }
 }
 
-/// No secret leaves with a result, an error or an event.
-fn clean(mut ended: RunEnd) -> RunEnd {
+/// Removes secrets from results, errors and events.
+fn clean(mut ended: RunOutcome) -> RunOutcome {
     match &mut ended {
-        RunEnd::Done { result, events } => {
+        RunOutcome::Done { result, events } => {
             redact::object(result);
             events.iter_mut().for_each(|event| redact::object(&mut event.payload));
         }
-        RunEnd::Failed { error, events, .. } => {
+        RunOutcome::Failed { error, events, .. } => {
             *error = redact::shortened(error, 4_000);
             events.iter_mut().for_each(|event| redact::object(&mut event.payload));
         }
-        RunEnd::Blocked { reason, .. } => *reason = redact::shortened(reason, 4_000),
-        RunEnd::Suspended { note, .. } => *note = redact::shortened(note, 500),
-        // What is asked and refused is worded by governance, which hides secrets itself.
-        RunEnd::Withheld(_) => {}
+        RunOutcome::Blocked { reason, .. } => *reason = redact::shortened(reason, 4_000),
+        RunOutcome::Suspended { note, .. } => *note = redact::shortened(note, 500),
+        // Governance words these texts and removes secrets itself.
+        RunOutcome::NotAuthorized(_) => {}
     }
     ended
 }

@@ -1,14 +1,14 @@
-//! What something outside did not do.
+//! Errors of services outside the process.
 
 use watchbill_core::service::ServiceError;
 
-/// Something outside did not answer as it should.
+/// An external service did not respond as it should.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PortError {
-    /// The same again may work.
+    /// A retry may succeed.
     #[error("{what} can't be reached: {reason}")]
     Unavailable { what: &'static str, reason: String },
-    /// The same again would not.
+    /// A retry would fail the same way.
     #[error("{what} refused: {reason}")]
     Refused { what: &'static str, reason: String },
 }
@@ -19,7 +19,7 @@ impl PortError {
     }
 }
 
-/// A failed call of the service, as a failure of what was asked of it.
+/// Converts an error of the service to one of the port.
 pub fn port_error(what: &'static str, error: ServiceError) -> PortError {
     match error {
         ServiceError::Busy { .. } | ServiceError::Down { .. } => {

@@ -1,14 +1,13 @@
-//! The port by which services are asked how they are.
+//! The port for health checks of services.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-/// Asks services how they are, over HTTP(S) and TCP, within the operator's limits on where
-/// a probe may go.
+/// Checks services over HTTP(S) and TCP, within the operator's limits on allowed targets.
 #[async_trait]
 pub trait Probes: Send + Sync {
-    /// Never fails as such: whatever happened is the outcome.
+    /// Never fails itself: every failure is in the outcome.
     async fn probe(&self, probe: &Probe) -> ProbeOutcome;
 }
 
@@ -17,19 +16,20 @@ pub struct Probe {
     /// `http://…`, `https://…` or `tcp://host:port`.
     pub url: String,
     pub timeout: Duration,
-    /// A text that the body must hold (searched in its first 256 KiB); asks for the body.
+    /// A text that the body must contain (searched in its first 256 KiB). If set, the body is
+    /// requested.
     pub body_contains: Option<String>,
-    /// Whether redirects are followed: not if one is expected.
+    /// Whether to follow redirects; not if one is expected.
     pub follow_redirects: bool,
 }
 
-/// What a probe saw; what was not reached is absent.
+/// The result of a probe. Fields for stages that were not reached are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProbeOutcome {
     pub http_status: Option<u16>,
-    /// Until the answer's head was there, or the connection stood.
+    /// Until the response head was received, or the connection was established.
     pub latency: Duration,
-    /// Of the certificate shown, trusted or not; negative if it has run out.
+    /// For the presented certificate, trusted or not; negative if it has expired.
     pub tls_days_left: Option<i64>,
     pub body_matched: Option<bool>,
     /// How many redirects were followed.
@@ -40,21 +40,21 @@ pub struct ProbeOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeFailure {
     pub kind: ProbeFailureKind,
-    /// For people.
+    /// Text for people.
     pub message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeFailureKind {
-    /// The policy forbids going there; nothing was sent.
+    /// The policy forbids this target; nothing was sent.
     Forbidden,
     BadUrl,
     Dns,
     Connect,
     Timeout,
-    /// The certificate is not trusted, has run out, or is for another name.
+    /// The certificate is not trusted, has expired, or is for another name.
     Tls,
     Redirect,
-    /// The answer broke off or made no sense.
+    /// The response broke off or was malformed.
     Protocol,
 }

@@ -1,4 +1,4 @@
-//! The contract between the executor, which holds the lease, and an agent, which works.
+//! The contract between the executor, which holds the lease, and an agent, which does the work.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use watchbill_core::decide::Leave;
+use watchbill_core::decide::Authorization;
 use watchbill_core::ports::{Clock, Write};
 use watchbill_domain::{Agent, LoggedEvent, Note, Question, Task, Timestamp, ToolCall};
 use watchbill_governance::Planned;
 use watchbill_redact as redact;
 
-use crate::spending::Spending;
-use crate::steps::Steps;
+use crate::journal::Journal;
+use crate::model_budget::ModelBudget;
 
-/// A plan and the payload that it was made of: good for that payload alone.
+/// A plan and the payload that it was made from. It is valid for that payload only.
 #[derive(Clone, Debug)]
 pub struct PlannedFor {
     pub payload: Arc<Map<String, Value>>,
@@ -23,28 +23,28 @@ pub struct PlannedFor {
 }
 
 impl PlannedFor {
-    /// The plan, if it is one of this payload.
+    /// The plan, if it was made from this payload.
     pub fn of(&self, payload: &Map<String, Value>) -> Option<&Arc<Planned>> {
         (*self.payload == *payload).then_some(&self.planned)
     }
 }
 
-/// What an agent gets to run one task.
+/// The input of an agent for one task.
 pub struct Run {
     /// The task's header.
     pub task: Task,
     /// The whole payload, wherever it was stored.
     pub payload: Arc<Map<String, Value>>,
-    /// What governance let through at the claim; nothing where the run was not claimed so.
+    /// The plan that governance authorized at the claim. `None` if the claim made none.
     pub planned: Option<Arc<Planned>>,
-    /// On `clock.monotonic()`: work must be over by then.
+    /// On `clock.monotonic()`: work must end by then.
     pub deadline: Duration,
     pub clock: Arc<dyn Clock>,
     pub notes: Notes,
-    /// By which mutating tools act; nothing where a run only reads.
-    pub steps: Option<Steps>,
-    /// By which models are called; nothing where a run calls none.
-    pub spending: Option<Spending>,
+    /// The journal for mutating tools. `None` if a run only reads.
+    pub journal: Option<Journal>,
+    /// The budget for model calls. `None` if a run makes none.
+    pub spending: Option<ModelBudget>,
 }
 
 impl Run {
@@ -52,7 +52,7 @@ impl Run {
         self.deadline.saturating_sub(self.clock.monotonic())
     }
 
-    /// The work's answer, or nothing if it takes longer than `at_most` or than the run has.
+    /// The result of `work`, or `None` if it takes longer than `at_most` or than the time left.
     pub async fn within<T>(&self, at_most: Duration, work: impl Future<Output = T>) -> Option<T> {
         let limit = self.clock.sleep(at_most.min(self.time_left()));
         tokio::select! {
@@ -65,15 +65,15 @@ impl Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The same again would fail the same way.
+    /// A retry would fail the same way.
     No,
-    /// Worth another run; `after` where the other side said when.
+    /// A retry may succeed; `after` if the other side gave a delay.
     Yes { after: Option<Duration> },
 }
 
-/// How a run ended. Events go out with the change that it causes.
+/// How a run ended. Its events are published with the resulting change.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RunEnd {
+pub enum RunOutcome {
     Done {
         result: Map<String, Value>,
         events: Vec<LoggedEvent>,
@@ -91,30 +91,30 @@ pub enum RunEnd {
         resume_at: Timestamp,
         note: String,
     },
-    /// Governance did not let it go on.
-    Withheld(Withheld),
+    /// Governance did not authorize it to continue.
+    NotAuthorized(NotAuthorized),
 }
 
-/// What governance said instead of leave, and what is to be written with the end of the run.
+/// The decision of governance that is not a grant, and what to write with the end of the run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Withheld {
-    pub leave: Leave,
-    pub beside: Vec<Write>,
-    /// The call that it was said of, at this version of the task: on another one governance is
-    /// asked again. Nothing where it stands whatever becomes of the task.
+pub struct NotAuthorized {
+    pub authorization: Authorization,
+    pub extra_writes: Vec<Write>,
+    /// The call that was decided on, at this version of the task. At another version governance
+    /// decides again. `None` if the decision applies whatever the state of the task is.
     pub of: Option<(ToolCall, u64)>,
 }
 
-impl RunEnd {
+impl RunOutcome {
     /// Failed for good, without events.
     pub fn terminal(error: impl Into<String>) -> Self {
-        RunEnd::Failed { error: error.into(), retry: Retry::No, events: Vec::new() }
+        RunOutcome::Failed { error: error.into(), retry: Retry::No, events: Vec::new() }
     }
 
-    /// Failed, to be tried again when the executor sees fit, without events.
+    /// Failed without events; the executor chooses when to retry.
     pub fn retryable(error: impl Into<String>) -> Self {
         let retry = Retry::Yes { after: None };
-        RunEnd::Failed { error: error.into(), retry, events: Vec::new() }
+        RunOutcome::Failed { error: error.into(), retry, events: Vec::new() }
     }
 }
 
@@ -122,15 +122,16 @@ impl RunEnd {
 pub trait TaskAgent: Send + Sync {
     fn agent(&self) -> Agent;
 
-    /// False for one that only says that it is not built: governance has nothing to hold up.
-    fn acts(&self) -> bool {
+    /// False for an agent that only reports that it is not built: governance has nothing to
+    /// decide.
+    fn is_implemented(&self) -> bool {
         true
     }
 
-    async fn run(&self, run: &Run) -> RunEnd;
+    async fn run(&self, run: &Run) -> RunOutcome;
 }
 
-/// The loop's record, which the timeline shows: kept in order, bounded, free of secrets.
+/// The record of the loop for the timeline: ordered, bounded, free of secrets.
 #[derive(Clone)]
 pub struct Notes {
     clock: Arc<dyn Clock>,
@@ -139,15 +140,15 @@ pub struct Notes {
 
 impl Notes {
     /// Notes of one run; further ones are dropped.
-    pub const MOST: usize = 32;
+    pub const MAX_NOTES: usize = 32;
     /// Characters of one note's text.
-    pub const TEXT: usize = 500;
+    pub const MAX_NOTE_CHARS: usize = 500;
 
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, kept: Arc::default() }
     }
 
-    /// Does a step and notes how long it took and the text it gives back about itself.
+    /// Does a step and records its duration and the text that it returns.
     pub async fn record<T, F, Fut>(&self, step: &str, work: F) -> T
     where
         F: FnOnce() -> Fut,
@@ -165,10 +166,10 @@ impl Notes {
             step: step.chars().take(32).collect(),
             at: self.clock.now(),
             ms,
-            text: redact::shortened(text, Self::TEXT),
+            text: redact::shortened(text, Self::MAX_NOTE_CHARS),
         };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < Self::MOST {
+        if kept.len() < Self::MAX_NOTES {
             kept.push(note);
         }
     }

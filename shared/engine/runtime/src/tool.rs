@@ -1,4 +1,4 @@
-//! Tools that are registered, not matched: what is known of each ([`ToolSpec`]) with what it does.
+//! Registered tools: the specification of each ([`ToolSpec`]) and its implementation.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -10,28 +10,28 @@ use watchbill_domain::{Fields, Refusal};
 use watchbill_governance::{BadToolSpec, ToolSpec, ToolSpecs};
 
 use crate::ooda::Observation;
-use crate::run::{Run, RunEnd};
+use crate::run::{Run, RunOutcome};
 
-/// Something that a plan can call.
+/// A tool that a plan can call.
 #[async_trait]
 pub trait Tool: Send + Sync {
     fn spec(&self) -> &'static ToolSpec;
 
-    /// `seen`: what the run has observed already. A refusal is for the person who made the task.
+    /// `seen`: the run's observations. A refusal is for the person who created the task.
     async fn run(
         &self,
         run: &Run,
         seen: &Observation,
         arguments: &Map<String, Value>,
-    ) -> Result<RunEnd, Refusal>;
+    ) -> Result<RunOutcome, Refusal>;
 }
 
-/// Arguments of a tool as a type: read from JSON, and written back in their one form.
+/// Typed arguments of a tool: read from JSON, and written back in canonical form.
 pub trait Arguments: Sized + Send + Sync + 'static {
-    /// Names the argument that is missing or wrong, with its value.
+    /// The error names the argument that is missing or wrong, with its value.
     fn parse(fields: Fields<'_>) -> Result<Self, Refusal>;
 
-    /// As [`Arguments::parse`] reads it back.
+    /// In the form that [`Arguments::parse`] reads back.
     fn to_map(&self) -> Map<String, Value>;
 }
 
@@ -40,13 +40,13 @@ pub fn normalize<A: Arguments>(fields: Fields<'_>) -> Result<Map<String, Value>,
     Ok(A::parse(fields)?.to_map())
 }
 
-/// What a tool with typed arguments does. [`tool`] makes a [`Tool`] of it.
+/// Implementation of a tool with typed arguments. [`tool`] makes a [`Tool`] of it.
 #[async_trait]
 pub trait TypedTool<A: Arguments>: Send + Sync {
-    async fn run(&self, run: &Run, seen: &Observation, asked: &A) -> RunEnd;
+    async fn run(&self, run: &Run, seen: &Observation, asked: &A) -> RunOutcome;
 }
 
-/// A tool from its spec and what it does.
+/// A tool made of its specification and its implementation.
 pub fn tool<A: Arguments>(
     spec: &'static ToolSpec,
     works: impl TypedTool<A> + 'static,
@@ -71,7 +71,7 @@ impl<A: Arguments, W: TypedTool<A>> Tool for Typed<A, W> {
         run: &Run,
         seen: &Observation,
         arguments: &Map<String, Value>,
-    ) -> Result<RunEnd, Refusal> {
+    ) -> Result<RunOutcome, Refusal> {
         let asked = A::parse(Fields::payload(arguments))?;
         Ok(self.works.run(run, seen, &asked).await)
     }

@@ -1,6 +1,6 @@
-//! What every blob store promises, one function for each promise. An adapter runs them all
-//! with [`blobs_suite!`](macro@crate::blobs_suite) and gives a maker of its own; what else is
-//! in the store under other keys does not matter.
+//! Conformance suite for the blob store port, one function per guarantee. An adapter runs it
+//! with [`blobs_suite!`](macro@crate::blobs_suite) and its own constructor. Other keys in the
+//! store do not matter.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use watchbill_core::ports::{BlobKey, Blobs};
 use watchbill_domain::{TaskId, TenantId};
 
-/// Makes a `#[tokio::test]` of every promise: `blobs_suite!(async { MyBlobs::new() });` What
-/// the maker gives is kept until the test has ended.
+/// Generates a `#[tokio::test]` for every guarantee: `blobs_suite!(async { MyBlobs::new() });`
+/// The value that the constructor returns lives until the test ends.
 #[macro_export]
 macro_rules! blobs_suite {
     ($make:expr) => {
@@ -34,23 +34,23 @@ macro_rules! blobs_suite {
     };
 }
 
-/// One blob store, with what must live as long as it.
+/// A blob store together with everything that must live as long as it.
 pub trait BlobsUnderTest: Send + Sync {
     fn blobs(&self) -> Arc<dyn Blobs>;
 }
 
 fn key(tenant: &str, task: &str, bytes: &[u8]) -> BlobKey {
-    let tenant = TenantId::parse(tenant).expect("the suite names tenants rightly");
-    let task = TaskId::parse(task).expect("the suite names tasks rightly");
+    let tenant = TenantId::parse(tenant).expect("the suite's tenant names are valid");
+    let task = TaskId::parse(task).expect("the suite's task ids are valid");
     BlobKey::of(&tenant, &task, bytes)
 }
 
 async fn put(blobs: &Arc<dyn Blobs>, key: &BlobKey, bytes: &Bytes) {
-    blobs.put(key, bytes.clone()).await.expect("a blob is taken");
+    blobs.put(key, bytes.clone()).await.expect("the store accepts a blob");
 }
 
 async fn get(blobs: &Arc<dyn Blobs>, key: &BlobKey) -> Option<Bytes> {
-    blobs.get(key).await.expect("a blob is looked for")
+    blobs.get(key).await.expect("the store answers")
 }
 
 pub async fn what_was_put_is_read_back(blobs: Arc<dyn Blobs>) {

@@ -1,21 +1,21 @@
-//! What most tests begin with: ports in memory, a core over them, a plain task, an event, and a
-//! line of the ledger.
+//! Values that most tests start from: in-memory ports, a core, a task, an event and a ledger
+//! entry.
 
 use std::sync::Arc;
 
 use serde_json::Map;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{Clock, Store};
 use watchbill_core::service::{Core, Governance, Identity, NewTask, Ports};
 use watchbill_domain::{
-    Agent, Event, EventId, EventPriority, EventType, LogEntry, Outcome, Priority, Status,
-    TaskEntry, TaskId, TaskType, TenantId, Timestamp, What,
+    Agent, ChangeKind, Event, EventId, EventPriority, EventType, LogEntry, Outcome, Priority,
+    Status, TaskEntry, TaskId, TaskType, TenantId, Timestamp,
 };
 use watchbill_governance::Policy;
 
 use crate::{MemoryBlobs, MemoryWake, SeededEntropy};
 
-/// A task as a user submits it, that no gate waits for: change what a test is about.
+/// An ungated task as a user submits it. A test changes the fields it is about.
 pub fn a_task() -> NewTask {
     NewTask {
         tenant: TenantId::default(),
@@ -36,7 +36,7 @@ pub fn a_task() -> NewTask {
     }
 }
 
-/// An event of our own that nothing more is to be said of.
+/// A minimal event of our own.
 pub fn an_event(id: &str) -> Event {
     Event {
         event_id: EventId::parse(id).expect("a proper id"),
@@ -52,7 +52,7 @@ pub fn an_event(id: &str) -> Event {
     }
 }
 
-/// The `n`th task's end as the ledger has it, with what came of it.
+/// The ledger entry for the completion of the `n`th task, with its outcome.
 pub fn a_completion(n: u64, at: Timestamp, outcome: Outcome) -> TaskEntry {
     TaskEntry {
         task: TaskId::parse(&format!("t-{n}")).expect("a proper id"),
@@ -65,7 +65,7 @@ pub fn a_completion(n: u64, at: Timestamp, outcome: Outcome) -> TaskEntry {
         change: LogEntry {
             version: 3,
             at,
-            what: What::Completed,
+            what: ChangeKind::Completed,
             by: "one".into(),
             status: Status::Completed,
             before: Some(Status::InProgress),
@@ -77,7 +77,7 @@ pub fn a_completion(n: u64, at: Timestamp, outcome: Outcome) -> TaskEntry {
     }
 }
 
-/// Ports over a store and a clock; all else is in memory and new.
+/// Ports over the given store and clock. All other ports are new and in memory.
 pub fn ports_over(store: Arc<dyn Store>, clock: Arc<dyn Clock>, seed: u64) -> Ports {
     Ports {
         store,
@@ -88,7 +88,7 @@ pub fn ports_over(store: Arc<dyn Store>, clock: Arc<dyn Clock>, seed: u64) -> Po
     }
 }
 
-/// A core in which nothing waits for a person.
-pub fn ungated_core(ports: Ports, rules: Rules) -> Core {
+/// A core in which no task requires approval.
+pub fn ungated_core(ports: Ports, rules: EngineConfig) -> Core {
     Core::new(ports, Arc::new(rules), 1).governed_by(Governance::fixed(Policy::without_gates()))
 }

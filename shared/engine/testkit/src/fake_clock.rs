@@ -1,3 +1,5 @@
+//! A clock for tests that moves only when the test moves it.
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use watchbill_core::ports::Clock;
 use watchbill_domain::Timestamp;
 
 /// A clock that only a test moves. Wall time and monotonic time start together and move
-/// together; [`FakeClock::step_wall`] moves the wall alone.
+/// together; [`FakeClock::step_wall`] moves the wall time alone.
 pub struct FakeClock {
     inner: Mutex<Inner>,
     auto: bool,
@@ -20,12 +22,13 @@ struct Inner {
 }
 
 impl FakeClock {
-    /// Moves only by [`FakeClock::advance`] and its kin.
+    /// Moves only by [`FakeClock::advance`] and similar calls.
     pub fn at(start: Timestamp) -> Self {
         Self::new(start, false)
     }
 
-    /// A sleep moves the clock itself and ends at once, for code that sleeps alone.
+    /// Every sleep advances the clock and returns at once. For code in which only one task
+    /// sleeps.
     pub fn auto(start: Timestamp) -> Self {
         Self::new(start, true)
     }
@@ -39,12 +42,12 @@ impl FakeClock {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves both times forward and wakes whoever has slept long enough, the earliest first.
+    /// Advances both times and wakes every sleeper whose time has come, the earliest first.
     pub fn advance(&self, by: Duration) {
         self.inner().advance(by);
     }
 
-    /// Moves to the end of the shortest sleep; `false` if nobody sleeps.
+    /// Advances to the end of the shortest sleep. Returns `false` if nothing sleeps.
     pub fn advance_to_next(&self) -> bool {
         let mut inner = self.inner();
         let Some(next) = inner.sleepers.iter().map(|(until, _)| *until).min() else {
@@ -55,12 +58,12 @@ impl FakeClock {
         true
     }
 
-    /// Sets the wall alone, as an operator or a time server would: back or ahead.
+    /// Sets the wall time alone, backwards or forwards, as an operator or a time server does.
     pub fn step_wall(&self, to: Timestamp) {
         self.inner().wall = to;
     }
 
-    /// How many sleeps have not ended. Dropped ones are not counted.
+    /// The number of sleeps that have not ended. Dropped sleeps are not counted.
     pub fn sleepers(&self) -> usize {
         let mut inner = self.inner();
         inner.sleepers.retain(|(_, wake)| !wake.is_closed());
@@ -78,14 +81,14 @@ impl Inner {
         self.sleepers = rest;
         done.sort_by_key(|(until, _)| *until);
         for (_, wake) in done {
-            // A sleeper that has been dropped has nobody to wake.
+            // The sleeper may have been dropped.
             let _ = wake.send(());
         }
     }
 }
 
 impl Default for FakeClock {
-    /// 2025-10-20T10:00:00Z, by hand.
+    /// Starts at 2025-10-20T10:00:00Z; moves only by hand.
     fn default() -> Self {
         Self::at(Timestamp::from_millis(1_760_954_400_000))
     }
@@ -104,7 +107,7 @@ impl Clock for FakeClock {
     async fn sleep(&self, how_long: Duration) {
         if self.auto {
             self.inner().advance(how_long);
-            // Others get their turn, as they would in a real sleep.
+            // Lets other tasks run, as a real sleep does.
             return tokio::task::yield_now().await;
         }
         if how_long.is_zero() {
@@ -117,7 +120,7 @@ impl Clock for FakeClock {
             inner.sleepers.push((until, wake));
             woken
         };
-        // An error means the clock is gone, and with it all time.
+        // An error means that the clock was dropped.
         let _ = woken.await;
     }
 }

@@ -1,8 +1,10 @@
+//! Deterministic randomness for tests.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use watchbill_core::ports::Entropy;
 
-/// Randomness that repeats itself: the same seed gives the same bytes in the same order.
+/// Deterministic randomness: the same seed gives the same bytes in the same order.
 pub struct SeededEntropy {
     state: AtomicU64,
 }

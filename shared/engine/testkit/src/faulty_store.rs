@@ -1,4 +1,4 @@
-//! A store that fails where a test wants it to: for some partitions, and not for the others.
+//! A store that fails for the keys a test chooses and works for all others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,21 +12,22 @@ use watchbill_domain::Timestamp;
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It is answered with an error.
+    /// The call returns an error.
     Down,
-    /// It breaks off.
+    /// The call panics.
     Panic,
-    /// The item can't be read, nor replaced.
+    /// The item can be neither read nor replaced.
     Corrupt,
-    /// Somebody else is always faster: reads are fine, commits meet a conflict.
+    /// Reads succeed, and every commit meets a conflict, as if another writer were always
+    /// faster.
     Contended,
 }
 
-/// Another store, with faults by partition.
+/// A store wrapper that injects faults by key.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     faults: Mutex<Vec<(String, Failure)>>,
-    /// What begins the partitions whose reads are counted.
+    /// Prefix of the partitions whose reads are counted.
     counted: String,
     reads: AtomicU64,
 }
@@ -36,7 +37,7 @@ impl FaultyStore {
         Self::counting(inner, "")
     }
 
-    /// One that counts reads by key of partitions that begin so.
+    /// A store that counts reads by key in partitions that begin with `counted`.
     pub fn counting(inner: Arc<dyn Store>, counted: &str) -> Self {
         let (faults, reads) = (Mutex::default(), AtomicU64::new(0));
         Self { inner, faults, counted: counted.to_owned(), reads }
@@ -46,17 +47,17 @@ impl FaultyStore {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on every call on keys that begin so, as `partition/sort`, fails.
+    /// From now on every call on a key whose `partition/sort` begins with `key` fails.
     pub fn fail(&self, key: &str, how: Failure) {
         self.faults().push((key.to_owned(), how));
     }
 
-    /// Nothing fails any more.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.faults().clear();
     }
 
-    /// Whether this item can't be read.
+    /// Whether this item is unreadable.
     pub fn is_corrupt(&self, key: &Key) -> bool {
         let name = key.to_string();
         self.faults().iter().any(|(of, how)| *how == Failure::Corrupt && name.starts_with(of))
@@ -67,7 +68,7 @@ impl FaultyStore {
         self.faults().iter().any(|(of, how)| *how == Failure::Contended && name.starts_with(of))
     }
 
-    /// Items read by key of the counted partitions so far.
+    /// Number of items read by key from the counted partitions so far.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }

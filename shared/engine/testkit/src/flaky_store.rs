@@ -1,4 +1,4 @@
-//! A store whose answers can't be relied on.
+//! A store whose commit results are unreliable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,9 @@ use watchbill_domain::Timestamp;
 
 use crate::SeededEntropy;
 
-/// Of a hundred commits some are refused with `Busy`, some with `Unknown` though nothing
-/// happened, some with `Unknown` after they happened, as a seed has it. Before and after
-/// each call others get their turn, so that tasks of one thread meet in many orders.
+/// Answers a share of the commits, chosen by a seed, with `Busy`, or with `Unknown` before or
+/// after the write. Yields before and after each call, so that tasks on one thread interleave
+/// in many orders.
 pub struct FlakyStore {
     inner: Arc<dyn Store>,
     dice: SeededEntropy,
@@ -22,12 +22,12 @@ pub struct FlakyStore {
 }
 
 impl FlakyStore {
-    /// `percent`: how many of a hundred commits are answered wrongly.
+    /// `percent`: how many of a hundred commits get a wrong answer.
     pub fn new(inner: Arc<dyn Store>, seed: u64, percent: u64) -> Self {
         Self { inner, dice: SeededEntropy::new(seed), percent: AtomicU64::new(percent) }
     }
 
-    /// From now on every commit is answered as it went.
+    /// From now on every commit returns its real result.
     pub fn answer_rightly(&self) {
         self.percent.store(0, Ordering::Relaxed);
     }
@@ -38,7 +38,7 @@ impl FlakyStore {
         }
     }
 
-    /// A call among those of others.
+    /// Yields before and after the call.
     async fn among<T>(&self, call: impl Future<Output = T>) -> T {
         self.others_first().await;
         let answer = call.await;

@@ -1,25 +1,25 @@
-//! What budgets and standings promise, whatever store they stand on. Each function wants a
-//! core of its own, with a clock that `skip` moves, at a time that is not near an hour's end.
+//! What budgets and reputation guarantee on every store. Each function needs a core of its own,
+//! with a clock that `skip` advances, at a time that is not near the end of an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Map;
 use tokio::task::JoinSet;
-use watchbill_core::decide::{Command, Proof, Rejection};
+use watchbill_core::decide::{Command, Rejection, VersionedAuthorization};
 use watchbill_core::ledger::{Batch, Entry, LedgerReader};
-use watchbill_core::ports::{Commit, Expect, Write};
+use watchbill_core::ports::{Commit, Precondition, Write};
 use watchbill_core::repo;
 use watchbill_core::service::{CommandError, Core, Identity, NewTask, ServiceError};
 use watchbill_domain::{
-    Agent, Amount, Caller, Earned, Outcome, Priority, ReputationEvent, Role, TaskId, TaskType,
+    Agent, Amount, Caller, Outcome, Priority, ReputationEvent, Role, ScoreDelta, TaskId, TaskType,
     TenantId,
 };
-use watchbill_governance::{BudgetLimits, Level, Record, RecordKind};
+use watchbill_governance::{AuditRecord, BudgetLimits, Level, RecordKind};
 
 use crate::a_completion;
 
-/// Moves the core's clock.
+/// Advances the core's clock.
 pub type Skip<'a> = dyn Fn(Duration) + Send + Sync + 'a;
 
 const ASKED: Amount = Amount { micro_usd: 1_000, tokens: 10 };
@@ -35,12 +35,13 @@ pub fn admin() -> Caller {
     Caller { name: "kim".into(), role: Role::Admin, tenant: tenant(), made_by: None }
 }
 
-/// The same limits for every period but the task's, which has room for one call.
+/// The same limits for the day and the hour. The limit per task is fixed and far above one
+/// call.
 pub fn limits(all: Amount) -> BudgetLimits {
     BudgetLimits { day: all, hour: all, task: Amount { micro_usd: 500_000, tokens: 10_000 } }
 }
 
-/// A task that a run holds: its id and the run's fence.
+/// Creates and claims a task. Returns its id and the run's fence.
 pub async fn running(core: &Core, n: usize) -> (TaskId, u64) {
     let new = NewTask {
         tenant: tenant(),
@@ -61,14 +62,14 @@ pub async fn running(core: &Core, n: usize) -> (TaskId, u64) {
     };
     let created = patiently(core, || core.tasks().create(new.clone())).await.task;
     let (id, agent) = (created.task.id.clone(), created.task.agent);
-    let proof = Proof::granted(created.version);
+    let authorization = VersionedAuthorization::granted(created.version);
     let assignment = created.task.assignment;
-    let claim = Command::Claim { agent, owner: "one".into(), assignment, proof };
+    let claim = Command::Claim { agent, owner: "one".into(), assignment, authorization };
     let claimed = core.tasks().command(&tenant(), &id, &claim).await.expect("it can be claimed");
     (id, claimed.value.fence)
 }
 
-/// The same again while the store is busy.
+/// Retries the call while the store is busy.
 async fn patiently<T, F>(core: &Core, call: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, ServiceError>>,
@@ -82,7 +83,7 @@ where
     }
 }
 
-/// Reserves for one call. None: the limit has no room.
+/// Reserves for one call. Returns `None` if the limit has no room.
 pub async fn reserve(core: &Core, id: &TaskId, fence: u64) -> Option<u64> {
     loop {
         match core.tasks().reserve(&tenant(), id, fence, ASKED).await {
@@ -112,8 +113,8 @@ async fn command(core: &Core, id: &TaskId, command: &Command) {
     }
 }
 
-/// `tasks` runs reserve at once, so many of them at a time; three in ten have room. What is
-/// never settled comes back when the leases end, charged where the call may have gone out.
+/// `tasks` runs make reservations, `at_once` concurrently; three in ten have room. An unsettled
+/// reservation is released when its lease ends, and charged if the call may have been sent.
 pub async fn reservations_stop_at_the_cap(
     core: &Core,
     skip: &Skip<'_>,
@@ -131,7 +132,7 @@ pub async fn reservations_stop_at_the_cap(
         let own = tenant();
         let day = patiently(&core, || core.budgets().state(&own)).await.day;
         let sum = day.used.plus(day.reserved);
-        assert!(sum.micro_usd <= cap.micro_usd, "{sum} of {cap} is used or set aside");
+        assert!(sum.micro_usd <= cap.micro_usd, "{sum} of {cap} is used or reserved");
         n.map(|n| (id, fence, n))
     })
     .await;
@@ -160,13 +161,14 @@ pub async fn reservations_stop_at_the_cap(
     marks_are_told_once(core).await;
 }
 
-/// The records of both marks of the day and of the hour stand there, each written once.
+/// The day and the hour have a record for each threshold, written once.
 async fn marks_are_told_once(core: &Core) {
     let at = core.clock().now().minus(PAST_LEASES);
     let hour: String = at.to_string().chars().take(13).collect();
     for (period, name) in [("day", at.day()), ("hour", hour)] {
         for mark in ["warning", "critical"] {
-            let id = Record::id_of(&tenant(), RecordKind::BudgetMark, &[period, &name, mark]);
+            let id =
+                AuditRecord::id_of(&tenant(), RecordKind::BudgetThreshold, &[period, &name, mark]);
             let item = core.store().get(&repo::record_key(&tenant(), &id)).await;
             let item = item.expect("it can be read").unwrap_or_else(|| panic!("no {mark} {name}"));
             assert_eq!(item.version, 1, "{mark} of {name}");
@@ -174,7 +176,7 @@ async fn marks_are_told_once(core: &Core) {
     }
 }
 
-/// Does the same with each, so many at a time; the answers come in any order.
+/// Runs `work` for each item, `at_once` of them concurrently. The results come in any order.
 async fn each<I, T, F>(
     core: &Core,
     items: Vec<I>,
@@ -203,8 +205,8 @@ where
     workers.join_all().await.into_iter().flatten().collect()
 }
 
-/// The change of a task by which its agent earns this.
-pub fn earning(n: u64, at: watchbill_domain::Timestamp, earned: &[Earned]) -> Entry {
+/// The ledger entry of a task by which its agent gets these score changes.
+pub fn earning(n: u64, at: watchbill_domain::Timestamp, earned: &[ScoreDelta]) -> Entry {
     let outcome = Outcome { reputation: earned.to_vec(), ..Outcome::default() };
     Entry::Task(a_completion(n, at, outcome))
 }
@@ -215,12 +217,12 @@ pub async fn append(core: &Core, entries: Vec<Entry>) {
     let head = ledger.head().await.expect("it can be read");
     let now = core.clock().now().max(head.recorded_at);
     let (_, item) = Batch::new(tenant(), head.seq + 1, now, head.hash, head.seq, entries);
-    let writes = vec![Write::Put { item, expect: Expect::Absent }];
+    let writes = vec![Write::Put { item, expect: Precondition::Absent }];
     let id = core.entropy().write_id();
     core.store().commit(Commit { id, writes }).await.expect("nobody else appends");
 }
 
-/// A second after it is recorded, every reader goes by what an agent has earned.
+/// One second after a score change is recorded, every reader applies it.
 pub async fn what_is_recorded_counts_within_a_second(core: &Core, skip: &Skip<'_>) {
     let level = async || {
         core.reputation().standing(&tenant(), Agent::Ops).await.expect("it can be read").level

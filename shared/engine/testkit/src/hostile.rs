@@ -1,13 +1,14 @@
-//! Texts made to slow redaction down: for each rule what it begins to match again and again.
+//! Texts that try to slow redaction down: for each rule, text that begins to match again and
+//! again.
 
-/// A hostile text of about so many bytes.
+/// Generates a hostile text of about the given size in bytes.
 pub struct Hostile {
-    /// The rule and what is done to it.
+    /// The rule, and how the text attacks it.
     pub name: String,
     pub text: Box<dyn Fn(usize) -> String>,
 }
 
-/// Rule, a begin, and what is repeated after it.
+/// Rule and attack, a beginning, and the part that is repeated after it.
 const REPEATED: &[(&str, &str, &str)] = &[
     ("url: no end", "", "x://"),
     ("url: a user without an end", "", "x://a:b"),
@@ -105,20 +106,21 @@ const REPEATED: &[(&str, &str, &str)] = &[
     ("json: open lists", "[", "[1],"),
 ];
 
-/// For each rule hostile texts, and some for JSON as a whole.
+/// Hostile texts for each rule, and some for JSON as a whole.
 pub fn hostile() -> Vec<Hostile> {
     let repeated = REPEATED.iter().map(|(name, begin, part)| Hostile {
         name: (*name).to_owned(),
         text: Box::new(move |size| {
             let times = size / part.len();
-            // What rules look for at the far end is there as well.
+            // The end also holds the markers that rules search for.
             format!("{begin}{} @ -----END PRIVATE KEY-----", part.repeat(times))
         }),
     });
     repeated.chain(in_json()).chain([written_again()]).collect()
 }
 
-/// Escaped into another text more often than it is read, each time with what isn't seen.
+/// Text that is escaped more often than redaction unescapes it, with an invisible character in
+/// it.
 fn written_again() -> Hostile {
     let text = |size: usize| {
         (0..6).fold("a token=x1 \u{200b}\n".repeat(size / 280), |inner, _| format!("x {inner:?}"))

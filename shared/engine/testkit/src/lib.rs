@@ -1,10 +1,10 @@
-//! What tests stand on: real implementations of the ports that live in memory, clocks and
-//! randomness that a test owns, a plain task to begin with, and one conformance suite for each port.
+//! Support for tests: implementations of the ports in memory, clocks and randomness that a test
+//! controls, a plain task to start from, and a conformance suite for each port.
 //!
-//! How to add a port: its implementation in memory as a module here, its promises as a
-//! suite, and a test that runs the suite over each implementation. How to add a promise to
-//! a suite: one function in it and its name in the suite's macro; every adapter that runs
-//! the suite is then held to it.
+//! How to add a port: add its implementation in memory as a module here, its guarantees as a
+//! suite, and a test that runs the suite over each implementation. How to add a guarantee to a
+//! suite: add a function and list its name in the suite's macro. Every adapter that runs the
+//! suite must then satisfy it.
 
 pub mod blobs_suite;
 mod builders;

@@ -1,10 +1,10 @@
-//! A core over memory, and tasks to run on it.
+//! A core over in-memory ports, with tasks to run on it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Proof;
-use watchbill_core::decide::{Command, LeaseRules, Rules};
+use watchbill_core::decide::VersionedAuthorization;
+use watchbill_core::decide::{Command, EngineConfig, LeaseRules};
 use watchbill_core::ports::{Clock as _, LaneMessage, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{Core, Governance, Ports};
@@ -13,20 +13,20 @@ use watchbill_governance::Policy;
 
 use super::{FakeClock, KnownTools, MemoryBlobs, MemoryStore, MemoryWake, SeededEntropy, a_task};
 
-/// The tenant of nobody in particular.
+/// The default tenant.
 pub fn tenant() -> TenantId {
     TenantId::default()
 }
 
-/// A run takes at most five minutes, its lease five seconds more.
-pub fn machine_rules() -> Rules {
-    Rules {
-        lease: LeaseRules { run: Duration::from_secs(300), ..Rules::default().lease },
-        ..Rules::default()
+/// A run takes at most five minutes; its lease lasts five seconds longer.
+pub fn machine_rules() -> EngineConfig {
+    EngineConfig {
+        lease: LeaseRules { run: Duration::from_secs(300), ..EngineConfig::default().lease },
+        ..EngineConfig::default()
     }
 }
 
-/// One machine: its own clock and randomness, over a store that others share.
+/// One machine: its own clock and randomness over a store that may be shared.
 #[derive(Clone)]
 pub struct Machine {
     pub clock: Arc<FakeClock>,
@@ -35,7 +35,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// `auto`: sleeps move the clock themselves.
+    /// `auto`: sleeps advance the clock themselves.
     pub fn at(store: Arc<dyn Store>, seed: u64, auto: bool) -> Self {
         let start = FakeClock::default().now();
         let clock = Arc::new(if auto { FakeClock::auto(start) } else { FakeClock::at(start) });
@@ -69,12 +69,12 @@ impl Machine {
     pub async fn claim(&self, id: &TaskId) -> StoredTask {
         let assignment = self.stored(id).await.value.assignment;
         let version = self.stored(id).await.version;
-        let (agent, proof) = (Agent::Ops, Proof::granted(version));
-        let command = Command::Claim { agent, owner: "one".into(), assignment, proof };
+        let (agent, authorization) = (Agent::Ops, VersionedAuthorization::granted(version));
+        let command = Command::Claim { agent, owner: "one".into(), assignment, authorization };
         self.core.tasks().command(&tenant(), id, &command).await.expect("it is done")
     }
 
-    /// The pointer that the router would send.
+    /// The task reference that the router would enqueue.
     pub async fn pointer(&self, id: &TaskId) -> LaneMessage {
         let task = self.stored(id).await.value;
         LaneMessage {
@@ -88,12 +88,12 @@ impl Machine {
     }
 }
 
-/// What happened to a task, in the order of its log.
+/// The kinds of a task's changes, in log order.
 pub fn whats(stored: &StoredTask) -> Vec<&'static str> {
     stored.value.log.iter().map(|entry| entry.what.as_str()).collect()
 }
 
-/// No item is due any more.
+/// Asserts that no item is due any more.
 pub fn assert_nothing_due(store: &MemoryStore) {
     assert!(store.items().iter().all(|item| item.due.is_none()), "something is still due");
 }

@@ -1,4 +1,4 @@
-//! The blob store in memory.
+//! The blob store port in memory.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,17 +29,17 @@ impl MemoryBlobs {
         self.lock().keys().cloned().collect()
     }
 
-    /// The next `n` calls are answered `Busy`.
+    /// Answers the next `n` calls with `Busy`.
     pub fn refuse_next(&self, n: usize) {
         self.refuse.store(n, Ordering::Relaxed);
     }
 
-    /// Puts other bytes under a key, as one does who has been at the files.
+    /// Replaces the bytes under a key, as someone who tampers with the files would.
     pub fn tamper(&self, key: &BlobKey, bytes: Bytes) {
         self.lock().insert(key.clone(), bytes);
     }
 
-    /// It is gone, as if the bucket's lifecycle had come for it.
+    /// Removes a blob, as the bucket's lifecycle rule would.
     pub fn lose(&self, key: &BlobKey) {
         self.lock().remove(key);
     }

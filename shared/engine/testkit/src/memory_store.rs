@@ -1,3 +1,5 @@
+//! The store port in memory, with its change feed.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,14 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 use watchbill_core::ports::{
-    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListCursor,
-    NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId, due_shard,
+    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Item, Key, ListCursor, NewItem,
+    Page, Precondition, Query, Store, StoreError, WhichList, Write, WriteId, due_shard,
 };
 use watchbill_core::repo::HEAD;
 use watchbill_domain::Timestamp;
 
-/// The store port in memory, with its change feed. It keeps nothing beyond its life and
-/// never forgets a change.
+/// The store port in memory, with its change feed. Nothing is persisted, and the feed keeps
+/// every change.
 pub struct MemoryStore {
     inner: Mutex<Inner>,
     last_seq: watch::Sender<u64>,
@@ -25,11 +27,11 @@ struct Inner {
     items: BTreeMap<Key, Item>,
     lists: [BTreeSet<ListRow>; 2],
     due: BTreeSet<(u8, Timestamp, Key)>,
-    /// Change `n` stands at `n - 1`.
+    /// Change `n` is at index `n - 1`.
     changes: Vec<(Key, u64)>,
-    /// So many of the next commits are answered `Busy`.
+    /// How many of the next commits are answered with `Busy`.
     busy: usize,
-    /// So many of the next commits happen and are answered `Unknown`.
+    /// How many of the next commits are written but answered with `Unknown`.
     lost: usize,
 }
 
@@ -51,12 +53,12 @@ impl MemoryStore {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers the next `n` commits with `Busy` and does nothing, as a throttled store does.
+    /// Answers the next `n` commits with `Busy` and writes nothing, as a throttled store does.
     pub fn refuse_next(&self, n: usize) {
         self.inner().busy = n;
     }
 
-    /// Does the next `n` commits and loses their answers.
+    /// Carries out the next `n` commits and loses their answers.
     pub fn lose_answers(&self, n: usize) {
         self.inner().lost = n;
     }
@@ -66,7 +68,7 @@ impl MemoryStore {
         *self.last_seq.borrow()
     }
 
-    /// Changes after `after`, in the order of their commits, with the items as they are now.
+    /// Changes after number `after` in commit order, with the current images of their items.
     pub fn changes(&self, after: u64, max: usize) -> Vec<(u64, Change)> {
         let inner = self.inner();
         let image = |(seq, (key, version)): (u64, &(Key, u64))| {
@@ -77,12 +79,13 @@ impl MemoryStore {
         (after + 1..).zip(inner.changes.iter().skip(skip)).take(max).map(image).collect()
     }
 
-    /// Every item, ordered by key: for a test's last look.
+    /// Every item, ordered by key, for a test's final checks.
     pub fn items(&self) -> Vec<Item> {
         self.inner().items.values().cloned().collect()
     }
 
-    /// Removes up to `limit` items that have expired; a head takes its partition with it.
+    /// Removes up to `limit` expired items. Removing a head also removes the rest of its
+    /// partition.
     pub fn purge_expired(&self, now: Timestamp, limit: usize) -> usize {
         let mut inner = self.inner();
         let old = |item: &&Item| item.expires.is_some_and(|at| at <= now);
@@ -90,8 +93,8 @@ impl MemoryStore {
             inner.items.values().filter(old).take(limit).map(|item| item.key.clone()).collect();
         let heads: BTreeSet<&str> =
             keys.iter().filter(|k| &*k.sort == HEAD).map(|k| &*k.partition).collect();
-        let beside = inner.items.keys().filter(|key| heads.contains(&*key.partition));
-        let gone: BTreeSet<Key> = beside.cloned().chain(keys.iter().cloned()).collect();
+        let extra_writes = inner.items.keys().filter(|key| heads.contains(&*key.partition));
+        let gone: BTreeSet<Key> = extra_writes.cloned().chain(keys.iter().cloned()).collect();
         for key in &gone {
             inner.remove(key);
         }
@@ -100,7 +103,7 @@ impl MemoryStore {
     }
 }
 
-/// Follows a [`MemoryStore`] from a place in its feed.
+/// Follows a [`MemoryStore`]'s change feed from a given number on.
 pub struct MemoryFeed {
     store: Arc<MemoryStore>,
     after: u64,
@@ -113,10 +116,10 @@ impl MemoryFeed {
         Self { store, after, seen }
     }
 
-    /// Up to `max` changes, at least one: waits for it.
+    /// Waits for at least one change and returns up to `max`.
     pub async fn next(&mut self, max: usize) -> Vec<(u64, Change)> {
         let after = self.after;
-        // The sender lives in the store we hold.
+        // Can't fail: our store owns the sender.
         let _ = self.seen.wait_for(|last| *last > after).await;
         let changes = self.store.changes(after, max);
         self.after = changes.last().map_or(after, |(seq, _)| *seq);
@@ -125,10 +128,10 @@ impl MemoryFeed {
 }
 
 impl Inner {
-    fn holds(&self, key: &Key, expect: Expect) -> bool {
+    fn holds(&self, key: &Key, expect: Precondition) -> bool {
         match (expect, self.items.get(key)) {
-            (Expect::Absent, None) => true,
-            (Expect::Version(version), Some(item)) => item.version == version,
+            (Precondition::Absent, None) => true,
+            (Precondition::Version(version), Some(item)) => item.version == version,
             _ => false,
         }
     }
@@ -259,7 +262,7 @@ impl Inner {
     }
 }
 
-/// A page of an ordered set: rows until `limit`, and a cursor if there are more.
+/// A page of an ordered set: up to `limit` rows, and a cursor if there are more.
 fn page<R, T>(
     mut rows: impl Iterator<Item = R>,
     limit: usize,

@@ -1,5 +1,5 @@
-//! The small ports in memory: lanes, bus and wake, which keep what they were given. Lanes and bus
-//! refuse what SQS and EventBridge refuse, and hand on what is read from the messages.
+//! Lanes, bus and wake in memory. Lanes and bus refuse what SQS and EventBridge refuse, and
+//! return messages as parsed from their wire format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts down from what a test asked for; true while there is something left.
+/// Counts down the number that a test set. Returns true while it is above zero.
 fn takes_one(left: &AtomicUsize) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
 }
 
-/// Lanes that keep what is offered until a test takes it.
+/// Lanes that keep enqueued messages until a test takes them.
 #[derive(Default)]
 pub struct MemoryLanes {
     waiting: Mutex<Vec<(LaneMessage, Duration)>>,
@@ -36,7 +36,7 @@ impl MemoryLanes {
         Self::default()
     }
 
-    /// Everything that waits, in the order it was offered; the lanes are empty after it.
+    /// Drains the lanes: returns all waiting messages in the order they were enqueued.
     pub fn take_all(&self) -> Vec<(LaneMessage, Duration)> {
         std::mem::take(&mut *lock(&self.waiting))
     }
@@ -45,22 +45,22 @@ impl MemoryLanes {
         lock(&self.waiting).is_empty()
     }
 
-    /// The next `n` offers are not taken.
+    /// Refuses the next `n` calls of `enqueue`.
     pub fn refuse_next(&self, n: usize) {
         self.refuse.store(n, Ordering::Relaxed);
     }
 
-    /// The next `n` offers are taken, and answered with an error.
+    /// Accepts the messages of the next `n` calls and returns an error nevertheless.
     pub fn lose_answers(&self, n: usize) {
         self.lose.store(n, Ordering::Relaxed);
     }
 
-    /// Messages of this task are never taken.
+    /// Always refuses messages of this task.
     pub fn never_take(&self, task: TaskId) {
         lock(&self.never).insert(task);
     }
 
-    /// Whoever asks for the backlog of this priority is broken off.
+    /// Reading the backlog of this priority panics.
     pub fn break_off_at(&self, priority: Priority) {
         *lock(&self.breaks) = Some(priority);
     }
@@ -68,7 +68,7 @@ impl MemoryLanes {
 
 #[async_trait]
 impl Lanes for MemoryLanes {
-    async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+    async fn enqueue(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let sent = messages.len();
         if takes_one(&self.refuse) {
             return Err(LanesError::Down { reason: "refused on purpose".into() });
@@ -83,7 +83,7 @@ impl Lanes for MemoryLanes {
         }
         lock(&self.waiting).extend(taken);
         if !refused.is_empty() {
-            let reason = "SQS would not take them".into();
+            let reason = "SQS would refuse them".into();
             return Err(LanesError::Refused { messages: refused, reason });
         }
         if takes_one(&self.lose) {
@@ -102,7 +102,7 @@ impl Lanes for MemoryLanes {
     }
 }
 
-/// A bus that keeps every event it took, repeats included.
+/// A bus that keeps every event it accepted, including repeats.
 #[derive(Default)]
 pub struct MemoryBus {
     taken: Mutex<Vec<(TenantId, Event)>>,
@@ -119,12 +119,12 @@ impl MemoryBus {
         lock(&self.taken).clone()
     }
 
-    /// These events are never taken.
+    /// Always refuses these events.
     pub fn never_take(&self, events: impl IntoIterator<Item = EventId>) {
         *lock(&self.never) = events.into_iter().collect();
     }
 
-    /// The next `n` batches are not taken.
+    /// Refuses the next `n` batches.
     pub fn refuse_next(&self, n: usize) {
         self.refuse.store(n, Ordering::Relaxed);
     }
@@ -145,11 +145,11 @@ impl Bus for MemoryBus {
             return Ok(());
         }
         let events = refused.into_iter().map(|event| event.event_id.clone()).collect();
-        Err(BusError::Refused { events, reason: "SQS would not take them".into() })
+        Err(BusError::Refused { events, reason: "SQS would refuse them".into() })
     }
 }
 
-/// Whether EventBridge and SQS would take an event as we write it.
+/// Whether EventBridge and SQS would accept the event in our wire format.
 fn is_carried(tenant: &TenantId, event: &Event) -> bool {
     let plain = serde_json::to_string(event).expect("an event can be written");
     if plain.chars().all(is_portable) {
@@ -160,8 +160,8 @@ fn is_carried(tenant: &TenantId, event: &Event) -> bool {
     texts.iter().all(|text| text.chars().all(is_portable))
 }
 
-/// Marks by topic. A wait ends with a wake-up alone: a test that would wait for time to
-/// pass moves its clock and wakes.
+/// Wake marks by topic. A wait ignores its timeout and ends only by a wake-up; instead of
+/// waiting, a test moves its clock and wakes the topic.
 #[derive(Default)]
 pub struct MemoryWake {
     marks: Mutex<BTreeMap<String, watch::Sender<u64>>>,
@@ -185,7 +185,7 @@ impl Wake for MemoryWake {
 
     async fn wait(&self, topic: &Topic, seen: u64, _at_most: Duration) {
         let mut mark = self.with(topic, watch::Sender::subscribe);
-        // The sender lives as long as we do.
+        // Can't fail: `self` owns the sender.
         let _ = mark.wait_for(|now| *now != seen).await;
     }
 

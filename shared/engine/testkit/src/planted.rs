@@ -1,24 +1,24 @@
-//! Secrets to plant: forms that other lists look for (`planted/forms.txt`), with values made at run
-//! time, so that no file of the repository looks like it holds a secret.
+//! Secrets to plant in tests: forms from other secret scanners (`planted/forms.txt`), with
+//! values made at run time, so that no file in the repository looks as if it held a secret.
 
 use std::collections::HashSet;
 
-/// One form with its secrets filled in.
+/// One form, filled with generated secrets.
 #[derive(Debug, Clone)]
 pub struct Planted {
-    /// Whose list the form is from.
+    /// The scanner list that the form is from.
     pub source: &'static str,
-    /// The form as written, to name the case by.
+    /// The form as written; names the test case.
     pub form: &'static str,
     pub text: String,
-    /// What must not be shown of it.
+    /// The parts that must stay hidden.
     pub secrets: Vec<String>,
 }
 
-/// Parts of all secrets, to look for at once in much text.
+/// Parts of all secrets, to search much text at once.
 pub struct PlantedParts(HashSet<[u8; PART]>);
 
-/// So long a part comes in no other text by chance.
+/// A part of this length does not occur in other text by chance.
 const PART: usize = 10;
 
 impl PlantedParts {
@@ -28,7 +28,7 @@ impl PlantedParts {
         Self(parts.filter_map(|part| part.try_into().ok()).collect())
     }
 
-    /// The first part that is shown.
+    /// The first secret part in `shown`.
     pub fn find(&self, shown: &str) -> Option<String> {
         let shown = without_hidden(shown);
         let mut parts = shown.as_bytes().windows(PART);
@@ -38,23 +38,23 @@ impl PlantedParts {
     }
 }
 
-/// What can't be told from other text by its looks; under a name that tells a secret it is hidden.
+/// Forms that look like ordinary text and are hidden only under a name that denotes a secret.
 const UNTOLD: &[&str] = &[
     // A letter, a dot and letters: any method call. Vault writes `hvs.` since 1.10.
     "s.<<alnum:12>>7<<alnum:11>>",
     "u+<<alnum:18>>",
-    // Letters, dots and letters, as file names and hosts.
+    // Letters, dots and letters, like file names and hosts.
     "M<<alnum:23>>.<<alnum:6>>.<<url:27>>",
     "pat<<alnum:14>>.<<hex:64>>",
     "1/<<digits:16>>:<<hex:32>>",
-    // Nothing in the name says that it is one.
+    // Nothing in the name denotes a secret.
     "BUNDLE_GEMS__CONTRIBSYS__COM=<<hex:8>>:<<hex:8>>",
-    // Mail addresses and SSH targets with a port are written like this.
+    // Mail addresses and SSH targets with a port look the same.
     "bob:<<pass:12>>@acct.snowflakecomputing.com/db",
 ];
 
 impl Planted {
-    /// Whether it can be told from other text.
+    /// Whether the form can be distinguished from ordinary text.
     pub fn is_told(&self) -> bool {
         !UNTOLD.contains(&self.form)
     }
@@ -62,12 +62,12 @@ impl Planted {
 
 const FORMS: &str = include_str!("planted/forms.txt");
 
-/// A part of a secret this long that is still shown counts as the secret.
+/// A visible part of a secret of this length counts as a leak.
 const TELLING: usize = 6;
 
 impl Planted {
-    /// What `shown` still tells of the secrets: a window of one of them, with whatever a terminal
-    /// or a reader doesn't see left out.
+    /// Returns a part of a secret that `shown` contains, also if invisible characters interrupt
+    /// it.
     pub fn leak(&self, shown: &str) -> Option<String> {
         let plain = without_hidden(shown);
         self.secrets.iter().find_map(|secret| {
@@ -79,7 +79,7 @@ impl Planted {
     }
 }
 
-/// Every form of the list, the same values at each call.
+/// Every form of the list, with the same values at each call.
 pub fn planted() -> Vec<Planted> {
     let lines = FORMS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.enumerate().map(|(place, line)| filled(place as u64, line)).collect()
@@ -102,7 +102,7 @@ fn filled(place: u64, line: &'static str) -> Planted {
         let (kind, length) = placeholder.split_once(':').expect("a placeholder is KIND:LENGTH");
         let value = values.of(kind, length.parse().expect("a length is a number"));
         text.push_str(&value);
-        // Few digits are no secret by themselves, and found by chance.
+        // A few digits alone are no secret, and occur by chance.
         if value.len() >= 4 {
             secrets.push(value);
         }
@@ -135,12 +135,12 @@ fn unescaped(given: &str) -> String {
     plain + rest
 }
 
-/// `\\` is one backslash, `\"` stays as it stands.
+/// `\\` becomes one backslash; `\"` is kept as it is.
 fn keeps(character: char, escaped: char) -> bool {
     character != '\\' || escaped != '\\'
 }
 
-/// Terminal sequences, control characters and what has no width.
+/// Removes terminal sequences, control characters and zero-width characters.
 fn without_hidden(shown: &str) -> String {
     let mut plain = String::new();
     let mut chars = shown.chars();
@@ -158,7 +158,7 @@ fn without_hidden(shown: &str) -> String {
     plain
 }
 
-/// Values by kind from a seed (splitmix64).
+/// Generates values by kind from a seed (SplitMix64).
 struct Values(u64);
 
 const WORDS: &[&str] = &[
@@ -207,7 +207,7 @@ impl Values {
             "hex" => self.from("0123456789abcdef", length),
             "b64" => self.from(&format!("{ALNUM}+/"), length),
             "url" => {
-                // Neither end is a mark, as a word's end is looked for there.
+                // Both ends are alphanumeric, because rules look for a word boundary there.
                 let inner = self.from(&format!("{ALNUM}-_"), length.saturating_sub(2));
                 format!("{}{inner}{}", self.from(ALNUM, 1), self.from(ALNUM, 1))
             }

@@ -1,5 +1,5 @@
-//! A real Redis server of a test's own: on a free port, in a folder of its own, gone when it
-//! is dropped. One that can't be started fails the test.
+//! A real Redis server for one test: on a free port, in its own folder, stopped on drop. The
+//! test fails if the server can't be started.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use tempfile::TempDir;
 use crate::free_port;
 
 const PROGRAM: &str = "redis-server";
-/// For a start; it takes a tenth of a second on a machine that does nothing else.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A port that was free a moment ago may not be any more.
-const TRIES: usize = 5;
+/// Start timeout. A start takes a tenth of a second on an idle machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts to start, because a port that was free may be taken in the meantime.
+const MAX_ATTEMPTS: usize = 5;
 
-/// What a server is started with.
+/// The configuration that a server is started with.
 #[derive(Clone, Debug, Default)]
 pub struct RedisSetup {
     password: Option<String>,
@@ -38,19 +38,19 @@ impl RedisSetup {
         self
     }
 
-    /// With a certificate for `localhost` and `127.0.0.1`, of an authority made for this
-    /// server, whose own is at [`RedisServer::ca_file`].
+    /// Uses TLS with a certificate for `localhost` and `127.0.0.1`, signed by an authority made
+    /// for this server (see [`RedisServer::ca_file`]).
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// Keeps what it has through a [kill](RedisServer::kill).
+    /// Keeps its data through a [kill](RedisServer::kill).
     pub fn append_only(self) -> Self {
         self.line("appendonly yes").line("appendfsync always")
     }
 
-    /// Refuses writes beyond it.
+    /// Refuses writes beyond this amount of memory.
     pub fn max_memory(self, size: &str) -> Self {
         self.line(&format!("maxmemory {size}")).line("maxmemory-policy noeviction")
     }
@@ -59,19 +59,19 @@ impl RedisSetup {
         self.line(&format!("replicaof 127.0.0.1 {port}")).line("repl-diskless-sync-delay 0")
     }
 
-    /// A node of a cluster, which the test forms.
+    /// A cluster node. The test forms the cluster.
     pub fn cluster(self) -> Self {
         self.line("cluster-enabled yes").line("cluster-node-timeout 2000")
     }
 
-    /// No server of data, but the only sentinel of a master `primary` on this port: it takes
-    /// the master for dead after a second.
+    /// A sentinel instead of a data server: the only sentinel of the master `primary` on this
+    /// port. It considers the master dead after one second.
     pub fn sentinel_of(mut self, port: u16) -> Self {
         self.sentinel_of = Some(port);
         self
     }
 
-    /// A line of the configuration.
+    /// Adds a line to the configuration file.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self
@@ -82,7 +82,7 @@ impl RedisSetup {
         if self.tls {
             certificates(&folder);
         }
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let port = free_port();
             if let Ok(process) = self.run(&folder, port) {
                 return RedisServer { setup: self, folder, port, process };
@@ -128,10 +128,10 @@ impl RedisSetup {
         text
     }
 
-    /// Ends with the server's log where it does not come up.
+    /// Starts the process. The error is the server's log.
     fn run(&self, folder: &TempDir, port: u16) -> Result<Child, String> {
         let file = folder.path().join("redis.conf");
-        // A sentinel writes what it has found out into it, and reads it after a restart.
+        // A sentinel writes its state into the file and reads it after a restart.
         if self.sentinel_of.is_none() || !file.exists() {
             std::fs::write(&file, self.configuration(folder, port)).expect("a file is written");
         }
@@ -146,7 +146,8 @@ impl RedisSetup {
         });
         let output = process.stdout.take().expect("its output is piped");
         let (lines, log) = mpsc::channel();
-        // Reads to the end, also when nobody listens any more: a full pipe would stop it.
+        // Reads to the end even when nothing receives the lines: a full pipe would block the
+        // server.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let _ = lines.send(line);
@@ -154,7 +155,7 @@ impl RedisSetup {
         });
         let ready = if self.sentinel_of.is_some() { "+monitor" } else { "Ready to accept" };
         let mut said = String::new();
-        while let Ok(line) = log.recv_timeout(PATIENCE) {
+        while let Ok(line) = log.recv_timeout(TIMEOUT) {
             if line.contains(ready) {
                 return Ok(process);
             }
@@ -167,7 +168,7 @@ impl RedisSetup {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct RedisServer {
     setup: RedisSetup,
     folder: TempDir,
@@ -176,7 +177,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Without anything special.
+    /// Starts a server with the default setup.
     pub fn start() -> Self {
         RedisSetup::new().start()
     }
@@ -185,7 +186,7 @@ impl RedisServer {
         self.port
     }
 
-    /// With its password.
+    /// The URL, including the password.
     pub fn url(&self) -> String {
         let scheme = if self.setup.tls { "rediss" } else { "redis" };
         match &self.setup.password {
@@ -194,24 +195,24 @@ impl RedisServer {
         }
     }
 
-    /// The certificate of the authority, with [TLS](RedisSetup::tls).
+    /// The authority's certificate, with [TLS](RedisSetup::tls).
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// As `kill -9` does it.
+    /// Kills the server as `kill -9` does.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
-    /// Ends it as a machine does that shuts down.
+    /// Stops the server with SIGTERM, as a machine that shuts down does.
     pub fn stop(&mut self) {
         self.signal("TERM");
         let _ = self.process.wait();
     }
 
-    /// On the same port, with the data it had on disk.
+    /// Starts the server again on the same port, with the data it had on disk.
     pub fn restart(&mut self) {
         self.kill();
         match self.setup.run(&self.folder, self.port) {
@@ -220,7 +221,7 @@ impl RedisServer {
         }
     }
 
-    /// It goes on being there, and answers nothing.
+    /// Suspends the process: it stays there and answers nothing.
     pub fn freeze(&self) {
         self.signal("STOP");
     }

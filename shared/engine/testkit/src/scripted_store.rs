@@ -1,5 +1,5 @@
-//! A store that does what a test says: reads of some items fail, and something else happens
-//! right before a commit.
+//! A store that a test scripts: reads of some items fail, and an action runs right before a
+//! commit.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub enum ReadFault {
 
 pub struct ScriptedStore {
     inner: Arc<dyn Store>,
-    /// Items whose partition holds this text can't be read.
+    /// Items whose partition contains this text can't be read.
     fault: Mutex<Option<(&'static str, ReadFault)>>,
     before_commit: Mutex<Option<Before>>,
 }
@@ -34,12 +34,13 @@ impl ScriptedStore {
         Self { inner, fault: Mutex::default(), before_commit: Mutex::default() }
     }
 
-    /// From now on reads of items fail whose partition holds a text; `None`: all work again.
+    /// From now on reads of items whose partition contains the text fail. `None` removes the
+    /// fault.
     pub fn fail_reads(&self, fault: Option<(&'static str, ReadFault)>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    /// Does something before the next commit, once.
+    /// Runs an action before the next commit, once.
     pub fn before_next_commit(&self, what: Before) {
         *self.before_commit.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }

@@ -1,4 +1,4 @@
-//! Load on a store as tasks make it, for measuring.
+//! A benchmark that puts a store under the load of tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use watchbill_core::ports::{
-    Clock, Commit, Entropy, Expect, Key, ListEntry, NewItem, Store, Write,
+    Clock, Commit, Entropy, Key, ListEntry, NewItem, Precondition, Store, Write,
 };
 use watchbill_domain::Timestamp;
 
@@ -19,15 +19,15 @@ pub struct LoopReport {
     pub tasks: u64,
     pub elapsed: Duration,
     pub tasks_per_second: f64,
-    /// Of one commit, from asking to its answer.
+    /// Median latency of one commit.
     pub p50: Duration,
     pub p99: Duration,
     pub max: Duration,
 }
 
-/// Takes `tasks` tasks through create, claim and complete, `in_flight` at a time: three
-/// commits of one item of 700 bytes with an entry in the first list; a due time stands
-/// from the first commit to the last.
+/// Takes `tasks` tasks through create, claim and complete, `in_flight` at a time: three commits
+/// of one 700-byte item with an entry in the first list. Only the last commit removes its due
+/// time.
 pub async fn store_loop(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -78,7 +78,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Gives how long each commit took, in microseconds.
+    /// Returns how long each commit took, in microseconds.
     async fn run(self, next: Arc<AtomicU64>, tasks: u64) -> Vec<u32> {
         let mut waits = Vec::new();
         while next.fetch_add(1, Ordering::Relaxed) < tasks {
@@ -89,15 +89,15 @@ impl Worker {
             let list = ListEntry { partition: self.list.clone(), sort };
             let due = now.plus(Duration::from_secs(900));
             for (expect, due) in [
-                (Expect::Absent, Some(due)),
-                (Expect::Version(1), Some(due)),
-                (Expect::Version(2), None),
+                (Precondition::Absent, Some(due)),
+                (Precondition::Version(1), Some(due)),
+                (Precondition::Version(2), None),
             ] {
                 let item = self.header(key.clone(), list.clone(), due);
                 let writes = vec![Write::Put { item, expect }];
                 let asked = self.clock.monotonic();
                 let done = self.store.commit(Commit { id: self.entropy.write_id(), writes }).await;
-                done.expect("every commit of the loop stands alone");
+                done.expect("no other writer conflicts with the loop's commits");
                 waits.push((self.clock.monotonic() - asked).as_micros() as u32);
             }
         }

@@ -1,4 +1,4 @@
-//! Tools for tests of the engine, which knows none of its own.
+//! Tools for tests of the engine, which defines no tools itself.
 
 use std::sync::LazyLock;
 
@@ -22,7 +22,7 @@ const fn reads(name: &'static str, gated_as: TaskType, operation: Operation) -> 
 
 static DEPLOY: ToolSpec = ToolSpec {
     name: "deploy",
-    description: "changes something outside",
+    description: "changes an external system",
     class: ToolClass::Mutating,
     operation: OperationRule::ByEnvironment {
         production: Operation::DeployProd,
@@ -43,7 +43,7 @@ static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
     ToolSpecs::new([&DEPLOY, &MONITOR, &ALERT, &INVESTIGATE]).expect("their names differ")
 });
 
-/// Plans nothing beforehand, and knows `deploy`, which changes something, and some that read.
+/// Plans nothing. Knows `deploy`, which changes something, and some tools that only read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KnownTools;
 
@@ -57,8 +57,7 @@ impl Planner for KnownTools {
     }
 }
 
-/// Plans for each task a call of the tool of its type's name: deployments change something, all
-/// else reads.
+/// Plans a call of the tool named like the task's type. Only deployments change something.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToolOfType;
 

@@ -1,4 +1,4 @@
-//! What the routes answer, around the views.
+//! Response bodies of the routes, built around the views.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use watchbill_core::ledger::{QueueStats, Stats};
-use watchbill_core::service::{Created, QueueFigures, TimelineEntry};
+use watchbill_core::service::{Created, QueueCounts, TimelineEntry};
 use watchbill_domain::{ApiKey, ApprovalId, EventType, Role, Status, TaskId, TenantId, Timestamp};
 
 use crate::{ApprovalView, EventView, TaskView, rfc3339, schemas};
@@ -45,18 +45,18 @@ pub struct Health {
     /// `connected`, `disabled` or `unreachable`.
     pub redis: String,
     pub queue_stats: QueueView,
-    /// When the counts were read: at most a second ago.
+    /// When the counts were read, at most a second ago.
     #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub counted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub governance: Option<GovernanceHealth>,
-    /// Whatever else the host reports, such as the lag of the change feed.
+    /// Other values that the host reports, such as the lag of the change feed.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
 }
 
-/// Whether policy, budget and levels can be read, and what happens without them.
+/// Whether policy, budget and trust levels can be read, and what happens while they can't.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GovernanceHealth {
     /// `restrict`, `deny` or `allow`.
@@ -69,15 +69,16 @@ pub struct GovernanceHealth {
 #[schemars(rename = "Stats")]
 pub struct StatsView {
     pub queue: QueueView,
-    /// When the counts were read: at most a second ago.
+    /// When the counts were read, at most a second ago.
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub timestamp: Timestamp,
-    /// The newest change that is counted.
+    /// Time of the newest change that is counted.
     #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub recorded_until: Option<Timestamp>,
-    /// Not all tenants have been counted since the server started; left out where they have.
+    /// True while some tenants have not been counted since the server started. Omitted if
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
     /// By agent and status, for a caller with a role.
@@ -89,7 +90,7 @@ pub struct StatsView {
 }
 
 impl StatsView {
-    pub fn public(figures: QueueFigures) -> Self {
+    pub fn public(figures: QueueCounts) -> Self {
         Self {
             queue: figures.queue.into(),
             timestamp: figures.read_at,
@@ -131,15 +132,17 @@ pub struct TaskCreated {
 }
 
 impl From<Created> for TaskCreated {
-    /// Says what was said when the task was made, so that a repeat reads the same: a gate is
-    /// named by the task's first approval.
+    /// Describes the task as it was created, so that a repeated request gets the same message:
+    /// a gated task names its first approval.
     fn from(created: Created) -> Self {
         let task = &created.task.task;
         let first = task.log.first().map_or(task.status, |first| first.status);
         let gated = first == Status::Pending;
         let mut message = format!("Task created and assigned to {}", task.agent);
         if first == Status::Blocked {
-            message.push_str("; blocked: agent_not_built, it waits for a worker to claim it");
+            message.push_str(
+                "; blocked: agent_not_built, it waits for an external worker to claim it",
+            );
         }
         if let Some(approval) = task.approval.as_ref().filter(|_| gated) {
             let first =
@@ -158,7 +161,7 @@ pub struct TaskAnswer {
     pub task: TaskView,
 }
 
-/// The answer to a change of a task by a person.
+/// Response to a person's change of a task.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TaskChanged {
     pub success: bool,
@@ -176,8 +179,8 @@ pub struct TaskList {
     pub count: usize,
     pub tasks: Vec<TaskView>,
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }
@@ -189,7 +192,7 @@ pub struct StatusAnswer {
     pub task_id: TaskId,
     #[schemars(schema_with = "schemas::status")]
     pub status: Status,
-    /// What a claim with `worker` gives: its ending has to bear it.
+    /// The fence of a claim with `worker`. The request that ends the task must carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
 }
@@ -203,13 +206,13 @@ pub struct Timeline {
     pub timeline: Vec<TimelineView>,
     #[serde(default)]
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }
 
-/// One thing that happened to a task.
+/// An entry of a task's timeline.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "TimelineEntry")]
 pub struct TimelineView {
@@ -257,8 +260,8 @@ pub struct EventList {
     pub count: usize,
     pub events: Vec<EventView>,
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }
@@ -269,8 +272,8 @@ pub struct ApprovalList {
     pub count: usize,
     pub approvals: Vec<ApprovalView>,
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }
@@ -281,8 +284,8 @@ pub struct ApprovalHistory {
     pub count: usize,
     pub history: Vec<ApprovalView>,
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }
@@ -301,7 +304,7 @@ pub struct ApprovalDecided {
     pub message: String,
 }
 
-/// A key without the key.
+/// An API key's metadata, without the key itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Key")]
 pub struct KeyView {
@@ -317,7 +320,7 @@ pub struct KeyView {
     pub created_at: Timestamp,
     pub created_by: String,
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -335,7 +338,7 @@ impl From<ApiKey> for KeyView {
     }
 }
 
-/// A new key. It is shown this once; only its hash is kept.
+/// A new key. It is shown only once; only its hash is stored.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub struct KeyCreated {
     pub success: bool,
@@ -351,8 +354,8 @@ pub struct KeyList {
     pub keys: Vec<KeyView>,
     #[serde(default)]
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: usize,
 }

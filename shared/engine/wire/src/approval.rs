@@ -1,3 +1,5 @@
+//! The wire format of approvals.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,65 +18,67 @@ pub struct ApprovalView {
     pub task_id: TaskId,
     #[schemars(schema_with = "schemas::approval_status")]
     pub status: ApprovalStatus,
-    /// The task's, as it was shown. None: of a build that did not show it.
+    /// The task's type, as in the approval document. Null from builds that did not record it.
     #[serde(default)]
-    #[schemars(schema_with = "schemas::maybe_task_type")]
+    #[schemars(schema_with = "schemas::optional_task_type")]
     pub task_type: Option<TaskType>,
-    /// The task's, as it was shown.
+    /// The task's priority, as in the approval document.
     #[serde(default)]
-    #[schemars(schema_with = "schemas::maybe_priority")]
+    #[schemars(schema_with = "schemas::optional_priority")]
     pub priority: Option<Priority>,
-    /// What would be done, in words.
+    /// A description of what would be done.
     pub summary: String,
-    /// Which gates asked.
+    /// Which gates required the approval.
     pub reasons: Vec<String>,
     pub plan: Map<String, Value>,
-    /// SHA-256 over all that was shown, see `shown`.
+    /// SHA-256 of the whole approval document, see `shown`.
     pub plan_hash: String,
     pub requested_by: String,
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub requested_at: Timestamp,
-    /// Until when it waits for a decision or, once approved, may be used.
+    /// Deadline for the decision or, once approved, for the use of the approval.
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub expires_at: Timestamp,
-    /// Who decided, whichever way.
+    /// Who decided, whatever the decision was.
     #[serde(default)]
     pub approver: Option<String>,
     pub approved_by: Option<String>,
     #[serde(default, with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub approved_at: Option<Timestamp>,
     pub rejected_by: Option<String>,
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub decided_at: Option<Timestamp>,
-    /// Why it is asked; of one that was rejected or cancelled why that was, if anyone said.
+    /// Why approval is required. For a rejected or cancelled approval: the reason given for
+    /// that, if any.
     pub reason: Option<String>,
     pub trace_id: String,
     pub version: u64,
-    /// What the approver decides on, and what the hash is over: type, priority, source, requester,
-    /// parent, SLA, target, payload and metadata without secrets (of large ones the beginnings,
-    /// and names and sizes of the rest), SHA-256 of each of the two as a whole, and plan.
+    /// The approval document, which the approver decides on and the hash covers: type,
+    /// priority, source, requester, parent, SLA, target, payload and metadata without secrets
+    /// (of large ones the beginning, and names and sizes of the rest), the SHA-256 of each of
+    /// these two, and the plan.
     #[serde(default)]
     pub shown: Map<String, Value>,
-    /// How many people must say yes.
+    /// How many people must approve.
     #[serde(default = "one")]
     pub quorum: u8,
-    /// Who has said yes so far.
+    /// Who has approved so far.
     #[serde(default)]
     pub votes: Vec<VoteView>,
-    /// When it was pointed out again that it waits.
+    /// When a reminder was sent that the approval still waits.
     #[serde(default, with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub escalated_at: Option<Timestamp>,
-    /// All of it for people; where one approval is read.
+    /// The whole approval as readable text. Only set when a single approval is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
 
-/// One yes.
+/// One person's approval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Vote")]
 pub struct VoteView {
@@ -89,9 +93,9 @@ fn one() -> u8 {
 }
 
 impl ApprovalView {
-    /// The same with its text for people.
+    /// Returns the view with its readable text.
     #[must_use]
-    pub fn told(self) -> Self {
+    pub fn with_text(self) -> Self {
         let text = Some(render_approval(&self));
         Self { text, ..self }
     }
@@ -100,7 +104,7 @@ impl ApprovalView {
 impl From<FullApproval> for ApprovalView {
     fn from(full: FullApproval) -> Self {
         let FullApproval { approval, version } = full;
-        let (by, decided_at, said) = match approval.decision {
+        let (by, decided_at, given_reason) = match approval.decision {
             Some(decision) => (Some(decision.by), Some(decision.at), decision.reason),
             None => (None, None, None),
         };
@@ -112,7 +116,7 @@ impl From<FullApproval> for ApprovalView {
             }
         };
         let reason = match approval.status {
-            ApprovalStatus::Rejected | ApprovalStatus::Cancelled => said,
+            ApprovalStatus::Rejected | ApprovalStatus::Cancelled => given_reason,
             ApprovalStatus::Pending | ApprovalStatus::Approved | ApprovalStatus::Expired => {
                 Some(approval.reasons.join("; ")).filter(|reason| !reason.is_empty())
             }

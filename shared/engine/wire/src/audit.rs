@@ -1,9 +1,9 @@
-//! The audit, and the ledger's batches for who verifies their chain.
+//! The audit log, and the ledger's batches for clients that verify the hash chain.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use watchbill_core::ledger::{Found, RawBatch};
+use watchbill_core::ledger::{PositionContent, RawBatch};
 use watchbill_core::service::{AuditBatches, AuditEntry, AuditPage};
 use watchbill_domain::{TaskId, TenantId, Timestamp};
 
@@ -15,11 +15,11 @@ pub struct AuditList {
     pub count: usize,
     pub entries: Vec<AuditView>,
     pub next_cursor: Option<String>,
-    /// What happened later may not be recorded yet; null where nothing is recorded.
+    /// Later changes may not be recorded yet. Null if nothing is recorded.
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub recorded_until: Option<Timestamp>,
-    /// The ledger's newest batch; 0 where there is none.
+    /// The ledger's newest batch; 0 if there is none.
     pub batch: u64,
 }
 
@@ -37,13 +37,13 @@ impl From<AuditPage> for AuditList {
     }
 }
 
-/// One line of the audit.
+/// One entry of the audit log.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditEntry")]
 pub struct AuditView {
-    /// The ledger's batch that it stands in.
+    /// The number of the ledger batch that contains the entry.
     pub seq: u64,
-    /// Its place in the batch, from 1.
+    /// Its position in the batch, from 1.
     pub place: usize,
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
@@ -54,9 +54,9 @@ pub struct AuditView {
     /// What it was done to.
     pub subject: String,
     pub text: String,
-    #[schemars(schema_with = "schemas::maybe_id")]
+    #[schemars(schema_with = "schemas::optional_id")]
     pub task_id: Option<TaskId>,
-    /// The task's version after it.
+    /// The task's version after the change.
     pub version: Option<u64>,
     pub details: Map<String, Value>,
     pub trace_id: Option<String>,
@@ -70,7 +70,7 @@ impl From<AuditEntry> for AuditView {
     }
 }
 
-/// Batches of the ledger as they stand, so that a client can verify the chain by itself.
+/// Batches of the ledger as stored, so that a client can verify the hash chain itself.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BatchList {
     pub success: bool,
@@ -78,7 +78,7 @@ pub struct BatchList {
     pub tenant_id: TenantId,
     pub count: usize,
     pub batches: Vec<PlaceView>,
-    /// The newest batch that the server knows of: one missing before it was taken away.
+    /// The newest batch that the server knows of. A missing batch before it was removed.
     pub seen: u64,
     /// Where the next page begins; null at the end.
     pub next: Option<u64>,
@@ -99,46 +99,46 @@ impl BatchList {
     }
 }
 
-/// A place in the ledger and what stands there.
+/// A position in the ledger and its content.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "LedgerPlace")]
 pub struct PlaceView {
     pub seq: u64,
-    /// Null where there is none, or none that can be read.
+    /// Null if there is no batch, or none that can be read.
     pub batch: Option<BatchView>,
-    /// Why there is none: `missing`, or what made it unreadable.
+    /// Why there is no batch: `missing`, or what makes it unreadable.
     pub fault: Option<String>,
 }
 
-/// What is hashed of a batch, with SHA-256: `tenant_id`, a zero byte, `digests`, a zero byte
-/// (all four left out where `digests` is null), `seq` and the milliseconds of `recorded_at`
-/// since 1970 (eight bytes each, big end first), `previous`, `lines`.
+/// The batch's hash is SHA-256 over: `tenant_id`, a zero byte, `digests`, a zero byte (all four
+/// omitted if `digests` is null), `seq` and `recorded_at` in milliseconds since 1970 (eight
+/// bytes each, big endian), `previous`, `lines`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "LedgerBatch")]
 pub struct BatchView {
     pub tenant_id: String,
-    /// The number that it says it has.
+    /// The number stored in the batch.
     pub seq: u64,
     /// RFC 3339 with milliseconds.
     pub recorded_at: String,
-    /// Hash of the batch before, in hex; empty for the first.
+    /// Hash of the previous batch, in hex; empty for the first batch.
     pub previous: String,
-    /// Its own, in hex.
+    /// Hash of this batch, in hex.
     pub hash: String,
     /// For each line the first four bytes of its SHA-256, in hex.
     pub digests: Option<String>,
-    /// JSON, one entry a line, each ended by a line feed.
+    /// JSON, one entry per line, each line ended by a line feed.
     pub lines: String,
 }
 
 const MISSING: &str = "missing";
 
 impl PlaceView {
-    fn new(seq: u64, found: Found) -> Self {
+    fn new(seq: u64, found: PositionContent) -> Self {
         let (batch, fault) = match found {
-            Found::Batch(batch) => (Some(BatchView::from(batch)), None),
-            Found::Unreadable(reason) => (None, Some(reason)),
-            Found::Missing => (None, Some(MISSING.to_owned())),
+            PositionContent::Batch(batch) => (Some(BatchView::from(batch)), None),
+            PositionContent::Unreadable(reason) => (None, Some(reason)),
+            PositionContent::Missing => (None, Some(MISSING.to_owned())),
         };
         Self { seq, batch, fault }
     }
@@ -153,25 +153,26 @@ impl From<RawBatch> for BatchView {
             previous: batch.previous,
             hash: batch.hash,
             digests: batch.digests,
-            // What is no text was no line of ours: its hash won't fit, which is right.
+            // We only write UTF-8. Other bytes are replaced, so the hash rightly does not
+            // match.
             lines: String::from_utf8_lossy(&batch.lines).into_owned(),
         }
     }
 }
 
-impl From<PlaceView> for Found {
-    /// As the verifier takes it.
+impl From<PlaceView> for PositionContent {
+    /// The batch in the form that the verifier takes.
     fn from(place: PlaceView) -> Self {
         let Some(batch) = place.batch else {
             return match place.fault {
-                Some(fault) if fault != MISSING => Found::Unreadable(fault),
-                _ => Found::Missing,
+                Some(fault) if fault != MISSING => PositionContent::Unreadable(fault),
+                _ => PositionContent::Missing,
             };
         };
         let tenant = TenantId::parse(&batch.tenant_id).map_err(|e| e.to_string());
         let recorded_at = Timestamp::parse(&batch.recorded_at).map_err(|e| e.to_string());
         match (tenant, recorded_at) {
-            (Ok(tenant), Ok(recorded_at)) => Found::Batch(RawBatch {
+            (Ok(tenant), Ok(recorded_at)) => PositionContent::Batch(RawBatch {
                 tenant,
                 seq: batch.seq,
                 recorded_at,
@@ -181,7 +182,7 @@ impl From<PlaceView> for Found {
                 digests: batch.digests,
                 lines: batch.lines.into_bytes(),
             }),
-            (Err(reason), _) | (_, Err(reason)) => Found::Unreadable(reason),
+            (Err(reason), _) | (_, Err(reason)) => PositionContent::Unreadable(reason),
         }
     }
 }

@@ -1,29 +1,31 @@
+//! The wire format of events on EventBridge.
+
 use serde::{Deserialize, Serialize};
 use watchbill_domain::{Event, TenantId};
 
 use crate::portable::{portable_json, portable_text};
 use crate::{EventFormError, EventView};
 
-/// Before the agent's name in the bus's `source`.
+/// Prefix of the agent's name in the event's `source`.
 pub const SOURCE_PREFIX: &str = "watchbill.";
 
-/// Before the tenant's id among the `resources` of an event on our own bus.
+/// Prefix of the tenant's id in the `resources` of an event on our own bus.
 const TENANT: &str = "watchbill:tenant/";
 
-/// What names the tenant of an event on our own bus, beside the event.
+/// The resource that names the tenant of an event on our own bus.
 pub fn tenant_resource(tenant: &TenantId) -> String {
     format!("{TENANT}{tenant}")
 }
 
-/// The tenant that an event on our own bus says it is of. Whoever acts on it proves it by
-/// the store: the right to put events there is no proof.
+/// The tenant that an event on our own bus claims. A caller that acts on it must verify it
+/// against the store: the right to put events on the bus proves nothing.
 pub fn tenant_of_resources(resources: &[String]) -> Option<TenantId> {
     let mut named = resources.iter().filter_map(|text| text.strip_prefix(TENANT));
     let only = named.next().filter(|_| named.next().is_none());
     only.and_then(|text| TenantId::parse(text).ok())
 }
 
-/// An event as EventBridge carries it: the parts we set going out, and read coming in.
+/// An event as EventBridge carries it: the fields we write and read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BusEvent {
     pub source: String,
@@ -41,9 +43,9 @@ pub enum BusEventError {
 }
 
 impl BusEvent {
-    /// The detail as text.
+    /// The detail as JSON text.
     pub fn detail_text(&self) -> String {
-        portable_json(serde_json::to_string(&self.detail).expect("an event can be written"))
+        portable_json(serde_json::to_string(&self.detail).expect("an event serializes"))
     }
 }
 

@@ -1,3 +1,5 @@
+//! The wire format of events.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -5,14 +7,15 @@ use watchbill_domain::{Event, EventId, EventPriority, EventType, TaskId, Timesta
 
 use crate::{rfc3339, schemas};
 
-/// Where an event's way through reactions is counted for outsiders.
+/// The metadata field that carries the event's hop count through reactions to external
+/// consumers.
 const HOPS: &str = "hops";
 
 /// An event as clients and consumers of the bus see it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Event")]
 pub struct EventView {
-    /// The same for a repeat of the same event.
+    /// The same for every delivery of the same event.
     #[schemars(schema_with = "schemas::id")]
     pub event_id: EventId,
     #[schemars(schema_with = "schemas::id")]
@@ -21,7 +24,7 @@ pub struct EventView {
     pub priority: EventPriority,
     pub source_agent: String,
     pub trace_id: String,
-    #[schemars(schema_with = "schemas::maybe_id")]
+    #[schemars(schema_with = "schemas::optional_id")]
     pub task_id: Option<TaskId>,
     pub payload: Map<String, Value>,
     #[serde(with = "rfc3339")]
@@ -63,7 +66,7 @@ impl TryFrom<EventView> for Event {
 
     fn try_from(view: EventView) -> Result<Self, Self::Error> {
         let mut metadata = view.metadata;
-        // Refused rather than taken as none: the count is what ends a loop of reactions.
+        // A bad count is refused, not read as zero: the count is what ends a loop of reactions.
         let hops = match metadata.remove(HOPS) {
             None => 0,
             Some(hops) => match hops.as_u64().and_then(|n| u8::try_from(n).ok()) {

@@ -1,23 +1,23 @@
-//! Numbers are kept as they are written, or not taken: a JSON reader that rounds would make one
-//! task of two. Integers of 64 bits are exact, and so are decimals that a double gives back.
+//! Refuses JSON numbers that would lose precision: a reader that rounds would turn two tasks
+//! into one. 64-bit integers are exact, and so are decimals that a double reproduces.
 
 use std::borrow::Cow;
 
 use serde_json::Number;
 use watchbill_redact as redact;
 
-/// Digits up to which every decimal without an exponent is given back by a double (DBL_DIG).
+/// A double reproduces every decimal of up to this many digits without an exponent (DBL_DIG).
 const SAFE_DIGITS: usize = 15;
-/// Characters of a number, and of a path, that are shown.
+/// Maximum length, in characters, of a number or a path in an error.
 const SHOWN: usize = 64;
 
-/// A number that would not be kept as it is written.
+/// A number that would lose precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{path}' is {value}: {wanted}", path = shown_path(.path), wanted = wanted(.value))]
 pub struct InexactNumber {
-    /// From the top of the text, such as `payload.ids[2]`.
+    /// The path from the top of the document, such as `payload.ids[2]`.
     pub path: String,
-    /// As it is written, shortened.
+    /// The number as written, shortened.
     pub value: String,
 }
 
@@ -27,13 +27,14 @@ fn shown_path(path: &str) -> &str {
 
 fn wanted(value: &str) -> &'static str {
     if is_integer(value) {
-        "an integer must fit into 64 bits; write a longer one as a text"
+        "an integer must fit into 64 bits; write a longer one as a string"
     } else {
-        "its digits would not all be kept; write fewer, or a text"
+        "it would lose digits; write fewer, or a string"
     }
 }
 
-/// Whether each number of a text that is JSON would be kept; names the first that would not.
+/// Checks every number of a valid JSON text. The error names the first one that would lose
+/// precision.
 pub fn check_numbers(json: &[u8]) -> Result<(), InexactNumber> {
     match numbers(json).find(|(_, number)| !is_exact(number)) {
         None => Ok(()),
@@ -44,8 +45,8 @@ pub fn check_numbers(json: &[u8]) -> Result<(), InexactNumber> {
     }
 }
 
-/// The same text with each number that would not be kept as a text of its digits, for what can't be
-/// sent back: an event, the result of work that is done.
+/// Replaces each number that would lose precision by a string of its digits. For input that
+/// can't be refused: an event, or the result of finished work.
 pub fn with_exact_numbers(json: &str) -> Cow<'_, str> {
     let mut kept = String::new();
     let mut done = 0;
@@ -61,7 +62,7 @@ pub fn with_exact_numbers(json: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// The numbers of a JSON text, with where they begin.
+/// The numbers of a JSON text with their byte offsets.
 fn numbers(json: &[u8]) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -71,7 +72,7 @@ fn numbers(json: &[u8]) -> impl Iterator<Item = (usize, &str)> {
                 b'-' | b'0'..=b'9' => {
                     let begun = at;
                     at = after_number(json, at);
-                    // Of ASCII alone.
+                    // The slice is pure ASCII.
                     return Some((
                         begun,
                         std::str::from_utf8(&json[begun..at]).unwrap_or_default(),
@@ -84,7 +85,7 @@ fn numbers(json: &[u8]) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Behind the text that begins at this quote.
+/// The offset after the string that begins at this quote.
 fn after_text(json: &[u8], quote: usize) -> usize {
     let mut at = quote + 1;
     while at < json.len() && json[at] != b'"' {
@@ -110,12 +111,13 @@ fn is_exact(number: &str) -> bool {
     if is_integer(number) {
         return number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
     }
-    // What a double is written as is the shortest decimal that means it and no other.
+    // A double is written as the shortest decimal that identifies it.
     let kept = serde_json::from_str::<Number>(number).map(|kept| kept.to_string());
     kept.is_ok_and(|kept| decimal(&kept) == decimal(number))
 }
 
-/// Sign, digits without zeros at either end, and the place of the point: one form for one value.
+/// Sign, digits without zeros at either end, and the position of the decimal point: one normal
+/// form per value.
 fn decimal(number: &str) -> (bool, String, i64) {
     let (negative, number) = match number.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -130,35 +132,35 @@ fn decimal(number: &str) -> (bool, String, i64) {
     if significant.is_empty() {
         return (false, String::new(), 0);
     }
-    // One beyond 64 bits was no double.
+    // An exponent beyond 64 bits can't come from a double.
     let exponent: i64 = exponent.parse().unwrap_or(i64::MAX / 2);
     (negative, significant.to_owned(), whole.len() as i64 - leading + exponent)
 }
 
-/// Where in a JSON text something stands that begins at this byte.
+/// The JSON path of the value at byte offset `target`.
 fn path_to(json: &[u8], target: usize) -> String {
-    enum Level {
+    enum PathSegment {
         Object(String),
         Array(usize),
     }
-    let mut levels: Vec<Level> = Vec::new();
+    let mut levels: Vec<PathSegment> = Vec::new();
     let mut at = 0;
     while at < target {
         match json[at] {
             b'"' => {
                 let end = after_text(json, at);
                 let is_key = json[end..].iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':');
-                if let (Some(Level::Object(key)), true) = (levels.last_mut(), is_key) {
+                if let (Some(PathSegment::Object(key)), true) = (levels.last_mut(), is_key) {
                     *key = serde_json::from_slice(&json[at..end]).unwrap_or_default();
                 }
                 at = end;
                 continue;
             }
-            b'{' => levels.push(Level::Object(String::new())),
-            b'[' => levels.push(Level::Array(0)),
+            b'{' => levels.push(PathSegment::Object(String::new())),
+            b'[' => levels.push(PathSegment::Array(0)),
             b'}' | b']' => _ = levels.pop(),
             b',' => {
-                if let Some(Level::Array(n)) = levels.last_mut() {
+                if let Some(PathSegment::Array(n)) = levels.last_mut() {
                     *n += 1;
                 }
             }
@@ -169,9 +171,9 @@ fn path_to(json: &[u8], target: usize) -> String {
     let mut path = String::new();
     for level in levels {
         match level {
-            Level::Object(key) if path.is_empty() => path.push_str(&key),
-            Level::Object(key) => path.extend([".", &key]),
-            Level::Array(n) => path.push_str(&format!("[{n}]")),
+            PathSegment::Object(key) if path.is_empty() => path.push_str(&key),
+            PathSegment::Object(key) => path.extend([".", &key]),
+            PathSegment::Array(n) => path.push_str(&format!("[{n}]")),
         }
     }
     path
@@ -213,7 +215,7 @@ mod tests {
         }
     }
 
-    /// Of whatever is taken, texts that differ in value are read as values that differ.
+    /// Accepted numbers that differ in value are read as values that differ.
     #[test]
     fn no_two_numbers_that_differ_are_read_as_one() {
         let near = |digits: &str| {
@@ -252,12 +254,13 @@ mod tests {
             check_numbers(b"{\"n\":18446744073709551616}").expect_err("too long").to_string();
         assert_eq!(
             said,
-            "'n' is 18446744073709551616: an integer must fit into 64 bits; write a longer one as a text"
+            "'n' is 18446744073709551616: an integer must fit into 64 bits; write a longer one as \
+             a string"
         );
     }
 
     #[test]
-    fn what_can_not_be_sent_back_keeps_its_digits_as_texts() {
+    fn inexact_numbers_become_strings_of_their_digits() {
         let json = r#"{"a":18446744073709551616,"b":[0.1,"-1e-400",-1e-400]}"#;
         let kept = r#"{"a":"18446744073709551616","b":[0.1,"-1e-400","-1e-400"]}"#;
         assert_eq!(with_exact_numbers(json), kept);

@@ -1,7 +1,6 @@
-//! Reading what clients send, strictly and with good words: a wrong type or an unknown value
-//! names the field, the value and what is known; all fields are read before the answer, so a
-//! client learns of every fault at once. A body's fields that its table has not are refused; of a
-//! query, and of what comes over a bus, they are passed over.
+//! Reads request bodies and queries strictly. Errors name the field, the value and what is
+//! allowed, and all of them are reported at once. Unknown fields of a body are refused; unknown
+//! fields of a query or a bus message are ignored.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,8 +15,8 @@ mod unknown;
 
 pub use schema::{JSON_VALUE, Plain, field_schema, json_value_schema, object_schema};
 
-/// How deep payloads and metadata may nest. The JSON reader stops at 128; what is stored
-/// wraps them in a few levels more and must stay readable.
+/// Maximum nesting depth of payloads and metadata. The JSON reader stops at 128, and stored
+/// items add a few levels.
 pub const MAX_DEPTH: usize = 64;
 
 /// One field of a body, or one parameter of a query.
@@ -26,36 +25,36 @@ pub struct Field {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
-    /// A name that Watchbill itself acts under is refused.
+    /// Whether names are refused under which Watchbill itself acts.
     pub unreserved: bool,
     pub doc: &'static str,
 }
 
 impl Field {
-    pub const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, required: true, unreserved: false, doc }
     }
 
-    pub const fn maybe(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, required: false, unreserved: false, doc }
     }
 
-    /// The same for the name of a caller.
+    /// Makes the field refuse reserved names. For names of callers.
     pub const fn unreserved(self) -> Self {
         Self { unreserved: true, ..self }
     }
 }
 
-/// What a field must be.
+/// The type of a field.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// 1 to `most` characters without control characters; with `lines` 0 to `most` of any
-    /// kind, of which control characters other than line ends and tabs are left out.
+    /// 1 to `most` characters without control characters. With `lines`, 0 to `most` characters
+    /// of any kind; control characters other than line ends and tabs are removed.
     Text {
         most: usize,
         lines: bool,
     },
-    /// A text of this form. `fits` and `pattern` (ECMA 262) say the same.
+    /// A text of this form. `fits` and `pattern` (ECMA 262) must agree.
     Word {
         pattern: &'static str,
         most: usize,
@@ -80,11 +79,11 @@ pub enum Kind {
     Time,
     /// A number of seconds, or a text such as `15m`.
     Span,
-    /// An object of these fields.
+    /// An object with these fields.
     Form(&'static [Field]),
-    /// A part of the form in which the thing is shown, of any kind: taken so that what was read
-    /// can be sent back, and passed over.
-    Shown,
+    /// A response-only field of any type. Requests may contain it, so that a response can be
+    /// sent back; its value is ignored.
+    ResponseOnly,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -93,14 +92,14 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// Why a form was not taken.
+/// Why a form was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadForm {
     #[error("{0}")]
     Syntax(String),
     #[error("{}", joined(.0))]
     Fields(Vec<FieldError>),
-    #[error("{what} has {bytes} bytes, {most} are the most")]
+    #[error("{what} has {bytes} bytes; the maximum is {most}")]
     TooLarge { what: &'static str, bytes: usize, most: usize },
 }
 
@@ -108,13 +107,13 @@ fn joined(errors: &[FieldError]) -> String {
     errors.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
-/// A body or query on its way to a typed request.
+/// A body or query while it is read into a typed request.
 pub struct Form {
     fields: &'static [Field],
     map: Map<String, Value>,
-    /// Whether fields that are not in the table are a fault.
+    /// Whether fields that are not in the table are errors.
     strict: bool,
-    /// Bytes of the whole, zero if not known: what is smaller as a whole needs no measuring.
+    /// Size of the body in bytes, 0 if unknown. Objects in a small body need no size check.
     size: usize,
     errors: Vec<FieldError>,
     too_large: Option<BadForm>,
@@ -123,7 +122,7 @@ pub struct Form {
 impl Form {
     pub fn from_json(fields: &'static [Field], body: &[u8]) -> Result<Self, BadForm> {
         if let Some(coding) = not_plain(body) {
-            return Err(BadForm::Syntax(format!("the body {coding}: send JSON in UTF-8 as it is")));
+            return Err(BadForm::Syntax(format!("the body {coding}: send plain JSON in UTF-8")));
         }
         let start = body.iter().find(|b| !b.is_ascii_whitespace());
         match start {
@@ -146,7 +145,7 @@ impl Form {
         Self { fields, map, strict: false, size: 0, errors: Vec::new(), too_large: None }
     }
 
-    /// A query string's pairs, decoded. Numbers come as text there.
+    /// Reads the decoded pairs of a query string. Numbers arrive as text there.
     pub fn from_query(
         fields: &'static [Field],
         pairs: impl Iterator<Item = (String, String)>,
@@ -165,12 +164,12 @@ impl Form {
         form
     }
 
-    /// Puts a value that came another way.
+    /// Sets a value that came from elsewhere in the request.
     pub fn set(&mut self, name: &'static str, value: Value) {
         self.map.insert(name.to_owned(), value);
     }
 
-    /// Notes that a field is wrong.
+    /// Records an error of a field.
     pub fn fault(&mut self, field: &str, message: String) {
         self.errors.push(FieldError { field: field.to_owned(), message });
     }
@@ -198,19 +197,19 @@ impl Form {
         self.fault(name, format!("'{name}' is {}: {wanted}", shown(value)));
     }
 
-    /// A field of kind `Text`, `Word` or `Choice`.
+    /// Reads a field of kind `Text`, `Word` or `Choice`.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         let (field, value) = self.take(name)?;
         match value {
             Value::String(text) if field.unreserved && is_reserved_name(&text) => {
-                let said = "is a name under which Watchbill itself acts: choose another";
-                self.fault(name, format!("'{name}' {said}"));
+                let reserved = "is a name reserved for Watchbill: choose another";
+                self.fault(name, format!("'{name}' {reserved}"));
                 None
             }
             Value::String(text) if field.kind.fits_text(&text) => {
-                // Only texts of several lines can hold any: a worker's output, say, with colours.
-                // They go as a whole: what is left of a sequence would keep a secret from being
-                // recognised.
+                // Only multi-line texts can contain control characters, such as a worker's
+                // coloured output. Whole sequences are removed: a remainder could hide a secret
+                // from redaction.
                 Some(redact::without_controls(&text).into_owned())
             }
             other => {
@@ -220,7 +219,7 @@ impl Form {
         }
     }
 
-    /// A text that a domain type parses.
+    /// Reads a text that a domain type parses.
     pub fn parsed<T, E: std::fmt::Display>(
         &mut self,
         name: &'static str,
@@ -230,7 +229,7 @@ impl Form {
         parse(&text).map_err(|error| self.fault(name, error.to_string())).ok()
     }
 
-    /// A name out of a set; the message lists the set.
+    /// Reads a name out of a set. The error lists the set.
     pub fn choice<T>(
         &mut self,
         name: &'static str,
@@ -265,8 +264,8 @@ impl Form {
             return None;
         }
         if let Kind::Object { most } = field.kind {
-            // Written out again, JSON grows at most sixfold (1e15 becomes sixteen digits and
-            // a fraction), so a small body needs no second look.
+            // Serialised again, JSON grows at most sixfold (1e15 becomes sixteen digits and a
+            // fraction), so a small body needs no second measurement.
             if self.size == 0 || self.size > most / 6 {
                 let bytes = written_size(&map);
                 if bytes > most {
@@ -281,7 +280,7 @@ impl Form {
     pub fn int(&mut self, name: &'static str) -> Option<u64> {
         let (field, value) = self.take(name)?;
         let Kind::Int { least, most } = field.kind else { return None };
-        // 5.0 is an integer to JSON Schema.
+        // 5.0 is an integer in JSON Schema.
         let float = || value.as_f64().filter(|f| f.fract() == 0.0 && (0.0..=1e15).contains(f));
         match value.as_u64().or_else(|| float().map(|f| f as u64)) {
             Some(n) if (least..=most).contains(&n) => Some(n),
@@ -292,7 +291,7 @@ impl Form {
         }
     }
 
-    /// Dollars as millionths of one, rounded.
+    /// Reads dollars as micro-dollars, rounded.
     pub fn micro_dollars(&mut self, name: &'static str) -> Option<u64> {
         let (field, value) = self.take(name)?;
         let Kind::Dollars { most } = field.kind else { return None };
@@ -317,13 +316,14 @@ impl Form {
         }
     }
 
-    /// A span as the caller wrote it; seconds come as their number.
+    /// Reads a duration as the caller wrote it. Seconds are returned as the text of their
+    /// number.
     pub fn span(&mut self, name: &'static str) -> Option<String> {
         let (field, value) = self.take(name)?;
         match &value {
             Value::String(text) if schema::is_span(text) => Some(text.clone()),
             Value::Number(n)
-                if n.as_f64().is_some_and(|s| (1.0..=schema::MOST_SECONDS).contains(&s)) =>
+                if n.as_f64().is_some_and(|s| (1.0..=schema::MAX_SECONDS).contains(&s)) =>
             {
                 Some(n.to_string())
             }
@@ -334,7 +334,7 @@ impl Form {
         }
     }
 
-    /// What `read` makes of an object within the body.
+    /// Reads a nested object with `read`.
     pub fn nested<T>(
         &mut self,
         name: &'static str,
@@ -366,7 +366,7 @@ impl Form {
         }
     }
 
-    /// Ends the reading: every fault found, or nothing.
+    /// Ends the reading. Returns every error found.
     pub fn done(mut self) -> Result<(), BadForm> {
         self.refuse_unknown();
         match self.too_large {
@@ -377,7 +377,7 @@ impl Form {
     }
 }
 
-/// What a body is that no JSON begins so, as far as its first bytes tell.
+/// Describes a body whose first bytes show that it is not plain JSON text.
 fn not_plain(body: &[u8]) -> Option<&'static str> {
     Some(match body {
         [0xef, 0xbb, 0xbf, ..] => "begins with a byte order mark (BOM)",
@@ -390,7 +390,7 @@ fn not_plain(body: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Digits only: `+5` and `05` are not numbers to JSON Schema either.
+/// Digits only: `+5` and `05` are not numbers in JSON Schema either.
 fn plain_number(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))
 }
@@ -415,11 +415,11 @@ fn written_size(map: &Map<String, Value>) -> usize {
         }
     }
     let mut count = Count(0);
-    serde_json::to_writer(&mut count, map).expect("a map with text keys can be written");
+    serde_json::to_writer(&mut count, map).expect("a JSON object serializes");
     count.0
 }
 
-/// A value in an error message: enough to recognise it, never a whole body.
+/// A value for an error message: enough to recognise it, never a whole body.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => format!("'{}'", Brief(text)),
@@ -436,7 +436,7 @@ struct Brief<'a>(&'a str);
 
 impl std::fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Cut only after, so that no half of a secret is left.
+        // Redact before cutting, so that no half of a secret remains.
         let clean = redact::text(self.0);
         for c in clean.chars().take(64) {
             if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }

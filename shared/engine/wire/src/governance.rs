@@ -1,4 +1,4 @@
-//! How agents stand, and what may be spent.
+//! Views of agents' reputation and of budgets.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use watchbill_core::service::{ReputationLine, ReputationPage};
 use watchbill_domain::{Agent, Amount, TaskId, TenantId, Timestamp, derived_uuid};
 use watchbill_governance::{
-    BudgetLimits, BudgetState, Operation, PeriodState, ReputationRules, Standing,
+    AgentReputation, BudgetLimits, BudgetState, Operation, PeriodState, ReputationRules,
 };
 
 use crate::{rfc3339, schemas};
@@ -19,41 +19,40 @@ const DAY: i64 = 24 * HOUR;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Agent")]
 pub struct AgentView {
-    /// As in `assigned_to`.
+    /// The name used in `assigned_to`.
     pub agent: String,
-    /// The agent in this tenant, the same for as long as there is one.
+    /// The agent's id in this tenant; it never changes.
     #[serde(default)]
     pub agent_id: String,
-    /// As in governance: `ops_agent` and so on.
+    /// The name used in governance: `ops_agent` and so on.
     pub name: String,
-    /// Whether this installation runs it itself.
+    /// Whether this installation runs the agent itself.
     pub built: bool,
-    /// `running`; `paused`: tasks are only accepted; `external`: they are left to workers outside;
-    /// `not_built`: its work is not part of this build, and a worker outside may claim its tasks.
+    /// `running`; `paused`: tasks are only accepted; `external`: tasks are left to external
+    /// workers; `not_built`: not part of this build, and external workers may claim its tasks.
     pub status: String,
     /// Tasks by status.
     pub tasks: BTreeMap<String, u64>,
-    /// Points of reputation, in thousandths exactly.
+    /// Reputation points, exact to a thousandth.
     pub score: f64,
-    /// How far it is trusted: `sandbox_only`, `staging_access`, `prod_low_risk` or
-    /// `prod_full_access`.
+    /// Trust level: `sandbox_only`, `staging_access`, `prod_low_risk` or `prod_full_access`.
     pub level: String,
-    /// The level above; none at the highest.
+    /// The next higher trust level; null at the highest.
     pub next_level: Option<String>,
-    /// Points that are missing to it. None: its next success lifts it.
+    /// Points missing to the next trust level; null at the highest. 0: the next success raises it.
     pub points_to_next: Option<f64>,
-    /// What it may do without a person's leave, where policy says nothing else.
+    /// Operations it may perform without approval, unless the policy says otherwise.
     pub allowed_operations: Vec<String>,
-    /// Events of its reputation so far.
+    /// Number of reputation events so far.
     pub reputation_events: u64,
-    /// When it was last heard of: the later of its last event of reputation and, where this was
-    /// looked for, its last start of a task.
+    /// When the agent was last active: its last reputation event or, if that was read and is
+    /// later, its last start of a task.
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub last_heartbeat: Option<Timestamp>,
 }
 
-/// An agent's id in a tenant: made of both, so that it needs no register.
+/// An agent's id in a tenant, derived from both, so that it needs no register.
 pub fn agent_id(tenant: &TenantId, agent: Agent) -> String {
     derived_uuid(&["agent", tenant.as_str(), agent.long_name()]).to_string()
 }
@@ -65,7 +64,7 @@ impl AgentView {
         built: bool,
         status: String,
         tasks: BTreeMap<String, u64>,
-        standing: &Standing,
+        standing: &AgentReputation,
         rules: &ReputationRules,
     ) -> Self {
         let next = rules.next(standing);
@@ -88,21 +87,21 @@ impl AgentView {
     }
 }
 
-/// An external worker's own reputation. No right depends on it.
+/// An external worker's own reputation. No authorization depends on it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Worker")]
 pub struct WorkerView {
-    /// As in the leases it takes: `worker:` and its key's name.
+    /// The name in the leases it holds: `worker:` and its key's name.
     pub worker: String,
     pub score: f64,
     pub reputation_events: u64,
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub last_event_at: Option<Timestamp>,
 }
 
 impl WorkerView {
-    pub fn new(worker: String, standing: &Standing) -> Self {
+    pub fn new(worker: String, standing: &AgentReputation) -> Self {
         Self {
             worker,
             score: standing.score(),
@@ -117,7 +116,7 @@ pub struct AgentList {
     pub success: bool,
     pub count: usize,
     pub agents: Vec<AgentView>,
-    /// What they end counts for them and not for an agent.
+    /// External workers. Tasks that they finish count for them and not for an agent.
     #[serde(default)]
     pub workers: Vec<WorkerView>,
 }
@@ -128,12 +127,12 @@ pub struct AgentAnswer {
     pub agent: AgentView,
 }
 
-/// Something that changed an agent's score.
+/// An event that changed an agent's reputation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ReputationEvent")]
 pub struct ReputationView {
     pub event: String,
-    /// Points of score that it was worth when it happened.
+    /// The score change in points at that time.
     pub delta: i16,
     pub reason: Option<String>,
     #[schemars(schema_with = "schemas::id")]
@@ -164,8 +163,8 @@ pub struct ReputationList {
     pub count: usize,
     pub events: Vec<ReputationView>,
     pub next_cursor: Option<String>,
-    /// So many of the items that were looked at for this page can't be read and are left out;
-    /// left out itself where it is 0. The server's log names them.
+    /// Number of unreadable items skipped while reading this page (see the server's log).
+    /// Omitted if 0.
     #[serde(default, skip_serializing_if = "crate::answers::is_zero")]
     pub unreadable: usize,
 }
@@ -199,15 +198,15 @@ impl From<Amount> for AmountView {
     }
 }
 
-/// A day or an hour, UTC, as it stands.
+/// The current state of a budget period: a day or an hour, UTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "BudgetPeriod")]
 pub struct PeriodView {
     pub used: AmountView,
-    /// Set aside for calls of models that are under way.
+    /// Reserved for model calls in progress.
     pub reserved: AmountView,
     pub limit: AmountView,
-    /// Used and reserved of the limit, of money or of tokens, whichever is the more.
+    /// The used and reserved share of the limit, of money or of tokens, whichever is greater.
     pub percent: u64,
     /// `ok`, from 80 % on `warning`, from 95 % on `critical`.
     pub status: String,

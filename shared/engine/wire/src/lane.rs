@@ -1,10 +1,12 @@
+//! The wire format of lane messages.
+
 use serde::{Deserialize, Serialize};
 use watchbill_core::ports::LaneMessage;
 use watchbill_domain::{Agent, IdError, Priority, TaskId, TenantId};
 
 use crate::portable_json;
 
-/// A lane message as a queue carries it. The tag says which form it is.
+/// A lane message as a queue carries it. The tag is its version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "v")]
 pub enum LaneForm {
@@ -24,9 +26,9 @@ pub struct LaneV1 {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaneFormError {
-    #[error("not a lane message this build knows: {0}")]
+    #[error("not a lane message that this build can read: {0}")]
     Form(#[from] serde_json::Error),
-    #[error("a lane message with a bad id: {0}")]
+    #[error("the lane message has an invalid id: {0}")]
     Id(#[from] IdError),
 }
 
@@ -40,13 +42,14 @@ impl LaneForm {
             priority: message.priority,
             trace_id: message.trace_id.clone(),
         });
-        portable_json(serde_json::to_string(&form).expect("texts and numbers can be written"))
+        portable_json(serde_json::to_string(&form).expect("strings and numbers serialize"))
     }
 
     pub fn read(text: &str) -> Result<LaneMessage, LaneFormError> {
         let LaneForm::V1(form) = serde_json::from_str(text)?;
         Ok(LaneMessage {
-            // Deserialising takes any text; a key made of it must be a proper one.
+            // Deserialising accepts any text, but the ids become parts of keys and must be
+            // valid.
             tenant: TenantId::parse(form.tenant.as_str())?,
             task_id: TaskId::parse(form.task_id.as_str())?,
             assignment: form.assignment,

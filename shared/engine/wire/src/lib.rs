@@ -1,23 +1,24 @@
-//! The forms that outsiders read and write: HTTP bodies, lane messages, events on a bus.
-//! Nothing else in the workspace serialises for outsiders.
+//! External wire formats: HTTP bodies, lane messages, events on a bus. No other crate of the
+//! workspace serialises for external readers.
 //!
-//! - `form`: how a body or a query is read. A form is a table of fields ([`Field`]); the
-//!   table both drives the reader and becomes the schema in the OpenAPI document, so the two
-//!   can't disagree.
-//! - `exact`: which numbers are kept as they are written.
+//! - `form`: how a body or a query is read. A form is a table of fields ([`Field`]); the table
+//!   both drives the reader and becomes the schema in the OpenAPI document, so the two can't
+//!   disagree.
+//! - `exact`: which numbers keep their value when they are read.
 //! - `requests`: the bodies clients send, as tables and typed values.
-//! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients get, made `From` the domain.
-//! - `settings`: the rules of an installation as people write them.
+//! - `task`, `event`, `approval`, `governance`, `audit`, `answers`: what clients receive, made
+//!   `From` the domain.
+//! - `settings`: the configuration of an installation as people write it.
 //! - `link`: signed links by which a person decides from a notification.
-//! - `peer`: the port to programs that keep their tasks in a server of their own. It stands here because
-//!   its values are these forms.
-//! - `lane`, `bus`, `notice`: what travels between functions, with a version tag. `portable`: in a form
-//!   that every carrier takes.
+//! - `peer`: the port to legacy programs that keep their tasks in a server of their own. It is
+//!   in this crate because its values are these formats.
+//! - `lane`, `bus`, `notice`: messages between functions, with a version tag. `portable`: text
+//!   in a form that every transport accepts.
 //!
-//! How to add a request: a struct and its `FIELDS` in `requests`, a `read` that takes every
-//! field from the form. How to add a field to an answer: in the view and its `From`; clients
-//! must be able to ignore it. How to change a message: a new version beside the old one; the
-//! files in `tests/fixtures` are frozen and stay readable for ever.
+//! How to add a request: a struct and its `FIELDS` in `requests`, and a `read` that takes every
+//! field from the form. How to add a field to a response: in the view and its `From`; clients
+//! must be able to ignore it. How to change a message: add a new version next to the old one;
+//! the files in `tests/fixtures` are frozen and must stay readable for ever.
 
 mod answers;
 mod approval;
@@ -28,10 +29,10 @@ mod exact;
 pub mod form;
 mod governance;
 mod lane;
+pub mod legacy;
 mod link;
 mod notice;
 mod operator;
-pub mod peer;
 mod portable;
 mod problem;
 mod render;

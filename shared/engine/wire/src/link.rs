@@ -1,8 +1,8 @@
 //! Links by which a person decides on an approval from a notification.
 //!
-//! A token is two parts in base64url with a dot between: what it is for, as JSON, and the
-//! HMAC-SHA256 over the first part. It names its approval and the hash of what is to be
-//! approved, says to whom it was given, ends after a while, and is used up by one decision.
+//! A token is two base64url parts joined by a dot: the content as JSON, and the HMAC-SHA256 of
+//! the first part. The content names the approval, the hash of the approval document and the
+//! recipient. A token expires, and one decision uses it up.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use watchbill_domain::{ApprovalId, TenantId, Timestamp};
 
-/// The longest that is looked at, in bytes: ids have 160 at most.
-const MOST: usize = 2_048;
-/// What the key is made for, so that the same secret signs nothing else.
+/// Maximum length in bytes of a token that is parsed. Ids have at most 160.
+const MAX_LINK_BYTES: usize = 2_048;
+/// Domain separation of the key, so that the same secret signs nothing else.
 const PURPOSE: &[u8] = b"watchbill approval link v1";
 
-/// Leave for one person to decide once on one approval.
+/// Authorizes one person to decide once on one approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalLink {
     #[serde(rename = "t")]
@@ -26,10 +26,10 @@ pub struct ApprovalLink {
     /// The approval's `plan_hash`.
     #[serde(rename = "h")]
     pub plan_hash: String,
-    /// To whom it was given.
+    /// The recipient.
     #[serde(rename = "to")]
     pub to: String,
-    /// Random, in hex: a used link is known by it.
+    /// Random, in hex. Identifies a used link.
     #[serde(rename = "n")]
     pub nonce: String,
     #[serde(rename = "e")]
@@ -38,20 +38,21 @@ pub struct ApprovalLink {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    #[error("this link is not one that was made here, or it was cut off; open it as it was sent")]
+    #[error("this link was not created here, or it is incomplete; open it exactly as it was sent")]
     Forged,
     #[error(
-        "this link ran out at {0}; open the approval with `watchbill approvals` or wait for the next notice"
+        "this link expired at {0}; open the approval with `watchbill approvals` or wait for the \
+         next notice"
     )]
     Expired(Timestamp),
 }
 
-/// Signs links and knows them again.
+/// Signs and verifies links.
 #[derive(Clone)]
 pub struct LinkKey(Hmac<Sha256>);
 
 impl LinkKey {
-    /// From a secret of at least 16 bytes; less is refused.
+    /// Derives the key from a secret. Returns `None` if the secret has fewer than 16 bytes.
     pub fn new(secret: &[u8]) -> Option<Self> {
         if secret.len() < 16 {
             return None;
@@ -62,20 +63,20 @@ impl LinkKey {
     }
 
     pub fn sign(&self, link: &ApprovalLink) -> String {
-        let json = serde_json::to_vec(link).expect("a link is plain JSON");
+        let json = serde_json::to_vec(link).expect("a link serializes to JSON");
         let body = BASE64.encode(json);
         let mac = self.mac(body.as_bytes()).finalize().into_bytes();
         format!("{body}.{}", BASE64.encode(mac))
     }
 
-    /// The link, if it was signed with this key and has not run out.
+    /// Returns the link if it was signed with this key and has not expired.
     pub fn open(&self, token: &str, now: Timestamp) -> Result<ApprovalLink, LinkError> {
-        if token.len() > MOST {
+        if token.len() > MAX_LINK_BYTES {
             return Err(LinkError::Forged);
         }
         let (body, mac) = token.split_once('.').ok_or(LinkError::Forged)?;
         let mac = BASE64.decode(mac).map_err(|_| LinkError::Forged)?;
-        // In constant time; nothing of the body is read before it is proved.
+        // Constant-time comparison. The body is not parsed before it is verified.
         self.mac(body.as_bytes()).verify_slice(&mac).map_err(|_| LinkError::Forged)?;
         let json = BASE64.decode(body).map_err(|_| LinkError::Forged)?;
         let link: ApprovalLink = serde_json::from_slice(&json).map_err(|_| LinkError::Forged)?;
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_is_known_again_until_it_runs_out() {
+    fn a_signed_link_is_valid_until_it_expires() {
         let token = key("0123456789abcdef").sign(&link());
         assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)));
         assert_eq!(key("0123456789abcdef").open(&token, NOW), Ok(link()));
@@ -133,7 +134,7 @@ mod tests {
         let key = key("0123456789abcdef");
         let token = key.sign(&link());
         let (body, mac) = token.split_once('.').unwrap();
-        // Every bit of it counts.
+        // Every bit of the token matters.
         for (place, byte) in token.bytes().enumerate() {
             for bit in 0..7 {
                 let mut bytes = token.clone().into_bytes();

@@ -1,3 +1,5 @@
+//! The wire format of notices, and the bodies of webhooks.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use watchbill_domain::{Event, EventPriority, IdError, TenantId};
@@ -5,7 +7,7 @@ use watchbill_redact as redact;
 
 use crate::{ApprovalView, EventFormError, EventView, portable_json, render_approval};
 
-/// What the notify lane carries. The tag says which form it is.
+/// A message on the notify lane. The tag is its version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "v")]
 pub enum NoticeForm {
@@ -21,9 +23,9 @@ pub struct NoticeV1 {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeFormError {
-    #[error("not a notice this build knows: {0}")]
+    #[error("not a notice that this build can read: {0}")]
     Form(#[from] serde_json::Error),
-    #[error("a notice with a bad tenant: {0}")]
+    #[error("the notice has an invalid tenant: {0}")]
     Id(#[from] IdError),
     #[error(transparent)]
     Event(#[from] EventFormError),
@@ -32,7 +34,7 @@ pub enum NoticeFormError {
 impl NoticeForm {
     pub fn write(tenant: &TenantId, event: &Event) -> String {
         let form = NoticeForm::V1(NoticeV1 { tenant: tenant.clone(), event: event.clone().into() });
-        let written = serde_json::to_string(&form).expect("an event can be written");
+        let written = serde_json::to_string(&form).expect("an event serializes");
         portable_json(redact::json(&written).into_owned())
     }
 
@@ -42,8 +44,8 @@ impl NoticeForm {
     }
 }
 
-/// The body of a webhook: the parts that the Standard Webhooks form asks for (`type`,
-/// `timestamp`, `data`), and what a person wants to read.
+/// The body of a webhook: the fields of Standard Webhooks (`type`, `timestamp`, `data`) and a
+/// summary for people.
 pub fn webhook_body(tenant: &TenantId, event: &Event) -> Value {
     let subject = event.task_id.as_ref().map(|id| format!(" (task {id})")).unwrap_or_default();
     let severity = match event.priority {
@@ -64,8 +66,8 @@ pub fn webhook_body(tenant: &TenantId, event: &Event) -> Value {
     body
 }
 
-/// Adds to a webhook's body what an approver needs to decide: the approval, its text for
-/// people, and where they decide.
+/// Adds to a webhook's body what an approver needs to decide: the approval, its readable text,
+/// and the URL where they decide.
 pub fn tell_approval(body: &mut Value, approval: ApprovalView, url: Option<&str>) {
     let reasons = approval.reasons.join("; ");
     let message = format!("{}: {reasons}", approval.summary);
@@ -75,7 +77,7 @@ pub fn tell_approval(body: &mut Value, approval: ApprovalView, url: Option<&str>
         "text": redact::text(&render_approval(&approval)),
         "plan_hash": approval.plan_hash,
         "expires_at": approval.expires_at.to_string(),
-        // The one secret that a notice is to carry.
+        // The only secret that a notice may carry.
         "url": url,
     });
 }

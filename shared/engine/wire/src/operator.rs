@@ -1,15 +1,17 @@
-//! The operator's key where a secret store keeps one secret for both keys that everything begins with.
+//! Derives the operator key from the first admin key where a secret store holds one secret for
+//! both.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What the key is made for, so that the same secret gives no other.
+/// Domain separation, so that the same secret gives no other key.
 const PURPOSE: &[u8] = b"watchbill operator key v1";
 
-/// The operator's key of an installation, from its first admin key: HMAC-SHA256 in 64 hex digits. Whoever
-/// has the first key has both; nobody gets from the operator's key to the first one.
+/// The operator key of an installation, derived from its first admin key: HMAC-SHA256 as 64 hex
+/// digits. Whoever has the first key can compute the operator key, but not the reverse.
 pub fn operator_key(first_key: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(first_key.as_bytes()).expect("any length is fine");
+    let mut mac = Hmac::<Sha256>::new_from_slice(first_key.as_bytes())
+        .expect("HMAC takes keys of any length");
     mac.update(PURPOSE);
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -18,7 +20,8 @@ pub fn operator_key(first_key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// `printf 'watchbill operator key v1' | openssl dgst -sha256 -hmac first -r`, as docs/aws.md says.
+    /// `printf 'watchbill operator key v1' | openssl dgst -sha256 -hmac first -r`, as in
+    /// docs/aws.md.
     #[test]
     fn it_is_what_openssl_makes_of_it() {
         let key = operator_key("first");

@@ -1,13 +1,13 @@
-//! Text in a form that every carrier takes as it is.
+//! Text that every transport accepts unchanged.
 //!
-//! SQS takes the characters of XML 1.0 and no others: U+FFFE and U+FFFF, which any id, trace or
-//! payload may hold, are refused, or replaced, which makes another id of it. A JSON text says
-//! them by escapes, which whoever parses it reads as the same text.
+//! SQS accepts only the characters of XML 1.0. U+FFFE and U+FFFF, which any id, trace or payload
+//! may contain, are refused, or replaced, which changes an id. JSON can escape them, and a
+//! parser reads the same text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether SQS takes a character in a message (Amazon SQS API reference, `SendMessage`).
+/// Whether SQS accepts a character in a message (Amazon SQS API reference, `SendMessage`).
 pub fn is_portable(c: char) -> bool {
     matches!(
         c,
@@ -15,8 +15,7 @@ pub fn is_portable(c: char) -> bool {
     )
 }
 
-/// The same JSON, with what not every carrier takes as escapes. JSON has such characters in its
-/// strings alone.
+/// The same JSON, with unportable characters escaped. JSON has such characters only in strings.
 pub fn portable_json(json: String) -> String {
     if json.chars().all(is_portable) {
         return json;
@@ -26,14 +25,15 @@ pub fn portable_json(json: String) -> String {
         if is_portable(c) {
             out.push(c);
         } else {
-            // All of them are of the first plane, so one escape says each.
-            write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes all");
+            // All of them are in the first plane, so one escape each is enough.
+            write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a String can't fail");
         }
     }
     out
 }
 
-/// Plain text, which knows no escapes: for what only tells people where something comes from.
+/// Replaces unportable characters. For plain text, which has no escapes, that only informs
+/// people of an origin.
 pub(crate) fn portable_text(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_portable) {
         return text.into();

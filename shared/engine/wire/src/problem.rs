@@ -1,15 +1,17 @@
+//! The format of error responses.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::FieldError;
 
-/// What went wrong, as `application/problem+json` (RFC 9457).
+/// An error, as `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The kind of problem, for programs: `urn:watchbill:not-found` and the like.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The status in words.
+    /// The HTTP status as text.
     pub title: String,
     #[schemars(range(min = 400, max = 599))]
     pub status: u16,

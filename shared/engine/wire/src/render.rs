@@ -1,3 +1,5 @@
+//! Renders an approval as plain text for people.
+
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -5,15 +7,15 @@ use watchbill_domain::{ApprovalStatus, Timestamp};
 
 use crate::ApprovalView;
 
-/// Longest line of a text that was given; what is beyond is cut off, and said so.
+/// Maximum characters of a line of foreign text. The rest is cut off and the cut is marked.
 const LINE: usize = 400;
-/// Most lines of one such text.
+/// Maximum lines of one foreign text.
 const LINES: usize = 200;
 const NAMES: usize = 11;
 
-/// An approval for people, wherever they read it: a terminal, a notice, a page. Everything in it
-/// that someone else wrote is on its own lines and can steer neither terminal nor reader:
-/// control characters, and those that turn the direction of text, are written as escapes.
+/// Renders an approval for a terminal, a notice or a page. Foreign text has its own lines and
+/// can't manipulate the terminal or the reader: control characters and those that change the
+/// text direction are escaped.
 pub fn render_approval(view: &ApprovalView) -> String {
     let mut out = String::with_capacity(1024);
     let _ = writeln!(out, "{}\n", plain(&view.summary));
@@ -51,9 +53,9 @@ pub fn render_approval(view: &ApprovalView) -> String {
     }
     block(&mut out, "target", view.shown.get("target"));
     block(&mut out, "payload", view.shown.get("payload"));
-    block(&mut out, "payload, not shown to its end", view.shown.get("payload_left_out"));
+    block(&mut out, "payload fields that are cut off", view.shown.get("payload_left_out"));
     block(&mut out, "metadata", view.shown.get("metadata"));
-    block(&mut out, "metadata, not shown to its end", view.shown.get("metadata_left_out"));
+    block(&mut out, "metadata fields that are cut off", view.shown.get("metadata_left_out"));
     let plan = Value::Object(view.plan.clone());
     block(&mut out, "plan", view.shown.get("plan").or(Some(&plan)));
     out.push('\n');
@@ -62,7 +64,7 @@ pub fn render_approval(view: &ApprovalView) -> String {
             field(&mut out, name, &format!("sha256 {hash}"));
         }
     }
-    field(&mut out, "all of it", &format!("sha256 {}", view.plan_hash));
+    field(&mut out, "document", &format!("sha256 {}", view.plan_hash));
     field(&mut out, "approval", view.approval_id.as_str());
     out
 }
@@ -76,7 +78,7 @@ fn status(view: &ApprovalView) -> String {
     if let Some(at) = view.decided_at {
         let _ = write!(text, " at {}", moment(at));
     }
-    // Why it is asked stands on lines of its own.
+    // The reason why approval is required has lines of its own.
     let ended = matches!(view.status, ApprovalStatus::Rejected | ApprovalStatus::Cancelled);
     if let Some(reason) = view.reason.as_ref().filter(|_| ended) {
         let _ = write!(text, ": {reason}");
@@ -137,7 +139,7 @@ fn object(out: &mut String, map: &Map<String, Value>, depth: usize) {
     }
 }
 
-/// `name: value`; what does not fit on the line stands below it, further in.
+/// `name: value`. A value that does not fit on the line follows below, indented.
 fn entry(out: &mut String, name: &str, value: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
     let gap = if name.is_empty() { "" } else { " " };
@@ -157,7 +159,7 @@ fn entry(out: &mut String, name: &str, value: &Value, depth: usize) {
             }
             let more = text.lines().count().saturating_sub(LINES);
             if more > 0 {
-                let _ = writeln!(out, "{indent}  … {more} lines more");
+                let _ = writeln!(out, "{indent}  … {more} more lines");
             }
         }
         Value::String(text) => {
@@ -169,12 +171,12 @@ fn entry(out: &mut String, name: &str, value: &Value, depth: usize) {
     }
 }
 
-/// One line that shows what it holds.
+/// A single line with control characters escaped.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (place, c) in text.chars().enumerate() {
         if place == LINE {
-            let _ = write!(out, "… {} characters more", text.chars().count() - LINE);
+            let _ = write!(out, "… {} more characters", text.chars().count() - LINE);
             break;
         }
         match c {
@@ -188,8 +190,8 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// Characters that can't be seen, or that make text read otherwise than it stands: marks and
-/// overrides of direction, zero-width ones, line and paragraph separators, tags.
+/// Characters that are invisible or change how text reads: direction marks and overrides,
+/// zero-width characters, line and paragraph separators, tags.
 fn steers(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -267,7 +269,7 @@ plan
       deploy: shop
 
 payload is  sha256 cd34
-all of it   sha256 ab12
+document    sha256 ab12
 approval    approval_t1
 ";
         assert_eq!(render_approval(&view(more)), expected);
@@ -297,7 +299,7 @@ deadline    2026-01-31T09:00:00.000Z
 payload
   project: shop
 
-payload, not shown to its end
+payload fields that are cut off
   fields:
     -
       begins: drop the tables
@@ -315,13 +317,13 @@ plan
 
 payload is  sha256 cd34
 metadata is sha256 ef56
-all of it   sha256 ab12
+document    sha256 ab12
 ";
         assert!(text.contains(wanted), "{text}");
     }
 
     #[test]
-    fn one_of_an_older_build_shows_its_plan() {
+    fn an_approval_of_an_older_build_shows_its_plan() {
         let text = render_approval(&view(json!({})));
         assert!(text.contains("plan\n  steps:\n    - back up\n    - deploy\n"), "{text}");
         let more = json!({
@@ -334,7 +336,7 @@ all of it   sha256 ab12
     }
 
     #[test]
-    fn nothing_in_it_steers_the_reader() {
+    fn foreign_text_can_not_manipulate_the_reader() {
         let nasty = "a\u{1b}[2Jb\u{202e}c\rstatus      approved\nasked by    nobody";
         let more = json!({
             "summary": nasty, "reasons": [nasty], "requested_by": nasty,
@@ -344,6 +346,6 @@ all of it   sha256 ab12
         assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || steers(c))), "{text:?}");
         assert_eq!(text.lines().filter(|line| line.starts_with("status")).count(), 1, "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("asked by")).count(), 1, "{text}");
-        assert!(text.contains("… 600 characters more"), "{text}");
+        assert!(text.contains("… 600 more characters"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Times as clients write and read them: RFC 3339 in UTC.
+//! Serde support for times in RFC 3339, UTC.
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 use watchbill_domain::Timestamp;
@@ -12,7 +12,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::E
     Timestamp::parse(&text).map_err(D::Error::custom)
 }
 
-/// The same for a time that may be missing.
+/// The same for an optional time.
 pub mod option {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Schemas of domain types within answers.
+//! JSON schemas of domain types within responses.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
@@ -17,18 +17,18 @@ pub fn priority(_: &mut SchemaGenerator) -> Schema {
     one_of(Priority::ALL, Priority::as_str)
 }
 
-fn maybe_one_of<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Schema {
+fn optional_one_of<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Schema {
     let mut names: Vec<_> = all.iter().map(|one| Value::from(text(*one))).collect();
     names.push(Value::Null);
     json_schema!({ "type": ["string", "null"], "enum": names })
 }
 
-pub fn maybe_task_type(_: &mut SchemaGenerator) -> Schema {
-    maybe_one_of(TaskType::ALL, TaskType::as_str)
+pub fn optional_task_type(_: &mut SchemaGenerator) -> Schema {
+    optional_one_of(TaskType::ALL, TaskType::as_str)
 }
 
-pub fn maybe_priority(_: &mut SchemaGenerator) -> Schema {
-    maybe_one_of(Priority::ALL, Priority::as_str)
+pub fn optional_priority(_: &mut SchemaGenerator) -> Schema {
+    optional_one_of(Priority::ALL, Priority::as_str)
 }
 
 pub fn status(_: &mut SchemaGenerator) -> Schema {
@@ -62,7 +62,7 @@ pub fn ids(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string" } })
 }
 
-pub fn maybe_id(_: &mut SchemaGenerator) -> Schema {
+pub fn optional_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"] })
 }
 
@@ -70,6 +70,6 @@ pub fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "date-time" })
 }
 
-pub fn maybe_time(_: &mut SchemaGenerator) -> Schema {
+pub fn optional_time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["string", "null"], "format": "date-time" })
 }

@@ -1,29 +1,30 @@
-//! The rules of an installation as people write them: a part of `watchbill.yaml`, and on AWS
-//! the template's parameter `Rules`. The same words in both; unknown keys are refused,
-//! because a setting that is misspelt is a setting that is not made.
+//! The configuration of an installation: part of `watchbill.yaml`, and on AWS the template
+//! parameter `EngineConfig`, with the same keys. Unknown keys are refused, because a misspelt
+//! setting would silently have no effect.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Deserialize;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::OnFailure;
 use watchbill_domain::{Agent, Priority, TaskType, parse_span};
 
 mod feed;
 mod reputation;
 
-pub use feed::{Feed, fed_agent};
+pub use feed::{ExportSettings, fed_agent};
 pub use reputation::{DecayForm, ReputationForm};
 
-/// The environment, as a map so that tests can bring their own. It wins over files.
+/// The environment, as a map so that tests can supply their own. It takes precedence over
+/// files.
 pub type Env = BTreeMap<String, String>;
 
-/// Runs are short: longer work suspends and goes on.
-const LONGEST_RUN: Duration = Duration::from_secs(15 * 60);
-/// For how long at least the history of approvals is kept.
-const LEAST_APPROVALS: Duration = Duration::from_secs(30 * 86_400);
+/// Maximum length of a run. Longer work suspends and resumes.
+const MAX_RUN: Duration = Duration::from_secs(15 * 60);
+/// Minimum retention of the approval history.
+const MIN_APPROVALS: Duration = Duration::from_secs(30 * 86_400);
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{setting}: {fault}")]
@@ -49,20 +50,20 @@ pub struct RulesForm {
     pub sla: SlaForm,
     pub keep: KeepForm,
     pub run_limit: Option<String>,
-    /// How long a worker outside holds a task without a word.
+    /// How long an external worker holds a task without an update.
     pub worker_lease: Option<String>,
-    pub gates: Moved,
+    pub gates: MovedSetting,
     pub reputation: ReputationForm,
 }
 
-/// A setting that stands in the policy now: said instead of being called unknown.
+/// A setting that has moved to the policy. The error says so instead of calling it unknown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Moved;
+pub struct MovedSetting;
 
-impl<'de> Deserialize<'de> for Moved {
+impl<'de> Deserialize<'de> for MovedSetting {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         serde::de::IgnoredAny::deserialize(from)?;
-        let fault = "gates have moved to policy.yaml, as they stand; see docs/policy.md";
+        let fault = "gates have moved to policy.yaml, in the same form; see docs/policy.md";
         Err(serde::de::Error::custom(fault))
     }
 }
@@ -73,7 +74,7 @@ pub struct ApprovalsForm {
     pub decide_within: Option<String>,
     pub use_within: Option<String>,
     pub use_at_most: Option<String>,
-    /// Whether one may approve what one submitted oneself.
+    /// Whether a person may approve what they submitted themselves.
     pub own: Option<bool>,
     /// Whether agents may decide on approvals too.
     pub agents: Option<bool>,
@@ -100,17 +101,18 @@ pub struct SlaForm {
 pub struct KeepForm {
     pub tasks: Option<String>,
     pub approvals: Option<String>,
-    /// Resolved alerts.
+    /// Retention of resolved alerts.
     pub alerts: Option<String>,
-    /// Open alerts that nobody raises or acknowledges; then they end.
+    /// How long an open alert is kept that no one raises or acknowledges; then it ends.
     pub open_alerts: Option<String>,
 }
 
 impl RulesForm {
-    /// The rules, with the environment above the form. `approve_own`: what holds where
-    /// neither says whether people may approve what they submitted themselves.
-    pub fn rules(&self, env: &Env, approve_own: bool) -> Result<Rules, SettingError> {
-        let mut rules = Rules { not_built: Agent::not_built().collect(), ..Rules::default() };
+    /// Builds the engine configuration; the environment takes precedence. `approve_own` is the
+    /// default for whether people may approve what they submitted themselves.
+    pub fn rules(&self, env: &Env, approve_own: bool) -> Result<EngineConfig, SettingError> {
+        let mut rules =
+            EngineConfig { not_built: Agent::not_built().collect(), ..EngineConfig::default() };
         for (task_type, agent) in &self.routes {
             let wrong = |fault: &dyn Display| SettingError::new("routes", fault);
             let task_type = TaskType::parse(task_type).map_err(|e| wrong(&e))?;
@@ -135,15 +137,17 @@ impl RulesForm {
             rules.external_types.insert(task_type);
         }
         if let Some(fed) = env.get("REDIS_FEED") {
-            Feed::read(fed).map_err(|e| SettingError::new("REDIS_FEED", e))?.leave(&mut rules);
+            ExportSettings::read(fed)
+                .map_err(|e| SettingError::new("REDIS_FEED", e))?
+                .leave(&mut rules);
         }
         self.set_approvals(&mut rules, env, approve_own)?;
         span(&mut rules.retry.base, "retries.base", &self.retries.base)?;
         span(&mut rules.retry.cap, "retries.cap", &self.retries.cap)?;
         rules.retry.max_retries = self.retries.most.unwrap_or(rules.retry.max_retries);
         span(&mut rules.lease.run, "run_limit", &self.run_limit)?;
-        if rules.lease.run > LONGEST_RUN {
-            let fault = "15 minutes are the most; longer work suspends and goes on";
+        if rules.lease.run > MAX_RUN {
+            let fault = "15 minutes is the maximum; longer work suspends and resumes";
             return Err(SettingError::new("run_limit", fault));
         }
         span(&mut rules.lease.outside, "worker_lease", &self.worker_lease)?;
@@ -157,7 +161,7 @@ impl RulesForm {
 
     fn set_approvals(
         &self,
-        rules: &mut Rules,
+        rules: &mut EngineConfig,
         env: &Env,
         approve_own: bool,
     ) -> Result<(), SettingError> {
@@ -174,14 +178,14 @@ impl RulesForm {
             None => form.agents.unwrap_or(false),
         };
         span(&mut rules.keep_approvals, "keep.approvals", &self.keep.approvals)?;
-        if rules.keep_approvals < LEAST_APPROVALS {
-            let fault = "the history of approvals is kept 30 days at least";
+        if rules.keep_approvals < MIN_APPROVALS {
+            let fault = "approvals are kept at least 30 days";
             return Err(SettingError::new("keep.approvals", fault));
         }
         Ok(())
     }
 
-    fn set_sla(&self, rules: &mut Rules) -> Result<(), SettingError> {
+    fn set_sla(&self, rules: &mut EngineConfig) -> Result<(), SettingError> {
         for (priority, target) in &self.sla.targets {
             let wrong = |fault: &dyn Display| SettingError::new("sla.targets", fault);
             let priority = Priority::parse(priority).map_err(|e| wrong(&e))?;
@@ -190,7 +194,7 @@ impl RulesForm {
         rules.sla.threshold = match self.sla.threshold.unwrap_or(rules.sla.threshold) {
             percent @ 1..=100 => percent,
             other => {
-                let fault = format!("{other} is not 1 to 100 percent");
+                let fault = format!("{other} is not between 1 and 100 percent");
                 return Err(SettingError::new("sla.threshold", fault));
             }
         };
@@ -207,11 +211,11 @@ pub fn gates_off(env: &Env) -> Result<bool, SettingError> {
     }
 }
 
-/// What happens to mutating work while governance can't be reached: the environment's word,
-/// else the file's.
+/// What happens to mutating work while governance can't be read: the environment's value, else
+/// the file's.
 pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingError> {
-    let said = env.get("GOVERNANCE_ON_FAILURE").map(String::as_str).filter(|t| !t.is_empty());
-    let (name, text) = match (said, file) {
+    let from_env = env.get("GOVERNANCE_ON_FAILURE").map(String::as_str).filter(|t| !t.is_empty());
+    let (name, text) = match (from_env, file) {
         (Some(text), _) => ("GOVERNANCE_ON_FAILURE", text),
         (None, Some(text)) => ("governance_on_failure", text),
         (None, None) => return Ok(OnFailure::default()),
@@ -220,7 +224,7 @@ pub fn on_failure(env: &Env, file: Option<&str>) -> Result<OnFailure, SettingErr
     OnFailure::parse(text).ok_or_else(fault)
 }
 
-/// The words of a list with commas.
+/// Splits a comma-separated list.
 pub fn words(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
 }
@@ -257,18 +261,18 @@ mod tests {
 
     use super::*;
 
-    fn rules(json: &str) -> Result<Rules, String> {
+    fn rules(json: &str) -> Result<EngineConfig, String> {
         let form: RulesForm = serde_json::from_str(json).map_err(|e| e.to_string())?;
         form.rules(&Env::new(), false).map_err(|e| e.to_string())
     }
 
-    fn default() -> Rules {
+    fn default() -> EngineConfig {
         let not_built = [Agent::Dev, Agent::Faq, Agent::Devops].into();
-        Rules { not_built, ..Rules::default() }
+        EngineConfig { not_built, ..EngineConfig::default() }
     }
 
     #[test]
-    fn nothing_said_is_the_default() {
+    fn unset_settings_have_defaults() {
         assert_eq!(rules("{}"), Ok(default()));
     }
 
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_reputation_that_are_not_named_stay() {
+    fn unnamed_reputation_settings_keep_their_defaults() {
         let json = r#"{"reputation": {"most": 999, "deltas": {"task_success": 5},
             "levels": {"prod_full_access": 300}, "decay": {"every": "1d"}}}"#;
         let mut wanted = default();

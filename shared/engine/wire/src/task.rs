@@ -1,3 +1,5 @@
+//! The wire format of tasks.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -26,23 +28,23 @@ pub struct TaskView {
     pub trace_id: String,
     #[schemars(required)]
     pub sla: Option<SlaView>,
-    /// Who has it, or will have it once approved.
+    /// The agent that has the task, or gets it once it is approved.
     #[schemars(schema_with = "schemas::agent")]
     pub assigned_to: Agent,
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub created_at: Timestamp,
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub started_at: Option<Timestamp>,
     #[serde(with = "rfc3339::option")]
-    #[schemars(schema_with = "schemas::maybe_time")]
+    #[schemars(schema_with = "schemas::optional_time")]
     pub completed_at: Option<Timestamp>,
-    #[schemars(schema_with = "schemas::maybe_id")]
+    #[schemars(schema_with = "schemas::optional_id")]
     pub parent_task_id: Option<TaskId>,
     #[schemars(schema_with = "schemas::ids")]
     pub child_task_ids: Vec<TaskId>,
-    /// The caller's, and of a completed task its `result`.
+    /// The caller's metadata and, for a completed task, its `result`.
     pub metadata: Map<String, Value>,
     pub error: Option<String>,
     pub retry_count: u32,
@@ -51,26 +53,26 @@ pub struct TaskView {
     pub tenant_id: TenantId,
     /// Grows by one with each change.
     pub version: u64,
-    #[schemars(schema_with = "schemas::maybe_id")]
+    #[schemars(schema_with = "schemas::optional_id")]
     pub approval_id: Option<ApprovalId>,
-    /// Left to workers outside.
+    /// Whether the task is left to external workers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub external: bool,
-    /// What the calls of models for it have cost so far, if there were any.
+    /// Cost of the model calls for this task so far, if there were any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<AmountView>,
 }
 
-/// By when a task should be done.
+/// The task's deadline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Sla")]
 pub struct SlaView {
-    /// As it was asked for, or the priority's default.
+    /// The target as requested, or the priority's default.
     pub target: String,
     #[serde(with = "rfc3339")]
     #[schemars(schema_with = "schemas::time")]
     pub deadline: Timestamp,
-    /// Percent of the time gone at which a warning is given.
+    /// Percent of the time elapsed at which a warning is given.
     pub alert_threshold: u8,
 }
 

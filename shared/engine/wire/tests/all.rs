@@ -1,4 +1,4 @@
-//! Forms that outsiders read, and their frozen files.
+//! Tests of the external wire formats and their frozen fixtures.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

@@ -1,4 +1,4 @@
-//! Forms that left the house once must be read and written the same for ever.
+//! Published wire formats must be read and written the same for ever.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,9 +13,9 @@ use watchbill_wire::{ApprovalView, BusEvent, EventView, LaneForm, Problem, TaskV
 const LANE: &str = include_str!("fixtures/lane_v1.json");
 const BUS: &str = include_str!("fixtures/bus_event.json");
 const TASK: &str = include_str!("fixtures/task.json");
-/// Before it had what is shown, quorum and votes.
+/// From before approvals had an approval document, a quorum and votes.
 const APPROVAL_1: &str = include_str!("fixtures/approval.json");
-/// Before it named type, priority and who decided, and why it is asked.
+/// From before approvals had type, priority, approver and the reason why they are required.
 const APPROVAL_2: &str = include_str!("fixtures/approval_2.json");
 const APPROVAL: &str = include_str!("fixtures/approval_3.json");
 
@@ -131,9 +131,9 @@ fn a_task_and_an_approval_are_kept_byte_for_byte() {
     assert_eq!(older, without);
 }
 
-/// Whatever became of it, it says what it is about and why it was asked.
+/// In every state an approval shows what it is about and why it is required.
 #[test]
-fn an_approval_says_what_is_asked_why_and_who_decided() {
+fn an_approval_shows_its_subject_reasons_and_approver() {
     let view: ApprovalView = serde_json::from_str(APPROVAL).unwrap();
     let approval = |status, decision: Option<Decision>| Approval {
         id: view.approval_id.clone(),

@@ -1,11 +1,11 @@
-//! What clients send: what is taken, and the words for what is not.
+//! Request parsing: which input is accepted, and the errors for all other input.
 
 use serde_json::{Value, json};
 use watchbill_domain::{Agent, Priority, Status, TaskType};
 use watchbill_wire::form::{Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{
-    Answer, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError, Form,
-    Kind, PatchStatus, PublishEvent, Reason, SetLimits, TaskQuery, TokenRequest,
+    AnswerRequest, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError,
+    Form, Kind, PatchStatus, PublishEvent, Reason, SetLimits, TaskQuery, TokenRequest,
 };
 
 fn create(body: Value) -> Result<CreateTask, BadForm> {
@@ -113,7 +113,7 @@ fn an_unknown_value_is_named_with_the_known_ones() {
 }
 
 #[test]
-fn all_faults_are_said_at_once() {
+fn all_faults_are_reported_at_once() {
     let body = json!({ "type": "cook", "payload": 5, "priority": "soon", "source": 7 });
     let fields: Vec<_> = errors(create(body)).into_iter().map(|error| error.field).collect();
     assert_eq!(fields, ["type", "payload", "priority", "source"]);
@@ -154,7 +154,7 @@ fn a_body_that_is_no_object_is_refused_with_its_place() {
 }
 
 #[test]
-fn what_nests_too_deep_is_refused() {
+fn too_deep_nesting_is_refused() {
     let nested = |levels: usize| {
         let payload = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
         CreateTask::read(format!("{{\"type\":\"faq\",\"payload\":{payload}}}").as_bytes())
@@ -174,7 +174,7 @@ fn sizes_are_of_the_json_as_written() {
         create(payload(200 * 1024 + 1)),
         Err(BadForm::TooLarge { what: "payload", bytes: 204_801, most: 204_800 })
     );
-    // 4 bytes as sent, 18 as written out.
+    // 4 bytes as sent, 18 as serialised again.
     let numbers = format!("{{\"n\":[{}1]}}", "1e15,".repeat(12_000));
     let body = format!("{{\"type\":\"faq\",\"payload\":{numbers}}}");
     assert!(matches!(CreateTask::read(body.as_bytes()), Err(BadForm::TooLarge { .. })));
@@ -197,7 +197,7 @@ fn spans_as_people_write_them_and_the_core_reads_them() {
     }
 }
 
-/// What the schema lets through is not refused behind it: the longest of every unit.
+/// The parser accepts everything that the schema accepts: the longest value of every unit.
 #[test]
 fn the_longest_spans_that_can_be_written_are_not_too_long() {
     let units = [
@@ -209,12 +209,12 @@ fn the_longest_spans_that_can_be_written_are_not_too_long() {
     for text in counted.chain(plain) {
         let task = create(with("sla_target", text.as_str().into())).unwrap();
         let span = watchbill_domain::parse_span(&task.sla_target.unwrap());
-        assert!(span.is_ok_and(|span| span <= watchbill_domain::MOST_SPAN), "{text}");
+        assert!(span.is_ok_and(|span| span <= watchbill_domain::MAX_SPAN), "{text}");
     }
 }
 
 #[test]
-fn what_is_wrong_is_cut_after_its_secrets_are_out() {
+fn wrong_values_are_redacted_before_they_are_cut() {
     let key = format!("ghp_{}", "a1".repeat(18));
     for field in ["type", "priority", "payload", "max_retries", "sla_target"] {
         for before in 24..64 {
@@ -226,7 +226,7 @@ fn what_is_wrong_is_cut_after_its_secrets_are_out() {
 }
 
 #[test]
-fn an_error_is_cut_after_its_secrets_are_out() {
+fn errors_are_redacted_before_they_are_cut() {
     let key = format!("ghp_{}", "a1".repeat(18));
     for before in 4050..4100 {
         let said = json!({ "status": "failed", "error": format!("{} {key}", "x".repeat(before)) });
@@ -327,10 +327,10 @@ fn names_answers_and_tenants() {
     }
     let tenant = |text: &str| CreateTenant::read(json!({ "tenant": text }).to_string().as_bytes());
     assert!(tenant("acme-1").is_ok() && tenant("Acme").is_err() && tenant("a#b").is_err());
-    assert_eq!(Answer::read(br#"{"text":"yes"}"#), Ok(Answer("yes".into())));
-    assert_eq!(Answer::read(br#"{"choice":"b"}"#), Ok(Answer("b".into())));
+    assert_eq!(AnswerRequest::read(br#"{"text":"yes"}"#), Ok(AnswerRequest("yes".into())));
+    assert_eq!(AnswerRequest::read(br#"{"choice":"b"}"#), Ok(AnswerRequest("b".into())));
     for bad in [r#"{}"#, r#"{"text":"a","choice":"b"}"#, r#"{"text":"  "}"#] {
-        assert!(Answer::read(bad.as_bytes()).is_err(), "{bad}");
+        assert!(AnswerRequest::read(bad.as_bytes()).is_err(), "{bad}");
     }
 }
 
@@ -352,7 +352,7 @@ fn a_table_is_its_own_schema() {
         (&json!(["object", "null"]), &json!(false))
     );
     assert_eq!(day["properties"]["limit"]["additionalProperties"], false);
-    // Numbers are bounded at any depth.
+    // Numbers have bounds at any depth.
     let any = json!({ "$ref": "#/components/schemas/JsonValue" });
     assert_eq!(schema["properties"]["payload"]["additionalProperties"], any);
     let value = json_value_schema();
@@ -378,7 +378,7 @@ fn names_of_the_system_are_refused_in_every_field_of_a_name() {
     for name in ["system", "DevOps_Agent", "on-call"] {
         for read in [token(name), key(name), tenant(name)] {
             let Err(BadForm::Fields(errors)) = read else { panic!("{name} was taken") };
-            assert!(errors[0].message.contains("under which Watchbill itself acts"), "{errors:?}");
+            assert!(errors[0].message.contains("reserved for Watchbill"), "{errors:?}");
         }
     }
     for name in ["kim", "devops-team"] {
@@ -386,7 +386,7 @@ fn names_of_the_system_are_refused_in_every_field_of_a_name() {
     }
 }
 
-/// A number that would be rounded would make one task of two: it is refused, with its place.
+/// A number that would be rounded could turn two tasks into one. It is refused, with its path.
 #[test]
 fn numbers_that_would_not_be_kept_are_refused_by_name() {
     let read = |number: &str| {
@@ -408,7 +408,7 @@ fn numbers_that_would_not_be_kept_are_refused_by_name() {
         assert_eq!(errors[0].field, "payload.order.ids[1]");
         assert!(errors[0].message.contains(number), "{}", errors[0].message);
     }
-    // Out of any double's range: no JSON that is read here.
+    // Beyond the range of a double: the JSON reader refuses it.
     assert!(matches!(read("1e400"), Err(BadForm::Syntax(_))));
     for wrong in ["NaN", "Infinity", "-Infinity"] {
         assert!(matches!(read(wrong), Err(BadForm::Syntax(_))), "{wrong}");

@@ -1,8 +1,8 @@
-//! What a body has and its table has not, and forms that are sent back as they were shown.
+//! Unknown body fields, and responses that are sent back as requests.
 
 use serde_json::{Value, json};
 use watchbill_wire::{
-    Answer, BadForm, CreateKey, CreateTask, FieldError, Form, LinkForm, OverrideFreeze,
+    AnswerRequest, BadForm, CreateKey, CreateTask, FieldError, Form, LinkForm, OverrideFreeze,
     PatchStatus, PublishEvent, Reason, SetLimits, TokenRequest,
 };
 
@@ -23,9 +23,9 @@ fn with(field: &str, value: Value) -> Value {
     body
 }
 
-/// Every body that is read, each with what it needs.
+/// Every body that is read, each with the fields it requires.
 #[test]
-fn what_a_body_has_and_its_table_has_not_is_refused_by_name() {
+fn unknown_body_fields_are_refused_by_name() {
     fn read_of<T>(read: fn(&[u8]) -> Result<T, BadForm>, body: &[u8]) -> Result<(), BadForm> {
         read(body).map(drop)
     }
@@ -52,7 +52,7 @@ fn what_a_body_has_and_its_table_has_not_is_refused_by_name() {
             "results",
             "'result'",
         ),
-        (json!({ "text": "yes" }), |body| read_of(Answer::read, body), "txt", "'text'"),
+        (json!({ "text": "yes" }), |body| read_of(AnswerRequest::read, body), "txt", "'text'"),
         (
             json!({ "reason": "late" }),
             |body| {
@@ -108,7 +108,7 @@ fn what_a_body_has_and_its_table_has_not_is_refused_by_name() {
 }
 
 #[test]
-fn many_unknown_fields_are_counted_and_secrets_among_them_not_said() {
+fn many_unknown_fields_are_counted_and_secrets_among_them_redacted() {
     let mut body = with("ghp_CANARY0123456789abcdefghij", json!(1));
     for n in 0..1_000 {
         body[format!("x{n:04}")] = json!(n);
@@ -130,7 +130,7 @@ fn a_task_as_it_is_shown_can_be_sent_again() {
     assert!(!task.metadata.contains_key("result"));
 }
 
-/// What comes over a bus is of senders that nobody answers: more than we know is passed over.
+/// The senders of bus messages get no response, so unknown fields are ignored.
 #[test]
 fn an_events_detail_may_have_more() {
     let detail = with("surprise", json!([1]));

@@ -1,4 +1,4 @@
-//! How the server stands, and who may use it.
+//! Commands for the server's health and statistics, and for its API keys.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,8 @@ pub async fn stats(mut s: Session<'_>) -> Result<(), Failure> {
     s.show(&answer, |out, value| card::outline(out, value, 0))
 }
 
-/// 503 comes with a body that says what is wrong: it is shown too, and stays a failure.
+/// Status 503 comes with a body that describes the problem. The body is shown, and the command
+/// still fails.
 pub async fn health(mut s: Session<'_>) -> Result<(), Failure> {
     match s.client.ask(Call::get(&["health"]).once(), s.out).await {
         Ok(answer) => s.show(&answer, |out, value| card::outline(out, value, 0)),
@@ -49,9 +50,9 @@ async fn create_key(mut s: Session<'_>, name: &str, role: &str) -> Result<(), Fa
     let call = Call::post(&["keys"]).body(json!({ "name": name, "role": role }));
     let answer = s.client.ask(call, s.out).await?;
     if !s.out.json {
-        s.out.note("this key is shown once and not kept; put it where it is needed now");
+        s.out.note("this key is shown only once; save it now");
     }
-    // The key alone on standard output, so that it can go straight into a file.
+    // Only the key goes to standard output, so that it can be redirected into a file.
     s.show(&answer, |out, value| out.line(&text(value, "key")))
 }
 
@@ -96,7 +97,7 @@ async fn list_keys(mut s: Session<'_>) -> Result<(), Failure> {
             Column::whole("ROLE"),
             Column::spare("KEY", 1),
             Column::whole("STATE"),
-            Column::spare("MADE", 2),
+            Column::spare("CREATED", 2),
             Column::spare("BY", 3),
         ],
         rows: keys.iter().map(row).collect(),

@@ -1,3 +1,5 @@
+//! The arguments of the command line. The doc comments are the help texts.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +11,9 @@ use watchbill_local::serve::args::ServeArgs;
 
 use super::exit::Exit;
 
-/// Ops work for agents: hand in tasks, watch them, approve what needs a person.
+/// Ops work for agents: submit tasks, watch them, approve those that require it.
 ///
-/// Without a command it serves: the whole bundle in one process, on http://127.0.0.1:8000.
+/// Without a command it runs the server: all functions in one process, on http://127.0.0.1:8000.
 #[derive(Parser, Debug)]
 #[command(name = "watchbill", version, after_help = Exit::help(), max_term_width = 100)]
 pub struct Cli {
@@ -22,12 +24,12 @@ pub struct Cli {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Everywhere")]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Print the server's JSON as it is: one document, or one event a line with watch
+    /// Print the server's JSON unchanged: one document, or with watch one event per line
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where the server is
+    /// URL of the server
     #[arg(
         long,
         global = true,
@@ -36,8 +38,8 @@ pub struct Global {
         default_value = "http://127.0.0.1:8000"
     )]
     pub url: String,
-    /// API key. Without one, and with the server on this machine, the key that 'watchbill serve'
-    /// left in admin.key of its data folder is taken (WATCHBILL_DATA, or ./.watchbill)
+    /// API key. Default for a server on this machine: the key that 'watchbill serve' wrote to
+    /// admin.key in its data folder (WATCHBILL_DATA, or ./.watchbill)
     #[arg(long, global = true, value_name = "KEY", env = "WATCHBILL_KEY", hide_env_values = true)]
     pub key: Option<String>,
     /// No colours; NO_COLOR in the environment does the same
@@ -47,9 +49,9 @@ pub struct Global {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run the whole bundle in this process (what happens without a command)
+    /// Run the server: all functions in one process (the default without a command)
     Serve(ServeArgs),
-    /// Hand in a task
+    /// Submit a task
     Submit(SubmitArgs),
     /// Show a task
     Get(GetArgs),
@@ -57,29 +59,30 @@ pub enum Command {
     List(ListArgs),
     /// Follow events as they are recorded
     Watch(WatchArgs),
-    /// Give leave to what waits for it
+    /// Approve a task that waits for approval
     Approve {
         /// `approval_TASK-ID`, or the id of the task that waits
         #[arg(value_parser = id)]
         id: String,
     },
-    /// Refuse leave; the task is cancelled
+    /// Reject a task that waits for approval; it is cancelled
     Reject {
         /// `approval_TASK-ID`, or the id of the task that waits
         #[arg(value_parser = id)]
         id: String,
-        /// Why; kept with the approval
+        /// Reason, stored with the approval
         #[arg(long)]
         reason: String,
     },
-    /// What waits for approval, or with --history what was decided
+    /// List pending approvals, or with --history decided ones
     #[command(args_conflicts_with_subcommands = true)]
     Approvals {
         #[command(subcommand)]
         command: Option<ApprovalsCommand>,
+        /// List decided approvals
         #[arg(long)]
         history: bool,
-        /// How many of the history
+        /// How many decided approvals to list
         #[arg(long, requires = "history", default_value_t = 50)]
         limit: u32,
     },
@@ -88,7 +91,7 @@ pub enum Command {
         #[arg(value_parser = id)]
         id: String,
         text: String,
-        /// TEXT is one of the choices offered
+        /// TEXT is one of the question's choices
         #[arg(long)]
         choice: bool,
     },
@@ -96,65 +99,65 @@ pub enum Command {
     Cancel {
         #[arg(value_parser = id)]
         id: String,
-        /// Why; kept with the task
+        /// Reason, stored with the task
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Try a failed or blocked task again
+    /// Retry a failed or blocked task
     Retry {
         #[arg(value_parser = id)]
         id: String,
     },
-    /// Everything that happened to a task, in order
+    /// Show everything that happened to a task, in order
     Timeline {
         #[arg(value_parser = id)]
         id: String,
     },
     /// Publish an event
     Publish(PublishArgs),
-    /// Tasks by state, agent and priority
+    /// Count tasks by status, agent and priority
     Stats,
-    /// The agents and how they stand
+    /// List the agents with their status and reputation
     Agents {
         #[command(subcommand)]
         command: Option<AgentsCommand>,
     },
-    /// What models have cost in this day and hour, and what they may
+    /// Show the cost of models today and this hour, and the limits
     Budget {
         #[command(subcommand)]
         command: Option<BudgetCommand>,
     },
-    /// Let a task pass a freeze of the policy
+    /// Let a task run in spite of a freeze
     Override {
         #[arg(value_name = "TASK", value_parser = id)]
         id: String,
         /// The freeze's name
         #[arg(long, value_name = "NAME")]
         freeze: String,
-        /// Why the task can't wait; kept with it
+        /// Why the task can't wait, stored with the task
         #[arg(long)]
         reason: String,
     },
-    /// Whether the server and its parts are well
+    /// Show the health of the server and its parts
     Health,
-    /// Copy the data folder of this machine, also while a server works in it
+    /// Copy the data folder of this machine, even while a server uses it
     Backup(BackupArgs),
-    /// API keys
+    /// Manage API keys
     Keys {
         #[command(subcommand)]
         command: KeysCommand,
     },
-    /// Who did what, and whether the record of it was changed
+    /// List, verify and export the audit log
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// The policy file: what agents may do. Read here, no server is asked
+    /// Check or show the policy file, without a server
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,
     },
-    /// Stand between a server and a Redis in which other programs keep their tasks
+    /// Connect a server to a Redis in which other programs keep their tasks
     Bridge(Box<BridgeArgs>),
     /// Print the server's OpenAPI document
     Openapi,
@@ -164,7 +167,7 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 pub struct BackupArgs {
-    /// Folder to be made for the copy: the database and the blobs, no keys. It must not be there
+    /// Folder to create for the copy: the database and the blobs, no keys. It must not exist
     #[arg(value_name = "DEST", value_hint = clap::ValueHint::DirPath)]
     pub dest: PathBuf,
     /// The data folder [default: ./.watchbill]
@@ -177,8 +180,8 @@ pub struct PayloadArgs {
     /// JSON object, @file, or - for standard input
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub payload: Option<String>,
-    /// A field of the payload: key=text, or key:=JSON for a number, true, a list …; a dot goes
-    /// one level down (target.host=web-1). May be repeated
+    /// A field of the payload: key=text, or key:=JSON for a number, true, a list …; dots
+    /// separate levels (target.host=web-1). May be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -193,19 +196,19 @@ pub struct SubmitArgs {
     /// P0 to P3, or critical, high, medium, low [server's default: P2]
     #[arg(long)]
     pub priority: Option<String>,
-    /// Who asks [server's default: user]
+    /// Who submits the task [server's default: user]
     #[arg(long)]
     pub source: Option<String>,
-    /// The same key and task again give the same task; made at random if not given
+    /// Submitting the same task with the same key again returns the first one [default: random]
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// Time to completion, such as 15m or 8h
     #[arg(long, value_name = "SPAN")]
     pub sla_target: Option<String>,
-    /// The task that this one is part of
+    /// Parent task
     #[arg(long, value_name = "ID")]
     pub parent: Option<String>,
-    /// JSON object or @file kept with the task
+    /// JSON object or @file, stored with the task
     #[arg(long, value_name = "JSON|@FILE")]
     pub metadata: Option<String>,
     #[command(flatten)]
@@ -220,7 +223,7 @@ pub struct WaitArgs {
     /// How long to wait at most
     #[arg(long, value_name = "SPAN", value_parser = parse_span, default_value = "10m", requires = "wait")]
     pub timeout: Duration,
-    /// Go on waiting while a person has to approve or answer
+    /// Keep waiting while a person has to approve or answer
     #[arg(long, requires = "wait")]
     pub through_approval: bool,
 }
@@ -250,10 +253,10 @@ pub struct ListArgs {
     /// Only the children of this task
     #[arg(long, value_name = "ID")]
     pub parent: Option<String>,
-    /// How many
+    /// How many to list
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
-    /// All there are
+    /// List all
     #[arg(long, conflicts_with = "limit")]
     pub all: bool,
 }
@@ -266,7 +269,7 @@ pub struct WatchArgs {
     /// Only events of this task
     #[arg(long, value_name = "ID")]
     pub task: Option<String>,
-    /// Show so many earlier events first
+    /// How many earlier events to show first
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=200))]
     pub last: u32,
 }
@@ -293,7 +296,7 @@ pub struct PublishArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum ApprovalsCommand {
-    /// All that the approver decides on: target, payload, plan, reasons, who said yes
+    /// Show what the approver decides on: target, payload, plan, reasons, approvals so far
     Show {
         /// `approval_TASK-ID`, or the id of the task that waits
         #[arg(value_parser = id)]
@@ -303,17 +306,17 @@ pub enum ApprovalsCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum AgentsCommand {
-    /// Score, level, and what it may do
+    /// Show its score, its level and the operations it may perform
     Show {
         /// ops, dev, faq, devops, or ops_agent and so on
         #[arg(value_parser = id)]
         agent: String,
     },
-    /// What changed its score, newest first
+    /// List the changes of its score, newest first
     Events {
         #[arg(value_parser = id)]
         agent: String,
-        /// How many
+        /// How many to list
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
     },
@@ -321,22 +324,22 @@ pub enum AgentsCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum BudgetCommand {
-    /// Set limits; those that are not named stay as they are
+    /// Set limits; the others stay unchanged
     Set(LimitArgs),
 }
 
 #[derive(Args, Debug)]
 pub struct LimitArgs {
-    /// US dollars in a day, UTC
+    /// US dollars per day (UTC)
     #[arg(long, value_name = "USD", value_parser = usd)]
     pub day_usd: Option<f64>,
-    /// Tokens in a day, UTC
+    /// Tokens per day (UTC)
     #[arg(long, value_name = "N")]
     pub day_tokens: Option<u64>,
-    /// US dollars in an hour
+    /// US dollars per hour
     #[arg(long, value_name = "USD", value_parser = usd)]
     pub hour_usd: Option<f64>,
-    /// Tokens in an hour
+    /// Tokens per hour
     #[arg(long, value_name = "N")]
     pub hour_tokens: Option<u64>,
     /// US dollars that one task may spend
@@ -349,7 +352,7 @@ pub struct LimitArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum KeysCommand {
-    /// Make a key; it is shown once
+    /// Create a key; it is shown only once
     Create {
         #[arg(long)]
         name: String,
@@ -357,9 +360,9 @@ pub enum KeysCommand {
         #[arg(long)]
         role: String,
     },
-    /// The keys there are, without the keys themselves
+    /// List the keys, without their secrets
     List,
-    /// Make a key useless, at once and for good
+    /// Revoke a key, immediately and permanently
     Revoke {
         #[arg(value_parser = id)]
         name: String,
@@ -368,15 +371,15 @@ pub enum KeysCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum PolicyCommand {
-    /// Say what a policy file lets happen, or which line of it is wrong
+    /// Summarize a policy file, or report its first invalid line
     Check {
-        /// [default: what 'watchbill serve' would take here]
+        /// [default: the file that 'watchbill serve' would use here]
         #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
-    /// Print the policy that holds here: the file, or the built-in one
+    /// Print the policy in force here: the file, or the built-in one
     Show {
-        /// [default: what 'watchbill serve' would take here]
+        /// [default: the file that 'watchbill serve' would use here]
         #[arg(env = "WATCHBILL_POLICY", value_hint = clap::ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
@@ -384,23 +387,23 @@ pub enum PolicyCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum AuditCommand {
-    /// Who did what, newest first
+    /// List entries, newest first
     List {
         #[command(flatten)]
         filter: AuditFilterArgs,
-        /// How many
+        /// How many to list
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
-    /// Check here, batch by batch, that nothing in the ledger was changed, added or taken away;
-    /// names the first entry that was
+    /// Verify locally, batch by batch, that nothing in the ledger was changed, added or removed;
+    /// report the first break
     Verify {
-        /// The hash of a batch that you kept elsewhere, from an audit.sealed event or an earlier
-        /// verify: only with it a ledger that was written anew as a whole is found out
+        /// Hash of a batch that you saved elsewhere, from an audit.sealed event or an earlier
+        /// verify: without it, a ledger that was rewritten as a whole is not detected
         #[arg(long, value_name = "HASH", value_parser = hash)]
         head: Option<String>,
     },
-    /// All of it, newest first, as NDJSON: one entry a line
+    /// Export all entries, newest first, as NDJSON: one per line
     Export {
         #[command(flatten)]
         filter: AuditFilterArgs,
@@ -412,16 +415,16 @@ pub struct AuditFilterArgs {
     /// approved, key_created, policy_changed …
     #[arg(long)]
     pub kind: Option<String>,
-    /// Only what is about this task
+    /// Only entries about this task
     #[arg(long, value_name = "ID")]
     pub task: Option<String>,
-    /// Only what this one did
+    /// Only entries of this actor
     #[arg(long, value_name = "NAME")]
     pub actor: Option<String>,
-    /// From then on: 2026-01-31T08:00:00Z, 2026-01-31, or 24h for a day ago
+    /// Earliest time: 2026-01-31T08:00:00Z, 2026-01-31, or 24h for a day ago
     #[arg(long, value_name = "WHEN")]
     pub since: Option<String>,
-    /// Up to then
+    /// Latest time
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
 }
@@ -429,19 +432,19 @@ pub struct AuditFilterArgs {
 fn usd(text: &str) -> Result<f64, String> {
     let usd = text.trim().trim_start_matches('$').parse::<f64>().ok();
     let usd = usd.filter(|usd| usd.is_finite() && *usd >= 0.0);
-    usd.ok_or_else(|| "it is no amount of US dollars, such as 2.50".to_owned())
+    usd.ok_or_else(|| "not an amount of US dollars, such as 2.50".to_owned())
 }
 
-/// SHA-256 in hex.
+/// Accepts a SHA-256 hash in hex.
 fn hash(text: &str) -> Result<String, String> {
     let text = text.trim().to_ascii_lowercase();
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text);
     }
-    Err("it is no SHA-256 in hex, 64 characters of 0-9 and a-f".to_owned())
+    Err("not a SHA-256 in hex: 64 characters of 0-9 and a-f".to_owned())
 }
 
-/// A word that becomes one segment of a path. `.` and `..` would name another resource.
+/// Accepts an id that becomes one path segment. `.` and `..` would name another resource.
 fn id(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it is empty".to_owned()),

@@ -1,9 +1,9 @@
-//! Who did what, and the proof that nobody changed what is written of it.
+//! Lists and exports the audit log, and verifies its hash chain.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use watchbill_core::ledger::{Broken, Found, Verifier};
+use watchbill_core::ledger::{LedgerBreak, PositionContent, Verifier};
 use watchbill_domain::{Timestamp, parse_span};
 use watchbill_wire::BatchList;
 
@@ -15,8 +15,8 @@ use super::table::{Cell, Column, Table};
 use super::text::moment;
 use super::view::{text, time};
 
-/// The most entries that the server gives at once.
-const PAGE: usize = 200;
+/// The largest page size that the server allows.
+const PAGE_SIZE: usize = 200;
 
 pub async fn audit(s: Session<'_>, command: AuditCommand) -> Result<(), Failure> {
     match command {
@@ -26,7 +26,7 @@ pub async fn audit(s: Session<'_>, command: AuditCommand) -> Result<(), Failure>
     }
 }
 
-/// One page, with each entry as the server wrote it.
+/// One page. Each entry is kept as the server wrote it.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow, default)]
@@ -39,24 +39,24 @@ struct Page<'a> {
     batch: u64,
 }
 
-/// Up to when it is recorded, as the first page says it.
-struct Until {
+/// Up to when the audit log is complete, as the first page reports it.
+struct RecordedUntil {
     time: Option<String>,
     batch: u64,
 }
 
-/// Hands over page by page until `wanted` entries were seen. A page may be empty and not the
-/// last one: the server looks at a part of the ledger at a time.
+/// Passes entries to `each`, page by page, until `wanted` were seen. An empty page need not be
+/// the last: the server reads a part of the ledger at a time.
 async fn pages(
     s: &mut Session<'_>,
     filter: &AuditFilterArgs,
     wanted: usize,
     mut each: impl FnMut(&mut Session<'_>, &RawValue) -> Result<(), Failure>,
-) -> Result<(Until, bool), Failure> {
+) -> Result<(RecordedUntil, bool), Failure> {
     let (mut seen, mut cursor) = (0, None::<String>);
-    let mut until: Option<Until> = None;
+    let mut until: Option<RecordedUntil> = None;
     loop {
-        let room = (wanted - seen).min(PAGE);
+        let room = (wanted - seen).min(PAGE_SIZE);
         let call =
             filtered(filter, s.now())?.query("limit", room).filter("cursor", cursor.as_deref());
         let answer = s.client.ask(call, s.out).await?;
@@ -66,11 +66,12 @@ async fn pages(
             each(s, entry)?;
         }
         seen += page.entries.len();
-        let until = until.get_or_insert(Until { time: page.recorded_until, batch: page.batch });
+        let until =
+            until.get_or_insert(RecordedUntil { time: page.recorded_until, batch: page.batch });
         let is_last = page.next_cursor.is_none() || page.next_cursor == cursor;
         if is_last || seen >= wanted {
-            let Until { time, batch } = until;
-            return Ok((Until { time: time.take(), batch: *batch }, !is_last));
+            let RecordedUntil { time, batch } = until;
+            return Ok((RecordedUntil { time: time.take(), batch: *batch }, !is_last));
         }
         cursor = page.next_cursor;
     }
@@ -89,14 +90,14 @@ fn filtered(filter: &AuditFilterArgs, now: Timestamp) -> Result<Call, Failure> {
         .filter("until", until.as_deref()))
 }
 
-/// A moment as people say it: RFC 3339, a day, or how long ago.
+/// Parses a point in time: RFC 3339, a day, or how long ago.
 fn when(name: &str, text: &str, now: Timestamp) -> Result<String, Failure> {
     let moment = Timestamp::parse(text)
         .or_else(|_| Timestamp::parse(&format!("{text}T00:00:00Z")))
         .or_else(|_| parse_span(text).map(|span| now.minus(span)));
     moment.map(|moment| moment.to_string()).map_err(|_| {
         Failure::Usage(format!(
-            "--{name} '{text}' is no moment: write 2026-01-31T08:00:00Z, 2026-01-31, or 24h for \
+            "--{name} '{text}' is not a time: write 2026-01-31T08:00:00Z, 2026-01-31, or 24h for \
              a day ago"
         ))
     })
@@ -137,9 +138,9 @@ async fn list(mut s: Session<'_>, filter: &AuditFilterArgs, wanted: usize) -> Re
         s.print(&table)?;
     }
     if more {
-        s.out.note("there are more: --limit, or 'watchbill audit export' for all");
+        s.out.note("there are more: use --limit, or 'watchbill audit export' for all");
     }
-    say_until(&mut s, &until);
+    note_recorded_until(&mut s, &until);
     Ok(())
 }
 
@@ -155,7 +156,7 @@ fn row(entry: &Value) -> Vec<Cell> {
     ]
 }
 
-fn say_until(s: &mut Session<'_>, until: &Until) {
+fn note_recorded_until(s: &mut Session<'_>, until: &RecordedUntil) {
     match until.time.as_deref().map(Timestamp::parse) {
         Some(Ok(time)) => {
             s.out.note(&format!("recorded until {}, batch {}", moment(time), until.batch));
@@ -164,10 +165,10 @@ fn say_until(s: &mut Session<'_>, until: &Until) {
     }
 }
 
-/// One entry a line, newest first, to the byte as the server wrote it.
+/// Prints one entry per line, newest first, with the bytes that the server wrote.
 async fn export(mut s: Session<'_>, filter: &AuditFilterArgs) -> Result<(), Failure> {
     let (until, _) = pages(&mut s, filter, usize::MAX, |s, entry| {
-        // A server may lay out its JSON over several lines.
+        // A server may format its JSON over several lines.
         let one_line = match entry.get().contains('\n') {
             false => entry.get().to_owned(),
             true => serde_json::from_str::<Value>(entry.get()).unwrap_or_default().to_string(),
@@ -175,16 +176,15 @@ async fn export(mut s: Session<'_>, filter: &AuditFilterArgs) -> Result<(), Fail
         Ok(s.out.document(one_line.as_bytes())?)
     })
     .await?;
-    say_until(&mut s, &until);
+    note_recorded_until(&mut s, &until);
     Ok(())
 }
 
-/// Reads every batch and verifies hashes, order and chain here: the server's word counts for
-/// nothing but the bytes it shows.
+/// Reads every batch and verifies hashes, order and chain locally, trusting only the bytes.
 async fn verify(s: Session<'_>, head: Option<&str>) -> Result<(), Failure> {
     let mut from = 1;
     let mut verifier: Option<Verifier> = None;
-    // The batch whose hash was kept elsewhere.
+    // The batch whose hash the user kept elsewhere.
     let mut kept = None;
     loop {
         let call = Call::get(&["audit", "batches"]).query("from", from);
@@ -194,23 +194,23 @@ async fn verify(s: Session<'_>, head: Option<&str>) -> Result<(), Failure> {
         let verifier = verifier.get_or_insert_with(|| Verifier::new(page.tenant_id.clone()));
         for place in page.batches {
             while verifier.next() < place.seq {
-                verifier.push(Found::Missing).map_err(broken)?;
+                verifier.push(PositionContent::Missing).map_err(broken)?;
             }
-            verifier.push(Found::from(place)).map_err(broken)?;
+            verifier.push(PositionContent::from(place)).map_err(broken)?;
             if head == Some(verifier.head()) {
                 kept = Some(verifier.next() - 1);
             }
         }
         s.out.draw(&format!("{} batches verified", verifier.next() - 1));
         match page.next {
-            // Only forward, so that no server keeps us here for ever.
+            // Only accept a forward step, so that a server can't make this loop endless.
             Some(next) if next == verifier.next() && next > from => from = next,
             Some(next) => {
-                let reason = format!("after batch {} comes batch {next}", verifier.next() - 1);
+                let reason = format!("batch {} is followed by batch {next}", verifier.next() - 1);
                 return Err(Failure::Nonsense("GET /audit/batches".to_owned(), reason));
             }
             None if verifier.next() <= page.seen => {
-                verifier.push(Found::Missing).map_err(broken)?;
+                verifier.push(PositionContent::Missing).map_err(broken)?;
             }
             None => break,
         }
@@ -221,8 +221,8 @@ async fn verify(s: Session<'_>, head: Option<&str>) -> Result<(), Failure> {
     };
     if let (Some(head), None) = (head, kept) {
         return Err(Failure::Broken(format!(
-            "no batch of this ledger has the hash '{head}' that was kept elsewhere: its end was \
-             cut off, or it was written anew"
+            "no batch of this ledger has the hash '{head}' that you saved: the end of the ledger \
+             was cut off, or the ledger was rewritten"
         )));
     }
     let (batches, entries, newest) = (verified.batches, verified.entries, &verified.head);
@@ -232,13 +232,13 @@ async fn verify(s: Session<'_>, head: Option<&str>) -> Result<(), Failure> {
         });
         return Ok(s.out.document(document.to_string().as_bytes())?);
     }
-    s.out.line(&format!("the chain holds: {batches} batches, {entries} entries"))?;
+    s.out.line(&format!("the hash chain is intact: {batches} batches, {entries} entries"))?;
     if let Some(kept) = kept {
-        s.out.line(&format!("the hash that was kept elsewhere is that of batch {kept}"))?;
+        s.out.line(&format!("the hash that you saved is that of batch {kept}"))?;
     }
     Ok(s.out.line(&format!("head: {}", if newest.is_empty() { "none" } else { newest }))?)
 }
 
-fn broken(broken: Broken) -> Failure {
+fn broken(broken: LedgerBreak) -> Failure {
     Failure::Broken(broken.to_string())
 }

@@ -1,25 +1,27 @@
-//! `watchbill backup`: a copy of this machine's data folder. No server is asked.
+//! `watchbill backup` copies this machine's data folder. It sends no request to a server.
 
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde_json::json;
 use watchbill_domain::Timestamp;
-use watchbill_sqlite::backup::{Copied, backup as copy};
+use watchbill_sqlite::backup::{BackupReport, backup as copy};
 
 use super::args::BackupArgs;
 use super::failure::Failure;
-use super::out::Out;
+use super::out::Output;
 
 pub fn backup(
     args: &BackupArgs,
     data: &Path,
     now: Timestamp,
-    out: &mut Out,
+    out: &mut Output,
 ) -> Result<(), Failure> {
     let data = args.data.as_deref().unwrap_or(data);
-    let copied =
-        copy(data, &args.dest, now).map_err(|error| Failure::Local(format!("no copy: {error}")))?;
-    let Copied { items, database_bytes, blobs, blob_bytes, faults } = &copied;
+    let copied = copy(data, &args.dest, now)
+        .context("could not copy the data folder")
+        .map_err(Failure::Local)?;
+    let BackupReport { items, database_bytes, blobs, blob_bytes, faults } = &copied;
     if out.json {
         let document = json!({
             "path": args.dest,
@@ -43,8 +45,8 @@ pub fn backup(
     if faults.count > 0 {
         let count = faults.count;
         out.note(&format!(
-            "{count} faults: the copy is as whole as what it was made of; compare it with an older \
-             one before you remove that"
+            "{count} faults: the copy is as damaged as the original; compare it with an older copy \
+             before you remove that"
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `watchbill bridge`: a process of its own between a server and a Redis.
+//! `watchbill bridge` runs a process between a server and a legacy queue in Redis.
 
 use std::sync::Arc;
 
@@ -6,62 +6,63 @@ use serde_json::{Map, Value, json};
 use watchbill_core::ports::{Clock, Entropy};
 use watchbill_domain::{Agent, TenantId};
 use watchbill_local::bridge::config::{BridgeArgs, RedisConfig};
-use watchbill_local::bridge::{Running, sides};
-use watchbill_local::serve::{say, start_log, wait_for_signal};
-use watchbill_redis::RedisPeer;
-use watchbill_wire::peer::{PeerDomains as _, PeerError, PeerQueue as _};
+use watchbill_local::bridge::{RunningBridge, local_context};
+use watchbill_local::serve::{console, start_log, wait_for_signal};
+use watchbill_redis::RedisLegacyQueue;
+use watchbill_wire::legacy::{LegacyDomains as _, LegacyError, LegacyTasks as _};
 use watchbill_wire::{AgentList, TaskList};
 
 use super::args::Global;
 use super::client::{Call, Client};
+use super::context::CliContext;
 use super::failure::Failure;
-use super::out::Out;
-use super::world::World;
+use super::out::Output;
 use super::{Session, card, connect};
-use crate::http_home::HttpHome;
+use crate::http_backend::HttpBackend;
 
-/// Works until it is told to stop. What goes wrong on the way stands in the log, and is tried
-/// again; what can't be right from the start ends it.
-pub async fn run(global: &Global, args: &BridgeArgs, world: World) -> Result<(), Failure> {
+/// Runs until a signal stops it. Errors are logged and retried; a bad configuration ends it.
+pub async fn run(global: &Global, args: &BridgeArgs, context: CliContext) -> Result<(), Failure> {
     let set = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let log_json = set("WATCHBILL_LOG_FORMAT", "text") == "json";
-    start_log(&set("WATCHBILL_LOG", "info"), log_json)
-        .map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let (clock, entropy, data) = (world.clock.clone(), world.entropy.clone(), world.data.clone());
-    let mut out = world.into_out(global.json, global.no_color);
+    start_log(&set("WATCHBILL_LOG", "info"), log_json).map_err(Failure::Setting)?;
+    let (clock, entropy, data) =
+        (context.clock.clone(), context.entropy.clone(), context.data.clone());
+    let mut out = context.into_out(global.json, global.no_color);
     let (config, url) = configured(args)?;
     let (server, key) = connect(global, &data, &mut out)?;
     let client = Client::new(server, key, clock.clone(), entropy.clone())?;
     let peer = open(&config, &url, &clock, &entropy)?;
-    say::line("bridge", &format!("{} ⇄ {}", peer.place(), client.shown()));
-    for (word, text) in config.in_words() {
-        say::line(word, &text);
+    console::line("bridge", &format!("{} ⇄ {}", peer.place(), client.shown()));
+    for (word, text) in config.describe() {
+        console::line(word, &text);
     }
     match look_at_server(&client, args).await {
         Err(away) if away.is_passing() => tracing::warn!("{away}; trying again"),
         other => _ = other?,
     }
-    let home = Arc::new(HttpHome::over(client));
-    let running = Running::start(sides(home, Arc::new(peer), clock, entropy), config.settings);
+    let backend = Arc::new(HttpBackend::over(client));
+    let running = RunningBridge::start(
+        local_context(backend, Arc::new(peer), clock, entropy),
+        config.settings,
+    );
     let broken = running.broken();
     let ended = tokio::select! {
         signal = wait_for_signal() => signal,
-        why = broken.wait() => Err(anyhow::anyhow!("{why}; start it again, nothing is lost")),
+        why = broken.wait() => Err(anyhow::anyhow!("{why}; restart it, nothing is lost")),
     };
-    say::line("stopping", "letting what is under way end");
+    console::line("stopping", "waiting for the work in progress");
     running.stop().await;
-    say::line("stopped", "what was taken and is not recorded yet is taken again");
-    ended.map_err(|error| Failure::Local(format!("{error:#}")))
+    console::line("stopped", "imports that are not recorded yet are repeated at the next start");
+    ended.map_err(Failure::Local)
 }
 
-/// One look at both sides.
 pub async fn check(s: Session<'_>, args: &BridgeArgs) -> Result<(), Failure> {
     let (config, url) = configured(args)?;
     let peer = open(&config, &url, &s.client.clock, &s.client.entropy)?;
     let about = peer.about().await?;
     if about.role == "slave" {
-        return Err(Failure::Peer(PeerError::Refused(format!(
-            "{} is a replica, which takes no writes; name the master, or its sentinels",
+        return Err(Failure::Peer(LegacyError::Refused(format!(
+            "{} is a replica, which accepts no writes; give the URL of the master or sentinels",
             peer.place()
         ))));
     }
@@ -75,14 +76,14 @@ pub async fn check(s: Session<'_>, args: &BridgeArgs) -> Result<(), Failure> {
     found.insert("server".into(), s.client.shown().into());
     found.insert("built".into(), built.join(", ").into());
     found.extend(tenant.map(|tenant| ("tenant".to_owned(), tenant.to_string().into())));
-    for (word, text) in config.in_words() {
+    for (word, text) in config.describe() {
         let word = if word.is_empty() { "directions" } else { word };
         found.insert(word.to_owned(), text.into());
     }
     show(s.out, &Value::Object(found))
 }
 
-fn show(out: &mut Out, found: &Value) -> Result<(), Failure> {
+fn show(out: &mut Output, found: &Value) -> Result<(), Failure> {
     let written = match out.json {
         true => out.document(found.to_string().as_bytes()),
         false => card::outline(out, found, 0),
@@ -95,20 +96,19 @@ fn open(
     url: &str,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
-) -> Result<RedisPeer, Failure> {
-    config.open(url, clock, entropy).map_err(|error| Failure::Usage(error.to_string()))
+) -> Result<RedisLegacyQueue, Failure> {
+    config.open(url, clock, entropy).map_err(|error| Failure::Setting(error.into()))
 }
 
 fn configured(args: &BridgeArgs) -> Result<(RedisConfig, String), Failure> {
-    let config = RedisConfig::of_args(args).map_err(|error| Failure::Usage(error.to_string()))?;
-    let none = "no Redis is named: give --redis redis://HOST:6379, or set REDIS_URL";
+    let config = RedisConfig::of_args(args).map_err(|error| Failure::Setting(error.into()))?;
+    let none = "no Redis URL is set: give --redis redis://HOST:6379, or set REDIS_URL";
     let url = config.url.clone().ok_or_else(|| Failure::Usage(none.to_owned()))?;
     Ok((config, url))
 }
 
-/// How much stands in the keys that the directions have to do with. A key of another kind is
-/// found here.
-async fn queue(peer: &RedisPeer, config: &RedisConfig) -> Result<Value, Failure> {
+/// Counts the items in the configured keys. Finds keys of the wrong Redis type.
+async fn queue(peer: &RedisLegacyQueue, config: &RedisConfig) -> Result<Value, Failure> {
     let (mut worked_on, mut cursor) = (0, 0);
     loop {
         let (next, ids) = peer.worked_on(cursor).await?;
@@ -130,8 +130,7 @@ async fn queue(peer: &RedisPeer, config: &RedisConfig) -> Result<Value, Failure>
     Ok(found)
 }
 
-/// Whether the server lets us in, which agents' work is built there, and whose tasks the key
-/// shows, where there are any.
+/// Checks the key. Returns the built agents, and the tenant of the key's tasks, if any.
 async fn look_at_server(
     client: &Client,
     args: &BridgeArgs,
@@ -144,8 +143,8 @@ async fn look_at_server(
     match (&tenant, &args.tenant) {
         (Some(of_key), Some(wanted)) if of_key.as_str() != wanted.trim() => {
             Err(Failure::Usage(format!(
-                "the key is of the tenant '{of_key}' and REDIS_TENANT says '{wanted}'; over HTTP \
-                 the key decides: give a key of '{wanted}', or leave REDIS_TENANT out"
+                "the key belongs to the tenant '{of_key}', but REDIS_TENANT is '{wanted}'; use a \
+                 key of '{wanted}', or remove REDIS_TENANT"
             )))
         }
         _ => Ok((built, tenant)),

@@ -1,18 +1,18 @@
-//! One thing, shown in full.
+//! Shows one object in full.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use watchbill_domain::Timestamp;
 
-use super::out::{Out, Style};
+use super::out::{Output, Style};
 use super::text::{line, lines, moment, relative, span};
 use super::view::{first, list, pairs, scalar, text, time, title};
 
 type Written = std::io::Result<()>;
 
-/// A task as a card: what it is, how it stands, what it said.
-pub fn task(out: &mut Out, task: &Value, now: Timestamp) -> Written {
+/// Shows a task as a card: its fields, its state and its result.
+pub fn task(out: &mut Output, task: &Value, now: Timestamp) -> Written {
     let status = text(task, "status");
     let heading = [text(task, "type"), title(task)].map(|t| t.trim().to_owned());
     let heading: Vec<String> = heading.into_iter().filter(|t| !t.is_empty()).collect();
@@ -49,7 +49,7 @@ pub fn task(out: &mut Out, task: &Value, now: Timestamp) -> Written {
     Ok(())
 }
 
-fn times(out: &mut Out, task: &Value, now: Timestamp) -> Written {
+fn times(out: &mut Output, task: &Value, now: Timestamp) -> Written {
     let stamp = |at: Timestamp| format!("{} UTC ({})", moment(at), relative(at, now));
     let created = time(task, "created_at");
     let started = time(task, "started_at");
@@ -63,7 +63,7 @@ fn times(out: &mut Out, task: &Value, now: Timestamp) -> Written {
     Ok(())
 }
 
-fn sla(out: &mut Out, task: &Value, now: Timestamp) -> Written {
+fn sla(out: &mut Output, task: &Value, now: Timestamp) -> Written {
     let sla = &task["sla"];
     let Some(deadline) = time(sla, "deadline") else { return Ok(()) };
     let target = match &sla["target"] {
@@ -78,24 +78,24 @@ fn sla(out: &mut Out, task: &Value, now: Timestamp) -> Written {
     )
 }
 
-/// What a blocked task asks, wherever the server puts it.
-fn question(out: &mut Out, task: &Value) -> Written {
-    let asked = &task["question"];
-    let words = scalar(asked).unwrap_or_else(|| first(asked, &["text", "question"]));
-    field(out, "question", &words)?;
-    let choices: Vec<String> = list(asked, "choices").iter().filter_map(scalar).collect();
+/// The question of a blocked task. The server may send it as text or as an object.
+fn question(out: &mut Output, task: &Value) -> Written {
+    let question = &task["question"];
+    let text = scalar(question).unwrap_or_else(|| first(question, &["text", "question"]));
+    field(out, "question", &text)?;
+    let choices: Vec<String> = list(question, "choices").iter().filter_map(scalar).collect();
     field(out, "choices", &choices.join(", "))
 }
 
-/// Metadata without the result, which has a block of its own.
-fn metadata(out: &mut Out, task: &Value) -> Written {
+/// The metadata without the result, which is shown in its own block.
+fn metadata(out: &mut Output, task: &Value) -> Written {
     let Some(metadata) = task["metadata"].as_object() else { return Ok(()) };
     let mut rest = metadata.clone();
     rest.remove("result");
     block(out, "metadata", &Value::Object(rest))
 }
 
-/// The command that brings a waiting task on.
+/// The command that continues a waiting task.
 pub fn next_step(task: &Value) -> Option<String> {
     let id = text(task, "task_id");
     let approval = text(task, "approval_id");
@@ -111,8 +111,8 @@ pub fn next_step(task: &Value) -> Option<String> {
     }
 }
 
-/// A named line; nothing is said of what is empty.
-pub fn field(out: &mut Out, name: &str, value: &str) -> Written {
+/// A named line. An empty value prints nothing.
+pub fn field(out: &mut Output, name: &str, value: &str) -> Written {
     if value.is_empty() {
         return Ok(());
     }
@@ -120,7 +120,7 @@ pub fn field(out: &mut Out, name: &str, value: &str) -> Written {
     out.line(&format!("  {name} {value}"))
 }
 
-fn block(out: &mut Out, name: &str, value: &Value) -> Written {
+fn block(out: &mut Output, name: &str, value: &Value) -> Written {
     let empty = match value {
         Value::Null => true,
         Value::Object(map) => map.is_empty(),
@@ -138,14 +138,14 @@ fn block(out: &mut Out, name: &str, value: &Value) -> Written {
     Ok(())
 }
 
-/// Any object, as an indented outline: plain fields as `name  value`, objects of plain
-/// fields on one line, deeper ones below.
-pub fn outline(out: &mut Out, value: &Value, depth: usize) -> Written {
+/// Prints an indented outline: plain fields as `name  value`, objects of plain fields on one
+/// line, nested objects below.
+pub fn outline(out: &mut Output, value: &Value, depth: usize) -> Written {
     let indent = "  ".repeat(depth);
     match value {
         Value::Object(map) => {
             let wide = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-            // What a person sees at all was a success.
+            // The user sees this only after a success, so `success` is left out.
             for (key, value) in map.iter().filter(|(key, _)| depth > 0 || *key != "success") {
                 let name = out.paint(Style::Dim, &format!("{:<wide$}", line(key)));
                 match on_one_line(value) {

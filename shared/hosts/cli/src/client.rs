@@ -1,4 +1,4 @@
-//! The HTTP side: one call, told in the contract's words, with the retries that are safe.
+//! The HTTP client: sends one call and retries it where that is safe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use serde_json::Value;
 use watchbill_core::ports::{Clock, Entropy};
 
 use super::failure::{Failure, Refusal};
-use super::out::{Answer, Out};
+use super::out::{Output, Response};
 
-/// Pauses before the second, third … attempt, in milliseconds; each is jittered downwards by
-/// up to a half.
+/// Pauses before the second, third … attempt, in milliseconds. Jitter shortens each by up to
+/// half.
 const BACKOFF_MS: [u64; 4] = [250, 500, 1_000, 2_000];
-/// A server that asks for more patience than this is told to the person instead, in seconds.
-const LONGEST_RETRY_AFTER: u64 = 60;
+/// Seconds. A longer `Retry-After` is reported to the user instead of waited for.
+const MAX_RETRY_AFTER: u64 = 60;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longer pauses than this are said, so that nobody wonders.
-const SAID_FROM: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pauses from this length on are announced to the user.
+const MIN_ANNOUNCED_PAUSE: Duration = Duration::from_secs(2);
 
-/// What may be done again if it is not known whether it was done.
+/// Whether a call may be repeated if its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
+pub enum RepeatPolicy {
     /// It changes nothing, or carries an Idempotency-Key.
     Safe,
-    /// It might count twice: again only if the server says it did nothing (429).
+    /// It might take effect twice: repeated only if the server did nothing (429).
     Unsafe,
-    /// The first answer is what was asked for.
+    /// The first response counts.
     Never,
 }
 
@@ -38,36 +38,36 @@ pub struct Call {
     query: Vec<(&'static str, String)>,
     body: Option<Value>,
     headers: Vec<(&'static str, String)>,
-    repeat: Repeat,
-    /// Time that the server was asked to hold the call open.
+    repeat: RepeatPolicy,
+    /// How long the server was asked to hold the call open.
     held: Duration,
 }
 
 impl Call {
-    /// `path` is taken segment by segment: `tasks/{id}` as `["tasks", id]`.
+    /// `path` is a list of segments: `tasks/{id}` is `["tasks", id]`.
     pub fn get(path: &[&str]) -> Self {
-        Self::new(Method::GET, path, Repeat::Safe)
+        Self::new(Method::GET, path, RepeatPolicy::Safe)
     }
 
     pub fn post(path: &[&str]) -> Self {
-        Self::new(Method::POST, path, Repeat::Unsafe)
+        Self::new(Method::POST, path, RepeatPolicy::Unsafe)
     }
 
     pub fn patch(path: &[&str]) -> Self {
-        Self::new(Method::PATCH, path, Repeat::Unsafe)
+        Self::new(Method::PATCH, path, RepeatPolicy::Unsafe)
     }
 
-    /// Putting twice puts once.
+    /// PUT is idempotent.
     pub fn put(path: &[&str]) -> Self {
-        Self::new(Method::PUT, path, Repeat::Safe)
+        Self::new(Method::PUT, path, RepeatPolicy::Safe)
     }
 
-    /// Deleting twice deletes once, but the second answer would be another.
+    /// A repeated DELETE deletes once, but its second response would differ.
     pub fn delete(path: &[&str]) -> Self {
-        Self::new(Method::DELETE, path, Repeat::Unsafe)
+        Self::new(Method::DELETE, path, RepeatPolicy::Unsafe)
     }
 
-    fn new(method: Method, path: &[&str], repeat: Repeat) -> Self {
+    fn new(method: Method, path: &[&str], repeat: RepeatPolicy) -> Self {
         Self {
             method,
             path: path.iter().map(|&segment| segment.to_owned()).collect(),
@@ -84,7 +84,7 @@ impl Call {
         self
     }
 
-    /// A parameter that is left out where there is none.
+    /// Omitted if `None`.
     pub fn filter(self, name: &'static str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.query(name, value),
@@ -98,28 +98,28 @@ impl Call {
     }
 
     pub fn idempotent(mut self, key: &str) -> Self {
-        self.repeat = Repeat::Safe;
+        self.repeat = RepeatPolicy::Safe;
         self.header("Idempotency-Key", Some(key.to_owned()))
     }
 
-    /// A header that is left out where there is none.
+    /// Omitted if `None`.
     pub fn header(mut self, name: &'static str, value: Option<String>) -> Self {
         self.headers.extend(value.map(|value| (name, value)));
         self
     }
 
     pub fn once(mut self) -> Self {
-        self.repeat = Repeat::Never;
+        self.repeat = RepeatPolicy::Never;
         self
     }
 
-    /// Asks the server to hold the call for so many seconds if nothing is new yet.
+    /// Asks the server to hold the call this long while nothing is new.
     pub fn held(mut self, seconds: u64) -> Self {
         self.held = Duration::from_secs(seconds);
         self.query("wait", seconds)
     }
 
-    fn asked(&self) -> String {
+    fn name(&self) -> String {
         format!("{} /{}", self.method, self.path.join("/"))
     }
 }
@@ -142,25 +142,25 @@ impl Client {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("watchbill/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            // A redirect would carry the key to wherever it points.
+            // A redirect would send the key to another address.
             .redirect(redirect::Policy::none())
-            // Repeats are ours alone: we know which are safe.
+            // Only this client knows which calls are safe to repeat.
             .retry(reqwest::retry::never());
         if is_local(&base) {
             http = http.no_proxy();
         }
         if base.scheme() == "http" {
-            // No certificate is looked at: a machine without any can talk to itself.
+            // HTTP checks no certificate, so a machine without root certificates works too.
             http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|e| {
-            Failure::Local(format!("could not set up the HTTP client: {}", innermost(&e)))
+            Failure::Local(anyhow::Error::new(e).context("could not set up the HTTP client"))
         })?;
         Ok(Self { http, base, key, clock, entropy })
     }
 
-    /// Asks until there is an answer or it is no use; 2xx is `Ok`.
-    pub async fn ask(&self, call: Call, out: &mut Out) -> Result<Answer, Failure> {
+    /// Repeats the call until it succeeds (2xx is `Ok`) or a retry makes no sense.
+    pub async fn ask(&self, call: Call, out: &mut Output) -> Result<Response, Failure> {
         let mut attempt = 0;
         loop {
             let failure = match self.ask_once(&call).await {
@@ -169,7 +169,7 @@ impl Client {
             };
             match self.pause(&call, &failure, attempt) {
                 Some(pause) => {
-                    if pause >= SAID_FROM {
+                    if pause >= MIN_ANNOUNCED_PAUSE {
                         let seconds = pause.as_secs_f64().ceil();
                         out.note(&format!("{}; trying again in {seconds} s", reason(&failure)));
                     }
@@ -181,47 +181,47 @@ impl Client {
         }
     }
 
-    /// One attempt, for those who say themselves what they do about failures.
-    pub async fn ask_once(&self, call: &Call) -> Result<Answer, Failure> {
+    /// One attempt, for callers that handle failures themselves.
+    pub async fn ask_once(&self, call: &Call) -> Result<Response, Failure> {
         let body = self.attempt(call).await?;
         self.read(call, body)
     }
 
-    fn read(&self, call: &Call, body: Bytes) -> Result<Answer, Failure> {
+    fn read(&self, call: &Call, body: Bytes) -> Result<Response, Failure> {
         if body.is_empty() {
-            return Ok(Answer { body, value: Value::Null });
+            return Ok(Response { body, value: Value::Null });
         }
         match serde_json::from_slice(&body) {
-            Ok(value) => Ok(Answer { body, value }),
+            Ok(value) => Ok(Response { body, value }),
             Err(e) => Err(Failure::Nonsense(
-                format!("{} at {}", call.asked(), self.shown()),
+                format!("{} at {}", call.name(), self.shown()),
                 e.to_string(),
             )),
         }
     }
 
-    /// How long to wait before the next attempt; none if there shall be none.
+    /// How long to wait before the next attempt. Returns `None` if there is none.
     fn pause(&self, call: &Call, failure: &Failure, attempt: usize) -> Option<Duration> {
         let backoff = Duration::from_millis(*BACKOFF_MS.get(attempt)?);
         let jitter = backoff.mul_f64(0.5 * (self.entropy.next_u64() as f64 / u64::MAX as f64));
         let backoff = backoff - jitter;
         match failure {
-            _ if call.repeat == Repeat::Never => None,
+            _ if call.repeat == RepeatPolicy::Never => None,
             Failure::Answered(refusal) => {
                 let again = match call.repeat {
-                    Repeat::Safe => refusal.status == 429 || refusal.status >= 500,
+                    RepeatPolicy::Safe => refusal.status == 429 || refusal.status >= 500,
                     _ => refusal.status == 429,
                 };
                 match refusal.retry_after {
-                    Some(seconds) if seconds > LONGEST_RETRY_AFTER => None,
+                    Some(seconds) if seconds > MAX_RETRY_AFTER => None,
                     Some(seconds) => again.then(|| backoff.max(Duration::from_secs(seconds))),
                     None => again.then_some(backoff),
                 }
             }
-            // Nothing listens on this machine: it isn't under way, it was never started.
+            // Nothing listens on this machine: the server was never started.
             Failure::Unreachable { cause, .. } if cause == REFUSED && is_local(&self.base) => None,
             Failure::Unreachable { cause, .. } if cause.starts_with(BAD_CERTIFICATE) => None,
-            Failure::Unreachable { .. } => (call.repeat == Repeat::Safe).then_some(backoff),
+            Failure::Unreachable { .. } => (call.repeat == RepeatPolicy::Safe).then_some(backoff),
             _ => None,
         }
     }
@@ -230,7 +230,7 @@ impl Client {
         let mut request = self
             .http
             .request(call.method.clone(), self.url(call))
-            .timeout(ANSWER_TIMEOUT + call.held);
+            .timeout(RESPONSE_TIMEOUT + call.held);
         if let Some(key) = &self.key {
             request = request.header("X-API-Key", key);
         }
@@ -250,8 +250,8 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let (status, asked) = (status.as_u16(), call.asked());
-        Err(Failure::Answered(Box::new(Refusal { status, asked, body, retry_after })))
+        let (status, request) = (status.as_u16(), call.name());
+        Err(Failure::Answered(Box::new(Refusal { status, request, body, retry_after })))
     }
 
     fn url(&self, call: &Call) -> Url {
@@ -270,19 +270,19 @@ impl Client {
         let builder = error.is_builder();
         let cause = innermost(error);
         if builder {
-            return Failure::Usage(format!("the request can't be made: {cause}"));
+            return Failure::Usage(format!("could not build the request: {cause}"));
         }
         let advice = if cause == REFUSED && is_local(&self.base) {
             "start it with 'watchbill serve' or set --url"
         } else if cause.starts_with(BAD_CERTIFICATE) {
-            "check --url; SSL_CERT_FILE names the authorities to trust"
+            "check --url; set SSL_CERT_FILE to the CA certificates to trust"
         } else {
-            "check --url and whether the server runs"
+            "check --url, and that the server is running"
         };
         Failure::Unreachable { url: self.shown(), cause, advice: advice.to_owned() }
     }
 
-    /// The base URL as a person would write it.
+    /// The base URL for display, without a user name and password.
     pub fn shown(&self) -> String {
         shown(&self.base)
     }
@@ -290,13 +290,13 @@ impl Client {
 
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Both fail only for URLs that can't have them, and then there is nothing to hide.
+    // Both fail only for URLs that can't have credentials; then there is nothing to hide.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// `--url` as typed.
+/// Parses `--url` as the user typed it.
 pub fn parse_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: String| {
         Failure::Usage(format!("--url '{text}' {why}; write it like http://127.0.0.1:8000"))
@@ -304,7 +304,7 @@ pub fn parse_url(text: &str) -> Result<Url, Failure> {
     let url = Url::parse(text).map_err(|e| wrong(format!("is not a URL ({e})")))?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        other => Err(wrong(format!("has the scheme '{other}'"))),
+        other => Err(wrong(format!("has the scheme '{other}', not http or https"))),
     }
 }
 
@@ -316,16 +316,16 @@ pub fn is_local(url: &Url) -> bool {
 }
 
 const REFUSED: &str = "connection refused";
-/// How rustls begins what it says of a certificate that it does not trust.
+/// How rustls begins its error about a certificate that it does not trust.
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
 
-/// What lies under the layers of a client's error, in words.
+/// The innermost cause of an error of the HTTP client, as text.
 fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return if error.is_connect() {
-            "it did not take the connection in time".to_owned()
+            "the connection timed out".to_owned()
         } else {
-            "no answer in time".to_owned()
+            "no response in time".to_owned()
         };
     }
     let mut cause: &dyn std::error::Error = error;
@@ -344,7 +344,7 @@ fn innermost(error: &reqwest::Error) -> String {
 fn reason(failure: &Failure) -> String {
     match failure {
         Failure::Answered(refusal) if refusal.status == 429 => "rate limited".to_owned(),
-        Failure::Answered(refusal) => format!("the server answered {}", refusal.status),
+        Failure::Answered(refusal) => format!("the server returned {}", refusal.status),
         Failure::Unreachable { url, cause, .. } => format!("could not reach {url}: {cause}"),
         other => other.to_string(),
     }
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_none_is_told_how_to_be_written() {
+    fn an_invalid_url_is_rejected_with_an_example() {
         for text in ["127.0.0.1:8000", "localhost:8000", "ftp://x", "", "example.com"] {
             let failure = parse_url(text).unwrap_err();
             assert!(failure.to_string().contains("http://127.0.0.1:8000"), "{failure}");

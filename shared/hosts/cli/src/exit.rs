@@ -1,4 +1,6 @@
-/// How a command ended, as a number that scripts can rely on.
+//! The exit codes of the command line.
+
+/// How a command ended. Scripts rely on the number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
@@ -13,24 +15,24 @@ pub enum Exit {
     StillWaiting = 8,
     Server = 9,
     Broken = 10,
-    /// 128 + SIGINT, as shells have it.
+    /// 128 + SIGINT, as in shells.
     Interrupted = 130,
 }
 
-/// The one table of exit codes, which `--help` prints.
+/// The table of exit codes, which `--help` prints.
 pub const EXIT_CODES: &[(Exit, &str)] = &[
-    (Exit::Fine, "fine"),
+    (Exit::Fine, "success"),
     (Exit::TaskFailed, "the task failed or was cancelled (with --wait)"),
     (Exit::Usage, "the command line is wrong, or a local file could not be used"),
     (Exit::Unreachable, "could not reach the server"),
-    (Exit::Refused, "refused: no key, a wrong one, or one without the right (401, 403)"),
+    (Exit::Refused, "refused: the key is missing, invalid, or lacks the permission (401, 403)"),
     (Exit::NotFound, "not found (404)"),
-    (Exit::Conflict, "conflict: it is no longer in a state that allows this (409)"),
-    (Exit::Invalid, "invalid input (400, 413, 415), or a policy with a fault"),
+    (Exit::Conflict, "conflict: the current state does not allow this (409)"),
+    (Exit::Invalid, "invalid input (400, 413, 415), or an invalid policy"),
     (Exit::StillWaiting, "still waiting: blocked, waiting for approval, or --wait timed out"),
     (Exit::Server, "server error, or rate limited after retries (5xx, 429)"),
-    (Exit::Broken, "the audit's chain does not hold (audit verify)"),
-    (Exit::Interrupted, "interrupted by Ctrl-C; the task goes on"),
+    (Exit::Broken, "the audit log's hash chain is broken (audit verify)"),
+    (Exit::Interrupted, "interrupted by Ctrl-C; the task continues"),
 ];
 
 impl Exit {

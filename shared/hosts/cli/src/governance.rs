@@ -1,4 +1,4 @@
-//! How far agents are trusted, what is spent, freezes, and what an approver decides on.
+//! Commands for agents' reputation, the budget, freezes and approval documents.
 
 use std::io;
 
@@ -8,9 +8,9 @@ use watchbill_wire::{ApprovalView, render_approval};
 use super::args::{AgentsCommand, BudgetCommand, LimitArgs};
 use super::client::Call;
 use super::failure::Failure;
-use super::out::{Out, Style};
+use super::out::{Output, Style};
 use super::table::{Cell, Column, Table};
-use super::tasks::{approval_id, first_filled, said};
+use super::tasks::{approval_id, first_filled, print_outcome};
 use super::text::{lines, moment, relative};
 use super::view::{first, list, pairs, scalar, text, time};
 use super::{Session, card};
@@ -74,7 +74,7 @@ async fn show_agent(mut s: Session<'_>, agent: &str) -> Result<(), Failure> {
         card::field(out, "next", &next_level(agent))?;
         let operations: Vec<String> =
             list(agent, "allowed_operations").iter().filter_map(scalar).collect();
-        card::field(out, "may", &operations.join(", "))?;
+        card::field(out, "allowed", &operations.join(", "))?;
         card::field(out, "tasks", &pairs(&agent["tasks"]))?;
         let seen = time(agent, "last_heartbeat");
         let seen = seen.map(|at| format!("{} UTC ({})", moment(at), relative(at, now)));
@@ -85,9 +85,9 @@ async fn show_agent(mut s: Session<'_>, agent: &str) -> Result<(), Failure> {
 fn next_level(agent: &Value) -> String {
     let next = text(agent, "next_level");
     match (next.is_empty(), agent["points_to_next"].as_f64()) {
-        (true, _) => "it stands at the highest".to_owned(),
+        (true, _) => "none, this is the highest".to_owned(),
         (false, Some(points)) if points > 0.0 => {
-            format!("{next}, {} points away", text(agent, "points_to_next"))
+            format!("{next}, in {} points", text(agent, "points_to_next"))
         }
         (false, _) => format!("{next}, with its next success"),
     }
@@ -101,7 +101,7 @@ async fn agent_events(mut s: Session<'_>, agent: &str, wanted: u32) -> Result<()
     }
     let events = list(&answer.value, "events");
     if events.is_empty() && text(&answer.value, "next_cursor").is_empty() {
-        return Ok(s.out.line("nothing has changed its score yet")?);
+        return Ok(s.out.line("no score changes yet")?);
     }
     let row = |event: &Value| -> Vec<Cell> {
         let delta = event["delta"].as_i64().unwrap_or_default();
@@ -181,7 +181,7 @@ async fn show_budget(mut s: Session<'_>, call: Call) -> Result<(), Failure> {
             Column::whole("USED"),
             Column::spare("RESERVED", 2),
             Column::whole("LIMIT"),
-            Column::whole("GONE"),
+            Column::whole("PERCENT"),
             Column::whole("STATUS"),
             Column::spare("RESETS", 3),
         ],
@@ -189,7 +189,7 @@ async fn show_budget(mut s: Session<'_>, call: Call) -> Result<(), Failure> {
     })
 }
 
-/// `0.42 USD, 1234 tokens`.
+/// Formats as `0.42 USD, 1234 tokens`.
 fn amount(value: &Value) -> String {
     match value["usd"].as_f64() {
         Some(usd) => format!("{usd:.2} USD, {} tokens", text(value, "tokens")),
@@ -205,20 +205,19 @@ pub async fn override_freeze(
 ) -> Result<(), Failure> {
     let body = json!({ "freeze": freeze, "reason": reason });
     let answer = s.client.ask(Call::post(&["tasks", id, "override"]).body(body), s.out).await?;
-    s.show(&answer, said)
+    s.show(&answer, print_outcome)
 }
 
-/// All that an approver decides on.
 pub async fn approval(mut s: Session<'_>, id: &str) -> Result<(), Failure> {
     let id = approval_id(&mut s, id).await?;
     let answer = s.client.ask(Call::get(&["approvals", &id]), s.out).await?;
     s.show(&answer, |out, value| approval_text(out, &value["approval"]))
 }
 
-fn approval_text(out: &mut Out, approval: &Value) -> io::Result<()> {
+fn approval_text(out: &mut Output, approval: &Value) -> io::Result<()> {
     let rendered = match serde_json::from_value::<ApprovalView>(approval.clone()) {
         Ok(view) => render_approval(&view),
-        // Of a server that has other forms: its own words, or the fields as they are.
+        // The server has another schema: show its own text, or the fields as they are.
         Err(_) => match approval["text"].as_str() {
             Some(text) => lines(text),
             None => return card::outline(out, approval, 0),

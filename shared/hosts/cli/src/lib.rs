@@ -1,14 +1,14 @@
-//! The command line: a client of the HTTP API like any other, and the way to start it.
+//! The command line: a client of the HTTP API, and the way to start the server.
 //!
-//! - `args`: what can be typed · `exit`: what scripts get back.
-//! - `client`: one call with the retries that are safe · `failure`: errors in words.
+//! - `args`: the arguments · `exit`: the exit codes.
+//! - `client`: one call with the safe retries · `failure`: errors as text.
 //! - `submit`, `wait`, `watch`, `tasks`, `governance`, `policy`, `admin`, `audit`, `backup`,
 //!   `bridge`: the commands.
-//! - `http_home`: our side of the bridge, over HTTP.
-//! - `out`, `table`, `card`, `text`, `view`: how answers are shown.
-//! - `world`: streams, time, randomness; a test brings its own.
+//! - `http_backend`: the backend of the bridge, over HTTP.
+//! - `out`, `table`, `card`, `text`, `view`: how responses are shown.
+//! - `context`: streams, time, randomness; tests replace them.
 //!
-//! How to add a command: a variant in `args::Command`, its arm in `dispatch`, a case in
+//! To add a command: add a variant to `args::Command`, its arm in `dispatch`, and a case in
 //! `tests/cli`.
 
 mod admin;
@@ -18,10 +18,11 @@ mod backup;
 mod bridge;
 mod card;
 pub(crate) mod client;
+pub mod context;
 pub mod exit;
 pub(crate) mod failure;
 mod governance;
-pub mod http_home;
+pub mod http_backend;
 pub mod out;
 mod payload;
 mod policy;
@@ -32,7 +33,6 @@ mod text;
 mod view;
 mod wait;
 mod watch;
-pub mod world;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -42,20 +42,20 @@ use clap::{CommandFactory, Parser};
 
 use args::{ApprovalsCommand, Cli, Command, Global};
 use client::{Client, is_local, parse_url};
+use context::CliContext;
 use exit::Exit;
 use failure::Failure;
-use out::Out;
+use out::Output;
 use watchbill_local::bridge::config::BridgeArgs;
 use watchbill_local::serve::args::ServeArgs;
-use world::World;
 
-/// Runs one command line of this process and says how it ended.
+/// Runs the command line of this process and returns its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(e) => {
-            // Printing fails only where nobody reads.
+            // Printing fails only if the output is closed.
             let _ = e.print();
             return usage(&e) as u8;
         }
@@ -67,7 +67,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Some(_) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(run(cli, World::of_this_process())) as u8,
+                Ok(runtime) => runtime.block_on(run(cli, CliContext::of_this_process())) as u8,
                 Err(e) => no_runtime(&e),
             }
         }
@@ -81,7 +81,7 @@ fn usage(error: &clap::Error) -> Exit {
     }
 }
 
-/// `serve` is parsed as if it had been typed, so that its variables hold here too.
+/// Parses as if `serve` had been typed, so that its environment variables apply too.
 fn serve_by_default(mut args: Vec<OsString>) -> u8 {
     args.push("serve".into());
     match Cli::try_parse_from(args).map(|cli| cli.command) {
@@ -102,7 +102,7 @@ fn serve_until_stopped(serve: ServeArgs) -> u8 {
     match runtime.block_on(watchbill_local::serve::run(serve)) {
         Ok(()) => Exit::Fine as u8,
         Err(e) => {
-            World::of_this_process().into_out(false, false).error(&format!("{e:#}"));
+            CliContext::of_this_process().into_out(false, false).error(&format!("{e:#}"));
             match e.is::<watchbill_local::serve::BadConfig>() {
                 true => Exit::Usage as u8,
                 false => Exit::Server as u8,
@@ -116,11 +116,11 @@ fn bridge_until_stopped(global: &Global, args: &BridgeArgs) -> u8 {
         Ok(runtime) => runtime,
         Err(e) => return no_runtime(&e),
     };
-    let world = World::of_this_process();
-    match runtime.block_on(bridge::run(global, args, world)) {
+    let context = CliContext::of_this_process();
+    match runtime.block_on(bridge::run(global, args, context)) {
         Ok(()) => Exit::Fine as u8,
         Err(failure) => {
-            let mut out = World::of_this_process().into_out(false, global.no_color);
+            let mut out = CliContext::of_this_process().into_out(false, global.no_color);
             settle(Err(failure), &mut out) as u8
         }
     }
@@ -128,16 +128,16 @@ fn bridge_until_stopped(global: &Global, args: &BridgeArgs) -> u8 {
 
 fn no_runtime(error: &std::io::Error) -> u8 {
     let text = format!("could not start the runtime: {error}");
-    World::of_this_process().into_out(false, false).error(&text);
+    CliContext::of_this_process().into_out(false, false).error(&text);
     Exit::Server as u8
 }
 
-/// Runs a parsed command other than `serve` in a world, and says how it ended.
-pub async fn run(cli: Cli, mut world: World) -> Exit {
-    let stdin = std::mem::replace(&mut world.stdin, Box::new(std::io::empty()));
-    let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
-    let (data, interrupt, now) = (world.data.clone(), world.interrupt, clock.now());
-    let mut out = world.into_out(cli.global.json, cli.global.no_color);
+/// Runs a parsed command other than `serve` in a context and returns its exit code.
+pub async fn run(cli: Cli, mut context: CliContext) -> Exit {
+    let stdin = std::mem::replace(&mut context.stdin, Box::new(std::io::empty()));
+    let (clock, entropy) = (context.clock.clone(), context.entropy.clone());
+    let (data, interrupt, now) = (context.data.clone(), context.interrupt, clock.now());
+    let mut out = context.into_out(cli.global.json, cli.global.no_color);
     let client = connect(&cli.global, &data, &mut out)
         .and_then(|(url, key)| Client::new(url, key, clock, entropy));
     let outcome = match (cli.command, client) {
@@ -154,10 +154,9 @@ pub async fn run(cli: Cli, mut world: World) -> Exit {
     settle(outcome, &mut out)
 }
 
-/// What a command works with.
 struct Session<'a> {
     client: &'a Client,
-    out: &'a mut Out,
+    out: &'a mut Output,
     stdin: Box<dyn std::io::Read>,
     interrupt: fn() -> futures_util::future::BoxFuture<'static, ()>,
 }
@@ -194,39 +193,39 @@ async fn dispatch(command: Command, s: Session<'_>) -> Result<(), Failure> {
         Command::Completions { shell } => completions(shell, s.out),
         Command::Policy { command } => policy::policy(command, s.now(), s.out),
         Command::Serve(_) | Command::Backup(_) => {
-            Err(Failure::Usage("this is no client command".to_owned()))
+            Err(Failure::Usage("this is not a client command".to_owned()))
         }
     }
 }
 
-fn completions(shell: clap_complete::Shell, out: &mut Out) -> Result<(), Failure> {
+fn completions(shell: clap_complete::Shell, out: &mut Output) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "watchbill", &mut script);
     Ok(out.document(&script)?)
 }
 
-/// Says what went wrong, hands the server's own words to `--json`, gives the exit code.
-fn settle(outcome: Result<(), Failure>, out: &mut Out) -> Exit {
+/// Reports a failure, passes the server's document to `--json`, returns the exit code.
+fn settle(outcome: Result<(), Failure>, out: &mut Output) -> Exit {
     let Err(failure) = outcome else { return Exit::Fine };
     let exit = failure.exit();
     if exit != Exit::Fine {
-        out.error(&failure.to_string());
+        out.error(&format!("{failure:#}"));
     }
     if let Failure::Answered(refusal) = &failure
         && out.json
         && refusal.json().is_some()
     {
-        // The exit code is already that of the refusal; a closed pipe changes nothing.
+        // The exit code is already set by the refusal, so a closed pipe changes nothing.
         let _ = out.document(&refusal.body);
     }
     exit
 }
 
-/// Where to and with which key.
+/// The server's URL and the key to use.
 fn connect(
     global: &Global,
     data: &Path,
-    out: &mut Out,
+    out: &mut Output,
 ) -> Result<(reqwest::Url, Option<String>), Failure> {
     let url = parse_url(&global.url)?;
     let key = match global.key.as_deref().map(str::trim).filter(|key| !key.is_empty()) {
@@ -237,8 +236,8 @@ fn connect(
     Ok((url, key))
 }
 
-/// The admin key that an embedded bundle left for the people of this machine.
-fn local_key(file: &Path, out: &mut Out) -> Option<String> {
+/// The admin key that a server on this machine left in its data folder.
+fn local_key(file: &Path, out: &mut Output) -> Option<String> {
     let key = match std::fs::read_to_string(file) {
         Ok(text) => Some(text.trim().to_owned()).filter(|key| !key.is_empty()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -249,7 +248,9 @@ fn local_key(file: &Path, out: &mut Out) -> Option<String> {
     };
     if key.is_some() && is_open_to_others(file) {
         let file = file.display();
-        out.note(&format!("'{file}' can be read by others on this machine: chmod 600 '{file}'"));
+        out.note(&format!(
+            "'{file}' is readable by other users of this machine; run: chmod 600 '{file}'"
+        ));
     }
     key
 }

@@ -1,3 +1,5 @@
+//! The `watchbill` binary.
+
 use std::process::ExitCode;
 
 #[global_allocator]

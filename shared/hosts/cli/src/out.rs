@@ -1,4 +1,4 @@
-//! What a person or a script gets to see.
+//! Writes to standard output and standard error.
 
 use std::io::{self, Write};
 
@@ -54,18 +54,18 @@ impl Style {
     }
 }
 
-/// What the two output streams are connected to.
+/// The properties of the two output streams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terminal {
-    /// Columns, where standard output is a terminal.
+    /// Columns of standard output, if it is a terminal.
     pub columns: Option<usize>,
-    /// Columns, where standard error is one: only there a line may be drawn over.
+    /// Columns of standard error, if it is a terminal. Only then is a live line drawn.
     pub error_columns: Option<usize>,
     pub no_color: bool,
 }
 
-/// Standard output for what was asked for, standard error for everything about it.
-pub struct Out {
+/// Writes requested data to standard output, everything else to standard error.
+pub struct Output {
     pub json: bool,
     terminal: Terminal,
     stdout: Box<dyn Write>,
@@ -73,7 +73,7 @@ pub struct Out {
     drawn: bool,
 }
 
-impl Out {
+impl Output {
     pub fn new(
         json: bool,
         terminal: Terminal,
@@ -95,7 +95,7 @@ impl Out {
         self.terminal.error_columns.is_some() && !self.terminal.no_color
     }
 
-    /// Whether a line on standard error may be drawn over and over.
+    /// Whether a live line can be redrawn on standard error.
     pub fn is_live(&self) -> bool {
         self.terminal.error_columns.is_some()
     }
@@ -110,7 +110,7 @@ impl Out {
         self.stdout.write_all(b"\n")
     }
 
-    /// The server's document, to the byte, and a line break at the end.
+    /// Prints the server's document unchanged, with a line break at the end.
     pub fn document(&mut self, body: &[u8]) -> io::Result<()> {
         self.undraw();
         self.stdout.write_all(body)?;
@@ -124,7 +124,7 @@ impl Out {
         self.stdout.flush()
     }
 
-    /// A remark beside the output. If nobody reads it, nothing is lost.
+    /// A remark on standard error. Write errors are ignored.
     pub fn note(&mut self, text: &str) {
         self.undraw();
         let _ = writeln!(self.stderr, "{text}");
@@ -135,7 +135,7 @@ impl Out {
         self.note(&format!("{label} {}", lines(text)));
     }
 
-    /// Draws over the last live line, cut to the terminal: a wrapped one can't be undrawn.
+    /// Redraws the live line, cut to the terminal's width: a wrapped line can't be erased.
     pub fn draw(&mut self, text: &str) {
         let Some(columns) = self.terminal.error_columns else { return };
         let shown = fit(text, columns.saturating_sub(1));
@@ -152,8 +152,8 @@ impl Out {
     }
 }
 
-/// A successful answer: the bytes as they came, and what they say.
-pub struct Answer {
+/// A successful response: its bytes and the parsed JSON.
+pub struct Response {
     pub body: Bytes,
     pub value: Value,
 }

@@ -1,7 +1,8 @@
-//! Payloads as they are typed: JSON, a file, standard input, or field by field.
+//! Reads payloads from JSON, a file, standard input, or single fields.
 
 use std::io::Read;
 
+use anyhow::Context as _;
 use serde_json::{Map, Value};
 use watchbill_wire::check_numbers;
 
@@ -22,7 +23,7 @@ impl PayloadArgs {
     }
 }
 
-/// A JSON object written out, in `@file`, or on standard input for `-`.
+/// Parses a JSON object: written out, from `@file`, or from standard input for `-`.
 pub fn object(
     option: &str,
     text: &str,
@@ -31,14 +32,16 @@ pub fn object(
     let (from, json) = match (text, text.strip_prefix('@')) {
         ("-", _) => {
             let mut json = String::new();
-            stdin.read_to_string(&mut json).map_err(|e| {
-                Failure::Local(format!("{option}: could not read standard input: {e}"))
-            })?;
+            stdin
+                .read_to_string(&mut json)
+                .with_context(|| format!("{option}: could not read standard input"))
+                .map_err(Failure::Local)?;
             ("standard input", json)
         }
         (_, Some(path)) => {
             let json = std::fs::read_to_string(path)
-                .map_err(|e| Failure::Local(format!("{option}: could not read '{path}': {e}")))?;
+                .with_context(|| format!("{option}: could not read '{path}'"))
+                .map_err(Failure::Local)?;
             (path, json)
         }
         _ => ("the argument", text.to_owned()),
@@ -50,7 +53,7 @@ pub fn object(
             Ok(object)
         }
         Ok(other) => Err(Failure::Usage(format!(
-            "{option}: {from} holds {}, a JSON object is needed, such as {{\"description\": \"…\"}}",
+            "{option}: {from} is {}, not a JSON object such as {{\"description\": \"…\"}}",
             kind(&other)
         ))),
         Err(e) => Err(Failure::Usage(format!("{option}: {from} is not JSON: {e}"))),
@@ -60,15 +63,15 @@ pub fn object(
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "true or false",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     }
 }
 
-/// `key=text` or `key:=JSON`. Texts stay texts: a version `1.10` must not become 1.1.
+/// Sets `key=text` or `key:=JSON`. Texts stay texts: a version `1.10` must not become 1.1.
 fn set(payload: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
     let wrong =
         |why: &str| Failure::Usage(format!("--set '{field}': {why}; write key=text or key:=JSON"));
@@ -76,7 +79,7 @@ fn set(payload: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
     let (key, value) = match key.strip_suffix(':') {
         Some(key) => {
             let value = serde_json::from_str(text)
-                .map_err(|e| wrong(&format!("what follows ':=' is not JSON ({e})")))?;
+                .map_err(|e| wrong(&format!("the value after ':=' is not JSON ({e})")))?;
             check_numbers(text.as_bytes()).map_err(|inexact| wrong(&inexact.to_string()))?;
             (key, value)
         }
@@ -90,9 +93,8 @@ fn set(payload: &mut Map<String, Value>, field: &str) -> Result<(), Failure> {
     let mut object = payload;
     for part in above {
         let next = object.entry(*part).or_insert_with(|| Value::Object(Map::new()));
-        object = next
-            .as_object_mut()
-            .ok_or_else(|| wrong(&format!("'{part}' holds no object to go down into")))?;
+        object =
+            next.as_object_mut().ok_or_else(|| wrong(&format!("'{part}' is not an object")))?;
     }
     object.insert((*last).to_owned(), value);
     Ok(())
@@ -136,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_payloads_are_explained() {
         for (payload, set, says) in [
-            (Some("[1]"), None, "holds a list, a JSON object is needed"),
+            (Some("[1]"), None, "is an array, not a JSON object"),
             (Some("{oops"), None, "is not JSON"),
             (Some("@/no/such/file"), None, "could not read '/no/such/file'"),
             (None, Some("novalue"), "there is no '='"),
             (None, Some("n:=1x"), "is not JSON"),
             (None, Some("a..b=1"), "a part of the key is empty"),
-            (Some(r#"{"a":1}"#), Some("a.b=1"), "'a' holds no object"),
+            (Some(r#"{"a":1}"#), Some("a.b=1"), "'a' is not an object"),
             (
                 Some(r#"{"a":[18446744073709551616]}"#),
                 None,
@@ -153,7 +155,7 @@ mod tests {
             (
                 None,
                 Some("a:=0.10000000000000001"),
-                "'the value' is 0.10000000000000001: its digits",
+                "'the value' is 0.10000000000000001: it would lose digits",
             ),
         ] {
             let error = made(payload, set.as_slice(), "").unwrap_err();

@@ -1,62 +1,63 @@
-//! The policy file, read here: no server is asked.
+//! Checks and shows the policy file locally. It sends no request to a server.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use watchbill_domain::{Amount, Timestamp};
 use watchbill_governance::{
-    EnvironmentKind, Freeze, Inventory, Policy, PrioritiesFor, Say, ToolRule,
+    EnvironmentKind, Freeze, Inventory, Policy, PrioritiesFor, RuleEffect, ToolRule,
 };
 use watchbill_local::serve::policy;
 use watchbill_policy::{SHIPPED, read_policy};
 
 use super::args::PolicyCommand;
 use super::failure::Failure;
-use super::out::{Out, Style};
+use super::out::{Output, Style};
 use super::text::{line, lines, moment};
 
-pub fn policy(command: PolicyCommand, now: Timestamp, out: &mut Out) -> Result<(), Failure> {
+pub fn policy(command: PolicyCommand, now: Timestamp, out: &mut Output) -> Result<(), Failure> {
     match command {
         PolicyCommand::Check { file } => check(file, now, out),
         PolicyCommand::Show { file } => show(file, out),
     }
 }
 
-/// The text that holds, and where it stands.
+/// The policy text in force, and its file unless it is the built-in one.
 fn found(file: Option<PathBuf>) -> Result<(Option<PathBuf>, String), Failure> {
-    let path = policy::found(file).map_err(|error| Failure::Local(format!("{error:#}")))?;
+    let path = policy::found(file).map_err(Failure::Local)?;
     let text = match &path {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| {
-            Failure::Local(format!("{} can't be read: {error}", path.display()))
-        })?,
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("{} can't be read", path.display()))
+            .map_err(Failure::Local)?,
         None => SHIPPED.to_owned(),
     };
     Ok((path, text))
 }
 
-fn show(file: Option<PathBuf>, out: &mut Out) -> Result<(), Failure> {
+fn show(file: Option<PathBuf>, out: &mut Output) -> Result<(), Failure> {
     let (path, text) = found(file)?;
     match &path {
         Some(path) => out.note(&format!("from {}", path.display())),
-        None => out.note("there is no policy.yaml: the built-in policy holds, which says this"),
+        None => out.note("there is no policy.yaml; this is the built-in policy"),
     }
     Ok(out.document(lines(&text).as_bytes())?)
 }
 
-fn check(file: Option<PathBuf>, now: Timestamp, out: &mut Out) -> Result<(), Failure> {
+fn check(file: Option<PathBuf>, now: Timestamp, out: &mut Output) -> Result<(), Failure> {
     let (path, text) = found(file)?;
     let name = path.as_deref().map_or("the built-in policy".into(), Path::to_string_lossy);
     let policy = read_policy(&text)
         .map_err(|error| Failure::Invalid(format!("{}: {error}", line(&name))))?;
     if out.json {
         let document = document(path.as_deref(), &policy, now);
-        let text = serde_json::to_vec_pretty(&document).expect("a JSON value can be written");
+        let text = serde_json::to_vec_pretty(&document).expect("a JSON value can be serialized");
         return Ok(out.document(&text)?);
     }
-    let fine = out.paint(Style::Good, "fine");
-    out.line(&format!("{}: {fine}, fingerprint {:.12}", line(&name), policy.fingerprint))?;
+    let valid = out.paint(Style::Good, "valid");
+    out.line(&format!("{}: {valid}, fingerprint {:.12}", line(&name), policy.fingerprint))?;
     for (what, rows) in summary(&policy, now) {
         for (place, row) in rows.iter().enumerate() {
             let what = if place == 0 { what } else { "" };
@@ -71,12 +72,12 @@ fn summary(policy: &Policy, now: Timestamp) -> Vec<(&'static str, Vec<String>)> 
     let of = |kind: &str, names: &BTreeSet<String>| format!("{kind}: {}", listed(names, "none"));
     let prices = policy.prices.0.iter().map(|(model, price)| {
         let (input, output) = (usd(price.input), usd(price.output));
-        format!("{model}: {input} USD in, {output} USD out, for a million tokens")
+        format!("{model}: {input} USD in, {output} USD out, per million tokens")
     });
     let limits = &policy.limits;
     vec![
         ("gates", gates(policy)),
-        ("quorum", vec![format!("{} unless a rule says otherwise", policy.quorum)]),
+        ("quorum", vec![format!("{} unless a rule sets another", policy.quorum)]),
         (
             "environments",
             vec![
@@ -86,7 +87,7 @@ fn summary(policy: &Policy, now: Timestamp) -> Vec<(&'static str, Vec<String>)> 
                 "all others: production".to_owned(),
             ],
         ),
-        ("tools", or(policy.tools.iter().map(tool), "no rules: what changes something is asked")),
+        ("tools", or(policy.tools.iter().map(tool), "no rules: mutating calls require approval")),
         ("inventory", inventory(&policy.inventory)),
         ("freezes", or(policy.freezes.iter().map(|f| freeze(f, now)), "none")),
         (
@@ -120,7 +121,7 @@ fn gates(policy: &Policy) -> Vec<String> {
     if !gates.priorities.is_empty() {
         let of = match gates.priorities_for {
             PrioritiesFor::All => "",
-            PrioritiesFor::Mutating => ", where something may change",
+            PrioritiesFor::Mutating => ", for mutating tasks",
         };
         rows.push(format!("priority {}{of}", listed(&gates.priorities, "")));
     }
@@ -133,28 +134,28 @@ fn gates(policy: &Policy) -> Vec<String> {
     rows.extend(policy.gate_rules.iter().map(|rule| {
         let when = rule.when.as_ref().map(|when| format!(", when {}", when.text()));
         format!(
-            "{}: {}{}, {} must say yes",
+            "{}: {}{}, {} must approve",
             rule.name,
             listed(&rule.types, "every type"),
             when.unwrap_or_default(),
             rule.quorum
         )
     }));
-    or(rows.into_iter(), "none: nothing waits for a person before it is assigned")
+    or(rows.into_iter(), "none: tasks are assigned without approval")
 }
 
-fn say(say: Say) -> &'static str {
-    match say {
-        Say::Allow => "allow",
-        Say::Ask => "ask",
-        Say::Deny => "deny",
+fn effect(effect: RuleEffect) -> &'static str {
+    match effect {
+        RuleEffect::Allow => "allow",
+        RuleEffect::Ask => "ask",
+        RuleEffect::Deny => "deny",
     }
 }
 
 fn tool(rule: &ToolRule) -> String {
     let mut text = format!(
         "{:<5}  {}: {}, {}",
-        say(rule.say),
+        effect(rule.effect),
         rule.name,
         listed(&rule.tools, "every tool"),
         kinds(&rule.environments)
@@ -165,8 +166,8 @@ fn tool(rule: &ToolRule) -> String {
     if let Some(when) = &rule.when {
         text.push_str(&format!(", when {}", when.text()));
     }
-    if rule.say == Say::Ask {
-        text.push_str(&format!(", {} must say yes", rule.quorum));
+    if rule.effect == RuleEffect::Ask {
+        text.push_str(&format!(", {} must approve", rule.quorum));
     }
     text
 }
@@ -179,7 +180,10 @@ fn inventory(inventory: &Inventory) -> Vec<String> {
         ("hosts", &inventory.hosts),
     ];
     let rows = kinds.into_iter().filter(|(_, names)| !names.is_empty());
-    or(rows.map(|(kind, names)| format!("{kind}: {}", listed(names, ""))), "no target is checked")
+    or(
+        rows.map(|(kind, names)| format!("{kind}: {}", listed(names, ""))),
+        "none: targets are not checked",
+    )
 }
 
 fn freeze(freeze: &Freeze, now: Timestamp) -> String {
@@ -197,7 +201,7 @@ fn limit(period: &str, amount: Amount) -> String {
     format!("{period}: {} USD, {} tokens", usd(amount.micro_usd), amount.tokens)
 }
 
-/// Two digits behind the point, or as many as it takes.
+/// Two decimal places, or more if needed.
 fn usd(micro: u64) -> String {
     let text = format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000);
     let end = text.trim_end_matches('0').len().max(text.len() - 4);
@@ -214,7 +218,8 @@ fn document(path: Option<&Path>, policy: &Policy, now: Timestamp) -> Value {
             "next_until": next.map(|(_, until)| until.to_string()),
         })
     });
-    let tools = policy.tools.iter().map(|rule| json!({ "name": rule.name, "say": say(rule.say) }));
+    let tools =
+        policy.tools.iter().map(|rule| json!({ "name": rule.name, "say": effect(rule.effect) }));
     let amount = |amount: Amount| json!({ "usd": usd(amount.micro_usd), "tokens": amount.tokens });
     json!({
         "file": path.map(|path| path.display().to_string()),

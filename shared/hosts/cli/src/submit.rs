@@ -1,4 +1,4 @@
-//! Handing in: tasks and events.
+//! Commands that submit tasks and publish events.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::{Session, payload};
 
 pub async fn submit(mut s: Session<'_>, args: SubmitArgs) -> Result<(), Failure> {
     let body = body(&mut s, &args)?;
-    // Always a key: an answer that got lost must not make a second task.
+    // Always with a key: a lost response must not lead to a second task.
     let key = match &args.idempotency_key {
         Some(key) => key.clone(),
         None => s.client.entropy.uuid7(s.client.clock.now()).to_string(),
@@ -23,8 +23,8 @@ pub async fn submit(mut s: Session<'_>, args: SubmitArgs) -> Result<(), Failure>
         Err(failure) => {
             if failure.is_passing() {
                 s.out.note(&format!(
-                    "whether the task was taken isn't known; hand it in again with \
-                     --idempotency-key {key} and it is made once"
+                    "the task may have been accepted; submit it again with --idempotency-key \
+                     {key}, and it is created only once"
                 ));
             }
             return Err(failure);
@@ -55,7 +55,7 @@ fn body(s: &mut Session<'_>, args: &SubmitArgs) -> Result<Value, Failure> {
         }
     }
     if let Some(target) = &args.sla_target {
-        // A bare number is seconds, and the contract has those as a number.
+        // A bare number means seconds, which the API expects as a JSON number.
         let target = target.parse::<u64>().map_or_else(|_| json!(target), |seconds| json!(seconds));
         body.insert("sla_target".to_owned(), target);
     }

@@ -5,16 +5,16 @@ use super::text::{fit, width};
 
 /// Blanks between columns.
 const GAP: usize = 2;
-/// Spare columns are dropped sooner than another is cut below this.
+/// Spare columns are dropped before another column is cut below this width.
 const COMFORTABLE: usize = 20;
-/// Below this nothing is cut; the line is too long then.
+/// No column is cut below this width; the line is then too long.
 const NARROWEST: usize = 12;
 
 pub struct Column {
     pub head: &'static str,
-    /// May be cut to fit; all others are shown whole, so that ids can be copied.
+    /// Whether it may be cut to fit. All others are shown whole, so that ids can be copied.
     pub cuts: bool,
-    /// Where the width does not do, the highest goes first; 0 never goes.
+    /// Dropped first if highest; 0 is never dropped.
     pub spare: u8,
 }
 
@@ -56,7 +56,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Lines, head first; without a `limit` nothing is cut or dropped.
+    /// The lines, head first. Without a `limit` nothing is cut or dropped.
     pub fn lines(&self, limit: Option<usize>, color: bool) -> Vec<String> {
         let widths = self.widths(limit);
         let head: Vec<Cell> =
@@ -64,7 +64,7 @@ impl Table {
         std::iter::once(&head).chain(&self.rows).map(|row| row_line(row, &widths, color)).collect()
     }
 
-    /// Takes out the columns in which no row says anything.
+    /// Removes the columns that are empty in every row.
     pub fn drop_empty(&mut self) {
         for i in (0..self.columns.len()).rev() {
             if self.rows.iter().all(|row| row.get(i).is_none_or(|cell| cell.text.is_empty())) {
@@ -76,7 +76,7 @@ impl Table {
         }
     }
 
-    /// The width of each column, or none for one that is dropped.
+    /// The width of each column, or `None` for one that is dropped.
     fn widths(&self, limit: Option<usize>) -> Vec<Option<usize>> {
         let natural = |i: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|c| width(&c.text));
@@ -108,7 +108,8 @@ impl Table {
         }
     }
 
-    /// Takes `over` of width from the widest that may be cut, if `least` is left of it.
+    /// Cuts `over` from the widest column that may be cut. Returns false if less than `least`
+    /// would remain.
     fn cut(&self, widths: &mut [Option<usize>], over: usize, least: usize) -> bool {
         let widest = (0..widths.len())
             .filter(|&i| self.columns[i].cuts)

@@ -1,4 +1,4 @@
-//! Looking at tasks and approvals, and changing them.
+//! Commands that show and change tasks and approvals.
 
 use std::io;
 
@@ -10,21 +10,21 @@ use watchbill_domain::Timestamp;
 use super::args::{GetArgs, ListArgs, WaitArgs};
 use super::client::Call;
 use super::failure::Failure;
-use super::out::{Answer, Out, Style};
+use super::out::{Output, Response, Style};
 use super::table::{Cell, Column, Table};
 use super::text::{age, moment, relative};
 use super::view::{first, list as items, pairs, scalar, text, time, title};
 use super::{Session, card, wait};
 
-/// The most that the server gives at once.
-const PAGE: u32 = 200;
+/// The largest page size of the server.
+const PAGE_SIZE: u32 = 200;
 
 impl Session<'_> {
-    /// The server's document for `--json`, else what `human` makes of it.
+    /// Prints the server's document for `--json`, else what `human` makes of it.
     pub fn show(
         &mut self,
-        answer: &Answer,
-        human: impl FnOnce(&mut Out, &Value) -> io::Result<()>,
+        answer: &Response,
+        human: impl FnOnce(&mut Output, &Value) -> io::Result<()>,
     ) -> Result<(), Failure> {
         if self.out.json {
             return Ok(self.out.document(&answer.body)?);
@@ -58,13 +58,13 @@ pub async fn get(mut s: Session<'_>, args: GetArgs) -> Result<(), Failure> {
     s.show(&answer, |out, value| card::task(out, &value["task"], now))
 }
 
-/// Follows a task, then shows it as it was last seen.
+/// Follows a task, then shows its last state.
 pub async fn wait_for(mut s: Session<'_>, id: &str, args: &WaitArgs) -> Result<(), Failure> {
     let waited = tokio::select! {
         waited = wait::until_settled(s.client, s.out, id, args) => waited?,
         () = (s.interrupt)() => {
             return Err(Failure::Interrupted(format!(
-                "no longer waiting; task {id} goes on: watchbill get {id}"
+                "no longer waiting; task {id} continues: watchbill get {id}"
             )));
         }
     };
@@ -73,7 +73,7 @@ pub async fn wait_for(mut s: Session<'_>, id: &str, args: &WaitArgs) -> Result<(
     waited.end
 }
 
-/// One page, with each task as the server wrote it.
+/// One page. Each task is kept as the server wrote it.
 #[derive(Deserialize)]
 struct Page<'a> {
     #[serde(borrow, default)]
@@ -87,7 +87,7 @@ pub async fn list(mut s: Session<'_>, args: ListArgs) -> Result<(), Failure> {
     let mut tasks: Vec<Box<RawValue>> = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let room = u32::try_from(wanted - tasks.len()).unwrap_or(PAGE).min(PAGE);
+        let room = u32::try_from(wanted - tasks.len()).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
         let call = filtered(&args).query("limit", room).filter("cursor", cursor.as_deref());
         let answer = s.client.ask(call, s.out).await?;
         let page: Page<'_> = serde_json::from_slice(&answer.body)
@@ -118,7 +118,7 @@ fn filtered(args: &ListArgs) -> Call {
 
 fn finish(s: &mut Session<'_>, tasks: &[Box<RawValue>], next: Option<&str>) -> Result<(), Failure> {
     if s.out.json {
-        // Several pages become one document in the form of a page.
+        // Several pages become one document in the format of a page.
         let raw: Vec<&str> = tasks.iter().map(|task| task.get()).collect();
         let (count, next) = (tasks.len(), json!(next));
         let document = format!(
@@ -146,7 +146,7 @@ fn finish(s: &mut Session<'_>, tasks: &[Box<RawValue>], next: Option<&str>) -> R
     };
     s.print(&table)?;
     if next.is_some() {
-        s.out.note("there are more: --limit or --all");
+        s.out.note("there are more: use --limit or --all");
     }
     Ok(())
 }
@@ -167,7 +167,7 @@ fn task_row(task: &Value, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
-/// A person types the id at hand: the task's will do, the task names its open approval.
+/// Accepts an approval's id or a task's id. A task names its open approval.
 pub async fn approval_id(s: &mut Session<'_>, id: &str) -> Result<String, Failure> {
     if id.starts_with("approval_") {
         return Ok(id.to_owned());
@@ -176,7 +176,7 @@ pub async fn approval_id(s: &mut Session<'_>, id: &str) -> Result<String, Failur
     let task = &answer.value["task"];
     match text(task, "approval_id") {
         none if none.is_empty() => Err(Failure::Usage(format!(
-            "task {id} is {} and waits for no approval; 'watchbill approvals' shows what does",
+            "task {id} is {} and waits for no approval; 'watchbill approvals' lists those that do",
             text(task, "status")
         ))),
         approval => Ok(approval),
@@ -186,18 +186,18 @@ pub async fn approval_id(s: &mut Session<'_>, id: &str) -> Result<String, Failur
 pub async fn approve(mut s: Session<'_>, id: &str) -> Result<(), Failure> {
     let id = approval_id(&mut s, id).await?;
     let answer = s.client.ask(Call::post(&["approvals", &id, "approve"]), s.out).await?;
-    s.show(&answer, said)
+    s.show(&answer, print_outcome)
 }
 
 pub async fn reject(mut s: Session<'_>, id: &str, reason: &str) -> Result<(), Failure> {
     let id = approval_id(&mut s, id).await?;
     let call = Call::post(&["approvals", &id, "reject"]).query("reason", reason);
     let answer = s.client.ask(call, s.out).await?;
-    s.show(&answer, said)
+    s.show(&answer, print_outcome)
 }
 
-/// The answer to a change: the server's sentence, else how the task stands now.
-pub fn said(out: &mut Out, value: &Value) -> io::Result<()> {
+/// The result of a change: the server's message, else the new status of the task.
+pub fn print_outcome(out: &mut Output, value: &Value) -> io::Result<()> {
     let message = text(value, "message");
     if !message.is_empty() {
         return out.line(&message);
@@ -208,13 +208,12 @@ pub fn said(out: &mut Out, value: &Value) -> io::Result<()> {
     out.line(&format!("{id} {}", out.paint(Style::of_status(&status), &status)))
 }
 
-/// The first page that holds anything: one that is empty and has a cursor has looked at a part
-/// of the list only.
+/// The first page that is not empty. An empty page with a cursor covers only a part.
 pub async fn first_filled(
     s: &mut Session<'_>,
     call: impl Fn() -> Call,
     field: &str,
-) -> Result<Answer, Failure> {
+) -> Result<Response, Failure> {
     let mut cursor = None::<String>;
     loop {
         let call = call().filter("cursor", cursor.as_deref());
@@ -251,7 +250,7 @@ pub async fn approvals(mut s: Session<'_>) -> Result<(), Failure> {
     s.print(&Table {
         columns: vec![
             Column::whole("APPROVAL"),
-            Column::spare("ASKED", 2),
+            Column::spare("REQUESTED", 2),
             Column::spare("EXPIRES", 3),
             Column::spare("BY", 4),
             Column::cuts("SUMMARY"),
@@ -303,7 +302,7 @@ pub async fn answer(
 ) -> Result<(), Failure> {
     let body = if choice { json!({ "choice": words }) } else { json!({ "text": words }) };
     let answer = s.client.ask(Call::post(&["tasks", id, "answer"]).body(body), s.out).await?;
-    s.show(&answer, said)
+    s.show(&answer, print_outcome)
 }
 
 pub async fn change(
@@ -314,7 +313,7 @@ pub async fn change(
 ) -> Result<(), Failure> {
     let call = Call::post(&["tasks", id, verb]).filter("reason", reason);
     let answer = s.client.ask(call, s.out).await?;
-    s.show(&answer, said)
+    s.show(&answer, print_outcome)
 }
 
 pub async fn timeline(mut s: Session<'_>, id: &str) -> Result<(), Failure> {
@@ -332,7 +331,7 @@ pub async fn timeline(mut s: Session<'_>, id: &str) -> Result<(), Failure> {
     }
 }
 
-fn show_timeline(s: &mut Session<'_>, answer: &Answer) -> Result<(), Failure> {
+fn show_timeline(s: &mut Session<'_>, answer: &Response) -> Result<(), Failure> {
     s.show(answer, |out, value| {
         let entries = items(value, "timeline");
         let wide = |field: &str, most: usize| {

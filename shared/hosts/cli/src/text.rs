@@ -1,33 +1,33 @@
-//! Text that came from outside, made fit for a terminal.
+//! Makes untrusted text safe for a terminal, and formats times.
 
 use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use watchbill_domain::Timestamp;
 
-/// Control characters could steer the terminal, direction marks could make a line read as
-/// another one; neither has a place in a title or a log line.
+/// Control characters could steer the terminal, and direction marks could disguise a line.
+/// Titles and log lines need neither.
 fn is_unfit(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One line: what is unfit and line breaks become blanks.
+/// One line: unsafe characters and line breaks become blanks.
 pub fn line(text: &str) -> String {
     text.chars().map(|c| if is_unfit(c) { ' ' } else { c }).collect()
 }
 
-/// Several lines, each fit.
+/// Several lines: unsafe characters become blanks.
 pub fn lines(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && is_unfit(c) { ' ' } else { c }).collect()
 }
 
-/// Columns it takes on a terminal.
+/// The number of columns on a terminal.
 pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Cut to `most` columns, with an ellipsis where something was cut.
+/// Cuts to `most` columns, with an ellipsis if something was cut.
 pub fn fit(text: &str, most: usize) -> String {
     if width(text) <= most {
         return text.to_owned();
@@ -48,7 +48,7 @@ pub fn fit(text: &str, most: usize) -> String {
     kept
 }
 
-/// `850ms`, `12s`, `3m 5s`, `2h 10m`, `4d 3h`.
+/// Formats as `850ms`, `12s`, `3m 5s`, `2h 10m`, `4d 3h`.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |a: u64, x: &str, b: u64, y: &str| {
@@ -64,13 +64,13 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// The largest unit alone, for a column: `45s`, `3m`, `2h`, `4d`.
+/// Only the largest unit, for a column: `45s`, `3m`, `2h`, `4d`.
 pub fn age(of: Timestamp, now: Timestamp) -> String {
     let long = span(Duration::from_secs(now.since(of).as_secs()));
     long.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// `3m ago`, or `in 3m` for what lies ahead.
+/// `3m ago`, or `in 3m` for the future.
 pub fn relative(at: Timestamp, now: Timestamp) -> String {
     match at > now {
         true => format!("in {}", age(now, at)),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_from_outside_steers_the_terminal() {
+    fn untrusted_text_can_not_control_the_terminal() {
         assert_eq!(line("a\u{1b}[31mb\r\nc\u{9b}d\u{202e}e"), "a [31mb  c d e");
         assert_eq!(lines("a\nb\tc\u{7f}"), "a\nb c ");
     }

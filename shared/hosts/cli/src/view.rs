@@ -1,16 +1,16 @@
-//! Reading what servers say: every field may be absent, unknown ones do no harm.
+//! Reads the server's JSON leniently: every field may be absent, and unknown fields are ignored.
 
 use serde_json::Value;
 use watchbill_domain::Timestamp;
 
 use super::text::line;
 
-/// A field's text on one line; numbers and booleans as they are written; else empty.
+/// A field as one line of text: numbers as written, booleans as yes or no, else empty.
 pub fn text(value: &Value, field: &str) -> String {
     scalar(&value[field]).unwrap_or_default()
 }
 
-/// What stands on one line by itself.
+/// A value that fits on one line. `None` for null, lists and objects.
 pub fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(line(text)),
@@ -20,7 +20,7 @@ pub fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// The first of these fields that says something.
+/// The first of these fields that is not empty.
 pub fn first(value: &Value, fields: &[&str]) -> String {
     fields.iter().map(|field| text(value, field)).find(|t| !t.is_empty()).unwrap_or_default()
 }
@@ -33,7 +33,7 @@ pub fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// What a task is about, in one line: its own words, else what its type acts on.
+/// A one-line title of a task: its own description, else what its type acts on.
 pub fn title(task: &Value) -> String {
     let payload = &task["payload"];
     let own = first(payload, &["description", "title", "question", "summary"]);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn titles_say_what_it_is_about() {
+    fn titles_describe_the_task() {
         for (task, expected) in [
             (json!({"type":"faq","payload":{"question":"How?\nNow"}}), "How? Now"),
             (

@@ -1,4 +1,4 @@
-//! Following events, for as long as somebody reads.
+//! Follows events until the command is ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use serde_json::value::RawValue;
 use super::args::WatchArgs;
 use super::client::{Call, Client};
 use super::failure::Failure;
-use super::out::{Answer, Out, Style};
+use super::out::{Output, Response, Style};
 use super::text::{fit, moment, width};
 use super::view::{pairs, text, time};
 
-/// How long the server holds a call open where nothing happens, in seconds.
+/// How long the server holds a call open while nothing happens, in seconds.
 const HELD: u64 = 20;
-/// Calls are no closer than this: a burst stays within 60 a minute, and a server that does
-/// not hold calls is not asked in a circle.
+/// The shortest time between calls: a burst stays within 60 a minute, and a server that does not
+/// hold calls is not polled in a tight loop.
 const CLOSEST: Duration = Duration::from_secs(1);
-/// Pauses while the server can't be reached, in seconds; the last one stays.
+/// Pauses while the server can't be reached, in seconds; the last one repeats.
 const BACKOFF: [u64; 6] = [1, 2, 4, 8, 15, 30];
-/// Delivery is at least once; so many ids are remembered to show each event once.
-const REMEMBERED: usize = 512;
+/// How many ids are remembered. Delivery is at least once, and each event is shown once.
+const CACHE_SIZE: usize = 512;
 
-/// Pages that are looked through for the first events that fit.
-const LOOK_BACK: usize = 8;
+/// How many pages are read to find the first matching events.
+const MAX_PAGES_BACK: usize = 8;
 
 #[derive(Deserialize)]
 struct Page<'a> {
@@ -38,39 +38,39 @@ struct Page<'a> {
 struct Follower<'a> {
     args: &'a WatchArgs,
     after: String,
-    /// Where the server goes on after the last page: it walks only so far in one call.
+    /// Where the server continues: it reads only a limited part per call.
     cursor: Option<String>,
     seen: VecDeque<String>,
 }
 
-/// Never returns `Ok`: it ends with the reader, a refusal, or Ctrl-C.
-pub async fn follow(client: &Client, out: &mut Out, args: &WatchArgs) -> Result<(), Failure> {
+/// Never returns `Ok`: it ends when the output is closed, on a refusal, or on Ctrl-C.
+pub async fn follow(client: &Client, out: &mut Output, args: &WatchArgs) -> Result<(), Failure> {
     let mut follower = Follower { args, after: String::new(), cursor: None, seen: VecDeque::new() };
     let shown = usize::try_from(args.last).unwrap_or(usize::MAX);
-    for _ in 0..LOOK_BACK {
+    for _ in 0..MAX_PAGES_BACK {
         let newest = client.ask(follower.call().query("limit", args.last.max(1)), out).await?;
-        // An empty page with a cursor has looked at a part only: what is asked for may be older.
+        // An empty page with a cursor covers only a part: matching events may be older.
         follower.cursor = follower.page(out, &newest, shown)?;
         if !follower.after.is_empty() || follower.cursor.is_none() {
             break;
         }
     }
-    // From here on it goes the other way.
+    // From here on it reads forward.
     follower.cursor = None;
     let mut failures = 0;
     loop {
-        let asked = client.clock.monotonic();
-        // Failures are told at once, so that nobody looks at a silent screen.
+        let started = client.clock.monotonic();
+        // Failures are reported at once instead of retried silently.
         match client.ask_once(&follower.call().held(HELD)).await {
             Ok(answer) => {
                 if failures > 0 {
-                    out.note("connected again");
+                    out.note("reconnected");
                 }
                 failures = 0;
                 let before = follower.after.clone();
                 let next = follower.page(out, &answer, usize::MAX)?;
                 follower.went_on(&before, next);
-                let took = client.clock.monotonic().saturating_sub(asked);
+                let took = client.clock.monotonic().saturating_sub(started);
                 client.clock.sleep(CLOSEST.saturating_sub(took)).await;
             }
             Err(failure) if failure.is_passing() => {
@@ -90,7 +90,7 @@ pub async fn follow(client: &Client, out: &mut Out, args: &WatchArgs) -> Result<
 impl Follower<'_> {
     fn call(&self) -> Call {
         let after = Some(self.after.as_str()).filter(|after| !after.is_empty());
-        // The server knows a group by its dot.
+        // The server recognizes a group by the dot at its end.
         let group = self.args.event_type.as_deref().map(|t| match t.contains('.') {
             true => t.to_owned(),
             false => format!("{t}."),
@@ -102,8 +102,8 @@ impl Follower<'_> {
             .filter("cursor", self.cursor.as_deref())
     }
 
-    /// Where the next call goes on. Without a new cursor and a new event the last still stands:
-    /// nothing came after it yet. Before the first event there is no way on, only the newest.
+    /// Sets where the next call continues. Without a new cursor or event the last cursor stays
+    /// valid. Before the first event only the newest page can be read.
     fn went_on(&mut self, before: &str, next: Option<String>) {
         if before.is_empty() {
             self.cursor = None;
@@ -112,17 +112,17 @@ impl Follower<'_> {
         }
     }
 
-    /// Prints what is new and wanted of one answer; gives its cursor.
+    /// Prints the new matching events of one response and returns its cursor.
     fn page(
         &mut self,
-        out: &mut Out,
-        answer: &Answer,
+        out: &mut Output,
+        answer: &Response,
         most: usize,
     ) -> Result<Option<String>, Failure> {
         let page: Page<'_> = serde_json::from_slice(&answer.body)
             .map_err(|e| Failure::Nonsense("GET /events".to_owned(), e.to_string()))?;
         let mut events = page.events;
-        // Newest first, but ascending after an event: the contract of GET /events.
+        // Newest first without `after`, ascending with it: the contract of GET /events.
         if self.after.is_empty() {
             events.reverse();
         }
@@ -145,14 +145,14 @@ impl Follower<'_> {
         if self.seen.iter().any(|seen| seen == id) {
             return false;
         }
-        if self.seen.len() == REMEMBERED {
+        if self.seen.len() == CACHE_SIZE {
             self.seen.pop_front();
         }
         self.seen.push_back(id.to_owned());
         true
     }
 
-    /// Filtered here once more, for servers that know no filters.
+    /// Filters again, for servers that ignore the filters.
     fn is_wanted(&self, event: &Value) -> bool {
         let kind = event["event_type"].as_str().unwrap_or_default();
         let of_type = match self.args.event_type.as_deref() {
@@ -166,14 +166,14 @@ impl Follower<'_> {
     }
 }
 
-fn show(out: &mut Out, raw: &str, event: &Value) -> Result<(), Failure> {
+fn show(out: &mut Output, raw: &str, event: &Value) -> Result<(), Failure> {
     if out.json {
-        // One event, one line: a server may have written it over several.
+        // One event per line: a server may have written it over several.
         let one = if raw.contains('\n') { event.to_string() } else { raw.to_owned() };
         return Ok(out.line(&one)?);
     }
     let at = time(event, "timestamp").map(moment).unwrap_or_default();
-    // On a screen the time of day does, and leaves room for a whole task id in 80 columns.
+    // On a terminal the time of day suffices, and a whole task id fits in 80 columns.
     let at = match (out.columns(), at.split_once(' ')) {
         (Some(_), Some((_, of_day))) => of_day.to_owned(),
         _ => at,

@@ -1,5 +1,5 @@
-//! `watchbill bridge` and `watchbill serve --redis` as processes, over a Redis that comes and
-//! goes. What goes over the bridge is tested in `tests/bridge` of the workspace.
+//! Tests `watchbill bridge` and `watchbill serve --redis` as processes, with a Redis that goes
+//! and comes back. What is transferred is tested in the workspace's `tests/bridge`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use watchbill_testkit::{RedisServer, RedisSetup};
 
 const KEY: &str = "agent-key-0123456789";
-/// Longer than any of this takes on a busy machine, in twentieths of a second.
-const LOOKS: u32 = 600;
-const LOOK: Duration = Duration::from_millis(50);
+/// Polls before a wait fails: 30 s in total, longer than any step takes on a busy machine.
+const MAX_POLLS: u32 = 600;
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 fn watchbill(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_watchbill"));
@@ -21,7 +21,7 @@ fn watchbill(folder: &Path) -> Command {
     command
 }
 
-/// A process that is ended with the test.
+/// A process that is killed when the test ends.
 struct Process(Child);
 
 impl Drop for Process {
@@ -38,7 +38,7 @@ impl Process {
         (Self(child), lines.map_while(Result::ok))
     }
 
-    /// Told to end: its exit code.
+    /// Sends SIGTERM and returns the exit code.
     fn terminate(mut self) -> Option<i32> {
         let process = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
@@ -46,7 +46,7 @@ impl Process {
     }
 }
 
-/// A server in this folder: itself, where it is, and what it said until then.
+/// Starts a server in this folder. Returns the process, its URL, and its output so far.
 fn serve(folder: &Path, more: &[(&str, &str)]) -> (Process, String, Vec<String>) {
     let mut command = watchbill(folder);
     command.args(["serve", "--port", "0"]).envs(more.iter().copied());
@@ -64,7 +64,7 @@ fn serve(folder: &Path, more: &[(&str, &str)]) -> (Process, String, Vec<String>)
             break;
         }
     }
-    (process, url.expect("it says where it is"), said)
+    (process, url.expect("the server prints its address"), said)
 }
 
 fn ask(folder: &Path, url: &str, args: &[&str]) -> Value {
@@ -72,18 +72,18 @@ fn ask(folder: &Path, url: &str, args: &[&str]) -> Value {
     serde_json::from_slice(&output.unwrap().stdout).unwrap_or(Value::Null)
 }
 
-/// Looks until it is so.
+/// Polls until the condition holds.
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_POLLS {
         if is_so() {
             return;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
-    panic!("not so after {:?}: {what}", LOOK * LOOKS);
+    panic!("not reached within {:?}: {what}", POLL_INTERVAL * MAX_POLLS);
 }
 
-/// A task as the original orchestrator puts it into its queue.
+/// A task as the original orchestrator writes it into its queue.
 fn put(server: &RedisServer, id: &str) {
     let mut redis = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let task = json!({
@@ -107,7 +107,7 @@ fn status(server: &RedisServer, id: &str) -> String {
 }
 
 #[test]
-fn serve_says_how_its_redis_stands_and_goes_on_without_it() {
+fn serve_reports_the_state_of_its_redis_and_runs_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut redis = RedisSetup::new().password("hush").append_only().start();
     let url = redis.url();
@@ -124,7 +124,7 @@ fn serve_says_how_its_redis_stands_and_goes_on_without_it() {
     redis.kill();
     wait_for("unreachable", || health()["redis"] == "unreachable");
     let away = health();
-    assert_eq!(away["status"], "healthy", "it goes on: {away}");
+    assert_eq!(away["status"], "healthy", "the server stays healthy: {away}");
     assert!(!away.to_string().contains("hush"), "{away}");
     redis.restart();
     put(&redis, "t-2");
@@ -134,7 +134,7 @@ fn serve_says_how_its_redis_stands_and_goes_on_without_it() {
 }
 
 #[test]
-fn a_process_of_its_own_does_the_same() {
+fn a_separate_bridge_process_does_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let redis = RedisServer::start();
     let (server, url, _) = serve(folder.path(), &[]);
@@ -164,7 +164,7 @@ fn check(folder: &Path, server: &str, redis: &str, more: &[&str]) -> (Option<i32
 }
 
 #[test]
-fn a_check_says_what_is_there_and_why_not() {
+fn a_check_reports_what_it_finds_and_why_it_fails() {
     let folder = tempfile::tempdir().unwrap();
     let redis = RedisSetup::new().password("hush").start();
     let (_process, server, _) = serve(folder.path(), &[]);
@@ -178,7 +178,7 @@ fn a_check_says_what_is_there_and_why_not() {
     assert!(found["version"].as_str().unwrap().contains('.'), "{found}");
     assert_eq!((&found["built"], &found["queue"]["waiting"]), (&json!("ops"), &json!(1)));
     assert_eq!(found["queue"]["tasks:pending:devops"], 0);
-    assert_eq!(status(&redis, "t-1"), "assigned", "a look changes nothing");
+    assert_eq!(status(&redis, "t-1"), "assigned", "a check changes nothing");
 
     let (code, _, err) = check("", &[]);
     assert_eq!(code, Some(2));
@@ -207,7 +207,7 @@ fn a_check_says_what_is_there_and_why_not() {
 }
 
 #[test]
-fn a_key_of_another_tenant_is_told_apart() {
+fn a_key_of_another_tenant_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let redis = RedisServer::start();
     let (_process, server, _) = serve(folder.path(), &[]);

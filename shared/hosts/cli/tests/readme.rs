@@ -1,4 +1,4 @@
-//! What the README says of the command line.
+//! Tests the README's description of the command line.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use watchbill::exit::EXIT_CODES;
 fn the_exit_codes_of_the_readme_are_those_of_the_program() {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let readme = std::fs::read_to_string(Path::new(&manifest).join("../../../README.md"))
-        .expect("the README stands at the root of the repository");
+        .expect("the README is at the root of the repository");
     let rows: Vec<(String, String)> = readme
         .lines()
         .skip_while(|line| !line.starts_with("| exit code |"))
@@ -16,7 +16,7 @@ fn the_exit_codes_of_the_readme_are_those_of_the_program() {
         .take_while(|line| line.starts_with('|'))
         .filter_map(|line| {
             let (code, meaning) = line.trim_matches('|').split_once('|')?;
-            // In Markdown what is typed stands in backticks.
+            // In Markdown, literals are in backticks.
             Some((code.trim().to_owned(), meaning.trim().replace('`', "")))
         })
         .collect();

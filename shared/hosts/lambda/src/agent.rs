@@ -1,3 +1,5 @@
+//! Serves the lanes of one agent.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +14,8 @@ use watchbill_wire::LaneForm;
 use super::{Lane, LaneHandler, Message, serve};
 use crate::config::Setup;
 
-/// The lanes of one agent: each message is one claim, and one run if the claim is won.
+/// The handler of one agent's lanes: each message is one claim, and one run if the claim
+/// succeeds.
 pub struct AgentLane(pub Executor);
 
 #[async_trait]
@@ -30,7 +33,7 @@ impl LaneHandler for AgentLane {
     }
 }
 
-/// Runs an agent's tasks for as long as Lambda hands over messages of its lanes.
+/// Runs an agent's tasks for as long as Lambda delivers messages of its lanes.
 pub async fn serve_agent(
     setup: &Setup,
     core: Core,

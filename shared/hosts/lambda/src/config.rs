@@ -1,5 +1,5 @@
-//! How a function is set up: by its environment, which the template writes. Every fault names
-//! the setting and its value; a function that is set up wrongly refuses to start.
+//! Configures a function from the environment that the template writes. Every error names the
+//! setting and its value. A wrong setting stops the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use watchbill_aws::dynamo::{self, DynamoStore};
 use watchbill_aws::lanes::{Queues, SqsLanes};
 use watchbill_aws::notices::SqsNotices;
 use watchbill_aws::policy::ParameterText;
-use watchbill_aws::secrets::{Place, Secret};
+use watchbill_aws::secrets::{Secret, SecretLocation};
 use watchbill_aws::wake::PollWake;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{Blobs, Buses, Clock, Entropy, Key, Store};
 use watchbill_core::service::{Core, Governance, OnFailure, Ports};
 use watchbill_governance::Policies;
@@ -24,16 +24,16 @@ use watchbill_wire::settings::{Env, RulesForm, allow, gates_off, on_failure, on_
 
 use crate::start_log;
 
-/// What a run leaves of its function's time for loading before and storing after it.
+/// Time that a run leaves of its function's time, for loading before it and storing after it.
 const AROUND_RUN: Duration = Duration::from_secs(3);
 
-/// The environment of a function, and what is made of it.
+/// The environment of a function, and what is made from it.
 pub struct Setup {
     pub env: Env,
     pub sdk: SdkConfig,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    /// How long the function may take.
+    /// The timeout of the function.
     pub timeout: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Setup {
         let env: Env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        start_log(said(&env, "WATCHBILL_LOG").unwrap_or("warn"))?;
+        start_log(non_empty(&env, "WATCHBILL_LOG").unwrap_or("warn"))?;
         let timeout = number(&env, "WATCHBILL_TIMEOUT")?.unwrap_or(30);
         Ok(Self {
             sdk: sdk_config(&env)?,
@@ -57,39 +57,38 @@ impl Setup {
         })
     }
 
-    /// A setting; an empty one is none.
+    /// A setting. An empty one counts as not set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        said(&self.env, name)
+        non_empty(&self.env, name)
     }
 
     pub fn need(&self, name: &str) -> anyhow::Result<&str> {
         self.get(name).with_context(|| format!("{name} is not set; the template sets it"))
     }
 
-    /// The stack's name, for metrics and for leases.
+    /// The stack's name, for metrics and leases.
     pub fn stack(&self) -> &str {
         self.get("WATCHBILL_STACK").unwrap_or("watchbill")
     }
 
-    /// What this process calls itself in leases.
+    /// The owner name of this process in leases.
     pub fn owner(&self) -> String {
         let stream = self.get("AWS_LAMBDA_LOG_STREAM_NAME").unwrap_or("lambda");
         format!("{stream}-{:08x}", self.entropy.next_u64() as u32)
     }
 
-    /// The core of a function that neither takes nor shows tasks with their bodies: agents do.
+    /// The core of a function that, unlike agents, handles no task bodies.
     pub fn core(&self) -> anyhow::Result<Core> {
         self.core_over(Arc::new(self.store()?), Arc::new(NoBlobs))
     }
 
-    /// The core of a function that reads and decides on nothing: its role refuses writes, and it reads
-    /// no policy.
+    /// The core of a function that only reads. Its role refuses writes, and it reads no policy.
     pub fn reading_core(&self) -> anyhow::Result<Core> {
         let core = self.ungoverned(Arc::new(self.store()?), Arc::new(NoBlobs))?;
         Ok(core.governed_by(Governance::new(Arc::new(built_in(false)), OnFailure::Restrict)))
     }
 
-    /// The core of a function that writes or reads large bodies too.
+    /// The core of a function that also reads or writes large bodies.
     pub fn core_with_blobs(&self) -> anyhow::Result<Core> {
         let bucket = self.need("WATCHBILL_BLOBS")?.to_owned();
         let blobs = S3Blobs::new(blobs::client(&self.sdk), bucket);
@@ -115,28 +114,27 @@ impl Setup {
         };
         let epoch = number(&self.env, "WATCHBILL_EPOCH")?.unwrap_or(1);
         let core = Core::new(ports, Arc::new(self.rules()?), epoch);
-        // Each function plans alike: an approval is bound to the hash of what one of them
-        // showed, and proved by another.
+        // All functions plan alike: an approval is bound to the hash of a plan that one of them
+        // showed, and another verifies it.
         Ok(core.planned_by(Arc::new(watchbill_catalog::planner())))
     }
 
-    /// Opens the connection to the table while the function is being made ready, when its
-    /// processor is not throttled yet, instead of in its first call. Off unless the setting
-    /// WATCHBILL_WARM is `on`.
+    /// Connects to the table during initialization, when the CPU is not throttled yet, instead
+    /// of in the first call. Only if WATCHBILL_WARM is `on`.
     pub async fn warm(&self, core: &Core) -> anyhow::Result<()> {
         let on = self.get("WATCHBILL_WARM").map(|text| on_or_off("WATCHBILL_WARM", text));
         if on.transpose()? == Some(true) {
-            let nobody = Key::new("SYS#warm", "0");
-            if let Err(error) = core.store().get(&nobody).await {
-                tracing::warn!("the table does not answer yet: {error}");
+            let absent = Key::new("SYS#warm", "0");
+            if let Err(error) = core.store().get(&absent).await {
+                tracing::warn!("the table does not respond yet: {error}");
             }
         }
         Ok(())
     }
 
-    /// The rules of the template's parameter `Rules`. Nobody approves their own, unless that
-    /// is forced; and a run ends within its function's time.
-    pub fn rules(&self) -> anyhow::Result<Rules> {
+    /// The rules of the template's parameter `EngineConfig`. Self-approval must be forced, and a
+    /// run ends within its function's time.
+    pub fn rules(&self) -> anyhow::Result<EngineConfig> {
         let text = self.get("WATCHBILL_RULES").unwrap_or("{}");
         let form: RulesForm =
             serde_json::from_str(text).with_context(|| format!("WATCHBILL_RULES '{text}'"))?;
@@ -149,8 +147,7 @@ impl Setup {
         Ok(rules)
     }
 
-    /// What holds before anything runs: the policy of the parameter that is named, read when
-    /// it is first asked for, else the built-in one.
+    /// The policy of the named parameter, read on first use, else the built-in policy.
     pub fn governance(&self) -> anyhow::Result<Governance> {
         let on_failure = on_failure(&self.env, None)?;
         if on_failure == OnFailure::Allow {
@@ -167,10 +164,10 @@ impl Setup {
         Ok(Governance::new(policies, on_failure))
     }
 
-    /// Refuses what makes a public installation unsafe, unless it was asked for twice.
+    /// Refuses a setting that makes a public installation unsafe, unless it is forced.
     pub fn must_be_forced(&self, what: &str) -> anyhow::Result<()> {
         if self.get("WATCHBILL_FORCE_UNSAFE") != Some("yes") {
-            bail!("{what} is refused on AWS; the parameter ForceUnsafe=yes lets it through");
+            bail!("{what} is refused on AWS; the parameter ForceUnsafe=yes allows it");
         }
         Ok(())
     }
@@ -192,45 +189,47 @@ impl Setup {
         Ok(EventBridgeBus::new(client, self.need("WATCHBILL_BUS")?))
     }
 
-    /// Where recorded events go: the bus, and the notify lane with those worth a notice.
+    /// Where recorded events go: the bus, and the notify lane for those worth a notice.
     pub fn buses(&self) -> anyhow::Result<Buses> {
         let url = self.queues()?.url("notify");
         let notices = SqsNotices::new(self.sqs(), url, self.words("NOTIFY_EVENTS"));
         Ok(Buses(vec![Arc::new(self.bus()?), Arc::new(notices)]))
     }
 
-    /// The words of a list with commas.
+    /// The words of a comma-separated list.
     pub fn words(&self, name: &str) -> Vec<String> {
         self.get(name).map(words).unwrap_or_default()
     }
 
-    /// A permission that is not given unless it is said.
+    /// A permission that is off unless it is set to allow.
     pub fn allows(&self, name: &str) -> anyhow::Result<bool> {
         Ok(self.get(name).map(|text| allow(name, text)).transpose()?.unwrap_or(false))
     }
 
-    /// A field of a secret whose ARN stands in a setting.
+    /// A field of a secret whose ARN is in a setting.
     pub fn managed_secret(&self, setting: &str, field: &'static str) -> Option<Secret> {
-        let place = Place::Manager { id: self.get(setting)?.to_owned(), field };
+        let place = SecretLocation::Manager { id: self.get(setting)?.to_owned(), field };
         Some(Secret::new(&self.sdk, place, self.clock.clone()))
     }
 
-    /// A SecureString whose name stands in a setting, as it is now; nothing if none is named.
+    /// The current value of a SecureString whose name is in a setting. `None` if the setting is
+    /// not set.
     pub async fn read_parameter(&self, setting: &str) -> anyhow::Result<Option<String>> {
         let Some(name) = self.get(setting) else { return Ok(None) };
-        let place = Place::Parameter { name: name.to_owned() };
+        let place = SecretLocation::Parameter { name: name.to_owned() };
         let secret = Secret::new(&self.sdk, place, self.clock.clone());
         Ok(Some(secret.get().await.with_context(|| setting.to_owned())?.to_string()))
     }
 }
 
-fn said<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
+fn non_empty<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
     env.get(name).map(String::as_str).filter(|text| !text.is_empty())
 }
 
 fn number(env: &Env, name: &str) -> anyhow::Result<Option<u64>> {
-    let parse = |text: &str| text.parse().with_context(|| format!("{name} '{text}' is no number"));
-    said(env, name).map(parse).transpose()
+    let parse =
+        |text: &str| text.parse().with_context(|| format!("{name} '{text}' is not a number"));
+    non_empty(env, name).map(parse).transpose()
 }
 
 #[cfg(test)]
@@ -251,12 +250,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_approves_their_own_unless_it_is_forced() {
+    fn self_approval_is_off_unless_forced() {
         assert!(!setup(&[]).rules().unwrap().approve_own);
         let own = r#"{"approvals": {"own": true}}"#;
         for allowed in [("APPROVAL_SELF", "allow"), ("WATCHBILL_RULES", own)] {
-            let said = setup(&[allowed]).rules().unwrap_err().to_string();
-            assert!(said.contains("APPROVAL_SELF=allow") && said.contains("ForceUnsafe"), "{said}");
+            let error = setup(&[allowed]).rules().unwrap_err().to_string();
+            assert!(
+                error.contains("APPROVAL_SELF=allow") && error.contains("ForceUnsafe"),
+                "{error}"
+            );
             let forced = setup(&[allowed, ("WATCHBILL_FORCE_UNSAFE", "yes")]).rules();
             assert!(forced.unwrap().approve_own);
         }
@@ -266,8 +268,8 @@ mod tests {
     async fn work_without_governance_must_be_forced() {
         assert_eq!(setup(&[]).governance().unwrap().on_failure(), OnFailure::Restrict);
         let allow = ("GOVERNANCE_ON_FAILURE", "allow");
-        let said = setup(&[allow]).governance().err().unwrap().to_string();
-        assert!(said.contains("GOVERNANCE_ON_FAILURE=allow is refused on AWS"), "{said}");
+        let error = setup(&[allow]).governance().err().unwrap().to_string();
+        assert!(error.contains("GOVERNANCE_ON_FAILURE=allow is refused on AWS"), "{error}");
         let forced = setup(&[allow, ("WATCHBILL_FORCE_UNSAFE", "yes")]).governance().unwrap();
         assert_eq!(forced.on_failure(), OnFailure::Allow);
         let off = setup(&[("WATCHBILL_GATES", "off")]).governance().unwrap();
@@ -289,12 +291,12 @@ mod tests {
             (("WATCHBILL_RULES", r#"{"gates": {"all": "off"}}"#), "policy.yaml"),
             (("APPROVAL_SELF", "perhaps"), "perhaps"),
         ] {
-            let said = format!("{:#}", setup(&[env]).rules().unwrap_err());
-            assert!(said.contains(wanted), "{said}");
+            let error = format!("{:#}", setup(&[env]).rules().unwrap_err());
+            assert!(error.contains(wanted), "{error}");
         }
-        let said = setup(&[("WATCHBILL_TABLE", "")]).core().err().unwrap().to_string();
-        assert!(said.contains("WATCHBILL_TABLE"), "an empty setting is none: {said}");
-        let said = sdk_config(&Env::new()).unwrap_err().to_string();
-        assert!(said.contains("AWS_ACCESS_KEY_ID"), "{said}");
+        let error = setup(&[("WATCHBILL_TABLE", "")]).core().err().unwrap().to_string();
+        assert!(error.contains("WATCHBILL_TABLE"), "an empty setting counts as not set: {error}");
+        let error = sdk_config(&Env::new()).unwrap_err().to_string();
+        assert!(error.contains("AWS_ACCESS_KEY_ID"), "{error}");
     }
 }

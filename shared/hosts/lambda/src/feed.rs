@@ -1,3 +1,5 @@
+//! Serves the table's change feed (DynamoDB stream).
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +17,15 @@ use watchbill_core::ports::{Change, Clock, Key};
 use super::{Metric, Unit, emit, serve, time_left};
 use crate::config::Setup;
 
-/// Changes handled together.
+/// How many changes are handled together.
 const CHUNK: usize = 250;
-/// A chunk is not begun with less time left.
-const LEAST: Duration = Duration::from_secs(5);
-/// A fault that should pass soon is waited for here: coming back by the stream takes longer
-/// and costs an invocation.
-const PATIENCE: Duration = Duration::from_secs(2);
-const TRIES: u32 = 3;
+/// No chunk is started with less time left.
+const MIN_TIME_LEFT: Duration = Duration::from_secs(5);
+/// Retries up to this delay happen here: a redelivery takes longer and costs an invocation.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+const MAX_ATTEMPTS: u32 = 3;
 
-/// Which messages, or from which place in a stream on, Lambda should hand over again.
+/// Which messages Lambda should deliver again, or from which position of a stream on.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchAnswer {
@@ -43,23 +44,22 @@ impl BatchAnswer {
     }
 }
 
-/// A change that can't be read, that is rejected, or over which handling breaks off.
+/// A change that can't be read, is rejected, or whose handling panics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     pub key: Key,
-    /// Where it can be read.
+    /// `None` if it can't be read.
     pub version: Option<u64>,
 }
 
 #[async_trait]
-pub trait FeedHandler: Send + Sync + 'static {
-    /// Handles changes in their order, within the time that is left. An error means: all of
-    /// these again.
+pub trait StreamHandler: Send + Sync + 'static {
+    /// Handles changes in their order, within the time left. An error means that all of these
+    /// must be delivered again.
     async fn handle(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError>;
 
-    /// Keeps what is left out where it is seen and taken up again. An error means: all again, as
-    /// it can't even be kept. Nothing need be done where the item itself brings it back, as one
-    /// that is due does.
+    /// Keeps a left-out change visible for a later retry. An error means that it can't be kept,
+    /// so all are delivered again. Nothing to do if the item itself returns, as a due item does.
     async fn keep(&self, left_out: &LeftOut, reason: &str) -> Result<(), HandlerError> {
         let _ = (left_out, reason);
         Ok(())
@@ -67,24 +67,24 @@ pub trait FeedHandler: Send + Sync + 'static {
 }
 
 /// The loop over the table's stream.
-pub struct Feed<H> {
+pub struct StreamConsumer<H> {
     handler: H,
     clock: Arc<dyn Clock>,
     stack: String,
 }
 
-impl<H: FeedHandler> Feed<H> {
+impl<H: StreamHandler> StreamConsumer<H> {
     pub fn new(handler: H, clock: Arc<dyn Clock>, stack: impl Into<String>) -> Self {
         Self { handler, clock, stack: stack.into() }
     }
 
-    /// Chunk by chunk. At the first that can't be handled now the answer names its first
-    /// record: Lambda comes back with that one and all after it. What never can be handled is
-    /// left out: kept by the handler, logged and counted; and the shard goes on.
+    /// Handles chunk by chunk. If a chunk can't be handled now, the response names its first
+    /// record, and Lambda delivers that and all after it again. A change that can never be
+    /// handled is kept by the handler, logged and counted, and the shard continues.
     pub async fn batch(&self, event: Event, context: &Context) -> BatchAnswer {
         let mut answer = BatchAnswer::default();
         for records in event.records.chunks(CHUNK) {
-            let enough = time_left(context, self.clock.now()) > LEAST;
+            let enough = time_left(context, self.clock.now()) > MIN_TIME_LEFT;
             if !enough || self.chunk(records, context).await.is_err() {
                 answer.failed(records[0].change.sequence_number.clone().unwrap_or_default());
                 break;
@@ -97,7 +97,7 @@ impl<H: FeedHandler> Feed<H> {
         let mut changes = Vec::with_capacity(records.len());
         for record in records {
             let read = catch_unwind(AssertUnwindSafe(|| read_change(record)))
-                .map_err(|panic| format!("reading it broke off: {}", panic_text(&*panic)))
+                .map_err(|panic| format!("reading it panicked: {}", panic_text(&*panic)))
                 .and_then(|read| read.map_err(|error| error.to_string()));
             match read {
                 Ok(change) => changes.push(change),
@@ -108,7 +108,7 @@ impl<H: FeedHandler> Feed<H> {
                 }
             }
         }
-        // Halves of what was rejected, so that one change does not take its neighbours along.
+        // Rejected changes are halved, so that a bad change does not affect its neighbours.
         let mut open = vec![&changes[..]];
         while let Some(some) = open.pop() {
             if some.is_empty() {
@@ -117,7 +117,7 @@ impl<H: FeedHandler> Feed<H> {
             match self.patiently(some, context).await {
                 Ok(()) => {}
                 Err(HandlerError::Retry { reason, .. }) => {
-                    tracing::warn!("{} changes are to come again: {reason}", some.len());
+                    tracing::warn!("{} changes will be delivered again: {reason}", some.len());
                     return Err(());
                 }
                 Err(HandlerError::Reject { reason }) if some.len() == 1 => {
@@ -136,16 +136,16 @@ impl<H: FeedHandler> Feed<H> {
     }
 
     async fn patiently(&self, changes: &[Change], context: &Context) -> Result<(), HandlerError> {
-        let mut tries = 1;
+        let mut attempts = 1;
         loop {
             let left = time_left(context, self.clock.now());
             match self.handled(changes, left).await {
                 Err(HandlerError::Retry { after, .. })
-                    if tries < TRIES
-                        && after <= PATIENCE
-                        && time_left(context, self.clock.now()) > LEAST + after =>
+                    if attempts < MAX_ATTEMPTS
+                        && after <= RETRY_DELAY
+                        && time_left(context, self.clock.now()) > MIN_TIME_LEFT + after =>
                 {
-                    tries += 1;
+                    attempts += 1;
                     self.clock.sleep(after).await;
                 }
                 other => return other,
@@ -153,38 +153,41 @@ impl<H: FeedHandler> Feed<H> {
         }
     }
 
-    /// One that breaks off is rejected: it would break off again, and take its neighbours along.
+    /// A panic counts as a rejection: a retry would panic again and affect its neighbours.
     async fn handled(&self, changes: &[Change], left: Duration) -> Result<(), HandlerError> {
         let handling = AssertUnwindSafe(self.handler.handle(changes, left)).catch_unwind();
         handling.await.unwrap_or_else(|panic| {
-            let reason = format!("handling it broke off: {}", panic_text(&*panic));
+            let reason = format!("handling it panicked: {}", panic_text(&*panic));
             Err(HandlerError::Reject { reason })
         })
     }
 
-    /// The item itself stays in the table, and an open one is due: the sweeper looks at it.
+    /// The item itself stays in the table, and an open one is due, so the sweeper re-checks it.
     async fn leave_out(&self, left_out: Option<LeftOut>, reason: &str) -> Result<(), ()> {
-        let of = match &left_out {
-            Some(LeftOut { key, version: Some(version) }) => format!("{key} version {version}: "),
-            Some(LeftOut { key, version: None }) => format!("{key}: "),
+        let change = match &left_out {
+            Some(LeftOut { key, version: Some(version) }) => format!("{key} version {version}"),
+            Some(LeftOut { key, version: None }) => key.to_string(),
             None => String::new(),
         };
         if let Some(left_out) = left_out
             && let Err(error) = self.handler.keep(&left_out, reason).await
         {
-            tracing::warn!("changes are to come again, {of}{reason}; it can't be kept: {error}");
+            tracing::warn!(
+                change,
+                "changes will be delivered again: {reason}; it can't be kept: {error}"
+            );
             return Err(());
         }
-        tracing::error!("a change is left out: {of}{reason}");
+        tracing::error!(change, "a change is left out: {reason}");
         let metric = Metric { name: "ChangesLeftOut", value: 1.0, unit: Unit::Count };
         emit(&self.stack, self.clock.now(), &[metric]);
         Ok(())
     }
 }
 
-/// Serves the table's stream for as long as Lambda hands over batches of it.
-pub async fn serve_feed(setup: &Setup, handler: impl FeedHandler) -> anyhow::Result<()> {
-    let feed = Arc::new(Feed::new(handler, setup.clock.clone(), setup.stack()));
+/// Serves the table's stream for as long as Lambda delivers batches of it.
+pub async fn serve_feed(setup: &Setup, handler: impl StreamHandler) -> anyhow::Result<()> {
+    let feed = Arc::new(StreamConsumer::new(handler, setup.clock.clone(), setup.stack()));
     serve(move |event: Event, context: Context| {
         let feed = feed.clone();
         let span = tracing::error_span!("batch", request = context.request_id);

@@ -1,3 +1,5 @@
+//! Serves a lane's SQS batches.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +14,12 @@ use watchbill_core::ports::Clock;
 
 use super::{BatchAnswer, time_left};
 
-/// A message whose handling broke off comes back after this.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
-/// The longest visibility that SQS knows is 12 hours; a lease ends long before.
-const MOST_BACK: Duration = Duration::from_secs(3600);
+/// A message whose handling panicked is delivered again after this.
+const PANIC_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// SQS allows a visibility timeout of up to 12 hours; a lease ends long before this.
+const MAX_VISIBILITY: Duration = Duration::from_secs(3600);
 
-/// A message that is parsed: what it is about, for the log.
+/// A parsed message. Task and trace are for the log.
 pub struct Message<T> {
     pub form: T,
     pub task: String,
@@ -29,7 +31,7 @@ pub struct Message<T> {
 pub trait LaneHandler: Send + Sync + 'static {
     type Form: Send + 'static;
 
-    /// What can't be parsed goes to the dead letters, with the reason in the log.
+    /// A message that can't be parsed goes to the dead letters, with the reason in the log.
     fn parse(&self, body: &str) -> Result<Message<Self::Form>, String>;
 
     async fn handle(&self, form: Self::Form) -> Result<(), HandlerError>;
@@ -41,16 +43,17 @@ pub struct Lane<H> {
     client: aws_sdk_sqs::Client,
     queues: Queues,
     clock: Arc<dyn Clock>,
-    /// Name of the queue for what can never be handled.
+    /// The name of the dead-letter queue.
     dead: &'static str,
-    /// A message is not begun with less time left.
+    /// No message is started with less time left.
     needs: Duration,
 }
 
-/// What becomes of a message.
+/// The outcome of a message.
 enum Fate {
     Done,
-    /// It comes back after this; by itself, if that can't be said to the queue.
+    /// It is delivered again after this, or after its visibility timeout if that can't be
+    /// changed.
     Back(Duration),
     Dead(String),
 }
@@ -67,13 +70,13 @@ impl<H: LaneHandler> Lane<H> {
         Self { handler: Arc::new(handler), client, queues, clock, dead, needs }
     }
 
-    /// All messages of a batch at once. Those that are not done are named in the answer.
+    /// Handles all messages of a batch concurrently. The response names those that are not done.
     pub async fn batch(&self, event: SqsEvent, context: &Context) -> BatchAnswer {
         let mut running = JoinSet::new();
         let mut messages = Vec::with_capacity(event.records.len());
         for (place, message) in event.records.into_iter().enumerate() {
             if time_left(context, self.clock.now()) >= self.needs {
-                // In a task of its own: a panic costs one message.
+                // Each in its own tokio task, so that a panic affects one message only.
                 let handling = handled(self.handler.clone(), &message, &context.request_id);
                 running.spawn(async move { (place, handling.await) });
             }
@@ -82,7 +85,7 @@ impl<H: LaneHandler> Lane<H> {
         while let Some(ended) = running.join_next().await {
             match ended {
                 Ok((place, fate)) => messages[place].1 = Some(fate),
-                Err(error) => tracing::error!("handling a message broke off: {error}"),
+                Err(error) => tracing::error!("handling a message panicked: {error}"),
             }
         }
         let mut answer = BatchAnswer::default();
@@ -99,38 +102,41 @@ impl<H: LaneHandler> Lane<H> {
         match fate {
             Some(Fate::Done) => true,
             Some(Fate::Back(after)) => {
-                self.come_back(message, after).await;
+                self.delay(message, after).await;
                 false
             }
             Some(Fate::Dead(reason)) => {
                 let body = message.body.as_deref().unwrap_or_default();
                 let id = message.message_id.as_deref().unwrap_or("without an id");
                 tracing::error!(
-                    "message {id} can't be handled and goes to {}: {reason}",
+                    message_id = id,
+                    "message can't be handled, sending it to {}: {reason}",
                     self.dead
                 );
                 let url = self.queues.url(self.dead);
-                // If it can't be put there it comes back, and is not lost.
+                // If the dead letter can't be sent, the message is delivered again and not lost.
                 self.client.send_message().queue_url(url).message_body(body).send().await.is_ok()
             }
-            // It panicked, or there was no time left to begin it.
+            // It panicked, or there was not enough time left to start it.
             None => {
-                self.come_back(message, AFTER_PANIC).await;
+                self.delay(message, PANIC_RETRY_DELAY).await;
                 false
             }
         }
     }
 
-    async fn come_back(&self, message: &SqsMessage, after: Duration) {
+    async fn delay(&self, message: &SqsMessage, after: Duration) {
         let (Some(receipt), Some(queue)) = (&message.receipt_handle, queue_of(message)) else {
             return;
         };
-        let seconds = after.min(MOST_BACK).as_millis().div_ceil(1000) as i32;
+        let seconds = after.min(MAX_VISIBILITY).as_millis().div_ceil(1000) as i32;
         let call = self.client.change_message_visibility().queue_url(self.queues.url_of(queue));
         let call = call.receipt_handle(receipt).visibility_timeout(seconds);
         if let Err(error) = call.send().await {
             let error = watchbill_aws::explained(&error);
-            tracing::debug!("a message comes back at the end of its visibility: {error}");
+            tracing::debug!(
+                "a message is delivered again only after its visibility timeout: {error}"
+            );
         }
     }
 }
@@ -147,7 +153,7 @@ fn handled<H: LaneHandler>(
 ) -> impl Future<Output = Fate> + Send + use<H> {
     let parsed = handler.parse(message.body.as_deref().unwrap_or_default());
     let (task, trace) = parsed.as_ref().map_or(("", ""), |m| (m.task.as_str(), m.trace.as_str()));
-    // Of the highest level, so that what is logged below it has these fields at any.
+    // At the error level, so that all log lines within it have these fields at any log level.
     let span = tracing::error_span!("message", request, task, trace);
     let handling = async move {
         let form = match parsed {
@@ -157,10 +163,10 @@ fn handled<H: LaneHandler>(
         match handler.handle(form).await {
             Ok(()) => Fate::Done,
             Err(HandlerError::Retry { after, reason }) => {
-                tracing::info!("message comes back in {after:?}: {reason}");
+                tracing::info!("message is delivered again in {after:?}: {reason}");
                 Fate::Back(after)
             }
-            // Nothing is thrown away that someone may want to look at.
+            // A rejected message is kept for inspection.
             Err(HandlerError::Reject { reason }) => Fate::Dead(reason),
         }
     };

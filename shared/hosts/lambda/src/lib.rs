@@ -1,19 +1,17 @@
-//! What stands between Lambda and our handlers: the one loop for each kind of event source, and
-//! how a function is set up.
+//! Connects Lambda to the handlers: a loop per kind of event source, and the configuration.
 //!
-//! - `config`: what the environment says, and the ports that are wired from it.
+//! - `config`: the settings from the environment, and the ports made from them.
 //! - `agent`: an agent's lanes, from message to run.
-//! - `lane`: messages of a lane, each handled in a task of its own.
+//! - `lane`: messages of a lane, each handled in its own tokio task.
 //! - `feed`: changes from the table's stream, in order.
 //! - `events`: events one at a time. `tick`: the schedule. `notices`: the notify lane.
 //! - `rounds`: the schedule of work that may fill the function's time.
 //! - `log`: the log, and metrics in CloudWatch's embedded format.
 //!
-//! How to add a kind of event source: a module with its loop, and a `serve_…` that a main calls
-//! with the handler.
+//! To add a kind of event source: a module with its loop, and a `serve_…` that a main calls.
 //!
-//! Failures are reported for each message or from a place in the stream on, so that what was
-//! done is not done again. Nothing is begun that the function's time would not let end.
+//! Failures are reported per message, or from a stream position on, so that finished work is not
+//! repeated. Nothing starts that can't end within the function's time.
 
 mod agent;
 pub mod config;
@@ -33,14 +31,14 @@ use watchbill_domain::Timestamp;
 
 pub use agent::{AgentLane, serve_agent};
 pub use events::{Events, serve_events};
-pub use feed::{BatchAnswer, Feed, FeedHandler, ItemFailure, LeftOut, serve_feed};
+pub use feed::{BatchAnswer, ItemFailure, LeftOut, StreamConsumer, StreamHandler, serve_feed};
 pub use lane::{Lane, LaneHandler, Message};
 pub use log::{Metric, Unit, emit, start_log};
 pub use notices::{NoticeHandler, serve_notices};
 pub use rounds::serve_rounds;
-pub use tick::{Found, dead_letters, serve_tick};
+pub use tick::{TickResult, dead_letters, serve_tick};
 
-type Answer<A> = Pin<Box<dyn Future<Output = Result<A, Diagnostic>> + Send>>;
+type HandlerFuture<A> = Pin<Box<dyn Future<Output = Result<A, Diagnostic>> + Send>>;
 
 /// Serves one kind of event until Lambda ends the process.
 pub async fn serve<E, A, F, Fut>(handler: F) -> anyhow::Result<()>
@@ -52,8 +50,8 @@ where
 {
     let service = service_fn(move |event: LambdaEvent<E>| {
         let answer = handler(event.payload, event.context);
-        // Boxed, because the runtime's own types around it are deep enough.
-        let answer: Answer<A> = Box::pin(async move {
+        // Boxed, because the runtime's own types around it are nested deeply enough.
+        let answer: HandlerFuture<A> = Box::pin(async move {
             answer.await.map_err(|error| Diagnostic {
                 error_type: "watchbill".to_owned(),
                 error_message: format!("{error:#}"),
@@ -61,7 +59,7 @@ where
         });
         answer
     });
-    run(service).await.map_err(|error| anyhow::anyhow!("the Lambda runtime broke off: {error}"))
+    run(service).await.map_err(|error| anyhow::anyhow!(error).context("the Lambda runtime failed"))
 }
 
 /// How much of an invocation's time is left.

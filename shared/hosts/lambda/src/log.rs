@@ -1,35 +1,38 @@
+//! The JSON log, and metrics for CloudWatch.
+
 use std::io::Write as _;
 
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use watchbill_domain::Timestamp;
 use watchbill_redact as redact;
-use watchbill_redact::CleanWriter;
+use watchbill_redact::RedactingWriter;
 
-/// JSON lines on standard output, which Lambda hands to CloudWatch: with the spans' fields,
-/// so that request, task and trace can be searched for, and without secrets.
+/// JSON lines on standard output, for CloudWatch: with the spans' fields, so that request, task
+/// and trace can be searched for, and without secrets.
 pub fn start_log(filter: &str) -> anyhow::Result<()> {
-    // Levels by target are all that is wanted; the richer filter would bring regular
-    // expressions into every function.
-    let parsed: Targets = filter.parse().map_err(|error| {
-        anyhow::anyhow!("WATCHBILL_LOG '{filter}': {error}; use error, warn, info or debug")
+    // Levels by target suffice. The richer filter would add regular expressions to every
+    // function.
+    let parsed: Targets = filter.parse().with_context(|| {
+        format!("WATCHBILL_LOG '{filter}' is invalid; use error, warn, info or debug")
     })?;
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
-        // CloudWatch notes the time of each line itself.
+        // CloudWatch records the time of each line itself.
         .without_time()
-        .with_writer(|| CleanWriter::new(std::io::stdout()));
+        .with_writer(|| RedactingWriter::new(std::io::stdout()));
     redact::clean_panics();
     tracing_subscriber::registry()
         .with(parsed)
         .with(lines)
         .try_init()
-        .map_err(|error| anyhow::anyhow!("the log can't be started: {error}"))
+        .context("the log can't be started")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,15 +48,15 @@ pub struct Metric {
     pub unit: Unit,
 }
 
-/// Writes metrics as one line of the log that CloudWatch makes metrics of: no call, no right.
-/// A metric costs for each hour in which it is sent, so nothing is sent that is zero.
+/// Writes one log line from which CloudWatch makes metrics, without a call or permission. A
+/// metric costs for each hour in which it is sent, so zeros are left out.
 pub fn emit(stack: &str, now: Timestamp, metrics: &[Metric]) {
     let sent: Vec<_> = metrics.iter().filter(|metric| metric.value != 0.0).collect();
     if sent.is_empty() {
         return;
     }
     let line = form(stack, now, &sent).to_string();
-    // Without standard output there is nobody to tell.
+    // Without standard output there is nowhere to report the error.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 

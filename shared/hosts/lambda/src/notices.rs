@@ -1,3 +1,5 @@
+//! Serves the notify lane.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +12,10 @@ use watchbill_wire::NoticeForm;
 use super::{Lane, LaneHandler, Message, serve};
 use crate::config::Setup;
 
-/// What a delivery may take.
+/// The time that a delivery may take.
 const NEEDS: Duration = Duration::from_secs(12);
 
-/// Tells someone outside of an event.
+/// Notifies an external receiver of an event.
 #[async_trait]
 pub trait NoticeHandler: Send + Sync + 'static {
     async fn deliver(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError>;
@@ -36,7 +38,7 @@ impl<N: NoticeHandler> LaneHandler for NoticeLane<N> {
     }
 }
 
-/// Delivers notices for as long as Lambda hands them over.
+/// Delivers notices for as long as Lambda delivers messages of the lane.
 pub async fn serve_notices(setup: &Setup, handler: impl NoticeHandler) -> anyhow::Result<()> {
     let (sqs, queues, clock) = (setup.sqs(), setup.queues()?, setup.clock.clone());
     let lane = Lane::new(NoticeLane(handler), sqs, queues, clock, "notify-dead", NEEDS);

@@ -1,3 +1,5 @@
+//! Serves a schedule of work that may fill the function's time.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,11 +8,11 @@ use serde_json::Value;
 use super::{Metric, emit, serve, time_left};
 use crate::config::Setup;
 
-/// What a round leaves of its function's time, for what is in the midst of a step at its end.
+/// Time that a round leaves at its end for a step that is still running.
 const LEFT: Duration = Duration::from_secs(10);
 
-/// Serves the schedule with work that may fill the function's time: how long it may take is
-/// told, and what it has to tell is sent as metrics.
+/// Serves a schedule. The work gets the time that it may take, and returns metrics, which are
+/// sent.
 pub async fn serve_rounds<F, Fut>(setup: &Setup, work: F) -> anyhow::Result<()>
 where
     F: Fn(Duration) -> Fut + Clone + Send + Sync + 'static,

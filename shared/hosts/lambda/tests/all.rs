@@ -1,4 +1,4 @@
-//! What stands between Lambda and our handlers.
+//! Tests of the connection between Lambda and the handlers.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

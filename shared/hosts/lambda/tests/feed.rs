@@ -1,5 +1,5 @@
-//! The loop over the table's stream: what can't be handled is found by halves, kept by its name, and
-//! holds nothing else.
+//! Tests of the stream's loop: a faulty change is found by bisection, kept by its key, and
+//! blocks no other.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,16 +11,16 @@ use lambda_runtime::Context;
 use serde_json::json;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Change, Clock as _};
-use watchbill_lambda::{BatchAnswer, Feed, FeedHandler, LeftOut};
+use watchbill_lambda::{BatchAnswer, LeftOut, StreamConsumer, StreamHandler};
 use watchbill_testkit::FakeClock;
 
-/// What becomes of the changes of some items.
+/// What happens to the changes of some items.
 #[derive(Default)]
 struct Script {
     rejected: BTreeSet<String>,
     panics: BTreeSet<String>,
     later: BTreeSet<String>,
-    /// Nothing can be kept.
+    /// `keep` always fails.
     keeps_nothing: bool,
 }
 
@@ -34,7 +34,7 @@ struct Seen {
 struct Scripted(Script, Arc<Mutex<Seen>>);
 
 #[async_trait]
-impl FeedHandler for Scripted {
+impl StreamHandler for Scripted {
     async fn handle(&self, changes: &[Change], _: Duration) -> Result<(), HandlerError> {
         self.1.lock().unwrap().calls += 1;
         let any = |of: &BTreeSet<String>| changes.iter().any(|c| of.contains(&*c.key.partition));
@@ -89,7 +89,7 @@ async fn pumped(script: Script, records: Vec<EventRecord>) -> (Seen, BatchAnswer
     let mut context = Context::default();
     context.deadline = clock.now().plus(Duration::from_secs(60)).millis() as u64;
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let feed = Feed::new(Scripted(script, seen.clone()), clock, "test");
+    let feed = StreamConsumer::new(Scripted(script, seen.clone()), clock, "test");
     let mut event = Event::default();
     event.records = records;
     let answer = feed.batch(event, &context).await;
@@ -102,10 +102,10 @@ fn all(number: usize) -> Vec<EventRecord> {
     (0..number).map(|n| record(n, "3")).collect()
 }
 
-/// Whether it is refused or breaks off: the neighbours are handled, once and in their order, and
-/// the search for it takes a few calls and not one for each change.
+/// Rejected or panicking: the neighbours are handled once and in order, and the search takes a
+/// few calls, not one per change.
 #[tokio::test]
-async fn one_change_at_fault_takes_no_other_along() {
+async fn one_faulty_change_affects_no_other() {
     for bad in [0, 1, 99, 128, 249] {
         for panics in [false, true] {
             let at_fault = named(&[bad]);
@@ -114,7 +114,7 @@ async fn one_change_at_fault_takes_no_other_along() {
                 false => Script { rejected: at_fault, ..Script::default() },
             };
             let (seen, answer) = pumped(script, all(250)).await;
-            assert_eq!(answer, BatchAnswer::default(), "nothing comes again");
+            assert_eq!(answer, BatchAnswer::default(), "nothing is delivered again");
             let wanted: Vec<String> =
                 (0..250).filter(|n| *n != bad).map(|n| format!("P#{n}")).collect();
             assert_eq!(seen.handled, wanted);
@@ -125,7 +125,7 @@ async fn one_change_at_fault_takes_no_other_along() {
 }
 
 #[tokio::test]
-async fn several_at_fault_are_each_kept() {
+async fn several_faulty_changes_are_each_kept() {
     let script =
         Script { rejected: named(&[3, 4, 260]), panics: named(&[100]), ..Script::default() };
     let (seen, answer) = pumped(script, all(600)).await;
@@ -147,7 +147,7 @@ async fn what_can_not_be_read_is_kept_by_its_key() {
     assert_eq!(seen.handled.len(), 7);
 }
 
-/// Only what can't even be kept holds the shard, from its chunk on.
+/// Only a change that can't be kept blocks the shard, from its chunk on.
 #[tokio::test]
 async fn what_can_not_be_kept_comes_again() {
     let script = Script { rejected: named(&[270]), keeps_nothing: true, ..Script::default() };
@@ -158,5 +158,5 @@ async fn what_can_not_be_kept_comes_again() {
     assert!(seen.kept.is_empty() && seen.handled.len() < 500);
     let (seen, answer) = pumped(Script { later: named(&[5]), ..Script::default() }, all(10)).await;
     assert_eq!(answer.batch_item_failures.len(), 1);
-    assert_eq!((seen.kept.len(), seen.calls), (0, 3), "it is waited for, and then comes again");
+    assert_eq!((seen.kept.len(), seen.calls), (0, 3), "it is retried, then delivered again");
 }

@@ -1,5 +1,5 @@
-//! The loop over a lane's batches, with real queues. The emulator's address stands in
-//! `WATCHBILL_AWS_ENDPOINT`.
+//! Tests of the loop over a lane's batches, with real queues. `WATCHBILL_AWS_ENDPOINT` holds the
+//! emulator's address.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ impl LaneHandler for Obedient {
 
     fn parse(&self, body: &str) -> Result<Message<String>, String> {
         match body {
-            "riddle" => Err("nobody can read it".to_owned()),
+            "riddle" => Err("it can't be parsed".to_owned()),
             _ => Ok(Message { form: body.into(), task: "t".into(), trace: "x".into() }),
         }
     }
@@ -84,7 +84,7 @@ impl World {
         self.client.send_message().queue_url(url).message_body(body).send().await.unwrap();
     }
 
-    /// What a queue hands over within a second, as Lambda would hand it on.
+    /// The messages that a queue returns within a second, in Lambda's format.
     async fn receive(&self, queue: &str) -> Vec<SqsMessage> {
         let call = self.client.receive_message().queue_url(self.queues.url(queue));
         let call = call.max_number_of_messages(10).wait_time_seconds(1).visibility_timeout(75);
@@ -102,7 +102,8 @@ impl World {
         got.into_iter().map(message).collect()
     }
 
-    /// All that waits, in one batch; the bodies of those that are to come again.
+    /// Handles all waiting messages in one batch. Returns the bodies of those to be delivered
+    /// again.
     async fn batch(&self, left: Duration) -> Vec<String> {
         let records = self.receive("ops-p2").await;
         let mut context = Context::default();
@@ -113,7 +114,7 @@ impl World {
         let failed: Vec<&str> =
             answer.batch_item_failures.iter().map(|f| f.item_identifier.as_str()).collect();
         for record in &records {
-            // As Lambda does with those that the answer does not name.
+            // Lambda deletes those that the response does not name.
             if !failed.contains(&record.message_id.as_deref().unwrap()) {
                 let delete = self.client.delete_message().queue_url(self.queues.url("ops-p2"));
                 let receipt = record.receipt_handle.clone().unwrap();
@@ -131,7 +132,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn each_message_has_a_fate_of_its_own() {
+async fn each_message_has_its_own_outcome() {
     let world = World::new("fates").await;
     for body in ["done", "again", "never", "panic", "riddle", "done"] {
         world.send(body).await;
@@ -141,12 +142,12 @@ async fn each_message_has_a_fate_of_its_own() {
     let back = world.batch(NEEDS).await;
     std::panic::set_hook(hook);
     assert_eq!(back, ["again", "panic"]);
-    assert_eq!(world.begun.load(Ordering::Relaxed), 5, "all but the riddle");
+    assert_eq!(world.begun.load(Ordering::Relaxed), 5, "all but the unreadable one");
     let dead = world.receive("ops-dead").await;
     let mut dead: Vec<_> = dead.iter().filter_map(|message| message.body.as_deref()).collect();
     dead.sort_unstable();
-    assert_eq!(dead, ["never", "riddle"], "what is never handled is kept");
-    // What said when it is to come back is there again long before its visibility ends.
+    assert_eq!(dead, ["never", "riddle"], "unprocessable messages are kept");
+    // The message with a retry delay is visible again long before its visibility timeout ends.
     let again = world.receive("ops-p2").await;
     let again: Vec<_> = again.iter().filter_map(|message| message.body.as_deref()).collect();
     assert_eq!(again, ["again"]);

@@ -1,5 +1,6 @@
-//! What SQS and EventBridge refuse for its content, against a peer that does: the others are taken, and
-//! whoever sends learns which it were. A throttle, an outage or a missing right says nothing of it.
+//! Tests of content that SQS and EventBridge refuse, with a mock server: the rest is accepted,
+//! and the sender learns what was refused. A throttle, outage or missing permission refuses
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,14 +22,14 @@ use watchbill_domain::{
 use watchbill_lambda::Events;
 use watchbill_wire::{EventView, LaneForm, NoticeForm, is_portable};
 
-/// How the peer takes what it can't take.
+/// How the mock server refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mood {
-    /// It says so for each message.
+    /// It reports each refused message.
     ByMessage,
     /// It refuses the whole call.
     Whole,
-    /// It refuses every call, and that has nothing to do with what they hold.
+    /// It refuses every call, whatever the content.
     Throttled,
     NoRight,
 }
@@ -36,12 +37,12 @@ enum Mood {
 struct Peer {
     sdk: SdkConfig,
     endpoint: String,
-    /// Bodies and details that it took.
+    /// Bodies and details that it accepted.
     taken: Arc<Mutex<Vec<String>>>,
 }
 
-/// The characters that SQS's reference lists, and a word that stands for anything else it may
-/// not like.
+/// The characters that SQS's reference allows. The word `poison` stands for any other content
+/// that is refused.
 fn is_fine(text: &str) -> bool {
     text.chars().all(is_portable) && !text.contains("poison")
 }
@@ -204,7 +205,7 @@ fn event(id: &str, bytes: usize) -> Event {
     }
 }
 
-/// Which any agent's key can send.
+/// Ids that any agent's key can send.
 const ODD: [&str; 4] = ["a\u{fffe}", "\u{ffff}", "c\u{fffe}\u{ffff}d", "é\u{1fffe}"];
 
 fn ids(events: &[Event]) -> Vec<String> {
@@ -216,7 +217,7 @@ async fn any_id_trace_and_payload_is_carried_and_read_back_as_it_was() {
     for mood in [Mood::ByMessage, Mood::Whole] {
         let peer = Peer::start(mood).await;
         let messages: Vec<_> = ODD.iter().map(|id| message(id)).collect();
-        peer.lanes().offer(messages.clone()).await.unwrap();
+        peer.lanes().enqueue(messages.clone()).await.unwrap();
         let read: Vec<LaneMessage> =
             peer.taken().iter().map(|body| LaneForm::read(body).unwrap()).collect();
         let wanted: Vec<LaneMessage> = messages.into_iter().map(|(message, _)| message).collect();
@@ -236,7 +237,7 @@ async fn any_id_trace_and_payload_is_carried_and_read_back_as_it_was() {
     }
 }
 
-/// Found by halves where the whole call is refused; each of the others is taken.
+/// Found by bisection if the whole call is refused. Each of the others is accepted.
 #[tokio::test]
 async fn what_is_refused_for_its_content_is_named_and_the_rest_is_taken() {
     for mood in [Mood::ByMessage, Mood::Whole] {
@@ -250,7 +251,7 @@ async fn what_is_refused_for_its_content_is_named_and_the_rest_is_taken() {
         let (bad, good): (Vec<String>, Vec<String>) =
             all.iter().cloned().partition(|id| id.starts_with("poison"));
 
-        let offered = peer.lanes().offer(all.iter().map(|id| message(id)).collect()).await;
+        let offered = peer.lanes().enqueue(all.iter().map(|id| message(id)).collect()).await;
         let Err(LanesError::Refused { messages, .. }) = offered else {
             panic!("{mood:?}: {offered:?}")
         };
@@ -282,7 +283,7 @@ async fn what_is_refused_for_its_content_is_named_and_the_rest_is_taken() {
 async fn a_throttle_and_a_missing_right_refuse_nothing_for_good() {
     for mood in [Mood::Throttled, Mood::NoRight] {
         let peer = Peer::start(mood).await;
-        let offered = peer.lanes().offer(vec![message("poison")]).await;
+        let offered = peer.lanes().enqueue(vec![message("poison")]).await;
         assert!(matches!(offered, Err(LanesError::Partial { .. })), "{mood:?}: {offered:?}");
         let events = [event("poison", 10)];
         for bus in [Box::new(peer.notices()) as Box<dyn Bus>, Box::new(peer.bus())] {
@@ -292,7 +293,7 @@ async fn a_throttle_and_a_missing_right_refuse_nothing_for_good() {
     }
 }
 
-/// Ten of the largest are more than a call may hold: the peer counts.
+/// Ten of the largest exceed the limit of one call, which the mock server checks.
 #[tokio::test]
 async fn large_notices_are_spread_over_calls() {
     let peer = Peer::start(Mood::ByMessage).await;
@@ -332,12 +333,12 @@ async fn an_event_that_is_rejected_is_a_dead_letter() {
             assert!(body.chars().all(is_portable));
             let (one, other): (Value, Value) =
                 (serde_json::from_str(&body).unwrap(), serde_json::from_str(text).unwrap());
-            assert_eq!(one, other, "as it came");
+            assert_eq!(one, other, "the event is unchanged");
         }
     }
     events.handle(r#"{"detail-type": "later"}"#).await.unwrap_err();
-    assert_eq!(peer.taken(), Vec::<String>::new(), "Lambda tries it again");
-    // One that can't be put there is not lost: Lambda has it again.
+    assert_eq!(peer.taken(), Vec::<String>::new(), "Lambda retries it");
+    // If the dead letter can't be sent, the event is not lost: Lambda retries it.
     let down = Peer::start(Mood::NoRight).await;
     dead(&down).handle(r#"{"detail-type": "bad"}"#).await.unwrap_err();
 }

@@ -1,11 +1,11 @@
 //! Load on the bundle within one process, for `cargo xtask bench`. Prints one JSON object.
 //!
-//! `load store DIR IN_FLIGHT TASKS`: the store alone, three commits a task.
+//! `load store DIR IN_FLIGHT TASKS`: the store alone, three commits per task.
 //! `load tasks DIR IN_FLIGHT TASKS`: submit → completed with an agent that does nothing.
-//! `load bare DIR IN_FLIGHT TASKS`: the same without governance, to see what that costs.
+//! `load bare DIR IN_FLIGHT TASKS`: the same without governance, to measure its cost.
 //! `load one DIR TASKS`: the same over HTTP, one task at a time.
-//! `load lists DIR`: lists of old, large and hostile data over HTTP, beside an honest caller.
-//! `load fill DIR TASKS`: finished tasks, 256 at a time, for what comes after.
+//! `load lists DIR`: lists of old, large and hostile data over HTTP, next to an honest caller.
+//! `load fill DIR TASKS`: finished tasks, 256 at a time, as data for later measurements.
 
 #[path = "load/lists.rs"]
 mod lists;
@@ -28,14 +28,14 @@ use watchbill_governance::Policy;
 use watchbill_host::clock::SystemClock;
 use watchbill_host::entropy::SystemEntropy;
 use watchbill_local::bundle::{Bundle, Settings};
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 use watchbill_sqlite::sqlite::{Options, SqliteStore};
 use watchbill_testkit::store_loop;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `governed`: governance is asked at each claim, as for every agent that acts.
+/// `governed`: each claim is authorized by governance, as for every agent that acts.
 struct Nothing {
     governed: bool,
 }
@@ -46,14 +46,14 @@ impl TaskAgent for Nothing {
         Agent::Ops
     }
 
-    fn acts(&self) -> bool {
+    fn is_implemented(&self) -> bool {
         self.governed
     }
 
-    async fn run(&self, _run: &Run) -> RunEnd {
+    async fn run(&self, _run: &Run) -> RunOutcome {
         let mut result = Map::new();
         result.insert("success".into(), Value::from(true));
-        RunEnd::Done { result, events: Vec::new() }
+        RunOutcome::Done { result, events: Vec::new() }
     }
 }
 
@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| -> anyhow::Result<u64> {
         let text = args.get(at).context("a number is missing")?;
-        text.parse().with_context(|| format!("'{text}' is no number"))
+        text.parse().with_context(|| format!("'{text}' is not a number"))
     };
     let folder = args.get(1).context("the folder is missing")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -136,8 +136,8 @@ async fn submit_and_wait(core: Core, next: Arc<AtomicU64>, tasks: u64) -> anyhow
         let key = task_key(&task.tenant, &task.id);
         loop {
             let mark = core.wake().mark(&topic);
-            let item = core.store().get(&key).await?.context("it is gone")?;
-            // Open means due: what has ended is due no more.
+            let item = core.store().get(&key).await?.context("the task's item is missing")?;
+            // An open task is due; a finished one is not.
             if item.due.is_none() {
                 break;
             }
@@ -170,7 +170,7 @@ async fn one(folder: &Path, tasks: u64) -> anyhow::Result<Value> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/tasks", listener.local_addr()?);
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        stream.set_nodelay(true).expect("a loopback socket takes it");
+        stream.set_nodelay(true).expect("a loopback socket supports TCP_NODELAY");
     });
     let server = tokio::spawn(axum::serve(listener, router).into_future());
     let client = reqwest::Client::builder().no_proxy().build()?;
@@ -219,7 +219,7 @@ fn plain() -> NewTask {
     }
 }
 
-/// Resident memory of this process, where the system tells it.
+/// Resident memory of this process in MB, if the system reports it.
 fn resident_mb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;

@@ -1,7 +1,7 @@
-//! Load over Redis on the bundle within one process, for `cargo xtask bench redis`. Prints
-//! one JSON object.
+//! Load over Redis on the bundle within one process, for `cargo xtask bench redis`. Prints one
+//! JSON object.
 //!
-//! `redis drain URL DIR TASKS`: tasks that stand in the queue, until the last is finished there.
+//! `redis drain URL DIR TASKS`: waiting tasks of the queue, until the last is finished there.
 //! `redis one URL DIR TASKS`: one task at a time, from its enqueuing to the start of its run.
 
 use std::collections::HashMap;
@@ -20,19 +20,19 @@ use watchbill_domain::{Agent, TenantId};
 use watchbill_host::clock::SystemClock;
 use watchbill_host::entropy::SystemEntropy;
 use watchbill_local::bundle::{Bundle, Settings};
-use watchbill_redis::{RedisOptions, RedisPeer};
-use watchbill_redis_bridge::{Bridge, CoreHome, Drain, Settings as Directions, Sides};
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
+use watchbill_redis::{RedisLegacyQueue, RedisOptions};
+use watchbill_redis_bridge::{Bridge, BridgeContext, CoreBackend, Drain, Settings as Directions};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const QUEUE: &str = "orchestrator:tasks";
 const PROCESSING: &str = "orchestrator:tasks:processing";
-/// Tasks enqueued in one go.
+/// How many tasks are enqueued in one pipeline.
 const PIPE: usize = 1_000;
 
-/// An agent that does nothing but note when it began.
+/// An agent that only records when its run started.
 struct Nothing {
     clock: Arc<dyn Clock>,
     began: Arc<Mutex<HashMap<String, Duration>>>,
@@ -44,17 +44,17 @@ impl TaskAgent for Nothing {
         Agent::Ops
     }
 
-    fn acts(&self) -> bool {
+    fn is_implemented(&self) -> bool {
         true
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         let now = self.clock.monotonic();
         let id = run.task.id.to_string();
-        self.began.lock().expect("nobody panics with it").insert(id, now);
+        self.began.lock().expect("no thread panics while it holds the lock").insert(id, now);
         let mut result = Map::new();
         result.insert("success".into(), Value::from(true));
-        RunEnd::Done { result, events: Vec::new() }
+        RunOutcome::Done { result, events: Vec::new() }
     }
 }
 
@@ -76,17 +76,18 @@ impl World {
         let settings = Settings::default();
         let bundle = Bundle::start(folder, settings, |_| vec![Arc::new(agent)]).await?;
         let entropy = Arc::new(SystemEntropy);
-        let peer = RedisPeer::open(url, RedisOptions::new(clock.clone(), entropy.clone()))?;
-        let home = CoreHome::new(bundle.core.clone(), TenantId::default(), vec![Agent::Ops]);
-        let sides = Sides {
-            home: Arc::new(home),
-            peer: Arc::new(peer),
+        let legacy =
+            RedisLegacyQueue::open(url, RedisOptions::new(clock.clone(), entropy.clone()))?;
+        let backend = CoreBackend::new(bundle.core.clone(), TenantId::default(), vec![Agent::Ops]);
+        let context = BridgeContext {
+            backend: Arc::new(backend),
+            legacy: Arc::new(legacy),
             clock: clock.clone(),
             entropy,
             host: "bench".to_owned(),
         };
         let drain = Some(Drain::Agents([Agent::Ops].into()));
-        let bridge = Bridge::new(sides, Directions { drain, ..Directions::default() });
+        let bridge = Bridge::new(context, Directions { drain, ..Directions::default() });
         let (stop, stopped) = watch::channel(false);
         let bridge = tokio::spawn(async move { bridge.run(stopped).await });
         let client = redis::Client::open(url)?;
@@ -159,8 +160,11 @@ async fn drain(url: &str, folder: &Path, tasks: u64) -> anyhow::Result<Value> {
         for (id, _) in some {
             pipe.cmd("HGET").arg(format!("orchestrator:task:{id}")).arg("status");
         }
-        let said: Vec<Option<String>> = pipe.query_async(&mut world.redis).await?;
-        ensure!(said.iter().all(|one| one.as_deref() == Some("completed")), "not all completed");
+        let statuses: Vec<Option<String>> = pipe.query_async(&mut world.redis).await?;
+        ensure!(
+            statuses.iter().all(|one| one.as_deref() == Some("completed")),
+            "not all completed"
+        );
     }
     world.end().await?;
     Ok(json!({ "tasks_per_second": tasks as f64 / took.as_secs_f64() }))
@@ -173,21 +177,23 @@ async fn one(url: &str, folder: &Path, tasks: u64) -> anyhow::Result<Value> {
         let (id, data) = task(n);
         let from = world.clock.monotonic();
         enqueue(&mut world.redis, &[(id.clone(), data)]).await?;
-        let told: Result<u64, _> = redis::cmd("PUBLISH")
+        let published: Result<u64, _> = redis::cmd("PUBLISH")
             .arg("orchestrator:events:task.created")
             .arg(json!({"event_type": "task.created", "task_id": id}).to_string())
             .query_async(&mut world.redis)
             .await;
-        told.context("telling")?;
+        published.context("publishing task.created")?;
         let began = loop {
-            if let Some(at) = world.began.lock().expect("nobody panics with it").get(&id) {
+            if let Some(at) =
+                world.began.lock().expect("no thread panics while it holds the lock").get(&id)
+            {
                 break *at;
             }
-            ensure!(world.clock.monotonic() - from < Duration::from_secs(10), "{id} never began");
+            ensure!(world.clock.monotonic() - from < Duration::from_secs(10), "{id} did not start");
             tokio::time::sleep(Duration::from_micros(200)).await;
         };
         waits.push(began.saturating_sub(from));
-        // Not in step with anything of ours.
+        // Varies the interval, so that it is not in step with a timer of the bridge.
         tokio::time::sleep(Duration::from_millis(3 + n % 17)).await;
     }
     waits.sort_unstable();
@@ -199,9 +205,9 @@ async fn one(url: &str, folder: &Path, tasks: u64) -> anyhow::Result<Value> {
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [what, url, folder, tasks] = args.as_slice() else {
-        bail!("redis drain|one URL DIR TASKS");
+        bail!("usage: redis drain|one URL DIR TASKS");
     };
-    let tasks: u64 = tasks.parse().with_context(|| format!("'{tasks}' is no number"))?;
+    let tasks: u64 = tasks.parse().with_context(|| format!("'{tasks}' is not a number"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = match what.as_str() {
         "drain" => runtime.block_on(drain(url, Path::new(folder), tasks)),

@@ -1,3 +1,5 @@
+//! The event bus within one process.
+
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,37 +10,37 @@ use watchbill_core::handler::{HandlerError, panic_text};
 use watchbill_core::ports::{Bus, BusError};
 use watchbill_domain::{Event, EventId, EventType, TenantId};
 
-/// Someone in this process who is told of events.
+/// A subscriber of events in this process.
 #[async_trait]
 pub trait Subscriber: Send + Sync {
     fn name(&self) -> &'static str;
 
     fn wants(&self, event_type: &EventType) -> bool;
 
-    /// `Retry` asks for the event again; `Reject` is logged and forgotten.
+    /// `Retry` asks for the event again. `Reject` is logged, and the event is dropped.
     async fn on_event(&self, tenant: &TenantId, event: &Event) -> Result<(), HandlerError>;
 }
 
-/// The event bus within the process: every subscriber gets every event, at least once. One that
-/// fails over an event gets it again, and the others don't.
+/// Every subscriber gets every event at least once. After a failure only the failed one gets it
+/// again.
 #[derive(Default)]
 pub struct LocalBus {
     subscribers: Vec<Arc<dyn Subscriber>>,
-    owed: Mutex<Owed>,
+    owed: Mutex<PartlyDelivered>,
 }
 
-/// Events that some subscribers took and others did not, with those that did not, by their
-/// places. So many are remembered; beyond, all are told again.
+/// Events that only some accepted, with the indices of the others. Beyond the limit, all
+/// subscribers get the event again.
 #[derive(Default)]
-struct Owed {
+struct PartlyDelivered {
     to: HashMap<(TenantId, EventId), Vec<usize>>,
     oldest_first: VecDeque<(TenantId, EventId)>,
 }
 
-/// Events that are remembered in [`Owed`].
+/// How many events [`PartlyDelivered`] remembers.
 const MAX_OWED: usize = 10_000;
 
-impl Owed {
+impl PartlyDelivered {
     fn keep(&mut self, of: (TenantId, EventId), to: Vec<usize>) {
         if self.to.insert(of.clone(), to).is_some() {
             return;
@@ -63,12 +65,12 @@ impl LocalBus {
         Self { subscribers, owed: Mutex::default() }
     }
 
-    fn owed(&self) -> MutexGuard<'_, Owed> {
+    fn owed(&self) -> MutexGuard<'_, PartlyDelivered> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who is still to be told of an event: all, unless some took it before.
-    fn to_tell(&self, of: &(TenantId, EventId)) -> Vec<usize> {
+    /// The subscribers that still need an event: all, unless some accepted it before.
+    fn recipients(&self, of: &(TenantId, EventId)) -> Vec<usize> {
         let owed = self.owed().to.get(of).cloned();
         owed.unwrap_or_else(|| (0..self.subscribers.len()).collect())
     }
@@ -85,8 +87,8 @@ impl Bus for LocalBus {
         for event in events {
             let of = (tenant.clone(), event.event_id.clone());
             let mut owed = Vec::new();
-            for place in self.to_tell(&of) {
-                if let Err(why) = tell(&*self.subscribers[place], tenant, event).await {
+            for place in self.recipients(&of) {
+                if let Err(why) = deliver(&*self.subscribers[place], tenant, event).await {
                     (reason, owed) = (why, [owed, vec![place]].concat());
                 }
             }
@@ -107,17 +109,20 @@ impl Bus for LocalBus {
 }
 
 /// An error asks for the event again.
-async fn tell(subscriber: &dyn Subscriber, tenant: &TenantId, event: &Event) -> Result<(), String> {
+async fn deliver(
+    subscriber: &dyn Subscriber,
+    tenant: &TenantId,
+    event: &Event,
+) -> Result<(), String> {
     let name = subscriber.name();
     match AssertUnwindSafe(subscriber.on_event(tenant, event)).catch_unwind().await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(HandlerError::Retry { reason, .. })) => Err(format!("{name}: {reason}")),
         Ok(Err(HandlerError::Reject { reason })) => {
-            let id = &event.event_id;
-            tracing::warn!(event = %id, "{name} rejects event {id}: {reason}");
+            tracing::warn!(event = %event.event_id, "{name} rejected the event: {reason}");
             Ok(())
         }
-        Err(panic) => Err(format!("{name} broke off: {}", panic_text(&*panic))),
+        Err(panic) => Err(format!("{name} panicked: {}", panic_text(&*panic))),
     }
 }
 
@@ -127,9 +132,9 @@ mod tests {
 
     use super::*;
 
-    /// Counts what it is told, and fails over some.
+    /// Counts its events, and fails for some.
     struct Counting {
-        told: Mutex<Vec<String>>,
+        received: Mutex<Vec<String>>,
         fails: Mutex<Option<&'static str>>,
         panics: bool,
     }
@@ -145,7 +150,7 @@ mod tests {
         }
 
         async fn on_event(&self, _: &TenantId, event: &Event) -> Result<(), HandlerError> {
-            self.told.lock().unwrap().push(event.event_id.to_string());
+            self.received.lock().unwrap().push(event.event_id.to_string());
             let fails = self.fails.lock().unwrap().is_some_and(|id| id == event.event_id.as_str());
             assert!(!fails || !self.panics, "on purpose");
             if fails { Err(HandlerError::retry(Default::default(), "on purpose")) } else { Ok(()) }
@@ -153,11 +158,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_fails_has_no_other_told_again() {
+    async fn a_failing_subscriber_repeats_no_event_for_others() {
         for panics in [false, true] {
             let made = |fails| {
-                let (told, fails) = (Mutex::default(), Mutex::new(fails));
-                Arc::new(Counting { told, fails, panics })
+                let (received, fails) = (Mutex::default(), Mutex::new(fails));
+                Arc::new(Counting { received, fails, panics })
             };
             let (first, second, third) = (made(None), made(Some("b")), made(None));
             let bus = LocalBus::new(vec![first.clone(), second.clone(), third.clone()]);
@@ -170,12 +175,12 @@ mod tests {
             *second.fails.lock().unwrap() = None;
             bus.publish(&tenant, &events).await.unwrap();
             for other in [&first, &third] {
-                assert_eq!(*other.told.lock().unwrap(), ["b", "a", "a", "c"]);
+                assert_eq!(*other.received.lock().unwrap(), ["b", "a", "a", "c"]);
             }
-            assert_eq!(*second.told.lock().unwrap(), ["b", "b", "b", "a", "a", "b", "c"]);
-            // Taken by all: what comes again is told again.
+            assert_eq!(*second.received.lock().unwrap(), ["b", "b", "b", "a", "a", "b", "c"]);
+            // All have accepted it, so a repeated event is delivered again.
             bus.publish(&tenant, &events[1..2]).await.unwrap();
-            assert_eq!(first.told.lock().unwrap().len(), 5);
+            assert_eq!(first.received.lock().unwrap().len(), 5);
             assert!(bus.owed().oldest_first.is_empty());
         }
     }

@@ -1,8 +1,8 @@
-//! Tasks that work for as long as the process does. A panic in one of them is a fault that
-//! nothing in the process mends: it is logged, and whoever watches is told and ends the process.
+//! Tasks that run as long as the process. A panic in one can't be fixed here: it is logged, and
+//! the watcher ends the process.
 //!
-//! What can go wrong over one record, item or message is caught where it is handled; what
-//! reaches this place has broken a loop that others rely on.
+//! Faults over one record, item or message are caught where it is handled. A panic that arrives
+//! here has stopped a loop that others rely on.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -14,52 +14,51 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use watchbill_core::handler::panic_text;
 
-/// A set of such tasks.
 #[derive(Default)]
 pub struct Tasks {
     handles: Vec<JoinHandle<()>>,
-    broken: Broken,
+    broken: PanickedTask,
 }
 
-/// Which task has broken off, if one has. Cheap to clone; sets may share it.
+/// Which task has panicked, if one has. Cheap to clone; sets may share it.
 #[derive(Clone)]
-pub struct Broken(Arc<watch::Sender<Option<String>>>);
+pub struct PanickedTask(Arc<watch::Sender<Option<String>>>);
 
-impl Default for Broken {
+impl Default for PanickedTask {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
 }
 
-impl Broken {
-    /// Waits until a task breaks off, and says which and why. For ever, if none does.
+impl PanickedTask {
+    /// Waits until a task panics, and returns which one and why. Waits forever if none does.
     pub async fn wait(&self) -> String {
-        let mut seen = self.0.subscribe();
-        // The sender lives in ourselves.
-        match seen.wait_for(Option::is_some).await.map(|why| why.clone()) {
+        let mut reported = self.0.subscribe();
+        // The sender is in `self`, so it is not dropped.
+        match reported.wait_for(Option::is_some).await.map(|why| why.clone()) {
             Ok(Some(why)) => why,
             _ => std::future::pending().await,
         }
     }
 
-    fn tell(&self, name: &str, panic: &(dyn Any + Send)) {
-        let why = format!("{name} broke off: {}", panic_text(panic));
-        tracing::error!("{why}; the process ends");
-        self.0.send_if_modified(|told| {
-            let first = told.is_none();
-            told.get_or_insert(why);
+    fn report(&self, name: &str, panic: &(dyn Any + Send)) {
+        let why = format!("{name} panicked: {}", panic_text(panic));
+        tracing::error!("{why}; the process exits");
+        self.0.send_if_modified(|reported| {
+            let first = reported.is_none();
+            reported.get_or_insert(why);
             first
         });
     }
 }
 
 impl Tasks {
-    /// A set that tells of its panics where others do.
-    pub fn sharing(broken: Broken) -> Self {
+    /// A set that reports its panics through the given handle.
+    pub fn sharing(broken: PanickedTask) -> Self {
         Self { handles: Vec::new(), broken }
     }
 
-    pub fn broken(&self) -> Broken {
+    pub fn broken(&self) -> PanickedTask {
         self.broken.clone()
     }
 
@@ -72,8 +71,8 @@ impl Tasks {
         self.keep(task)
     }
 
-    /// The same on a thread of its own, for work in long pieces: a task that happens to stand
-    /// behind one in a worker's queue would wait for all of it.
+    /// The same on its own thread, for work in long pieces: a task behind it in a worker's queue
+    /// would wait for all of it.
     pub fn spawn_on_thread(
         &mut self,
         name: &'static str,
@@ -91,15 +90,15 @@ impl Tasks {
         abort
     }
 
-    /// Waits until all have ended. An aborted one has.
+    /// Waits until all have ended or been aborted.
     pub async fn join(&mut self) {
         let _ = futures_util::future::join_all(self.handles.drain(..)).await;
     }
 }
 
-async fn watched(broken: Broken, name: &'static str, work: impl Future<Output = ()>) {
+async fn watched(broken: PanickedTask, name: &'static str, work: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-        broken.tell(name, &*panic);
+        broken.report(name, &*panic);
     }
 }
 
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_told_and_the_others_go_on() {
+    async fn a_panic_is_reported_and_the_others_continue() {
         let mut tasks = Tasks::default();
         let mut other = Tasks::sharing(tasks.broken());
         let (go, going) = tokio::sync::oneshot::channel::<()>();
@@ -116,9 +115,9 @@ mod tests {
         tasks.spawn("two", async move {
             let _ = going.await;
         });
-        other.spawn_on_thread("three", async { panic!("no ground under it") });
+        other.spawn_on_thread("three", async { panic!("on purpose") });
         let why = tasks.broken().wait().await;
-        assert_eq!(why, "three broke off: no ground under it");
+        assert_eq!(why, "three panicked: on purpose");
         go.send(()).expect("the second still runs");
         tasks.join().await;
         other.join().await;

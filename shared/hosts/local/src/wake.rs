@@ -1,3 +1,5 @@
+//! Wakes waiting followers within one process.
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use watchbill_core::ports::{Topic, Wake};
 
-/// Topics share this many bells; a wake-up for another topic is only a look too many.
+/// How many bells all topics share. A wake-up for another topic only causes one more check.
 const BELLS: usize = 2048;
 
 /// Wakes followers within the process.
@@ -48,12 +50,12 @@ impl Wake for LocalWake {
         let bell = self.bell(topic);
         let ringing = bell.rings.notified();
         tokio::pin!(ringing);
-        // Registered before the mark is read, so that no ring falls between.
+        // Registered before the mark is read, so that no wake-up is missed in between.
         ringing.as_mut().enable();
         if bell.mark.load(Ordering::Acquire) != seen {
             return;
         }
-        // Running out of time is an answer too.
+        // A timeout is a valid result too.
         let _ = tokio::time::timeout(at_most, ringing).await;
     }
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[expect(clippy::disallowed_methods, reason = "the paused clock of the test runtime")]
     #[tokio::test(start_paused = true)]
-    async fn a_ring_between_mark_and_wait_is_heard() {
+    async fn a_wake_up_between_mark_and_wait_is_not_missed() {
         let wake = LocalWake::new();
         let topic = Topic::Ledger(TenantId::default());
         let seen = wake.mark(&topic);

@@ -1,4 +1,4 @@
-//! The bundle in one process.
+//! Tests of the bundle in one process.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

@@ -1,5 +1,5 @@
-//! Connections over real sockets: clients that send half a head, half a body, nothing at all,
-//! or never read what they asked for, and others who are served meanwhile.
+//! Tests of connections over real sockets: others are served while clients send half a head,
+//! half a body or nothing, or never read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,18 +16,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey, TrustedProxies};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::{Core, Ports};
 use watchbill_domain::{Role, TenantId, hash_key};
 use watchbill_host::{clock::SystemClock, entropy::SystemEntropy};
-use watchbill_local::serve::connections::{Accept, Figures, Limits, Server, Table, files};
+use watchbill_local::serve::connections::{
+    Accept, ConnectionMetrics, Limits, Server, Table, files,
+};
 use watchbill_testkit::{MemoryBlobs, MemoryStore, MemoryWake};
 
-/// What must happen has happened by then, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// A time-out that the test waits for.
+/// Everything that must happen ends within this, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A timeout that the test waits for.
 const SHORT: Duration = Duration::from_millis(300);
-/// One that it does not.
+/// A timeout that the test never reaches.
 const LONG: Duration = Duration::from_secs(600);
 
 struct Served {
@@ -65,28 +67,28 @@ impl Served {
     }
 
     async fn connect(&self) -> TcpStream {
-        timeout(PATIENCE, TcpStream::connect(self.address)).await.unwrap().unwrap()
+        timeout(TIMEOUT, TcpStream::connect(self.address)).await.unwrap().unwrap()
     }
 
-    /// Sends this on a connection of its own.
+    /// Sends this on a new connection.
     async fn send(&self, text: &str) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(text.as_bytes()).await.unwrap();
         stream
     }
 
-    /// A whole call on a connection of its own: its answer.
+    /// Makes a whole call on a new connection and returns the response.
     async fn call(&self, path: &str, key: &str) -> String {
         read(self.send(&request(path, key, "connection: close\r\n")).await).await
     }
 
-    async fn until(&self, fits: impl Fn(Figures) -> bool) {
+    async fn until(&self, fits: impl Fn(ConnectionMetrics) -> bool) {
         let looking = async {
             while !fits(self.table.figures()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let seen = timeout(PATIENCE, looking).await;
+        let seen = timeout(TIMEOUT, looking).await;
         assert!(seen.is_ok(), "{:?}", self.table.figures());
     }
 }
@@ -95,19 +97,21 @@ fn request(path: &str, key: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: here\r\nx-api-key: {key}\r\n{more}\r\n")
 }
 
-/// What comes until the other side closes.
+/// Reads until the other side closes.
 async fn read(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
-    // A connection that is closed by force has said what it had to before.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is closed");
+    // A connection that is reset has sent its response before.
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The first line, while the connection stays open.
+/// Reads the first line, while the connection stays open.
 async fn first_line(stream: &mut TcpStream) -> String {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
-        line.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+        line.push(timeout(TIMEOUT, stream.read_u8()).await.unwrap().unwrap());
     }
     String::from_utf8(line).unwrap()
 }
@@ -136,12 +140,12 @@ fn api(connections: usize, body_within: Duration) -> Router {
         body_within,
         ..ApiConfig::default()
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     watchbill_api::router(ApiState::new(core, config).unwrap())
 }
 
 #[tokio::test]
-async fn eleven_hundred_half_heads_shut_nobody_out() {
+async fn eleven_hundred_half_heads_shut_no_one_out() {
     // This process holds both ends.
     assert!(files::connections() > 1_100, "the limit of open files is too low for this test");
     let served = Served::new(256, LONG, LONG, api(256, LONG)).await;
@@ -157,7 +161,7 @@ async fn eleven_hundred_half_heads_shut_nobody_out() {
     let figures = served.table.figures();
     assert!(figures.open <= 256 && figures.gave_way >= 1_100 - 256, "{figures:?}");
     assert_eq!(figures.refused, 0);
-    // Who is at work gives way to nobody.
+    // A busy connection never gives way.
     let mut stream = served.send(&request("/events", KEY, "accept: text/event-stream\r\n")).await;
     assert!(first_line(&mut stream).await.starts_with("HTTP/1.1 200"));
     for _ in 0..300 {
@@ -166,7 +170,7 @@ async fn eleven_hundred_half_heads_shut_nobody_out() {
     let answer = served.call("/tasks", OTHER).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let mut rest = [0; 1024];
-    let more = timeout(PATIENCE, stream.read(&mut rest)).await.unwrap().unwrap();
+    let more = timeout(TIMEOUT, stream.read(&mut rest)).await.unwrap().unwrap();
     assert!(more > 0, "the event stream is still there");
 }
 
@@ -176,7 +180,7 @@ async fn half_heads_and_idle_connections_are_closed_in_time() {
     for text in ["", "GET /", "GET / HTTP/1.1\r\nhost: here\r\nx-half: "] {
         read(served.send(text).await).await;
     }
-    // After an answer the time begins anew.
+    // After a response the timeout starts again.
     let mut kept = served.send(&request("/", "", "")).await;
     assert!(first_line(&mut kept).await.starts_with("HTTP/1.1 200"));
     read(kept).await;
@@ -190,12 +194,12 @@ async fn half_a_body_is_given_up_in_time() {
     let half = format!("{head}x-api-key: {KEY}\r\n\r\n{{\"type\":");
     let answer = read(served.send(&half).await).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    // Whoever has no key is answered before anything of the body is read.
+    // A caller without a key gets the response before any of the body is read.
     let answer = read(served.send(&format!("{head}\r\n{{")).await).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
 }
 
-/// Clients keep connections, and would send their next call into one that is closed in silence.
+/// Clients keep connections, and would send their next call into one that closes silently.
 #[tokio::test]
 async fn a_body_that_nobody_read_ends_its_connection_and_the_answer_says_so() {
     let served = Served::new(64, LONG, LONG, api(64, LONG)).await;
@@ -214,7 +218,7 @@ async fn a_body_that_nobody_read_ends_its_connection_and_the_answer_says_so() {
         let (head, _) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.to_ascii_lowercase().contains("\r\nconnection: close"), "{head}");
     }
-    // What has come whole is passed over, and the connection goes on.
+    // A body that has arrived completely is skipped, and the connection is reused.
     let mut kept = served.send(&(post(2, "") + "{}")).await;
     assert!(first_line(&mut kept).await.starts_with("HTTP/1.1 401"));
     let next = request("/health", "", "connection: close\r\n");
@@ -242,7 +246,7 @@ async fn answers_and_streams_that_nobody_reads_are_broken_off() {
     for path in ["/whole", "/endless"] {
         held.push(served.send(&request(path, "", "")).await);
     }
-    // They have come, and been given up, while another was served.
+    // Both are sent and broken off while another call is served.
     let answer = served.call("/", "").await;
     assert!(answer.ends_with("here"), "{answer}");
     for stream in held {
@@ -263,11 +267,11 @@ async fn who_reads_slowly_gets_the_whole_answer() {
     let mut stream = served.send(&request("/", "", "connection: close\r\n")).await;
     let (mut read, mut piece) = (0, vec![0; 1 << 20]);
     loop {
-        // A third of the time-out for each piece: longer than it for the whole.
+        // A third of the timeout for each piece: longer than the timeout in total.
         tokio::time::sleep(SHORT / 3).await;
         let mut got = 0;
         while got < piece.len() {
-            match timeout(PATIENCE, stream.read(&mut piece[got..])).await.unwrap().unwrap() {
+            match timeout(TIMEOUT, stream.read(&mut piece[got..])).await.unwrap().unwrap() {
                 0 => break,
                 n => got += n,
             }
@@ -306,7 +310,7 @@ async fn streams_of_one_key_leave_room_for_others() {
 }
 
 #[tokio::test]
-async fn with_all_connections_at_work_a_new_one_is_told_so() {
+async fn with_all_connections_busy_a_new_one_gets_a_503() {
     let (began, mut at_work) = watch::channel(0);
     let forever = move || {
         began.send_modify(|calls| *calls += 1);
@@ -314,7 +318,7 @@ async fn with_all_connections_at_work_a_new_one_is_told_so() {
     };
     let served = Served::new(2, LONG, LONG, Router::new().route("/", get(forever))).await;
     let held = [served.send(&request("/", "", "")).await, served.send(&request("/", "", "")).await];
-    timeout(PATIENCE, at_work.wait_for(|calls| *calls == 2)).await.unwrap().unwrap();
+    timeout(TIMEOUT, at_work.wait_for(|calls| *calls == 2)).await.unwrap().unwrap();
     let answer = read(served.connect().await).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert_eq!(served.table.figures().refused, 1);
@@ -327,7 +331,7 @@ async fn with_all_connections_at_work_a_new_one_is_told_so() {
     served.until(|figures| figures.open == 0).await;
 }
 
-/// A listener of a system that is out of file handles for a while.
+/// A listener of a system that has no file handles left for a while.
 struct Exhausted(TcpListener, usize);
 
 impl Accept for Exhausted {
@@ -373,5 +377,5 @@ async fn a_stop_lets_calls_end_and_closes_what_is_idle() {
     read(idle).await;
     go.send(true).unwrap();
     assert!(read(called).await.ends_with("done"));
-    timeout(PATIENCE, served.running).await.expect("it ends").unwrap();
+    timeout(TIMEOUT, served.running).await.expect("it ends").unwrap();
 }

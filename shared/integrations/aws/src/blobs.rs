@@ -1,5 +1,5 @@
-//! Blobs on S3: objects `blobs/<tenant>/<task>/<hash>`. A lifecycle rule on that prefix
-//! removes them by age; it must keep them for a year longer than tasks (ADR 14).
+//! The blob store on S3: objects `blobs/<tenant>/<task>/<hash>`. A lifecycle rule on that
+//! prefix expires them by age; it must keep them a year longer than tasks (ADR 14).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use aws_types::SdkConfig;
 use bytes::Bytes;
 use watchbill_core::ports::{BlobError, BlobKey, Blobs};
 
-/// What every object's name begins with: the lifecycle rule and the functions' rights name it.
+/// Prefix of every object; the lifecycle rule and the functions' permissions name it.
 const PREFIX: &str = "blobs/";
-/// Before a bucket that asked for patience is asked again.
+/// Delay before retrying when S3 is busy.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// A client whose time-outs fit a function's short life. Behind another endpoint than AWS's
-/// own there is no host name for each bucket, so the bucket stands in the path.
+/// A client with timeouts for a function's short life. Custom endpoints use path-style
+/// addressing: they have no host name per bucket.
 pub fn client(config: &SdkConfig) -> Client {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
@@ -40,7 +40,7 @@ pub fn client(config: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
-/// The [`Blobs`] on AWS; clones share their connections.
+/// [`Blobs`] on S3. Clones share connections.
 #[derive(Clone)]
 pub struct S3Blobs {
     client: Client,
@@ -48,7 +48,7 @@ pub struct S3Blobs {
 }
 
 impl S3Blobs {
-    /// The client is best made by [`client`].
+    /// Use [`client`] to make the client.
     pub fn new(client: Client, bucket: impl Into<Arc<str>>) -> Self {
         Self { client, bucket: bucket.into() }
     }
@@ -59,11 +59,11 @@ impl S3Blobs {
         R: std::fmt::Debug,
     {
         let code = error.code().unwrap_or_default();
-        let asks_for_patience = matches!(
+        let is_busy = matches!(
             code,
             "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" | "Throttling"
         );
-        if asks_for_patience || matches!(error, SdkError::TimeoutError(_)) {
+        if is_busy || matches!(error, SdkError::TimeoutError(_)) {
             return BlobError::Busy { after: BUSY };
         }
         BlobError::Down {
@@ -89,25 +89,24 @@ impl Blobs for S3Blobs {
         let get = self.client.get_object().bucket(&*self.bucket).key(format!("{PREFIX}{key}"));
         let found = match get.send().await {
             Ok(found) => found,
-            // Without the right to list the bucket S3 says 403 of what is not there.
+            // Without permission to list the bucket, S3 returns 403 for a missing object.
             Err(error) if error.code() == Some("NoSuchKey") => return Ok(None),
             Err(error) => return Err(self.refused("read", key, &error)),
         };
         let bytes = found.body.collect().await.map_err(|error| {
-            tracing::warn!("answer for {PREFIX}{key} broke off: {error}");
+            tracing::warn!(%key, %error, "the connection broke while reading a blob from S3");
             BlobError::Busy { after: BUSY }
         })?;
         Ok(Some(bytes.into_bytes()))
     }
 }
 
-/// For functions that neither write nor read large bodies: they need no rights for it, and no
-/// client, which would be a good part of what they are.
+/// For functions without large bodies, which then need neither S3 permissions nor an S3 client.
 pub struct NoBlobs;
 
 impl NoBlobs {
     fn refused<T>() -> Result<T, BlobError> {
-        let reason = "this function is set up without blobs".to_owned();
+        let reason = "this function has no blob store; set it up with core_with_blobs".to_owned();
         Err(BlobError::Down { reason })
     }
 }

@@ -1,5 +1,5 @@
-//! Events on EventBridge: ten to a call, what was not taken again, and what is refused for its
-//! content told apart from it.
+//! The event bus on EventBridge: ten events per call, with retries; events refused for their
+//! content are reported separately.
 
 use async_trait::async_trait;
 use aws_sdk_eventbridge::Client;
@@ -11,15 +11,14 @@ use watchbill_core::ports::{Bus, BusError};
 use watchbill_domain::{Event, EventId, TenantId};
 use watchbill_wire::{BusEvent, tenant_resource};
 
-/// EventBridge takes so many events in one call.
+/// EventBridge's limit of events per call.
 const BATCH: usize = 10;
-/// And so many bytes; a little less, because it counts more than we write.
+/// Bytes per call: a little below the limit, because EventBridge counts more than we write.
 const BATCH_BYTES: usize = 240 * 1024;
-/// Calls under way at once.
-const AT_ONCE: usize = 8;
-const TRIES: u32 = 4;
-/// How EventBridge says that an entry, or a call by its entries, is wrong by what it holds. Anything
-/// else, such as a throttle or a missing right, says nothing of the event.
+const MAX_CONCURRENT_CALLS: usize = 8;
+const MAX_ATTEMPTS: u32 = 4;
+/// Error codes that refuse an entry, or a call, for its content. Other errors, such as a
+/// throttle or a missing permission, say nothing about the event.
 const REFUSALS: &[&str] =
     &["InvalidArgument", "MalformedDetail", "ValidationException", "SerializationException"];
 
@@ -33,9 +32,9 @@ impl EventBridgeBus {
         Self { client, name: name.into() }
     }
 
-    /// Sends up to ten. Of those that are refused together the ones at fault are found by halves.
-    async fn put(&self, batch: Vec<Outgoing>) -> Sent {
-        let mut sent = Sent::default();
+    /// Sends up to ten entries. If the whole call is refused, bisection finds those at fault.
+    async fn put(&self, batch: Vec<PendingEntry>) -> SendResult {
+        let mut sent = SendResult::default();
         let mut open = vec![(batch, 1)];
         while let Some((mut batch, tries)) = open.pop() {
             let entries = batch.iter().map(|of| of.entry.clone()).collect();
@@ -59,26 +58,26 @@ impl EventBridgeBus {
                     return sent;
                 }
             };
-            // Answered in the order asked; the taken ones have an id.
+            // Results are in request order; accepted entries have an id.
             let mut answers = answer.entries().iter();
-            let mut again = Vec::new();
+            let mut retry = Vec::new();
             for of in batch {
                 match answers.next() {
                     Some(entry) if entry.event_id().is_some() => {}
                     Some(entry) => {
-                        let said = entry.error_message().or(entry.error_code());
-                        sent.reason = said.unwrap_or_default().to_owned();
+                        let message = entry.error_message().or(entry.error_code());
+                        sent.reason = message.unwrap_or_default().to_owned();
                         match entry.error_code().is_some_and(is_refusal) {
                             true => sent.refused.push(of.id),
-                            false => again.push(of),
+                            false => retry.push(of),
                         }
                     }
-                    None => again.push(of),
+                    None => retry.push(of),
                 }
             }
-            match again.len() {
+            match retry.len() {
                 0 => {}
-                _ if tries < TRIES => open.push((again, tries + 1)),
+                _ if tries < MAX_ATTEMPTS => open.push((retry, tries + 1)),
                 failed => sent.failed += failed,
             }
         }
@@ -86,20 +85,18 @@ impl EventBridgeBus {
     }
 }
 
-/// An entry and the event that it is of.
-struct Outgoing {
+struct PendingEntry {
     id: EventId,
     entry: PutEventsRequestEntry,
 }
 
-/// What became of a batch.
 #[derive(Default)]
-struct Sent {
-    /// So many may not have been taken.
+struct SendResult {
+    /// Number of events that may not have been accepted.
     failed: usize,
-    /// A call was not answered, so the bus may be out of reach.
+    /// A call got no answer, so the bus may be unreachable.
     down: bool,
-    /// These are refused for what they hold.
+    /// Refused for their content.
     refused: Vec<EventId>,
     reason: String,
 }
@@ -115,14 +112,14 @@ fn is_refusal(code: &str) -> bool {
 #[async_trait]
 impl Bus for EventBridgeBus {
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError> {
-        let outgoing = events.iter().map(|event| Outgoing {
+        let outgoing = events.iter().map(|event| PendingEntry {
             id: event.event_id.clone(),
             entry: entry(&self.name, tenant, event),
         });
         let mut batches = batches(outgoing).into_iter();
-        let mut all = Sent::default();
+        let mut all = SendResult::default();
         loop {
-            let some: Vec<_> = batches.by_ref().take(AT_ONCE).collect();
+            let some: Vec<_> = batches.by_ref().take(MAX_CONCURRENT_CALLS).collect();
             if some.is_empty() {
                 break;
             }
@@ -135,11 +132,11 @@ impl Bus for EventBridgeBus {
                 }
             }
         }
-        let Sent { failed, down, refused, reason } = all;
+        let SendResult { failed, down, refused, reason } = all;
         match (failed, refused.len()) {
             (0, 0) => Ok(()),
             (0, _) => Err(BusError::Refused { events: refused, reason }),
-            // That says nothing of the events.
+            // An unreachable bus says nothing about the events.
             _ if down => Err(BusError::Down { reason }),
             _ => Err(BusError::Partial { sent: events.len(), failed, reason }),
         }
@@ -160,7 +157,7 @@ fn entry(bus: &str, tenant: &TenantId, event: &Event) -> PutEventsRequestEntry {
         .build()
 }
 
-fn batches(outgoing: impl Iterator<Item = Outgoing>) -> Vec<Vec<Outgoing>> {
+fn batches(outgoing: impl Iterator<Item = PendingEntry>) -> Vec<Vec<PendingEntry>> {
     let mut batches: Vec<Vec<_>> = Vec::new();
     let mut bytes = 0;
     for of in outgoing {
@@ -183,9 +180,9 @@ fn batches(outgoing: impl Iterator<Item = Outgoing>) -> Vec<Vec<Outgoing>> {
 mod tests {
     use super::*;
 
-    fn of_size(bytes: usize) -> Outgoing {
+    fn of_size(bytes: usize) -> PendingEntry {
         let entry = PutEventsRequestEntry::builder().detail("x".repeat(bytes)).build();
-        Outgoing { id: EventId::parse("e").unwrap(), entry }
+        PendingEntry { id: EventId::parse("e").unwrap(), entry }
     }
 
     #[test]

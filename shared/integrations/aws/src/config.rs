@@ -1,4 +1,4 @@
-//! What all clients have in common: region, credentials, endpoint, time-outs.
+//! Settings that all AWS clients share.
 
 use std::time::Duration;
 
@@ -11,19 +11,18 @@ use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_types::SdkConfig;
 use watchbill_wire::settings::Env;
 
-/// Region, credentials and endpoint as Lambda puts them into the environment, where they
-/// stand for as long as the process lives. All clients share one HTTP client's settings:
-/// short time-outs, because a function's time is short, and the SDK's own retries.
+/// Region, credentials and endpoint, which Lambda sets in the environment for the life of the
+/// process. Timeouts are short because a function's time is; retries are the SDK's.
 pub fn sdk_config(env: &Env) -> anyhow::Result<SdkConfig> {
     let need = |name: &str| {
-        said(env, name)
+        non_empty(env, name)
             .map(str::to_owned)
-            .with_context(|| format!("{name} is not set; Lambda sets it"))
+            .with_context(|| format!("{name} is not set; Lambda sets it for its functions"))
     };
     let credentials = Credentials::new(
         need("AWS_ACCESS_KEY_ID")?,
         need("AWS_SECRET_ACCESS_KEY")?,
-        said(env, "AWS_SESSION_TOKEN").map(str::to_owned),
+        non_empty(env, "AWS_SESSION_TOKEN").map(str::to_owned),
         None,
         "environment",
     );
@@ -39,12 +38,12 @@ pub fn sdk_config(env: &Env) -> anyhow::Result<SdkConfig> {
         .retry_config(RetryConfig::standard().with_max_attempts(3))
         .timeout_config(timeouts)
         .build();
-    if let Some(endpoint) = said(env, "AWS_ENDPOINT_URL") {
+    if let Some(endpoint) = non_empty(env, "AWS_ENDPOINT_URL") {
         config = config.into_builder().endpoint_url(endpoint).build();
     }
     Ok(config)
 }
 
-fn said<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
+fn non_empty<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
     env.get(name).map(String::as_str).filter(|text| !text.is_empty())
 }

@@ -14,24 +14,24 @@ use watchbill_wire::LaneForm;
 
 use crate::queue::{self, BATCH};
 
-/// The longest delay SQS knows. Whatever waits longer is due in the store, and offered then.
-const MOST_DELAY: Duration = Duration::from_secs(15 * 60);
-/// Calls under way at once, for all queues together.
-const AT_ONCE: usize = 16;
+/// SQS's longest delay. Longer ones are due in the store and enqueued then.
+const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
+/// For all queues together.
+const MAX_CONCURRENT_CALLS: usize = 16;
 
 pub struct SqsLanes {
     client: Client,
     queues: Queues,
 }
 
-/// Where the queues are: their URLs differ in the end only.
+/// Queue URLs, which differ only at the end.
 #[derive(Clone)]
 pub struct Queues {
     prefix: Arc<str>,
 }
 
 impl Queues {
-    /// `prefix`: the URL of the queue `ops-p0` without these last six characters.
+    /// `prefix`: the URL of the queue `ops-p0` without its last six characters.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
     }
@@ -40,7 +40,7 @@ impl Queues {
         format!("{}{name}", self.prefix)
     }
 
-    /// The URL of a queue by its full name, as its ARN ends.
+    /// The URL of a queue by its full name, the end of its ARN.
     pub fn url_of(&self, full_name: &str) -> String {
         match self.prefix.rsplit_once('/') {
             Some((account, _)) => format!("{account}/{full_name}"),
@@ -61,12 +61,12 @@ impl SqsLanes {
 
 #[async_trait]
 impl Lanes for SqsLanes {
-    async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+    async fn enqueue(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let sent = messages.len();
         let (mut failed, mut refused, mut reason) = (0, Vec::new(), String::new());
         let mut batches = batches(messages).into_iter();
         loop {
-            let some: Vec<_> = batches.by_ref().take(AT_ONCE).collect();
+            let some: Vec<_> = batches.by_ref().take(MAX_CONCURRENT_CALLS).collect();
             if some.is_empty() {
                 break;
             }
@@ -76,9 +76,9 @@ impl Lanes for SqsLanes {
             });
             for of in join_all(calls).await {
                 failed += of.failed;
-                // Read back from what was to be sent: it is rarely any.
+                // Parsed back from the entry, because refusals are rare.
                 let message = |entry: &SendMessageBatchRequestEntry| {
-                    LaneForm::read(entry.message_body()).expect("we wrote it")
+                    LaneForm::read(entry.message_body()).expect("LaneForm::write wrote the body")
                 };
                 refused.extend(of.refused.iter().map(message));
                 if !of.reason.is_empty() {
@@ -99,17 +99,17 @@ impl Lanes for SqsLanes {
     }
 }
 
-/// About how many messages a queue holds, delayed ones and those in flight left out.
+/// Approximate number of visible messages: neither delayed nor in flight.
 pub async fn depth(client: &Client, url: &str) -> Result<u64, String> {
     let visible = QueueAttributeName::ApproximateNumberOfMessages;
     let call = client.get_queue_attributes().queue_url(url).attribute_names(visible.clone());
     let answer = call.send().await.map_err(|error| crate::explained(&error))?;
     let number = answer.attributes().and_then(|all| all.get(&visible));
     let number = number.and_then(|text| text.parse().ok());
-    number.ok_or_else(|| format!("{url} does not say how many messages it holds"))
+    number.ok_or_else(|| format!("SQS returned no message count for {url}"))
 }
 
-/// By queue, ten at a time, in the order they came: P0 goes out first.
+/// By queue, ten per batch, in the order given: P0 is sent first.
 fn batches(
     messages: Vec<(LaneMessage, Duration)>,
 ) -> Vec<(String, Vec<SendMessageBatchRequestEntry>)> {
@@ -130,12 +130,12 @@ fn batches(
 }
 
 fn entry(place: usize, message: &LaneMessage, delay: Duration) -> SendMessageBatchRequestEntry {
-    // A part of a second more is no harm, one less would come back unfinished.
-    let delay = delay.min(MOST_DELAY).as_millis().div_ceil(1000) as i32;
+    // Rounded up: too late by part of a second does no harm, too early finds the task not due.
+    let delay = delay.min(MAX_DELAY).as_millis().div_ceil(1000) as i32;
     SendMessageBatchRequestEntry::builder()
         .id(place.to_string())
         .message_body(LaneForm::write(message))
-        // On a standard queue: tenants in turn, so that a busy one does not delay the others.
+        // Fair queues: a busy tenant does not delay the others.
         .message_group_id(message.tenant.as_str())
         .set_delay_seconds((delay > 0).then_some(delay))
         .build()

@@ -1,16 +1,16 @@
-//! The ports on AWS. Only hosts/lambda and the Lambda mains use it; the embedded bundle never
-//! knows of it.
+//! The ports on AWS. Only hosts/lambda and the Lambda mains use this crate, never the embedded
+//! bundle.
 //!
 //! - `dynamo`: the store on one DynamoDB table, and its stream as the change feed.
-//! - `lanes`: the priority lanes on SQS. `bus`: events on EventBridge. `blobs`: large bodies
-//!   on S3. `secrets`: keys from Secrets Manager and SSM.
-//! - `notices`: what people are told of, on SQS. `queue`: how anything is sent to a queue.
-//! - `wake`: waiting for news by looking again.
-//! - `config`: what all clients have in common, from the environment. `policy`: the policy's text.
+//! - `lanes`: priority lanes on SQS. `bus`: events on EventBridge. `blobs`: large bodies on S3.
+//!   `secrets`: keys from Secrets Manager and SSM.
+//! - `notices`: notifications for people, on SQS. `queue`: sending to SQS.
+//! - `wake`: waiting by polling.
+//! - `config`: shared client settings. `policy`: the policy text.
 //!
-//! How to add an adapter: a module that implements one port of the core over one client made
-//! from [`config::sdk_config`], its wiring in `shared/hosts/lambda/src/config.rs`, and its rights in [`rights`], which the
-//! roles of `template.yaml` follow.
+//! To add an adapter: a module that implements one port over a client made from
+//! [`config::sdk_config`], its wiring in `shared/hosts/lambda/src/config.rs`, and its
+//! permissions in [`rights`], which the roles of `template.yaml` follow.
 
 pub mod blobs;
 pub mod bus;
@@ -24,8 +24,7 @@ pub mod rights;
 pub mod secrets;
 pub mod wake;
 
-/// An SDK error with all that it says, its causes too: its own text is often only "service
-/// error".
+/// An SDK error with all its causes; its own text is often only "service error".
 pub fn explained(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! The notify lane on SQS, filled like a bus with those events that someone should be told of.
+//! The notify lane on SQS, as a bus for those events that people are notified of.
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
@@ -16,7 +16,7 @@ pub struct SqsNotices {
 }
 
 impl SqsNotices {
-    /// `types`: the event types that are worth a notice.
+    /// `types`: event types to notify of.
     pub fn new(client: Client, url: String, types: Vec<String>) -> Self {
         Self { client, url, types }
     }
@@ -57,7 +57,7 @@ impl Bus for SqsNotices {
     }
 }
 
-/// As many as one call takes. An entry's id is its event's place.
+/// Batches that fit one call. An entry's id is its event's index.
 fn batches(tenant: &TenantId, events: &[&Event]) -> Vec<Vec<SendMessageBatchRequestEntry>> {
     let mut batches: Vec<Vec<SendMessageBatchRequestEntry>> = Vec::new();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! The policy's text in a parameter of SSM.
+//! Reads the policy text from an SSM parameter.
 
 use async_trait::async_trait;
 use watchbill_policy::PolicyText;

@@ -1,15 +1,15 @@
-//! Which rights each port needs on AWS: the one table that the roles of `template.yaml` and
-//! `infra/iam.md` follow. A test (`tests/repo/rights.rs`) holds it against both, against the calls
-//! that the adapters make, and against the ports that each function is given.
+//! The AWS permissions of each port, which the roles of `template.yaml` and `infra/iam.md`
+//! follow. `tests/repo/rights.rs` checks this table against both, against the adapters' calls
+//! and against the ports of each function.
 //!
-//! A function has the rights of all that its ports can do, not of what it was seen doing: which call
-//! of a port it will make at which time no test can know.
+//! A function has permission for all that its ports can do, not only for calls seen in tests,
+//! which can't show every call.
 
-/// What is made of one AWS service, or of a part of it.
+/// Use of an AWS service, or of a part of it.
 pub struct Port {
     pub name: &'static str,
-    /// What gives it to a function: a part of the function's sources, or of its resource in the
-    /// template. With none, every function has it.
+    /// Substrings of a function's sources, or of its resource in the template, that give it the
+    /// port. If empty, every function has it.
     pub given_by: &'static [&'static str],
     /// Where its calls are made: below `src/`, or, with `lambda/`, below hosts/lambda/src.
     pub files: &'static [&'static str],
@@ -20,29 +20,29 @@ pub struct Port {
 pub struct Right {
     pub sid: &'static str,
     pub actions: &'static [&'static str],
-    /// As the template names them, without their tags, or one of the groups below.
+    /// Resources as the template names them, without tags, or one of the groups below.
     pub on: &'static [&'static str],
-    /// The template's condition, where the role has it under one.
+    /// The template's condition for this statement, if any.
     pub when: Option<&'static str>,
-    pub by: By,
+    pub by: CallerKind,
 }
 
 /// Who makes the calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum CallerKind {
     /// Our adapter.
     Us,
     /// Lambda or another service, on behalf of the function's role.
     Service,
 }
 
-/// The log group of the function.
+/// The function's log group.
 pub const OWN_LOG: &str = "its log";
-/// The queues that the function's mappings take from.
+/// Queues that the function's mappings receive from.
 pub const OWN_LANES: &str = "its lanes";
-/// Where the function's mappings leave what they gave up.
+/// Dead letter queues of the function's mappings.
 pub const OWN_DEAD: &str = "its dead letters";
-/// The queues of all agents.
+/// All agents' queues.
 pub const EVERY_LANE: &str = "every lane";
 pub const EVERY_DEAD: &str = "all dead letters";
 
@@ -51,7 +51,7 @@ const fn ours(
     actions: &'static [&'static str],
     on: &'static [&'static str],
 ) -> Right {
-    Right { sid, actions, on, when: None, by: By::Us }
+    Right { sid, actions, on, when: None, by: CallerKind::Us }
 }
 
 const fn asked_by_lambda(
@@ -59,18 +59,18 @@ const fn asked_by_lambda(
     actions: &'static [&'static str],
     on: &'static [&'static str],
 ) -> Right {
-    Right { sid, actions, on, when: None, by: By::Service }
+    Right { sid, actions, on, when: None, by: CallerKind::Service }
 }
 
-/// A parameter of SSM, where one is named.
+/// An SSM parameter, if configured.
 const fn parameter(sid: &'static str, on: &'static [&'static str], when: &'static str) -> Right {
-    Right { sid, actions: &["ssm:GetParameter"], on, when: Some(when), by: By::Us }
+    Right { sid, actions: &["ssm:GetParameter"], on, when: Some(when), by: CallerKind::Us }
 }
 
 const INDEXES: &[&str] =
     &["${Table.Arn}/index/due", "${Table.Arn}/index/list1", "${Table.Arn}/index/list2"];
 
-/// In the order in which a role names them.
+/// In the order of a role's statements.
 pub const PORTS: &[Port] = &[
     Port {
         name: "Log",
@@ -103,7 +103,7 @@ pub const PORTS: &[Port] = &[
             ours("Lists", &["dynamodb:Query"], INDEXES),
         ],
     },
-    // Of a function that speaks to others outside and has nothing to write.
+    // For functions that call external services and write nothing.
     Port {
         name: "Store, read only",
         given_by: &["setup.reading_core()"],
@@ -129,7 +129,7 @@ pub const PORTS: &[Port] = &[
         files: &["blobs.rs"],
         rights: &[
             ours("Blobs", &["s3:GetObject", "s3:PutObject"], &["${BlobsBucket.Arn}/*"]),
-            // Without it S3 answers 403 for a blob that is not there.
+            // Without it S3 returns 403 for a missing blob.
             asked_by_lambda("BlobsMissing", &["s3:ListBucket"], &["BlobsBucket.Arn"]),
         ],
     },
@@ -155,7 +155,7 @@ pub const PORTS: &[Port] = &[
                 &["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
                 &[OWN_LANES],
             ),
-            // A message that is to come back at a time of its own.
+            // For messages that become visible at a time of their own.
             ours("Delay", &["sqs:ChangeMessageVisibility"], &[OWN_LANES]),
             ours("Park", &["sqs:SendMessage"], &[OWN_DEAD]),
         ],
@@ -170,9 +170,9 @@ pub const PORTS: &[Port] = &[
                 &["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"],
                 &["Table.StreamArn"],
             ),
-            // When the mapping is made.
+            // To create the mapping.
             asked_by_lambda("StreamList", &["dynamodb:ListStreams"], &["${Table.Arn}/stream/*"]),
-            // What the mapping gave up.
+            // For what the mapping gives up.
             asked_by_lambda("Failures", &["s3:PutObject"], &["${FailuresBucket.Arn}/*"]),
             asked_by_lambda("FailuresBucket", &["s3:ListBucket"], &["FailuresBucket.Arn"]),
         ],
@@ -181,7 +181,7 @@ pub const PORTS: &[Port] = &[
         name: "Events of the bus",
         given_by: &["serve_events("],
         files: &["lambda/events.rs", "queue.rs"],
-        // What is rejected; Lambda sends there, too, what it failed over twice.
+        // For rejected events; Lambda also sends those that failed twice.
         rights: &[ours("Failed", &["sqs:SendMessage"], &["EventsDeadQueue.Arn"])],
     },
     Port {
@@ -229,10 +229,10 @@ pub const PORTS: &[Port] = &[
                 "ec2:DescribeNetworkInterfaces",
                 "ec2:DescribeSubnets",
             ],
-            // Interfaces have no name before they are made.
+            // Network interfaces have no name before they are created.
             on: &["*"],
             when: Some("HasVpc"),
-            by: By::Service,
+            by: CallerKind::Service,
         }],
     },
 ];

@@ -1,5 +1,5 @@
-//! Secrets from Secrets Manager and SSM: read when first needed, kept, read anew now and then
-//! so that a rotated one is noticed without a deployment.
+//! Secrets from Secrets Manager and SSM: read on first use, cached, and re-read so that a
+//! rotation is noticed without a deployment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,56 +8,59 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use watchbill_core::ports::{Clock, SecretSource};
 
-/// How long a secret that was read is used without another look.
+/// Cache TTL.
 const FRESH: Duration = Duration::from_secs(300);
-/// After a failed look the old one is used on, and looked for again after this.
+/// Delay after a failed read, during which the cached secret is used.
 const PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
-#[error("secret {name} can't be read: {reason}")]
+#[error("can't read the secret {name}: {reason}")]
 pub struct SecretError {
     pub name: String,
     pub reason: String,
 }
 
-/// Where a secret stands.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum SecretLocation {
     /// A field of a JSON secret in Secrets Manager, by its ARN or name.
     Manager { id: String, field: &'static str },
     /// A SecureString in SSM, by its name.
     Parameter { name: String },
 }
 
-impl Place {
+impl SecretLocation {
     fn name(&self) -> &str {
         match self {
-            Place::Manager { id, .. } => id,
-            Place::Parameter { name } => name,
+            SecretLocation::Manager { id, .. } => id,
+            SecretLocation::Parameter { name } => name,
         }
     }
 }
 
-/// One secret, as it is now.
+/// A secret and its cache.
 pub struct Secret {
     config: aws_types::SdkConfig,
-    place: Place,
+    place: SecretLocation,
     clock: Arc<dyn Clock>,
-    known: Mutex<Known>,
+    known: Mutex<CachedSecret>,
 }
 
 #[derive(Default)]
-struct Known {
+struct CachedSecret {
     value: Option<Arc<str>>,
     again_at: Duration,
 }
 
 impl Secret {
-    pub fn new(config: &aws_types::SdkConfig, place: Place, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: &aws_types::SdkConfig,
+        place: SecretLocation,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self { config: config.clone(), place, clock, known: Mutex::default() }
     }
 
-    /// The secret; an error only while it was never read.
+    /// Fails only if the secret was never read.
     pub async fn get(&self) -> Result<Arc<str>, SecretError> {
         let mut known = self.known.lock().await;
         let now = self.clock.monotonic();
@@ -67,7 +70,7 @@ impl Secret {
         match self.read().await {
             Ok(value) => {
                 let value: Arc<str> = value.into();
-                *known = Known { value: Some(value.clone()), again_at: now + FRESH };
+                *known = CachedSecret { value: Some(value.clone()), again_at: now + FRESH };
                 Ok(value)
             }
             Err(reason) => {
@@ -77,7 +80,9 @@ impl Secret {
                     return Err(SecretError { name, reason });
                 };
                 tracing::warn!(
-                    "secret {name} can't be read anew, the old one is used on: {reason}"
+                    %name,
+                    %reason,
+                    "can't refresh a secret; the cached value stays in use"
                 );
                 Ok(value)
             }
@@ -86,19 +91,19 @@ impl Secret {
 
     async fn read(&self) -> Result<String, String> {
         match &self.place {
-            Place::Manager { id, field } => {
+            SecretLocation::Manager { id, field } => {
                 let client = aws_sdk_secretsmanager::Client::new(&self.config);
                 let answer = client.get_secret_value().secret_id(id).send().await;
                 let answer = answer.map_err(|error| crate::explained(&error))?;
-                let text = answer.secret_string().ok_or("it holds no text")?;
+                let text = answer.secret_string().ok_or("it has no text value")?;
                 field_of(text, field)
             }
-            Place::Parameter { name } => read_parameter(&self.config, name).await,
+            SecretLocation::Parameter { name } => read_parameter(&self.config, name).await,
         }
     }
 }
 
-/// A parameter of SSM as it is now, deciphered if it is a SecureString.
+/// An SSM parameter's current value, decrypted if it is a SecureString.
 pub(crate) async fn read_parameter(
     config: &aws_types::SdkConfig,
     name: &str,
@@ -119,9 +124,9 @@ impl SecretSource for Secret {
 
 fn field_of(text: &str, field: &str) -> Result<String, String> {
     let value: serde_json::Value =
-        serde_json::from_str(text).map_err(|_| "it is no JSON object".to_owned())?;
+        serde_json::from_str(text).map_err(|_| "it is not JSON".to_owned())?;
     let text = value[field].as_str().filter(|text| !text.is_empty());
-    text.map(str::to_owned).ok_or_else(|| format!("it has no field '{field}' with a text"))
+    text.map(str::to_owned).ok_or_else(|| format!("it has no string field '{field}'"))
 }
 
 #[cfg(test)]
@@ -132,8 +137,8 @@ mod tests {
     fn a_field_of_a_json_secret() {
         assert_eq!(field_of(r#"{"key":"s3cr3t"}"#, "key"), Ok("s3cr3t".to_owned()));
         for wrong in ["s3cr3t", "{}", r#"{"key":""}"#, r#"{"key":7}"#] {
-            let said = field_of(wrong, "key").unwrap_err();
-            assert!(!said.contains("s3cr3t"), "a fault must not tell the secret: {said}");
+            let error = field_of(wrong, "key").unwrap_err();
+            assert!(!error.contains("s3cr3t"), "an error must not contain the secret: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The ports on AWS, over an emulator.
+//! Tests of the AWS ports against an emulator.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

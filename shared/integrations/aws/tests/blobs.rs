@@ -1,5 +1,4 @@
-//! Blobs on S3 held to the port's suite, against an emulator whose address stands in
-//! `WATCHBILL_AWS_ENDPOINT`.
+//! Runs the blob suite on S3, at the emulator in `WATCHBILL_AWS_ENDPOINT`.
 
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ fn config() -> SdkConfig {
         .build()
 }
 
-/// A bucket for each test: they run at once.
+/// One bucket per test, because they run concurrently.
 async fn bucket(name: &str) -> UnderTest {
     let client = client(&config());
     let made = client.create_bucket().bucket(name).send().await;

@@ -1,4 +1,5 @@
-//! The machine's clock, which never goes back within the process and never stands still.
+//! The system clock, which never goes back within the process, and after a step back of the
+//! machine's clock stands still for at most a second.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +9,11 @@ use async_trait::async_trait;
 use watchbill_core::ports::Clock;
 use watchbill_domain::Timestamp;
 
-/// Up to here a machine's clock that was set back is waited for: time stands still so long. It
-/// is what NTP corrects all the time, and less than any lease or margin.
+/// A clock set back by up to this much is waited for: time stands still meanwhile. NTP makes
+/// such corrections all the time, and they are shorter than any lease or margin.
 const WAITED_FOR: Duration = Duration::from_secs(1);
 
-/// What the machine says: the wall clock in milliseconds since 1970, and the time since the
-/// process began.
+/// The machine's wall clock in ms since 1970, and the time since the process started.
 struct Reading {
     wall: i64,
     monotonic: Duration,
@@ -21,18 +21,18 @@ struct Reading {
 
 type Source = Box<dyn Fn() -> Reading + Send + Sync>;
 
-/// The machine's clock. Where it was set back, the wall time given out goes on from the latest
-/// at the pace of the monotonic clock, until the machine's has caught up.
+/// The machine's clock. If it is set back, the wall time continues from the latest value at the
+/// monotonic clock's rate until the machine's clock has caught up.
 pub struct SystemClock {
     read: Source,
     latest: AtomicI64,
     is_ahead: AtomicBool,
-    ahead: Mutex<Option<Ahead>>,
+    ahead: Mutex<Option<ClockOffset>>,
 }
 
-/// Since when time is counted here, and from where.
+/// Start of the monotonic counting: wall time in ms, and monotonic time.
 #[derive(Clone, Copy)]
-struct Ahead {
+struct ClockOffset {
     from: i64,
     since: Duration,
 }
@@ -57,12 +57,12 @@ impl SystemClock {
         }
     }
 
-    /// The latest that was given out, or this if it is later.
+    /// The maximum of the latest time returned and this one.
     fn at_least(&self, millis: i64) -> i64 {
         self.latest.fetch_max(millis, Ordering::Relaxed).max(millis)
     }
 
-    /// Time by the monotonic clock, from the latest that was given out.
+    /// Time counted by the monotonic clock from the latest time returned.
     fn count_on(&self, reading: &Reading) -> i64 {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = self.latest.load(Ordering::Relaxed);
@@ -71,22 +71,21 @@ impl SystemClock {
             let back = latest - reading.wall;
             tracing::warn!(
                 back_ms = back,
-                "the machine's clock was set back by {back} ms: time goes on here from where it \
-                 was, by the monotonic clock, until the machine's has caught up; start again to \
-                 go by the machine's at once"
+                "the machine's clock was set back: time continues by the monotonic clock until the \
+                 machine's clock has caught up; restart to use the machine's clock at once"
             );
-            Ahead { from: latest, since: reading.monotonic }
+            ClockOffset { from: latest, since: reading.monotonic }
         });
         let passed = reading.monotonic.saturating_sub(began.since).as_millis();
         began.from.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
     }
 
-    /// The machine's clock has caught up.
+    /// Ends the monotonic counting.
     fn caught_up(&self) {
         let was = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.is_ahead.store(false, Ordering::Relaxed);
         if was.is_some() {
-            tracing::warn!("the machine's clock has caught up: time goes by it again");
+            tracing::warn!("the machine's clock has caught up and is used again");
         }
     }
 }
@@ -141,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine whose clocks a test sets.
+    /// A machine with clocks set by the test.
     #[derive(Clone, Default)]
     struct Machine {
         wall: Arc<AtomicI64>,
@@ -170,13 +169,17 @@ mod tests {
     const DAY: i64 = 24 * 60 * 60 * 1_000;
 
     #[test]
-    fn after_a_jump_ahead_and_back_time_goes_on() {
+    fn after_a_step_ahead_and_back_time_continues() {
         let machine = Machine::default();
         let clock = machine.clock();
         machine.steps(DAY);
         assert_eq!(clock.now().millis(), DAY);
         machine.steps(DAY);
-        assert_eq!(clock.now().millis(), 2 * DAY, "ahead it follows: the machine may have slept");
+        assert_eq!(
+            clock.now().millis(),
+            2 * DAY,
+            "a step ahead is followed: the machine may have slept"
+        );
         machine.steps(-DAY);
         assert_eq!(
             (clock.now().millis(), clock.ahead()),
@@ -186,19 +189,19 @@ mod tests {
         assert_eq!(clock.now().millis(), 2 * DAY + 60_000, "a lease of a minute has ended");
         machine.passes(60_000);
         assert_eq!(clock.now().millis(), 2 * DAY + 120_000);
-        // A second step back, and a small one ahead, change nothing.
+        // A second step back and a small step forward change nothing.
         machine.steps(-DAY / 2);
         machine.passes(1_000);
         assert_eq!(clock.now().millis(), 2 * DAY + 121_000);
         machine.steps(5_000);
         assert_eq!(clock.now().millis(), 2 * DAY + 121_000);
-        // The machine's has caught up: time goes by it again.
+        // The machine's clock has caught up and is used again.
         machine.steps(3 * DAY);
         let wall = machine.wall.load(Ordering::Relaxed);
         assert_eq!((clock.now().millis(), clock.ahead()), (wall, Duration::ZERO));
         machine.passes(10);
         assert_eq!(clock.now().millis(), wall + 10);
-        // Set back once more, time goes on from here, not from where it was the first time.
+        // After another step back, time continues from here, not from the first start.
         machine.steps(-DAY);
         assert_eq!(clock.now().millis(), wall + 10);
         machine.passes(60_000);
@@ -226,29 +229,29 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_warned_of_once_and_once_it_has_caught_up() {
+    fn one_warning_when_the_clock_is_set_back_and_one_when_it_has_caught_up() {
         let (machine, warnings) = (Machine::default(), Warnings::default());
         let clock = machine.clock();
-        let told = || warnings.0.load(Ordering::Relaxed);
+        let warned = || warnings.0.load(Ordering::Relaxed);
         tracing::subscriber::with_default(warnings.clone(), || {
             machine.steps(DAY);
             clock.now();
-            assert_eq!(told(), 0, "ahead it follows");
+            assert_eq!(warned(), 0, "a step ahead is followed");
             machine.steps(-DAY);
             for _ in 0..3 {
                 clock.now();
                 machine.passes(1_000);
             }
-            assert_eq!(told(), 1);
+            assert_eq!(warned(), 1);
             machine.steps(2 * DAY);
             clock.now();
             clock.now();
-            assert_eq!(told(), 2);
+            assert_eq!(warned(), 2);
         });
     }
 
     #[test]
-    fn what_ntp_corrects_is_waited_for() {
+    fn a_small_step_back_stops_time_until_it_is_made_up() {
         let machine = Machine::default();
         let clock = machine.clock();
         machine.steps(DAY);
@@ -258,7 +261,7 @@ mod tests {
         machine.passes(799);
         assert_eq!(clock.now().millis(), DAY);
         machine.passes(2);
-        assert_eq!(clock.now().millis(), DAY + 1, "and it is the machine's time again");
+        assert_eq!(clock.now().millis(), DAY + 1, "the machine's clock is used again");
     }
 
     #[test]

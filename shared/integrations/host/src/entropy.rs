@@ -1,15 +1,17 @@
+//! The operating system's random bytes.
+
 use std::cell::RefCell;
 
 use watchbill_core::ports::Entropy;
 
-/// The operating system's randomness, fetched in larger pieces: a call for each id would
-/// cost more than the id.
+/// The operating system's randomness, fetched in blocks: a call per id would cost more than the
+/// id.
 pub struct SystemEntropy;
 
 const PIECE: usize = 1024;
 
 thread_local! {
-    /// Bytes fetched, and how many of them have been given away.
+    /// The fetched bytes, and how many are used.
     static FETCHED: RefCell<([u8; PIECE], usize)> = const { RefCell::new(([0; PIECE], PIECE)) };
 }
 
@@ -21,7 +23,7 @@ impl Entropy for SystemEntropy {
                     fetch(piece);
                     *used = 0;
                 }
-                // Given away once: nothing stays behind in memory.
+                // Each byte is used once and then erased from memory.
                 *byte = std::mem::take(&mut piece[*used]);
                 *used += 1;
             }
@@ -31,5 +33,5 @@ impl Entropy for SystemEntropy {
 
 #[expect(clippy::disallowed_methods, reason = "this is the Entropy port's real source")]
 fn fetch(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the operating system gives random bytes");
+    getrandom::fill(bytes).expect("the operating system provides random bytes");
 }

@@ -1,6 +1,5 @@
-//! What the machine itself gives, whatever else runs on it: time, randomness and, with the
-//! feature `system`, its own figures, with `logs` its log files. The embedded bundle and the
-//! Lambda functions share it.
+//! What the machine provides: time, randomness and, with the feature `system`, its metrics,
+//! with `logs` its log files. The embedded bundle and the Lambda functions share it.
 
 pub mod clock;
 pub mod entropy;

@@ -1,6 +1,5 @@
-//! Reads log files below the folders that were opened for it, and nothing else: every path
-//! is made canonical and must stand below an allowed folder, so that neither `..` nor a
-//! link leads out.
+//! Reads log files below the allowed folders and nothing else: every path is canonicalized and
+//! must be below an allowed folder, so neither `..` nor a link leads out.
 
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
@@ -13,14 +12,14 @@ use watchbill_domain::Timestamp;
 use watchbill_investigation::{LogFile, LogFiles, LogRequest, LogScan, SkippedLog};
 use watchbill_runtime::port_error::PortError;
 
-/// How deep folders are entered, and how many files are looked at.
+/// The deepest folder level that is entered, and the most files that are read.
 const DEPTH: usize = 5;
-const MOST_FILES: usize = 500;
-const MOST_SEEN: usize = 20_000;
-/// A packed file is unpacked at most this far: it may be a bomb.
+const MAX_FILES: usize = 500;
+const MAX_SEEN: usize = 20_000;
+/// The most bytes that are unpacked from a compressed file, against decompression bombs.
 const UNPACKED: u64 = 256 << 20;
 
-/// Names of logs that have no telling ending.
+/// Names of logs without a telling file extension.
 const KNOWN: &[&str] = &["syslog", "messages", "kern", "daemon", "auth", "secure", "maillog"];
 const ENDINGS: &[&str] = &["log", "out", "err", "jsonl", "ndjson", "txt"];
 
@@ -32,19 +31,19 @@ pub struct LogFolders {
 }
 
 impl LogFolders {
-    /// Times without a zone are read in the machine's zone.
+    /// Reads times without a zone in the machine's zone.
     pub fn new(allowed: Vec<PathBuf>) -> Self {
         Self { allowed, utc_offset: None }
     }
 
-    /// Reads times without a zone as so many seconds east of UTC.
+    /// Reads times without a zone as this many seconds east of UTC.
     pub fn in_zone(mut self, utc_offset: i32) -> Self {
         self.utc_offset = Some(utc_offset);
         self
     }
 
     fn scan(&self, request: &LogRequest) -> Result<LogScan, PortError> {
-        let mut reading = Reading::new(request);
+        let mut reading = LogReading::new(request);
         let mut folders = Vec::new();
         for folder in &self.allowed {
             match folder.canonicalize() {
@@ -55,22 +54,22 @@ impl LogFolders {
         if folders.is_empty() {
             let shown: Vec<_> = self.allowed.iter().map(|f| f.display().to_string()).collect();
             return Err(PortError::Refused {
-                what: "reading logs",
+                what: "the log reader",
                 reason: format!("none of the configured folders exists: {}", shown.join(", ")),
             });
         }
         let (files, seen) = (Vec::new(), HashSet::new());
-        let mut found = Finding { folders: &folders, files, seen, told_full: false };
+        let mut found = Finding { folders: &folders, files, seen, full_reported: false };
         if request.paths.is_empty() {
             for folder in &folders {
                 found.enter(folder, DEPTH, &mut reading);
             }
         }
         for path in &request.paths {
-            found.asked(path, &mut reading);
+            found.add_named(path, &mut reading);
         }
         let mut files = found.files;
-        // The newest first: they get the bytes there are.
+        // The newest files get the byte budget first.
         files.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| a.path.cmp(&b.path)));
         for file in files {
             reading.take(file, &folders);
@@ -91,13 +90,13 @@ impl LogFiles for LogFolders {
         let folders = self.clone();
         let scan = tokio::task::spawn_blocking(move || folders.scan(&request)).await;
         scan.map_err(|error| PortError::Unavailable {
-            what: "reading logs",
+            what: "the log reader",
             reason: error.to_string(),
         })?
     }
 }
 
-/// A file to be read, by its canonical path.
+/// A file to read, by its canonical path.
 struct Candidate {
     path: PathBuf,
     modified: Timestamp,
@@ -107,13 +106,13 @@ struct Finding<'a> {
     folders: &'a [PathBuf],
     files: Vec<Candidate>,
     seen: HashSet<PathBuf>,
-    /// That there are more has been said.
-    told_full: bool,
+    /// Whether the limit has been reported.
+    full_reported: bool,
 }
 
 impl Finding<'_> {
-    /// A path that the task names: absolute, or below one of the folders.
-    fn asked(&mut self, path: &str, reading: &mut Reading<'_>) {
+    /// Adds a path that the task names: absolute, or below one of the folders.
+    fn add_named(&mut self, path: &str, reading: &mut LogReading<'_>) {
         let given = Path::new(path);
         let tries: Vec<PathBuf> = if given.is_absolute() {
             vec![given.to_owned()]
@@ -121,7 +120,7 @@ impl Finding<'_> {
             self.folders.iter().map(|folder| folder.join(given)).collect()
         };
         let canonical = tries.iter().find_map(|path| path.canonicalize().ok());
-        // What is not there and what may not be seen look the same from outside.
+        // The caller must not be able to tell a missing path from a forbidden one.
         let allowed = canonical.filter(|path| is_below(path, self.folders));
         let Some(path) = allowed else {
             let shown: Vec<_> = self.folders.iter().map(|f| f.display().to_string()).collect();
@@ -137,23 +136,24 @@ impl Finding<'_> {
         }
     }
 
-    /// Whether no more may be looked at; said once, at the first that is left out.
-    fn is_full(&mut self, path: &Path, reading: &mut Reading<'_>) -> bool {
-        let full = self.seen.len() >= MOST_SEEN;
-        if full && !std::mem::replace(&mut self.told_full, true) {
+    /// Whether the limit of visited paths is reached. Reports it once, at the first omitted
+    /// path.
+    fn is_full(&mut self, path: &Path, reading: &mut LogReading<'_>) -> bool {
+        let full = self.seen.len() >= MAX_SEEN;
+        if full && !std::mem::replace(&mut self.full_reported, true) {
             let reason =
-                format!("more than {MOST_SEEN} files and folders: name the paths that matter");
+                format!("more than {MAX_SEEN} files and folders: name the paths that matter");
             reading.skip(path, reason);
         }
         full
     }
 
-    fn enter(&mut self, folder: &Path, depth: usize, reading: &mut Reading<'_>) {
+    fn enter(&mut self, folder: &Path, depth: usize, reading: &mut LogReading<'_>) {
         if self.is_full(folder, reading) || !self.seen.insert(folder.to_owned()) {
             return;
         }
         if depth == 0 {
-            reading.skip(folder, format!("it lies more than {DEPTH} folders deep"));
+            reading.skip(folder, format!("it is more than {DEPTH} folders deep"));
             return;
         }
         let entries = match fs::read_dir(folder) {
@@ -163,10 +163,11 @@ impl Finding<'_> {
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
-            // Links are followed only within the allowed folders; others are passed over.
+            // Links are followed only within the allowed folders; others are reported as
+            // skipped.
             let Ok(canonical) = path.canonicalize() else { continue };
             if !is_below(&canonical, self.folders) {
-                reading.skip(&path, "it leads out of the allowed folders".to_owned());
+                reading.skip(&path, "it links out of the allowed folders".to_owned());
                 continue;
             }
             match canonical.symlink_metadata() {
@@ -178,7 +179,7 @@ impl Finding<'_> {
         }
     }
 
-    fn add(&mut self, path: PathBuf, about: &Metadata, reading: &mut Reading<'_>) {
+    fn add(&mut self, path: PathBuf, about: &Metadata, reading: &mut LogReading<'_>) {
         if !about.is_file() {
             return reading.skip(&path, "it is not a regular file".to_owned());
         }
@@ -188,9 +189,8 @@ impl Finding<'_> {
         let modified = modified(about);
         if modified < reading.request.since {
             reading.scan.older += 1;
-        } else if self.files.len() >= MOST_FILES {
-            reading
-                .skip(&path, format!("more than {MOST_FILES} files: name the paths that matter"));
+        } else if self.files.len() >= MAX_FILES {
+            reading.skip(&path, format!("more than {MAX_FILES} files: name the paths that matter"));
         } else {
             self.files.push(Candidate { path, modified });
         }
@@ -204,11 +204,11 @@ fn is_below(path: &Path, folders: &[PathBuf]) -> bool {
 fn modified(about: &Metadata) -> Timestamp {
     let since = about.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
-    // A file system that keeps no times: it is read, not left out.
+    // On a file system without times, every file is read.
     Timestamp::from_millis(millis.unwrap_or(i64::MAX))
 }
 
-/// `app.log`, `app.log.3.gz`, `error.log-20260102`, `syslog.1`, `app.2026-01-02.jsonl`.
+/// Such as `app.log`, `app.log.3.gz`, `error.log-20260102`, `syslog.1`, `app.2026-01-02.jsonl`.
 fn is_log(path: &Path) -> bool {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy().to_lowercase()) else {
         return false;
@@ -220,13 +220,13 @@ fn is_log(path: &Path) -> bool {
             || parts.first().is_some_and(|first| KNOWN.contains(first)))
 }
 
-struct Reading<'a> {
+struct LogReading<'a> {
     request: &'a LogRequest,
     scan: LogScan,
     bytes: u64,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> LogReading<'a> {
     fn new(request: &'a LogRequest) -> Self {
         Self { request, scan: LogScan::default(), bytes: 0 }
     }
@@ -239,7 +239,7 @@ impl<'a> Reading<'a> {
         let left = self.request.bytes_in_all.saturating_sub(self.bytes);
         if left == 0 {
             let most = self.request.bytes_in_all;
-            return self.skip(&file.path, format!("{most} bytes of logs were read before it"));
+            return self.skip(&file.path, format!("newer logs used up the limit of {most} bytes"));
         }
         match end_of(&file.path, folders, self.request.bytes_per_file.min(left)) {
             Ok((bytes, only_end)) => {
@@ -256,10 +256,10 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// The last `most` bytes (of a packed file: of what is in it), and whether that is not all.
+/// The last `most` bytes, after decompression, and whether anything was left out.
 fn end_of(path: &Path, folders: &[PathBuf], most: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = File::open(path)?;
-    // Between the look at the path and its opening somebody may have put a link there.
+    // Someone may have replaced the path with a link after the check.
     let about = file.metadata()?;
     if !about.is_file() || !is_below(&path.canonicalize()?, folders) || !same(&about, path)? {
         return Err(io::Error::other("it changed while it was opened"));
@@ -273,7 +273,7 @@ fn end_of(path: &Path, folders: &[PathBuf], most: u64) -> io::Result<(Vec<u8>, b
     let skip = about.len().saturating_sub(most);
     file.seek(SeekFrom::Start(skip))?;
     let mut bytes = Vec::new();
-    // A file that is still written to may have grown: no more than asked for.
+    // A file that is being written may have grown, so the limit is applied again.
     file.take(most).read_to_end(&mut bytes)?;
     Ok((bytes, skip > 0))
 }
@@ -300,7 +300,7 @@ fn end_of_packed(file: File, most: u64) -> io::Result<(Vec<u8>, bool)> {
         let read = match unpacked.read(&mut chunk) {
             Ok(0) => break,
             Ok(read) => read,
-            // Broken off in the middle: what came so far is worth reading.
+            // The file is truncated; what was unpacked so far is worth reading.
             Err(_) if !kept.is_empty() => break,
             Err(error) => return Err(error),
         };
@@ -317,7 +317,7 @@ fn end_of_packed(file: File, most: u64) -> io::Result<(Vec<u8>, bool)> {
     Ok((kept, cut || unpacked.limit() == 0))
 }
 
-/// As text; half a line at the beginning is left out.
+/// The bytes as text, without the partial line at the beginning.
 fn whole_lines(bytes: &[u8], only_end: bool) -> String {
     let from = match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) if only_end => end + 1,
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_leads_out() {
+    fn no_path_leaves_the_allowed_folders() {
         let (outer, folders, logs) = folder();
         let secret = outer.path().join("secret.log");
         #[cfg(unix)]
@@ -405,11 +405,11 @@ mod tests {
         }
         let scan = folders.scan(&request(&[])).unwrap();
         assert_eq!(texts(&scan), ["one\ntwo\n"]);
-        assert!(scan.skipped.iter().any(|s| s.reason.contains("leads out")), "{:?}", scan.skipped);
+        assert!(scan.skipped.iter().any(|s| s.reason.contains("links out")), "{:?}", scan.skipped);
     }
 
     #[test]
-    fn a_neighbour_with_the_same_beginning_is_outside() {
+    fn a_folder_with_the_same_name_prefix_is_not_allowed() {
         let (outer, folders, _logs) = folder();
         fs::create_dir(outer.path().join("logs-secret")).unwrap();
         fs::write(outer.path().join("logs-secret/a.log"), "secret\n").unwrap();
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_big_file_the_end_is_read() {
+    fn only_the_end_of_a_large_file_is_read() {
         let (_outer, folders, logs) = folder();
         let lines: String = (0..500).map(|n| format!("line {n}\n")).collect();
         fs::write(logs.join("app.log"), &lines).unwrap();
@@ -438,11 +438,11 @@ mod tests {
         let few = LogRequest { bytes_in_all: 1_000, ..request(&[]) };
         let scan = folders.scan(&few).unwrap();
         assert_eq!(scan.files.iter().map(|f| f.text.len()).sum::<usize>() / 1_001, 0);
-        assert!(scan.skipped.is_empty() || scan.skipped[0].reason.contains("read before it"));
+        assert!(scan.skipped.is_empty() || scan.skipped[0].reason.contains("used up the limit"));
     }
 
     #[test]
-    fn odd_files_harm_nobody() {
+    fn malformed_files_are_read_or_skipped() {
         let (_outer, folders, logs) = folder();
         fs::write(logs.join("a.log"), b"\xff\xfe bad \xc3 utf-8\n\0\0\n").unwrap();
         fs::write(logs.join("b.log.gz"), b"\x1f\x8b not really packed").unwrap();
@@ -460,7 +460,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn no_bytes_and_no_path_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), path in "\\PC{0,40}") {
+        fn arbitrary_bytes_and_paths_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            path in "\\PC{0,40}",
+        ) {
             let (_outer, folders, logs) = folder();
             fs::write(logs.join("any.log.gz"), &bytes).unwrap();
             let scan = folders.scan(&request(&["any.log.gz", &path])).unwrap();

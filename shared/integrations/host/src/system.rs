@@ -1,4 +1,4 @@
-//! The machine's own figures, by the `sysinfo` crate.
+//! The machine's metrics, by the `sysinfo` crate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,17 +12,16 @@ use watchbill_core::ports::Clock;
 use watchbill_monitoring::{DiskSample, SystemMetrics, SystemSample};
 use watchbill_runtime::port_error::PortError;
 
-/// CPU use is what happened between two readings: over at least this long.
+/// CPU use is measured between two readings, at least this far apart.
 const SPAN: Duration = Duration::from_millis(250);
-/// A reading older than this is no longer a start for the next: its average would tell of
-/// the past.
+/// A reading older than this is no start for the next: the average would describe the past.
 const STALE: Duration = Duration::from_secs(15);
 
-/// File systems that are full by nature, or memory.
+/// File systems that are always full, or in memory.
 const NOT_DISKS: &[&str] =
     &["squashfs", "iso9660", "tmpfs", "devtmpfs", "ramfs", "erofs", "udf", "cdfs"];
 
-/// What the machine calls itself.
+/// The machine's host name.
 pub fn host_name() -> String {
     System::host_name().filter(|name| !name.is_empty()).unwrap_or_else(|| "host".to_owned())
 }
@@ -30,10 +29,10 @@ pub fn host_name() -> String {
 /// Measures the machine that this process runs on.
 pub struct LocalSystem {
     clock: Arc<dyn Clock>,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<SamplerState>>,
 }
 
-struct Kept {
+struct SamplerState {
     system: System,
     /// On the monotonic clock.
     read_at: Option<Duration>,
@@ -41,20 +40,20 @@ struct Kept {
 
 impl LocalSystem {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let kept = Kept { system: System::new(), read_at: None };
+        let kept = SamplerState { system: System::new(), read_at: None };
         Self { clock, kept: Arc::new(Mutex::new(kept)) }
     }
 
     async fn on_a_blocking_thread<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Kept) -> T + Send + 'static,
+        work: impl FnOnce(&mut SamplerState) -> T + Send + 'static,
     ) -> Result<T, PortError> {
         let kept = self.kept.clone();
         let done = tokio::task::spawn_blocking(move || {
             work(&mut kept.lock().unwrap_or_else(PoisonError::into_inner))
         });
         done.await.map_err(|error| PortError::Unavailable {
-            what: "the machine's figures",
+            what: "the machine's metrics",
             reason: error.to_string(),
         })
     }
@@ -83,7 +82,7 @@ impl SystemMetrics for LocalSystem {
         }
         let (at, now) = (self.clock.now(), self.clock.monotonic());
         self.on_a_blocking_thread(move |kept| {
-            // Somebody else may have read while we waited: then theirs is ours.
+            // If another caller took a reading while we waited, it is used.
             if kept.read_at.is_none_or(|last| now.saturating_sub(last) >= span) {
                 kept.read_at = Some(now);
                 let cpu =
@@ -117,7 +116,7 @@ fn read(system: &mut System, at: watchbill_domain::Timestamp) -> SystemSample {
     }
 }
 
-/// Total and used: the container's, where its limit is less than the machine has.
+/// Total and used memory: the container's if its limit is below the machine's memory.
 fn memory(system: &System) -> (u64, u64) {
     let (total, available) = (system.total_memory(), system.available_memory());
     match system.cgroup_limits() {
@@ -128,7 +127,7 @@ fn memory(system: &System) -> (u64, u64) {
     }
 }
 
-/// Each device once: it may be mounted in many places.
+/// Each device once, though it may be mounted several times.
 fn disks() -> Vec<DiskSample> {
     let listed = Disks::new_with_refreshed_list();
     let mut seen: Vec<(std::ffi::OsString, u64)> = Vec::new();
@@ -158,7 +157,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_figures_are_of_a_real_machine() {
+    async fn the_metrics_are_of_a_real_machine() {
         let clock = Arc::new(FakeClock::auto(Default::default()));
         let system = LocalSystem::new(clock.clone());
         let sample = system.sample().await.unwrap();
@@ -170,7 +169,7 @@ mod tests {
         assert!(sample.disks.iter().all(|disk| disk.used <= disk.total));
         let waited = clock.monotonic();
         assert!(waited >= SPAN, "the first reading spans {waited:?}");
-        // A fresh reading is reused as the start of the next.
+        // A fresh reading starts the next one.
         clock.advance(Duration::from_secs(1));
         system.sample().await.unwrap();
         assert_eq!(clock.monotonic(), waited + Duration::from_secs(1));

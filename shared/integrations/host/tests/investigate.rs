@@ -1,4 +1,4 @@
-//! An investigation over real files of several forms, from the log folder to the report.
+//! An investigation over real files of several formats, from the log folder to the report.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use watchbill_domain::{Status, TaskId, TaskType, TimeRange, Timestamp};
 use watchbill_host::log_files::LogFolders;
 use watchbill_investigation::{
-    Facts, InvestigateParameters, LogFiles, LogRequest, LogScan, read_logs, report,
+    InvestigateParameters, LogFiles, LogRequest, LogScan, Observations, read_logs, report,
 };
 use watchbill_monitoring::{SystemSample, Thresholds};
 use watchbill_runtime::evidence::TaskSummary;
@@ -118,7 +118,7 @@ async fn investigated(
     tasks: Vec<TaskSummary>,
 ) -> Map<String, Value> {
     let (from, to) = range.resolve(now());
-    let mut facts = Facts::new(&asked(range), from, to, now());
+    let mut facts = Observations::new(&asked(range), from, to, now());
     let scan = scanned(folder, range).await;
     facts.logs = Some(read_logs(&scan, from, to, now(), None));
     facts.tasks = Some(tasks);
@@ -158,7 +158,7 @@ async fn the_report_names_causes_with_their_evidence() {
             .unwrap_or_else(|| panic!("{part}: {causes:?}"))
             .1
     };
-    // The deployment ended five minutes before what is new began.
+    // The deployment ended five minutes before the new errors began.
     assert!(causes[0].0.contains("the deployment 'task d-1'"), "{causes:?}");
     assert!(confidence("refuses connections: 10.0.0.5:5432") > 0.4);
     assert!(confidence("com.example.Cart.pay(Cart.java:42)") > 0.4);
@@ -198,9 +198,9 @@ async fn the_range_decides_what_counts() {
     assert_eq!(patterns.len(), 1);
     assert_eq!(patterns[0]["count"], 50);
     assert!(causes(&report).is_empty(), "{:?}", causes(&report));
-    // The figures are of now and the range is over: nothing is ruled out by them.
+    // The metrics are current and the range is over, so they rule out nothing.
     assert!(!report["ruled_out"].to_string().contains("too little memory"));
-    assert!(report["gaps"].to_string().contains("figures"));
+    assert!(report["gaps"].to_string().contains("the machine's metrics"));
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn a_deployment_after_the_first_error_is_ruled_out() {
 #[tokio::test]
 async fn without_logs_the_report_says_what_to_set() {
     let (from, to) = HOUR.resolve(now());
-    let mut facts = Facts::new(&asked(HOUR), from, to, now());
+    let mut facts = Observations::new(&asked(HOUR), from, to, now());
     facts.tasks = Some(Vec::new());
     let report = report(&facts);
     assert_eq!(report["success"], true);

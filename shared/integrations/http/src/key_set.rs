@@ -1,21 +1,22 @@
-//! An identity provider's keys at a URL.
+//! Fetches an identity provider's key set from a URL.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-/// A key set is small.
-const MOST: usize = 256 * 1024;
+/// Key sets are small.
+const MAX_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeySetError {
-    #[error("jwks_url '{url}': {reason}")]
-    Url { url: String, reason: String },
-    #[error("jwks_url '{url}': keys that decide who may call come over https only")]
+    #[error("jwks_url '{url}' is not a valid URL")]
+    Url { url: String, source: <reqwest::Url as FromStr>::Err },
+    #[error("jwks_url '{url}': must be https, because its keys decide who may call")]
     Plain { url: String },
 }
 
-/// The client is made when first needed.
+/// Creates its client on first use.
 pub struct KeySetUrl {
     url: String,
     client: OnceCell<reqwest::Client>,
@@ -24,7 +25,7 @@ pub struct KeySetUrl {
 impl KeySetUrl {
     pub fn new(url: &str) -> Result<Self, KeySetError> {
         let parsed = reqwest::Url::parse(url)
-            .map_err(|error| KeySetError::Url { url: url.to_owned(), reason: error.to_string() })?;
+            .map_err(|source| KeySetError::Url { url: url.to_owned(), source })?;
         let local = matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
         if parsed.scheme() != "https" && !local {
             return Err(KeySetError::Plain { url: url.to_owned() });
@@ -32,11 +33,15 @@ impl KeySetUrl {
         Ok(Self { url: url.to_owned(), client: OnceCell::new() })
     }
 
-    /// The document; an error says why there is none.
+    /// Returns the document, or why it could not be fetched.
     pub async fn fetch(&self) -> Result<String, String> {
-        let text = self.get().await.map_err(|error| error.to_string())?;
-        if text.len() > MOST {
-            return Err(format!("{} answers {} bytes, {MOST} are the most", self.url, text.len()));
+        let text = self.get().await.map_err(|error| crate::with_causes(&error))?;
+        if text.len() > MAX_BYTES {
+            return Err(format!(
+                "{} returned {} bytes; the maximum is {MAX_BYTES}",
+                self.url,
+                text.len()
+            ));
         }
         Ok(text)
     }

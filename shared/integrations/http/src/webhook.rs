@@ -1,7 +1,6 @@
-//! A webhook by HTTP(S), signed after the Standard Webhooks form
-//! (<https://www.standardwebhooks.com>): `webhook-id`, `webhook-timestamp` in seconds, and
-//! `webhook-signature`, which is `v1,` and the base64 of HMAC-SHA256 over id, timestamp and
-//! body with dots between.
+//! Webhooks over HTTP(S), signed as in Standard Webhooks (<https://www.standardwebhooks.com>):
+//! `webhook-id`, `webhook-timestamp` in seconds, and `webhook-signature`, which is `v1,` and
+//! the base64 of HMAC-SHA256 over id, timestamp and body, joined by dots.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +14,17 @@ use tokio::sync::OnceCell;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Webhook};
 
-/// How long the other side may take.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Before the next try, where the other side does not say when.
-const AGAIN: Duration = Duration::from_secs(60);
+/// Retry delay if the endpoint does not name one.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 const SECRET_PREFIX: &str = "whsec_";
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum WebhookError {
-    #[error("webhook URL '{0}' is no http or https URL")]
+    #[error("webhook URL '{0}' is not an http or https URL")]
     Url(String),
-    #[error("the webhook secret is not whsec_ and base64 of at least 24 bytes")]
+    #[error("the webhook secret must be whsec_ and base64 of at least 24 bytes")]
     Secret,
 }
 
@@ -37,7 +36,7 @@ pub struct HttpWebhook {
 }
 
 impl HttpWebhook {
-    /// `secret`: `whsec_` and base64, or nothing to send unsigned.
+    /// `secret`: `whsec_` and base64, or `None` to send unsigned.
     pub fn new(
         url: &str,
         secret: Option<&str>,
@@ -79,8 +78,8 @@ fn signature(key: &hmac::Key, id: &str, seconds: i64, body: &[u8]) -> String {
 #[async_trait]
 impl Webhook for HttpWebhook {
     async fn post(&self, id: &str, body: &[u8]) -> Result<(), HandlerError> {
-        let again = |reason: String| HandlerError::retry(AGAIN, reason);
-        let client = self.client().await.map_err(|error| again(error.to_string()))?;
+        let retry = |reason: String| HandlerError::retry(RETRY_DELAY, reason);
+        let client = self.client().await.map_err(|error| retry(crate::with_causes(&error)))?;
         let seconds = self.clock.now().millis() / 1000;
         let mut request = client
             .post(self.url.clone())
@@ -91,19 +90,21 @@ impl Webhook for HttpWebhook {
             request = request.header("webhook-signature", signature(key, id, seconds, body));
         }
         let answer = request.body(body.to_vec()).send().await;
-        // The URL may hold a secret: it is not told on.
-        let answer = answer.map_err(|error| again(error.without_url().to_string()))?;
+        // The URL may hold a secret, so it is not reported.
+        let answer = answer.map_err(|error| retry(crate::with_causes(&error.without_url())))?;
         let status = answer.status();
         let after = answer.headers().get("retry-after").and_then(|text| text.to_str().ok());
         let after = after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        let told = format!("the webhook answered {status} to {id}");
+        let reason = format!("the webhook returned {status} for {id}");
         match status {
             _ if status.is_success() => Ok(()),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                Err(HandlerError::retry(after.unwrap_or(AGAIN), told))
+                Err(HandlerError::retry(after.unwrap_or(RETRY_DELAY), reason))
             }
-            _ if status.is_server_error() => Err(HandlerError::retry(after.unwrap_or(AGAIN), told)),
-            _ => Err(HandlerError::Reject { reason: told }),
+            _ if status.is_server_error() => {
+                Err(HandlerError::retry(after.unwrap_or(RETRY_DELAY), reason))
+            }
+            _ => Err(HandlerError::Reject { reason }),
         }
     }
 }
@@ -112,7 +113,7 @@ impl Webhook for HttpWebhook {
 mod tests {
     use super::*;
 
-    /// The example of the Standard Webhooks libraries' own tests.
+    /// The example from the tests of the Standard Webhooks libraries.
     #[test]
     fn signs_as_the_form_says() {
         let key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

@@ -1,4 +1,4 @@
-//! Probes and webhooks, over scripted servers.
+//! Tests of probes and webhooks against mock servers.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

@@ -39,7 +39,7 @@ fn kind(outcome: &ProbeOutcome) -> Option<ProbeFailureKind> {
     outcome.failure.as_ref().map(|failure| failure.kind)
 }
 
-/// Answers every request with the same bytes and hangs up; gives its port.
+/// Answers every request with the same bytes and closes. Returns the port.
 async fn server(answer: impl Into<Vec<u8>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -171,7 +171,7 @@ async fn tcp_connects_or_says_why_not() {
     assert_eq!(kind(&seen), Some(ProbeFailureKind::Connect));
 }
 
-/// A TLS server with a self-signed certificate for `localhost`; gives port and certificate.
+/// A TLS server with a self-signed certificate for `localhost`. Returns port and certificate.
 async fn tls_server(not_after: (i32, u8, u8)) -> (u16, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -210,7 +210,7 @@ async fn tls_server(not_after: (i32, u8, u8)) -> (u16, String) {
 
 #[tokio::test]
 async fn an_untrusted_certificate_is_told_with_its_days_left() {
-    // The probe's clock stands at the first of January 2026.
+    // The probe's clock is at 2026-01-01.
     let (port, pem) = tls_server((2126, 1, 1)).await;
     let url = format!("https://localhost:{port}/");
     let seen = probes(anywhere()).probe(&probe(&url)).await;

@@ -1,4 +1,4 @@
-//! A webhook on an endpoint that misbehaves.
+//! A webhook to an endpoint that misbehaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn clock() -> Arc<FakeClock> {
     Arc::new(FakeClock::at(Timestamp::parse("2026-01-01T00:00:00Z").unwrap()))
 }
 
-/// Posts once to an endpoint that answers so; what it was sent, and what the webhook says.
+/// Posts once to an endpoint with this answer. Returns the request and the webhook's result.
 async fn posted(answer: &'static str) -> (String, Result<(), HandlerError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook?token=s3cr3t", listener.local_addr().unwrap());
@@ -50,12 +50,12 @@ async fn what_may_pass_is_tried_again_and_what_will_not_is_given_up() {
         ("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n", Some(60)),
         ("HTTP/1.1 429 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n", Some(7)),
         ("HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n", None),
-        // Followed, it would take the body and its signature to whoever is named there.
+        // Following it would send body and signature to the named host.
         ("HTTP/1.1 302 X\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n", None),
         ("nonsense\r\n\r\n", Some(60)),
     ] {
         let said = posted(answer).await.1.unwrap_err();
-        assert!(!said.to_string().contains("s3cr3t"), "the URL is not told: {said}");
+        assert!(!said.to_string().contains("s3cr3t"), "the error contains the URL: {said}");
         let after = match said {
             HandlerError::Retry { after, .. } => Some(after),
             HandlerError::Reject { .. } => None,

@@ -1,8 +1,8 @@
-//! Where the Redis is, as people write it.
+//! Parses the URL of a Redis.
 
 use std::fmt;
 
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -26,13 +26,13 @@ pub(super) struct Address {
 }
 
 impl Address {
-    pub fn parse(url: &str) -> Result<Self, PeerError> {
+    pub fn parse(url: &str) -> Result<Self, LegacyError> {
         read(url.trim()).map_err(|problem| {
-            PeerError::Refused(format!(
+            LegacyError::Refused(format!(
                 "REDIS_URL '{}': {problem}; write redis://[user:password@]host:port[/database], \
                  redis+cluster://host:port,host:port, or redis+sentinel://host:port/master-name \
                  (rediss… with TLS)",
-                shown(url.trim())
+                redacted(url.trim())
             ))
         })
     }
@@ -68,9 +68,9 @@ pub(super) fn place((host, port): &(String, u16)) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A URL without all that may be a password: what stands before its `@`, behind a `?` or `#`,
-/// and, where the `@` is missing, behind a colon that no port follows.
-fn shown(url: &str) -> String {
+/// A URL without anything that may be a password: the part before its `@`, the part after a `?`
+/// or `#`, and, without an `@`, the part after a colon that no port follows.
+fn redacted(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),
@@ -90,37 +90,37 @@ fn shown(url: &str) -> String {
     format!("{scheme}{hidden}{rest}{query}")
 }
 
-/// Hosts with ports and a path, and nothing else.
+/// Whether a text is only hosts with ports and a path.
 fn are_places(rest: &str) -> bool {
     let hosts = rest.split('/').next().unwrap_or_default();
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     hosts.split(',').all(|host| {
-        // Within brackets colons are the address's own.
+        // Colons in brackets belong to the address.
         let port = host.rsplit_once(']').map_or(host, |(_, port)| port);
         port.split_once(':').is_none_or(|(_, port)| is_port(port))
     })
 }
 
 fn read(url: &str) -> Result<Address, String> {
-    let (scheme, rest) = url.split_once("://").ok_or("there is no '://' in it")?;
+    let (scheme, rest) = url.split_once("://").ok_or("it has no '://'")?;
     let scheme = scheme.to_ascii_lowercase();
     let (base, kind) = scheme.split_once('+').unwrap_or((&scheme, ""));
     let tls = match base {
         "redis" => false,
         "rediss" => true,
-        _ => return Err(format!("'{scheme}' is not known here")),
+        _ => return Err(format!("the scheme '{scheme}' is not supported")),
     };
-    // The last one: a password may hold an '@' or a '/' that nobody escaped.
+    // The last '@', because a password may hold an unescaped '@' or '/'.
     let (login, rest) = match rest.rsplit_once('@') {
         Some((login, rest)) => (Some(login), rest),
         None => (None, rest),
     };
     let (user, password) = credentials(login)?;
     if let Some((_, query)) = rest.split_once(['?', '#']) {
-        // Some clients take a password there.
+        // Some clients accept a password there.
         let names: Vec<_> =
             query.split('&').map(|one| one.split('=').next().unwrap_or("")).collect();
-        return Err(format!("'{}' after the '?' is not known here", names.join("', '")));
+        return Err(format!("'{}' after the '?' is not supported", names.join("', '")));
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut path = path.split('/').filter(|part| !part.is_empty());
@@ -131,22 +131,24 @@ fn read(url: &str) -> Result<Address, String> {
             let master = path.next().ok_or("the name of the master is missing")?;
             Layout::Sentinel { master: unescaped(master)? }
         }
-        _ => return Err(format!("'{scheme}' is not known here")),
+        _ => return Err(format!("the scheme '{scheme}' is not supported")),
     };
     let database = match path.next() {
-        Some(number) => number.parse().map_err(|_| format!("'{number}' is no database"))?,
+        Some(number) => {
+            number.parse().map_err(|_| format!("'{number}' is not a database number"))?
+        }
         None => 0,
     };
     if database < 0 || (layout == Layout::Cluster && database != 0) {
-        return Err(format!("there is no database {database}; a cluster has 0 only"));
+        return Err(format!("there is no database {database}; a cluster has only 0"));
     }
     if let Some(more) = path.next() {
-        return Err(format!("'{more}' is one part too many"));
+        return Err(format!("'{more}' is one path segment too many"));
     }
     let port = if matches!(layout, Layout::Sentinel { .. }) { SENTINEL_PORT } else { PORT };
     let hosts = hosts.split(',').map(|text| host(text, port)).collect::<Result<Vec<_>, _>>()?;
     if layout == Layout::Single && hosts.len() > 1 {
-        return Err("more than one host is a cluster or sentinels".into());
+        return Err("several hosts need redis+cluster or redis+sentinel".into());
     }
     Ok(Address { hosts, tls, user, password, database, layout })
 }
@@ -154,13 +156,13 @@ fn read(url: &str) -> Result<Address, String> {
 fn credentials(login: Option<&str>) -> Result<(Option<String>, Option<String>), String> {
     let Some(login) = login else { return Ok((None, None)) };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let said = |text: &str| match text {
+    let non_empty = |text: &str| match text {
         "" => Ok(None),
         text => unescaped(text).map(Some),
     };
-    let (user, password) = (said(user)?, said(password)?);
+    let (user, password) = (non_empty(user)?, non_empty(password)?);
     if user.is_some() && password.is_none() {
-        return Err("there is a user and no password; a password alone is ':password@'".into());
+        return Err("it has a user but no password; write a password alone as ':password@'".into());
     }
     Ok((user, password))
 }
@@ -168,10 +170,10 @@ fn credentials(login: Option<&str>) -> Result<(Option<String>, Option<String>), 
 fn host(text: &str, port: u16) -> Result<(String, u16), String> {
     let text = text.trim();
     let (name, port) = match text.rsplit_once(':') {
-        // Within brackets colons are the address's own.
+        // Colons in brackets belong to the address.
         Some((name, number)) if !number.ends_with(']') => {
-            // Not said again: without an '@' it may be a password.
-            (name, number.parse().map_err(|_| "what follows a ':' is no port")?)
+            // Not repeated in the error: without an '@' it may be a password.
+            (name, number.parse().map_err(|_| "the text after a ':' is not a port")?)
         }
         _ => (text, port),
     };
@@ -182,7 +184,7 @@ fn host(text: &str, port: u16) -> Result<(String, u16), String> {
     }
 }
 
-/// Percent signs read. The text is a secret, so it is not said again.
+/// Decodes percent escapes. The text is secret, so errors do not repeat it.
 fn unescaped(text: &str) -> Result<String, String> {
     const WRONG: &str = "a % is not followed by two hexadecimal digits; write %25 for a %";
     let mut bytes = Vec::with_capacity(text.len());
@@ -196,7 +198,7 @@ fn unescaped(text: &str) -> Result<String, String> {
         let (high, low) = (digit().ok_or(WRONG)?, digit().ok_or(WRONG)?);
         bytes.push(u8::try_from(high * 16 + low).map_err(|_| WRONG)?);
     }
-    String::from_utf8(bytes).map_err(|_| "what stands before the '@' is no UTF-8".to_owned())
+    String::from_utf8(bytes).map_err(|_| "the text before the '@' is not UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn every_form_is_parsed() {
         let plain = parse("redis://example.org");
         assert_eq!(plain.hosts, [("example.org".to_owned(), 6379)]);
         assert_eq!((plain.tls, plain.database, &plain.layout), (false, 0, &Layout::Single));
@@ -229,30 +231,30 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_hold_what_ends_other_parts() {
+    fn a_password_may_contain_delimiters() {
         assert_eq!(parse("redis://:a/b@c?d@host").password.as_deref(), Some("a/b@c?d"));
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_password() {
+    fn errors_do_not_contain_the_password() {
         for (url, why) in [
             ("localhost:6379", "no '://'"),
-            ("http://u:secret@host", "'http' is not known"),
-            ("redis+ring://u:secret@host", "'redis+ring' is not known"),
-            ("redis://u:secret@host:x", "is no port"),
-            ("redis://u:secret", "is no port"),
-            ("redis://:secret/0", "is no port"),
+            ("http://u:secret@host", "'http' is not supported"),
+            ("redis+ring://u:secret@host", "'redis+ring' is not supported"),
+            ("redis://u:secret@host:x", "is not a port"),
+            ("redis://u:secret", "is not a port"),
+            ("redis://:secret/0", "is not a port"),
             ("u:secret", "no '://'"),
-            ("unix:///run/redis.sock?password=secret", "'unix' is not known"),
+            ("unix:///run/redis.sock?password=secret", "'unix' is not supported"),
             ("redis://host:6379?db=1&password=secret", "'db', 'password' after"),
             ("redis://u:secret@", "host is missing"),
-            ("redis://u:secret@host/one", "'one' is no database"),
-            ("redis://u:secret@host/1/2", "one part too many"),
-            ("redis://u:secret@a,b", "more than one host"),
-            ("redis://u:secret@host?protocol=3", "'protocol' after the '?' is not known"),
+            ("redis://u:secret@host/one", "'one' is not a database number"),
+            ("redis://u:secret@host/1/2", "one path segment too many"),
+            ("redis://u:secret@a,b", "several hosts need"),
+            ("redis://u:secret@host?protocol=3", "'protocol' after the '?' is not supported"),
             ("redis+sentinel://u:secret@host", "name of the master"),
             ("redis+cluster://u:secret@host/2", "no database 2"),
-            ("redis://secret@host", "a user and no password"),
+            ("redis://secret@host", "a user but no password"),
             ("redis://u:secret%zz@host", "%25"),
         ] {
             let text = Address::parse(url).unwrap_err().to_string();
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shown_without_user_and_password() {
+    fn display_omits_user_and_password() {
         assert_eq!(parse("redis://u:secret@host/1").to_string(), "Redis at host:6379");
         let sentinels = parse("redis+sentinel://:secret@a,[::2]:7/m").to_string();
         assert_eq!(sentinels, "Redis 'm' of the sentinels at a:26379,[::2]:7");

@@ -1,4 +1,4 @@
-//! Commands and scripts that go out together.
+//! Commands and scripts that are sent together.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use redis::{Arg, Cmd, Pipeline, Script};
 
-/// What these programs keep under a key.
+/// The type of value that these programs store under a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As the command TYPE says it.
+    /// The name that the command TYPE returns.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Text => "string",
@@ -51,7 +51,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// A script, with its text and what the server calls it.
+/// A script with its text and its SHA1 hash.
 pub(super) struct Lua {
     text: &'static str,
     script: LazyLock<Script>,
@@ -63,7 +63,7 @@ impl Lua {
     }
 }
 
-/// The script of that file in `scripts/`.
+/// The script of this file in `scripts/`.
 macro_rules! lua {
     ($name:literal) => {{
         const TEXT: &str = include_str!(concat!("../scripts/", $name, ".lua"));
@@ -78,7 +78,7 @@ impl Lua {
     }
 }
 
-/// What goes out at once; each answer stands at its command's place.
+/// Commands sent at once; answers are in the order of the commands.
 pub(super) struct Batch {
     pipeline: Pipeline,
     steps: Vec<Step>,
@@ -94,7 +94,7 @@ impl Batch {
         Self { pipeline: Pipeline::new(), steps: Vec::new() }
     }
 
-    /// A command whose first words are these keys.
+    /// A command whose first arguments are these keys.
     pub fn plain(&mut self, name: &str, keys: &[&Key]) -> &mut Pipeline {
         self.step(keys, None);
         self.pipeline.cmd(name);
@@ -118,8 +118,8 @@ impl Batch {
         &mut self.pipeline
     }
 
-    /// As one transaction. Only for plain commands: a script that the server does not know
-    /// is noticed too late in it.
+    /// Makes one transaction of the batch. Only for plain commands: in a transaction an unknown
+    /// script is noticed too late.
     pub fn in_one_step(self) -> Self {
         let mut whole = Self::new();
         whole.plain("MULTI", &[]);
@@ -163,7 +163,7 @@ impl Batch {
         first.unwrap_or_default()
     }
 
-    /// These steps with their scripts in full, which the server then knows again.
+    /// These steps with their scripts in full, so that the server caches them again.
     pub fn in_full(&self, at: &[usize]) -> Pipeline {
         let mut full = Pipeline::with_capacity(at.len());
         let mut wanted = at.iter().copied().peekable();

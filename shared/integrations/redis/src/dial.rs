@@ -1,4 +1,4 @@
-//! Connecting: to a server, a cluster, or the master that sentinels name.
+//! Connects to a server, a cluster, or the master that sentinels name.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,41 +17,41 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::timeout;
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
 use super::RedisOptions;
 use super::address::{Address, Layout, place};
-use super::fault;
+use super::error;
 
-/// Commands in one pipeline: what a server does in milliseconds, so that the time limit for
-/// an answer says something about the server and not about us.
-const AT_ONCE: usize = 1_000;
+/// Commands per pipeline. A server runs them in milliseconds, so the timeout measures the
+/// server and not the amount we send.
+const PIPELINE_SIZE: usize = 1_000;
 
-/// A connection that stands. Clones share it, and each gets its own answers.
+/// An open connection. Clones share it, and each gets its own answers.
 #[derive(Clone)]
 pub(super) enum Wire {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-pub(super) struct Dial {
+pub(super) struct Connector {
     pub address: Address,
     pub options: RedisOptions,
     authority: Option<Vec<u8>>,
 }
 
-impl Dial {
-    pub fn new(address: Address, options: RedisOptions) -> Result<Self, PeerError> {
+impl Connector {
+    pub fn new(address: Address, options: RedisOptions) -> Result<Self, LegacyError> {
         let authority = options.ca_file.as_deref().map(authority).transpose()?;
         let dial = Self { address, options, authority };
-        // What can't be used is said now, and not when the server is first needed.
-        dial.client(&dial.address.hosts[0]).map_err(|error| fault::lost(&dial.address, error))?;
+        // Reports unusable options now, not when the server is first needed.
+        dial.client(&dial.address.hosts[0]).map_err(|error| error::lost(&dial.address, error))?;
         Ok(dial)
     }
 
-    pub async fn connect(&self) -> Result<Wire, PeerError> {
+    pub async fn connect(&self) -> Result<Wire, LegacyError> {
         if self.address.tls {
-            // The one provider of this program; whoever was first has installed the same.
+            // All of this program uses this provider, so it does not matter who installed it.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
         let limit = self.options.connect_within;
@@ -61,52 +61,53 @@ impl Dial {
                 _ => Ok(Wire::One(self.single(&self.master().await?).await?)),
             }
         });
-        connected.await.unwrap_or_else(|_| Err(fault::late(&self.address)))
+        connected.await.unwrap_or_else(|_| Err(error::late(&self.address)))
     }
 
-    async fn single(&self, host: &(String, u16)) -> Result<MultiplexedConnection, PeerError> {
-        let client = self.client(host).map_err(|error| fault::lost(&self.address, error))?;
+    async fn single(&self, host: &(String, u16)) -> Result<MultiplexedConnection, LegacyError> {
+        let client = self.client(host).map_err(|error| error::lost(&self.address, error))?;
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&self.without_limits())
             .await
-            .map_err(|error| fault::lost(&self.address, error))?;
+            .map_err(|error| error::lost(&self.address, error))?;
         if let Layout::Sentinel { .. } = self.address.layout {
             self.must_be_master(host, &mut connection).await?;
             return Ok(connection);
         }
-        // A server that is frozen takes connections. Whatever it answers it is there.
+        // A frozen server accepts connections. Any answer shows that it runs.
         match connection.req_packed_command(&redis::cmd("PING")).await {
-            Err(error) if error.code().is_none() => Err(fault::lost(&self.address, error)),
+            Err(error) if error.code().is_none() => Err(error::lost(&self.address, error)),
             _ => Ok(connection),
         }
     }
 
-    /// For a moment after a change the sentinels may name one that is not yet, or no more.
+    /// Shortly after a failover the sentinels may name a server that is not yet, or no longer,
+    /// the master.
     async fn must_be_master(
         &self,
         host: &(String, u16),
         connection: &mut MultiplexedConnection,
-    ) -> Result<(), PeerError> {
+    ) -> Result<(), LegacyError> {
         let answer = redis::cmd("ROLE").query_async(connection).await;
-        let role: Vec<Value> = answer.map_err(|error| fault::lost(&self.address, error))?;
+        let role: Vec<Value> = answer.map_err(|error| error::lost(&self.address, error))?;
         if matches!(role.first(), Some(Value::BulkString(word)) if word == b"master") {
             return Ok(());
         }
         let place = place(host);
-        let text = format!("{}: {place}, which they name, is no master yet", self.address);
-        Err(PeerError::Away(text))
+        let text = format!("{}: they name {place}, which is not a master yet", self.address);
+        Err(LegacyError::Away(text))
     }
 
-    /// Our own limits hold: the crate's own end a call and keep its connection.
+    /// Disables the crate's own timeouts, which end a call but keep its connection; ours apply.
     fn without_limits(&self) -> AsyncConnectionConfig {
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None)
     }
 
-    async fn cluster(&self) -> Result<ClusterConnection, PeerError> {
+    async fn cluster(&self) -> Result<ClusterConnection, LegacyError> {
         let build = || {
             let hosts = self.address.hosts.iter();
             let infos = hosts.map(|host| self.info(host)).collect::<Result<Vec<_>, _>>()?;
-            // A node that is frozen must not use up the time of the others.
+            // A frozen node must not use up the time of the others.
             let mut builder = ClusterClient::builder(infos)
                 .connection_timeout(self.options.connect_within / 2)
                 .response_timeout(self.options.answer_within)
@@ -117,29 +118,29 @@ impl Dial {
             }
             builder.build()
         };
-        let lost = |error| fault::lost(&self.address, error);
+        let lost = |error| error::lost(&self.address, error);
         build().map_err(lost)?.get_async_connection().await.map_err(lost)
     }
 
-    /// Where commands go.
-    async fn master(&self) -> Result<(String, u16), PeerError> {
+    /// The server that commands are sent to.
+    async fn master(&self) -> Result<(String, u16), LegacyError> {
         let Layout::Sentinel { master } = &self.address.layout else {
             return Ok(self.address.hosts[0].clone());
         };
         let mut why = String::new();
         for sentinel in &self.address.hosts {
-            // One that is frozen must not use up the time of those after it.
+            // A frozen sentinel must not use up the time of those after it.
             let share = self.options.connect_within / (self.address.hosts.len() as u32 + 1);
-            let said = match timeout(share, self.ask(sentinel, master)).await {
+            let problem = match timeout(share, self.ask(sentinel, master)).await {
                 Ok(Ok(Some(host))) => return Ok(host),
-                Ok(Ok(None)) => format!("knows no master '{master}'"),
+                Ok(Ok(None)) => format!("does not know the master '{master}'"),
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "did not answer in time".to_owned(),
+                Err(_) => "did not respond in time".to_owned(),
             };
             let gap = if why.is_empty() { "" } else { "; " };
-            let _ = write!(why, "{gap}{} {said}", place(sentinel));
+            let _ = write!(why, "{gap}{} {problem}", place(sentinel));
         }
-        Err(PeerError::Away(format!("{} can't be found: {why}", self.address)))
+        Err(LegacyError::Away(format!("{} can't be found: {why}", self.address)))
     }
 
     async fn ask(
@@ -156,7 +157,7 @@ impl Dial {
             question.query_async::<Option<(String, u16)>>(&mut connection).await
         };
         match open(RedisConnectionInfo::default()).await {
-            // Most sentinels ask nobody for a password.
+            // Most sentinels require no password.
             Err(error) if error.code() == Some("NOAUTH") => open(self.login(0)).await,
             answer => answer,
         }
@@ -205,8 +206,8 @@ impl Dial {
         login
     }
 
-    /// A connection of its own, on which nothing but messages comes in.
-    pub async fn subscribe(&self, patterns: &[String]) -> Result<PubSub, PeerError> {
+    /// Opens a separate connection that only receives messages.
+    pub async fn subscribe(&self, patterns: &[String]) -> Result<PubSub, LegacyError> {
         let limit = self.options.connect_within;
         let open = async {
             let mut first = None;
@@ -221,12 +222,12 @@ impl Dial {
                     Err(error) => first = first.or(Some(error)),
                 }
             }
-            Err(fault::lost(&self.address, first.expect("there is at least one host")))
+            Err(error::lost(&self.address, first.expect("there is at least one host")))
         };
         if self.address.tls {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
-        timeout(limit, open).await.unwrap_or_else(|_| Err(fault::late(&self.address)))
+        timeout(limit, open).await.unwrap_or_else(|_| Err(error::late(&self.address)))
     }
 
     async fn listen_at(
@@ -244,13 +245,13 @@ impl Wire {
     pub async fn send(self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
         match self {
             Wire::One(mut connection) => {
-                if pipeline.len() <= AT_ONCE {
+                if pipeline.len() <= PIPELINE_SIZE {
                     return connection.req_packed_commands(pipeline, 0, pipeline.len()).await;
                 }
                 let mut parts = Vec::new();
                 for command in pipeline.cmd_iter() {
-                    if parts.last().is_none_or(|part: &Pipeline| part.len() >= AT_ONCE) {
-                        parts.push(Pipeline::with_capacity(AT_ONCE));
+                    if parts.last().is_none_or(|part: &Pipeline| part.len() >= PIPELINE_SIZE) {
+                        parts.push(Pipeline::with_capacity(PIPELINE_SIZE));
                     }
                     let part = parts.last_mut().expect("one was pushed just now");
                     part.add_command(command.clone());
@@ -277,8 +278,7 @@ impl Wire {
     }
 }
 
-/// A peer that vanished without a word is noticed within a minute or so, also where nothing
-/// is sent.
+/// Keepalive detects a silently lost connection within about a minute, even if nothing is sent.
 fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
@@ -286,25 +286,26 @@ fn tcp() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive)
 }
 
-fn authority(path: &Path) -> Result<Vec<u8>, PeerError> {
+fn authority(path: &Path) -> Result<Vec<u8>, LegacyError> {
     let wrong = |problem: &str| {
-        PeerError::Refused(format!(
-            "REDIS_CA_FILE '{}' {problem}; name a PEM file of certificates that this user may \
-             read, or leave it out",
+        LegacyError::Refused(format!(
+            "REDIS_CA_FILE '{}' {problem}; set it to a readable PEM file of certificates, or \
+             unset it",
             path.display()
         ))
     };
     let pem = std::fs::read(path).map_err(|error| wrong(&format!("can't be read: {error}")))?;
-    // All of it now: what is found wrong while connecting looks like a server that is away.
+    // Checks every certificate now: a fault found while connecting would look like an
+    // unreachable server.
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate =
             certificate.map_err(|error| wrong(&format!("can't be read as PEM: {error:?}")))?;
         let added = roots.add(certificate);
-        added.map_err(|error| wrong(&format!("has a certificate of no use: {error}")))?;
+        added.map_err(|error| wrong(&format!("has an unusable certificate: {error}")))?;
     }
     if roots.is_empty() {
-        return Err(wrong("has no certificate in it"));
+        return Err(wrong("contains no certificate"));
     }
     Ok(pem)
 }

@@ -1,32 +1,31 @@
-//! A Redis in which programs of others keep their tasks: all of it is here, behind the port
-//! [`Peer`](watchbill_wire::peer::Peer).
+//! The legacy queue: a Redis in which other programs keep their tasks, behind the port
+//! [`LegacyQueue`](watchbill_wire::legacy::LegacyQueue).
 //!
-//! - `forms`: what stands in the keys, as those programs write and read it.
-//! - `keys`: what stands under which key, read and changed. `scripts/*.lua`: the scripts.
-//!   `batch`: commands and scripts that go out together.
-//! - `peer`: the traits of the port, over both.
-//! - `address`: the forms of the URL. `dial`: connecting. `line`: the connection that stands,
-//!   its time limits, and connecting again. `fault`: what a Redis error means to people.
-//!   `about`: what a server says of itself.
+//! - `forms`: the formats that those programs write and read.
+//! - `keys`: reads and changes the keys. `scripts/*.lua`: the scripts. `batch`: commands and
+//!   scripts that are sent together.
+//! - `legacy`: the traits of the port, over both.
+//! - `address`: parses the URL. `dial`: connects. `line`: the open connection, its timeouts and
+//!   reconnects. `error`: Redis errors in words. `about`: server information.
 //!
-//! Our own keys begin with `watchbill:`; those that a script changes together with one of
-//! theirs carry its name in braces, so that both lie in one slot of a cluster. Times are the
-//! server's own, so that the clocks of machines don't matter. Scripts that write after they
-//! asked for the time need Redis 5 or later.
+//! Our own keys start with `watchbill:`. Those that a script changes together with one of
+//! theirs have its name in braces, so that both are in one cluster slot. Times are the
+//! server's, so that machines' clocks don't matter. Scripts that write after reading the time
+//! need Redis 5 or later.
 //!
-//! How to add a call: its script in `scripts/`, which touches the keys of one slot only, does
-//! first what may fail and can be run twice; a row in `tests/redis/` that calls it twice. How to
-//! add a form: in `forms`, with what those programs wrote in `tests/fixtures`.
+//! To add a call: its script in `scripts/`, which uses keys of one slot only, does first what
+//! may fail and is idempotent; and a test in `tests/redis/` that calls it twice. To add a
+//! format: in `forms`, with examples by those programs in `tests/fixtures`.
 
 mod about;
 mod address;
 mod batch;
 mod dial;
-mod fault;
+mod error;
 pub mod forms;
 pub mod keys;
+mod legacy;
 mod line;
-mod peer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,21 +33,21 @@ use std::time::Duration;
 
 use watchbill_core::ports::{Clock, Entropy};
 
-pub use about::About;
+pub use about::ServerInfo;
 pub use keys::RedisKeys;
-pub use peer::RedisPeer;
+pub use legacy::RedisLegacyQueue;
 
-/// How a [`RedisPeer`] connects.
+/// How a [`RedisLegacyQueue`] connects.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// Certificates (PEM) of the authority that signed the server's; without it, those that
-    /// this machine trusts.
+    /// Certificates (PEM) of the authority that signed the server's; if `None`, those that this
+    /// machine trusts.
     pub ca_file: Option<PathBuf>,
-    /// For the connection, with TLS and password.
+    /// Timeout for connecting, with TLS and password.
     pub connect_within: Duration,
-    /// For the answer to whatever is sent at once.
+    /// Timeout for the answer to one batch.
     pub answer_within: Duration,
-    /// Of silence, after which a listener asks whether anyone is still there.
+    /// Silence after which a listener pings the server.
     pub idle_within: Duration,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,

@@ -1,43 +1,43 @@
-//! The connection that stands: time limits, and connecting again.
+//! Keeps one connection open, with timeouts and reconnects.
 
 use std::time::Duration;
 
 use redis::{FromRedisValue, Pipeline, ServerError, Value, from_redis_value};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
 use super::RedisOptions;
 use super::address::Address;
 use super::batch::{Batch, Key};
-use super::dial::{Dial, Wire};
-use super::fault::{self, Cause};
+use super::dial::{Connector, Wire};
+use super::error::{self, Cause};
 
-/// Between two tries to connect: the first pause, doubled with each failure up to the longest.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Delay between attempts to connect: exponential backoff from the first value to the second.
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(3);
 
 pub(super) struct Line {
-    dial: Dial,
+    dial: Connector,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     wire: Option<Wire>,
-    /// Of the wire; one that fails later must not end its successor.
+    /// The connection's number, so that a late failure does not close its successor.
     number: u64,
     failures: u32,
-    /// No try to connect before this moment of the monotonic clock; why, as the last one said.
-    pause: Option<(Duration, PeerError)>,
+    /// The next attempt to connect, on the monotonic clock, and the last error.
+    pause: Option<(Duration, LegacyError)>,
 }
 
 impl Line {
-    pub fn new(address: Address, options: RedisOptions) -> Result<Self, PeerError> {
-        Ok(Self { dial: Dial::new(address, options)?, state: Mutex::default() })
+    pub fn new(address: Address, options: RedisOptions) -> Result<Self, LegacyError> {
+        Ok(Self { dial: Connector::new(address, options)?, state: Mutex::default() })
     }
 
-    pub fn dial(&self) -> &Dial {
+    pub fn dial(&self) -> &Connector {
         &self.dial
     }
 
@@ -49,8 +49,8 @@ impl Line {
         &self.dial.options
     }
 
-    /// Sends all, and gives the answers; the first that is an error is the error.
-    pub async fn all(&self, batch: Batch) -> Result<Vec<Value>, PeerError> {
+    /// Sends a batch and returns the answers; the first error is the result.
+    pub async fn all(&self, batch: Batch) -> Result<Vec<Value>, LegacyError> {
         let (values, batch) = self.send(batch).await?;
         for (at, value) in values.iter().enumerate() {
             if let Value::ServerError(error) = value {
@@ -60,14 +60,14 @@ impl Line {
         Ok(values)
     }
 
-    /// Sends all, and gives the answers; a key of another kind is its own command's error.
-    pub async fn each(&self, batch: Batch) -> Result<Vec<Result<Value, PeerError>>, PeerError> {
+    /// Sends a batch and returns the answers; a key of the wrong type fails only its command.
+    pub async fn each(&self, batch: Batch) -> Result<Vec<Result<Value, LegacyError>>, LegacyError> {
         let (values, batch) = self.send(batch).await?;
         let mut answers = Vec::with_capacity(values.len());
         for (at, value) in values.into_iter().enumerate() {
             answers.push(match value {
                 Value::ServerError(error) => match self.explain(&error, &batch, at).await {
-                    foreign @ PeerError::Foreign(_) => Err(foreign),
+                    foreign @ LegacyError::Foreign(_) => Err(foreign),
                     other => return Err(other),
                 },
                 value => Ok(value),
@@ -76,12 +76,12 @@ impl Line {
         Ok(answers)
     }
 
-    /// Sends all; nobody sees a part of it done, where one server has all of its keys. In a
-    /// cluster they are done one after the other.
-    pub async fn together(&self, batch: Batch) -> Result<(), PeerError> {
+    /// Sends a batch as one transaction if one server has all keys; in a cluster, one command
+    /// after the other.
+    pub async fn together(&self, batch: Batch) -> Result<(), LegacyError> {
         if !self.address().is_cluster() {
             let (values, batch) = self.send(batch.in_one_step()).await?;
-            // The first answers only say that a command is noted: it is done at the end.
+            // The first answers only say that a command is queued; the last has the results.
             let done = match values.last() {
                 Some(Value::Array(done)) => done.as_slice(),
                 _ => &[],
@@ -101,21 +101,21 @@ impl Line {
     }
 
     /// The answer to the only command.
-    pub async fn one<T: FromRedisValue>(&self, batch: Batch) -> Result<T, PeerError> {
+    pub async fn one<T: FromRedisValue>(&self, batch: Batch) -> Result<T, LegacyError> {
         let value = self.all(batch).await?.pop().unwrap_or_default();
         self.read(value)
     }
 
-    pub fn read<T: FromRedisValue>(&self, value: Value) -> Result<T, PeerError> {
-        from_redis_value(value).map_err(|error| fault::odd(self.address(), &error))
+    pub fn read<T: FromRedisValue>(&self, value: Value) -> Result<T, LegacyError> {
+        from_redis_value(value).map_err(|error| error::odd(self.address(), &error))
     }
 
-    async fn send(&self, batch: Batch) -> Result<(Vec<Value>, Batch), PeerError> {
+    async fn send(&self, batch: Batch) -> Result<(Vec<Value>, Batch), LegacyError> {
         if batch.is_empty() {
             return Ok((Vec::new(), batch));
         }
         let mut values = self.over_wire(batch.pipeline()).await?;
-        let unknown = |value: &Value| matches!(value, Value::ServerError(error) if fault::cause(error) == Cause::NoScript);
+        let unknown = |value: &Value| matches!(value, Value::ServerError(error) if error::cause(error) == Cause::NoScript);
         let missed: Vec<usize> =
             (0..values.len()).filter(|at| values.get(*at).is_some_and(unknown)).collect();
         if !missed.is_empty() {
@@ -127,9 +127,8 @@ impl Line {
         Ok((values, batch))
     }
 
-    /// A connection that had been lost unnoticed is replaced once: every call may be made
-    /// again.
-    async fn over_wire(&self, pipeline: &Pipeline) -> Result<Vec<Value>, PeerError> {
+    /// Replaces a silently lost connection once, because every call may be repeated.
+    async fn over_wire(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LegacyError> {
         for last in [false, true] {
             let (number, wire) = self.wire().await?;
             let sent = timeout(self.options().answer_within, wire.send(pipeline)).await;
@@ -143,21 +142,20 @@ impl Line {
                 Ok(Err(error)) => error,
                 Err(_) => {
                     self.hang_up(number).await;
-                    return Err(fault::late(self.address()));
+                    return Err(error::late(self.address()));
                 }
             };
             self.hang_up(number).await;
             if last || !error.is_connection_dropped() {
-                return Err(fault::lost(self.address(), error));
+                return Err(error::lost(self.address(), error));
             }
         }
-        unreachable!("the last round returns")
+        unreachable!("the last attempt returns")
     }
 
-    /// A master that was replaced refuses writes: the sentinels know the new one, or the name
-    /// leads to it by now.
+    /// A replaced master refuses writes; the sentinels, or its name, now lead to the new one.
     fn was_replaced(values: &[Value]) -> bool {
-        let moved = |value: &Value| matches!(value, Value::ServerError(error) if fault::cause(error) == Cause::ReadOnly);
+        let moved = |value: &Value| matches!(value, Value::ServerError(error) if error::cause(error) == Cause::ReadOnly);
         values.iter().any(moved)
     }
 
@@ -168,7 +166,7 @@ impl Line {
         }
     }
 
-    async fn wire(&self) -> Result<(u64, Wire), PeerError> {
+    async fn wire(&self) -> Result<(u64, Wire), LegacyError> {
         let mut state = self.state.lock().await;
         if let Some(wire) = &state.wire {
             return Ok((state.number, wire.clone()));
@@ -195,29 +193,29 @@ impl Line {
         }
     }
 
-    /// Between half and the whole of what the failures ask for: many that lost the same
-    /// server don't come back at one moment.
+    /// Between half and all of the backoff, so that clients that lost the same server do not
+    /// return at once.
     fn pause(&self, failures: u32) -> Duration {
-        let whole = PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        let whole = RECONNECT_DELAY.saturating_mul(1 << failures.min(10)).min(MAX_RECONNECT_DELAY);
         let half = whole / 2;
         let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
         half + Duration::from_millis(self.options().entropy.next_u64() % spread)
     }
 
-    async fn explain(&self, error: &ServerError, batch: &Batch, at: usize) -> PeerError {
+    async fn explain(&self, error: &ServerError, batch: &Batch, at: usize) -> LegacyError {
         let keys = batch.keys(at);
-        if fault::cause(error) != Cause::WrongType {
-            return fault::refusal(self.address(), error, &batch.name(at), keys);
+        if error::cause(error) != Cause::WrongType {
+            return error::refusal(self.address(), error, &batch.name(at), keys);
         }
-        match self.odd_one(keys).await {
-            Ok(Some((key, found))) => fault::foreign(self.address(), &key, &found),
-            Ok(None) => fault::refusal(self.address(), error, &batch.name(at), keys),
+        match self.mistyped_key(keys).await {
+            Ok(Some((key, found))) => error::foreign(self.address(), &key, &found),
+            Ok(None) => error::refusal(self.address(), error, &batch.name(at), keys),
             Err(error) => error,
         }
     }
 
-    /// Which of the keys is of another kind than it should be, and of which.
-    async fn odd_one(&self, keys: &[Key]) -> Result<Option<(Key, String)>, PeerError> {
+    /// The key whose type is wrong, and its type.
+    async fn mistyped_key(&self, keys: &[Key]) -> Result<Option<(Key, String)>, LegacyError> {
         let mut kinds = Pipeline::new();
         for key in keys {
             kinds.cmd("TYPE").arg(&*key.name);

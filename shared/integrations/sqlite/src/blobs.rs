@@ -1,5 +1,5 @@
-//! Blobs as files, `blobs/<tenant>/<task>/<hash>` in the data folder. The lock of the store
-//! in that folder keeps other processes out.
+//! Blobs as files `blobs/<tenant>/<task>/<hash>` in the data folder. The store's lock on that
+//! folder keeps other processes out.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -21,16 +21,17 @@ pub struct FolderBlobs(Arc<Folder>);
 
 struct Folder {
     root: PathBuf,
-    /// Where a file is written before it gets its name; beside the root, never below it.
+    /// Where a file is written before it is renamed; next to the root, never below it.
     half: PathBuf,
     next: AtomicU64,
-    /// Held while names change, so that what is found old is not removed just made young.
+    /// Held while names change, so that a file found to be old is not removed after it was put
+    /// again.
     names: Mutex<()>,
 }
 
 impl FolderBlobs {
-    /// Below `data`; folders are made with the first blob. Removes what a crash left half
-    /// written, so nobody else may use the folder.
+    /// Opens the blobs below `data`; folders are created with the first blob. Removes partial
+    /// files left by a crash, so no other process may use the folder.
     pub fn open(data: &Path) -> Result<Self, BlobError> {
         let folder = Folder {
             root: data.join("blobs"),
@@ -44,12 +45,13 @@ impl FolderBlobs {
             }
             _ => {}
         }
-        // One that was copied here may be open to others; nothing below it is without it.
-        private::restrict(&folder.root).map_err(|error| down("close", &folder.root, &error))?;
+        // A copied folder may be open to others; this also closes everything below it.
+        private::restrict(&folder.root)
+            .map_err(|error| down("restrict access to", &folder.root, &error))?;
         Ok(Self(Arc::new(folder)))
     }
 
-    /// Those that were last put before `moment`.
+    /// Blobs that were last put before `moment`.
     pub async fn older_than(&self, moment: Timestamp) -> Result<Vec<BlobKey>, BlobError> {
         self.blocking(move |folder| {
             let list = || -> io::Result<Vec<BlobKey>> {
@@ -67,7 +69,7 @@ impl FolderBlobs {
         .await
     }
 
-    /// Deletes it unless it was put again since `moment`. True: it is gone.
+    /// Deletes a blob unless it was put again since `moment`. True if it no longer exists.
     pub async fn delete_older(&self, key: &BlobKey, moment: Timestamp) -> Result<bool, BlobError> {
         let key = key.clone();
         self.blocking(move |folder| {
@@ -87,13 +89,13 @@ impl FolderBlobs {
     ) -> Result<T, BlobError> {
         let folder = self.0.clone();
         tokio::task::spawn_blocking(move || work(&folder)).await.unwrap_or_else(|error| {
-            Err(BlobError::Down { reason: format!("work on a file ended: {error}") })
+            Err(BlobError::Down { reason: format!("the thread for file access failed: {error}") })
         })
     }
 }
 
 impl Folder {
-    /// A key's parts are safe as names, that is the key's promise.
+    /// A key's parts are safe as file names, as [`BlobKey`] guarantees.
     fn path(&self, key: &BlobKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -111,7 +113,7 @@ impl Folder {
             private_folder(task)?;
             fs::rename(&half, &path)?;
         }
-        // The name must be as durable as the bytes, and so must the folders it stands in.
+        // The name must be as durable as the bytes, and so must its parent folders.
         for folder in task.ancestors().take(4) {
             sync_folder(folder)?;
         }
@@ -125,7 +127,7 @@ impl Folder {
             }
             _ => {}
         }
-        // Only an empty folder can be removed: the first that is not ends it.
+        // Only an empty folder can be removed; stops at the first that is not.
         for folder in path.ancestors().skip(1).take(2) {
             if fs::remove_dir(folder).is_err() {
                 break;
@@ -134,7 +136,7 @@ impl Folder {
         Ok(())
     }
 
-    /// The key of a file that is one of ours and older.
+    /// The key of a blob file that is older than `moment`.
     fn if_older(&self, file: &Path, moment: Timestamp) -> Option<BlobKey> {
         let written = fs::metadata(file).and_then(|meta| meta.modified()).ok()?;
         let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
@@ -167,7 +169,7 @@ impl Blobs for FolderBlobs {
     }
 }
 
-/// What stands in a folder; nothing in one that is not there (any more).
+/// The entries of a folder; none if it does not exist.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(read) => read.map(|entry| entry.map(|entry| entry.path())).collect(),
@@ -178,7 +180,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// A folder that is gone again has nothing to keep: its last blob was deleted.
+/// Accepts a missing folder: its last blob was deleted, so there is nothing to sync.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match private::sync_folder(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -186,10 +188,10 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A full disk is one that may be emptied: try again.
+/// A full disk is reported as busy, because space may be freed.
 fn down(what: &str, path: &Path, error: &io::Error) -> BlobError {
     if error.kind() == io::ErrorKind::StorageFull {
-        tracing::warn!("can't {what} {}: {error}", path.display());
+        tracing::warn!(path = %path.display(), %error, "the disk is full: can't {what} the path");
         return BlobError::Busy { after: Duration::from_secs(1) };
     }
     BlobError::Down { reason: format!("can't {what} {}: {error}", path.display()) }

@@ -1,16 +1,16 @@
-//! Files and folders for their owner alone, and files that are there whole or not at all.
+//! Files and folders that only their owner can access, and atomic file creation.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Rights of a file and of a folder that only the owner may use.
+/// Permissions of a file and of a folder for the owner only.
 #[cfg(unix)]
 const OWNER_FILE: u32 = 0o600;
 #[cfg(unix)]
 const OWNER_FOLDER: u32 = 0o700;
 
-/// Makes a folder, with those above it, for its owner alone; one that is there stays as it is.
+/// Creates a folder and its parents for the owner only; an existing folder is not changed.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -19,7 +19,7 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Options for a file that is readable by its owner alone if it is made by them.
+/// Options that make a new file readable for its owner only.
 pub fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
@@ -28,7 +28,7 @@ pub fn private_options() -> OpenOptions {
     options
 }
 
-/// Whether group or others have any right to a file or folder.
+/// Whether group or others have any permission on a file or folder.
 #[cfg(unix)]
 pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -40,8 +40,9 @@ pub fn is_open_to_others(_path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Takes the rights of group and others away. True: they had some. What is not there has none.
-/// By name, without opening it: closing a handle of a database drops SQLite's locks on it.
+/// Removes all permissions of group and others. True if they had any; a missing file has none.
+/// Works by name, without opening the file: closing a handle of a database drops SQLite's locks
+/// on it.
 pub fn restrict(path: &Path) -> io::Result<bool> {
     match is_open_to_others(path) {
         Ok(false) => return Ok(false),
@@ -57,8 +58,8 @@ pub fn restrict(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Writes a file that must not be there yet, for its owner alone. It is on disk under its name,
-/// whole, when this returns; a crash before leaves none under that name.
+/// Writes a new file for its owner only. On return it is complete on disk under its name; after
+/// an earlier crash there is no file with that name.
 pub fn write_private(file: &Path, text: &str) -> io::Result<()> {
     if file.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -72,14 +73,14 @@ pub fn write_private(file: &Path, text: &str) -> io::Result<()> {
     sync_folder(parent(file))
 }
 
-/// What is written before it gets its name.
+/// The temporary name of a file before its rename.
 fn half_of(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".half");
     name.into()
 }
 
-/// The folder that a path stands in.
+/// The folder that contains a path.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -87,7 +88,7 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A name is as durable as the folder it stands in.
+/// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! The store and the blobs on this machine's files.
+//! Tests of the store and the blobs on local files.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 

@@ -1,4 +1,4 @@
-//! Blobs as files held to the port's suite, and what they promise beyond it.
+//! Runs the blob suite on files, and tests what they guarantee beyond it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

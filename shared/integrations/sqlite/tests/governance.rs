@@ -1,9 +1,9 @@
-//! Budgets and standings over the embedded store.
+//! Budgets and reputation on the embedded store.
 
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::Core;
 use watchbill_sqlite::sqlite::{Options, SqliteStore};
@@ -22,7 +22,12 @@ fn world() -> World {
     let store = Arc::new(store);
     let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
     let ports = ports_over(store.clone(), clock.clone(), 1);
-    World { core: Core::new(ports, Arc::new(Rules::default()), 1), clock, store, _folder: folder }
+    World {
+        core: Core::new(ports, Arc::new(EngineConfig::default()), 1),
+        clock,
+        store,
+        _folder: folder,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

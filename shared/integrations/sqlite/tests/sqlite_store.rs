@@ -1,4 +1,4 @@
-//! The embedded store held to the port's suite, and what it promises beyond it.
+//! Runs the store suite on SQLite, and tests what this store guarantees beyond it.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
-use watchbill_core::ports::{Change, CommitError, Expect, Store};
+use watchbill_core::ports::{Change, CommitError, Precondition, Store};
 use watchbill_domain::Timestamp;
-use watchbill_sqlite::sqlite::{Feed, OpenError, Options, SqliteStore};
+use watchbill_sqlite::sqlite::{ChangeFeed, OpenError, Options, SqliteStore};
 use watchbill_testkit::store_suite::{
     Follow, StoreUnderTest, commit, create, done, get, key, new_item, put, replace,
 };
@@ -50,7 +50,7 @@ impl StoreUnderTest for UnderTest {
     }
 
     fn follow(&self, after: u64) -> Box<dyn Follow> {
-        Box::new(Following(Feed::open(self.sqlite(), after)))
+        Box::new(Following(ChangeFeed::open(self.sqlite(), after)))
     }
 
     async fn reopen(&mut self) {
@@ -61,7 +61,7 @@ impl StoreUnderTest for UnderTest {
     }
 }
 
-struct Following(Feed);
+struct Following(ChangeFeed);
 
 #[async_trait]
 impl Follow for Following {
@@ -76,7 +76,7 @@ mod with_memory_to_spare {
     watchbill_testkit::store_suite!(async { UnderTest::new(Options::default()) });
 }
 
-/// Nothing stays in memory: each read goes to the file, each follower falls behind.
+/// Without memory: each read uses the file, and each follower falls behind.
 mod from_the_file {
     use super::*;
 
@@ -85,7 +85,7 @@ mod from_the_file {
     });
 }
 
-/// Followers go to and fro between the tail and the table.
+/// Followers switch between the tail and the table.
 mod with_a_short_tail {
     use super::*;
 
@@ -151,7 +151,7 @@ async fn a_backup_holds_everything_and_can_be_opened() {
 async fn a_full_queue_answers_busy_and_the_rest_is_done() {
     let under_test = UnderTest::new(Options { queue: 3, ..Options::default() });
     let store = under_test.store();
-    // While another connection holds the right to write, the writer can't begin.
+    // While another connection holds the write lock, the writer can't begin.
     let other = rusqlite::Connection::open(under_test.sqlite().path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (answers, mut answered) = tokio::sync::mpsc::unbounded_channel();
@@ -162,7 +162,7 @@ async fn a_full_queue_answers_busy_and_the_rest_is_done() {
             answers.send((n, commit(&store, n + 1, writes).await)).unwrap();
         });
     }
-    // One group of up to three is at the writer, three wait: at least six find no room.
+    // One group of up to three is at the writer and three wait, so at least six are refused.
     let (mut ok, mut busy) = (0, 0);
     for _ in 0..6 {
         let (n, answer) = answered.recv().await.unwrap();
@@ -190,7 +190,7 @@ async fn expired_items_go_and_the_feed_says_so() {
     for n in 0..5_u8 {
         let mut item = new_item(key("a", &n.to_string()), "");
         item.expires = (n > 0).then(|| Timestamp::from_millis(i64::from(n) * 10));
-        done(&store, u128::from(n) + 1, [put(item, Expect::Absent)]).await;
+        done(&store, u128::from(n) + 1, [put(item, Precondition::Absent)]).await;
     }
     let now = Timestamp::from_millis(30);
     assert_eq!(sqlite.purge_expired(now, 2).await.unwrap(), 2);
@@ -212,7 +212,7 @@ async fn an_expired_head_takes_its_partition_along() {
         let sort = ["0", "0", "P"][n];
         let mut item = new_item(key(partition, sort), "");
         item.expires = (n == 0).then(|| Timestamp::from_millis(10));
-        done(&store, n as u128 + 1, [put(item, Expect::Absent)]).await;
+        done(&store, n as u128 + 1, [put(item, Precondition::Absent)]).await;
     }
     assert_eq!(sqlite.purge_expired(Timestamp::from_millis(10), 10).await.unwrap(), 2);
     assert_eq!(store.collect("P#a", "").await.unwrap(), []);
@@ -250,8 +250,8 @@ async fn a_closed_store_refuses_commits_and_still_reads() {
     assert_eq!(std::fs::metadata(log).map_or(0, |log| log.len()), 0, "the log was moved");
 }
 
-/// In the child: commits until killed, and says what was acknowledged. Run by the parent
-/// below; by itself it has nothing to do.
+/// In the child: commits until it is killed, and reports what was acknowledged. The parent
+/// below runs it; on its own it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_commits_until_it_is_killed() {
     let Ok(folder) = std::env::var("STORE_OF_THE_CHILD") else { return };
@@ -279,7 +279,7 @@ async fn child_that_commits_until_it_is_killed() {
     }
 }
 
-/// Starts the child over a folder; `limit`: bytes that no file of it may exceed.
+/// Starts the child on a folder; `limit`: the most bytes of any of its files.
 fn child(folder: &Path, limit: Option<u64>) -> Child {
     let child = ["sqlite_store::child_that_commits_until_it_is_killed", "--exact", "--nocapture"];
     let this = std::env::current_exe().expect("this test's own path");
@@ -287,7 +287,7 @@ fn child(folder: &Path, limit: Option<u64>) -> Child {
         None => Command::new(this),
         Some(limit) => {
             let mut command = Command::new("prlimit");
-            // Without the signal a write beyond the limit is one that fails.
+            // With the signal ignored, a write beyond the limit fails instead.
             let shell = "trap '' XFSZ; exec \"$0\" \"$@\"";
             command.arg(format!("--fsize={limit}")).args(["sh", "-c", shell]).arg(this);
             command
@@ -302,8 +302,8 @@ fn child(folder: &Path, limit: Option<u64>) -> Child {
         .expect("a child that starts")
 }
 
-/// What the child acknowledged until its end, a version for each writer; `at` is called when
-/// that many were.
+/// What the child acknowledged until its end: a version for each writer. Calls `at` after
+/// `most` acknowledgements.
 fn acknowledged(child: &mut Child, most: u64, mut at: impl FnMut(&mut Child)) -> [u64; 8] {
     let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
     let (mut versions, mut count) = ([0; 8], 0);
@@ -322,7 +322,7 @@ fn acknowledged(child: &mut Child, most: u64, mut at: impl FnMut(&mut Child)) ->
     versions
 }
 
-/// Opens the store and finds everything that was acknowledged in it.
+/// Opens the store and checks that everything acknowledged is in it.
 async fn all_is_there(folder: &Path, acknowledged: [u64; 8]) {
     let sqlite = open(folder, &Options::default());
     let store: Arc<dyn Store> = sqlite.clone();
@@ -349,8 +349,8 @@ async fn what_was_acknowledged_survives_a_killed_process() {
     }
 }
 
-/// The log can't be written when a group is to be committed: an answer given before that
-/// COMMIT, or in spite of it, would be one for something that is not there.
+/// The log can't be written at a group's COMMIT: an answer given before it, or in spite of it,
+/// would acknowledge a lost write.
 #[tokio::test]
 async fn what_was_acknowledged_is_there_when_a_commit_finds_no_room() {
     let folder = TempDir::new().unwrap();
@@ -364,8 +364,8 @@ async fn what_was_acknowledged_is_there_when_a_commit_finds_no_room() {
     all_is_there(folder.path(), versions).await;
 }
 
-/// The operator removes a file under a working process, which ends: nothing that it answered
-/// is lost, either because the next start finds it or because it is told what to put back.
+/// The operator removes a file under a running process, which ends. Nothing that it answered is
+/// lost: either the next start finds it, or it says what to restore.
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_removed_file() {
     for name in ["watchbill.db", "watchbill.db-wal", "watchbill.db-shm", "watchbill.lock"] {
@@ -383,7 +383,7 @@ async fn what_was_acknowledged_survives_a_removed_file() {
             let error = refused(folder.path());
             assert!(error.to_string().contains("watchbill.rescued-"), "{name}: {error}");
         }
-        // As it was told.
+        // Restores as the message says.
         for gone in ["watchbill.db", "watchbill.db-wal", "watchbill.db-shm"] {
             std::fs::remove_file(folder.path().join(gone)).ok();
         }
@@ -402,6 +402,6 @@ fn the_folder_and_its_files_are_their_owners_alone() {
     assert_eq!(mode(&folder), 0o700);
     assert_eq!(mode(store.path()), 0o600);
     drop(store);
-    // Dropping lets go of the lock at once.
+    // Dropping releases the lock at once.
     SqliteStore::open(&folder, Options::default()).unwrap();
 }

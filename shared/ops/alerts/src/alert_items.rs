@@ -1,5 +1,5 @@
-//! An alert as it is stored, and the pointer to the open one of its type and target, with how
-//! long each is kept.
+//! The stored items: an alert, and the reference to the open alert of a type and target, with
+//! their retention.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -7,25 +7,26 @@ use watchbill_core::decide::AlertRules;
 use watchbill_core::ports::{Key, ListEntry};
 use watchbill_core::repo::{self, Entity};
 use watchbill_domain::{LoggedEvent, TaskId, TenantId, Timestamp, derived_uuid};
-use watchbill_governance::{Record, RecordKind};
+use watchbill_governance::{AuditRecord, RecordKind};
 
 use super::model::{Alert, AlertMark, AlertStatus, RaiseAlert};
 
-/// Tasks remembered as having raised an alert.
+/// Maximum number of tasks that are remembered as having raised an alert.
 const MAX_RAISED_BY: usize = 32;
-/// Who ends an alert that nobody touches.
+/// The actor recorded when an untouched alert ends.
 pub const RETENTION: &str = "watchbill";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
     pub tenant: TenantId,
     pub alert: Alert,
-    /// The last tasks that raised it, so that one that runs again counts once.
+    /// The last tasks that raised it, so that a repeated run counts once.
     pub raised_by: Vec<TaskId>,
-    /// While it is open: when to look whether anyone has touched it since. May be early.
+    /// While the alert is open: when to check whether anyone has touched it. May be earlier
+    /// than needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_at: Option<Timestamp>,
-    /// Once it is resolved.
+    /// Set once the alert is resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
 }
@@ -57,7 +58,7 @@ impl Entity for AlertRecord {
 }
 
 impl AlertRecord {
-    /// The id depends on the task, so that a run that is repeated opens the same alert.
+    /// The id depends on the task, so that a repeated run opens the same alert.
     pub fn new(tenant: &TenantId, raise: &RaiseAlert, rules: &AlertRules) -> Self {
         let parts = ["alert", tenant.as_str(), &raise.alert_type, &raise.target];
         let id = derived_uuid(&[&parts[..], &[raise.task_id.as_str()]].concat());
@@ -100,15 +101,15 @@ impl AlertRecord {
         self.keep(rules);
     }
 
-    /// When it ends by itself, as far as anyone has touched it yet.
+    /// When the alert ends by itself if no one touches it from now on.
     pub fn ends_at(&self, rules: &AlertRules) -> Timestamp {
         let acknowledged = self.alert.acknowledged.as_ref().map(|mark| mark.at);
         let touched = acknowledged.unwrap_or_default().max(self.alert.last_seen);
         touched.plus(rules.end_untouched)
     }
 
-    /// Sets what follows for how long it is kept. A look that is early enough stays: writing
-    /// its index anew with each raise would cost as much as the alert.
+    /// Sets the next check or the expiry. An earlier check is kept: updating its index with
+    /// each raise would cost as much as the alert.
     pub fn keep(&mut self, rules: &AlertRules) {
         match &self.alert.resolved {
             Some(mark) if !self.is_open() => {
@@ -119,8 +120,8 @@ impl AlertRecord {
         }
     }
 
-    /// Ends it for want of anyone who cares, and says so in the audit and as an event.
-    pub fn end_untouched(&mut self, now: Timestamp, rules: &AlertRules) -> Record {
+    /// Resolves an untouched alert. Returns the audit record, which carries the event.
+    pub fn end_untouched(&mut self, now: Timestamp, rules: &AlertRules) -> AuditRecord {
         let task_id = self.raised_by.last().cloned();
         self.alert.status = AlertStatus::Resolved;
         if let Some(task_id) = task_id.clone() {
@@ -139,8 +140,8 @@ impl AlertRecord {
             Value::Object(map) => map.clone(),
             _ => Map::new(),
         };
-        Record {
-            id: Record::id_of(&self.tenant, RecordKind::AlertEnded, &[alert_id]),
+        AuditRecord {
+            id: AuditRecord::id_of(&self.tenant, RecordKind::AlertEnded, &[alert_id]),
             tenant: self.tenant.clone(),
             at: now,
             kind: RecordKind::AlertEnded,
@@ -153,20 +154,20 @@ impl AlertRecord {
             details: map,
             events: vec![LoggedEvent::own("alert.resolved", details)],
             trace_id: None,
-            expires: now.plus(Record::KEEP),
+            expires: now.plus(AuditRecord::KEEP),
         }
         .clean()
     }
 }
 
-/// Which alert of a type and target is, or was, the open one.
+/// Which alert of a type and target is, or last was, the open one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenAlert {
     pub tenant: TenantId,
     pub alert_type: String,
     pub target: String,
     pub alert_id: String,
-    /// After the alert itself has gone.
+    /// Later than the expiry of the alert itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
 }
@@ -188,7 +189,8 @@ pub fn open_key(tenant: &TenantId, alert_type: &str, target: &str) -> Key {
 }
 
 impl OpenAlert {
-    /// A pointer is written again only when this much of its time is gone, not at every raise.
+    /// The reference is rewritten only once this much of its retention is used up, not at every
+    /// raise.
     const SLACK: std::time::Duration = std::time::Duration::from_secs(7 * 86_400);
 
     pub fn new(record: &AlertRecord, at: Timestamp, rules: &AlertRules) -> Self {
@@ -197,16 +199,16 @@ impl OpenAlert {
             alert_type: record.alert.alert_type.clone(),
             target: record.alert.target.clone(),
             alert_id: record.alert.alert_id.clone(),
-            expires: Some(at.plus(Self::needed(rules) + Self::SLACK)),
+            expires: Some(at.plus(Self::required(rules) + Self::SLACK)),
         }
     }
 
-    /// Whether it could go before an alert that is raised now has.
+    /// Whether the reference could expire before an alert that is raised now.
     pub fn goes_too_early(&self, at: Timestamp, rules: &AlertRules) -> bool {
-        self.expires.is_none_or(|expires| expires < at.plus(Self::needed(rules)))
+        self.expires.is_none_or(|expires| expires < at.plus(Self::required(rules)))
     }
 
-    fn needed(rules: &AlertRules) -> std::time::Duration {
+    fn required(rules: &AlertRules) -> std::time::Duration {
         rules.end_untouched.saturating_add(rules.keep_resolved)
     }
 }
@@ -215,7 +217,7 @@ impl OpenAlert {
 mod tests {
     use super::*;
 
-    /// Frozen: as they were stored when nothing ended them.
+    /// Frozen: items as stored before alerts ended by themselves.
     const RECORD: &str = r#"{"tenant":"default","alert":{"alert_id":"a-1","alert_type":"high_cpu",
         "target":"web-1","severity":"high","status":"active","message":"m","labels":{},"count":2,
         "first_seen":1767607200000,"last_seen":1767610800000,
@@ -224,14 +226,14 @@ mod tests {
         "alert_id":"a-1"}"#;
 
     #[test]
-    fn what_was_stored_without_an_end_gets_one_when_it_is_touched() {
+    fn items_of_older_builds_get_an_expiry_when_touched() {
         let rules = AlertRules::default();
-        let mut record: AlertRecord = serde_json::from_str(RECORD).expect("it was stored so");
+        let mut record: AlertRecord = serde_json::from_str(RECORD).expect("a stored item");
         assert_eq!((record.look_at, record.due(), record.expires), (None, None, None));
         record.keep(&rules);
         let last_seen = Timestamp::parse("2026-01-05T11:00:00Z").expect("a time");
         assert_eq!(record.due(), Some(last_seen.plus(rules.end_untouched)));
-        let pointer: OpenAlert = serde_json::from_str(POINTER).expect("it was stored so");
+        let pointer: OpenAlert = serde_json::from_str(POINTER).expect("a stored item");
         assert!(pointer.goes_too_early(last_seen, &rules));
     }
 }

@@ -1,39 +1,39 @@
-//! The alert book on the store. The open alert of a type and target is found by key, others by
-//! pages, whatever their number.
+//! The alert store over the core's store. Finds the open alert of a type and target by key,
+//! others page by page.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use watchbill_core::ports::{Expect, Item, Key, ListRange, Query, WhichList, Write};
+use watchbill_core::ports::{Item, Key, ListRange, Precondition, Query, WhichList, Write};
 use watchbill_core::repo::{self, Entity, Versioned, decode, encode};
 use watchbill_core::service::{Core, ServiceError};
 use watchbill_domain::TenantId;
 use watchbill_runtime::port_error::{PortError, port_error};
 
 use super::alert_items::{AlertRecord, OpenAlert, open_key};
-use super::model::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, RaiseAlert};
+use super::model::{Alert, AlertMark, AlertStatus, AlertStore, OpenAlerts, RaiseAlert};
 
-/// Open alerts of one tenant: beyond, nobody could tell one from another, and each costs a row in
-/// two lists.
+/// Maximum number of open alerts per tenant. More could not be told apart, and each costs a row
+/// in two lists.
 pub const MAX_OPEN: usize = 1_000;
-/// Alerts of a page that is looked through for one of a type.
-const PAGE: usize = 100;
-/// Keys that are read to say how many are open.
+/// Page size of the search for an open alert of a type.
+const PAGE_SIZE: usize = 100;
+/// Maximum number of keys read to count the open alerts.
 const MAX_COUNTED: usize = 100;
-const TRIES: u32 = 16;
-const BOOK: &str = "the alert book";
+const MAX_ATTEMPTS: u32 = 16;
+const ALERT_STORE: &str = "the alert store";
 
-/// Alerts on the store.
+/// The alert store over the core's store.
 pub struct StoredAlerts {
     core: Core,
 }
 
-/// What became of an attempt to write.
+/// The result of an attempt to write.
 enum Tried {
     Done(Alert),
-    /// Someone else was first.
+    /// Another writer was faster.
     Again,
-    /// No further alert may be opened.
+    /// The limit of open alerts is reached.
     Full,
 }
 
@@ -54,7 +54,7 @@ impl StoredAlerts {
         self.load(&repo::alert_key(tenant, alert_id)).await
     }
 
-    /// True when it was written; false when someone else was first.
+    /// Returns true if the writes were committed, false if another writer was faster.
     async fn commit(&self, writes: Vec<Write>) -> Result<bool, ServiceError> {
         Ok(self.core.context().transact(writes).await?.is_ok())
     }
@@ -68,19 +68,19 @@ impl StoredAlerts {
         let open: Option<Versioned<OpenAlert>> =
             self.load(&open_key(tenant, &raise.alert_type, &raise.target)).await?;
         if let Some(open) = &open
-            && let Some(there) = self.record(tenant, &open.value.alert_id).await?
-            && (there.value.is_open() || there.value.raised_by.contains(&raise.task_id))
+            && let Some(stored) = self.record(tenant, &open.value.alert_id).await?
+            && (stored.value.is_open() || stored.value.raised_by.contains(&raise.task_id))
         {
-            return self.count_up(there, open, raise).await;
+            return self.count_up(stored, open, raise).await;
         }
         if self.open_keys(tenant, MAX_OPEN, None).await?.entries.len() >= MAX_OPEN {
             return Ok(Tried::Full);
         }
         let record = AlertRecord::new(tenant, raise, rules);
         let pointer = OpenAlert::new(&record, raise.at, rules);
-        let expect = open.map_or(Expect::Absent, |open| Expect::Version(open.version));
+        let expect = open.map_or(Precondition::Absent, |open| Precondition::Version(open.version));
         let writes = vec![
-            Write::Put { item: encode(&record, None), expect: Expect::Absent },
+            Write::Put { item: encode(&record, None), expect: Precondition::Absent },
             Write::Put { item: encode(&pointer, None), expect },
         ];
         self.tried(writes, record).await
@@ -88,21 +88,21 @@ impl StoredAlerts {
 
     async fn count_up(
         &self,
-        there: Versioned<AlertRecord>,
+        stored: Versioned<AlertRecord>,
         open: &Versioned<OpenAlert>,
         raise: &RaiseAlert,
     ) -> Result<Tried, ServiceError> {
-        if there.value.raised_by.contains(&raise.task_id) {
-            return Ok(Tried::Done(there.value.alert));
+        if stored.value.raised_by.contains(&raise.task_id) {
+            return Ok(Tried::Done(stored.value.alert));
         }
         let rules = &self.core.rules().alerts;
-        let mut record = there.value;
+        let mut record = stored.value;
         record.count_up(raise, rules);
-        let item = encode(&record, there.unknown.as_deref());
-        let mut writes = vec![Write::Put { item, expect: Expect::Version(there.version) }];
+        let item = encode(&record, stored.unknown.as_deref());
+        let mut writes = vec![Write::Put { item, expect: Precondition::Version(stored.version) }];
         if open.value.goes_too_early(raise.at, rules) {
             let item = encode(&OpenAlert::new(&record, raise.at, rules), open.unknown.as_deref());
-            writes.push(Write::Put { item, expect: Expect::Version(open.version) });
+            writes.push(Write::Put { item, expect: Precondition::Version(open.version) });
         }
         self.tried(writes, record).await
     }
@@ -114,7 +114,7 @@ impl StoredAlerts {
         })
     }
 
-    /// A page of the open ones, newest first. Keys alone.
+    /// A page of the keys of open alerts, newest first.
     async fn open_keys(
         &self,
         tenant: &TenantId,
@@ -132,7 +132,7 @@ impl StoredAlerts {
         Ok(self.core.store().query(query).await?)
     }
 
-    /// Those of the keys that are open: the list may be behind.
+    /// The alerts of these keys that are still open: the list may lag behind.
     async fn open_of(&self, keys: &[Key]) -> Result<Vec<Alert>, ServiceError> {
         let items = self.core.context().get_readable(keys).await?;
         let mut alerts = Vec::new();
@@ -155,11 +155,13 @@ impl StoredAlerts {
                 self.load(&open_key(tenant, alert_type, target)).await?;
             let Some(open) = open else { return Ok(None) };
             let record = self.record(tenant, &open.value.alert_id).await?;
-            return Ok(record.filter(|there| there.value.is_open()).map(|there| there.value.alert));
+            return Ok(record
+                .filter(|stored| stored.value.is_open())
+                .map(|stored| stored.value.alert));
         }
         let mut cursor = None;
         loop {
-            let page = self.open_keys(tenant, PAGE, cursor).await?;
+            let page = self.open_keys(tenant, PAGE_SIZE, cursor).await?;
             let open = self.open_of(&page.entries).await?;
             let found = open.into_iter().find(|alert| alert.alert_type == alert_type);
             if found.is_some() || page.next.is_none() {
@@ -169,22 +171,24 @@ impl StoredAlerts {
         }
     }
 
-    /// Looks at an alert that is due: one that nobody has touched for long ends, and that is told;
-    /// another is looked at again later. False: it is no longer what it was.
+    /// Checks a due alert. Ends it if it is untouched for long enough, with an audit record in
+    /// the same commit; otherwise schedules the next check. Returns false if the alert has
+    /// changed meanwhile.
     pub async fn end_if_untouched(&self, item: &Item) -> Result<bool, ServiceError> {
-        let there = decode::<AlertRecord>(item)?;
+        let stored = decode::<AlertRecord>(item)?;
         let (now, rules) = (self.core.clock().now(), &self.core.rules().alerts);
-        let mut record = there.value;
+        let mut record = stored.value;
         let mut writes = Vec::new();
         match record.ends_at(rules) {
             later if later > now => record.look_at = Some(later),
             _ => {
-                let told = record.end_untouched(now, rules);
-                writes.push(Write::Put { item: encode(&told, None), expect: Expect::Absent });
+                let audit = record.end_untouched(now, rules);
+                writes
+                    .push(Write::Put { item: encode(&audit, None), expect: Precondition::Absent });
             }
         }
-        let item = encode(&record, there.unknown.as_deref());
-        writes.push(Write::Put { item, expect: Expect::Version(there.version) });
+        let item = encode(&record, stored.unknown.as_deref());
+        writes.push(Write::Put { item, expect: Precondition::Version(stored.version) });
         self.commit(writes).await
     }
 
@@ -194,15 +198,15 @@ impl StoredAlerts {
         alert_id: &str,
         change: impl Fn(&mut Alert) -> bool + Send + Sync,
     ) -> Result<Option<Alert>, ServiceError> {
-        for _ in 0..TRIES {
-            let Some(there) = self.record(tenant, alert_id).await? else { return Ok(None) };
-            let mut record = there.value;
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(stored) = self.record(tenant, alert_id).await? else { return Ok(None) };
+            let mut record = stored.value;
             if !change(&mut record.alert) {
                 return Ok(Some(record.alert));
             }
             record.keep(&self.core.rules().alerts);
-            let item = encode(&record, there.unknown.as_deref());
-            let write = Write::Put { item, expect: Expect::Version(there.version) };
+            let item = encode(&record, stored.unknown.as_deref());
+            let write = Write::Put { item, expect: Precondition::Version(stored.version) };
             if self.commit(vec![write]).await? {
                 return Ok(Some(record.alert));
             }
@@ -212,30 +216,30 @@ impl StoredAlerts {
 }
 
 #[async_trait]
-impl AlertBook for StoredAlerts {
+impl AlertStore for StoredAlerts {
     async fn raise(&self, tenant: &TenantId, raise: RaiseAlert) -> Result<Alert, PortError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let tried = self.try_raise(tenant, &raise).await;
-            match tried.map_err(|error| port_error(BOOK, error))? {
+            match tried.map_err(|error| port_error(ALERT_STORE, error))? {
                 Tried::Done(alert) => return Ok(alert),
                 Tried::Again => {}
                 Tried::Full => {
                     let reason = format!(
-                        "{MAX_OPEN} alerts are open, the most that a tenant may have: resolve some \
-                         before '{}' on '{}' is opened",
+                        "{MAX_OPEN} alerts are open, the maximum of a tenant: resolve some to open \
+                         '{}' on '{}'",
                         raise.alert_type, raise.target
                     );
-                    return Err(PortError::Refused { what: BOOK, reason });
+                    return Err(PortError::Refused { what: ALERT_STORE, reason });
                 }
             }
         }
-        let reason = "others keep changing the same alert".to_owned();
-        Err(PortError::Unavailable { what: BOOK, reason })
+        let reason = "other writers keep changing the same alert".to_owned();
+        Err(PortError::Unavailable { what: ALERT_STORE, reason })
     }
 
     async fn find(&self, tenant: &TenantId, alert_id: &str) -> Result<Option<Alert>, PortError> {
         let found = self.record(tenant, alert_id).await;
-        let found = found.map_err(|error| port_error(BOOK, error))?;
+        let found = found.map_err(|error| port_error(ALERT_STORE, error))?;
         Ok(found.map(|record| record.value.alert))
     }
 
@@ -246,7 +250,7 @@ impl AlertBook for StoredAlerts {
         target: Option<&str>,
     ) -> Result<Option<Alert>, PortError> {
         let found = self.open_of_type(tenant, alert_type, target).await;
-        found.map_err(|error| port_error(BOOK, error))
+        found.map_err(|error| port_error(ALERT_STORE, error))
     }
 
     async fn list_open(&self, tenant: &TenantId, limit: usize) -> Result<OpenAlerts, PortError> {
@@ -255,7 +259,7 @@ impl AlertBook for StoredAlerts {
             let newest = self.open_of(&page.entries[..page.entries.len().min(limit)]).await?;
             Ok(OpenAlerts { newest, count: page.entries.len(), more: page.next.is_some() })
         };
-        listed.await.map_err(|error: ServiceError| port_error(BOOK, error))
+        listed.await.map_err(|error: ServiceError| port_error(ALERT_STORE, error))
     }
 
     async fn acknowledge(
@@ -273,7 +277,7 @@ impl AlertBook for StoredAlerts {
             active
         };
         let done = self.change(tenant, alert_id, change).await;
-        done.map_err(|error| port_error(BOOK, error))
+        done.map_err(|error| port_error(ALERT_STORE, error))
     }
 
     async fn resolve(
@@ -291,6 +295,6 @@ impl AlertBook for StoredAlerts {
             open
         };
         let done = self.change(tenant, alert_id, change).await;
-        done.map_err(|error| port_error(BOOK, error))
+        done.map_err(|error| port_error(ALERT_STORE, error))
     }
 }

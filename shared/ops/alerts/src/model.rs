@@ -1,14 +1,14 @@
-//! Alerts: what they are, and the port that keeps them.
+//! The alert model, and the port that stores alerts.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use watchbill_domain::{TaskId, TenantId, Timestamp, UnknownName};
-use watchbill_runtime::evidence::Counted;
+use watchbill_runtime::evidence::CappedCount;
 use watchbill_runtime::port_error::PortError;
 
-/// How bad an alert is. Worse is greater.
+/// The severity of an alert. Worse is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -28,7 +28,7 @@ impl Severity {
         }
     }
 
-    /// Accepts what other monitors call them, in any case.
+    /// Accepts the names that other monitors use, in any case.
     pub fn parse(text: &str) -> Result<Self, UnknownName> {
         match text.trim().to_ascii_lowercase().as_str() {
             "critical" | "fatal" | "emergency" | "page" | "p0" => Ok(Severity::Critical),
@@ -38,7 +38,7 @@ impl Severity {
             _ => Err(UnknownName {
                 what: "severity",
                 value: watchbill_redact::text(text).chars().take(64).collect(),
-                known: "critical, high, medium, low (warning stands for high, info for low)"
+                known: "critical, high, medium, low (warning means high, info means low)"
                     .to_owned(),
             }),
         }
@@ -49,7 +49,7 @@ impl Severity {
 #[serde(rename_all = "snake_case")]
 pub enum AlertStatus {
     Active,
-    /// Somebody has it: quiet until resolved.
+    /// Someone is working on it: quiet until resolved.
     Acknowledged,
     Resolved,
 }
@@ -64,7 +64,7 @@ impl AlertStatus {
     }
 }
 
-/// What somebody noticed.
+/// A request to raise an alert.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RaiseAlert {
     /// The rule that fired, or the kind of alert.
@@ -74,12 +74,12 @@ pub struct RaiseAlert {
     pub severity: Severity,
     pub message: String,
     pub labels: BTreeMap<String, String>,
-    /// The same task raising twice counts once.
+    /// Raising twice in the same task counts once.
     pub task_id: TaskId,
     pub at: Timestamp,
 }
 
-/// Who changed an alert, when, and by which task.
+/// Who changed an alert, when, and in which task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertMark {
     pub by: String,
@@ -98,7 +98,7 @@ pub struct Alert {
     /// The latest.
     pub message: String,
     pub labels: BTreeMap<String, String>,
-    /// How often it was raised since it opened; 1 is new.
+    /// How often it was raised since it opened; 1 means new.
     pub count: u64,
     pub first_seen: Timestamp,
     pub last_seen: Timestamp,
@@ -110,28 +110,28 @@ pub struct Alert {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenAlerts {
     pub newest: Vec<Alert>,
-    /// As far as was counted.
+    /// The number counted.
     pub count: usize,
-    /// There are more than were counted.
+    /// Whether there are more than were counted.
     pub more: bool,
 }
 
 impl OpenAlerts {
     /// `7`, or `more than 100`.
     pub fn counted(&self) -> String {
-        Counted { count: self.count, more: self.more }.to_string()
+        CappedCount { count: self.count, more: self.more }.to_string()
     }
 }
 
-/// Alerts that last: one open alert for each type and target.
+/// Stores alerts: one open alert for each type and target.
 #[async_trait]
-pub trait AlertBook: Send + Sync {
-    /// Opens an alert, or counts up the open one of the same type and target.
+pub trait AlertStore: Send + Sync {
+    /// Opens an alert, or increments the count of the open one of the same type and target.
     async fn raise(&self, tenant: &TenantId, raise: RaiseAlert) -> Result<Alert, PortError>;
 
     async fn find(&self, tenant: &TenantId, alert_id: &str) -> Result<Option<Alert>, PortError>;
 
-    /// The open one of a type, and of a target if one is named; else the newest of the type.
+    /// The open alert of a type and target. Without a target, the newest open one of the type.
     async fn find_open(
         &self,
         tenant: &TenantId,
@@ -139,11 +139,11 @@ pub trait AlertBook: Send + Sync {
         target: Option<&str>,
     ) -> Result<Option<Alert>, PortError>;
 
-    /// Active and acknowledged ones, newest first, at most so many of them.
+    /// Active and acknowledged alerts, newest first, at most `limit` of them.
     async fn list_open(&self, tenant: &TenantId, limit: usize) -> Result<OpenAlerts, PortError>;
 
-    /// Answers the alert as it then is, or `None` if there is none of that id. Leaves one
-    /// that is acknowledged or resolved as it is.
+    /// Returns the resulting alert, or `None` if the id is unknown. An acknowledged or resolved
+    /// alert stays unchanged.
     async fn acknowledge(
         &self,
         tenant: &TenantId,
@@ -151,8 +151,8 @@ pub trait AlertBook: Send + Sync {
         mark: AlertMark,
     ) -> Result<Option<Alert>, PortError>;
 
-    /// Answers the alert as it then is, or `None` if there is none of that id. Leaves one
-    /// that is resolved as it is.
+    /// Returns the resulting alert, or `None` if the id is unknown. A resolved alert stays
+    /// unchanged.
     async fn resolve(
         &self,
         tenant: &TenantId,

@@ -1,4 +1,5 @@
-//! Alert: raises, looks up, groups, acknowledges and resolves alerts in the alert book.
+//! The tool `alert`: raises, looks up, groups, acknowledges and resolves alerts in the alert
+//! store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +12,11 @@ use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_redact as redact;
 use watchbill_runtime::ooda::Observation;
 use watchbill_runtime::port_error::PortError;
-use watchbill_runtime::run::{Retry, Run, RunEnd};
+use watchbill_runtime::run::{Retry, Run, RunOutcome};
 use watchbill_runtime::tool::{Arguments, Tool, TypedTool, normalize, tool};
 
-use super::model::{Alert, AlertBook, AlertMark, AlertStatus, OpenAlerts, RaiseAlert, Severity};
+use super::model::{Alert, AlertMark, AlertStatus, AlertStore, OpenAlerts, RaiseAlert, Severity};
 
-/// The tool `alert`.
 static SPEC: ToolSpec = ToolSpec {
     name: "alert",
     description: "Raises, looks up, groups, acknowledges and resolves alerts.",
@@ -37,39 +37,38 @@ static SPEC: ToolSpec = ToolSpec {
     normalize: normalize::<AlertParameters>,
 };
 
-/// Without a book its tasks are blocked.
-pub fn alert(book: Option<Arc<dyn AlertBook>>) -> Arc<dyn Tool> {
-    tool(&SPEC, Alerts { book })
+/// Without an alert store the tool's tasks are blocked.
+pub fn alert(store: Option<Arc<dyn AlertStore>>) -> Arc<dyn Tool> {
+    tool(&SPEC, Alerts { store })
 }
 
 struct Alerts {
-    book: Option<Arc<dyn AlertBook>>,
+    store: Option<Arc<dyn AlertStore>>,
 }
 
 #[async_trait]
 impl TypedTool<AlertParameters> for Alerts {
-    async fn run(&self, run: &Run, _seen: &Observation, asked: &AlertParameters) -> RunEnd {
-        match self.book.as_deref() {
-            Some(book) => act(asked, run, book).await,
-            None => RunEnd::Blocked {
-                reason: "alerts can't be kept: no alert book is configured".to_owned(),
+    async fn run(&self, run: &Run, _seen: &Observation, asked: &AlertParameters) -> RunOutcome {
+        match self.store.as_deref() {
+            Some(store) => act(asked, run, store).await,
+            None => RunOutcome::Blocked {
+                reason: "can't store alerts: no alert store is configured".to_owned(),
                 question: None,
             },
         }
     }
 }
 
-/// What kind of alert it is where nobody says: as the orchestrator's own clients leave it to
-/// their worker.
-const UNSAID: &str = "system";
-/// Alerts told in one result.
-const MOST_TOLD: usize = 50;
-/// Open alerts, the newest, that are looked through for what may have one cause with another.
+/// The default alert type, the same that the orchestrator's own clients rely on.
+const DEFAULT_SUBJECT: &str = "system";
+/// Maximum number of alerts in one result.
+const MAX_LISTED: usize = 50;
+/// How many of the newest open alerts are searched for related ones.
 const RELATED: usize = 50;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum AlertParameters {
-    /// Store it, or count up the open one; with `alert_id`, look that one up first.
+    /// Stores it, or increments the open one. With `alert_id`, looks that alert up first.
     Raise {
         alert_id: Option<String>,
         alert_type: String,
@@ -78,16 +77,16 @@ pub enum AlertParameters {
         message: String,
         labels: BTreeMap<String, String>,
     },
-    Ack(Which),
-    Resolve(Which),
+    Ack(AlertSelector),
+    Resolve(AlertSelector),
     List {
         suggested_rules: Option<Value>,
     },
 }
 
-/// One alert: by its id, or the open one of a type (and target).
+/// Selects one alert: by its id, or the open one of a type (and target).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Which {
+pub struct AlertSelector {
     pub alert_id: Option<String>,
     pub alert_type: Option<String>,
     pub target: Option<String>,
@@ -98,14 +97,16 @@ impl Arguments for AlertParameters {
         let action = fields.text("action")?.map(str::to_ascii_lowercase);
         match action.as_deref() {
             None | Some("raise" | "trigger") => Self::parse_raise(fields),
-            Some("ack" | "acknowledge") => Ok(AlertParameters::Ack(Which::parse(fields)?)),
-            Some("resolve" | "close") => Ok(AlertParameters::Resolve(Which::parse(fields)?)),
+            Some("ack" | "acknowledge") => Ok(AlertParameters::Ack(AlertSelector::parse(fields)?)),
+            Some("resolve" | "close") => {
+                Ok(AlertParameters::Resolve(AlertSelector::parse(fields)?))
+            }
             Some("list") => Ok(AlertParameters::List {
                 suggested_rules: fields.get("suggested_rules").cloned(),
             }),
             Some(_) => {
                 let value = fields.get("action").unwrap_or(&Value::Null);
-                let needed = "'ack', 'resolve' or 'list', or left out to raise the alert";
+                let needed = "'raise' (the default), 'ack', 'resolve' or 'list'";
                 Err(Refusal::wrong(&fields.at("action"), value, needed))
             }
         }
@@ -152,7 +153,7 @@ impl AlertParameters {
         let alert_type = match (fields.bounded("alert_type", 120)?, &alert_id) {
             (Some(alert_type), _) => alert_type,
             (None, Some(_)) => "unknown".to_owned(),
-            (None, None) => UNSAID.to_owned(),
+            (None, None) => DEFAULT_SUBJECT.to_owned(),
         };
         let severity = match fields.text("severity")? {
             None => Severity::Medium,
@@ -171,9 +172,9 @@ impl AlertParameters {
     }
 }
 
-impl Which {
+impl AlertSelector {
     fn parse(fields: Fields<'_>) -> Result<Self, Refusal> {
-        let which = Which {
+        let which = AlertSelector {
             alert_id: fields.bounded("alert_id", 200)?,
             alert_type: fields.bounded("alert_type", 120)?,
             target: fields.bounded("target", 200)?,
@@ -185,7 +186,7 @@ impl Which {
         Ok(which)
     }
 
-    fn in_words(&self) -> String {
+    fn describe(&self) -> String {
         match (&self.alert_id, &self.alert_type, &self.target) {
             (Some(id), _, _) => format!("alert with id '{id}'"),
             (None, kind, target) => {
@@ -202,11 +203,11 @@ fn labels(fields: Fields<'_>) -> Result<BTreeMap<String, String>, Refusal> {
         None => return Ok(BTreeMap::new()),
         Some(Value::Object(map)) => map,
         Some(other) => {
-            return Err(Refusal::wrong(&fields.at("labels"), other, "an object of texts"));
+            return Err(Refusal::wrong(&fields.at("labels"), other, "an object of strings"));
         }
     };
     if map.len() > 32 {
-        let text = format!("{} has {} entries, 32 are the most", fields.at("labels"), map.len());
+        let text = format!("{} has {} entries; the maximum is 32", fields.at("labels"), map.len());
         return Err(Refusal::new(text));
     }
     let mut clean = map.clone();
@@ -221,17 +222,17 @@ fn labels(fields: Fields<'_>) -> Result<BTreeMap<String, String>, Refusal> {
         .collect())
 }
 
-/// Does what is asked of the book.
-pub async fn act(asked: &AlertParameters, run: &Run, book: &dyn AlertBook) -> RunEnd {
+/// Carries out the requested action on the alert store.
+pub async fn act(asked: &AlertParameters, run: &Run, store: &dyn AlertStore) -> RunOutcome {
     let ended = match asked {
-        AlertParameters::Raise { .. } => raise(asked, run, book).await,
-        AlertParameters::Ack(which) => change(which, Change::Ack, run, book).await,
-        AlertParameters::Resolve(which) => change(which, Change::Resolve, run, book).await,
+        AlertParameters::Raise { .. } => raise(asked, run, store).await,
+        AlertParameters::Ack(which) => change(which, Change::Ack, run, store).await,
+        AlertParameters::Resolve(which) => change(which, Change::Resolve, run, store).await,
         AlertParameters::List { suggested_rules } => {
-            list(suggested_rules.as_ref(), run, book).await
+            list(suggested_rules.as_ref(), run, store).await
         }
     };
-    ended.unwrap_or_else(|error| RunEnd::Failed {
+    ended.unwrap_or_else(|error| RunOutcome::Failed {
         error: error.to_string(),
         retry: if error.is_retryable() { Retry::Yes { after: None } } else { Retry::No },
         events: Vec::new(),
@@ -241,19 +242,19 @@ pub async fn act(asked: &AlertParameters, run: &Run, book: &dyn AlertBook) -> Ru
 async fn raise(
     asked: &AlertParameters,
     run: &Run,
-    book: &dyn AlertBook,
-) -> Result<RunEnd, PortError> {
+    store: &dyn AlertStore,
+) -> Result<RunOutcome, PortError> {
     let AlertParameters::Raise { alert_id, alert_type, target, severity, message, labels } = asked
     else {
-        return Ok(RunEnd::terminal("not an alert to raise"));
+        return Ok(RunOutcome::terminal("the arguments raise no alert"));
     };
     let tenant = &run.task.tenant;
     if let Some(id) = alert_id
-        && let Some(known) = book.find(tenant, id).await?
+        && let Some(known) = store.find(tenant, id).await?
     {
-        let group = group_of(&known, book.list_open(tenant, RELATED).await?);
+        let group = group_of(&known, store.list_open(tenant, RELATED).await?);
         let action = done("looked_up", &known, format!("it is {}", known.status.as_str()));
-        return Ok(told(&known, group, action, Vec::new()));
+        return Ok(outcome(&known, group, action, Vec::new()));
     }
     let mut labels = labels.clone();
     if let Some(id) = alert_id {
@@ -268,8 +269,8 @@ async fn raise(
         task_id: run.task.id.clone(),
         at: run.clock.now(),
     };
-    let alert = book.raise(tenant, raise).await?;
-    let group = group_of(&alert, book.list_open(tenant, RELATED).await?);
+    let alert = store.raise(tenant, raise).await?;
+    let group = group_of(&alert, store.list_open(tenant, RELATED).await?);
     let new = alert.count <= 1;
     let (what, why) = match (new, alert.status) {
         (true, _) => ("opened", "no alert of this type and target was open".to_owned()),
@@ -285,17 +286,18 @@ async fn raise(
     let action = done(what, &alert, why);
     let events =
         if new && !stems_from_alert(run) { event("alert.triggered", &alert) } else { Vec::new() };
-    Ok(told(&alert, group, action, events))
+    Ok(outcome(&alert, group, action, events))
 }
 
-/// A task made by `alert.triggered` must not publish it again.
+/// A task created by `alert.triggered` must not publish that event again.
 fn stems_from_alert(run: &Run) -> bool {
     let task = &run.task;
-    let says = |text: &str| text.contains("alert.triggered") || text.contains("alert_triggered");
+    let names_event =
+        |text: &str| text.contains("alert.triggered") || text.contains("alert_triggered");
     let metadata = ["event_type", "reaction", "cause", "trigger"]
         .iter()
         .filter_map(|name| task.metadata.get(*name).and_then(Value::as_str));
-    says(&task.source) || metadata.into_iter().any(says)
+    names_event(&task.source) || metadata.into_iter().any(names_event)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -305,57 +307,61 @@ enum Change {
 }
 
 async fn change(
-    which: &Which,
+    which: &AlertSelector,
     change: Change,
     run: &Run,
-    book: &dyn AlertBook,
-) -> Result<RunEnd, PortError> {
+    store: &dyn AlertStore,
+) -> Result<RunOutcome, PortError> {
     let tenant = &run.task.tenant;
     let found = match (&which.alert_id, &which.alert_type) {
-        (Some(id), _) => book.find(tenant, id).await?,
-        (None, Some(kind)) => book.find_open(tenant, kind, which.target.as_deref()).await?,
+        (Some(id), _) => store.find(tenant, id).await?,
+        (None, Some(kind)) => store.find_open(tenant, kind, which.target.as_deref()).await?,
         (None, None) => None,
     };
-    let open = book.list_open(tenant, RELATED).await?;
+    let open = store.list_open(tenant, RELATED).await?;
     let Some(found) = found else {
-        return Ok(RunEnd::terminal(format!(
+        return Ok(RunOutcome::terminal(format!(
             "there is no {}: {} alerts are open",
-            which.in_words(),
+            which.describe(),
             open.counted()
         )));
     };
     let by = run.task.created_by.clone();
     let mark = AlertMark { by, task_id: run.task.id.clone(), at: run.clock.now() };
     let after = match change {
-        Change::Ack => book.acknowledge(tenant, &found.alert_id, mark).await?,
-        Change::Resolve => book.resolve(tenant, &found.alert_id, mark).await?,
+        Change::Ack => store.acknowledge(tenant, &found.alert_id, mark).await?,
+        Change::Resolve => store.resolve(tenant, &found.alert_id, mark).await?,
     };
     let Some(alert) = after else {
-        return Ok(RunEnd::terminal(format!("{} went while it was changed", which.in_words())));
+        return Ok(RunOutcome::terminal(format!(
+            "the {} was removed while it was changed",
+            which.describe()
+        )));
     };
     let (mark, event_type, what) = match change {
         Change::Ack => (&alert.acknowledged, "alert.ack", "acknowledged"),
         Change::Resolve => (&alert.resolved, "alert.resolved", "resolved"),
     };
-    // Another run of this same task may have changed it before a crash: still ours to tell.
+    // An earlier run of this task may have made the change and crashed. Then this run publishes
+    // it.
     let ours = mark.as_ref().is_some_and(|mark| mark.task_id == run.task.id);
     let action = if ours {
-        done(what, &alert, format!("asked by {}", run.task.created_by))
+        done(what, &alert, format!("requested by {}", run.task.created_by))
     } else {
         let status = alert.status.as_str();
         done("left", &alert, format!("it is already {status}, so nothing was changed"))
     };
     let group = group_of(&alert, open);
     let events = if ours { event(event_type, &alert) } else { Vec::new() };
-    Ok(told(&alert, group, action, events))
+    Ok(outcome(&alert, group, action, events))
 }
 
 async fn list(
     suggested: Option<&Value>,
     run: &Run,
-    book: &dyn AlertBook,
-) -> Result<RunEnd, PortError> {
-    let open = book.list_open(&run.task.tenant, MOST_TOLD).await?;
+    store: &dyn AlertStore,
+) -> Result<RunOutcome, PortError> {
+    let open = store.list_open(&run.task.tenant, MAX_LISTED).await?;
     let mut actions = vec![json!({
         "action": "listed",
         "why": format!("{} alerts are open", open.counted()),
@@ -364,7 +370,7 @@ async fn list(
     if let Some(rules) = suggested {
         actions.push(json!({
             "action": "none",
-            "why": "a rule was asked for, but rules are not kept in this build: nothing watches it",
+            "why": "a rule was requested, but this build stores no rules: nothing evaluates it",
         }));
         result.insert("suggested_rules".to_owned(), rules.clone());
     }
@@ -372,10 +378,10 @@ async fn list(
     result.insert("success".to_owned(), true.into());
     result.insert("alerts".to_owned(), alerts.into());
     result.insert("actions".to_owned(), actions.into());
-    Ok(RunEnd::Done { result, events: Vec::new() })
+    Ok(RunOutcome::Done { result, events: Vec::new() })
 }
 
-/// Of the newest open alerts those of the same target or type: what may have one cause.
+/// The open alerts of the same target or type, which may have the same cause.
 fn group_of(alert: &Alert, open: OpenAlerts) -> Vec<Alert> {
     let related = |other: &Alert| {
         other.alert_id != alert.alert_id
@@ -403,7 +409,12 @@ fn event(event_type: &str, alert: &Alert) -> Vec<LoggedEvent> {
     vec![LoggedEvent { event_type, payload }]
 }
 
-fn told(alert: &Alert, group: Vec<Alert>, action: Value, events: Vec<LoggedEvent>) -> RunEnd {
+fn outcome(
+    alert: &Alert,
+    group: Vec<Alert>,
+    action: Value,
+    events: Vec<LoggedEvent>,
+) -> RunOutcome {
     let mut alerts = vec![shown(alert, "subject")];
     alerts.extend(group.iter().map(|other| shown(other, "related")));
     let mut actions = vec![action];
@@ -422,7 +433,7 @@ fn told(alert: &Alert, group: Vec<Alert>, action: Value, events: Vec<LoggedEvent
     result.insert("success".to_owned(), true.into());
     result.insert("alerts".to_owned(), alerts.into());
     result.insert("actions".to_owned(), actions.into());
-    RunEnd::Done { result, events }
+    RunOutcome::Done { result, events }
 }
 
 fn shown(alert: &Alert, role: &str) -> Value {

@@ -1,4 +1,4 @@
-//! Deployments: understood and planned here; carried out by a deployer, once there is one.
+//! The tool `deploy`: parses and plans deployments. Nothing carries them out yet.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 use watchbill_domain::{Fields, Refusal, TaskType};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
 use watchbill_runtime::ooda::Observation;
-use watchbill_runtime::run::{Run, RunEnd};
+use watchbill_runtime::run::{Run, RunOutcome};
 use watchbill_runtime::tool::{Arguments, Tool, TypedTool, normalize, tool};
 
 static SPEC: ToolSpec = ToolSpec {
     name: "deploy",
-    description: "Brings a project's code to an environment.",
+    description: "Deploys a project to an environment.",
     class: ToolClass::Mutating,
     operation: OperationRule::ByEnvironment {
         production: Operation::DeployProd,
@@ -31,7 +31,7 @@ static SPEC: ToolSpec = ToolSpec {
     normalize: normalize::<DeployParameters>,
 };
 
-/// Plans, and says that nothing was deployed.
+/// The tool only plans, and reports that nothing was deployed.
 pub fn deploy() -> Arc<dyn Tool> {
     tool(&SPEC, Deploy)
 }
@@ -40,7 +40,7 @@ struct Deploy;
 
 #[async_trait]
 impl TypedTool<DeployParameters> for Deploy {
-    async fn run(&self, _run: &Run, _seen: &Observation, asked: &DeployParameters) -> RunEnd {
+    async fn run(&self, _run: &Run, _seen: &Observation, asked: &DeployParameters) -> RunOutcome {
         no_deployer(asked)
     }
 }
@@ -73,13 +73,12 @@ impl Arguments for DeployParameters {
     }
 }
 
-fn no_deployer(asked: &DeployParameters) -> RunEnd {
+fn no_deployer(asked: &DeployParameters) -> RunOutcome {
     let DeployParameters { project, environment, .. } = asked;
-    RunEnd::Blocked {
+    RunOutcome::Blocked {
         reason: format!(
-            "nothing was deployed: no deployer is configured, so {project} can't go to \
-             {environment}; this release has none to configure: deploy it by other means and \
-             cancel this task"
+            "nothing was deployed: no deployer is configured, so {project} can't be deployed to \
+             {environment}; this release has none: deploy it by other means and cancel this task"
         ),
         question: None,
     }

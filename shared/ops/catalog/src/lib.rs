@@ -1,11 +1,11 @@
-//! The one crate that knows every capability: lists all tools, and joins what can be read of the
-//! estate.
+//! The one crate that knows every capability: it lists all tools and combines their evidence.
 //!
-//! - `tools`: the list, which playbook, policy, model and documentation read.
+//! - `tools`: the list of tools, used by playbook, policy, model and documentation.
 //! - `evidence`: the runtime's `Evidence` over the capabilities.
 //! - `deployments`: the tool `deploy`, until deployments are a capability of their own.
 //!
-//! How to add a tool: a line in [`tools::all`]; its spec and its work stand in its capability.
+//! How to add a tool: add a line to [`tools::all`]; its spec and implementation are in its
+//! capability.
 
 mod deployments;
 mod evidence;
@@ -13,7 +13,7 @@ pub mod tools;
 
 use std::sync::Arc;
 
-use watchbill_alerts::AlertBook;
+use watchbill_alerts::AlertStore;
 use watchbill_investigation::LogFiles;
 use watchbill_monitoring::SystemMetrics;
 use watchbill_playbook::PlaybookPlanner;
@@ -23,23 +23,23 @@ use watchbill_runtime::probe::Probes;
 
 pub use tools::specs;
 
-/// What the ops agent's tools work with. What is absent is said in results, never passed over.
+/// The ports of the ops agent's tools. Results always report a port that is absent.
 #[derive(Clone, Default)]
 pub struct OpsPorts {
     pub metrics: Option<Arc<dyn SystemMetrics>>,
     pub probes: Option<Arc<dyn Probes>>,
     pub logs: Option<Arc<dyn LogFiles>>,
     pub history: Option<Arc<dyn History>>,
-    pub alerts: Option<Arc<dyn AlertBook>>,
+    pub alerts: Option<Arc<dyn AlertStore>>,
 }
 
-/// What can be read through these ports.
+/// The evidence available through these ports.
 pub fn evidence(ports: &OpsPorts) -> Arc<dyn Evidence> {
-    Arc::new(evidence::Joined(ports.clone()))
+    Arc::new(evidence::JoinedEvidence(ports.clone()))
 }
 
-/// Plans with all tools that there are. Every process plans alike: an approval is bound to the
-/// hash of what one of them showed, and proved by another.
+/// A planner with all tools. All processes must plan alike: one makes the approval document,
+/// and another verifies its hash.
 pub fn planner() -> PlaybookPlanner {
     PlaybookPlanner::new(specs().clone())
 }

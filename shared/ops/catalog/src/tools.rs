@@ -1,4 +1,4 @@
-//! All tools.
+//! The list of all tools.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,7 +8,7 @@ use watchbill_runtime::tool::{Tool, Tools};
 use super::OpsPorts;
 use super::deployments::deploy;
 
-/// Every tool that a plan can call: a line each.
+/// Every tool that a plan can call, one per line.
 pub fn all(ports: &OpsPorts) -> Vec<Arc<dyn Tool>> {
     vec![
         watchbill_alerts::alert(ports.alerts.clone()),
@@ -18,12 +18,12 @@ pub fn all(ports: &OpsPorts) -> Vec<Arc<dyn Tool>> {
     ]
 }
 
-/// The same, ready to be called by name.
+/// All tools, ready to be called by name.
 pub fn registered(ports: &OpsPorts) -> Tools {
     Tools::new(all(ports)).unwrap_or_else(refused)
 }
 
-/// The list is part of the build, and a test registers it: what is wrong with it is said here.
+/// The list is part of the build, and a test registers it: this reports what is wrong with it.
 fn refused<T>(bad: BadToolSpec) -> T {
     panic!("shared/ops/catalog/src/tools.rs: {bad}")
 }
@@ -33,7 +33,7 @@ static SPECS: LazyLock<ToolSpecs> = LazyLock::new(|| {
     ToolSpecs::new(tools.iter().map(|tool| tool.spec())).unwrap_or_else(refused)
 });
 
-/// What is known of all tools.
+/// The specs of all tools.
 pub fn specs() -> &'static ToolSpecs {
     &SPECS
 }
@@ -52,9 +52,10 @@ mod tests {
         assert_eq!(specs().iter().count(), count);
     }
 
-    /// What the schema says is needed, and only that, is missing from no arguments at all.
+    /// With empty arguments, each tool reports exactly the arguments as missing that its schema
+    /// requires.
     #[test]
-    fn schemas_say_what_is_needed() {
+    fn schemas_name_the_required_arguments() {
         for spec in specs().iter() {
             let schema = (spec.schema)();
             assert_eq!(schema["type"], "object", "{}", spec.name);
@@ -73,7 +74,11 @@ mod tests {
                 let wrong = Map::from_iter([(name.clone(), Value::from(vec![vec![1]]))]);
                 let read = (spec.normalize)(Fields { map: &wrong, path: "arguments" });
                 let known = read.is_err() || name == "labels";
-                assert!(known, "{}: {name} is said to be an argument, and is not read", spec.name);
+                assert!(
+                    known,
+                    "{}: the schema has the argument {name}, but it is not parsed",
+                    spec.name
+                );
             }
         }
     }

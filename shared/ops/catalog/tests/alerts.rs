@@ -1,4 +1,4 @@
-//! The alert book with more alerts than anyone should have, and what a run reads of it.
+//! The alert book with very many alerts, and what a run reads of it.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -10,26 +10,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use watchbill_alerts::{
-    AlertBook as _, AlertMark, AlertParameters, AlertStatus, MAX_OPEN_ALERTS, RaiseAlert, Severity,
-    StoredAlerts,
+    AlertMark, AlertParameters, AlertStatus, AlertStore as _, MAX_OPEN_ALERTS, RaiseAlert,
+    Severity, StoredAlerts,
 };
 use watchbill_catalog::{OpsPorts, evidence, specs, tools};
-use watchbill_core::decide::{AlertRules, Command, Ending};
+use watchbill_core::decide::{AlertRules, Command, RunResult};
 use watchbill_core::ports::{
     Clock as _, Commit, CommitError, DueKey, Item, Key, Page, Query, Store, StoreError,
 };
 use watchbill_core::repo::{self, Entity as _, decode};
 use watchbill_domain::{Fields, Outcome, TaskId, TaskType, Timestamp};
-use watchbill_governance::{Record, RecordKind};
+use watchbill_governance::{AuditRecord, RecordKind};
 use watchbill_playbook::Playbook;
 use watchbill_runtime::history::TaskHistory;
 use watchbill_runtime::ooda::Ooda;
 use watchbill_runtime::port_error::PortError;
-use watchbill_runtime::run::{Notes, Run, RunEnd};
+use watchbill_runtime::run::{Notes, Run, RunOutcome};
 use watchbill_runtime::tool::Arguments as _;
 use watchbill_testkit::{Machine, MemoryStore, tenant};
 
-/// Counts the items and the index rows that are read.
+/// Counts the items and index rows that are read.
 struct Counting {
     inner: Arc<MemoryStore>,
     items: AtomicUsize,
@@ -41,7 +41,7 @@ impl Counting {
         Arc::new(Self { inner, items: AtomicUsize::new(0), rows: AtomicUsize::new(0) })
     }
 
-    /// Since it was last asked.
+    /// Items and rows read since the last call.
     fn taken(&self) -> (usize, usize) {
         (self.items.swap(0, Ordering::Relaxed), self.rows.swap(0, Ordering::Relaxed))
     }
@@ -114,7 +114,8 @@ impl World {
         }
     }
 
-    /// Opens so many alerts of one type on targets of their own, the oldest first.
+    /// Opens `count` alerts, each on its own target, the oldest first. The first has a type of
+    /// its own.
     async fn open(&self, count: u64) {
         for n in 0..count {
             self.machine.clock.advance(Duration::from_millis(1));
@@ -129,7 +130,7 @@ impl World {
         AlertMark { by: "kim".into(), task_id, at: self.machine.clock.now() }
     }
 
-    async fn run(&self, task_type: TaskType, payload: Value) -> RunEnd {
+    async fn run(&self, task_type: TaskType, payload: Value) -> RunOutcome {
         let id = self.machine.create().await;
         let mut task = self.machine.claim(&id).await.value;
         task.task_type = task_type;
@@ -141,7 +142,7 @@ impl World {
             deadline: clock.monotonic() + Duration::from_secs(300),
             notes: Notes::new(clock.clone()),
             clock,
-            steps: None,
+            journal: None,
             spending: None,
         };
         let ports = OpsPorts {
@@ -162,7 +163,7 @@ impl World {
     async fn fail_one(&self) {
         let id = self.machine.create().await;
         let fence = self.machine.claim(&id).await.value.fence;
-        let ending = Ending::FailedForGood { error: "broke".into() };
+        let ending = RunResult::FailedForGood { error: "broke".into() };
         let (events, notes, outcome) = (Vec::new(), Vec::new(), Outcome::default());
         let command = Command::End { fence, ending, events, notes, outcome };
         self.machine.core.tasks().command(&tenant(), &id, &command).await.unwrap();
@@ -177,10 +178,10 @@ impl World {
         }
     }
 
-    fn records(&self) -> Vec<Record> {
+    fn records(&self) -> Vec<AuditRecord> {
         let items = self.store.items();
-        let records = items.iter().filter(|item| *item.kind == *Record::KIND);
-        records.map(|item| decode::<Record>(item).unwrap().value).collect()
+        let records = items.iter().filter(|item| *item.kind == *AuditRecord::KIND);
+        records.map(|item| decode::<AuditRecord>(item).unwrap().value).collect()
     }
 }
 
@@ -208,7 +209,7 @@ async fn an_open_alert_is_found_whatever_the_number_of_newer_ones() {
     let world = World::new();
     world.open(620).await;
     world.counting.taken();
-    // By type and target: by key.
+    // By type and target: a read by key.
     let found = world.book.find_open(&tenant(), "disk_full", Some("db-1")).await.unwrap().unwrap();
     assert_eq!(found.target, "db-1");
     assert!(world.counting.taken().0 <= 2);
@@ -229,26 +230,26 @@ async fn an_open_alert_is_found_whatever_the_number_of_newer_ones() {
             deadline: clock.monotonic() + Duration::from_secs(300),
             notes: Notes::new(clock.clone()),
             clock,
-            steps: None,
+            journal: None,
             spending: None,
         };
         let fields = Fields::payload(payload.as_object().unwrap());
         let asked = AlertParameters::parse(fields).unwrap();
         let ended = watchbill_alerts::act(&asked, &run, &world.book).await;
-        let RunEnd::Done { result, .. } = ended else { panic!("{payload}: {ended:?}") };
+        let RunOutcome::Done { result, .. } = ended else { panic!("{payload}: {ended:?}") };
         assert_eq!(result["actions"][0]["action"], "acknowledged", "{payload}");
     }
 }
 
 #[tokio::test]
-async fn a_tenant_has_so_many_open_alerts_and_is_told() {
+async fn open_alerts_are_limited_per_tenant() {
     let world = World::new();
     world.open(MAX_OPEN_ALERTS as u64).await;
     let further = world.raise("disk_full", "db-new", 9_999);
     let refused = world.book.raise(&tenant(), further.clone()).await.unwrap_err();
     let PortError::Refused { reason, .. } = &refused else { panic!("{refused}") };
     assert!(reason.contains("1000 alerts are open") && reason.contains("'db-new'"), "{reason}");
-    // One that is open is counted up all the same.
+    // Raising an open alert still increments its count.
     let counted = world.raise("disk_full", "db-7", 9_998);
     assert_eq!(world.book.raise(&tenant(), counted).await.unwrap().count, 2);
     let one = world.book.find_open(&tenant(), "disk_full", Some("db-9")).await.unwrap().unwrap();
@@ -261,7 +262,7 @@ async fn a_tenant_has_so_many_open_alerts_and_is_told() {
 }
 
 #[tokio::test]
-async fn an_alert_that_nobody_touches_ends_and_is_told_and_goes_with_its_pointer() {
+async fn an_untouched_alert_ends_with_an_audit_record_and_expires() {
     let world = World::new();
     let rules = AlertRules::default();
     let day = Duration::from_secs(86_400);
@@ -269,7 +270,7 @@ async fn an_alert_that_nobody_touches_ends_and_is_told_and_goes_with_its_pointer
     let quiet = world.book.raise(&tenant(), quiet).await.unwrap();
     let loud = world.book.raise(&tenant(), world.raise("disk_full", "loud", 1)).await.unwrap();
     let seen = world.book.raise(&tenant(), world.raise("disk_full", "seen", 1)).await.unwrap();
-    // Raised again each week, and acknowledged late: both are somebody's.
+    // One is raised again each week, one is acknowledged late: both count as touched.
     for week in 2..=4 {
         world.machine.clock.advance(7 * day);
         world.book.raise(&tenant(), world.raise("disk_full", "loud", week)).await.unwrap();
@@ -289,7 +290,7 @@ async fn an_alert_that_nobody_touches_ends_and_is_told_and_goes_with_its_pointer
     );
     assert_eq!(records[0].events[0].event_type.as_str(), "alert.resolved");
     assert_eq!(records[0].events[0].payload["target"], "quiet");
-    // Each open one is due again, and what has ended expires; its pointer does later.
+    // Each open alert is due again. The ended one expires, and its reference expires later.
     let now = world.machine.clock.now();
     let item = |id: &str| {
         let key = repo::alert_key(&tenant(), id);
@@ -305,7 +306,7 @@ async fn an_alert_that_nobody_touches_ends_and_is_told_and_goes_with_its_pointer
     for pointer in pointers {
         assert!(pointer.expires.is_some_and(|at| at >= now.plus(rules.keep_resolved)));
     }
-    // In the end all of them do, and nothing stays that is due.
+    // In the end all alerts end, and no item stays due.
     world.machine.clock.advance(31 * day);
     world.look_at_all().await;
     assert!(world.store.items().iter().all(|item| &*item.kind != "alert" || item.due.is_none()));

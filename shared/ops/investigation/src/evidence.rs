@@ -1,4 +1,4 @@
-//! From files to groups of like errors: counted, dated, compared with the time before.
+//! Groups the errors of log files by template and compares them with the period before.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -9,22 +9,22 @@ use watchbill_redact as redact;
 use super::before;
 use super::frame::frame;
 use super::log_files::LogScan;
-use super::logs::{Entry, Level, TimeContext, bounded, entries, template};
+use super::logs::{Entry, LogLevel, TimeContext, bounded, entries, template};
 
-/// Templates told apart; what comes beyond is counted as one.
-const MOST_GROUPS: usize = 5_000;
+/// Maximum number of groups. Errors beyond it are counted as one group.
+const MAX_GROUPS: usize = 5_000;
 const EXAMPLES: usize = 3;
-/// Characters of a message with its stack that rules look at.
+/// Maximum characters of a message with its stack that the rules read.
 const SAMPLE: usize = 4_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trend {
-    /// Not once in the time before.
+    /// Does not occur in the period before.
     New,
     Rising,
     Steady,
     Falling,
-    /// Its lines bear no time.
+    /// Its lines have no time.
     Unknown,
 }
 
@@ -44,9 +44,9 @@ impl Trend {
 #[derive(Clone, Debug)]
 pub struct Group {
     pub template: String,
-    pub level: Level,
+    pub level: LogLevel,
     pub count: u64,
-    /// In the time of the same length before the range.
+    /// Occurrences in the period of the same length before the range.
     pub before: u64,
     pub first: Option<Timestamp>,
     pub last: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl Group {
 #[derive(Clone, Debug, Default)]
 pub struct LogFacts {
     pub files: usize,
-    /// Entries in the range, and those without a time.
+    /// Entries in the range, including those without a time.
     pub entries: u64,
     pub undated: u64,
     pub errors: u64,
@@ -85,7 +85,7 @@ pub struct LogFacts {
 }
 
 impl LogFacts {
-    /// When what is new in the range began.
+    /// When the first error began that is new in the range.
     pub fn onset(&self) -> Option<Timestamp> {
         let new = self.groups.iter().filter(|group| group.trend() == Trend::New);
         new.filter_map(|group| group.first).min()
@@ -102,7 +102,7 @@ pub fn read_logs(
 ) -> LogFacts {
     let context = TimeContext { now, utc_offset: scan.utc_offset };
     let service = service.map(|name| name.to_lowercase()).filter(|name| name != "system");
-    let mut reading = Reading {
+    let mut reading = EvidenceReader {
         from,
         to,
         earliest: before(from, to),
@@ -117,23 +117,23 @@ pub fn read_logs(
         let all = entries(&text, &context);
         let dated = all.iter().filter_map(|entry| entry.at).min();
         if dated.is_none() && !all.is_empty() {
-            let text = format!("{}: its lines bear no time, so all were taken", file.path);
+            let text = format!("{}: its lines have no timestamps, so all were read", file.path);
             reading.facts.gaps.push(text);
         }
         if let Some(first) = dated.filter(|first| file.only_end && *first > from) {
-            let text = format!("{}: too big, only its end from {first} on was read", file.path);
+            let text = format!("{}: too large, only its end from {first} was read", file.path);
             reading.facts.gaps.push(text);
         }
         let whole_file = service.is_none() || named(&file.path);
         for entry in &all {
-            let speaks = |name: &String| {
+            let mentions = |name: &String| {
                 entry.service.as_ref().map_or_else(
                     || entry.message.to_lowercase().contains(name),
-                    |told| told.to_lowercase() == *name,
+                    |service| service.to_lowercase() == *name,
                 )
             };
-            // Without a file of that name, lines that name the service must do.
-            if whole_file || service.as_ref().is_some_and(speaks) {
+            // If no file is named after the service, lines that mention it count instead.
+            if whole_file || service.as_ref().is_some_and(mentions) {
                 reading.take(entry, &file.path);
             }
         }
@@ -142,13 +142,13 @@ pub fn read_logs(
         && !any_named
         && reading.facts.entries == 0
     {
-        let text = format!("logs: no file is named after '{name}' and no line speaks of it");
+        let text = format!("logs: no file is named after '{name}' and no line mentions it");
         reading.facts.gaps.push(text);
     }
     reading.finish()
 }
 
-struct Reading {
+struct EvidenceReader {
     from: Timestamp,
     to: Timestamp,
     earliest: Timestamp,
@@ -156,7 +156,7 @@ struct Reading {
     groups: HashMap<String, Group>,
 }
 
-impl Reading {
+impl EvidenceReader {
     fn take(&mut self, entry: &Entry<'_>, path: &str) {
         let in_range = match entry.at {
             None => true,
@@ -169,13 +169,13 @@ impl Reading {
         if in_range {
             self.facts.entries += 1;
             self.facts.undated += u64::from(entry.at.is_none());
-            self.facts.warnings += u64::from(entry.level == Level::Warn);
+            self.facts.warnings += u64::from(entry.level == LogLevel::Warn);
         }
         if !entry.level.is_error() {
             return;
         }
-        let said = Said::of(entry);
-        let group = self.group_of(entry, &said);
+        let clean = CleanEntry::of(entry);
+        let group = self.group_of(entry, &clean);
         group.level = group.level.max(entry.level);
         if in_before {
             group.before += 1;
@@ -186,16 +186,16 @@ impl Reading {
         self.facts.errors += 1;
     }
 
-    fn group_of(&mut self, entry: &Entry<'_>, said: &Said<'_>) -> &mut Group {
-        let mut key = template(&said.message);
-        // "Internal server error" from two places is two things.
-        let place = frame(said.whole.lines());
+    fn group_of(&mut self, entry: &Entry<'_>, clean: &CleanEntry<'_>) -> &mut Group {
+        let mut key = template(&clean.message);
+        // "Internal server error" from two places is two different errors.
+        let place = frame(clean.whole.lines());
         if let Some(place) = &place {
             key.push_str(" at ");
             key.push_str(&template(place));
         }
-        if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&key) {
-            key = "(more kinds of errors than can be told apart)".to_owned();
+        if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
+            key = "(errors beyond the maximum number of groups)".to_owned();
         }
         self.groups.entry(key.clone()).or_insert_with(|| Group {
             template: key,
@@ -207,7 +207,7 @@ impl Reading {
             examples: Vec::new(),
             files: BTreeSet::new(),
             frame: place,
-            sample: said.whole.chars().take(SAMPLE).collect(),
+            sample: clean.whole.chars().take(SAMPLE).collect(),
         })
     }
 
@@ -240,14 +240,15 @@ fn add_to(group: &mut Group, entry: &Entry<'_>, path: &str) {
     }
 }
 
-/// What an entry says, without secrets: whatever is cut from it later, no half of one is left.
-struct Said<'a> {
+/// An entry's text, redacted before anything is cut from it, so that no half of a secret
+/// remains.
+struct CleanEntry<'a> {
     message: Cow<'a, str>,
     /// With its stack.
     whole: Cow<'a, str>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> CleanEntry<'a> {
     fn of(entry: &'a Entry<'_>) -> Self {
         let message = redact::text(&entry.message);
         if entry.stack.is_empty() {
@@ -278,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_has_no_secret_left() {
+    fn kept_texts_are_redacted_before_they_are_cut() {
         let key = format!("ghp_{}", "a1".repeat(18));
-        // At the ends of what is kept of a template and of a sample.
+        // At the cut-off points of a template and of a sample.
         for end in [600, SAMPLE] {
             for before in end - 60..end {
                 let line = "x ".repeat(before / 2);
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_on_several_lines_is_one_secret() {
+    fn a_secret_on_several_lines_is_redacted() {
         let key = "MIIEowIBAAKCAQEA7";
         let facts = facts(format!(
             "2026-11-30T01:00:00Z ERROR bad key\n    -----BEGIN PRIVATE KEY-----\n    {key}\n    \

@@ -1,4 +1,4 @@
-//! Where in the code an error came from.
+//! Finds the place in the code that an error came from.
 
 use std::sync::LazyLock;
 
@@ -6,10 +6,10 @@ use regex::Regex;
 
 use watchbill_redact as redact;
 
-/// Characters of a place that are shown.
-const LONGEST: usize = 200;
+/// Maximum characters of a place that are shown.
+const MAX_CHARS: usize = 200;
 
-/// Forms of a stack frame: JavaScript and Java, Python, Go and Rust.
+/// Stack frame formats: JavaScript and Java, Python, Go and Rust.
 const FORMS: &[&str] = &[
     r"^\s*at (?P<place>.+:\d+(?::\d+)?\)?)\s*$",
     r"^\s*at (?P<place>[\w.$<>]+\([^)]*\))\s*$",
@@ -19,11 +19,11 @@ const FORMS: &[&str] = &[
 ];
 
 static COMPILED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    let compile = |form: &&str| Regex::new(form).expect("the forms are valid: a test uses each");
+    let compile = |form: &&str| Regex::new(form).expect("the patterns are valid: a test uses each");
     FORMS.iter().map(compile).collect()
 });
 
-/// Frames of other people's code tell less.
+/// Markers of third-party code, whose frames tell less.
 const FOREIGN: &[&str] = &[
     "node_modules",
     "node:internal",
@@ -41,8 +41,8 @@ const FOREIGN: &[&str] = &[
     "org.apache.",
 ];
 
-/// The frame nearest to the fault, in the program's own code where there is one: from the lines
-/// of a message and its stack.
+/// The frame nearest to the fault among the lines of a message and its stack, preferably in the
+/// program's own code.
 pub fn frame<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let mut found: Vec<(String, bool)> = Vec::new();
     for line in lines {
@@ -64,7 +64,7 @@ pub fn frame<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<String> {
         found.reverse();
     }
     let own = found.iter().find(|(place, _)| !FOREIGN.iter().any(|word| place.contains(word)));
-    own.or(found.first()).map(|(place, _)| redact::shortened(place, LONGEST))
+    own.or(found.first()).map(|(place, _)| redact::shortened(place, MAX_CHARS))
 }
 
 #[cfg(test)]
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_cut_after_its_secrets_are_out() {
+    fn a_place_is_redacted_before_it_is_cut() {
         let key = format!("ghp_{}", "a1".repeat(18));
         for before in 150..200 {
             let line = format!("    at {}({key}.js:42:13)", "x".repeat(before));
-            let place = frame([&*line]).expect("it is a frame");
+            let place = frame([&*line]).expect("the line is a frame");
             assert!(!place.contains("ghp_"), "{before}: {place}");
-            assert!(place.chars().count() <= LONGEST, "{before}: {place}");
+            assert!(place.chars().count() <= MAX_CHARS, "{before}: {place}");
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Investigate: reads logs, recent tasks, alerts and figures around an issue and reports
-//! likely causes with their evidence, what was ruled out, and what could not be looked at.
+//! The tool `investigate`: reads logs, recent tasks, alerts and metrics around an issue and
+//! reports likely causes with their evidence, what was ruled out, and what could not be
+//! checked.
 //!
-//! - `evidence`: from log files to groups of like errors. `logs`: their lines. `frame`: where in
-//!   the code one points to. `log_files`: the port by which they are read.
-//! - `rules`: what log lines tell about causes. `report`: from facts to causes.
+//! - `evidence`: groups the errors of log files. `logs`: parses their lines. `frame`: finds the
+//!   place in the code. `log_files`: the port that reads log files.
+//! - `rules`: which log lines point to which causes. `report`: from facts to causes.
 //!
-//! How to add a cause that an investigation knows: a row in `rules::RULES`. All else that it looks
-//! at comes through the runtime's `Evidence`.
+//! How to add a cause: add a row to `rules::RULES`. All other input comes through the runtime's
+//! `Evidence`.
 
 mod evidence;
 mod frame;
@@ -22,28 +23,31 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Fields, Refusal, TaskType, TimeRange, Timestamp};
 use watchbill_governance::{Operation, OperationRule, ToolClass, ToolSpec};
-use watchbill_runtime::evidence::{AlertsSeen, Evidence, SystemReport, Unseen};
+use watchbill_runtime::evidence::{AlertSummaries, Evidence, ObservationError, SystemReport};
 use watchbill_runtime::ooda::Observation;
-use watchbill_runtime::run::{Run, RunEnd};
+use watchbill_runtime::run::{Run, RunOutcome};
 use watchbill_runtime::tool::{Arguments, Tool, TypedTool, normalize, tool};
 
 pub use evidence::{Group, LogFacts, Trend, read_logs};
 pub use log_files::{LogFile, LogFiles, LogRequest, LogScan, SkippedLog};
-pub use report::{Facts, report};
-pub use rules::{RULES, Rule};
+pub use report::{Observations, report};
+pub use rules::{CauseRule, RULES};
 
-/// The tool `investigate`.
 static SPEC: ToolSpec = ToolSpec {
     name: "investigate",
-    description: "Reads logs, recent tasks, alerts and figures around an issue and reports likely causes.",
+    description: "Reads logs, recent tasks, alerts and metrics around an issue and reports \
+                  likely causes.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::InvestigateIssues),
     gated_as: TaskType::Investigate,
     schema: || {
         json!({ "type": "object", "properties": {
-            "issue": { "type": "string", "maxLength": 4000, "default": UNSAID },
-            "time_range": { "type": "string", "description": "such as 1h, yesterday, two RFC 3339 times with '/' between" },
-            "paths": { "type": "array", "maxItems": MOST_PATHS, "items": { "type": "string" } },
+            "issue": { "type": "string", "maxLength": 4000, "default": DEFAULT_SUBJECT },
+            "time_range": {
+                "type": "string",
+                "description": "such as 1h, yesterday, or two RFC 3339 times separated by '/'",
+            },
+            "paths": { "type": "array", "maxItems": MAX_PATHS, "items": { "type": "string" } },
             "service": { "type": "string", "maxLength": 200 },
         }})
     },
@@ -62,7 +66,12 @@ struct Investigate {
 
 #[async_trait]
 impl TypedTool<InvestigateParameters> for Investigate {
-    async fn run(&self, run: &Run, seen: &Observation, asked: &InvestigateParameters) -> RunEnd {
+    async fn run(
+        &self,
+        run: &Run,
+        seen: &Observation,
+        asked: &InvestigateParameters,
+    ) -> RunOutcome {
         let tenant = &run.task.tenant;
         let open = self.evidence.open_alerts(tenant, INVESTIGATED_ALERTS);
         let open = run.within(OBSERVE, open).await;
@@ -72,23 +81,23 @@ impl TypedTool<InvestigateParameters> for Investigate {
             system: seen.system.as_ref().map_err(String::as_str),
             alerts: open.as_ref().map_err(String::as_str),
         };
-        look_into(asked, run, observed, self.logs.as_ref(), &*self.evidence).await
+        gather(asked, run, observed, self.logs.as_ref(), &*self.evidence).await
     }
 }
 
-/// Open alerts that an investigation looks at.
+/// Maximum number of open alerts that an investigation reads.
 const INVESTIGATED_ALERTS: usize = 50;
-/// For the look at them.
+/// Timeout of reading them.
 const OBSERVE: Duration = Duration::from_secs(5);
-/// How long before the range a deployment may have ended to be looked at.
+/// How long before the range a deployment may have ended to be considered.
 pub const DEPLOY_WINDOW: Duration = Duration::from_secs(2 * 3_600);
-/// At most so much of one file (its end) and of all.
-const BYTES_PER_FILE: u64 = 16 << 20;
-const BYTES_IN_ALL: u64 = 64 << 20;
-const MOST_TASKS: usize = 100;
-/// What is looked into where nobody says: as the orchestrator's own worker does.
-const UNSAID: &str = "system issue";
-const MOST_PATHS: usize = 100;
+/// Maximum bytes read of one file (its end), and of all files.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+const MAX_TOTAL_BYTES: u64 = 64 << 20;
+const MAX_TASKS: usize = 100;
+/// The default issue, the same as in the orchestrator's own worker.
+const DEFAULT_SUBJECT: &str = "system issue";
+const MAX_PATHS: usize = 100;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct InvestigateParameters {
@@ -100,12 +109,12 @@ pub struct InvestigateParameters {
 
 impl Arguments for InvestigateParameters {
     fn parse(fields: Fields<'_>) -> Result<Self, Refusal> {
-        let issue = fields.bounded("issue", 4_000)?.unwrap_or_else(|| UNSAID.to_owned());
+        let issue = fields.bounded("issue", 4_000)?.unwrap_or_else(|| DEFAULT_SUBJECT.to_owned());
         let mut paths = fields.texts("path")?;
         paths.extend(fields.texts("paths")?);
-        if paths.len() > MOST_PATHS {
+        if paths.len() > MAX_PATHS {
             return Err(Refusal::new(format!(
-                "{} has {} entries, {MOST_PATHS} are the most",
+                "{} has {} entries; the maximum is {MAX_PATHS}",
                 fields.at("paths"),
                 paths.len()
             )));
@@ -134,51 +143,51 @@ impl Arguments for InvestigateParameters {
     }
 }
 
-/// What the loop has observed already.
+/// What the loop has already observed.
 struct Observed<'a> {
     system: Result<&'a SystemReport, &'a str>,
-    alerts: Result<&'a AlertsSeen, &'a str>,
+    alerts: Result<&'a AlertSummaries, &'a str>,
 }
 
-async fn look_into(
+async fn gather(
     asked: &InvestigateParameters,
     run: &Run,
     observed: Observed<'_>,
     logs: Option<&Arc<dyn LogFiles>>,
     evidence: &dyn Evidence,
-) -> RunEnd {
+) -> RunOutcome {
     let now = run.clock.now();
     let (from, to) = asked.range.unwrap_or(TimeRange::DEFAULT).resolve(now);
-    let mut facts = Facts::new(asked, from, to, now);
+    let mut facts = Observations::new(asked, from, to, now);
     match observed.system {
         Ok(system) => facts.system = Some(system.clone()),
-        Err(reason) => facts.gaps.push(format!("the machine's figures: {reason}")),
+        Err(reason) => facts.gaps.push(format!("the machine's metrics: {reason}")),
     }
     match observed.alerts {
         Ok(open) => {
             facts.alerts.clone_from(&open.newest);
             if open.open.count > open.newest.len() || open.open.more {
-                let (seen, all) = (open.newest.len(), open.open);
-                facts.gaps.push(format!("open alerts: the {seen} newest of {all} were looked at"));
+                let (read, all) = (open.newest.len(), open.open);
+                facts.gaps.push(format!("open alerts: only the {read} newest of {all} were read"));
             }
         }
         Err(reason) => facts.gaps.push(format!("open alerts: {reason}")),
     }
     gather_tasks(run, evidence, &mut facts).await;
     gather_logs(asked, run, logs, &mut facts).await;
-    RunEnd::Done { result: report(&facts), events: Vec::new() }
+    RunOutcome::Done { result: report(&facts), events: Vec::new() }
 }
 
-async fn gather_tasks(run: &Run, evidence: &dyn Evidence, facts: &mut Facts) {
+async fn gather_tasks(run: &Run, evidence: &dyn Evidence, facts: &mut Observations) {
     let tenant = &run.task.tenant;
     let since = facts.from.minus(DEPLOY_WINDOW);
-    let asked = evidence.recent_tasks(tenant, since, facts.to, MOST_TASKS);
+    let asked = evidence.recent_tasks(tenant, since, facts.to, MAX_TASKS);
     match run.within(Duration::from_secs(10), asked).await {
         Some(Ok(tasks)) => {
             let others = tasks.into_iter().filter(|task| task.task_id != run.task.id);
             facts.tasks = Some(others.collect());
         }
-        Some(Err(Unseen::NotHere)) => {
+        Some(Err(ObservationError::NotHere)) => {
             facts.gaps.push("recent tasks: their history is not available here".to_owned());
         }
         Some(Err(error)) => facts.gaps.push(format!("recent tasks: {error}")),
@@ -190,7 +199,7 @@ async fn gather_logs(
     asked: &InvestigateParameters,
     run: &Run,
     logs: Option<&Arc<dyn LogFiles>>,
-    facts: &mut Facts,
+    facts: &mut Observations,
 ) {
     let Some(logs) = logs else {
         facts.gaps.push(
@@ -202,10 +211,10 @@ async fn gather_logs(
     let request = LogRequest {
         paths: asked.paths.clone(),
         since: before(facts.from, facts.to),
-        bytes_per_file: BYTES_PER_FILE,
-        bytes_in_all: BYTES_IN_ALL,
+        bytes_per_file: MAX_FILE_BYTES,
+        bytes_in_all: MAX_TOTAL_BYTES,
     };
-    // Half of what is left: the rest is for making sense of it.
+    // Half of the remaining time: the rest is needed for the analysis.
     let scan = match run.within(run.time_left() / 2, logs.read(request)).await {
         Some(Ok(scan)) => scan,
         Some(Err(error)) => {
@@ -217,29 +226,29 @@ async fn gather_logs(
             return;
         }
     };
-    tell_gaps(&scan, facts);
+    add_gaps(&scan, facts);
     let (from, to, now) = (facts.from, facts.to, facts.now);
     let service = asked.service.clone();
-    // Parsing megabytes must not hold up other work of this thread.
+    // Parsing megabytes must not block other work on this thread.
     let work = tokio::task::spawn_blocking(move || read_logs(&scan, from, to, now, service));
     match work.await {
         Ok(found) => {
             facts.gaps.extend(found.gaps.iter().cloned());
             facts.logs = Some(found);
         }
-        Err(error) => facts.gaps.push(format!("logs: reading them broke off ({error})")),
+        Err(error) => facts.gaps.push(format!("logs: reading them failed ({error})")),
     }
 }
 
-/// Where the time of the same length before the range begins, which it is compared with.
+/// Start of the comparison period: the period of the same length before the range.
 fn before(from: Timestamp, to: Timestamp) -> Timestamp {
     from.minus(to.since(from))
 }
 
-/// Skipped files named one by one.
+/// Maximum number of skipped files that are named individually.
 const NAMED: usize = 10;
 
-fn tell_gaps(scan: &LogScan, facts: &mut Facts) {
+fn add_gaps(scan: &LogScan, facts: &mut Observations) {
     for skipped in scan.skipped.iter().take(NAMED) {
         facts.gaps.push(format!("{}: not read, {}", skipped.path, skipped.reason));
     }
@@ -248,11 +257,11 @@ fn tell_gaps(scan: &LogScan, facts: &mut Facts) {
     }
     if scan.older > 0 {
         facts.gaps.push(format!(
-            "{} log files were left out: they were last written before the time looked at",
+            "{} log files were skipped: they were last written before the period investigated",
             scan.older
         ));
     }
     if scan.files.is_empty() && scan.skipped.is_empty() && scan.older == 0 {
-        facts.gaps.push("logs: the configured folders hold no log files".to_owned());
+        facts.gaps.push("logs: the configured folders contain no log files".to_owned());
     }
 }

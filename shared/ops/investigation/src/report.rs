@@ -1,5 +1,5 @@
-//! From facts to a report. Every cause argues its confidence; nothing is ruled out that was
-//! not looked at.
+//! Turns facts into a report. Every cause states its confidence. A cause is ruled out only if
+//! its evidence was checked.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -7,36 +7,36 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Status, TaskType, Timestamp};
 use watchbill_redact as redact;
-use watchbill_runtime::evidence::{AlertSeen, Health, Resource, SystemReport, TaskSummary};
+use watchbill_runtime::evidence::{AlertSummary, Health, Resource, SystemReport, TaskSummary};
 
 use super::evidence::{Group, LogFacts, Trend};
 use super::rules::{RULES, matching};
 use super::{DEPLOY_WINDOW, InvestigateParameters};
 
-/// A deployment that ended so shortly before the trouble is a suspect.
+/// A deployment that ended at most this long before the issue is a suspect.
 const SUSPECT: Duration = Duration::from_secs(30 * 60);
 const STRONG_SUSPECT: Duration = Duration::from_secs(10 * 60);
-/// Figures of now say little about a range that ended longer ago than this.
+/// Current metrics say little about a range that ended longer ago than this.
 const FRESH: Duration = Duration::from_secs(10 * 60);
-const MOST_PATTERNS: usize = 20;
-const MOST_CAUSES: usize = 10;
-/// Nothing that is read off logs and figures is certain.
+const MAX_PATTERNS: usize = 20;
+const MAX_CAUSES: usize = 10;
+/// Maximum confidence: nothing derived from logs and metrics is certain.
 const SUREST: f64 = 0.95;
 
-pub struct Facts {
+pub struct Observations {
     pub issue: String,
     pub from: Timestamp,
     pub to: Timestamp,
     pub now: Timestamp,
     pub system: Option<SystemReport>,
-    pub alerts: Vec<AlertSeen>,
+    pub alerts: Vec<AlertSummary>,
     pub tasks: Option<Vec<TaskSummary>>,
     pub logs: Option<LogFacts>,
-    /// What could not be looked at.
+    /// What could not be checked.
     pub gaps: Vec<String>,
 }
 
-impl Facts {
+impl Observations {
     pub fn new(
         asked: &InvestigateParameters,
         from: Timestamp,
@@ -56,7 +56,7 @@ impl Facts {
         }
     }
 
-    fn figures_count(&self) -> bool {
+    fn metrics_are_current(&self) -> bool {
         self.now.since(self.to) <= FRESH
     }
 }
@@ -70,7 +70,7 @@ struct Cause {
 }
 
 #[derive(Default)]
-struct Found {
+struct ReportParts {
     findings: Vec<String>,
     causes: Vec<Cause>,
     ruled_out: Vec<(String, String)>,
@@ -78,15 +78,15 @@ struct Found {
 }
 
 /// `{success, findings, causes, ruled_out, gaps, patterns, recommendations}`.
-pub fn report(facts: &Facts) -> Map<String, Value> {
-    let mut found = Found { gaps: facts.gaps.clone(), ..Found::default() };
+pub fn report(facts: &Observations) -> Map<String, Value> {
+    let mut found = ReportParts { gaps: facts.gaps.clone(), ..ReportParts::default() };
     from_logs(facts, &mut found);
     from_deployments(facts, &mut found);
     from_monitors(facts, &mut found);
-    from_figures(facts, &mut found);
+    from_metrics(facts, &mut found);
     from_alerts(facts, &mut found);
     found.causes.sort_by(|a, b| b.confidence.partial_cmp(&a.confidence).unwrap_or(Ordering::Equal));
-    found.causes.truncate(MOST_CAUSES);
+    found.causes.truncate(MAX_CAUSES);
     let mut recommendations: Vec<String> = Vec::new();
     for cause in &found.causes {
         if !recommendations.contains(&cause.recommendation) {
@@ -96,11 +96,11 @@ pub fn report(facts: &Facts) -> Map<String, Value> {
     if found.causes.is_empty() {
         recommendations.push(without_cause(facts));
     }
-    let causes: Vec<Value> = found.causes.iter().map(told).collect();
+    let causes: Vec<Value> = found.causes.iter().map(to_json).collect();
     let ruled_out: Vec<Value> =
         found.ruled_out.iter().map(|(cause, why)| json!({"cause": cause, "why": why})).collect();
     let groups = facts.logs.iter().flat_map(|logs| &logs.groups);
-    let patterns: Vec<Value> = groups.take(MOST_PATTERNS).map(pattern).collect();
+    let patterns: Vec<Value> = groups.take(MAX_PATTERNS).map(pattern).collect();
     let mut out = Map::new();
     out.insert("success".to_owned(), true.into());
     out.insert("findings".to_owned(), found.findings.into());
@@ -113,7 +113,7 @@ pub fn report(facts: &Facts) -> Map<String, Value> {
     out
 }
 
-fn told(cause: &Cause) -> Value {
+fn to_json(cause: &Cause) -> Value {
     json!({
         "cause": cause.cause,
         "confidence": (cause.confidence * 100.0).round() / 100.0,
@@ -136,25 +136,25 @@ fn pattern(group: &Group) -> Value {
     })
 }
 
-fn without_cause(facts: &Facts) -> String {
+fn without_cause(facts: &Observations) -> String {
     match &facts.logs {
-        None => "let logs be read (set LOG_DIRS), then investigate again".to_owned(),
+        None => "configure log folders (set LOG_DIRS), then investigate again".to_owned(),
         Some(logs) if logs.entries == 0 => {
             "widen time_range, or name the paths of the logs that matter".to_owned()
         }
         Some(logs) if logs.errors == 0 => {
-            "no line tells an error: widen time_range, or look at a service that is called"
+            "no log entry is an error: widen time_range, or investigate a service that it calls"
                 .to_owned()
         }
-        Some(_) => "read the patterns: none of them is of a kind that the rules know".to_owned(),
+        Some(_) => "read the patterns: no rule matches any of them".to_owned(),
     }
 }
 
-fn from_logs(facts: &Facts, found: &mut Found) {
+fn from_logs(facts: &Observations, found: &mut ReportParts) {
     let Some(logs) = &facts.logs else { return };
     found.findings.push(format!(
         "{} log entries in {} files between {} and {}: {} errors, {} warnings; {} errors in the \
-         time of the same length before",
+         period of the same length before",
         logs.entries,
         logs.files,
         facts.from,
@@ -173,10 +173,10 @@ fn from_logs(facts: &Facts, found: &mut Found) {
         ));
     }
     if let Some(onset) = logs.onset() {
-        found.findings.push(format!("errors not seen before began at {onset}"));
+        found.findings.push(format!("new errors began at {onset}"));
     }
     if logs.entries == 0 {
-        found.gaps.push("logs: nothing in the files falls into the time looked at".to_owned());
+        found.gaps.push("logs: the files have no entries in the period investigated".to_owned());
         return;
     }
     let mut by_rule: Vec<Vec<(&Group, Option<String>)>> =
@@ -188,7 +188,7 @@ fn from_logs(facts: &Facts, found: &mut Found) {
     }
     for (rule, groups) in RULES.iter().zip(by_rule) {
         if groups.is_empty() {
-            let why = format!("none of {} log entries in the range speaks of it", logs.entries);
+            let why = format!("none of {} log entries in the range indicates it", logs.entries);
             found.ruled_out.push((rule.cause.to_owned(), why));
         } else {
             found.causes.push(cause_of(rule, &groups, logs, facts));
@@ -197,10 +197,10 @@ fn from_logs(facts: &Facts, found: &mut Found) {
 }
 
 fn cause_of(
-    rule: &super::Rule,
+    rule: &super::CauseRule,
     groups: &[(&Group, Option<String>)],
     logs: &LogFacts,
-    facts: &Facts,
+    facts: &Observations,
 ) -> Cause {
     let count: u64 = groups.iter().map(|(group, _)| group.count).sum();
     let before: u64 = groups.iter().map(|(group, _)| group.before).sum();
@@ -217,15 +217,15 @@ fn cause_of(
         (None, _) => {}
         (_, 0) => {
             confidence += 0.1;
-            evidence.push("not once in the time of the same length before".to_owned());
+            evidence.push("none in the period of the same length before".to_owned());
         }
         (_, before) if count * 2 > before * 3 => {
             confidence += 0.05;
-            evidence.push(format!("{before} in the time of the same length before"));
+            evidence.push(format!("{before} in the period of the same length before"));
         }
         (_, before) => {
             confidence -= 0.2;
-            evidence.push(format!("no news: {before} in the time of the same length before"));
+            evidence.push(format!("not new: {before} in the period of the same length before"));
         }
     }
     if count >= 10 {
@@ -237,7 +237,7 @@ fn cause_of(
         confidence += 0.05;
         evidence.push("it came first: other errors followed it".to_owned());
     }
-    if let Some(issue) = speaks_for(rule, facts) {
+    if let Some(issue) = supporting_metric(rule, facts) {
         confidence += 0.1;
         evidence.push(issue);
     }
@@ -264,9 +264,9 @@ fn cause_of(
     }
 }
 
-/// The machine's own figure that goes with a rule's cause, if it is bad now.
-fn speaks_for(rule: &super::Rule, facts: &Facts) -> Option<String> {
-    let system = facts.system.as_ref().filter(|_| facts.figures_count())?;
+/// The machine metric that supports a rule's cause, if it is bad now.
+fn supporting_metric(rule: &super::CauseRule, facts: &Observations) -> Option<String> {
+    let system = facts.system.as_ref().filter(|_| facts.metrics_are_current())?;
     let reading = system.reading(rule.resource?)?;
     let name = match reading.resource {
         Resource::Memory => "memory",
@@ -278,7 +278,7 @@ fn speaks_for(rule: &super::Rule, facts: &Facts) -> Option<String> {
     (reading.health > Health::Healthy).then(|| format!("{name} is at {value:.0} % now"))
 }
 
-fn from_deployments(facts: &Facts, found: &mut Found) {
+fn from_deployments(facts: &Observations, found: &mut ReportParts) {
     let Some(tasks) = &facts.tasks else { return };
     let since = facts.from.minus(DEPLOY_WINDOW);
     let ended = |task: &&TaskSummary| {
@@ -299,7 +299,7 @@ fn from_deployments(facts: &Facts, found: &mut Found) {
     }
     let Some(onset) = facts.logs.as_ref().and_then(LogFacts::onset) else {
         let why = match &facts.logs {
-            Some(_) => "no kind of error is new in the range",
+            Some(_) => "no error is new in the range",
             None => return,
         };
         found.ruled_out.push(("a recent deployment".to_owned(), why.to_owned()));
@@ -324,7 +324,7 @@ fn deploy_cause(
     at: Timestamp,
     onset: Timestamp,
     gap: Duration,
-    facts: &Facts,
+    facts: &Observations,
 ) -> Cause {
     let groups = facts.logs.iter().flat_map(|logs| &logs.groups);
     let new: u64 = groups.filter(|g| g.trend() == Trend::New).map(|g| g.count).sum();
@@ -333,23 +333,25 @@ fn deploy_cause(
     let base = if gap <= STRONG_SUSPECT { 0.55 } else { 0.35 };
     let minutes = gap.as_secs().div_ceil(60);
     let mut evidence = vec![
-        format!("it ended at {at}, the first new error came at {onset}, {minutes} minutes later"),
-        format!("{new} of {errors} errors in the range are of kinds not seen before it"),
+        format!(
+            "it ended at {at}, the first new error occurred at {onset}, {minutes} minutes later"
+        ),
+        format!("{new} of {errors} errors in the range did not occur before it"),
         format!("task {}", deploy.task_id),
     ];
     if let Some(error) = &deploy.error {
-        evidence.push(format!("it failed itself: {}", redact::shortened(error, 200)));
+        evidence.push(format!("it failed: {}", redact::shortened(error, 200)));
     }
     Cause {
-        cause: format!("the deployment '{}' brought it", deploy.title),
+        cause: format!("the deployment '{}' caused it", deploy.title),
         confidence: (base + 0.25 * share).min(SUREST),
         evidence,
-        recommendation: "compare with the version before, and roll back if users are affected"
+        recommendation: "compare with the previous version, and roll back if users are affected"
             .to_owned(),
     }
 }
 
-fn from_monitors(facts: &Facts, found: &mut Found) {
+fn from_monitors(facts: &Observations, found: &mut ReportParts) {
     let tasks = facts.tasks.iter().flatten();
     let mut down: Vec<(String, Vec<String>)> = Vec::new();
     for task in tasks.filter(|task| task.task_type == TaskType::Monitor) {
@@ -361,7 +363,7 @@ fn from_monitors(facts: &Facts, found: &mut Found) {
             let error = redact::shortened(task.error.as_deref().unwrap_or("no reason given"), 200);
             found
                 .findings
-                .push(format!("the measurement '{}' failed at {when}: {error}", task.title));
+                .push(format!("the monitor task '{}' failed at {when}: {error}", task.title));
         }
         let services = task.result.as_ref().and_then(|result| result.get("services"));
         for service in services.and_then(Value::as_array).into_iter().flatten() {
@@ -383,15 +385,20 @@ fn from_monitors(facts: &Facts, found: &mut Found) {
             cause: format!("the service '{name}' is down"),
             confidence: if times > 1 { 0.6 } else { 0.5 },
             evidence,
-            recommendation: format!("look at '{name}' first: what depends on it fails with it"),
+            recommendation: format!(
+                "check '{name}' first: services that depend on it fail with it"
+            ),
         });
     }
 }
 
-fn from_figures(facts: &Facts, found: &mut Found) {
+fn from_metrics(facts: &Observations, found: &mut ReportParts) {
     let Some(system) = &facts.system else { return };
-    if !facts.figures_count() {
-        let text = format!("figures: the machine's are of now, not of the time until {}", facts.to);
+    if !facts.metrics_are_current() {
+        let text = format!(
+            "the machine's metrics: they are current, not from the time until {}",
+            facts.to
+        );
         found.gaps.push(text);
         return;
     }
@@ -399,10 +406,10 @@ fn from_figures(facts: &Facts, found: &mut Found) {
         let strong = issue.health == Health::Unhealthy;
         found.findings.push(issue.text.clone());
         found.causes.push(Cause {
-            cause: format!("the machine is short of something: {}", issue.text),
+            cause: format!("the machine is short of a resource: {}", issue.text),
             confidence: if strong { 0.5 } else { 0.3 },
             evidence: vec![format!("measured at {}", system.at)],
-            recommendation: "find the process or folder that takes it, or give the machine more"
+            recommendation: "find the process or folder that uses it, or give the machine more"
                 .to_owned(),
         });
     }
@@ -410,7 +417,7 @@ fn from_figures(facts: &Facts, found: &mut Found) {
         ("too little cpu", Resource::Cpu, "%"),
         ("too little memory", Resource::Memory, "%"),
         ("a full disk now", Resource::Disk, "%"),
-        ("too much load", Resource::Load, "for each core"),
+        ("too much load", Resource::Load, "per core"),
     ] {
         let Some(reading) = system.reading(resource) else { continue };
         if reading.health == Health::Healthy {
@@ -420,7 +427,7 @@ fn from_figures(facts: &Facts, found: &mut Found) {
     }
 }
 
-fn from_alerts(facts: &Facts, found: &mut Found) {
+fn from_alerts(facts: &Observations, found: &mut ReportParts) {
     for alert in facts.alerts.iter().take(10) {
         found.findings.push(format!(
             "open {} alert {} on {} since {}, seen {} times: {}",
@@ -434,6 +441,6 @@ fn from_alerts(facts: &Facts, found: &mut Found) {
     }
     let word = |text: &str| facts.issue.to_lowercase().contains(&text.to_lowercase());
     for alert in facts.alerts.iter().filter(|a| word(&a.target) || word(&a.alert_type)).take(3) {
-        found.findings.push(format!("alert {} is about what was asked", alert.alert_id));
+        found.findings.push(format!("alert {} is about the issue", alert.alert_id));
     }
 }

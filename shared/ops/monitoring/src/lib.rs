@@ -1,15 +1,17 @@
-//! Monitoring: the machine's own figures and what they mean, and services asked how they are.
+//! Monitoring: the machine's own metrics and their interpretation, and health checks of
+//! services.
 //!
-//! - `system`: the port of the machine's figures. `judge`: all thresholds, and what they find.
+//! - `system`: the port of the machine's metrics. `health`: all thresholds, and the issues they
+//!   find.
 //! - `monitor`: the tool.
 //!
-//! How to add a figure: a field of [`SystemSample`], its threshold and its words in `judge`, its
-//! place in `monitor::metrics`.
+//! How to add a metric: add a field to [`SystemSample`], its threshold and its text in
+//! `health`, and its place in `monitor::metrics`.
 
-mod judge;
+mod health;
 mod monitor;
 mod system;
 
-pub use judge::{Limit, Thresholds, report};
+pub use health::{Limit, Thresholds, report};
 pub use monitor::{MonitorParameters, Target, monitor};
 pub use system::{DiskSample, SystemMetrics, SystemSample};

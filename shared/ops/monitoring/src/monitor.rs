@@ -1,5 +1,5 @@
-//! Monitor: measures the machine and asks services how they are, then judges. Finding a sick
-//! service is a success of the measurement.
+//! The tool `monitor`: measures the machine, probes services and judges the results. A run that
+//! finds an unhealthy service still succeeds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,15 @@ use watchbill_redact as redact;
 use watchbill_runtime::evidence::{Health, Issue, SystemReport};
 use watchbill_runtime::ooda::Observation;
 use watchbill_runtime::probe::{Probe, ProbeFailureKind, ProbeOutcome, Probes};
-use watchbill_runtime::run::{Run, RunEnd};
+use watchbill_runtime::run::{Run, RunOutcome};
 use watchbill_runtime::tool::{Arguments, Tool, TypedTool, normalize, tool};
 
-use super::judge::Thresholds;
+use super::health::Thresholds;
 use super::system::SystemSample;
 
-/// The tool `monitor`.
 static SPEC: ToolSpec = ToolSpec {
     name: "monitor",
-    description: "Measures the machine and asks services how they are, over HTTP, HTTPS and TCP.",
+    description: "Measures the machine and probes services over HTTP, HTTPS and TCP.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::MonitorSystem),
     gated_as: TaskType::Monitor,
@@ -38,7 +37,7 @@ static SPEC: ToolSpec = ToolSpec {
         }});
         json!({ "type": "object", "properties": {
             "service": { "type": "string", "maxLength": 200, "default": "system" },
-            "services": { "type": "array", "maxItems": MOST_SERVICES, "items": target },
+            "services": { "type": "array", "maxItems": MAX_SERVICES, "items": target },
         }})
     },
     normalize: normalize::<MonitorParameters>,
@@ -55,24 +54,24 @@ struct Monitor {
 
 #[async_trait]
 impl TypedTool<MonitorParameters> for Monitor {
-    async fn run(&self, run: &Run, seen: &Observation, asked: &MonitorParameters) -> RunEnd {
+    async fn run(&self, run: &Run, seen: &Observation, asked: &MonitorParameters) -> RunOutcome {
         let measured = Measured { system: seen.system.as_ref().map_err(String::as_str) };
         measure(asked, run, measured, self.probes.as_deref(), &Thresholds::DEFAULT).await
     }
 }
 
-/// Services of one task.
-const MOST_SERVICES: usize = 50;
-/// Probes under way at once.
-const AT_ONCE: usize = 8;
+/// Maximum number of services of one task.
+const MAX_SERVICES: usize = 50;
+/// Maximum number of concurrent probes.
+const MAX_CONCURRENT_PROBES: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(10);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     pub name: String,
     pub url: String,
-    /// Empty: any below 400.
+    /// Empty: any status below 400.
     pub expected_status: Vec<u16>,
     pub body_contains: Option<String>,
     pub timeout: Duration,
@@ -125,9 +124,9 @@ impl Arguments for MonitorParameters {
             }
             None => {}
         }
-        if targets.len() > MOST_SERVICES {
+        if targets.len() > MAX_SERVICES {
             return Err(Refusal::new(format!(
-                "{} services are asked for, {MOST_SERVICES} are the most in one task",
+                "{} services are requested; the maximum of a task is {MAX_SERVICES}",
                 targets.len()
             )));
         }
@@ -167,7 +166,7 @@ impl Target {
             url: text.to_owned(),
             expected_status: expected_status(fields)?,
             body_contains: fields.bounded("body_contains", 1_000)?,
-            timeout: timeout.clamp(Duration::from_millis(50), LONGEST_TIMEOUT),
+            timeout: timeout.clamp(Duration::from_millis(50), MAX_TIMEOUT),
         })
     }
 
@@ -225,7 +224,7 @@ fn host_of(url: &str) -> &str {
     authority.rsplit('@').next().unwrap_or_default()
 }
 
-/// What was measured before the act; the machine's figures come from the observation.
+/// What was measured beforehand; the machine's metrics come from the observation.
 struct Measured<'a> {
     system: Result<&'a SystemReport, &'a str>,
 }
@@ -236,18 +235,18 @@ async fn measure(
     measured: Measured<'_>,
     probes: Option<&dyn Probes>,
     limits: &Thresholds,
-) -> RunEnd {
+) -> RunOutcome {
     if let (Err(reason), true) = (measured.system, asked.targets.is_empty()) {
-        return RunEnd::retryable(format!("nothing could be measured: {reason}"));
+        return RunOutcome::retryable(format!("nothing could be measured: {reason}"));
     }
     let Some(probes) = probes.filter(|_| !asked.targets.is_empty()) else {
         return report(asked, measured, Vec::new(), limits);
     };
-    let mut asked_of = Vec::with_capacity(asked.targets.len());
+    let mut running = Vec::with_capacity(asked.targets.len());
     for target in &asked.targets {
-        asked_of.push(probe_one(target, run, probes).boxed());
+        running.push(probe_one(target, run, probes).boxed());
     }
-    let outcomes = stream::iter(asked_of).buffered(AT_ONCE).collect::<Vec<_>>().await;
+    let outcomes = stream::iter(running).buffered(MAX_CONCURRENT_PROBES).collect::<Vec<_>>().await;
     report(asked, measured, outcomes, limits)
 }
 
@@ -262,7 +261,7 @@ async fn probe_one<'a>(
         body_contains: target.body_contains.clone(),
         follow_redirects: !target.expects_redirect(),
     };
-    // The probe keeps its own time; this is for one that does not come back at all.
+    // The probe has its own timeout. This one covers a probe that never returns.
     let at_most = target.timeout + Duration::from_secs(2);
     (target, run.within(at_most, probes.probe(&probe)).await)
 }
@@ -274,18 +273,18 @@ fn report(
     measured: Measured<'_>,
     outcomes: Outcomes<'_>,
     limits: &Thresholds,
-) -> RunEnd {
+) -> RunOutcome {
     let mut issues = Vec::new();
     let mut services = Vec::new();
     match measured.system {
         Ok(system) => issues.extend_from_slice(&system.issues),
         Err(reason) => {
-            let text = format!("the machine's own figures are missing: {reason}");
+            let text = format!("the machine's own metrics are missing: {reason}");
             issues.push(Issue { health: Health::Degraded, text });
         }
     }
     for (target, outcome) in &outcomes {
-        services.push(judge_service(target, outcome.as_ref(), limits, &mut issues));
+        services.push(assess_service(target, outcome.as_ref(), limits, &mut issues));
     }
     for target in asked.targets.iter().skip(outcomes.len()) {
         services.push(not_probed(&target.name, "probes are not available in this build"));
@@ -309,7 +308,7 @@ fn report(
     if let Some(rules) = &asked.suggested_rules {
         result.insert("suggested_rules".to_owned(), rules.clone());
     }
-    RunEnd::Done { result, events: Vec::new() }
+    RunOutcome::Done { result, events: Vec::new() }
 }
 
 fn not_probed(name: &str, why: &str) -> Value {
@@ -350,7 +349,7 @@ pub fn metrics(sample: &SystemSample) -> Value {
     })
 }
 
-fn judge_service(
+fn assess_service(
     target: &Target,
     outcome: Option<&ProbeOutcome>,
     limits: &Thresholds,
@@ -361,11 +360,11 @@ fn judge_service(
     out.insert("url".to_owned(), redact::text(&target.url).into());
     let found = match outcome {
         Some(outcome) => {
-            tell(outcome, &mut out);
+            add_measurements(outcome, &mut out);
             service_issues(target, outcome, limits)
         }
         None => {
-            let text = format!("no answer within {:?}", target.timeout);
+            let text = format!("no response within {:?}", target.timeout);
             vec![Issue { health: Health::Unhealthy, text }]
         }
     };
@@ -391,7 +390,7 @@ fn judge_service(
     Value::Object(out)
 }
 
-fn tell(outcome: &ProbeOutcome, out: &mut Map<String, Value>) {
+fn add_measurements(outcome: &ProbeOutcome, out: &mut Map<String, Value>) {
     out.insert("http_status".to_owned(), json!(outcome.http_status));
     let latency = outcome.latency.as_secs_f64() * 1_000.0;
     out.insert("latency_ms".to_owned(), json!((latency * 10.0).round() / 10.0));
@@ -413,13 +412,13 @@ fn service_issues(target: &Target, outcome: &ProbeOutcome, limits: &Thresholds) 
         match limits.tls(days) {
             Health::Healthy => {}
             health if days < 0 => {
-                add(health, format!("the certificate ran out {} days ago", -days))
+                add(health, format!("the certificate expired {} days ago", -days))
             }
-            health => add(health, format!("the certificate runs out in {days} days")),
+            health => add(health, format!("the certificate expires in {days} days")),
         }
     }
     if let Some(failure) = &outcome.failure {
-        // What policy forbids says nothing about the service.
+        // A probe that the policy forbids says nothing about the service.
         let forbidden = failure.kind == ProbeFailureKind::Forbidden;
         let health = if forbidden { Health::Degraded } else { Health::Unhealthy };
         add(health, failure.message.clone());
@@ -428,21 +427,24 @@ fn service_issues(target: &Target, outcome: &ProbeOutcome, limits: &Thresholds) 
     if let Some(status) = outcome.http_status {
         let expected = &target.expected_status;
         if expected.is_empty() && status >= 400 {
-            add(Health::Unhealthy, format!("it answered {status}"));
+            add(Health::Unhealthy, format!("it returned {status}"));
         } else if !expected.is_empty() && !expected.contains(&status) {
             let wanted: Vec<String> = expected.iter().map(u16::to_string).collect();
             let wanted = wanted.join(" or ");
-            add(Health::Unhealthy, format!("it answered {status}, {wanted} was expected"));
+            add(Health::Unhealthy, format!("it returned {status}, {wanted} was expected"));
         }
     }
     if outcome.body_matched == Some(false) {
         let text = target.body_contains.as_deref().unwrap_or_default();
-        add(Health::Unhealthy, format!("its body does not hold '{}'", redact::shortened(text, 80)));
+        add(
+            Health::Unhealthy,
+            format!("its body does not contain '{}'", redact::shortened(text, 80)),
+        );
     }
     let latency = outcome.latency.as_secs_f64() * 1_000.0;
-    let health = limits.latency_ms.judge(latency);
+    let health = limits.latency_ms.assess(latency);
     if health > Health::Healthy {
-        // Slow is not down.
+        // A slow service is not down.
         let text = format!("it took {latency:.0} ms (limit {})", limits.latency_ms.degraded);
         add(Health::Degraded.min(health), text);
     }

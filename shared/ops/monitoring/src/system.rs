@@ -1,4 +1,4 @@
-//! The port by which the machine's own figures are read.
+//! The port of the machine's own metrics.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use watchbill_domain::Timestamp;
 use watchbill_runtime::port_error::PortError;
 
-/// The machine's own figures.
+/// Reads the machine's own metrics.
 #[async_trait]
 pub trait SystemMetrics: Send + Sync {
     async fn sample(&self) -> Result<SystemSample, PortError>;
@@ -19,7 +19,7 @@ pub struct SystemSample {
     /// Over all cores, so at most 100.
     pub cpu_percent: f64,
     pub cores: u32,
-    /// What programs may have: the machine's, or the container's limit if that is less.
+    /// Memory available to programs: the machine's, or the container's limit if that is less.
     pub memory_total: u64,
     pub memory_used: u64,
     pub swap_total: u64,
@@ -53,7 +53,7 @@ impl SystemSample {
         self.disks.iter().max_by(|a, b| a.percent().total_cmp(&b.percent()))
     }
 
-    /// One-minute load over the number of cores.
+    /// One-minute load divided by the number of cores.
     pub fn load_per_core(&self) -> f64 {
         self.load[0] / f64::from(self.cores.max(1))
     }

@@ -1,4 +1,4 @@
-//! What a free text asks for, by rules: the first telling verb decides, else the nouns.
+//! Classifies a free text by rules: the first known verb decides, else the nouns.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Class {
         }
     }
 
-    /// The task type that stands for it: gates and permissions are decided on this.
+    /// The task type of the class. Gates and permissions are decided on it.
     pub fn task_type(self) -> TaskType {
         match self {
             Class::Deployment => TaskType::Deploy,
@@ -59,11 +59,11 @@ impl Class {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification {
     pub class: Class,
-    /// For the timeline.
+    /// The reason, for the timeline.
     pub because: String,
 }
 
-/// Words that say nothing about what is asked.
+/// Filler words that are skipped before the verb.
 const POLITE: &[&str] = &[
     "please", "can", "could", "would", "you", "we", "i", "need", "want", "to", "let's", "lets",
     "hey", "hi", "urgent", "asap", "now", "kindly", "the", "help", "me", "us", "and", "then",
@@ -108,7 +108,7 @@ const VERBS: &[(&str, Class)] = &[
     ("fix", Class::Troubleshooting),
 ];
 
-/// Verbs that need their object: what it is without one.
+/// Verbs whose class depends on their object, with the class if there is none.
 const OPEN_VERBS: &[(&str, Class)] = &[
     ("analyze", Class::Troubleshooting),
     ("analyse", Class::Troubleshooting),
@@ -142,7 +142,7 @@ const OPEN_VERBS: &[(&str, Class)] = &[
     ("push", Class::Deployment),
 ];
 
-/// Nouns and how much each tells of a class where no verb does.
+/// Nouns with their class. If no verb decides, the class with the most nouns wins.
 const NOUNS: &[(&str, Class)] = &[
     ("deployment", Class::Deployment),
     ("rollback", Class::Deployment),
@@ -180,25 +180,25 @@ const NOUNS: &[(&str, Class)] = &[
     ("503", Class::Troubleshooting),
 ];
 
-/// How far into the text its verb is looked for.
+/// How many words into the text the verb is searched.
 const VERB_WITHIN: usize = 4;
 
 pub fn classify(text: &str) -> Option<Classification> {
     let words = words(text);
-    let told = words.iter().skip_while(|word| POLITE.contains(&word.as_str()));
-    let told: Vec<&str> = told.map(String::as_str).collect();
-    let speaks_of = |any: &[&str]| told.iter().any(|word| any.contains(word));
+    let rest = words.iter().skip_while(|word| POLITE.contains(&word.as_str()));
+    let rest: Vec<&str> = rest.map(String::as_str).collect();
+    let mentions = |any: &[&str]| rest.iter().any(|word| any.contains(word));
 
-    for (n, word) in told.iter().take(VERB_WITHIN).enumerate() {
+    for (n, word) in rest.iter().take(VERB_WITHIN).enumerate() {
         // "deploy" decides only as the verb: "the deploy failed" is about a failure.
         let verb = VERBS.iter().find(|(verb, _)| verb == word);
         if let Some((_, class)) = verb.filter(|_| n == 0 || !is_noun_too(word)) {
             return Some(certain(*class, word));
         }
         let Some((_, class)) = OPEN_VERBS.iter().find(|(verb, _)| verb == word) else { continue };
-        return Some(by_object(word, *class, speaks_of));
+        return Some(by_object(word, *class, mentions));
     }
-    by_nouns(&told)
+    by_nouns(&rest)
 }
 
 fn is_noun_too(word: &str) -> bool {
@@ -211,22 +211,22 @@ fn certain(class: Class, word: &str) -> Classification {
 }
 
 /// `check the logs` is log analysis, `check the alerts` is not.
-fn by_object(verb: &str, alone: Class, speaks_of: impl Fn(&[&str]) -> bool) -> Classification {
-    let said = |class: Class, object: &str| Classification {
+fn by_object(verb: &str, alone: Class, mentions: impl Fn(&[&str]) -> bool) -> Classification {
+    let with_object = |class: Class, object: &str| Classification {
         class,
         because: format!("the text says '{verb}' and speaks of {object}"),
     };
     if alone == Class::Deployment {
         return certain(alone, verb);
     }
-    if speaks_of(&["log", "logs", "logfile", "logfiles"]) {
-        return said(Class::LogAnalysis, "logs");
+    if mentions(&["log", "logs", "logfile", "logfiles"]) {
+        return with_object(Class::LogAnalysis, "logs");
     }
-    if speaks_of(&["alert", "alerts", "alarm", "alarms"]) && verb != "find" {
-        return said(Class::AlertManagement, "alerts");
+    if mentions(&["alert", "alerts", "alarm", "alarms"]) && verb != "find" {
+        return with_object(Class::AlertManagement, "alerts");
     }
-    if alone == Class::Monitoring && speaks_of(&["why", "cause", "causes"]) {
-        return said(Class::Troubleshooting, "a cause");
+    if alone == Class::Monitoring && mentions(&["why", "cause", "causes"]) {
+        return with_object(Class::Troubleshooting, "a cause");
     }
     certain(alone, verb)
 }
@@ -234,13 +234,13 @@ fn by_object(verb: &str, alone: Class, speaks_of: impl Fn(&[&str]) -> bool) -> C
 /// The class that most words speak of; of two the one that comes first in [`Class::rank`].
 fn by_nouns(words: &[&str]) -> Option<Classification> {
     let class_of = |word: &str| NOUNS.iter().find(|(noun, _)| *noun == word).map(|(_, c)| *c);
-    let mut told: BTreeMap<usize, (Class, usize, &str)> = BTreeMap::new();
+    let mut counts: BTreeMap<usize, (Class, usize, &str)> = BTreeMap::new();
     for word in words {
         if let Some(class) = class_of(word) {
-            told.entry(class.rank()).or_insert((class, 0, word)).1 += 1;
+            counts.entry(class.rank()).or_insert((class, 0, word)).1 += 1;
         }
     }
-    let best = told.into_values().rev().max_by_key(|(_, count, _)| *count);
+    let best = counts.into_values().rev().max_by_key(|(_, count, _)| *count);
     best.map(|(class, _, word)| Classification {
         class,
         because: format!("the text speaks of '{word}'"),

@@ -1,12 +1,12 @@
-//! Deciding by rules, without a model: a pure function of the task's type and payload, so that
-//! the plan can be shown and approved before anything runs.
+//! Decides by rules, without a model. Planning is a pure function of the task's type and
+//! payload, so that the plan can be shown and approved before anything runs.
 //!
-//! - `classify`: what a free text asks for. `plan`: from type and payload to a call of a tool.
-//! - `rule_hint`: a rule that a text asks for by the way. `words`: addresses and names in a text.
-//! - `planner`: the same for gates and approvals.
+//! - `classify`: what a free text requests. `plan`: from type and payload to a tool call.
+//! - `rule_hint`: an alert rule that a text also requests. `words`: URLs and names in a text.
+//! - `planner`: the same planning for gates and approvals.
 //!
-//! How to teach it a tool: its class in `classify`, what of a text becomes which argument in `plan`,
-//! rows in the tables of their tests. It reaches tools through their specs alone.
+//! How to add a tool: its class in `classify`, the mapping from text to arguments in `plan`,
+//! and rows in the tables of their tests. The playbook accesses tools only through their specs.
 
 mod classify;
 mod plan;
@@ -25,7 +25,7 @@ pub use plan::{effective_type, plan};
 pub use planner::PlaybookPlanner;
 pub use rule_hint::{SuggestedRule, suggested_rule};
 
-/// The decider that needs no key and no network.
+/// A decider that needs no key and no network.
 #[derive(Clone, Debug)]
 pub struct Playbook {
     planner: PlaybookPlanner,

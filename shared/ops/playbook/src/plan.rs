@@ -1,4 +1,4 @@
-//! From type and payload to a plan.
+//! Turns a task's type and payload into a plan.
 
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Fields, Refusal, TaskType, TimeRange, words};
@@ -8,10 +8,10 @@ use super::classify::{Class, classify};
 use super::rule_hint::suggested_rule;
 use super::words::{slug, urls};
 
-/// Characters of `payload.description`.
+/// Maximum characters of `payload.description`.
 const DESCRIPTION: usize = 4_000;
 
-/// The same task always gives the same plan.
+/// Deterministic: the same task always gets the same plan.
 pub fn plan(
     specs: &ToolSpecs,
     task_type: TaskType,
@@ -21,7 +21,7 @@ pub fn plan(
     let description = fields.bounded("description", DESCRIPTION)?.unwrap_or_default();
     let Some(class) = Class::of_type(task_type) else {
         return Err(Refusal::new(format!(
-            "the ops agent does deploy, monitor, alert and investigate tasks, not '{task_type}'"
+            "the ops agent handles deploy, monitor, alert and investigate tasks, not '{task_type}'"
         )));
     };
     let structured = structured_fields(class).iter().any(|name| fields.get(name).is_some());
@@ -38,7 +38,7 @@ pub fn plan(
     by_text(specs, class, payload, &description, reason)
 }
 
-/// What the gates of a task are decided on: its type, or that of what its text asks for.
+/// The type that a task's gates are decided on: its own, or the one its text requests.
 pub fn effective_type(
     specs: &ToolSpecs,
     planned: &Result<Plan, Refusal>,
@@ -47,7 +47,8 @@ pub fn effective_type(
 ) -> TaskType {
     match planned {
         Ok(plan) => specs.get(&plan.call.tool).map_or(task_type, |spec| spec.gated_as),
-        // Not to be planned, so it will fail; by then the stricter reading holds.
+        // The task can't be planned and will fail. Until then the type that its text requests
+        // applies.
         Err(_) => payload
             .get("description")
             .and_then(Value::as_str)
@@ -57,7 +58,7 @@ pub fn effective_type(
     }
 }
 
-/// Fields by which a task of this class is more than its description.
+/// Fields that make a task of this class more than its description.
 fn structured_fields(class: Class) -> &'static [&'static str] {
     match class {
         Class::Deployment => &["project", "branch"],
@@ -67,7 +68,7 @@ fn structured_fields(class: Class) -> &'static [&'static str] {
     }
 }
 
-/// The tool that does work of this class.
+/// The tool for work of this class.
 fn tool(class: Class) -> &'static str {
     match class {
         Class::Deployment => "deploy",
@@ -86,7 +87,7 @@ fn by_fields(
 ) -> Result<Plan, Refusal> {
     let name = tool(class);
     let spec = specs.get(name).ok_or_else(|| {
-        Refusal::new(format!("this takes the tool '{name}', which is not part of this build"))
+        Refusal::new(format!("this requires the tool '{name}', which is not part of this build"))
     })?;
     let mut arguments = (spec.normalize)(fields)?;
     if matches!(class, Class::LogAnalysis | Class::Troubleshooting)
@@ -101,7 +102,7 @@ fn by_fields(
     Ok(Plan { call: spec.call(with_rule(arguments, description)), reason })
 }
 
-/// Fields that stand beside the description are kept; what they leave open is read from it.
+/// Fields next to the description are kept. Missing ones are read from the description.
 fn by_text(
     specs: &ToolSpecs,
     class: Class,
@@ -115,18 +116,18 @@ fn by_text(
             filled.insert(name.to_owned(), value);
         }
     };
-    let told = words(text);
+    let text_words = words(text);
     match class {
         Class::Deployment => {
-            fill("project", deployed(&told).map(Value::from));
-            fill("environment", environment(&told).map(Value::from));
+            fill("project", deployed(&text_words).map(Value::from));
+            fill("environment", environment(&text_words).map(Value::from));
         }
         Class::Monitoring => {
             let found = urls(text);
             fill("urls", (!found.is_empty()).then(|| json!(found)));
-            fill("service", monitored(&told).map(Value::from));
+            fill("service", monitored(&text_words).map(Value::from));
         }
-        Class::AlertManagement => fill_alert(text, &told, &mut fill),
+        Class::AlertManagement => fill_alert(text, &text_words, &mut fill),
         Class::LogAnalysis | Class::Troubleshooting => fill("issue", Some(text.into())),
     }
     by_fields(specs, class, Fields::payload(&filled), text, reason)
@@ -170,7 +171,7 @@ fn deployed(words: &[String]) -> Option<String> {
     after.next().filter(|word| !vague.contains(&word.as_str())).cloned()
 }
 
-/// The strictest environment that a text speaks of: `deploy the test fix to prod` is about
+/// The strictest environment that a text mentions: `deploy the test fix to prod` is about
 /// production.
 fn environment(words: &[String]) -> Option<&'static str> {
     let known = Environments::default();
@@ -182,7 +183,7 @@ fn environment(words: &[String]) -> Option<&'static str> {
     })
 }
 
-/// `monitor API error rate` → api; words for the machine's own figures → system.
+/// `monitor API error rate` → api; words for the machine's own metrics → system.
 fn monitored(words: &[String]) -> Option<String> {
     let verb = ["monitor", "watch", "measure", "track", "probe", "ping", "observe", "check"];
     let own = [
@@ -240,15 +241,15 @@ fn fill_alert(text: &str, words: &[String], fill: &mut impl FnMut(&str, Option<V
     fill("message", Some(text.into()));
 }
 
-/// Contains a digit and is not a word: `42`, `#42`, `alrt-7f3a`.
+/// Contains a digit and looks like an id: `42`, `#42`, `alrt-7f3a`.
 fn is_id(word: &str) -> bool {
     word.chars().any(|c| c.is_ascii_digit()) && !word.contains(['%', '>', '<', '/'])
 }
 
-/// As it is spoken; the tool knows what a warning is.
+/// The severity word as written; the tool maps `warning` and the like.
 fn spoken_severity(word: &str) -> Option<&str> {
-    let said = ["critical", "high", "medium", "low", "warning", "info", "fatal"];
-    said.contains(&word).then_some(word)
+    let known = ["critical", "high", "medium", "low", "warning", "info", "fatal"];
+    known.contains(&word).then_some(word)
 }
 
 /// `the high_cpu alert` → high_cpu; `raise an alert: disk full` → disk_full.

@@ -1,4 +1,4 @@
-//! What the playbook would do, for gates and approvals.
+//! Plans tasks by the playbook, for gates and approvals.
 
 use serde_json::{Map, Value, json};
 use watchbill_domain::{Agent, TaskType};
@@ -6,7 +6,7 @@ use watchbill_governance::{Planned, Planner, ToolSpecs};
 
 use super::plan::{effective_type, plan};
 
-/// Plans by the playbook: the same pure function that decides at the run.
+/// Plans by the playbook, with the same pure function that decides at the run.
 #[derive(Clone, Debug)]
 pub struct PlaybookPlanner {
     specs: ToolSpecs,
@@ -26,7 +26,7 @@ impl Planner for PlaybookPlanner {
             return planned;
         }
         let decision = plan(&self.specs, task_type, payload);
-        // Without a text the type is all there is.
+        // Without a text only the type is known.
         if has_text {
             planned.gated_as = effective_type(&self.specs, &decision, task_type, payload);
         }

@@ -1,4 +1,4 @@
-//! Finds the alert rule that free text asks for: `alert if >5%` → `error_rate > 5%`.
+//! Finds the alert rule that a free text requests: `alert if >5%` → `error_rate > 5%`.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use watchbill_redact as redact;
 
-/// A rule as it could be stored; nothing watches it until somebody does so.
+/// A suggested rule. It has no effect until someone sets it up.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SuggestedRule {
     pub name: String,
@@ -28,7 +28,7 @@ static ASKED: LazyLock<Regex> = LazyLock::new(|| {
     .expect("the pattern is valid: the tests use it")
 });
 
-/// Word in the text and the name of its series, the more telling first.
+/// Words in the text and the series they mean, the more specific first.
 const SERIES: &[(&str, &str)] = &[
     ("error rate", "error_rate"),
     ("failure rate", "error_rate"),
@@ -52,7 +52,7 @@ fn series(text: &str) -> Option<&'static str> {
 pub fn suggested_rule(text: &str) -> Option<SuggestedRule> {
     let found = ASKED.captures(text)?;
     let subject = found.name("subject").map_or("", |m| m.as_str());
-    // `alert if >5%` speaks of what the sentence is about.
+    // `alert if >5%` refers to the subject of the sentence.
     let name = series(subject).or_else(|| series(text)).unwrap_or("value");
     let op = found["op"].to_lowercase();
     let op = match op.as_str() {

@@ -1,6 +1,6 @@
-//! Free text as words.
+//! Extracts URLs and names from free text.
 
-/// Addresses within the text, without the punctuation that follows them.
+/// URLs in the text, without trailing punctuation.
 pub fn urls(text: &str) -> Vec<String> {
     text.split(|c: char| c.is_whitespace() || "<>\"'`()[]{}".contains(c))
         .filter_map(|token| {

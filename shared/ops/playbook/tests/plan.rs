@@ -1,4 +1,4 @@
-//! From type and payload to a plan, with the tools of the catalog.
+//! Plans from type and payload, with the tools of the catalog.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
@@ -161,7 +161,7 @@ fn what_is_missing_or_wrong_is_named() {
         (TaskType::Alert, json!({"action": "ack"}), "payload.alert_id is missing"),
         (TaskType::Alert, json!({"action": "dance", "alert_id": "a"}), "payload.action"),
         (TaskType::Investigate, json!({"issue": "x", "time_range": "soon"}), "payload.time_range"),
-        (TaskType::Faq, json!({"question": "x"}), "the ops agent does"),
+        (TaskType::Faq, json!({"question": "x"}), "the ops agent handles"),
     ] {
         let refusal = planned(task_type, payload.clone()).unwrap_err();
         assert!(refusal.message.starts_with(named), "{payload}: {}", refusal.message);

@@ -1,15 +1,17 @@
+//! The decisions on an approval.
+
 use watchbill_domain::{Approval, ApprovalStatus, Decision, Timestamp, Vote, folded_name};
 
 #[derive(Clone, Debug)]
 pub enum ApprovalCommand {
-    /// `own`: whether the approver has a part in submitting the task.
+    /// `own`: whether the approver is one of the task's requesters.
     Approve {
         by: String,
         /// See [`Caller::made_by`](watchbill_domain::Caller::made_by).
         made_by: Option<String>,
         own: bool,
     },
-    /// By a link that several people can read: nobody knows who it is.
+    /// By a link that several people can read: who uses it is unknown.
     ApproveByLink {
         by: String,
     },
@@ -18,7 +20,7 @@ pub enum ApprovalCommand {
         reason: Option<String>,
     },
     Expire,
-    /// Half of the time is gone.
+    /// Half of the time to decide has passed.
     Escalate,
     /// Its task was cancelled.
     Close {
@@ -29,34 +31,41 @@ pub enum ApprovalCommand {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApprovalRejection {
-    #[error("the approval is {}{} already", status.as_str(), by.as_deref().map(|b| format!(" by {b}")).unwrap_or_default())]
+    #[error("the approval is already {}{}", status.as_str(), by_name(by.as_deref()))]
     Decided { status: ApprovalStatus, by: Option<String> },
-    #[error("the approval ran out at {at}; submit the task again")]
+    #[error("the approval expired at {at}; submit the task again")]
     TooLate { at: Timestamp },
-    #[error("{by} has approved already; another approver must")]
+    #[error("{by} has already approved; another approver must approve")]
     VotedAlready { by: String },
     #[error(
-        "{by} counts as {voted}, who has approved already: one's key was made by the other, or both by the same; another approver must"
+        "{by} and {voted}, who has already approved, count as one person: one created the other's \
+         key, or a third created both; another approver must approve"
     )]
     SamePerson { by: String, voted: String },
     #[error(
-        "a shared link does not say who you are, so it can't approve {why}; approve with a key or token of your own, or reject by the link"
+        "a shared link does not identify you, so it can't approve {why}; approve with your own \
+         key or token, or reject with the link"
     )]
     SharedLink { why: &'static str },
     #[error("the approval is open until {at}")]
     NotYet { at: Timestamp },
     #[error(
-        "nobody approves what they submitted themselves; ask another approver, or set APPROVAL_SELF=allow where there is only one person"
+        "requesters may not approve their own tasks; ask another approver, or set \
+         APPROVAL_SELF=allow if there is only one person"
     )]
     Own,
 }
 
-/// What may happen to an approval, with the approval as it is afterwards.
+fn by_name(name: Option<&str>) -> String {
+    name.map(|name| format!(" by {name}")).unwrap_or_default()
+}
+
+/// Decides on an approval and returns it as it is afterwards.
 pub fn decide_approval(
     approval: &Approval,
     command: &ApprovalCommand,
     now: Timestamp,
-    rules: &super::Rules,
+    rules: &super::EngineConfig,
 ) -> Result<Approval, ApprovalRejection> {
     if approval.status != ApprovalStatus::Pending {
         let by = approval.decision.as_ref().map(|d| d.by.clone()).filter(|by| !by.is_empty());
@@ -109,15 +118,15 @@ pub fn decide_approval(
     Ok(next)
 }
 
-/// One more yes, which may be the last that is needed.
+/// Adds an approving vote, which may complete the quorum.
 fn approve(
     approval: &Approval,
     vote: Vote,
-    rules: &super::Rules,
+    rules: &super::EngineConfig,
 ) -> Result<Approval, ApprovalRejection> {
     let person = vote.person();
-    if let Some(there) = approval.votes.iter().find(|there| there.person().is(&person)) {
-        let (by, voted) = (vote.by, there.by.clone());
+    if let Some(earlier) = approval.votes.iter().find(|earlier| earlier.person().is(&person)) {
+        let (by, voted) = (vote.by, earlier.by.clone());
         return Err(match folded_name(&by) == folded_name(&voted) {
             true => ApprovalRejection::VotedAlready { by },
             false => ApprovalRejection::SamePerson { by, voted },
@@ -135,18 +144,18 @@ fn approve(
     Ok(next)
 }
 
-/// Why it must be known who approves, where that is so.
-pub fn demands_a_person(approval: &Approval, rules: &super::Rules) -> Option<&'static str> {
+/// Why the approver's identity must be known, where that is required.
+pub fn demands_a_person(approval: &Approval, rules: &super::EngineConfig) -> Option<&'static str> {
     if approval.quorum > 1 {
-        Some("what several people must approve")
+        Some("a task that needs several approvers")
     } else if !rules.approve_own {
-        Some("where nobody may approve what they submitted themselves")
+        Some("while requesters may not approve their own tasks")
     } else {
         None
     }
 }
 
-/// When half of the time for a decision is gone.
+/// When half of the time for a decision has passed.
 pub fn escalates_at(approval: &Approval) -> Timestamp {
     approval.requested_at.plus(approval.decide_by.since(approval.requested_at) / 2)
 }

@@ -1,22 +1,21 @@
-//! What a run does to the budget: it sets aside the most that a model's call can cost, says
-//! that the call may go out, and settles with what it used. Whatever takes the run away
-//! settles what it left open.
+//! A run's use of the budget: it reserves the maximum cost of a model call, marks the call as
+//! sent, and settles with the actual usage. Whatever ends the run settles an open reservation.
 
-use watchbill_domain::{Amount, Lease, Reservation, Status, What};
+use watchbill_domain::{Amount, ChangeKind, Lease, Reservation, Status};
 use watchbill_governance::{
-    BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, Period, Quote,
+    BudgetExceeded, BudgetLimits, BudgetMove, BudgetMoveKind, CallCost, Period,
 };
 
 use super::Rejection;
-use super::task::Step;
+use super::task::Transition;
 
 pub(super) fn reserve(
-    step: &mut Step<'_>,
+    step: &mut Transition<'_>,
     fence: u64,
-    quote: Quote,
+    quote: CallCost,
     limits: &BudgetLimits,
 ) -> Result<(), Rejection> {
-    let Quote { amount, price } = quote;
+    let CallCost { amount, price } = quote;
     demand_live(step, fence)?;
     if step.task.reservation.is_some() {
         return Err(step.illegal("given a second reservation before the first is settled"));
@@ -30,23 +29,23 @@ pub(super) fn reserve(
     step.task.reservation = Some(Reservation { n, amount, at, fence, sent: false, price });
     step.budget =
         Some(BudgetMove { at, kind: BudgetMoveKind::Reserve { amount, limits: *limits } });
-    say(step, What::Reserved, &format!("{amount} at most"));
+    log_step(step, ChangeKind::Reserved, &format!("at most {amount}"));
     Ok(())
 }
 
-/// From here on the call counts as made, also if nothing more is heard of it.
-pub(super) fn sent(step: &mut Step<'_>, fence: u64, n: u64) -> Result<(), Rejection> {
+/// From here on the call counts as made, even if no result ever arrives.
+pub(super) fn sent(step: &mut Transition<'_>, fence: u64, n: u64) -> Result<(), Rejection> {
     demand_live(step, fence)?;
     let reservation = step.task.reservation.as_mut().filter(|open| open.n == n);
     let Some(reservation) = reservation else { return Err(Rejection::NothingReserved) };
     reservation.sent = true;
-    say(step, What::Sent, "");
+    log_step(step, ChangeKind::Sent, "");
     Ok(())
 }
 
-/// `used`: what it really was, also where that is more than was set aside.
+/// `used`: the actual usage, even where it exceeds the reservation.
 pub(super) fn settle(
-    step: &mut Step<'_>,
+    step: &mut Transition<'_>,
     fence: u64,
     n: u64,
     used: Amount,
@@ -55,44 +54,44 @@ pub(super) fn settle(
     let open = step.task.reservation.take_if(|open| open.n == n);
     let Some(open) = open else { return Err(Rejection::NothingReserved) };
     charge(step, &open, used);
-    say(step, What::Settled, &format!("{used} used"));
+    log_step(step, ChangeKind::Settled, &format!("{used} used"));
     Ok(())
 }
 
 /// The call was never made.
-pub(super) fn release(step: &mut Step<'_>, fence: u64, n: u64) -> Result<(), Rejection> {
+pub(super) fn release(step: &mut Transition<'_>, fence: u64, n: u64) -> Result<(), Rejection> {
     demand_run(step, fence)?;
     let open = step.task.reservation.take_if(|open| open.n == n);
     let Some(open) = open else { return Err(Rejection::NothingReserved) };
     if open.sent {
-        return Err(step.illegal("given its reservation back: the call may have been sent"));
+        return Err(step.illegal("released from its reservation: the call may have been sent"));
     }
     charge(step, &open, Amount::NONE);
-    say(step, What::Settled, "given back");
+    log_step(step, ChangeKind::Settled, "released");
     Ok(())
 }
 
-/// Settles what a run left open: a call that may have been sent counts as it was estimated.
-pub(super) fn take_back(step: &mut Step<'_>) {
+/// Settles a run's open reservation: a call that may have been sent counts with its estimate.
+pub(super) fn settle_abandoned_reservation(step: &mut Transition<'_>) {
     if let Some(open) = step.task.reservation.take() {
         charge(step, &open, if open.sent { open.amount } else { Amount::NONE });
     }
 }
 
 /// The same, if the change has taken the task from the run that made the reservation.
-pub(super) fn take_back_if_over(step: &mut Step<'_>) {
+pub(super) fn take_back_if_over(step: &mut Transition<'_>) {
     let task = &step.task;
     let goes_on = |open: &Reservation| {
         task.status == Status::InProgress && task.lease.is_some() && task.fence == open.fence
     };
     if task.reservation.as_ref().is_some_and(|open| !goes_on(open)) {
-        take_back(step);
+        settle_abandoned_reservation(step);
     }
 }
 
-/// What the run used goes into the outcome of the change that ends it, whatever ends it.
-pub(super) fn report_usage(step: &mut Step<'_>, what: What) {
-    let goes_on = step.task.status == Status::InProgress && what != What::Reclaimed;
+/// Adds the run's usage to the outcome of the change that ends it, whatever ends it.
+pub(super) fn report_usage(step: &mut Transition<'_>, what: ChangeKind) {
+    let goes_on = step.task.status == Status::InProgress && what != ChangeKind::Reclaimed;
     if goes_on || step.task.run_spent == Amount::NONE {
         return;
     }
@@ -103,15 +102,16 @@ pub(super) fn report_usage(step: &mut Step<'_>, what: What) {
     step.task.outcome.clone_from(&step.outcome);
 }
 
-fn charge(step: &mut Step<'_>, open: &Reservation, used: Amount) {
+fn charge(step: &mut Transition<'_>, open: &Reservation, used: Amount) {
     step.task.spent = step.task.spent.plus(used);
     step.task.run_spent = step.task.run_spent.plus(used);
     let kind = BudgetMoveKind::Settle { reserved: open.amount, used };
     step.budget = Some(BudgetMove { at: open.at, kind });
 }
 
-/// Only the run that holds the task may; its lease may be over as long as nobody took it.
-fn demand_run(step: &Step<'_>, fence: u64) -> Result<(), Rejection> {
+/// Requires that the run holds the task; an expired lease is fine until another run claims the
+/// task.
+fn demand_run(step: &Transition<'_>, fence: u64) -> Result<(), Rejection> {
     let current = step.task.fence;
     if fence != current {
         return Err(Rejection::Fenced { asked: fence, current });
@@ -126,16 +126,16 @@ fn demand_run(step: &Step<'_>, fence: u64) -> Result<(), Rejection> {
     }
 }
 
-/// Nothing may begin that the lease does not cover.
-fn demand_live(step: &Step<'_>, fence: u64) -> Result<(), Rejection> {
+/// Nothing may begin after the lease has expired.
+fn demand_live(step: &Transition<'_>, fence: u64) -> Result<(), Rejection> {
     demand_run(step, fence)?;
     match &step.task.lease {
         Some(lease) if lease.until > step.facts.now => Ok(()),
-        _ => Err(step.illegal("charged: its run's time is over")),
+        _ => Err(step.illegal("charged: its run's lease has expired")),
     }
 }
 
-fn say(step: &mut Step<'_>, what: What, note: &str) {
+fn log_step(step: &mut Transition<'_>, what: ChangeKind, note: &str) {
     let owner = step.task.lease.as_ref().map(|lease| lease.owner.clone()).unwrap_or_default();
-    step.says(what, &owner, Some(note).filter(|note| !note.is_empty()));
+    step.log_change(what, &owner, Some(note).filter(|note| !note.is_empty()));
 }

@@ -1,36 +1,38 @@
+//! The commands on a task, their context, and the rejections.
+
 use std::time::Duration;
 
 use watchbill_domain::{
-    Agent, Amount, Body, Earned, LoggedEvent, Note, Outcome, Question, ReputationEvent, Status,
+    Agent, Amount, Body, LoggedEvent, Note, Outcome, Question, ReputationEvent, ScoreDelta, Status,
     Timestamp,
 };
-use watchbill_governance::{BudgetExceeded, BudgetLimits, Quote, ReputationRules};
+use watchbill_governance::{BudgetExceeded, BudgetLimits, CallCost, ReputationRules};
 
-use super::{Asked, Draft, Proof, Rules};
+use super::{ApprovalRequest, EngineConfig, PreparedTask, VersionedAuthorization};
 
-/// What a decision may know besides state and command.
+/// What a decision may use besides state and command.
 #[derive(Clone, Copy)]
-pub struct Facts<'a> {
+pub struct DecisionContext<'a> {
     pub now: Timestamp,
-    /// The store's present epoch: leases of earlier ones are void.
+    /// The store's current epoch: leases of earlier epochs are void.
     pub epoch: u64,
-    /// For jitter.
+    /// Used for jitter.
     pub random: u64,
-    pub rules: &'a Rules,
+    pub rules: &'a EngineConfig,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ending {
+pub enum RunResult {
     Succeeded {
         result: Body,
     },
-    /// `retry`: whether trying again can help, and the least wait the provider asked for.
+    /// `retry`: the minimum wait that the provider asked for, if any.
     Failed {
         error: String,
         retry: Option<Duration>,
     },
-    /// Failed in a way that trying again can't mend.
+    /// Failed in a way that a retry cannot fix.
     FailedForGood {
         error: String,
     },
@@ -38,17 +40,17 @@ pub enum Ending {
         reason: String,
         question: Option<Question>,
     },
-    /// A freeze holds the run up, or governance can't be reached.
-    Held {
+    /// A freeze blocks the run, or governance is unreachable.
+    Deferred {
         until: Timestamp,
         why: String,
     },
-    /// The run needs a person's leave to go on.
-    Asks(Asked),
-    /// Governance does not let it go on.
-    Refused {
+    /// The run needs an approval to continue.
+    ApprovalRequired(ApprovalRequest),
+    /// Governance denies the run permission to continue.
+    Denied {
         error: String,
-        earned: Option<Earned>,
+        earned: Option<ScoreDelta>,
     },
     Suspended {
         resume_at: Timestamp,
@@ -56,32 +58,34 @@ pub enum Ending {
     },
 }
 
-impl Ending {
-    /// What it does to the agent's score. Tasks that ended for want of something a person must
-    /// give are neither success nor failure; one that had to ask what to do is an escalation.
-    pub fn earned(&self, rules: &ReputationRules) -> Option<Earned> {
+impl RunResult {
+    /// The ending's change of the agent's score. A task that lacks something a person must
+    /// provide is neither success nor failure; one that had to ask what to do is an escalation.
+    pub fn earned(&self, rules: &ReputationRules) -> Option<ScoreDelta> {
         let event = match self {
-            Ending::Succeeded { .. } => ReputationEvent::TaskSuccess,
-            Ending::Failed { .. } | Ending::FailedForGood { .. } => ReputationEvent::TaskFailure,
-            Ending::Blocked { question: Some(_), .. } => ReputationEvent::HumanEscalation,
-            Ending::Refused { earned, .. } => return *earned,
-            Ending::Blocked { .. }
-            | Ending::Held { .. }
-            | Ending::Asks(_)
-            | Ending::Suspended { .. } => return None,
+            RunResult::Succeeded { .. } => ReputationEvent::TaskSuccess,
+            RunResult::Failed { .. } | RunResult::FailedForGood { .. } => {
+                ReputationEvent::TaskFailure
+            }
+            RunResult::Blocked { question: Some(_), .. } => ReputationEvent::HumanEscalation,
+            RunResult::Denied { earned, .. } => return *earned,
+            RunResult::Blocked { .. }
+            | RunResult::Deferred { .. }
+            | RunResult::ApprovalRequired(_)
+            | RunResult::Suspended { .. } => return None,
         };
         Some(rules.earned(event))
     }
 }
 
-/// A worker outside, as it says who it is.
+/// An external worker, as it identifies itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
-    /// Who holds the lease: the key that it calls with.
+    /// The lease owner: the key that the worker calls with.
     pub owner: String,
-    /// Which of the workers that share the key. None: they all count as one.
+    /// Which of the workers that share the key. `None`: they all count as one worker.
     pub worker: Option<String>,
-    /// Under which claim it acts.
+    /// The fence of its claim.
     pub fence: Option<u64>,
 }
 
@@ -92,10 +96,10 @@ impl Claimant {
     }
 }
 
-/// What can be asked of a task.
+/// The commands on a task.
 #[derive(Clone, Debug)]
 pub enum Command {
-    Create(Box<Draft>),
+    Create(Box<PreparedTask>),
     Approve {
         by: String,
         proof: String,
@@ -105,56 +109,56 @@ pub enum Command {
         by: String,
         reason: Option<String>,
     },
-    /// One of several approvers has said yes.
+    /// One of several approvers has approved.
     Vote {
         by: String,
         have: usize,
         need: u8,
     },
     Expire,
-    /// Half of the time for its approval is gone.
+    /// Half of the time for deciding on its approval has passed.
     Escalate {
         decide_by: Timestamp,
     },
-    /// A person lets it pass a freeze.
+    /// A person lets the task pass a freeze.
     Override {
         freeze: String,
         by: String,
         reason: String,
     },
-    /// An agent takes the task that a lane message pointed at.
+    /// An agent claims the task that a lane message refers to.
     Claim {
         agent: Agent,
         owner: String,
         assignment: u32,
-        proof: Proof,
+        authorization: VersionedAuthorization,
     },
-    /// A worker outside takes the task, or says that it is still at it.
-    ClaimOutside {
+    /// An external worker claims the task or renews its lease.
+    ClaimExternal {
         by: Claimant,
-        proof: Proof,
+        authorization: VersionedAuthorization,
     },
     /// The holder of this fence ends its run.
     End {
         fence: u64,
-        ending: Ending,
+        ending: RunResult,
         events: Vec<LoggedEvent>,
         notes: Vec<Note>,
         outcome: Outcome,
     },
-    /// The run sets aside the most that a model's call can cost, with the price that it will be
-    /// settled at. `limits`: those of its tenant.
+    /// The run reserves the maximum cost of a model call, with the price it will be settled at.
+    /// `limits`: those of its tenant.
     Reserve {
         fence: u64,
-        quote: Quote,
+        quote: CallCost,
         limits: BudgetLimits,
     },
-    /// The call for which reservation `n` was made may go out from now on.
+    /// From now on the call for reservation `n` may be sent.
     Sent {
         fence: u64,
         n: u64,
     },
-    /// The call used this, which may be more than was set aside.
+    /// What the call used, which may be more than was reserved.
     Settle {
         fence: u64,
         n: u64,
@@ -165,41 +169,41 @@ pub enum Command {
         fence: u64,
         n: u64,
     },
-    /// A worker outside ends a task: one it holds, or one still assigned, in one step.
-    EndOutside {
+    /// An external worker ends a task in one step: one it holds, or one still assigned.
+    EndExternal {
         by: Claimant,
-        ending: Ending,
-        proof: Proof,
+        ending: RunResult,
+        authorization: VersionedAuthorization,
     },
     Cancel {
         by: String,
         reason: Option<String>,
-        /// Only while this is the task's fence, where the caller says so.
+        /// If given, it must be the task's current fence.
         fence: Option<u64>,
     },
     Answer {
         by: String,
         answer: String,
     },
-    /// Try at once what waits for a person or for its next try.
+    /// Retry now what waits for an answer or for its next retry.
     RetryNow {
         by: String,
     },
-    /// The lane message reached `agent`, which is not the task's own.
+    /// The lane message reached `agent`, which is not the task's own agent.
     Reroute {
         agent: Agent,
     },
-    /// It is due: someone looks. `lane_busy`: its lane still holds messages, so that not
-    /// having been claimed is no sign of a lost pointer.
+    /// The task is due. `lane_busy`: its lane still holds messages, so a missing claim does not
+    /// mean a lost task reference.
     Tick {
         lane_busy: bool,
     },
-    /// It stood among what is due, and is not due yet: an index entry that is early enough is
-    /// not rewritten at every change. It is now; nothing is logged.
+    /// The due index listed the task too early: an index entry that is early enough is not
+    /// rewritten at every change. This rewrites it; nothing is logged.
     Postpone,
-    /// What holds it up may be over.
+    /// What blocks the task may have ended.
     Wake,
-    /// Its lane's backlog is over.
+    /// Its lane's backlog has drained.
     Recall,
 }
 
@@ -208,37 +212,37 @@ pub enum Command {
 pub enum Rejection {
     #[error("there is no such task")]
     Absent,
-    #[error("the task exists already")]
+    #[error("the task already exists")]
     Exists,
     #[error("a task that is {status} can't be {what}")]
     Illegal { status: Status, what: &'static str },
-    /// The lane message is of an assignment that is over.
-    #[error("assignment {asked} is over, the task is at {current}")]
+    /// The lane message refers to an earlier assignment.
+    #[error("assignment {asked} is stale, the task is at {current}")]
     StaleAssignment { asked: u32, current: u32 },
-    /// Someone else has claimed since.
+    /// Another claim has been made since.
     #[error("fence {asked} is stale, the task is at {current}")]
     Fenced { asked: u64, current: u64 },
     #[error("held by {owner} until {until}")]
     Held { owner: String, until: Timestamp },
-    /// It was claimed with a worker's name, so its ending has to say under which claim.
-    #[error("{holder} has claimed it by name: an ending needs the `fence` that the claim gave")]
+    /// It was claimed with a worker name, so its ending must carry the claim's fence.
+    #[error("{holder} claimed it with a worker name: send the `fence` that the claim returned")]
     NoFence { holder: String },
-    /// Governance does not let it begin now, and nothing is to be remembered of that.
-    #[error("it waits: {why}")]
-    Withheld { why: String },
-    #[error("not to be run before {at}")]
+    /// Governance does not authorize it to begin now, and nothing is recorded about that.
+    #[error("not authorized: {why}")]
+    NotAuthorized { why: String },
+    #[error("it must not run before {at}")]
     NotYet { at: Timestamp },
-    /// It was changed since governance looked at it.
-    #[error("governance looked at version {of}, the task is at {current}")]
+    /// The task changed after governance evaluated it.
+    #[error("governance evaluated version {of}, the task is at {current}")]
     Changed { of: u64, current: u64 },
-    #[error("it belongs to {agent}")]
+    #[error("it is assigned to {agent}")]
     WrongAgent { agent: Agent },
-    #[error("{hops} hops through reactions, {most} are the most")]
+    #[error("{hops} hops through reactions; the maximum is {most}")]
     TooManyHops { hops: u8, most: u8 },
-    /// A limit has no room for the call.
+    /// The call would exceed a budget limit.
     #[error("{0}")]
     OverBudget(BudgetExceeded),
-    #[error("nothing is set aside for this call any more; what it may have used is charged")]
+    #[error("the call has no open reservation; its possible usage is already charged")]
     NothingReserved,
     #[error("nothing is due")]
     NothingDue,

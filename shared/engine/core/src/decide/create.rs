@@ -1,21 +1,26 @@
+//! The decision that creates a task.
+
 use serde_json::json;
-use watchbill_domain::{Amount, Sla, Status, Task, TaskLimits, What};
+use watchbill_domain::{Amount, ChangeKind, Sla, Status, Task, TaskLimits};
 
 use super::not_built::NOT_BUILT;
-use super::task::Step;
-use super::{Asked, Decided, Draft, Facts, Rejection};
+use super::task::Transition;
+use super::{ApprovalRequest, Decided, DecisionContext, PreparedTask, Rejection};
 
-pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Rejection> {
+pub(super) fn create(
+    draft: &PreparedTask,
+    facts: &DecisionContext<'_>,
+) -> Result<Decided, Rejection> {
     let new = &draft.new;
     if new.hops > TaskLimits::HOPS {
         return Err(Rejection::TooManyHops { hops: new.hops, most: TaskLimits::HOPS });
     }
-    let mut step = Step::new(blank(draft, facts), 0, facts);
+    let mut step = Transition::new(blank(draft, facts), 0, facts);
     match &draft.approval {
         None => {
             step.assign(None);
             let blocked = step.task.not_built.then_some(NOT_BUILT);
-            step.says(What::Created, &new.created_by, blocked);
+            step.log_change(ChangeKind::Created, &new.created_by, blocked);
             step.plain_event("task.created");
             if blocked.is_some() {
                 step.assigned_event(json!({}));
@@ -23,7 +28,7 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
         }
         Some(asked) => {
             let (approval, reason) = (&asked.approval, &asked.reason);
-            step.says(What::Created, &new.created_by, Some(reason));
+            step.log_change(ChangeKind::Created, &new.created_by, Some(reason));
             step.event("task.created", json!({ "approval_id": approval }));
             step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
         }
@@ -31,8 +36,8 @@ pub(super) fn create(draft: &Draft, facts: &Facts<'_>) -> Result<Decided, Reject
     Ok(step.finish())
 }
 
-/// The task as it stands before its first decision.
-fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
+/// The task before its first decision.
+fn blank(draft: &PreparedTask, facts: &DecisionContext<'_>) -> Task {
     let (new, rules) = (&draft.new, facts.rules);
     Task {
         id: draft.id.clone(),
@@ -69,7 +74,7 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
         payload: draft.payload.clone(),
         result: None,
         error: None,
-        approval: draft.approval.as_ref().map(Asked::put_up),
+        approval: draft.approval.as_ref().map(ApprovalRequest::to_ref),
         reservation: None,
         spent: Amount::NONE,
         run_spent: Amount::NONE,
@@ -86,8 +91,8 @@ fn blank(draft: &Draft, facts: &Facts<'_>) -> Task {
     }
 }
 
-/// The task's own deadline, else its own target, else its priority's.
-fn sla(draft: &Draft, facts: &Facts<'_>) -> Option<Sla> {
+/// The task's own deadline, else its own target, else its priority's target.
+fn sla(draft: &PreparedTask, facts: &DecisionContext<'_>) -> Option<Sla> {
     let (new, rules) = (&draft.new, &facts.rules.sla);
     let own = new.sla_target.as_ref().zip(draft.sla_span);
     let (target, span) = match (own, rules.targets.get(&new.priority)) {

@@ -1,12 +1,12 @@
-//! The rules. `decide(state, command, facts)` is pure and synchronous: no clock, no store,
-//! no randomness but what the facts bring, so every race is settled by running it again on
-//! what is there now.
+//! The rules. `decide(state, command, facts)` is pure and synchronous: it uses no clock and no
+//! store, and only the randomness in the facts. A race is therefore resolved by deciding again
+//! on the current state.
 
 mod approval;
+mod authorization;
 mod budget;
 mod command;
 mod create;
-mod leave;
 mod new_task;
 mod not_built;
 mod rules;
@@ -18,11 +18,11 @@ mod wait;
 pub use approval::{
     ApprovalCommand, ApprovalRejection, decide_approval, demands_a_person, escalates_at,
 };
-pub use command::{Claimant, Command, Ending, Facts, Rejection};
-pub use leave::{Asked, Leave, Proof};
-pub use new_task::{Draft, Identity, NewTask};
+pub use authorization::{ApprovalRequest, Authorization, VersionedAuthorization};
+pub use command::{Claimant, Command, DecisionContext, Rejection, RunResult};
+pub use new_task::{Identity, NewTask, PreparedTask};
 pub use not_built::NOT_BUILT;
-pub use rules::{AlertRules, LeaseRules, RetryRules, Rules, SlaRules};
+pub use rules::{AlertRules, EngineConfig, LeaseRules, RetryRules, SlaRules};
 pub(crate) use task::decide_on;
 pub use task::{Decided, decide, next_due};
-pub use wait::{MAX_LOOK, usable_until};
+pub use wait::{MAX_CHECK_INTERVAL, usable_until};

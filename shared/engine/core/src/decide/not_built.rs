@@ -1,17 +1,17 @@
-//! Tasks of agents whose work is not part of this build, and that nobody left to workers outside:
-//! they are blocked until such a worker claims one.
+//! Tasks of agents whose work is not in this build and is not left to external workers: they
+//! stay blocked until an external worker claims one.
 
 use serde_json::{Value, json};
-use watchbill_domain::{Status, What};
+use watchbill_domain::{ChangeKind, Status};
 
-use super::task::Step;
+use super::task::Transition;
 use super::wait;
 
-/// How the reason begins for which a task waits whose agent is not built.
+/// Prefix of the blocking reason when the agent is not built.
 pub const NOT_BUILT: &str = "agent_not_built";
 
-impl Step<'_> {
-    /// The task waits for a worker outside, or for a build that has its agent.
+impl Transition<'_> {
+    /// Blocks the task until an external worker claims it or a build with its agent runs.
     pub fn block_as_not_built(&mut self) {
         let task = &mut self.task;
         task.status = Status::Blocked;
@@ -25,27 +25,27 @@ impl Step<'_> {
         task.held = None;
         let (agent, task_type) = (task.agent, task.task_type);
         task.error = Some(format!(
-            "{NOT_BUILT}: this '{task_type}' task waits, because the {agent} agent's work is not \
-             part of this build; a worker of yours may take it (PATCH /tasks/<id>/status with \
-             in_progress), and EXTERNAL_AGENTS={agent} leaves all of the agent's tasks to such \
+            "{NOT_BUILT}: this '{task_type}' task waits, because the {agent} agent is not part of \
+             this build; an external worker can claim it (PATCH /tasks/<id>/status with \
+             in_progress), or EXTERNAL_AGENTS={agent} leaves all of the agent's tasks to external \
              workers"
         ));
     }
 
-    /// Blocks a task that a build before sent to its lane, though nobody here does its agent's work.
-    /// False where somebody does.
+    /// Blocks a task that an earlier build sent to its lane, if no process of this build does
+    /// its agent's work. Otherwise returns `false`.
     pub fn block_if_left_to_nobody(&mut self) -> bool {
         if !self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
             return false;
         }
         wait::settle(self);
         self.block_as_not_built();
-        self.says(What::Blocked, "", Some(NOT_BUILT));
+        self.log_change(ChangeKind::Blocked, "", Some(NOT_BUILT));
         self.assigned_event(json!({}));
         true
     }
 
-    /// What is told of a task that [`assign`](Self::assign) was called for.
+    /// Emits the event that follows a call of [`assign`](Self::assign).
     pub fn assigned_event(&mut self, more: Value) {
         if self.task.not_built {
             return self.event("task.blocked", json!({ "reason": NOT_BUILT }));

@@ -1,17 +1,19 @@
+//! The configuration of the decisions.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use watchbill_domain::{Agent, Priority, Sla, TaskType, Timestamp};
 use watchbill_governance::ReputationRules;
 
-/// Everything about deciding that is configuration: data, with the contract's defaults.
+/// All configuration of the decisions, as data, with the contract's defaults.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    /// Overrides of the routing by type.
+pub struct EngineConfig {
+    /// Overrides of the routing by task type.
     pub routes: BTreeMap<TaskType, Agent>,
-    /// Agents whose tasks are left to workers outside.
+    /// Agents whose tasks external workers do.
     pub external: BTreeSet<Agent>,
-    /// Types whose tasks are left to them, whichever agent they go to.
+    /// Task types that external workers do, whichever agent they are routed to.
     pub external_types: BTreeSet<TaskType>,
     /// Agents whose work is not part of this build, see [`Agent::not_built`].
     pub not_built: BTreeSet<Agent>,
@@ -20,31 +22,32 @@ pub struct Rules {
     pub sla: SlaRules,
     /// An open approval expires after this.
     pub decide_within: Duration,
-    /// An approval given may be used for this long.
+    /// How long a given approval may be used.
     pub use_within: Duration,
-    /// A wait for a freeze or behind a backlog moves that on, to this long after the approval
-    /// at most.
+    /// A wait for a freeze or behind a backlog extends that, to at most this long after the
+    /// approval.
     pub use_at_most: Duration,
-    /// Whether one may approve what one submitted oneself.
+    /// Whether requesters may approve their own tasks.
     pub approve_own: bool,
-    /// Whether agents may decide on approvals too, of what others submitted.
+    /// Whether agents may decide on approvals too, of tasks that others submitted.
     pub agents_approve: bool,
-    /// First offer again after this long without a claim; doubles with each offer.
+    /// The task reference is enqueued again after this long without a claim; exponential
+    /// backoff follows.
     pub offer_every: Duration,
     /// How long finished tasks are kept.
     pub keep_tasks: Duration,
-    /// How long closed approvals are kept: 30 days at least.
+    /// How long closed approvals are kept: at least 30 days.
     pub keep_approvals: Duration,
     pub reputation: ReputationRules,
     pub alerts: AlertRules,
 }
 
-/// How long alerts last.
+/// How long alerts are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlertRules {
-    /// A resolved one is kept for this long.
+    /// How long a resolved alert is kept.
     pub keep_resolved: Duration,
-    /// An open one that nobody raises or acknowledges for so long ends.
+    /// An open alert that is neither raised again nor acknowledged for this long ends.
     pub end_untouched: Duration,
 }
 
@@ -56,7 +59,7 @@ impl Default for AlertRules {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryRules {
-    /// Longest wait before the first retry; doubles with each, full jitter.
+    /// Upper bound of the first retry's wait; doubles with each retry, full jitter.
     pub base: Duration,
     pub cap: Duration,
     pub max_retries: u32,
@@ -66,22 +69,22 @@ pub struct RetryRules {
 pub struct LeaseRules {
     /// How long one run may take.
     pub run: Duration,
-    /// What the lease outlives the run by: clocks of two machines may differ.
+    /// How much longer than the run its lease lasts: clocks of two machines may differ.
     pub margin: Duration,
-    /// How long a worker outside holds a task without a word.
+    /// How long an external worker holds a task without renewing its lease.
     pub outside: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlaRules {
     pub targets: BTreeMap<Priority, Duration>,
-    /// Percent of the time gone at which to warn.
+    /// The percentage of the time to the deadline after which to warn.
     pub threshold: u8,
-    /// Whether a violation lifts the task into the next higher lane.
+    /// Whether a violation moves the task to the next higher lane.
     pub lift: bool,
 }
 
-impl Default for Rules {
+impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             routes: BTreeMap::new(),
@@ -118,15 +121,15 @@ impl Default for Rules {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What is written beside a header before the end is known is kept as if the task ended
-/// this long after: nobody writes it again at the end, that would cost as much as before.
+/// An item written next to a header before the task's end is known is kept as if the task ended
+/// this long afterwards: rewriting it at the end would double its cost.
 const OPEN_MOST: Duration = DAY.saturating_mul(365);
-/// What stands beside a header outlives it by this much: a store that removes item by item
+/// Items next to a header outlive it by this much: a store that removes items one by one
 /// (DynamoDB within a few days) must not leave a header without its result.
 const AFTER_HEADER: Duration = DAY.saturating_mul(7);
 
-impl Rules {
-    /// Until when an item beside a task's header is kept (ADR 14). `finished_at`: when the
+impl EngineConfig {
+    /// Until when an item next to a task's header is kept (ADR 14). `finished_at`: when the
     /// task ended, if it has.
     pub fn keep_beside(&self, finished_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
         match finished_at {
@@ -135,17 +138,17 @@ impl Rules {
         }
     }
 
-    /// Whether such a task is left to workers outside.
+    /// Whether external workers do such a task.
     pub fn is_left_outside(&self, agent: Agent, task_type: TaskType) -> bool {
         self.external.contains(&agent) || self.external_types.contains(&task_type)
     }
 
-    /// Whether nobody here works on such a task, and nobody said that workers outside do.
+    /// Whether no agent of this build and no external worker does such a task.
     pub fn is_left_to_nobody(&self, agent: Agent, task_type: TaskType) -> bool {
         self.not_built.contains(&agent) && !self.is_left_outside(agent, task_type)
     }
 
-    /// Whether that holds of all of an agent's tasks.
+    /// Whether that holds for all of an agent's tasks.
     pub fn leaves_to_nobody(&self, agent: Agent) -> bool {
         let outside = self.external.contains(&agent) || !self.external_types.is_empty();
         self.not_built.contains(&agent) && !outside
@@ -161,9 +164,9 @@ impl Rules {
 }
 
 impl RetryRules {
-    /// How long to wait before retry number `retry` (from 0): anything up to the doubled
-    /// base, evenly, so that what failed together does not come back together. Never less
-    /// than the provider asked for.
+    /// The wait before retry number `retry` (from 0): uniformly random up to the doubled base,
+    /// so that tasks that failed together do not retry together, and never less than the
+    /// provider asked for.
     pub fn wait(&self, retry: u32, asked: Option<Duration>, random: u64) -> Duration {
         let most = self.base.saturating_mul(2u32.saturating_pow(retry.min(20))).min(self.cap);
         // 53 bits of the random number as a fraction of one.

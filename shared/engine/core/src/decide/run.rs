@@ -1,24 +1,25 @@
-//! Claims and endings of runs, by our own agents and by workers outside.
+//! Claims and endings of runs, by our own agents and by external workers.
 
 use std::time::Duration;
 
 use serde_json::json;
 use watchbill_domain::{
-    Agent, Earned, Lease, LoggedEvent, Note, Outcome, ReputationEvent, Status, TaskLimits, What,
+    Agent, ChangeKind, Lease, LoggedEvent, Note, Outcome, ReputationEvent, ScoreDelta, Status,
+    TaskLimits,
 };
 use watchbill_redact as redact;
 
-use super::leave::{admit, ask, refuse};
-use super::task::{Step, clip};
+use super::authorization::{admit, ask, refuse};
+use super::task::{Transition, clip};
 use super::wait;
-use super::{Claimant, Ending, Leave, Proof, Rejection};
+use super::{Authorization, Claimant, Rejection, RunResult, VersionedAuthorization};
 
 pub(super) fn claim(
-    step: &mut Step<'_>,
+    step: &mut Transition<'_>,
     agent: Agent,
     owner: &str,
     assignment: u32,
-    proof: &Proof,
+    authorization: &VersionedAuthorization,
 ) -> Result<(), Rejection> {
     let now = step.facts.now;
     if step.task.status.is_terminal() {
@@ -36,40 +37,40 @@ pub(super) fn claim(
         return Err(Rejection::NotYet { at });
     }
     let what = match (step.task.status, &step.task.lease) {
-        (Status::Assigned, _) => What::Claimed,
-        (_, None) => What::Resumed,
+        (Status::Assigned, _) => ChangeKind::Claimed,
+        (_, None) => ChangeKind::Resumed,
         (_, Some(lease)) if lease.is_live(now, step.facts.epoch) => {
             return Err(held_by(lease));
         }
-        (_, Some(_)) => What::Reclaimed,
+        (_, Some(_)) => ChangeKind::Reclaimed,
     };
-    if what == What::Reclaimed {
+    if what == ChangeKind::Reclaimed {
         step.task.held = None;
-        if !count_lost_run(step) {
+        if !record_crashed_run(step) {
             return Ok(());
         }
     }
     if step.block_if_left_to_nobody() {
         return Ok(());
     }
-    if !admit(step, proof)? {
+    if !admit(step, authorization)? {
         return Ok(());
     }
     let lease = &step.facts.rules.lease;
     let until = now.plus(lease.run + lease.margin);
     let epoch = step.facts.epoch;
     hold(step, Lease { owner: owner.to_owned(), epoch, until, worker: None });
-    step.says(what, owner, note_of(proof));
-    if what != What::Resumed {
+    step.log_change(what, owner, note_of(authorization));
+    if what != ChangeKind::Resumed {
         step.run = Some(step.task.fence);
         step.plain_event("task.started");
     }
     Ok(())
 }
 
-/// Counts a run whose executor vanished. False when that was one too many and the task has
-/// been ended.
-pub(super) fn count_lost_run(step: &mut Step<'_>) -> bool {
+/// Counts a run whose executor crashed. Returns `false` if that was one too many and the task
+/// has failed.
+pub(super) fn record_crashed_run(step: &mut Transition<'_>) -> bool {
     step.task.lost_runs += 1;
     let lost = step.task.lost_runs;
     if lost <= TaskLimits::LOST_RUNS {
@@ -79,9 +80,9 @@ pub(super) fn count_lost_run(step: &mut Step<'_>) -> bool {
     false
 }
 
-fn note_of(proof: &Proof) -> Option<&str> {
-    match &proof.leave {
-        Leave::Granted { note } => note.as_deref(),
+fn note_of(authorization: &VersionedAuthorization) -> Option<&str> {
+    match &authorization.decision {
+        Authorization::Granted { note } => note.as_deref(),
         _ => None,
     }
 }
@@ -90,7 +91,7 @@ fn held_by(lease: &Lease) -> Rejection {
     Rejection::Held { owner: lease.holder(), until: lease.until }
 }
 
-fn hold(step: &mut Step<'_>, lease: Lease) {
+fn hold(step: &mut Transition<'_>, lease: Lease) {
     wait::settle(step);
     let task = &mut step.task;
     if task.status == Status::Assigned {
@@ -108,16 +109,16 @@ fn hold(step: &mut Step<'_>, lease: Lease) {
     task.lease = Some(lease);
 }
 
-/// Whether a worker outside may begin it, if governance lets it.
-fn may_be_claimed(step: &Step<'_>) -> bool {
+/// Whether an external worker may begin it, if governance authorizes it.
+fn may_be_claimed(step: &Transition<'_>) -> bool {
     step.task.status == Status::Assigned || step.task.not_built
 }
 
-/// A claim with a worker's name is that worker's; one without is its key's.
-pub(super) fn claim_outside(
-    step: &mut Step<'_>,
+/// A claim with a worker name belongs to that worker, one without to its key.
+pub(super) fn claim_external(
+    step: &mut Transition<'_>,
     by: &Claimant,
-    proof: &Proof,
+    authorization: &VersionedAuthorization,
 ) -> Result<(), Rejection> {
     let now = step.facts.now;
     let lease = Lease {
@@ -133,11 +134,11 @@ pub(super) fn claim_outside(
             if let Some(at) = step.task.resume_at.filter(|at| *at > now) {
                 return Err(Rejection::NotYet { at });
             }
-            if !admit(step, proof)? {
+            if !admit(step, authorization)? {
                 return Ok(());
             }
             hold(step, lease);
-            step.says(What::Claimed, &holder, note_of(proof));
+            step.log_change(ChangeKind::Claimed, &holder, note_of(authorization));
             step.run = Some(step.task.fence);
             step.event("task.started", json!({ "worker": holder }));
         }
@@ -145,7 +146,7 @@ pub(super) fn claim_outside(
             if (&held.owner, &held.worker) == (&by.owner, &by.worker) =>
         {
             step.task.lease = Some(lease);
-            step.says(What::Renewed, &holder, None);
+            step.log_change(ChangeKind::Renewed, &holder, None);
         }
         (Status::InProgress, Some(held)) => return Err(held_by(held)),
         (status, _) => return Err(Rejection::Illegal { status, what: "started" }),
@@ -154,9 +155,9 @@ pub(super) fn claim_outside(
 }
 
 pub(super) fn end(
-    step: &mut Step<'_>,
+    step: &mut Transition<'_>,
     fence: u64,
-    ending: &Ending,
+    ending: &RunResult,
     events: &[LoggedEvent],
     notes: &[Note],
     outcome: &Outcome,
@@ -172,7 +173,7 @@ pub(super) fn end(
         });
     };
     if lease.epoch != Lease::OUTSIDE && lease.epoch < step.facts.epoch {
-        // The store has been opened anew since: whoever claimed then is a ghost.
+        // The store's epoch has grown since: this claim is void.
         return Err(Rejection::Fenced { asked: fence, current: step.task.fence });
     }
     let owner = lease.owner.clone();
@@ -180,8 +181,8 @@ pub(super) fn end(
     step.task.notes.iter_mut().for_each(|note| redact::string(&mut note.text));
     apply(step, &owner, ending);
     step.outcome = match ending {
-        Ending::Suspended { .. } | Ending::Held { .. } => None,
-        // What it used stands in the header, from its own settlements.
+        RunResult::Suspended { .. } | RunResult::Deferred { .. } => None,
+        // The usage is added from the header, where the run's settlements recorded it.
         _ => counted(step, &outcome.reputation).map(|reputation| Outcome {
             reputation,
             read_only: outcome.read_only,
@@ -193,22 +194,22 @@ pub(super) fn end(
     Ok(())
 }
 
-pub(super) fn end_outside(
-    step: &mut Step<'_>,
+pub(super) fn end_external(
+    step: &mut Transition<'_>,
     by: &Claimant,
-    ending: &Ending,
-    proof: &Proof,
+    ending: &RunResult,
+    authorization: &VersionedAuthorization,
 ) -> Result<(), Rejection> {
-    if let Ending::Suspended { .. } | Ending::Held { .. } = ending {
-        // Nothing would wake a worker outside: it keeps its lease, or gives the task up.
-        return Err(step.illegal("suspended by a worker outside"));
+    if let RunResult::Suspended { .. } | RunResult::Deferred { .. } = ending {
+        // No message would wake an external worker: it keeps its lease or gives the task up.
+        return Err(step.illegal("suspended by an external worker"));
     }
     step.demand_fence(by.fence.filter(|_| step.task.status.is_open()))?;
     let worker = by.worker.as_ref();
     let mut holder = worker.map_or(by.owner.clone(), |worker| format!("{}/{worker}", by.owner));
     match (step.task.status, &step.task.lease) {
         (Status::Assigned | Status::Blocked, _) if may_be_claimed(step) => {
-            if !admit(step, proof)? {
+            if !admit(step, authorization)? {
                 return Ok(());
             }
             step.task.not_built = false;
@@ -221,25 +222,25 @@ pub(super) fn end_outside(
         (status, _) => return Err(Rejection::Illegal { status, what: "ended" }),
     }
     apply(step, &holder, ending);
-    // What it used nobody here saw, and whether it came off is the worker's.
-    let earned: Vec<Earned> = ending.earned(&step.facts.rules.reputation).into_iter().collect();
+    // An external worker's usage is not visible here, and success is its own report.
+    let earned: Vec<ScoreDelta> = ending.earned(&step.facts.rules.reputation).into_iter().collect();
     step.outcome = counted(step, &earned).map(|reputation| Outcome {
         reputation,
         worker: Some(by.owner.clone()),
         ..Outcome::default()
     });
-    // The run before may have left its own.
+    // The run before may have left its own outcome.
     step.task.outcome.clone_from(&step.outcome);
     Ok(())
 }
 
-/// Whether a worker outside may end the run that holds this lease, and under which name. Its
-/// fence, where it gave one, is known to be the task's.
+/// Whether an external worker may end the run that holds this lease, and under which name. Its
+/// fence, if it gave one, is known to match the task's.
 fn may_end(lease: &Lease, by: &Claimant) -> Result<String, Rejection> {
     let same_worker = match (&lease.worker, &by.worker) {
-        // The fence says which worker it is: nobody else was told of it.
+        // The fence identifies the worker: only that worker was given it.
         (Some(_), None) => true,
-        (held, said) => held == said,
+        (held, given) => held == given,
     };
     if lease.owner != by.owner || !same_worker {
         return Err(held_by(lease));
@@ -250,44 +251,45 @@ fn may_end(lease: &Lease, by: &Claimant) -> Result<String, Rejection> {
     Ok(lease.holder())
 }
 
-/// What of it counts, after the ending has been applied: a task's failure does once, when it has
-/// failed for good, however often it is retried. One that counted before is recorded with 0.
-fn counted(step: &Step<'_>, earned: &[Earned]) -> Option<Vec<Earned>> {
+/// The score changes that count, once the ending is applied: a task's failure counts once, when
+/// it has failed for good, however often it is retried. One that was counted before is recorded
+/// with 0.
+fn counted(step: &Transition<'_>, earned: &[ScoreDelta]) -> Option<Vec<ScoreDelta>> {
     let failed = step.task.status == Status::Failed;
     let each = earned.iter().filter_map(|earned| match earned {
-        Earned(ReputationEvent::TaskFailure, _) if !failed => None,
-        Earned(event @ ReputationEvent::TaskFailure, _) if step.task.failure_counted => {
-            Some(Earned(*event, 0))
+        ScoreDelta(ReputationEvent::TaskFailure, _) if !failed => None,
+        ScoreDelta(event @ ReputationEvent::TaskFailure, _) if step.task.failure_counted => {
+            Some(ScoreDelta(*event, 0))
         }
         earned => Some(*earned),
     });
-    let counted: Vec<Earned> = each.collect();
+    let counted: Vec<ScoreDelta> = each.collect();
     (!counted.is_empty()).then_some(counted)
 }
 
-fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
+fn apply(step: &mut Transition<'_>, owner: &str, ending: &RunResult) {
     wait::settle(step);
     step.task.lost_runs = 0;
     step.task.excused = 0;
-    if !matches!(ending, Ending::Held { .. }) {
+    if !matches!(ending, RunResult::Deferred { .. }) {
         step.task.held = None;
     }
     match ending {
-        Ending::Succeeded { result } => {
+        RunResult::Succeeded { result } => {
             step.end(Status::Completed);
             step.task.result = Some(result.clone());
             step.task.error = None;
             step.task.question = None;
-            step.says(What::Completed, owner, None);
+            step.log_change(ChangeKind::Completed, owner, None);
             step.plain_event("task.completed");
         }
-        Ending::Failed { error, retry } if step.task.retries < step.task.max_retries => {
+        RunResult::Failed { error, retry } if step.task.retries < step.task.max_retries => {
             retry_later(step, owner, error, *retry);
         }
-        Ending::Failed { error, .. } | Ending::FailedForGood { error } => {
+        RunResult::Failed { error, .. } | RunResult::FailedForGood { error } => {
             step.fail(owner, error);
         }
-        Ending::Blocked { reason, question } => {
+        RunResult::Blocked { reason, question } => {
             step.task.status = Status::Blocked;
             step.task.lease = None;
             step.task.resume_at = None;
@@ -298,30 +300,30 @@ fn apply(step: &mut Step<'_>, owner: &str, ending: &Ending) {
                 redact::string(&mut question.text);
                 question.choices.iter_mut().for_each(redact::string);
             }
-            step.says(What::Blocked, owner, Some(reason));
+            step.log_change(ChangeKind::Blocked, owner, Some(reason));
             step.event("task.blocked", json!({ "reason": clip(reason, 500) }));
         }
-        Ending::Held { until, why } => {
+        RunResult::Deferred { until, why } => {
             wait::hold(step, *until, why);
-            step.says(What::Held, owner, Some(why));
+            step.log_change(ChangeKind::Held, owner, Some(why));
         }
-        Ending::Asks(asked) => ask(step, owner, asked),
-        Ending::Refused { error, earned } => refuse(step, owner, error, *earned),
-        Ending::Suspended { resume_at, note } => {
+        RunResult::ApprovalRequired(asked) => ask(step, owner, asked),
+        RunResult::Denied { error, earned } => refuse(step, owner, error, *earned),
+        RunResult::Suspended { resume_at, note } => {
             step.task.lease = None;
             step.task.resume_at = Some((*resume_at).max(step.facts.now));
-            step.says(What::Suspended, owner, Some(note));
+            step.log_change(ChangeKind::Suspended, owner, Some(note));
         }
     }
 }
 
-fn retry_later(step: &mut Step<'_>, owner: &str, error: &str, asked: Option<Duration>) {
+fn retry_later(step: &mut Transition<'_>, owner: &str, error: &str, asked: Option<Duration>) {
     let wait = step.facts.rules.retry.wait(step.task.retries, asked, step.facts.random);
     step.task.retries += 1;
     step.task.error = Some(clip(error, TaskLimits::ERROR));
     let resume_at = step.facts.now.plus(wait);
     step.assign(Some(resume_at));
-    step.says(What::Retrying, owner, Some(error));
+    step.log_change(ChangeKind::Retrying, owner, Some(error));
     let (retry, most) = (step.task.retries, step.task.max_retries);
     step.assigned_event(json!({
         "retry_count": retry, "max_retries": most,

@@ -1,37 +1,40 @@
+//! The entry point of the decisions on a task.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use watchbill_domain::{
-    Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits, Timestamp, What,
+    ChangeKind, Grant, LogEntry, LoggedEvent, Outcome, Override, Sla, Status, Task, TaskLimits,
+    Timestamp,
 };
 use watchbill_governance::BudgetMove;
 use watchbill_redact as redact;
 
-use super::{Command, Facts, Rejection, budget, create, run, tick, wait};
+use super::{Command, DecisionContext, Rejection, budget, create, run, tick, wait};
 
-/// A resume is looked after this long after its moment, should its message be lost.
+/// A resume is checked this long after its time, in case its message is lost.
 const RESUME_GRACE: Duration = Duration::from_secs(120);
-/// When nothing else is due, an open task is looked at this much later all the same.
-const LOOK_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// If nothing else is due, an open task is checked again after this.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A task after a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
     pub task: Task,
-    /// One more than before. A change of which nothing is to be told, such as another due
+    /// The previous version plus one. A change with nothing to report, such as another due
     /// time, has no entry in the log.
     pub version: u64,
-    /// Changes that no longer fit in the header's log, to be kept in an item beside it.
+    /// Changes that no longer fit in the header's log, to be stored in an item next to it.
     pub overflow: Vec<LogEntry>,
-    /// What it sets aside of the tenant's budget or gives back: written in the same commit.
+    /// What it reserves of the tenant's budget or releases, written in the same commit.
     pub budget: Option<BudgetMove>,
 }
 
-/// The one place that knows what may happen to a task.
+/// The only place that knows what may happen to a task.
 pub fn decide(
     state: Option<(&Task, u64)>,
     command: &Command,
-    facts: &Facts<'_>,
+    facts: &DecisionContext<'_>,
 ) -> Result<Decided, Rejection> {
     match (state, command) {
         (Some((task, version)), _) => decide_on(task.clone(), version, command, facts),
@@ -40,14 +43,14 @@ pub fn decide(
     }
 }
 
-/// [`decide`] on a task that is given away: copying it costs more than deciding.
+/// [`decide`] on an owned task: copying it costs more than deciding.
 pub(crate) fn decide_on(
     task: Task,
     version: u64,
     command: &Command,
-    facts: &Facts<'_>,
+    facts: &DecisionContext<'_>,
 ) -> Result<Decided, Rejection> {
-    let mut step = Step::new(task, version, facts);
+    let mut step = Transition::new(task, version, facts);
     match command {
         Command::Create(_) => return Err(Rejection::Exists),
         Command::Approve { by, proof, use_by } => step.approve(by, proof, *use_by)?,
@@ -56,10 +59,12 @@ pub(crate) fn decide_on(
         Command::Expire => step.expire()?,
         Command::Escalate { decide_by } => step.escalate(*decide_by)?,
         Command::Override { freeze, by, reason } => step.pass_freeze(freeze, by, reason)?,
-        Command::Claim { agent, owner, assignment, proof } => {
-            run::claim(&mut step, *agent, owner, *assignment, proof)?;
+        Command::Claim { agent, owner, assignment, authorization } => {
+            run::claim(&mut step, *agent, owner, *assignment, authorization)?;
         }
-        Command::ClaimOutside { by, proof } => run::claim_outside(&mut step, by, proof)?,
+        Command::ClaimExternal { by, authorization } => {
+            run::claim_external(&mut step, by, authorization)?
+        }
         Command::End { fence, ending, events, notes, outcome } => {
             run::end(&mut step, *fence, ending, events, notes, outcome)?;
         }
@@ -69,22 +74,22 @@ pub(crate) fn decide_on(
         Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
         Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,
         Command::Release { fence, n } => budget::release(&mut step, *fence, *n)?,
-        Command::EndOutside { by, ending, proof } => {
-            run::end_outside(&mut step, by, ending, proof)?;
+        Command::EndExternal { by, ending, authorization } => {
+            run::end_external(&mut step, by, ending, authorization)?;
         }
         Command::Cancel { by, reason, fence } => step.cancel(by, reason.as_deref(), *fence)?,
         Command::Answer { by, answer } => step.answer(by, answer)?,
         Command::RetryNow { by } => step.retry_now(by)?,
         Command::Reroute { agent } => step.reroute(*agent)?,
         Command::Tick { lane_busy } => tick::tick(&mut step, *lane_busy)?,
-        Command::Postpone => tick::postpone_look(&step)?,
+        Command::Postpone => tick::reschedule_check(&step)?,
         Command::Wake => wait::wake(&mut step)?,
         Command::Recall => wait::recall(&mut step)?,
     }
     Ok(step.finish())
 }
 
-/// When someone should look at the task again; nothing for one that has ended.
+/// When the task should be checked again; `None` once it has ended.
 pub fn next_due(task: &Task, now: Timestamp) -> Option<Timestamp> {
     if task.status.is_terminal() {
         return None;
@@ -97,13 +102,17 @@ pub fn next_due(task: &Task, now: Timestamp) -> Option<Timestamp> {
         .filter(|lease| lease.epoch == watchbill_domain::Lease::OUTSIDE)
         .map(|lease| lease.until);
     let offer = match (task.status, resume) {
-        // Waiting for its next try is no sign of a lost pointer.
+        // Waiting for the next retry does not mean that the task reference was lost.
         (_, Some(_)) => None,
         _ => task.offer_at,
     };
-    // A run that vanished in a call may have left part of the budget set aside.
+    // A run that crashed during a call may have left a reservation open.
     let leaked = task.reservation.as_ref().and(task.lease.as_ref()).map(|lease| lease.until);
-    [sla, resume, outside, offer, leaked].into_iter().flatten().min().or(Some(now.plus(LOOK_AGAIN)))
+    [sla, resume, outside, offer, leaked]
+        .into_iter()
+        .flatten()
+        .min()
+        .or(Some(now.plus(IDLE_CHECK_INTERVAL)))
 }
 
 fn sla_mark(sla: &Sla, created_at: Timestamp) -> Option<Timestamp> {
@@ -114,32 +123,32 @@ fn sla_mark(sla: &Sla, created_at: Timestamp) -> Option<Timestamp> {
     }
 }
 
-/// A change in the making: the new task, and what the log will say of it.
-pub(super) struct Step<'a> {
+/// A change in progress: the new task, and its log entry.
+pub(super) struct Transition<'a> {
     pub task: Task,
-    pub facts: &'a Facts<'a>,
+    pub facts: &'a DecisionContext<'a>,
     version: u64,
     before: Status,
-    what: What,
+    what: ChangeKind,
     by: String,
     note: Option<String>,
     events: Vec<LoggedEvent>,
-    /// What the run that ends here used and did to the agent's reputation.
+    /// What the run that ends here used, and its score changes.
     pub outcome: Option<Outcome>,
-    /// Which run begins.
+    /// The fence of a run that begins.
     pub run: Option<u64>,
     pub budget: Option<BudgetMove>,
 }
 
-impl<'a> Step<'a> {
-    pub fn new(task: Task, version: u64, facts: &'a Facts<'a>) -> Self {
+impl<'a> Transition<'a> {
+    pub fn new(task: Task, version: u64, facts: &'a DecisionContext<'a>) -> Self {
         let before = task.status;
         Self {
             task,
             facts,
             version,
             before,
-            what: What::Checked,
+            what: ChangeKind::Checked,
             by: String::new(),
             note: None,
             events: Vec::new(),
@@ -154,7 +163,7 @@ impl<'a> Step<'a> {
         self.version
     }
 
-    pub fn says(&mut self, what: What, by: &str, note: Option<&str>) {
+    pub fn log_change(&mut self, what: ChangeKind, by: &str, note: Option<&str>) {
         self.what = what;
         self.by = redact::text(by).into_owned();
         self.note = note.map(|n| clip(n, 200));
@@ -166,21 +175,21 @@ impl<'a> Step<'a> {
         self.events.push(event);
     }
 
-    /// The pointer goes out again, and nothing else is to be told.
+    /// Marks that the task reference is enqueued again without anything else to report.
     pub fn offers_silently(&mut self) {
         self.task.offered_version = self.version + 1;
     }
 
-    /// Whether the log has nothing to tell of the change.
+    /// Whether the change has nothing to log.
     fn is_silent(&self) -> bool {
-        self.what == What::Checked
+        self.what == ChangeKind::Checked
             && self.before == self.task.status
             && self.events.is_empty()
             && self.outcome.is_none()
             && self.budget.is_none()
     }
 
-    /// An event that says no more than every event of a task does.
+    /// An event without a payload of its own.
     pub fn plain_event(&mut self, event_type: &str) {
         self.event(event_type, Value::Null);
     }
@@ -214,7 +223,7 @@ impl<'a> Step<'a> {
         });
         let mut overflow = Vec::new();
         if self.task.log.len() > TaskLimits::LOG {
-            // Half at a time, so that a long life costs one more item every eight changes.
+            // Half at a time, so that a long-lived task costs one more item every eight changes.
             overflow = self.task.log.drain(..TaskLimits::LOG / 2).collect();
         }
         Decided { task: self.task, version, overflow, budget: self.budget }
@@ -228,7 +237,7 @@ impl<'a> Step<'a> {
         if allowed.contains(&self.task.status) { Ok(()) } else { Err(self.illegal(what)) }
     }
 
-    /// Refuses whoever acts under a claim that is over.
+    /// Rejects a caller that acts under an earlier claim.
     pub fn demand_fence(&self, fence: Option<u64>) -> Result<(), Rejection> {
         let current = self.task.fence;
         match fence {
@@ -237,8 +246,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Puts the task into its lane: a new assignment, whose pointer the router sends. Where nobody
-    /// here does its agent's work it is blocked instead.
+    /// Puts the task into its lane: a new assignment, whose task reference the router sends.
+    /// Blocks it instead if no process of this build does its agent's work.
     pub fn assign(&mut self, resume_at: Option<Timestamp>) {
         wait::settle(self);
         if self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
@@ -259,8 +268,8 @@ impl<'a> Step<'a> {
         task.offer_at = (!outside).then(|| from.plus(self.facts.rules.offer_every));
     }
 
-    /// Another pointer for the same wait, such as in another lane: what holds the task, and that
-    /// it waits through nobody's fault, stays.
+    /// A new task reference for the same wait, such as in another lane. The deferral is kept,
+    /// and the wait still does not count against the task.
     pub fn assign_elsewhere(&mut self) {
         let (resume_at, held) = (self.task.resume_at, self.task.held.take());
         self.assign(resume_at);
@@ -288,14 +297,14 @@ impl<'a> Step<'a> {
     pub fn fail(&mut self, by: &str, error: &str) {
         self.end(Status::Failed);
         self.task.error = Some(clip(error, TaskLimits::ERROR));
-        self.says(What::Failed, by, Some(error));
+        self.log_change(ChangeKind::Failed, by, Some(error));
         self.event("task.failed", json!({ "error": clip(error, 500) }));
     }
 
     fn approve(&mut self, by: &str, proof: &str, use_by: Timestamp) -> Result<(), Rejection> {
         self.demand(&[Status::Pending, Status::Blocked], "approved")?;
         let Some(approval) = &mut self.task.approval else {
-            return Err(self.illegal("approved: it asks for no approval"));
+            return Err(self.illegal("approved: it needs no approval"));
         };
         if approval.proof.is_some() {
             return Err(self.illegal("approved twice"));
@@ -313,7 +322,7 @@ impl<'a> Step<'a> {
         let most = TaskLimits::GRANTS;
         grants.drain(..grants.len().saturating_sub(most));
         self.assign(None);
-        self.says(What::Approved, by, None);
+        self.log_change(ChangeKind::Approved, by, None);
         self.event("approval.approved", json!({ "approval_id": id, "approved_by": by }));
         self.assigned_event(json!({}));
         Ok(())
@@ -321,14 +330,14 @@ impl<'a> Step<'a> {
 
     fn vote(&mut self, by: &str, have: usize, need: u8) -> Result<(), Rejection> {
         self.demand(&[Status::Pending, Status::Blocked], "voted on")?;
-        self.says(What::Voted, by, Some(&format!("{have} of {need} have approved")));
+        self.log_change(ChangeKind::Voted, by, Some(&format!("{have} of {need} have approved")));
         Ok(())
     }
 
     fn escalate(&mut self, decide_by: Timestamp) -> Result<(), Rejection> {
         self.demand(&[Status::Pending, Status::Blocked], "escalated")?;
         let id = self.task.approval.as_ref().map(|a| a.id.clone());
-        self.says(What::Escalated, "", Some("nobody has decided on its approval yet"));
+        self.log_change(ChangeKind::Escalated, "", Some("nobody has decided on its approval yet"));
         let payload = json!({ "approval_id": id, "decide_by": decide_by.to_string() });
         self.event("approval.escalated", payload);
         Ok(())
@@ -336,9 +345,9 @@ impl<'a> Step<'a> {
 
     fn pass_freeze(&mut self, freeze: &str, by: &str, reason: &str) -> Result<(), Rejection> {
         if self.task.status.is_terminal() {
-            return Err(self.illegal("let through a freeze"));
+            return Err(self.illegal("allowed to pass a freeze"));
         }
-        self.task.overrides.retain(|there| there.freeze != freeze);
+        self.task.overrides.retain(|other| other.freeze != freeze);
         self.task.overrides.push(Override {
             freeze: freeze.to_owned(),
             by: by.to_owned(),
@@ -357,7 +366,7 @@ impl<'a> Step<'a> {
         if self.task.assignment > before {
             self.event("task.assigned", json!({ "assigned_to": self.task.agent }));
         }
-        self.says(What::Overridden, by, Some(&format!("freeze '{freeze}': {reason}")));
+        self.log_change(ChangeKind::Overridden, by, Some(&format!("freeze '{freeze}': {reason}")));
         Ok(())
     }
 
@@ -367,7 +376,7 @@ impl<'a> Step<'a> {
         self.end(Status::Cancelled);
         let why = reason.map_or(format!("rejected by {by}"), |r| format!("rejected by {by}: {r}"));
         self.task.error = Some(clip(&why, TaskLimits::ERROR));
-        self.says(What::Rejected, by, reason);
+        self.log_change(ChangeKind::Rejected, by, reason);
         let payload = json!({ "approval_id": id, "rejected_by": by, "reason": reason });
         self.event("approval.rejected", payload);
         self.event("task.cancelled", json!({ "reason": why }));
@@ -380,7 +389,7 @@ impl<'a> Step<'a> {
         self.end(Status::Cancelled);
         let why = "nobody decided on its approval in time";
         self.task.error = Some(why.to_owned());
-        self.says(What::Expired, "", Some(why));
+        self.log_change(ChangeKind::Expired, "", Some(why));
         self.event("approval.expired", json!({ "approval_id": id }));
         self.event("task.cancelled", json!({ "reason": why }));
         Ok(())
@@ -400,7 +409,7 @@ impl<'a> Step<'a> {
         let why =
             reason.map_or(format!("cancelled by {by}"), |r| format!("cancelled by {by}: {r}"));
         self.task.error = Some(clip(&why, TaskLimits::ERROR));
-        self.says(What::Cancelled, by, reason);
+        self.log_change(ChangeKind::Cancelled, by, reason);
         self.event("task.cancelled", json!({ "reason": why }));
         Ok(())
     }
@@ -413,16 +422,18 @@ impl<'a> Step<'a> {
             return Err(self.illegal("answered: it waits for an approval"));
         }
         if self.task.not_built {
-            return Err(self.illegal("answered: it asks nothing, it waits for a worker"));
+            return Err(
+                self.illegal("answered: it has no question, it waits for an external worker")
+            );
         }
         if let Some(question) = &mut self.task.question {
-            // As it was said: the run that goes on with it may need just that.
+            // Unredacted: the run that continues with it may need exactly this text.
             question.answer = Some(cut(answer, TaskLimits::ERROR));
             question.answered_by = Some(by.to_owned());
         }
         self.task.lost_runs = 0;
         self.assign(None);
-        self.says(What::Answered, by, Some(answer));
+        self.log_change(ChangeKind::Answered, by, Some(answer));
         self.assigned_event(json!({}));
         Ok(())
     }
@@ -433,24 +444,24 @@ impl<'a> Step<'a> {
             Status::Blocked => {
                 self.task.approval.as_ref().is_none_or(|approval| approval.proof.is_some())
             }
-            // Assigned, or suspended: only if it waits for a moment to come.
+            // Assigned or suspended: only if it waits for a future time.
             _ => self.task.lease.is_none() && self.task.resume_at.is_some(),
         };
         if !waits {
-            return Err(self.illegal("retried: it does not wait for a next try"));
+            return Err(self.illegal("retried: it is not waiting for a retry"));
         }
         self.task.lost_runs = 0;
         if self.task.status == Status::InProgress {
-            // A suspended run goes on with its steps; only the waiting ends.
+            // A suspended run continues with its steps; only the wait ends.
             self.task.resume_at = Some(self.facts.now);
             self.task.assignment += 1;
         } else {
             self.assign(None);
             if self.task.not_built {
-                return Err(self.illegal("retried: nobody here does its agent's work"));
+                return Err(self.illegal("retried: its agent is not part of this build"));
             }
         }
-        self.says(What::Retried, by, None);
+        self.log_change(ChangeKind::Retried, by, None);
         self.assigned_event(json!({}));
         Ok(())
     }
@@ -462,20 +473,19 @@ impl<'a> Step<'a> {
         }
         self.task.misrouted += 1;
         self.assign_elsewhere();
-        let note = format!("its message had reached {reached}");
-        self.says(What::Rerouted, "", Some(&note));
+        let note = format!("its lane message reached {reached}");
+        self.log_change(ChangeKind::Rerouted, "", Some(&note));
         self.assigned_event(json!({}));
         Ok(())
     }
 }
 
-/// A text for the log: without secrets, then [`cut`], which could halve one out of
-/// recognition.
+/// A text for the log: redacted, then [`cut`], because a cut secret might not be recognised.
 pub(super) fn clip(text: &str, most: usize) -> String {
     cut(&redact::text(text), most)
 }
 
-/// The first `most` bytes, cut at a character, with a mark where something is missing.
+/// The first `most` bytes, cut at a character boundary, with a mark where text is missing.
 fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

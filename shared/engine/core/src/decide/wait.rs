@@ -1,54 +1,53 @@
-//! Waiting that is nobody's fault: for a freeze, for a governance that can't be reached, or
-//! behind a lane's backlog. How often such a task is looked at, and what the wait does to the
-//! time limits of approvals.
+//! Waiting that does not count against the task: for a freeze, for unreachable governance, or
+//! behind a backlog. Sets the check interval and extends the time limits of approvals.
 
 use std::time::Duration;
 
-use watchbill_domain::{Grant, Held, Status, Task, Timestamp, What};
+use watchbill_domain::{ChangeKind, DeferReason, Grant, Status, Task, Timestamp};
 
 use super::not_built::NOT_BUILT;
-use super::task::{Step, clip};
-use super::{Rejection, Rules};
+use super::task::{Transition, clip};
+use super::{EngineConfig, Rejection};
 
-/// A waiting task is looked at after this, then after twice as long each time.
-const FIRST_LOOK: Duration = Duration::from_secs(15 * 60);
-/// The longest time between two looks, and so the longest that a lost lane message delays a
+/// Delay of a waiting task's first check; exponential backoff follows.
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(15 * 60);
+/// The longest time between two checks, and so the longest that a lost lane message delays a
 /// task whose lane had a backlog.
-pub const MAX_LOOK: Duration = Duration::from_secs(6 * 60 * 60);
-/// What one freeze held resumes within this time after its end, not in one moment.
+pub const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Tasks deferred by one freeze resume spread over this time after its end, not all at once.
 const MAX_JITTER: Duration = Duration::from_secs(30);
-/// The reason for a hold, bytes: as long as the log's note of it.
+/// Maximum length of a deferral reason in bytes: the same as the log's note of it.
 const MAX_REASON: usize = 200;
 
-/// How long after a look the next one is, where `looks` went before it.
+/// The delay of the next check after `looks` earlier ones.
 pub(super) fn look_after(looks: u32) -> Duration {
-    FIRST_LOOK.saturating_mul(1 << looks.min(10)).min(MAX_LOOK)
+    FIRST_CHECK_DELAY.saturating_mul(1 << looks.min(10)).min(MAX_CHECK_INTERVAL)
 }
 
-/// Up to a part of the wait: what waits for a minute is not to wait for half of it more.
+/// A random fraction of the wait, so that a wait of one minute is not extended by half a minute.
 fn jitter(random: u64, wait: Duration) -> Duration {
     let most = MAX_JITTER.min(wait / 64).as_millis().max(1) as u64;
     Duration::from_millis(random % most)
 }
 
 /// Until when a grant may be used. Time that the task has waited since `waiting_since` counts
-/// for it also before a commit has recorded that.
-pub fn usable_until(task: &Task, grant: &Grant, now: Timestamp, rules: &Rules) -> Timestamp {
+/// even before a commit has recorded it.
+pub fn usable_until(task: &Task, grant: &Grant, now: Timestamp, rules: &EngineConfig) -> Timestamp {
     match task.waiting_since {
         None => grant.use_by,
         Some(since) => moved_on(grant, since, now, rules).1,
     }
 }
 
-/// When the grant was given, and its limit moved on by a wait: never beyond
-/// [`Rules::use_at_most`], and never to life again.
+/// When the grant was given, and its limit extended by a wait: at most to
+/// [`EngineConfig::use_at_most`], and not if it had expired already.
 fn moved_on(
     grant: &Grant,
     since: Timestamp,
     now: Timestamp,
-    rules: &Rules,
+    rules: &EngineConfig,
 ) -> (Timestamp, Timestamp) {
-    // Older builds wrote no moment, and moved no limit.
+    // Older builds stored no approval time and extended no limit.
     let given = grant.approved_at.unwrap_or_else(|| grant.use_by.minus(rules.use_within));
     let since = since.max(given);
     if grant.use_by <= since {
@@ -58,9 +57,8 @@ fn moved_on(
     (given, grant.use_by.plus(now.since(since)).min(latest))
 }
 
-/// Moves the limits of the task's grants on by the time that it has waited since it was last
-/// recorded.
-pub(super) fn settle(step: &mut Step<'_>) {
+/// Extends the limits of the task's grants by the time it has waited since that was last recorded.
+pub(super) fn settle(step: &mut Transition<'_>) {
     let Some(since) = step.task.waiting_since.take() else { return };
     let (now, rules) = (step.facts.now, step.facts.rules);
     for grant in &mut step.task.grants {
@@ -77,15 +75,15 @@ pub(super) fn settle(step: &mut Step<'_>) {
     }
 }
 
-/// Puts the task off. Nothing is logged where that was so before.
-pub(super) fn hold(step: &mut Step<'_>, until: Timestamp, why: &str) {
+/// Defers the task. A repeated reason is not logged.
+pub(super) fn hold(step: &mut Transition<'_>, until: Timestamp, why: &str) {
     let now = step.facts.now;
     settle(step);
     let why = clip(why, MAX_REASON);
     let looks = step.task.held.as_ref().map_or(0, |held| held.looks);
     let again = step.task.held.as_ref().is_some_and(|held| held.why == why);
     let end = until.plus(jitter(step.facts.random, until.since(now)));
-    // Someone may lift a freeze before its time.
+    // A freeze may be lifted early.
     let resume_at = end.min(now.plus(look_after(looks)));
     if step.task.status == Status::InProgress {
         step.task.lease = None;
@@ -98,21 +96,21 @@ pub(super) fn hold(step: &mut Step<'_>, until: Timestamp, why: &str) {
             "resume_at": resume_at.to_string(), "reason": why,
         }));
         if step.task.not_built {
-            return step.says(What::Blocked, "", Some(NOT_BUILT));
+            return step.log_change(ChangeKind::Blocked, "", Some(NOT_BUILT));
         }
     }
     if again {
         step.offers_silently();
     } else {
-        step.says(What::Held, "", Some(&why));
+        step.log_change(ChangeKind::Held, "", Some(&why));
     }
-    step.task.held = Some(Held { why, looks: looks.saturating_add(1) });
+    step.task.held = Some(DeferReason { why, looks: looks.saturating_add(1) });
     step.task.waiting_since = Some(now);
 }
 
-/// What held the task may be over: it resumes soon, not at its next look.
-pub(super) fn wake(step: &mut Step<'_>) -> Result<(), Rejection> {
-    let soon = step.facts.now.plus(jitter(step.facts.random, MAX_LOOK));
+/// The task may no longer be deferred: it resumes soon instead of at its next check.
+pub(super) fn wake(step: &mut Transition<'_>) -> Result<(), Rejection> {
+    let soon = step.facts.now.plus(jitter(step.facts.random, MAX_CHECK_INTERVAL));
     let task = &mut step.task;
     let waits = task.held.is_some() && task.lease.is_none();
     if !waits || task.resume_at.is_none_or(|at| at <= soon) {
@@ -126,8 +124,8 @@ pub(super) fn wake(step: &mut Step<'_>) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The backlog that excused the task's offers is over: a lost lane message is sent again.
-pub(super) fn recall(step: &mut Step<'_>) -> Result<(), Rejection> {
+/// The backlog that excused the offers has drained: the task reference is enqueued again.
+pub(super) fn recall(step: &mut Transition<'_>) -> Result<(), Rejection> {
     let now = step.facts.now;
     let task = &step.task;
     let offered = task.status == Status::Assigned && !task.external && task.excused > 0;
@@ -142,9 +140,9 @@ pub(super) fn recall(step: &mut Step<'_>) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Another lane message goes out that doesn't count as unclaimed. `behind_backlog`: the lane
-/// holds others, so the time until now was nobody's fault.
-pub(super) fn excuse(step: &mut Step<'_>, behind_backlog: bool) {
+/// Enqueues a task reference that does not count as an unclaimed offer. `behind_backlog`: the
+/// lane holds other messages, so the time until now does not count against the task.
+pub(super) fn excuse(step: &mut Transition<'_>, behind_backlog: bool) {
     let now = step.facts.now;
     if behind_backlog {
         let waited = step.facts.rules.offer_every.saturating_mul(1 << step.task.offers.min(5));

@@ -1,25 +1,27 @@
+//! A batch of ledger entries, read from and written to one store item.
+
 use watchbill_domain::{TaskEntry, TenantId, Timestamp};
 
 use super::Entry;
 use super::raw::{RawBatch, digests};
 use crate::ports::{Item, NewItem};
 
-/// What a batch may weigh uncompressed: well under the 400 KB of an item, with room for
-/// text that does not compress.
+/// Maximum uncompressed size of a batch: well below an item's 400 KB, with room for text that
+/// does not compress.
 pub const MAX_BATCH_BYTES: usize = 280 * 1024;
 
-/// Some lines of the ledger in one item, with the hash of the batch before.
+/// Some lines of the ledger in one item, with the hash of the previous batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     pub tenant: TenantId,
     /// From 1, without gaps.
     pub seq: u64,
     pub recorded_at: Timestamp,
-    /// Hash of the batch before; empty for the first.
+    /// Hash of the previous batch; empty for the first.
     pub previous: String,
     /// SHA-256, hex: see [`RawBatch::expected`].
     pub hash: String,
-    /// Up to which batch events had certainly gone out when this one was written.
+    /// The batch up to which all events had been published when this one was written.
     pub published: u64,
     pub entries: Vec<Entry>,
 }
@@ -33,11 +35,11 @@ pub enum BatchError {
 }
 
 impl Batch {
-    /// The changes of tasks in it.
+    /// The task changes in it.
     pub fn task_entries(&self) -> impl Iterator<Item = &TaskEntry> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Task(entry) => Some(entry),
-            Entry::Published(_) | Entry::Record(_) => None,
+            Entry::Published(_) | Entry::AuditRecord(_) => None,
         })
     }
 
@@ -70,7 +72,7 @@ impl Batch {
         Self::read_weighed(item).map(|(batch, _)| batch)
     }
 
-    /// The same, with the bytes of its lines.
+    /// The same, with the size of its lines in bytes.
     pub fn read_weighed(item: &Item) -> Result<(Self, usize), BatchError> {
         let raw = RawBatch::open(item)?;
         let expected = raw.expected();
@@ -88,7 +90,7 @@ impl Batch {
 fn lines(entries: &[Entry]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(entries.len() * 256);
     for entry in entries {
-        serde_json::to_writer(&mut lines, entry).expect("entries hold only what JSON can hold");
+        serde_json::to_writer(&mut lines, entry).expect("entries serialize to JSON");
         lines.push(b'\n');
     }
     lines

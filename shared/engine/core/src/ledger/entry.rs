@@ -1,8 +1,10 @@
+//! The ledger's entries, and the events they stand for.
+
 use serde::{Deserialize, Serialize};
 use watchbill_domain::{
-    Event, EventId, EventType, LogEntry, LoggedEvent, TaskEntry, TaskId, Timestamp, What,
+    ChangeKind, Event, EventId, EventType, LogEntry, LoggedEvent, TaskEntry, TaskId, Timestamp,
 };
-use watchbill_governance::Record;
+use watchbill_governance::AuditRecord;
 
 use crate::repo::LedgerPeek;
 
@@ -11,14 +13,14 @@ use crate::repo::LedgerPeek;
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     Task(TaskEntry),
-    /// An event that a caller published: nothing but the event.
+    /// An event that a caller published: only the event.
     Published(Event),
-    /// What the audit holds besides changes of tasks.
-    Record(Box<Record>),
+    /// An audit record that is not a task change.
+    AuditRecord(Box<AuditRecord>),
 }
 
 /// The ledger entries of a task's changes with versions above `recorded`. `older` are log
-/// entries that had to leave the header.
+/// entries that were moved out of the header.
 pub fn entries_of(task: LedgerPeek, older: Vec<LogEntry>, recorded: u64) -> Vec<Entry> {
     older
         .into_iter()
@@ -32,7 +34,7 @@ pub fn entries_of(task: LedgerPeek, older: Vec<LogEntry>, recorded: u64) -> Vec<
                 agent: task.agent,
                 trace_id: task.trace_id.clone(),
                 hops: task.hops,
-                created_at: (change.what == What::Completed).then_some(task.created_at),
+                created_at: (change.what == ChangeKind::Completed).then_some(task.created_at),
                 change,
             })
         })
@@ -40,17 +42,17 @@ pub fn entries_of(task: LedgerPeek, older: Vec<LogEntry>, recorded: u64) -> Vec<
 }
 
 impl Entry {
-    /// The events this line stands for; their ids depend on item, version and place alone.
+    /// The events of this line; their ids depend only on item, version and position.
     pub fn events(&self) -> Vec<Event> {
         self.events_where(|_| true)
     }
 
-    /// The same, of the wanted types only.
+    /// The same, but only events of the wanted types.
     pub fn events_where(&self, wanted: impl Fn(&EventType) -> bool) -> Vec<Event> {
         match self {
             Entry::Published(event) if wanted(&event.event_type) => vec![event.clone()],
             Entry::Published(_) => Vec::new(),
-            Entry::Record(record) => record.events_where(wanted),
+            Entry::AuditRecord(record) => record.events_where(wanted),
             Entry::Task(entry) => (0..entry.change.events.len())
                 .filter(|place| wanted(&entry.change.events[*place].event_type))
                 .map(|place| entry.event(place))
@@ -60,16 +62,16 @@ impl Entry {
 }
 
 impl Entry {
-    /// How many events this line stands for.
+    /// The number of events of this line.
     pub fn event_count(&self) -> usize {
         match self {
             Entry::Published(_) => 1,
-            Entry::Record(record) => record.events.len(),
+            Entry::AuditRecord(record) => record.events.len(),
             Entry::Task(entry) => entry.change.events.len(),
         }
     }
 
-    /// Its events in their places; only those are made that are wanted.
+    /// Its events by position; only the wanted ones are built.
     pub fn events_if(
         &self,
         wanted: impl Fn(&EventType, Option<&TaskId>) -> bool,
@@ -79,7 +81,7 @@ impl Entry {
                 let fits = wanted(&event.event_type, event.task_id.as_ref());
                 vec![fits.then(|| event.clone())]
             }
-            Entry::Record(record) => {
+            Entry::AuditRecord(record) => {
                 let fits = |event: &Event| wanted(&event.event_type, event.task_id.as_ref());
                 let events = record.events_where(|_| true).into_iter();
                 events.map(|event| Some(event).filter(&fits)).collect()
@@ -94,19 +96,19 @@ impl Entry {
         }
     }
 
-    /// The place of an event among those of this line.
+    /// The position of an event among those of this line.
     pub fn place_of(&self, id: &EventId) -> Option<usize> {
-        // What we made bears its time, so that most lines need no hash.
+        // Ids that we create contain the time, so most lines need no hash.
         let ours = |at: Timestamp| id.millis() == Some(at.max(Timestamp::from_millis(0)));
         match self {
             Entry::Published(event) => (event.event_id == *id).then_some(0),
-            Entry::Record(record) if ours(record.at) => {
+            Entry::AuditRecord(record) if ours(record.at) => {
                 record.events_where(|_| true).iter().position(|event| event.event_id == *id)
             }
             Entry::Task(entry) if ours(entry.change.at) => {
                 (0..entry.change.events.len()).find(|place| entry.event_id(*place) == *id)
             }
-            Entry::Record(_) | Entry::Task(_) => None,
+            Entry::AuditRecord(_) | Entry::Task(_) => None,
         }
     }
 }

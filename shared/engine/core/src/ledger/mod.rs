@@ -1,5 +1,5 @@
-//! The ledger: what changed, in order, in batches chained by hash. Events, the timeline of
-//! the tenant, statistics and the audit are read off it.
+//! The ledger: all changes, in order, in batches chained by hash. Events, the tenant's
+//! timeline, statistics and the audit are projections of it.
 
 mod batch;
 mod entry;
@@ -11,6 +11,8 @@ mod verify;
 pub use batch::{Batch, BatchError, MAX_BATCH_BYTES};
 pub use entry::{Entry, entries_of};
 pub use raw::RawBatch;
-pub use read::{Head, LedgerReader, Weighed};
+pub use read::{Head, LedgerReader, SizedBatch};
 pub use stats::{QueueStats, Stats, StatsFold, StatsRow};
-pub use verify::{Broken, BrokenEntry, Found, Tampering, Verified, Verifier, VerifyError, verify};
+pub use verify::{
+    BrokenEntry, LedgerBreak, PositionContent, Tampering, Verified, Verifier, VerifyError, verify,
+};

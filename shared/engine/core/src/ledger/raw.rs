@@ -1,3 +1,5 @@
+//! A batch as the store holds it, and the hashes that prove it.
+
 use std::io::{Read as _, Write as _};
 
 use bytes::Bytes;
@@ -10,25 +12,25 @@ use super::{Batch, BatchError, Entry};
 use crate::ports::{Item, ListEntry, NewItem};
 use crate::repo;
 
-/// Characters of one line's digest: four bytes in hex. They tell which line it is that does
-/// not fit; that one does not, the whole hash proves.
+/// Characters of one line's digest: four bytes in hex. The digest identifies the line that was
+/// changed; that a line was changed is proved by the batch's hash.
 const DIGEST: usize = 8;
 
-/// A batch as it stands in the store: nothing of it is proved yet.
+/// A batch as it is stored: nothing in it is verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawBatch {
     pub tenant: TenantId,
     pub seq: u64,
     pub recorded_at: Timestamp,
-    /// Hash of the batch before; empty for the first.
+    /// Hash of the previous batch; empty for the first.
     pub previous: String,
-    /// What the batch says its hash is.
+    /// The hash that the batch claims to have.
     pub hash: String,
-    /// See [`Batch::published`]; not part of what happened, so no hash covers it.
+    /// See [`Batch::published`]; it is not part of the history, so no hash covers it.
     pub published: u64,
-    /// Eight hex characters for each line, in their order. Batches of the first form have none.
+    /// Eight hex characters for each line, in order. Batches in the first format have none.
     pub digests: Option<String>,
-    /// JSON, one entry a line, each ended by a line feed: what is hashed.
+    /// JSON, one entry per line, each ended by a line feed: the hashed content.
     pub lines: Vec<u8>,
 }
 
@@ -72,16 +74,16 @@ impl RawBatch {
         })
     }
 
-    /// When it was recorded, as its header says; nothing where that can't be read.
+    /// The recording time from its header; `None` where the header is unreadable.
     pub fn recorded_at(item: &Item) -> Option<Timestamp> {
         let end = item.body.iter().position(|byte| *byte == b'\n')?;
         let header: Header = serde_json::from_slice(&item.body[..end]).ok()?;
         Some(header.at)
     }
 
-    /// What its hash should be. SHA-256, hex, over: tenant, 0, digests, 0 (both left out of
-    /// batches without digests); number and milliseconds, eight bytes each, big end first;
-    /// the hash before, in hex; the lines.
+    /// The hash it should have. SHA-256, hex, over: tenant, 0, digests, 0 (these four are left
+    /// out of batches without digests); number and milliseconds, eight bytes each, big endian;
+    /// the previous hash, in hex; the lines.
     pub fn expected(&self) -> String {
         self.hashed(self.digests.as_deref())
     }
@@ -101,12 +103,12 @@ impl RawBatch {
         hex(&hash.finalize())
     }
 
-    /// Whether it is sound but for its digests, so that no line was touched.
+    /// Whether only its digests are wrong, so that no line was changed.
     pub(super) fn holds_without_digests(&self) -> bool {
         self.digests.is_some() && self.hashed(Some(&digests(&self.lines))) == self.hash
     }
 
-    /// The lines, without their ends.
+    /// The lines, without their line feeds.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
         split(&self.lines)
     }
@@ -130,7 +132,7 @@ impl RawBatch {
             published: self.published,
             digests: self.digests.clone(),
         };
-        let mut body = serde_json::to_vec(&header).expect("a header is plain JSON");
+        let mut body = serde_json::to_vec(&header).expect("a header serializes to JSON");
         body.push(b'\n');
         let mut packer = flate2::write::DeflateEncoder::new(body, Compression::fast());
         packer.write_all(&self.lines).expect("writing to memory can't fail");
@@ -163,7 +165,7 @@ pub(super) fn digests(lines: &[u8]) -> String {
     split(lines).map(digest).collect()
 }
 
-/// The digests of a text of them, one by one; a last one that is cut off counts as one.
+/// Splits the concatenated digests; a truncated last one counts as one.
 pub(super) fn each(digests: &str) -> Vec<&str> {
     let bytes = digests.as_bytes().chunks(DIGEST);
     bytes.map(|digest| std::str::from_utf8(digest).unwrap_or("")).collect()

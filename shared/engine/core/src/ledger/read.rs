@@ -1,17 +1,20 @@
+//! Reads a tenant's ledger from the store.
+
 use std::sync::Arc;
 
 use watchbill_domain::{TenantId, Timestamp};
 
 use super::{Batch, BatchError};
-use crate::offload::Offload;
+use crate::offload::BlockingPool;
 use crate::ports::{ListRange, Query, Store, StoreError, WhichList};
 use crate::repo;
 
-/// Compressed bytes up to which a batch is unpacked on the spot; text packs about tenfold.
+/// Compressed bytes up to which a batch is unpacked on the current thread; text compresses
+/// about tenfold.
 const SMALL_BATCH: usize = 4 * 1024;
 
-/// A batch with the bytes of its lines, or why it can't be believed.
-pub type Weighed = Result<(Batch, usize), BatchError>;
+/// A batch with the size of its lines in bytes, or why it fails verification.
+pub type SizedBatch = Result<(Batch, usize), BatchError>;
 
 /// The newest batch of a ledger: number and hash. Zero and empty where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,26 +25,26 @@ pub struct Head {
     pub recorded_at: Timestamp,
 }
 
-/// Reads a tenant's ledger. Large batches are unpacked beside the runtime's threads.
+/// Reads a tenant's ledger. Large batches are unpacked on blocking threads.
 #[derive(Clone)]
 pub struct LedgerReader {
     pub(super) store: Arc<dyn Store>,
     pub(super) tenant: TenantId,
-    offload: Offload,
+    offload: BlockingPool,
 }
 
 impl LedgerReader {
     pub fn new(store: Arc<dyn Store>, tenant: TenantId) -> Self {
-        Self { store, tenant, offload: Offload::default() }
+        Self { store, tenant, offload: BlockingPool::default() }
     }
 
-    /// The same, sharing a bound on long work with others.
+    /// The same, sharing a concurrency limit for long work with others.
     #[must_use]
-    pub fn within(self, offload: Offload) -> Self {
+    pub fn within(self, offload: BlockingPool) -> Self {
         Self { offload, ..self }
     }
 
-    /// The head, found by the list and then followed by key, because lists may lag.
+    /// The head, found in the list and then followed by key, because lists may lag.
     pub async fn head(&self) -> Result<Head, StoreError> {
         let page = self.list(ListRange::default(), true, 1, None).await?;
         let listed = page.first().copied().unwrap_or(0);
@@ -55,7 +58,7 @@ impl LedgerReader {
         Ok(head)
     }
 
-    /// The number of the newest batch as the list has it: may lag, costs one look.
+    /// The number of the newest batch in the list: may lag, costs one query.
     pub async fn listed_head(&self) -> Result<u64, StoreError> {
         Ok(self.list(ListRange::default(), true, 1, None).await?.first().copied().unwrap_or(0))
     }
@@ -64,7 +67,7 @@ impl LedgerReader {
         Ok(self.weighed(seq).await?.map(|(batch, _)| batch))
     }
 
-    /// The same, with the bytes of its lines.
+    /// The same, with the size of its lines in bytes.
     pub async fn weighed(&self, seq: u64) -> Result<Option<(Batch, usize)>, StoreError> {
         let corrupt = |error: BatchError| StoreError::Corrupt {
             key: repo::ledger_key(&self.tenant, seq),
@@ -73,8 +76,8 @@ impl LedgerReader {
         self.look(seq).await?.transpose().map_err(corrupt)
     }
 
-    /// What stands at a number, be it readable or not.
-    pub async fn look(&self, seq: u64) -> Result<Option<Weighed>, StoreError> {
+    /// The item with this batch number, readable or not.
+    pub async fn look(&self, seq: u64) -> Result<Option<SizedBatch>, StoreError> {
         let Some(item) = self.store.get(&repo::ledger_key(&self.tenant, seq)).await? else {
             return Ok(None);
         };
@@ -82,7 +85,7 @@ impl LedgerReader {
         Ok(Some(self.offload.run_if(much, move |_| Batch::read_weighed(&item)).await))
     }
 
-    /// The number of the first batch recorded at or after a moment, if there is one.
+    /// The number of the first batch recorded at or after a time, if there is one.
     pub async fn first_since(&self, at: Timestamp) -> Result<Option<u64>, StoreError> {
         let range = ListRange { from: Some(at.sortable().into()), to: None };
         Ok(self.list(range, false, 1, None).await?.first().copied())
@@ -109,7 +112,7 @@ impl LedgerReader {
             .map(|key| {
                 key.sort.parse().map_err(|_| StoreError::Corrupt {
                     key: key.clone(),
-                    reason: "its sort is no batch number".to_owned(),
+                    reason: "its sort key is not a batch number".to_owned(),
                 })
             })
             .collect()

@@ -1,7 +1,9 @@
+//! The statistics projection: counts of tasks.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use watchbill_domain::{Agent, Priority, Status, TaskEntry, Timestamp, What};
+use watchbill_domain::{Agent, ChangeKind, Priority, Status, TaskEntry, Timestamp};
 
 use super::{Batch, Entry};
 
@@ -19,7 +21,7 @@ pub struct QueueStats {
 pub struct Stats {
     pub queue: QueueStats,
     pub rows: Vec<StatsRow>,
-    /// The newest change that is in the figures.
+    /// The recording time of the newest batch that is counted.
     pub as_of: Option<Timestamp>,
     /// When they were read.
     pub read_at: Timestamp,
@@ -33,7 +35,7 @@ pub struct StatsRow {
     pub count: u64,
 }
 
-/// Counts of tasks by agent, priority and status, folded over the ledger in its order.
+/// Counts of tasks by agent, priority and status, projected from the ledger in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatsFold {
     #[serde(with = "rows")]
@@ -53,7 +55,7 @@ impl StatsFold {
 
     fn apply_entry(&mut self, entry: &TaskEntry) {
         let change = &entry.change;
-        if change.what == What::Created {
+        if change.what == ChangeKind::Created {
             self.add(entry, change.status, 1);
         } else if let Some(before) = change.before {
             self.add(entry, before, -1);
@@ -86,7 +88,7 @@ impl StatsFold {
     }
 }
 
-/// JSON has no keys but texts, so the counts are kept as rows.
+/// JSON keys can only be strings, so the counts are stored as rows.
 mod rows {
     use std::collections::BTreeMap;
 

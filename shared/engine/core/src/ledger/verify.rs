@@ -1,35 +1,36 @@
+//! Verifies a ledger's hash chain and finds the first break.
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use watchbill_domain::{TenantId, Timestamp};
-use watchbill_governance::{Record, RecordKind};
+use watchbill_governance::{AuditRecord, RecordKind};
 
 use super::raw::{digest, each};
 use super::{Entry, LedgerReader, RawBatch};
 use crate::ports::{Item, Store, StoreError};
-use crate::repo::{self, Fold, STATS_FOLD, decode};
+use crate::repo::{self, Projection, STATS_FOLD, decode};
 
-/// Hashes that are remembered to be compared with what was sealed: at one batch a second,
-/// those of a day.
-const REMEMBERED: usize = 100_000;
+/// Number of hashes remembered for comparison with seals: one day's worth at one batch per second.
+const CACHE_SIZE: usize = 100_000;
 
-/// A ledger whose chain holds, up to its head.
+/// A ledger whose chain is intact up to its head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     pub batches: u64,
     pub entries: u64,
-    /// Hash of the newest batch; empty for an empty ledger. Compare it with one that was
-    /// kept elsewhere: the chain alone can't show that its end was cut off and written anew.
+    /// Hash of the newest batch; empty for an empty ledger. Compare it with one stored
+    /// elsewhere: the chain alone cannot show that its end was rewritten.
     pub head: String,
 }
 
-/// The first thing in a ledger that is not as it was written.
+/// The first break in a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ledger batch {seq} breaks the chain: {reason}")]
-pub struct Broken {
+pub struct LedgerBreak {
     pub seq: u64,
-    /// The entry in it, where it can be told.
+    /// The entry in the batch, where it can be identified.
     pub entry: Option<BrokenEntry>,
     pub reason: String,
 }
@@ -39,17 +40,17 @@ pub struct BrokenEntry {
     /// Its number in the batch, from 1.
     pub place: usize,
     pub how: Tampering,
-    /// Which it is, as it stands there now: `task <id> version 3`, `record <id> (key_created)`.
+    /// The entry as it is stored now: `task <id> version 3`, `record <id> (key_created)`.
     pub what: Option<String>,
 }
 
-/// What was done to an entry.
+/// How an entry was tampered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tampering {
     Changed,
     Added,
     Missing,
-    /// It stands where another one stood.
+    /// It is in another entry's position.
     Moved,
 }
 
@@ -59,7 +60,7 @@ impl fmt::Display for BrokenEntry {
             Tampering::Changed => "was changed",
             Tampering::Added => "was added",
             Tampering::Missing => "is missing",
-            Tampering::Moved => "is not the one that stood there",
+            Tampering::Moved => "was moved",
         };
         write!(f, "entry {} {how}", self.place)?;
         match &self.what {
@@ -72,36 +73,36 @@ impl fmt::Display for BrokenEntry {
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
-    Broken(#[from] Broken),
+    Broken(#[from] LedgerBreak),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What stands at a place of a ledger.
+/// What is stored at a position of a ledger.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum PositionContent {
     Batch(RawBatch),
     Unreadable(String),
     Missing,
 }
 
-impl From<&Item> for Found {
+impl From<&Item> for PositionContent {
     fn from(item: &Item) -> Self {
         match RawBatch::open(item) {
-            Ok(batch) => Found::Batch(batch),
-            Err(error) => Found::Unreadable(error.to_string()),
+            Ok(batch) => PositionContent::Batch(batch),
+            Err(error) => PositionContent::Unreadable(error.to_string()),
         }
     }
 }
 
-/// A walk along a chain: give it what stands at 1, 2, 3 … and it tells the first break.
+/// Walks along a chain: it is given what is stored at 1, 2, 3 … and reports the first break.
 pub struct Verifier {
     tenant: TenantId,
     verified: Verified,
     latest: Timestamp,
-    /// The newest batch follows another than the one before it. Which of the two is at fault,
-    /// the next one tells.
-    doubt: Option<Broken>,
+    /// The newest batch names another predecessor than the batch before it. The next batch
+    /// shows which of the two is wrong.
+    doubt: Option<LedgerBreak>,
     hashes: VecDeque<String>,
 }
 
@@ -116,23 +117,25 @@ impl Verifier {
         }
     }
 
-    /// The number of the batch that it is to be given now.
+    /// The number of the batch that it expects next.
     pub fn next(&self) -> u64 {
         self.verified.batches + 1
     }
 
-    /// The hash of the newest batch that it was given; empty before the first.
+    /// The hash of the newest batch it was given; empty before the first.
     pub fn head(&self) -> &str {
         &self.verified.head
     }
 
-    pub fn push(&mut self, found: Found) -> Result<(), Broken> {
+    pub fn push(&mut self, found: PositionContent) -> Result<(), LedgerBreak> {
         let seq = self.next();
-        let broken = |reason: String| Broken { seq, entry: None, reason };
+        let broken = |reason: String| LedgerBreak { seq, entry: None, reason };
         let sound = match found {
-            Found::Missing => Err(broken("it is missing, though later ones were written".into())),
-            Found::Unreadable(reason) => Err(broken(reason)),
-            Found::Batch(batch) => self.sound(batch),
+            PositionContent::Missing => {
+                Err(broken("it is missing, but later batches exist".into()))
+            }
+            PositionContent::Unreadable(reason) => Err(broken(reason)),
+            PositionContent::Batch(batch) => self.sound(batch),
         };
         let batch = match (sound, self.doubt.take()) {
             (Ok(batch), Some(doubt)) => return Err(self.blame(&batch, doubt)),
@@ -143,16 +146,20 @@ impl Verifier {
         if batch.previous != self.verified.head {
             let (named, before) = (&batch.previous, &self.verified.head);
             if seq == 1 {
-                return Err(broken(format!("it is the first, but says that it follows '{named}'")));
+                return Err(broken(format!(
+                    "it is the first batch, but names '{named}' as its predecessor"
+                )));
             }
             let reason = format!(
-                "its hash is '{before}', but batch {seq} says that it follows '{named}': one of \
-                 the two was written anew"
+                "its hash is '{before}', but batch {seq} names '{named}' as its predecessor: one \
+                 of the two was rewritten"
             );
-            self.doubt = Some(Broken { seq: seq - 1, entry: None, reason });
+            self.doubt = Some(LedgerBreak { seq: seq - 1, entry: None, reason });
         } else if batch.recorded_at < self.latest {
             let (at, latest) = (batch.recorded_at, self.latest);
-            return Err(broken(format!("recorded at {at}, before the batch before it, {latest}")));
+            return Err(broken(format!(
+                "recorded at {at}, earlier than the previous batch at {latest}"
+            )));
         }
         self.compare_with_seals(&batch)?;
         self.latest = batch.recorded_at;
@@ -163,28 +170,28 @@ impl Verifier {
         Ok(())
     }
 
-    /// What held, once everything was given.
-    pub fn finish(self) -> Result<Verified, Broken> {
+    /// The result, once every batch was given.
+    pub fn finish(self) -> Result<Verified, LedgerBreak> {
         match self.doubt {
             Some(doubt) => Err(doubt),
             None => Ok(self.verified),
         }
     }
 
-    /// The batch, if it stands in its place and is by itself what it says.
-    fn sound(&self, batch: RawBatch) -> Result<RawBatch, Broken> {
+    /// The batch, if it is in its place and its own hash is correct.
+    fn sound(&self, batch: RawBatch) -> Result<RawBatch, LedgerBreak> {
         let seq = self.next();
-        let broken = |reason: String| Broken { seq, entry: None, reason };
+        let broken = |reason: String| LedgerBreak { seq, entry: None, reason };
         if (&batch.tenant, batch.seq) != (&self.tenant, seq) {
             let (of, number) = (&batch.tenant, batch.seq);
-            return Err(broken(format!("in its place stands batch {number} of tenant {of}")));
+            return Err(broken(format!("its position holds batch {number} of tenant {of}")));
         }
         let expected = batch.expected();
         if expected == batch.hash {
             return Ok(batch);
         }
         if let Some(entry) = first_wrong(&batch) {
-            return Err(Broken { seq, reason: entry.to_string(), entry: Some(entry) });
+            return Err(LedgerBreak { seq, reason: entry.to_string(), entry: Some(entry) });
         }
         let found = &batch.hash;
         let what = match batch.holds_without_digests() {
@@ -194,20 +201,20 @@ impl Verifier {
         Err(broken(format!("{what}: its hash is {found}, it should be {expected}")))
     }
 
-    /// Decides between the newest batch, which follows another than the one before it, and
-    /// that one: who is followed by the next in turn is the one that was there.
-    fn blame(&self, next: &RawBatch, doubt: Broken) -> Broken {
+    /// Decides which is wrong: the newest batch, which names another predecessor, or the one
+    /// before it. If the following batch names the newest one, the one before it was rewritten.
+    fn blame(&self, next: &RawBatch, doubt: LedgerBreak) -> LedgerBreak {
         let newest = self.verified.batches;
         if next.previous == self.verified.head {
-            let reason = format!("it was written anew: {}", doubt.reason);
-            return Broken { reason, ..doubt };
+            let reason = format!("it was rewritten: {}", doubt.reason);
+            return LedgerBreak { reason, ..doubt };
         }
-        let reason = format!("it follows another batch than the one before it: {}", doubt.reason);
-        Broken { seq: newest, entry: None, reason }
+        let reason = format!("it does not follow the previous batch: {}", doubt.reason);
+        LedgerBreak { seq: newest, entry: None, reason }
     }
 
     fn remember(&mut self, hash: &str) {
-        if self.hashes.len() == REMEMBERED {
+        if self.hashes.len() == CACHE_SIZE {
             self.hashes.pop_front();
         }
         self.hashes.push_back(hash.to_owned());
@@ -219,9 +226,9 @@ impl Verifier {
         self.hashes.get(place).map(String::as_str)
     }
 
-    /// Heads that were sealed stand in the ledger as records: who wrote batches anew and
-    /// forgot those is found out by them.
-    fn compare_with_seals(&self, batch: &RawBatch) -> Result<(), Broken> {
+    /// Sealed heads are recorded in the ledger: they expose rewritten batches whose seals were
+    /// not rewritten too.
+    fn compare_with_seals(&self, batch: &RawBatch) -> Result<(), LedgerBreak> {
         for record in batch.lines().filter_map(seal) {
             let (seq, hash) = (record.details.get("seq"), record.details.get("hash"));
             let Some((seq, hash)) = seq.and_then(|v| v.as_u64()).zip(hash.and_then(|v| v.as_str()))
@@ -232,24 +239,24 @@ impl Verifier {
                 && found != hash
             {
                 let at = record.at;
-                let reason = format!("its hash is '{found}', at {at} '{hash}' was sealed");
-                return Err(Broken { seq, entry: None, reason });
+                let reason = format!("its hash is '{found}', but '{hash}' was sealed at {at}");
+                return Err(LedgerBreak { seq, entry: None, reason });
             }
         }
         Ok(())
     }
 }
 
-fn seal(line: &[u8]) -> Option<Record> {
+fn seal(line: &[u8]) -> Option<AuditRecord> {
     const MARK: &[u8] = b"\"kind\":\"sealed\"";
     line.windows(MARK.len()).any(|bytes| bytes == MARK).then_some(())?;
     match serde_json::from_slice(line).ok()? {
-        Entry::Record(record) if record.kind == RecordKind::Sealed => Some(*record),
+        Entry::AuditRecord(record) if record.kind == RecordKind::Sealed => Some(*record),
         _ => None,
     }
 }
 
-/// The first entry that does not fit its digest; none where no line was touched, or where
+/// The first entry that does not match its digest; `None` where no line was changed, or where
 /// there are no digests.
 fn first_wrong(batch: &RawBatch) -> Option<BrokenEntry> {
     if batch.holds_without_digests() {
@@ -275,7 +282,7 @@ fn first_wrong(batch: &RawBatch) -> Option<BrokenEntry> {
             }
         }
     };
-    // Of one that is missing nothing stands there that could tell which it was.
+    // A missing entry has no line left that could identify it.
     let line = lines.get(place).filter(|_| how != Tampering::Missing);
     let what = line.map(|line| describe(line));
     Some(BrokenEntry { place: place + 1, how, what })
@@ -287,35 +294,34 @@ fn describe(line: &[u8]) -> String {
             format!("task {} version {}", entry.task, entry.change.version)
         }
         Ok(Entry::Published(event)) => format!("event {}", event.event_id),
-        Ok(Entry::Record(record)) => format!("record {} ({})", record.id, record.kind),
-        Err(_) => "it can't be read any more".to_owned(),
+        Ok(Entry::AuditRecord(record)) => format!("record {} ({})", record.id, record.kind),
+        Err(_) => "it can no longer be read".to_owned(),
     }
 }
 
-/// Walks a tenant's ledger from its first batch and checks that each is as it was written,
-/// in its place, after the one whose hash it names, and that none is missing that the list
-/// of batches or the statistics have seen.
+/// Checks a tenant's whole ledger: each batch is unchanged, in its place and after the one whose
+/// hash it names, and none is missing that the list of batches or the statistics refer to.
 pub async fn verify(store: Arc<dyn Store>, tenant: &TenantId) -> Result<Verified, VerifyError> {
-    // Read first: what is appended during the walk is no fault.
+    // Read first: batches appended during the walk are not missing.
     let seen = LedgerReader::new(store.clone(), tenant.clone()).seen().await?;
     let mut verifier = Verifier::new(tenant.clone());
     loop {
         let seq = verifier.next();
         match store.get(&repo::ledger_key(tenant, seq)).await? {
-            Some(item) => verifier.push(Found::from(&item))?,
-            None if seq <= seen => verifier.push(Found::Missing)?,
+            Some(item) => verifier.push(PositionContent::from(&item))?,
+            None if seq <= seen => verifier.push(PositionContent::Missing)?,
             None => return Ok(verifier.finish()?),
         }
     }
 }
 
 impl LedgerReader {
-    /// The newest batch that anything but the chain knows of.
+    /// The newest batch that the list or the statistics refer to.
     pub async fn seen(&self) -> Result<u64, StoreError> {
         let listed = self.listed_head().await?;
         let fold = self.store.get(&repo::fold_key(&self.tenant, STATS_FOLD)).await?;
         let folded = match fold {
-            Some(item) => decode::<Fold>(&item)?.value.seq_applied,
+            Some(item) => decode::<Projection>(&item)?.value.seq_applied,
             None => 0,
         };
         Ok(listed.max(folded))

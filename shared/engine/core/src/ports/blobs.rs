@@ -1,3 +1,5 @@
+//! The blob store port.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 use watchbill_domain::{TaskId, TenantId, escape_key_part, hex};
 
-/// Longest form of a task's id in a key: file names end at 255 bytes, keys on S3 at 1024.
+/// Maximum length of an id in a key: file names end at 255 bytes, keys on S3 at 1024.
 const TASK_PART: usize = 200;
 
-/// The name of a blob: `<tenant>/<task>/<SHA-256 of the bytes>`. The same bytes of a task
-/// are the same blob, so a repeat changes nothing and two writers never mix; tenants are
-/// apart. Each part is safe as the name of a file or folder.
+/// The name of a blob: `<tenant>/<task>/<SHA-256 of the bytes>`. The same bytes of a task are
+/// the same blob, so a repeated put changes nothing and two writers never mix; tenants are
+/// separate. Each part is a safe file or folder name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlobKey(Arc<str>);
 
@@ -28,7 +30,7 @@ impl BlobKey {
         Self(format!("{tenant}/{task}/{}", hex(&Sha256::digest(bytes))).into())
     }
 
-    /// Reads what [`as_str`](Self::as_str) gave; nothing for any other text.
+    /// Parses the output of [`as_str`](Self::as_str); `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let (tenant, task, hash) = (parts.next()?, parts.next()?, parts.next()?);
@@ -46,7 +48,7 @@ impl BlobKey {
         &self.0
     }
 
-    /// Tenant and escaped task id; nothing where the id was too long to stand in a key.
+    /// Tenant and escaped task id; `None` where the id was too long to be in a key.
     pub fn task(&self) -> Option<(&str, &str)> {
         let mut parts = self.0.split('/');
         let (tenant, task) = (parts.next()?, parts.next()?);
@@ -59,7 +61,7 @@ impl BlobKey {
     }
 }
 
-/// Begins the task's part of a key where its id does not fit: then its hash stands there.
+/// Prefix of a key's task part that is a hash, because the id does not fit.
 const HASHED: char = '~';
 
 fn safe(part: &str) -> bool {
@@ -83,17 +85,17 @@ impl fmt::Debug for BlobKey {
 pub enum BlobError {
     #[error("the blob store is busy; try again in {after:?}")]
     Busy { after: Duration },
-    /// Out of reach or broken; the reason is for the operator.
+    /// Unreachable or broken; the reason is for the operator.
     #[error("the blob store can't be reached: {reason}")]
     Down { reason: String },
 }
 
-/// Bodies too large for an item. A blob is written before the commit that points at it, so
-/// a header never points at nothing; one whose commit did not happen is removed by age:
-/// each adapter says how.
+/// The store for bodies too large for an item. A blob is written before the commit that
+/// references it, so no reference dangles. A blob whose commit failed is removed by age, in a
+/// way that each adapter documents.
 #[async_trait]
 pub trait Blobs: Send + Sync {
-    /// Durable when this returns. A repeat is the same blob, and as young as its last put.
+    /// Durable when this returns. A repeat is the same blob, and its age restarts at the last put.
     async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError>;
 
     async fn get(&self, key: &BlobKey) -> Result<Option<Bytes>, BlobError>;
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_says_whose_it_is_and_knows_its_bytes() {
+    fn a_key_names_tenant_and_task_and_matches_its_bytes() {
         let blob = key("acme", "task#1/a", b"result");
         assert!(blob.as_str().starts_with("acme/task%231%2Fa/"), "{blob}");
         assert_eq!(blob.task(), Some(("acme", "task%231%2Fa")));

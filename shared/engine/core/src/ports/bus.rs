@@ -1,3 +1,5 @@
+//! The event bus port.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -6,31 +8,33 @@ use watchbill_domain::{Event, EventId, EventType, TenantId};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    #[error("{failed} of {sent} events were not taken: {reason}")]
+    #[error("{failed} of {sent} events were not accepted: {reason}")]
     Partial { sent: usize, failed: usize, reason: String },
-    /// These are refused for what they hold, now and the next time; all others were taken.
+    /// These are refused because of their content, now and on every retry; all others were
+    /// accepted.
     #[error("{} events are refused: {reason}", events.len())]
     Refused { events: Vec<EventId>, reason: String },
     #[error("the event bus can't be reached: {reason}")]
     Down { reason: String },
 }
 
-/// Where recorded events go out: at least once, each recognisable by its `event_id`.
+/// The outbound event bus: at-least-once delivery, duplicates identified by `event_id`.
 #[async_trait]
 pub trait Bus: Send + Sync {
-    /// Whether anyone may want events of this type: others need not be made.
+    /// Whether any consumer may want events of this type; others need not be built.
     fn wants(&self, tenant: &TenantId, event_type: &EventType) -> bool {
         let _ = (tenant, event_type);
         true
     }
 
-    /// An error, but for [`BusError::Refused`], means that some may not have been taken: publish
-    /// all again.
+    /// An error other than [`BusError::Refused`] means that some events may not have been
+    /// accepted: publish all again.
     async fn publish(&self, tenant: &TenantId, events: &[Event]) -> Result<(), BusError>;
 }
 
-/// Several buses as one: each gets what it wants, and an error of one has all asked again. What
-/// one refuses the next are not offered: it goes to them when the one takes it.
+/// Several buses as one: each gets the events it wants, and an error of one makes the caller
+/// publish all again. A refused event reaches the buses after the refusing one only once that
+/// one accepts it.
 pub struct Buses(pub Vec<Arc<dyn Bus>>);
 
 #[async_trait]

@@ -1,9 +1,11 @@
+//! The randomness port.
+
 use uuid::Uuid;
 use watchbill_domain::Timestamp;
 
 use super::WriteId;
 
-/// Randomness, and what is made of it.
+/// Randomness, and the ids derived from it.
 pub trait Entropy: Send + Sync {
     fn fill(&self, bytes: &mut [u8]);
 
@@ -20,7 +22,7 @@ pub trait Entropy: Send + Sync {
         WriteId(u128::from_le_bytes(bytes))
     }
 
-    /// A UUIDv7: ordered by time, random in its tail.
+    /// A UUIDv7: ordered by time, with a random tail.
     fn uuid7(&self, now: Timestamp) -> Uuid {
         let mut tail = [0; 10];
         self.fill(&mut tail);

@@ -1,13 +1,13 @@
-//! A place in a list of the store.
+//! A position in a list of the store.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{Item, Key, ListEntry, StoreError, WhichList};
 
-/// Right after an entry of a list, in whichever direction it is read. Its text is what
-/// [`Query::cursor`](super::Query) takes and [`Page::next`](super::Page) gives, so that whoever
-/// stops within a page can make the cursor of the place by itself.
+/// The position after an entry of a list, in either direction. [`Query::cursor`](super::Query)
+/// takes its text and [`Page::next`](super::Page) returns it, so a caller that stops within a
+/// page can build it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListCursor {
     pub sort: Arc<str>,
@@ -19,7 +19,7 @@ impl ListCursor {
         Self { sort: entry.sort.clone(), key: key.clone() }
     }
 
-    /// After an item, in one of its lists; nothing where it stands in none.
+    /// The position after an item in a list; `None` where it is not in that list.
     pub fn of(item: &Item, list: WhichList) -> Option<Self> {
         let entry = match list {
             WhichList::First => &item.list,

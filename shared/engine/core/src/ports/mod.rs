@@ -1,5 +1,5 @@
-//! What the core needs from outside, as small traits with plain nouns. Each has at least
-//! two implementations, held to one conformance suite in `testkit`.
+//! The core's dependencies on its environment, as small traits. Each has at least two
+//! implementations, which pass one conformance suite in `testkit`.
 
 mod blobs;
 mod bus;
@@ -20,8 +20,8 @@ pub use lanes::{LaneMessage, Lanes, LanesError};
 pub use list_cursor::ListCursor;
 pub use secret::{FixedSecret, SecretSource};
 pub use store::{
-    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Expect, Item, Key, ListEntry,
-    ListRange, MAX_WRITES, NewItem, Page, Query, Store, StoreError, WhichList, Write, WriteId,
+    Change, Commit, CommitError, CounterAdd, DUE_SHARDS, DueKey, Item, Key, ListEntry, ListRange,
+    MAX_WRITES, NewItem, Page, Precondition, Query, Store, StoreError, WhichList, Write, WriteId,
     due_shard,
 };
 pub use wake::{Topic, Wake};

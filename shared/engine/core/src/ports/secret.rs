@@ -1,11 +1,13 @@
+//! The port for secrets.
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-/// A secret that someone else keeps.
+/// A secret that is stored elsewhere.
 #[async_trait]
 pub trait SecretSource: Send + Sync {
-    /// The secret as it is now; an error says why it can't be told, for the log.
+    /// The current secret; an error gives the reason for the log.
     async fn fetch(&self) -> Result<Arc<str>, String>;
 }
 

@@ -1,4 +1,4 @@
-//! The store: items, conditional commits, two lists, due times. It knows nothing of tasks.
+//! The store port: items, conditional commits, two lists, due times. It knows nothing about tasks.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ use watchbill_domain::Timestamp;
 /// The most writes one commit may hold (the limit of a DynamoDB transaction).
 pub const MAX_WRITES: usize = 100;
 
-/// Into how many shards due times are spread.
+/// The number of shards that due times are spread over.
 pub const DUE_SHARDS: u8 = 32;
 
-/// Where an item stands: a partition and a place in it. Both begin with the tenant's
-/// prefix by the repositories' doing; the store compares them as bytes.
+/// The address of an item: a partition and a sort key within it. The repositories start a
+/// tenant's partitions with the tenant's prefix; the store compares keys as bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub partition: Arc<str>,
@@ -43,40 +43,41 @@ impl fmt::Display for Key {
     }
 }
 
-/// A random mark that a commit leaves in every item it puts: a failed condition whose
-/// current item bears our mark was our own success with its answer lost.
+/// A random mark that a commit leaves in every item it puts. If a condition fails and the
+/// current item has our mark, our own commit succeeded and its response was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WriteId(pub u128);
 
-/// A place in a list. Within a partition entries are ordered by `sort`, bytewise, then by
-/// item key.
+/// An entry in a list. Within a partition entries are ordered by `sort`, bytewise, then by item
+/// key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListEntry {
     pub partition: Arc<str>,
     pub sort: Arc<str>,
 }
 
-/// What a writer puts. The version is the expected one plus one, so it is not said again.
+/// An item to write. Its version is the expected version plus one, so it has no field for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewItem {
     pub key: Key,
-    /// What the body is: `task`, `approval`, …
+    /// The type of the body: `task`, `approval`, …
     pub kind: Cow<'static, str>,
-    /// Version of the body's form; a reader that knows only older ones answers Retry.
+    /// Version of the body's format; a reader that only knows older ones returns
+    /// [`StoreError::Newer`].
     pub schema: u16,
     pub body: Bytes,
     /// The first list: every item of its kind. Should never change once set.
     pub list: Option<ListEntry>,
-    /// The second, sparse list: only while it has attention due.
+    /// The second, sparse list: only while the item needs attention.
     pub list2: Option<ListEntry>,
-    /// When someone should look at the item again. Open means due.
+    /// When the item should be checked again; `None`: never.
     pub due: Option<Timestamp>,
-    /// After this time the store may remove the item by itself (late, and not exactly). An
-    /// item of sort `0` is the head of its partition and takes the whole of it along.
+    /// After this time the store may remove the item by itself (late, and not exactly). An item
+    /// of sort `0` is the head of its partition, and the whole partition is removed with it.
     pub expires: Option<Timestamp>,
 }
 
-/// What a reader gets.
+/// An item as it is read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     pub key: Key,
@@ -90,37 +91,37 @@ pub struct Item {
     pub list2: Option<ListEntry>,
     pub due: Option<Timestamp>,
     pub expires: Option<Timestamp>,
-    /// Guarded counters of this item (see [`Write::Add`]); empty for most.
+    /// Guarded counters of this item (see [`Write::Add`]); empty for most items.
     pub counters: BTreeMap<String, i64>,
 }
 
-/// What must be true of an item for a commit to happen.
+/// The condition that an item must meet for a commit to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub enum Precondition {
     Absent,
     Version(u64),
 }
 
-/// One addition to a counter of an item.
+/// An addition to a counter of an item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CounterAdd {
     pub name: &'static str,
     pub delta: i64,
-    /// The sum after the addition may not be above this.
+    /// The sum after the addition must not exceed this.
     pub ceiling: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Puts a whole item. Keeps the counters the item has.
-    Put { item: NewItem, expect: Expect },
+    Put { item: NewItem, expect: Precondition },
     /// Removes an item.
-    Delete { key: Key, expect: Expect },
-    /// Only demands.
-    Check { key: Key, expect: Expect },
-    /// Adds to counters of an item, which is made if absent (version 1, empty body); its
-    /// version grows. All ceilings hold or nothing is written. Legal only beside a guarded
-    /// put in the same commit, because an addition alone can't be recognised when repeated.
+    Delete { key: Key, expect: Precondition },
+    /// Only checks the condition.
+    Check { key: Key, expect: Precondition },
+    /// Adds to counters of an item, which is created if absent (version 1, empty body); its
+    /// version grows. All ceilings hold or nothing is written. Legal only next to a guarded
+    /// put, because a repeated addition alone cannot be recognised.
     Add { key: Key, kind: &'static str, adds: Vec<CounterAdd>, expires: Option<Timestamp> },
 }
 
@@ -133,7 +134,7 @@ impl Write {
     }
 }
 
-/// All or nothing.
+/// A transaction.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub id: WriteId,
@@ -141,7 +142,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// What every adapter refuses before it looks at an item.
+    /// The checks that every adapter makes before it reads an item.
     pub fn check_legal(&self) -> Result<(), CommitError> {
         let illegal = |reason: String| Err(CommitError::Illegal { reason });
         if self.writes.is_empty() || self.writes.len() > MAX_WRITES {
@@ -162,13 +163,15 @@ impl Commit {
         for write in &self.writes {
             let Write::Add { key, adds, .. } = write else { continue };
             if !guarded {
-                return illegal(format!("the counters of {key} need a guarded put beside them"));
+                return illegal(format!(
+                    "the counters of {key} need a guarded put in the same commit"
+                ));
             }
             let twice = |(at, add): (usize, &CounterAdd)| {
                 adds[..at].iter().any(|before| before.name == add.name)
             };
             if adds.is_empty() || adds.iter().enumerate().any(twice) {
-                return illegal(format!("{key} adds nothing, or twice to the same counter"));
+                return illegal(format!("the add to {key} names no counter, or one counter twice"));
             }
         }
         Ok(())
@@ -180,10 +183,11 @@ pub enum CommitError {
     /// A condition did not hold; nothing was written. `current` is the item as it is now.
     #[error("conflict on {key}")]
     Conflict { key: Key, current: Option<Box<Item>> },
-    /// Try the same again after about this long, with jitter.
+    /// Retry after about this long, with jitter.
     #[error("the store is busy; try again in {after:?}")]
     Busy { after: Duration },
-    /// It may have happened or not: load and look for the write id, or commit the same again.
+    /// The commit may have succeeded or not: load and compare the write id, or commit the same
+    /// again.
     #[error("the outcome of the commit is unknown: {reason}")]
     Unknown { reason: String },
     /// The commit itself is wrong (too many writes, an unguarded counter, a key twice).
@@ -197,15 +201,16 @@ pub enum CommitError {
 pub enum StoreError {
     #[error("the store is busy; try again in {after:?}")]
     Busy { after: Duration },
-    /// Out of reach or broken; the reason is for the operator.
+    /// Unreachable or broken; the reason is for the operator.
     #[error("the store can't be reached: {reason}")]
     Down { reason: String },
-    /// What was read can't be understood.
+    /// The item that was read cannot be parsed.
     #[error("unreadable item {key}: {reason}")]
     Corrupt { key: Key, reason: String },
-    /// Written by a newer version of this program than the one that reads it.
+    /// Written by a newer version of this program than the reader.
     #[error(
-        "item {key} has schema {found}, this build knows up to {known}: try again with the newer build"
+        "item {key} has schema {found}, this build knows up to {known}: try again with the newer \
+         build"
     )]
     Newer { key: Key, found: u16, known: u16 },
     #[error("bad cursor: {0}")]
@@ -213,7 +218,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Which item can't be read, where that is what is wrong: the others can be.
+    /// The key of the unreadable item, if that is the error: other items can still be read.
     pub fn unreadable(&self) -> Option<&Key> {
         match self {
             StoreError::Corrupt { key, .. } | StoreError::Newer { key, .. } => Some(key),
@@ -243,7 +248,7 @@ pub struct Query {
     /// Newest (greatest sort) first.
     pub descending: bool,
     pub limit: usize,
-    /// From the page before, or a [`ListCursor`](super::ListCursor)'s text.
+    /// From the previous page, or a [`ListCursor`](super::ListCursor)'s text.
     pub cursor: Option<String>,
 }
 
@@ -261,8 +266,8 @@ pub struct DueKey {
     pub due: Timestamp,
 }
 
-/// One line of the change feed: this item has been written, and `image` is the item at
-/// that version or a later one (`None`: it was deleted, or expired).
+/// One record of the change feed: this item has been written, and `image` is the item at that
+/// version or a later one (`None`: it was deleted, or expired).
 #[derive(Clone, Debug)]
 pub struct Change {
     pub key: Key,
@@ -270,31 +275,31 @@ pub struct Change {
     pub image: Option<Item>,
 }
 
-/// In which of the [`DUE_SHARDS`] an item's due time is kept: FNV-1a of the partition, so
-/// that every adapter and every release agrees.
+/// Which of the [`DUE_SHARDS`] holds an item's due time: FNV-1a of the partition, so that every
+/// adapter and every release agrees.
 pub fn due_shard(partition: &str) -> u8 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in partition.as_bytes() {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    // The low bits of FNV mix worst; fold the high half in.
+    // The low bits of FNV are mixed worst; combine them with the high half.
     ((hash ^ (hash >> 32)) % u64::from(DUE_SHARDS)) as u8
 }
 
-/// The store port. Reads by key are strongly consistent; `query` may lag and serves
-/// screens only; whoever acts on `due` reads the item by key first.
+/// The store port. Reads by key are strongly consistent. `query` may lag and is for display
+/// only; before acting on `due`, read the item by key.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError>;
 
-    /// Answers in the order asked.
+    /// In the order of `keys`.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Item>>, StoreError>;
 
     /// Every item of a partition whose sort begins with `prefix`, ordered by sort.
     async fn collect(&self, partition: &str, prefix: &str) -> Result<Vec<Item>, StoreError>;
 
-    /// The same, with why one of them can't be read in its place. By default one that can't be
-    /// read fails them all.
+    /// The same, with the error in place of an unreadable item. By default one unreadable item
+    /// fails the whole call.
     async fn collect_each(
         &self,
         partition: &str,
@@ -307,7 +312,7 @@ pub trait Store: Send + Sync {
 
     async fn query(&self, query: Query) -> Result<Page<Key>, StoreError>;
 
-    /// Items of a shard that are due until (and at) a moment, the longest due first.
+    /// Items of a shard that are due at or before a time, the longest due first.
     async fn due(
         &self,
         shard: u8,

@@ -1,3 +1,5 @@
+//! The port that wakes followers.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,19 +13,18 @@ pub enum Topic {
     Ledger(TenantId),
     /// This task has changed.
     Task(TenantId, TaskId),
-    /// A task of this tenant waits for an outside worker.
+    /// A task of this tenant waits for an external worker.
     External(TenantId),
 }
 
-/// Lets a follower sleep until there may be something new, instead of asking in a loop.
-/// A wake-up may be spurious: it saves time, it carries no truth. A follower takes the
-/// topic's `mark`, reads the store, and waits for the mark to move, so that a change
-/// between the two is not slept through.
+/// Lets a follower sleep until there may be something new, instead of polling. A wake-up may be
+/// spurious: it only saves time and guarantees nothing. A follower takes the topic's `mark`, reads
+/// the store, and waits for the mark to move, so that a change between the two is not missed.
 #[async_trait]
 pub trait Wake: Send + Sync {
     fn mark(&self, topic: &Topic) -> u64;
 
-    /// Ends when the topic's mark is no longer `seen`, or after `at_most`.
+    /// Returns when the topic's mark is no longer `seen`, or after `at_most`.
     async fn wait(&self, topic: &Topic, seen: u64, at_most: Duration);
 
     fn wake(&self, topic: &Topic);

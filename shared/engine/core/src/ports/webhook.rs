@@ -1,11 +1,13 @@
+//! The webhook port.
+
 use async_trait::async_trait;
 
 use crate::handler::HandlerError;
 
-/// Someone's HTTP endpoint that is told of things. `Retry`: it may take the same again.
+/// An HTTP endpoint that receives notifications. `Retry`: it may accept the same message later.
 #[async_trait]
 pub trait Webhook: Send + Sync {
-    /// Delivers a JSON body. `id` is the same for each try of the same message, so that the
-    /// other side can tell a repeat.
+    /// Delivers a JSON body. `id` is the same for each attempt of a message, so that the
+    /// receiver can recognise a repeat.
     async fn post(&self, id: &str, body: &[u8]) -> Result<(), HandlerError>;
 }

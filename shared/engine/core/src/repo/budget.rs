@@ -1,5 +1,5 @@
-//! A tenant's spending of one day, in guarded counters of one item. A hard ceiling can't be
-//! spread over several: every reservation adds here, under the limits of the day and the hour.
+//! A tenant's spending of one day, in guarded counters of one item. A hard ceiling cannot be
+//! sharded: every reservation adds to this item, under the limits of the day and the hour.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::ports::{CounterAdd, Item, Key, Write};
 const KIND: &str = "budget";
 /// How long a day's row is kept.
 const KEEP: Duration = Duration::from_secs(40 * 86_400);
-/// The most that is counted at once, so that no sum comes near the end of an i64.
-pub const MOST_AMOUNT: u64 = 1 << 53;
+/// The largest amount counted at once, so that no sum approaches the end of an i64.
+pub const MAX_AMOUNT: u64 = 1 << 53;
 
-/// The counters of one period: all that is used or set aside, which is under the ceiling, and
-/// what of it is set aside.
+/// The counters of one period: everything used or reserved, which the ceiling limits, and the
+/// reserved part of it.
 struct Names {
     money: &'static str,
     money_reserved: &'static str,
@@ -73,7 +73,7 @@ impl Names {
         const HOUR: i64 = 3_600_000;
         let hour = at.millis().rem_euclid(24 * HOUR) / HOUR;
         match period {
-            Period::Hour => &HOURS[usize::try_from(hour).expect("it is 0 to 23")],
+            Period::Hour => &HOURS[usize::try_from(hour).expect("an hour is 0 to 23")],
             Period::Day | Period::Task => &DAY,
         }
     }
@@ -105,10 +105,11 @@ fn limit_of(limits: &BudgetLimits, period: Period) -> Amount {
 }
 
 fn signed(n: u64) -> i64 {
-    i64::try_from(n.min(MOST_AMOUNT)).expect("2^53 fits")
+    i64::try_from(n.min(MAX_AMOUNT)).expect("2^53 fits into an i64")
 }
 
-/// The write of a move, if it moves anything. It belongs into the commit of the task's header.
+/// The write for a budget move, if it moves anything. It belongs in the commit of the task's
+/// header.
 pub fn budget_write(tenant: &TenantId, moved: &BudgetMove) -> Option<Write> {
     let mut adds = Vec::with_capacity(8);
     let mut add = |name, delta, ceiling| {
@@ -144,7 +145,7 @@ pub fn budget_write(tenant: &TenantId, moved: &BudgetMove) -> Option<Write> {
     })
 }
 
-/// One period of a day's row. No row: nothing is used.
+/// One period of a day's row. Without a row nothing is used.
 pub fn period_state(
     row: Option<&Item>,
     period: Period,
@@ -168,7 +169,7 @@ pub fn period_state(
     }
 }
 
-/// Which limit a move was refused by. None: by none as the row stands now.
+/// Which limit refused a move. `None`: no limit of the row as it is now.
 pub fn refused_by(row: Option<&Item>, moved: &BudgetMove) -> Option<BudgetExceeded> {
     let BudgetMoveKind::Reserve { amount, limits } = &moved.kind else { return None };
     COUNTED.into_iter().find_map(|period| {
@@ -177,7 +178,7 @@ pub fn refused_by(row: Option<&Item>, moved: &BudgetMove) -> Option<BudgetExceed
     })
 }
 
-/// A tenant's own limits, above the policy's.
+/// A tenant's own limits, which override the policy's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TenantLimits {
     pub tenant: TenantId,

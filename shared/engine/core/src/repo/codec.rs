@@ -1,4 +1,4 @@
-//! JSON bodies. Fields that a newer version wrote are found, kept and written back.
+//! JSON bodies. Fields that a newer version wrote are detected, kept and written back.
 
 use std::cell::RefCell;
 
@@ -10,11 +10,11 @@ use watchbill_domain::Timestamp;
 
 use crate::ports::{Item, Key, ListEntry, NewItem, StoreError};
 
-/// Something kept in the store as one item.
+/// An entity that is stored as one item.
 pub trait Entity: Serialize + DeserializeOwned + Send + Sync {
-    /// What the item's `kind` says.
+    /// The item's `kind`.
     const KIND: &'static str;
-    /// Version of the form; raise it when an older build would misread the new one.
+    /// Version of the format; raise it when an older build would misread the new one.
     const SCHEMA: u16 = 1;
 
     fn key(&self) -> Key;
@@ -36,14 +36,14 @@ pub trait Entity: Serialize + DeserializeOwned + Send + Sync {
     }
 }
 
-/// An entity as it was read: with its version, and with what this build does not know.
+/// An entity as it was read: with its version, and with the fields that this build does not know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Versioned<E> {
     pub value: E,
     pub version: u64,
     /// Top-level fields that a newer build wrote. They are written back unchanged.
     pub unknown: Option<Box<Map<String, Value>>>,
-    /// The due time the item bears now; may be earlier than the entity's own.
+    /// The item's current due time; may be earlier than the entity's own.
     pub due: Option<Timestamp>,
 }
 
@@ -55,7 +55,7 @@ pub fn decode<E: Entity>(item: &Item) -> Result<Versioned<E>, StoreError> {
     let corrupt =
         |e: serde_json::Error| StoreError::Corrupt { key: item.key.clone(), reason: e.to_string() };
     if *item.kind != *E::KIND {
-        let reason = format!("it is a {}, not a {}", item.kind, E::KIND);
+        let reason = format!("its kind is {}, not {}", item.kind, E::KIND);
         return Err(StoreError::Corrupt { key: item.key.clone(), reason });
     }
     let mut names = Vec::new();
@@ -74,13 +74,12 @@ pub fn decode<E: Entity>(item: &Item) -> Result<Versioned<E>, StoreError> {
     Ok(Versioned { value, version: item.version, unknown, due: item.due })
 }
 
-/// The item of an entity. `unknown` is what [`decode`] kept of it.
+/// The item of an entity. `unknown`: the unknown fields that [`decode`] kept.
 pub fn encode<E: Entity>(entity: &E, unknown: Option<&Map<String, Value>>) -> NewItem {
     let body = match unknown {
         None => to_bytes(entity),
         Some(unknown) => {
-            let mut value =
-                serde_json::to_value(entity).expect("entities hold only what JSON can hold");
+            let mut value = serde_json::to_value(entity).expect("entities serialize to JSON");
             if let Value::Object(map) = &mut value {
                 for (name, kept) in unknown {
                     map.entry(name.clone()).or_insert_with(|| kept.clone());
@@ -102,17 +101,17 @@ pub fn encode<E: Entity>(entity: &E, unknown: Option<&Map<String, Value>>) -> Ne
 }
 
 thread_local! {
-    /// Written into and copied from: growing a buffer anew for each body costs more.
+    /// A reused buffer: growing a new one for each body costs more.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bodies larger than this don't leave their buffer behind.
+/// The buffer is shrunk to this after a larger body.
 const SCRATCH_MOST: usize = 64 * 1024;
 
 fn to_bytes(value: &impl Serialize) -> Bytes {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.clear();
-        serde_json::to_writer(&mut *scratch, value).expect("entities hold only what JSON can hold");
+        serde_json::to_writer(&mut *scratch, value).expect("entities serialize to JSON");
         let body = Bytes::copy_from_slice(scratch);
         scratch.shrink_to(SCRATCH_MOST);
         body

@@ -1,4 +1,4 @@
-//! The small entities, and where each stands.
+//! The small entities, and their keys and lists.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use watchbill_domain::{
     ApiKey, Approval, ApprovalId, ApprovalStatus, EventId, PublishedEvent, TaskId, TenantId,
     Timestamp,
 };
-use watchbill_governance::Record;
+use watchbill_governance::AuditRecord;
 
 use super::codec::Entity;
 use super::keys;
@@ -62,7 +62,7 @@ impl Entity for PublishedEvent {
     }
 }
 
-impl Entity for Record {
+impl Entity for AuditRecord {
     const KIND: &'static str = "record";
 
     fn key(&self) -> Key {
@@ -82,7 +82,7 @@ pub struct UsedLink {
     pub approval: ApprovalId,
     pub by: String,
     pub at: Timestamp,
-    /// After the link itself has run out.
+    /// Later than the expiry of the link itself.
     pub expires: Timestamp,
 }
 
@@ -98,7 +98,7 @@ impl Entity for UsedLink {
     }
 }
 
-/// An API key as the store knows it.
+/// An API key as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyRecord(pub ApiKey);
@@ -122,41 +122,41 @@ impl Entity for KeyRecord {
     }
 }
 
-/// A revoked key can be looked up for this long; that it was revoked stands in the ledger for good.
+/// How long a revoked key can be read; the ledger records its revocation for good.
 pub const KEEP_REVOKED_KEYS: Duration = Duration::from_secs(90 * 86_400);
 
-/// The policy that someone last saw holding.
+/// The policy that a process last found in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PolicyMark {
+pub struct CurrentPolicy {
     /// See [`Policy`](watchbill_governance::Policy).
     pub fingerprint: String,
     pub at: Timestamp,
-    /// Another policy that is being told to the tenants, page by page.
+    /// Another policy that is being recorded for the tenants, page by page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub telling: Option<PolicyTelling>,
+    pub telling: Option<PolicyRollout>,
 }
 
-/// How far the tenants have been told of a policy.
+/// How far the records of a policy have come through the tenants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PolicyTelling {
+pub struct PolicyRollout {
     pub fingerprint: String,
-    /// Part of the records' ids, so that each tenant is told once.
+    /// Part of the records' ids, so that each tenant gets one record.
     pub of: String,
-    /// The last tenant that was told.
+    /// The last tenant that has its record.
     pub after: TenantId,
 }
 
-impl PolicyMark {
-    /// Stands for a policy where none was seen before the one that is being told: no hash.
+impl CurrentPolicy {
+    /// The fingerprint before any policy was seen; it is not a hash.
     pub const NONE: &'static str = "-";
 
-    /// Whether no policy was seen to hold for all tenants yet.
+    /// Whether no policy has been recorded for all tenants yet.
     pub fn at_first(&self) -> bool {
         self.fingerprint == Self::NONE
     }
 }
 
-impl Entity for PolicyMark {
+impl Entity for CurrentPolicy {
     const KIND: &'static str = "policy_mark";
 
     fn key(&self) -> Key {
@@ -164,16 +164,16 @@ impl Entity for PolicyMark {
     }
 }
 
-/// A place of a call that waits for something new, where each call may run in a process of its own:
-/// free where there is none, and once its time is over.
+/// A slot of a waiting call, shared by processes that may each run one call. It is free if the
+/// item is absent or its time is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WaitPlace {
+pub struct WaitSlot {
     pub partition: std::sync::Arc<str>,
     pub number: usize,
     pub until: Timestamp,
 }
 
-impl Entity for WaitPlace {
+impl Entity for WaitSlot {
     const KIND: &'static str = "wait";
 
     fn key(&self) -> Key {
@@ -185,17 +185,18 @@ impl Entity for WaitPlace {
     }
 }
 
-/// How far a round over all tenants has come, of which there is one a day or a policy: a process that starts
-/// anew goes on where another left off, and no tenant is left out however short processes live.
+/// How far a round over all tenants has come; there is one round a day or a policy. A new
+/// process continues where another stopped, and no tenant is left out however short-lived the
+/// processes are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     pub name: String,
     /// The day, UTC, or the policy's fingerprint.
     pub day: String,
-    /// When it was first seen that it is due, of one that has to wait for a time.
+    /// When it was first seen to be due, for a round that has to wait for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened: Option<Timestamp>,
-    /// The last tenant that was dealt with.
+    /// The last tenant that was processed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<TenantId>,
     #[serde(default)]
@@ -210,8 +211,8 @@ impl Entity for Round {
     }
 }
 
-/// Children of a task at the most. Their ids stand in each answer about the task, and are read
-/// for it: so many are 10 KB of JSON and one read of DynamoDB.
+/// Maximum number of children of a task. Each response about the task contains their ids and
+/// reads them: this many are 10 KB of JSON and one DynamoDB read.
 pub const MAX_CHILDREN: i64 = 256;
 
 const CHILDREN_COUNTED: &str = "children";
@@ -220,7 +221,7 @@ fn child_count_key(tenant: &TenantId, parent: &TaskId) -> Key {
     Key::new(keys::task_partition(tenant, parent), keys::CHILD_COUNT)
 }
 
-/// Counts a child of a task, beside the child's own header.
+/// Counts a child of a task, in the commit of the child's header.
 pub fn child_counted(tenant: &TenantId, parent: &TaskId, expires: Option<Timestamp>) -> Write {
     let ceiling = Some(MAX_CHILDREN);
     Write::Add {
@@ -231,7 +232,7 @@ pub fn child_counted(tenant: &TenantId, parent: &TaskId, expires: Option<Timesta
     }
 }
 
-/// Whether a task takes no further child, by the key and the item of a conflict.
+/// Whether a task has its maximum of children, judged by the key and the item of a conflict.
 pub fn has_most_children(
     (tenant, parent): (&TenantId, &TaskId),
     key: &Key,
@@ -248,7 +249,7 @@ pub struct Child {
     pub parent: TaskId,
     pub child: TaskId,
     pub at: Timestamp,
-    /// The parent's end is not known yet, so this is long after it.
+    /// The parent's end is not known yet, so this is set long after it.
     pub expires: Option<Timestamp>,
 }
 
@@ -257,7 +258,7 @@ impl Entity for Child {
 
     fn key(&self) -> Key {
         let child = watchbill_domain::escape_key_part(self.child.as_str());
-        // By time, so that children stand in the order they were made.
+        // By time, so that children are in order of creation.
         let sort = format!("{}{}#{child}", keys::CHILDREN, self.at.sortable());
         Key::new(keys::task_partition(&self.tenant, &self.parent), sort)
     }
@@ -267,30 +268,30 @@ impl Entity for Child {
     }
 }
 
-/// Name of the fold that counts tasks.
+/// Name of the projection that counts tasks.
 pub const STATS_FOLD: &str = "stats";
 
-/// Name of the fold that keeps scores and levels.
+/// Name of the projection that keeps scores and levels.
 pub const REPUTATION_FOLD: &str = "reputation";
 
-/// What was derived from the ledger, up to a batch.
+/// A projection of the ledger, up to a batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fold {
+pub struct Projection {
     pub tenant: TenantId,
     pub name: String,
-    /// The last ledger batch that is in `state`.
+    /// The last ledger batch included in `state`.
     pub seq_applied: u64,
     pub state: Value,
 }
 
-impl Entity for Fold {
+impl Entity for Projection {
     const KIND: &'static str = "fold";
 
     fn key(&self) -> Key {
         keys::fold_key(&self.tenant, &self.name)
     }
 
-    /// The statistics of every tenant stand in one list: that is how tenants are found.
+    /// The statistics of all tenants are in one list, which is how tenants are found.
     fn list(&self) -> Option<ListEntry> {
         (self.name == STATS_FOLD).then(|| ListEntry {
             partition: keys::TENANTS.into(),
@@ -299,7 +300,7 @@ impl Entity for Fold {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -313,16 +314,16 @@ pub struct Window {
     pub at: Timestamp,
     /// The event it ran for.
     pub event: EventId,
-    /// The task it made, where the events fold.
+    /// The task it created, where the events fold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// Events since, which made none.
+    /// Later events that created no task.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub folded: u64,
-    /// The first few tasks that these are about.
+    /// The first few tasks that those events are about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folded_tasks: Vec<TaskId>,
-    /// The last of these: one that comes twice in a row counts once.
+    /// The last of those events: one that arrives twice in a row counts once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<EventId>,
     pub expires: Timestamp,

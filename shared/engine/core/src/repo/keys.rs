@@ -1,4 +1,4 @@
-//! Where everything stands. All partitions of a tenant begin with `T#<tenant>#`.
+//! The keys of all items. All partitions of a tenant begin with `T#<tenant>#`.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::ports::{BlobKey, Key};
 /// The sort of an item that is the only one, or the head, of its partition.
 pub const HEAD: &str = "0";
 
-/// The sort of an item that stands beside a head that the store can't read.
+/// The sort of an item stored next to a head that the store cannot read.
 const ASIDE: &str = "1";
 
-/// Prefix of the sorts of steps, of log overflow and of children in a task's partition.
+/// Prefixes of the sorts of steps, log overflow and children in a task's partition.
 pub const STEPS: &str = "S#";
 pub const LOGS: &str = "L#";
 pub const CHILDREN: &str = "C#";
 /// Sort of the counter of a task's children.
 pub const CHILD_COUNT: &str = "N";
-/// Sort of a payload and of a result too large for the header.
+/// Sorts of a payload and of a result that are too large for the header.
 pub const PAYLOAD: &str = "P";
 pub const RESULT: &str = "R";
 
@@ -28,12 +28,12 @@ fn part(tenant: &TenantId, rest: std::fmt::Arguments<'_>) -> Arc<str> {
     format!("T#{tenant}#{rest}").into()
 }
 
-/// What all partitions of a tenant begin with.
+/// The prefix of all partitions of a tenant.
 pub fn tenant_prefix(tenant: &TenantId) -> String {
     format!("T#{tenant}#")
 }
 
-/// Whose a key is; none for those of the whole installation.
+/// The tenant of a key; `None` for keys of the whole installation.
 pub fn tenant_of(key: &Key) -> Option<TenantId> {
     let (tenant, _) = key.partition.strip_prefix("T#")?.split_once('#')?;
     TenantId::parse(tenant).ok()
@@ -47,7 +47,7 @@ pub fn task_key(tenant: &TenantId, id: &TaskId) -> Key {
     Key::new(task_partition(tenant, id), HEAD)
 }
 
-/// The head of the task that a blob belongs to, where the blob's key says it.
+/// The head of the task that a blob belongs to, where the blob's key contains the task id.
 pub fn blob_task_key(blob: &BlobKey) -> Option<Key> {
     let (tenant, task) = blob.task()?;
     Some(Key::new(format!("T#{tenant}#task#{task}"), HEAD))
@@ -66,14 +66,14 @@ pub fn link_key(tenant: &TenantId, nonce: &str) -> Key {
     Key::new(part(tenant, format_args!("link#{}", escape_key_part(nonce))), HEAD)
 }
 
-/// The changes of an item that are parked, by the item's partition.
+/// The parked changes of an item, by the item's partition.
 pub fn parked_key(tenant: &TenantId, partition: &str) -> Key {
     let own = format!("T#{tenant}#");
     let rest = partition.strip_prefix(own.as_str()).unwrap_or(partition);
     Key::new(part(tenant, format_args!("park#{rest}")), HEAD)
 }
 
-/// Where what is parked stands while the store can't read what stands in its usual place.
+/// The key for parked changes while the store cannot read the item under the usual key.
 pub fn parked_key_aside(tenant: &TenantId, partition: &str) -> Key {
     Key { sort: ASIDE.into(), ..parked_key(tenant, partition) }
 }
@@ -94,13 +94,13 @@ pub fn parked_tenant_key_aside(tenant: &TenantId) -> Key {
     Key { sort: ASIDE.into(), ..parked_tenant_key(tenant) }
 }
 
-/// Something for the audit, until it is recorded.
+/// An audit record until it is in the ledger.
 pub fn record_key(tenant: &TenantId, id: &str) -> Key {
     Key::new(part(tenant, format_args!("rec#{}", escape_key_part(id))), HEAD)
 }
 
-/// Whether the item of a key is one whose changes the ledger holds: a task, a published event, a
-/// record.
+/// Whether the ledger holds the changes of this key's item: a task, a published event or an
+/// audit record.
 pub fn is_recordable_key(key: &Key) -> bool {
     let own = tenant_of(key).and_then(|tenant| {
         key.partition.strip_prefix(tenant_prefix(&tenant).as_str()).map(str::to_owned)
@@ -122,12 +122,12 @@ pub fn fold_key(tenant: &TenantId, name: &str) -> Key {
     Key::new(part(tenant, format_args!("fold#{name}")), HEAD)
 }
 
-/// What a tenant uses and sets aside on the day of a moment, UTC.
+/// A tenant's usage and reservations on the UTC day of a time.
 pub fn budget_key(tenant: &TenantId, at: Timestamp) -> Key {
     Key::new(part(tenant, format_args!("budget#{}", at.day())), HEAD)
 }
 
-/// A tenant's own limits of its budget.
+/// A tenant's own budget limits.
 pub fn limits_key(tenant: &TenantId) -> Key {
     Key::new(part(tenant, format_args!("limits")), HEAD)
 }
@@ -136,7 +136,7 @@ pub fn alert_key(tenant: &TenantId, id: &str) -> Key {
     Key::new(part(tenant, format_args!("alert#{}", escape_key_part(id))), HEAD)
 }
 
-/// A window of time in which a reaction runs once for a subject.
+/// A time window in which a reaction runs once for a subject.
 pub fn window_key(tenant: &TenantId, reaction: &str, subject: &str) -> Key {
     let (reaction, subject) = (escape_key_part(reaction), escape_key_part(subject));
     Key::new(part(tenant, format_args!("react#{reaction}#{subject}")), HEAD)
@@ -146,7 +146,7 @@ pub fn api_key(hash: &str) -> Key {
     Key::new(format!("K#{hash}"), HEAD)
 }
 
-/// The policy that someone last saw holding, for all tenants.
+/// The policy that a process last found in force, for all tenants.
 pub fn policy_key() -> Key {
     Key::new("SYS#policy", HEAD)
 }
@@ -156,12 +156,12 @@ pub fn round_key(name: &str) -> Key {
     Key::new(format!("SYS#round#{name}"), HEAD)
 }
 
-/// Places of a tenant's calls that wait; sorts are their numbers.
+/// Slots of a tenant's waiting calls; sorts are their numbers.
 pub fn waits_partition(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("waits"))
 }
 
-/// Places of all tenants' calls that wait.
+/// Slots of all tenants' waiting calls.
 pub const ALL_WAITS: &str = "SYS#waits";
 
 /// List of all tasks of a tenant, by creation.
@@ -174,12 +174,12 @@ pub fn attention_list(tenant: &TenantId, status: Status) -> Arc<str> {
     part(tenant, format_args!("attn#{status}"))
 }
 
-/// List of the tasks that wait for a worker outside.
+/// List of the tasks that wait for an external worker.
 pub fn outside_list(tenant: &TenantId, agent: Agent) -> Arc<str> {
     part(tenant, format_args!("out#{agent}"))
 }
 
-/// List of the tasks that a freeze or the like holds up, those of workers outside left out.
+/// List of deferred tasks, without those of external workers.
 pub fn held_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("held#0"))
 }
@@ -200,7 +200,7 @@ pub fn open_alerts_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("alerts-open#0"))
 }
 
-/// Keys that are good; those that were revoked before they had a list of their own stand here too.
+/// Valid keys. Keys that were revoked before there was a list of revoked keys are here too.
 pub fn keys_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("keys#0"))
 }
@@ -214,12 +214,12 @@ pub fn revoked_keys_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("keys-revoked#0"))
 }
 
-/// Ledger batches by the time they were recorded.
+/// Ledger batches by recording time.
 pub fn ledger_list(tenant: &TenantId) -> Arc<str> {
     part(tenant, format_args!("leds#0"))
 }
 
-/// The tenants that this store knows.
+/// The tenants of this store.
 pub const TENANTS: &str = "TENANTS";
 
 /// The tenants that have parked changes.

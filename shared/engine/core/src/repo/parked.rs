@@ -1,4 +1,5 @@
-//! Parked changes: what the ledger or the event bus could not take yet, kept until it is replayed.
+//! Parked changes: changes that the ledger or the event bus could not accept yet, kept until
+//! they are replayed.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use super::codec::Entity;
 use super::keys;
 use crate::ports::{Key, ListEntry};
 
-/// Changes of one item that are recorded later, or whose events go out later. It holds no copy
-/// of them: the item's own change log and the ledger do.
+/// Changes of one item that are recorded later, or whose events are sent later. It holds no
+/// copy of them: the item's own change log and the ledger do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParkedKey {
     pub tenant: TenantId,
@@ -19,33 +20,33 @@ pub struct ParkedKey {
     /// The first version that may be missing from the ledger, if any is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<u64>,
-    /// The last version that joined.
+    /// The last version that was added.
     pub last: u64,
     /// Ledger batches from which events of this item are still to be sent, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsent: Vec<u64>,
-    /// Which batches those are is not known from this one on: what was parked could not be
-    /// read. Zero: from the item's first change on. They are looked for before anything is sent.
+    /// The first batch from which unsent events are unknown, because the parked item was
+    /// unreadable. Zero: from the item's first change on. They are found before anything is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsent_from: Option<u64>,
-    /// It stands under a key of its own, because the store can't read what stands under the
-    /// usual one, and so can't replace it.
+    /// It is stored under a key of its own, because the store cannot read the item under the
+    /// usual key and so cannot replace it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub aside: bool,
     pub since: Timestamp,
     /// How often a replay of this item failed.
     #[serde(default)]
     pub failures: u32,
-    /// Not tried again before.
+    /// Not retried before.
     pub next: Timestamp,
     /// Why it could not be recorded or sent.
     pub reason: String,
 }
 
 impl ParkedKey {
-    /// In the place of one that can't be read: whatever of the item may be missing counts as
-    /// missing. What is recorded already is found in the ledger, and events that went out go out
-    /// again under their ids.
+    /// Replaces an unreadable item: every change that may be missing counts as missing. Changes
+    /// that are recorded already are found in the ledger, and events that were sent already are
+    /// sent again under the same ids.
     pub fn instead(tenant: &TenantId, partition: &Arc<str>, now: Timestamp) -> Self {
         Self {
             tenant: tenant.clone(),
@@ -62,13 +63,13 @@ impl ParkedKey {
         }
     }
 
-    /// Whether anything is parked. One that stands aside is kept when nothing is any more: it
-    /// says so in the place of the one that can't be read.
+    /// Whether anything is parked. An item stored aside is kept even when nothing is parked any
+    /// more, to record that in place of the unreadable one.
     pub fn is_open(&self) -> bool {
         self.first.is_some() || self.holds_events()
     }
 
-    /// Whether events of it are still to be sent, behind which later ones wait.
+    /// Whether events of it are still to be sent; later events wait behind them.
     pub fn holds_events(&self) -> bool {
         !self.unsent.is_empty() || self.unsent_from.is_some()
     }
@@ -84,7 +85,7 @@ impl Entity for ParkedKey {
         }
     }
 
-    /// By the time of the next try, so that those that keep failing stand behind the others.
+    /// By the time of the next retry, so that items that keep failing come after the others.
     fn list2(&self) -> Option<ListEntry> {
         if !self.is_open() {
             return None;
@@ -94,33 +95,33 @@ impl Entity for ParkedKey {
     }
 }
 
-/// That a tenant has parked changes. One item for each such tenant is due, however many changes
-/// it has parked, so that a tenant whose fault lasts can't fill the sweeper's pages. The sweeper
-/// *asks*: the change that this makes reaches the recorder by the feed, which replays and
-/// *answers*.
+/// Marks that a tenant has parked changes. Each such tenant has one due item, however many
+/// changes it has parked, so that a tenant with a lasting fault cannot fill the sweeper's
+/// pages. The sweeper *asks*: its write reaches the recorder through the change feed, and the
+/// recorder replays and *answers*.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParkedTenant {
     pub tenant: TenantId,
     pub since: Timestamp,
-    /// How many [`ParkedKey`]s there are: each commit that adds or removes one counts here.
+    /// The number of [`ParkedKey`]s: each commit that adds or removes one updates it.
     pub keys: u64,
-    /// The bus takes nothing of this tenant: the newest batches of its ledger are still to be
+    /// The bus accepts nothing of this tenant: the newest batches of its ledger are still to be
     /// published.
     #[serde(default)]
     pub unpublished: bool,
-    /// `keys` lacks some: the item was made in the place of one that could not be read. Whether
-    /// anything is parked is said by the list, from this moment on, when it shows all of them.
+    /// `keys` is too low, because this item replaced an unreadable one. From this time on the
+    /// list, which no longer lags, shows whether anything is parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncounted: Option<Timestamp>,
     /// As for [`ParkedKey::aside`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub aside: bool,
-    /// How often a replay was asked for, and the last of these that was answered.
+    /// How often a replay was requested, and the last of these requests that was answered.
     #[serde(default)]
     pub asked: u64,
     #[serde(default)]
     pub answered: u64,
-    /// Replays in a row that achieved nothing.
+    /// Consecutive replays without progress.
     #[serde(default)]
     pub failures: u32,
     /// When the sweeper asks next.
@@ -129,7 +130,7 @@ pub struct ParkedTenant {
 }
 
 impl ParkedTenant {
-    /// Whether a replay was asked for that nobody has answered.
+    /// Whether a requested replay has not been answered.
     pub fn is_asked(&self) -> bool {
         self.asked > self.answered
     }

@@ -1,17 +1,18 @@
-//! Parts of a task's header, for readers of the change feed: they see every change, and
-//! most of a header is nothing to them.
+//! Parts of a task's header, for readers of the change feed: they see every change and need
+//! little of a header.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use watchbill_domain::{
-    Agent, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId, Timestamp, What,
+    Agent, ChangeKind, Lease, LogEntry, Priority, Status, Task, TaskId, TaskType, TenantId,
+    Timestamp,
 };
 
 use super::codec::Entity as _;
 use crate::ports::{Item, StoreError};
 
-/// What is needed to point a lane message at a task.
+/// The fields needed to build a lane message for a task.
 #[derive(Debug, Deserialize)]
 pub struct RoutePeek<'a> {
     #[serde(rename = "id", borrow)]
@@ -41,7 +42,7 @@ pub struct RoutePeek<'a> {
     #[serde(rename = "sl", default)]
     sla: Option<SlaPeek>,
     #[serde(rename = "lg", default)]
-    changes: Vec<WhatPeek>,
+    changes: Vec<ChangeKindPeek>,
 }
 
 /// A lease without its owner.
@@ -66,11 +67,11 @@ struct SlaPeek {
 }
 
 #[derive(Debug, Deserialize)]
-struct WhatPeek {
+struct ChangeKindPeek {
     #[serde(rename = "v")]
     version: u64,
     #[serde(rename = "w")]
-    what: What,
+    what: ChangeKind,
 }
 
 impl<'a> RoutePeek<'a> {
@@ -78,31 +79,31 @@ impl<'a> RoutePeek<'a> {
         read(item)
     }
 
-    /// In which priority's lane it stands.
+    /// The priority of the lane it is in.
     pub fn lane(&self) -> Priority {
         Task::lane_of(self.priority, self.sla.as_ref().is_some_and(|sla| sla.lifted))
     }
 
     /// Whether its last change was an offer.
     pub fn is_offered(&self) -> bool {
-        self.changes.last().is_some_and(|change| change.what == What::Offered)
+        self.changes.last().is_some_and(|change| change.what == ChangeKind::Offered)
     }
 
-    /// Whether the write that made this version moved no more than when the task is looked at
-    /// again, or what else nobody is told of. The image may be of a later version.
+    /// Whether the write of this version changed only the time of the next check or something
+    /// else that is not logged. The image may be of a later version.
     pub fn is_silent(&self, version: u64) -> bool {
-        // What left the log was told.
+        // Entries that left the log were logged changes.
         let in_log = self.changes.first().is_some_and(|first| first.version < version);
         in_log && !self.changes.iter().any(|change| change.version == version)
     }
 
-    /// Whether the write that made this version is an offer that the log doesn't tell of.
+    /// Whether the write of this version enqueues a task reference that the log does not show.
     pub fn is_offered_silently(&self, version: u64) -> bool {
         self.offered_version == version
     }
 }
 
-/// What is needed to record a task's changes.
+/// The fields needed to record a task's changes.
 #[derive(Debug, Deserialize)]
 pub struct LedgerPeek {
     #[serde(rename = "id")]

@@ -1,4 +1,4 @@
-//! A task's header as an item, and the items beside it.
+//! A task's header as an item, and the items next to it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,8 @@ use watchbill_domain::{LogEntry, Status, Task, TaskId, TenantId, Timestamp};
 use super::budget::budget_write;
 use super::codec::{Entity, Versioned, encode};
 use super::keys;
-use crate::decide::{Decided, Rules, next_due};
-use crate::ports::{Expect, Item, Key, ListEntry, NewItem, StoreError, Write};
+use crate::decide::{Decided, EngineConfig, next_due};
+use crate::ports::{Item, Key, ListEntry, NewItem, Precondition, StoreError, Write};
 
 pub type StoredTask = Versioned<Task>;
 
@@ -42,33 +42,33 @@ impl Entity for Task {
     }
 }
 
-/// What is kept of a task's item from before a decision.
+/// The state of a task's item before a decision.
 #[derive(Clone, Copy)]
-pub struct Before<'a> {
+pub struct PreviousState<'a> {
     pub version: u64,
     pub unknown: Option<&'a Map<String, Value>>,
     pub due: Option<Timestamp>,
 }
 
-/// What a decision writes of a task.
+/// The writes of a decision on a task.
 pub struct TaskWrite<'a> {
     pub decided: &'a Decided,
-    /// What was decided on; nothing for a new task.
-    pub before: Option<Before<'a>>,
+    /// The state that was decided on; `None` for a new task.
+    pub before: Option<PreviousState<'a>>,
     pub now: Timestamp,
-    pub rules: &'a Rules,
+    pub rules: &'a EngineConfig,
 }
 
 impl TaskWrite<'_> {
-    /// The writes of one commit: the header, the log's overflow where there is any, and what
-    /// it does to the tenant's budget.
+    /// The writes of one commit: the header, the log's overflow if there is any, and the change
+    /// of the tenant's budget.
     pub fn writes(&self) -> Vec<Write> {
         let task = &self.decided.task;
         let unknown = self.before.and_then(|b| b.unknown);
         let item = task_item(task, unknown, self.before.and_then(|b| b.due), self.now, self.rules);
         let expect = match self.before {
-            None => Expect::Absent,
-            Some(before) => Expect::Version(before.version),
+            None => Precondition::Absent,
+            Some(before) => Precondition::Version(before.version),
         };
         let mut writes = vec![Write::Put { item, expect }];
         if let Some(last) = self.decided.overflow.last() {
@@ -79,7 +79,7 @@ impl TaskWrite<'_> {
                 entries: self.decided.overflow.clone(),
                 expires: Some(self.rules.keep_beside(task.finished_at, self.now)),
             };
-            writes.push(Write::Put { item: encode(&overflow, None), expect: Expect::Absent });
+            writes.push(Write::Put { item: encode(&overflow, None), expect: Precondition::Absent });
         }
         writes.extend(
             self.decided.budget.as_ref().and_then(|moved| budget_write(&task.tenant, moved)),
@@ -88,14 +88,14 @@ impl TaskWrite<'_> {
     }
 }
 
-/// The header's item. A due time that stands already is kept while it is early enough: an
-/// early look does no harm, and rewriting the index entry at every change costs more.
+/// The header's item. An existing due time is kept while it is early enough: an early check
+/// does no harm, and rewriting the index entry at every change costs more.
 pub fn task_item(
     task: &Task,
     unknown: Option<&Map<String, Value>>,
     due_before: Option<Timestamp>,
     now: Timestamp,
-    rules: &Rules,
+    rules: &EngineConfig,
 ) -> NewItem {
     let mut item = encode(task, unknown);
     let due = next_due(task, now);
@@ -107,7 +107,7 @@ pub fn task_item(
     item
 }
 
-/// Log entries that no longer fit into the header.
+/// Log entries that no longer fit in the header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overflow {
     pub tenant: TenantId,

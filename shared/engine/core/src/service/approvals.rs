@@ -1,4 +1,4 @@
-//! Approvals: listed, and decided together with their tasks.
+//! Lists approvals, and decides them together with their tasks.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,25 +11,25 @@ use watchbill_domain::{
 use super::cursor::cursors::{HISTORY, PENDING};
 use super::records::SYSTEM;
 use super::store_list::{InList, StoreList};
-use super::walk::Walk;
-use super::weight::{FIELDS, Room};
+use super::walk::StoreWalk;
+use super::weight::{FIELDS, PageRoom};
 use super::{
     CommandBuilder, CommandError, CommandWithWrites, Context, FullApproval, Listed, ServiceError,
     Tasks,
 };
 use crate::decide::{ApprovalCommand, ApprovalRejection, Command, decide_approval};
-use crate::ports::{Expect, ListRange, WhichList, Write};
+use crate::ports::{ListRange, Precondition, WhichList, Write};
 use crate::repo::{self, StoredTask, UsedLink, Versioned, decode, encode};
 
-/// How long a used link is remembered after it has run out: clocks may differ.
+/// How long a used link is remembered after its expiry: clocks may differ.
 const KEEP_USED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A link that someone decides by, proved by whoever took it in.
+/// A link used for a decision, verified by the caller that received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkUse {
     pub nonce: String,
     pub plan_hash: String,
-    /// To whom it was given: this is who decides.
+    /// The recipient of the link, who counts as the decider.
     pub to: String,
     pub expires: Timestamp,
 }
@@ -47,7 +47,6 @@ pub struct Approvals {
     tasks: Tasks,
 }
 
-/// An approval as it is stored.
 pub(super) async fn stored_approval(
     context: &Context,
     tenant: &TenantId,
@@ -82,7 +81,7 @@ impl Approvals {
         self.list_approvals(&list, limit, cursor, |_| true).await
     }
 
-    /// Those that are decided, newest first.
+    /// The decided approvals, newest first.
     pub async fn history(
         &self,
         tenant: &TenantId,
@@ -95,7 +94,7 @@ impl Approvals {
         self.list_approvals(&list, limit, cursor, decided).await
     }
 
-    /// A page ends at its limit, at its bytes, or where one call has looked far enough.
+    /// A page ends at its limit, at its size in bytes, or at the limit of one call's walk.
     async fn list_approvals(
         &self,
         list: &StoreList,
@@ -104,13 +103,14 @@ impl Approvals {
         wanted: impl Fn(&Approval) -> bool,
     ) -> Result<Listed<FullApproval>, ServiceError> {
         let mut last = list.open(cursor)?;
-        let (mut walk, mut room) = (Walk::of_items(&**self.context.clock()), Room::of_page());
+        let (mut walk, mut room) =
+            (StoreWalk::of_items(&**self.context.clock()), PageRoom::of_page());
         let (mut entries, mut unreadable) = (Vec::new(), 0);
         loop {
             let chunk = list.chunk(&self.context, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
             let mut items = chunk.items.into_iter().peekable();
-            // Of those before the last place that was reached; the next page begins behind it.
+            // Unreadable items before the last position reached; the next page begins after it.
             let mut skipped = 0;
             while let Some(item) = items.next() {
                 let read = match item {
@@ -126,7 +126,7 @@ impl Approvals {
                     continue;
                 };
                 if wanted(&stored.value) {
-                    // What is shown has the texts of what is stored.
+                    // The response contains the stored texts, so it is about as large.
                     if !room.takes(FIELDS + bytes) {
                         let next = last.map(|last| list.seal(&last));
                         return Ok(Listed { entries, next, unreadable });
@@ -178,8 +178,8 @@ impl Approvals {
         self.decide_approval(&caller.tenant, id, &command, None).await
     }
 
-    /// Agents decide where the rules say so, and never on what they submitted: `approve_own` is
-    /// for an installation with one person.
+    /// Agents may decide only where the rules allow it, and never on what they submitted:
+    /// `approve_own` is for an installation with one person.
     async fn demand_decider(&self, caller: &Caller, id: &ApprovalId) -> Result<(), ServiceError> {
         let forbidden = |message: String| Err(ServiceError::Forbidden { message });
         if caller.role != Role::Agent {
@@ -188,22 +188,22 @@ impl Approvals {
         if !self.context.rules().agents_approve {
             let name = &caller.name;
             return forbidden(format!(
-                "'{name}' is an agent, and agents don't decide on approvals here; an approver \
-                 must, or set approvals.agents"
+                "'{name}' is an agent, and agents may not decide on approvals here; ask an \
+                 approver, or set approvals.agents"
             ));
         }
         let stored = stored_approval(&self.context, &caller.tenant, id).await?;
         match stored.value.is_requested_by(&caller.person()) {
             true => forbidden(
-                "an agent does not decide on what it submitted itself; another one or a person must"
+                "an agent may not decide on its own tasks; ask a person or another agent"
                     .to_owned(),
             ),
             false => Ok(()),
         }
     }
 
-    /// Decides by a link from a notification, which is used up by it: its mark stands in the
-    /// commit of the decision, so that a second click finds it, however the first one went on.
+    /// Decides by a link from a notification and uses it up: its mark is written in the same
+    /// commit, so that a second click finds it, whatever the first response was.
     pub async fn decide_by_link(
         &self,
         tenant: &TenantId,
@@ -220,7 +220,7 @@ impl Approvals {
         self.decide_approval(tenant, id, &command, Some(link)).await
     }
 
-    /// The write that uses a link up, if it is good for this approval as it stands.
+    /// The write that uses a link up, if the link is valid for this approval as it is now.
     async fn use_link(
         &self,
         tenant: &TenantId,
@@ -230,7 +230,7 @@ impl Approvals {
         if let Some(used) = self.context.store().get(&repo::link_key(tenant, &link.nonce)).await? {
             let used: UsedLink = decode(&used)?.value;
             let message = format!(
-                "this link was used already, at {}; the approval is {}",
+                "this link was already used at {}; the approval is {}",
                 used.at,
                 approval.status.as_str()
             );
@@ -248,7 +248,7 @@ impl Approvals {
             at: self.context.clock().now(),
             expires: link.expires.plus(KEEP_USED),
         };
-        Ok(Write::Put { item: encode(&used, None), expect: Expect::Absent })
+        Ok(Write::Put { item: encode(&used, None), expect: Precondition::Absent })
     }
 
     /// Whether a decision has used a link up.
@@ -256,8 +256,8 @@ impl Approvals {
         Ok(self.context.store().get(&repo::link_key(tenant, nonce)).await?.is_some())
     }
 
-    /// Looks at an approval that is due: points it out again at half of its time, and closes
-    /// it, and its task with it, when its time is over. True if it was this call that did.
+    /// Checks a due approval: escalates it at half of its time, and closes it and its task when
+    /// its time is over. Returns `true` if this call did so.
     pub async fn escalate_or_expire(
         &self,
         tenant: &TenantId,
@@ -276,8 +276,8 @@ impl Approvals {
         }
     }
 
-    /// Closes an approval that no task waits for, as builds before this one could leave behind:
-    /// nobody is asked for it any more. True if it was one.
+    /// Closes an approval that no task waits for, as earlier builds could leave behind. Returns
+    /// `true` if it was one.
     async fn close_orphan(&self, tenant: &TenantId, id: &ApprovalId) -> Result<bool, ServiceError> {
         let stored = stored_approval(&self.context, tenant, id).await?;
         let task = self.tasks.stored(tenant, &stored.value.task_id).await?;
@@ -293,16 +293,16 @@ impl Approvals {
             return Ok(false);
         };
         let item = encode(&closed, stored.unknown.as_deref());
-        let expect = task.map_or(Expect::Absent, |task| Expect::Version(task.version));
+        let expect = task.map_or(Precondition::Absent, |task| Precondition::Version(task.version));
         let writes = vec![
-            Write::Put { item, expect: Expect::Version(stored.version) },
+            Write::Put { item, expect: Precondition::Version(stored.version) },
             Write::Check { key: repo::task_key(tenant, &stored.value.task_id), expect },
         ];
         Ok(self.context.transact(writes).await?.is_ok())
     }
 
-    /// One conditional change of approval and task together: of two that decide at the same
-    /// time the second finds what the first has decided.
+    /// Changes approval and task in one conditional commit: of two concurrent deciders the
+    /// second finds the decision of the first.
     async fn decide_approval(
         &self,
         tenant: &TenantId,
@@ -330,24 +330,22 @@ impl Approvals {
             .await
             .map_err(|error| error.into_service(&task_id))?;
         let decided = deciding.decided.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(decided.expect("what was committed was decided before"))
+        Ok(decided.expect("the commit follows the decision"))
     }
 }
 
-/// Whether it is this approval that the task waits for.
 pub(super) fn waits_for(task: &Task, id: &ApprovalId) -> bool {
     matches!(task.status, Status::Pending | Status::Blocked)
         && task.approval.as_ref().is_some_and(|open| open.id == *id && open.proof.is_none())
 }
 
-/// Decides on an approval, and on its task with it.
 struct DecideApproval<'a> {
     approvals: &'a Approvals,
     id: &'a ApprovalId,
     command: &'a (dyn Fn(&Approval) -> ApprovalCommand + Send + Sync),
-    /// The link that it is decided by, which is used up.
+    /// The link that is used for the decision and used up by it.
     link: Option<&'a LinkUse>,
-    /// What was read to find the task: good for the first attempt.
+    /// Read to find the task; serves the first attempt.
     first: Mutex<Option<Versioned<Approval>>>,
     decided: Mutex<Option<FullApproval>>,
 }
@@ -371,13 +369,13 @@ impl CommandBuilder for DecideApproval<'_> {
             .map_err(refused)?;
         if !waits_for(&state.value, self.id) {
             let message = format!(
-                "task '{}' does not wait for approval {} any more; it is {}",
+                "task '{}' no longer waits for approval {}; it is {}",
                 state.value.id, self.id, state.value.status
             );
             return Err(ServiceError::Conflict { message }.into());
         }
         let item = encode(&next, stored.unknown.as_deref());
-        extra_writes.push(Write::Put { item, expect: Expect::Version(stored.version) });
+        extra_writes.push(Write::Put { item, expect: Precondition::Version(stored.version) });
         let command = on_task(&command, &next);
         let decided = FullApproval { approval: next, version: stored.version + 1 };
         *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
@@ -385,7 +383,7 @@ impl CommandBuilder for DecideApproval<'_> {
     }
 }
 
-/// What a decision on an approval means for its task.
+/// The command that a decision on an approval implies for its task.
 fn on_task(command: &ApprovalCommand, next: &Approval) -> Command {
     match command {
         ApprovalCommand::Approve { by, .. } | ApprovalCommand::ApproveByLink { by }

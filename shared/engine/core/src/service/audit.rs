@@ -1,47 +1,47 @@
-//! The audit as people and their tools read it. Nothing here is believed: who wants proof
-//! reads the batches and verifies the chain.
+//! The audit log for people and their tools. It is not verified here: for proof, read the
+//! batches and verify the chain.
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{TaskEntry, TenantId, What};
-use watchbill_governance::Record;
+use watchbill_domain::{ChangeKind, TaskEntry, TenantId};
+use watchbill_governance::AuditRecord;
 
 use super::cursor::Cursors;
 use super::cursor::cursors::AUDIT;
-use super::walk::Walk;
-use super::weight::{self, PAGE_BYTES, Room};
+use super::walk::StoreWalk;
+use super::weight::{self, PAGE_BYTES, PageRoom};
 use super::{
     AuditBatches, AuditEntry, AuditFilter, AuditPage, Context, Governance, ServiceError, Tenants,
 };
-use crate::ledger::{Entry, Found, RawBatch, Weighed};
+use crate::ledger::{Entry, PositionContent, RawBatch, SizedBatch};
 use crate::repo;
 
-/// Who did what nobody asked for.
+/// The actor of what no caller requested.
 const NOBODY: &str = super::records::SYSTEM;
-/// The kind of an entry that stands for a batch which can't be believed.
+/// The kind of an entry that represents a batch that fails verification.
 const BROKEN: &str = "ledger_broken";
 
-/// Changes of tasks that the audit shows; claims only where they bear a note.
-const OF_NOTE: &[What] = &[
-    What::Created,
-    What::Approved,
-    What::Voted,
-    What::Rejected,
-    What::Expired,
-    What::Escalated,
-    What::Claimed,
-    What::Reclaimed,
-    What::Resumed,
-    What::Overridden,
-    What::Held,
-    What::Blocked,
-    What::Answered,
-    What::Retried,
-    What::Completed,
-    What::Failed,
-    What::Cancelled,
+/// Task changes that the audit log shows; claims only where they have a note.
+const OF_NOTE: &[ChangeKind] = &[
+    ChangeKind::Created,
+    ChangeKind::Approved,
+    ChangeKind::Voted,
+    ChangeKind::Rejected,
+    ChangeKind::Expired,
+    ChangeKind::Escalated,
+    ChangeKind::Claimed,
+    ChangeKind::Reclaimed,
+    ChangeKind::Resumed,
+    ChangeKind::Overridden,
+    ChangeKind::Held,
+    ChangeKind::Blocked,
+    ChangeKind::Answered,
+    ChangeKind::Retried,
+    ChangeKind::Completed,
+    ChangeKind::Failed,
+    ChangeKind::Cancelled,
 ];
 
-/// Every kind of entry that the audit can hold.
+/// Every kind of entry in the audit log.
 pub const AUDIT_KINDS: &[&str] = &[
     "created",
     "approved",
@@ -74,7 +74,7 @@ pub const AUDIT_KINDS: &[&str] = &[
     BROKEN,
 ];
 
-/// Reads the audit, and adds the records that belong to no task. Cheap to clone.
+/// Reads the audit log, and adds the records that belong to no task. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     pub(super) context: Context,
@@ -87,7 +87,7 @@ impl Audit {
         Self { context, governance, tenants }
     }
 
-    /// Newest first, as it is recorded.
+    /// Newest first, in recording order.
     pub async fn list(
         &self,
         tenant: &TenantId,
@@ -100,7 +100,7 @@ impl Audit {
         let mut page = AuditPage { batch: newest, ..AuditPage::default() };
         let head = self.context.store().get(&repo::ledger_key(tenant, newest)).await?;
         page.recorded_until = head.as_ref().and_then(RawBatch::recorded_at);
-        // What happened since then was recorded since then.
+        // Changes since that time were recorded since that time.
         let first = match filter.since {
             Some(since) => ledger.first_since(since).await?.unwrap_or(newest + 1),
             None => 1,
@@ -109,7 +109,7 @@ impl Audit {
             None => (newest, usize::MAX),
             Some(cursor) => cursors.open_batch(&cursor)?,
         };
-        let (mut walk, mut room) = (Walk::new(&**self.context.clock()), Room::of_page());
+        let (mut walk, mut room) = (StoreWalk::new(&**self.context.clock()), PageRoom::of_page());
         while seq >= first {
             if walk.is_over() {
                 page.next_cursor = Some(cursors.seal_batch(seq, usize::MAX));
@@ -118,7 +118,7 @@ impl Audit {
             let look = ledger.look(seq).await?;
             walk.read(look.as_ref().and_then(|found| found.as_ref().ok()).map_or(0, |(_, n)| *n));
             if look.is_none() && seq > newest {
-                // The list of batches may lag behind a cursor, but nothing is missing there.
+                // The list of batches may lag behind a cursor; the batch is not missing.
                 seq -= 1;
                 continue;
             }
@@ -144,7 +144,7 @@ impl Audit {
         Ok(page)
     }
 
-    /// The ledger's batches as they stand, from a number on, for who verifies the chain.
+    /// The ledger's stored batches from a number on, for callers that verify the chain.
     pub async fn batches(
         &self,
         tenant: &TenantId,
@@ -154,20 +154,22 @@ impl Audit {
         let ledger = self.context.ledger(tenant);
         let seen = ledger.seen().await?;
         let mut page = AuditBatches { seen, batches: Vec::new(), next: None, bytes: 0 };
-        let mut walk = Walk::new(&**self.context.clock());
+        let mut walk = StoreWalk::new(&**self.context.clock());
         for seq in from..from.saturating_add(limit) {
             if page.bytes >= PAGE_BYTES || walk.is_over() {
                 page.next = Some(seq);
                 return Ok(page);
             }
             let found = match self.context.store().get(&repo::ledger_key(tenant, seq)).await? {
-                Some(item) => self.context.offload().run(move |_| Found::from(&item)).await,
-                None if seq <= seen => Found::Missing,
+                Some(item) => {
+                    self.context.offload().run(move |_| PositionContent::from(&item)).await
+                }
+                None if seq <= seen => PositionContent::Missing,
                 None => return Ok(page),
             };
             let weight = match &found {
-                Found::Batch(batch) => batch.lines.len(),
-                Found::Missing | Found::Unreadable(_) => 0,
+                PositionContent::Batch(batch) => batch.lines.len(),
+                PositionContent::Missing | PositionContent::Unreadable(_) => 0,
             };
             walk.read(weight);
             page.bytes += weight;
@@ -178,9 +180,9 @@ impl Audit {
     }
 }
 
-/// The entries of one batch; one that says so where the batch can't be believed, so that it
-/// does not hide the others.
-fn audit_of(seq: u64, look: Option<Weighed>) -> Vec<AuditEntry> {
+/// The entries of one batch. A batch that fails verification becomes one entry that reports it,
+/// so that it does not hide the other batches.
+fn audit_of(seq: u64, look: Option<SizedBatch>) -> Vec<AuditEntry> {
     let batch = match look {
         Some(Ok((batch, _))) => batch,
         Some(Err(error)) => return vec![broken(seq, &error.to_string())],
@@ -189,7 +191,7 @@ fn audit_of(seq: u64, look: Option<Weighed>) -> Vec<AuditEntry> {
     let entries = batch.entries.into_iter().enumerate();
     let entries = entries.filter_map(|(place, entry)| match entry {
         Entry::Task(entry) => of_task(seq, place + 1, entry),
-        Entry::Record(record) => Some(of_record(seq, place + 1, *record)),
+        Entry::AuditRecord(record) => Some(of_record(seq, place + 1, *record)),
         Entry::Published(_) => None,
     });
     entries.collect()
@@ -197,7 +199,8 @@ fn audit_of(seq: u64, look: Option<Weighed>) -> Vec<AuditEntry> {
 
 fn of_task(seq: u64, place: usize, entry: TaskEntry) -> Option<AuditEntry> {
     let change = entry.change;
-    let begins = matches!(change.what, What::Claimed | What::Reclaimed | What::Resumed);
+    let begins =
+        matches!(change.what, ChangeKind::Claimed | ChangeKind::Reclaimed | ChangeKind::Resumed);
     if !OF_NOTE.contains(&change.what) || (begins && change.note.is_none()) {
         return None;
     }
@@ -236,7 +239,7 @@ fn of_task(seq: u64, place: usize, entry: TaskEntry) -> Option<AuditEntry> {
     })
 }
 
-fn of_record(seq: u64, place: usize, record: Record) -> AuditEntry {
+fn of_record(seq: u64, place: usize, record: AuditRecord) -> AuditEntry {
     AuditEntry {
         seq,
         place,
@@ -260,7 +263,7 @@ fn broken(seq: u64, why: &str) -> AuditEntry {
         kind: BROKEN.to_owned(),
         actor: NOBODY.to_owned(),
         subject: "ledger".to_owned(),
-        text: format!("{why}; 'watchbill audit verify' tells more"),
+        text: format!("{why}; run 'watchbill audit verify' for details"),
         task_id: None,
         version: None,
         details: Map::new(),
@@ -277,7 +280,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn fits(entry: &AuditEntry, filter: &AuditFilter) -> bool {
     let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
-    // When a broken batch's entries happened nobody can say.
+    // The time of a broken batch's entries is unknown.
     let in_time = entry.kind == BROKEN
         || (filter.since.is_none_or(|since| entry.at >= since)
             && filter.until.is_none_or(|until| entry.at <= until));
@@ -293,7 +296,7 @@ mod tests {
     use watchbill_governance::RecordKind;
 
     #[test]
-    fn every_kind_can_be_asked_for() {
+    fn every_kind_can_be_filtered_for() {
         let records = RecordKind::ALL.iter().map(|kind| kind.as_str());
         let kinds = OF_NOTE.iter().map(|what| what.as_str()).chain(records).chain([BROKEN]);
         assert_eq!(kinds.collect::<Vec<_>>(), AUDIT_KINDS);

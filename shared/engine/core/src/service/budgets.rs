@@ -1,4 +1,4 @@
-//! Budgets: what a tenant may spend, what it has spent, and who is told of it.
+//! Budgets: a tenant's limits, its spending, and the records of the thresholds it reaches.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,37 +7,36 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use watchbill_domain::{Amount, Caller, LoggedEvent, Task, TenantId, Timestamp, Usage};
 use watchbill_governance::{
-    BudgetLimits, BudgetMark, BudgetMove, BudgetState, Period, PeriodState, PolicyUnavailable,
-    Quote, Record, RecordKind,
+    AuditRecord, BudgetLimits, BudgetMove, BudgetState, BudgetThreshold, CallCost, Period,
+    PeriodState, PolicyUnavailable, RecordKind,
 };
 
-use super::records::{Said, record_write};
+use super::records::{NewAuditRecord, record_write};
 use super::{Context, Governance, OnFailure, ServiceError};
-use crate::ports::{Expect, Item, Write};
-use crate::repo::{self, COUNTED, MOST_AMOUNT, TenantLimits, Versioned, encode, period_state};
+use crate::ports::{Item, Precondition, Write};
+use crate::repo::{self, COUNTED, MAX_AMOUNT, TenantLimits, Versioned, encode, period_state};
 
-/// Limits that another process set count here within this.
+/// Cache TTL of limits set by another process.
 const LIMITS_FOR: Duration = Duration::from_secs(30);
-/// How many tenants' limits, and marks that were set, are remembered; beyond, all are
-/// forgotten and found again.
-const REMEMBERED: usize = 4_096;
-/// How often limits are set again because someone else set them meanwhile.
-const TRIES: u32 = 8;
+/// How many tenants' limits, and recorded thresholds, are cached; beyond that the cache is cleared.
+const CACHE_SIZE: usize = 4_096;
+/// How often setting limits is retried after a conflict.
+const MAX_ATTEMPTS: u32 = 8;
 
-/// Limits, what is used of them, and the marks that are told. Cheap to clone.
+/// Limits, their usage, and the threshold records. Cheap to clone.
 #[derive(Clone)]
 pub struct Budgets {
     context: Context,
     governance: Governance,
-    remembered: Arc<Mutex<Remembered>>,
+    remembered: Arc<Mutex<BudgetCache>>,
 }
 
-/// What this process remembers of budgets.
+/// This process's cache.
 #[derive(Default)]
-struct Remembered {
-    /// With when they were read, on the monotonic clock.
+struct BudgetCache {
+    /// With the time they were read, on the monotonic clock.
     limits: HashMap<TenantId, (Duration, Option<BudgetLimits>)>,
-    /// Ids of the records of marks that are known to be there.
+    /// Ids of the threshold records that are known to exist.
     marked: HashSet<String>,
 }
 
@@ -46,18 +45,18 @@ impl Budgets {
         Self { context, governance, remembered: Arc::default() }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+    fn remembered(&self) -> MutexGuard<'_, BudgetCache> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.limits.len() > REMEMBERED {
+        if remembered.limits.len() > CACHE_SIZE {
             remembered.limits.clear();
         }
-        if remembered.marked.len() > REMEMBERED {
+        if remembered.marked.len() > CACHE_SIZE {
             remembered.marked.clear();
         }
         remembered
     }
 
-    /// What the tenant has used and set aside today and in this hour, UTC.
+    /// What the tenant has used and reserved today and in this hour, UTC.
     pub async fn state(&self, tenant: &TenantId) -> Result<BudgetState, ServiceError> {
         let limits = self.limits(tenant).await?;
         let now = self.context.clock().now();
@@ -66,7 +65,7 @@ impl Budgets {
         Ok(BudgetState { day: state(Period::Day), hour: state(Period::Hour) })
     }
 
-    /// The tenant's limits: its own, else the policy's; at most half a minute old.
+    /// The tenant's own limits, else the policy's; at most half a minute old.
     pub async fn limits(&self, tenant: &TenantId) -> Result<BudgetLimits, ServiceError> {
         let at = self.context.clock().monotonic();
         let known = self.remembered().limits.get(tenant).copied();
@@ -89,7 +88,7 @@ impl Budgets {
             Ok(policy) => Ok(policy.limits),
             Err(error) if self.governance.on_failure() == OnFailure::Allow => {
                 self.governance.set_degraded(true);
-                tracing::warn!("the built-in limits of the budget count: {error}");
+                tracing::warn!("the built-in budget limits apply: {error}");
                 Ok(BudgetLimits::default())
             }
             Err(error) => {
@@ -106,7 +105,7 @@ impl Budgets {
         self.context.load(&repo::limits_key(tenant)).await
     }
 
-    /// Sets the tenant's own limits, above the policy's. They count here at once, in other
+    /// Sets the tenant's own limits, which override the policy's: here at once, in other
     /// processes within half a minute.
     pub async fn set_limits(
         &self,
@@ -115,7 +114,7 @@ impl Budgets {
     ) -> Result<BudgetLimits, ServiceError> {
         check_limits(&limits)?;
         let tenant = &caller.tenant;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let before = self.own_limits(tenant).await?;
             if before.as_ref().is_none_or(|stored| stored.value.limits != limits) {
                 let writes = self.limits_writes(caller, &limits, before.as_ref());
@@ -140,44 +139,45 @@ impl Budgets {
             (caller.tenant.clone(), caller.name.clone(), self.context.clock().now());
         let own = TenantLimits { tenant, limits: *limits, by, at };
         let item = encode(&own, before.and_then(|stored| stored.unknown.as_deref()));
-        let expect = before.map_or(Expect::Absent, |stored| Expect::Version(stored.version));
+        let expect =
+            before.map_or(Precondition::Absent, |stored| Precondition::Version(stored.version));
         let version = before.map_or(1, |stored| stored.version + 1).to_string();
-        let said = limits_said(&own.limits, before.map(|stored| &stored.value.limits));
-        let said = Said { of: &[&version], ..said };
-        let record = said.record(&self.context, &own.tenant, &own.by);
+        let change = limits_change(&own.limits, before.map(|stored| &stored.value.limits));
+        let change = NewAuditRecord { of: &[&version], ..change };
+        let record = change.record(&self.context, &own.tenant, &own.by);
         vec![Write::Put { item, expect }, record_write(&record)]
     }
 
-    /// The most that a model's call can cost by the policy's prices, which are fixed for it.
-    pub async fn quote(&self, model: &str, most: Usage) -> Result<Quote, ServiceError> {
+    /// The maximum that a model call can cost, by the policy's prices, which the quote fixes.
+    pub async fn quote(&self, model: &str, most: Usage) -> Result<CallCost, ServiceError> {
         let policy = self.governance.policies().current().await.map_err(|error| {
             self.governance.set_degraded(true);
             unreached(&error)
         })?;
         policy.prices.quote(model, most).map_err(|none| ServiceError::Invalid {
             field: "prices",
-            message: format!("what a call of '{model}' costs can't be told: {none}"),
+            message: format!("a call of '{model}' can't be priced: {none}"),
         })
     }
 
-    /// Tells of each mark that a period has come to, once. Nothing hangs on it, so a failure is
-    /// logged: the next move of the budget tells it.
+    /// Records each threshold that a period has reached, once. Nothing depends on it, so a
+    /// failure is only logged: the next budget move retries it.
     pub(super) async fn tell_marks(&self, task: &Task, moved: &BudgetMove) {
         if let Err(error) = self.try_tell_marks(task, moved).await {
             let tenant = &task.tenant;
-            tracing::warn!(%tenant, "marks of the budget of {tenant} not told yet: {error}");
+            tracing::warn!(%tenant, "budget thresholds are not recorded yet: {error}");
         }
     }
 
     async fn try_tell_marks(&self, task: &Task, moved: &BudgetMove) -> Result<(), ServiceError> {
         let tenant = &task.tenant;
         let limits = self.limits(tenant).await?;
-        // Read after the commit, so that of several at once the last sees them all.
+        // Read after the commit, so that of several concurrent ones the last sees them all.
         let row: Option<Item> =
             self.context.store().get(&repo::budget_key(tenant, moved.at)).await?;
         for period in COUNTED {
             let state = period_state(row.as_ref(), period, moved.at, &limits);
-            for mark in [BudgetMark::Warning, BudgetMark::Critical] {
+            for mark in [BudgetThreshold::Warning, BudgetThreshold::Critical] {
                 if state.mark() >= mark {
                     self.tell_mark(task, period, moved.at, mark, &state).await?;
                 }
@@ -191,27 +191,28 @@ impl Budgets {
         task: &Task,
         period: Period,
         at: Timestamp,
-        mark: BudgetMark,
+        mark: BudgetThreshold,
         state: &PeriodState,
     ) -> Result<(), ServiceError> {
         let name = period_name(period, at);
         let period = period.as_str();
         let of = [period, name.as_str(), mark.as_str()];
-        let id = Record::id_of(&task.tenant, RecordKind::BudgetMark, &of);
+        let id = AuditRecord::id_of(&task.tenant, RecordKind::BudgetThreshold, &of);
         if self.remembered().marked.contains(&id) {
             return Ok(());
         }
         let PeriodState { used, reserved, limit } = *state;
         let percent = state.percent();
         let text = format!(
-            "{percent} % of the budget of the {period} {name} is used or set aside: {used} used, {reserved} set aside, of {limit}"
+            "{percent} % of the budget of the {period} {name} is used or reserved: {used} used, \
+             {reserved} reserved, of {limit}"
         );
         let details = json!({
             "period": period, "of": name, "mark": mark.as_str(), "percent": percent,
             "used": amount_json(used), "reserved": amount_json(reserved),
             "limit": amount_json(limit),
         });
-        let severity = if mark == BudgetMark::Critical { "high" } else { "medium" };
+        let severity = if mark == BudgetThreshold::Critical { "high" } else { "medium" };
         let alert = json!({
             "alert_type": format!("budget_{}", mark.as_str()), "severity": severity,
             "target": format!("budget of {name}"), "message": text,
@@ -220,17 +221,17 @@ impl Budgets {
             LoggedEvent::own(&format!("budget.{}", mark.as_str()), details.clone()),
             LoggedEvent::own("alert.triggered", alert),
         ];
-        let kind = RecordKind::BudgetMark;
-        let said = Said { kind, of: &of, subject: &name, text, details };
-        let record = Record {
+        let kind = RecordKind::BudgetThreshold;
+        let threshold = NewAuditRecord { kind, of: &of, subject: &name, text, details };
+        let record = AuditRecord {
             task: Some(task.id.clone()),
             trace_id: Some(task.trace_id.clone()),
             events,
-            ..said.record(&self.context, &task.tenant, "governance")
+            ..threshold.record(&self.context, &task.tenant, "governance")
         };
         let item = encode(&record, None);
-        // A conflict says that someone has told it.
-        self.context.transact(vec![Write::Put { item, expect: Expect::Absent }]).await?.ok();
+        // A conflict means that it has been recorded.
+        self.context.transact(vec![Write::Put { item, expect: Precondition::Absent }]).await?.ok();
         self.remembered().marked.insert(id);
         Ok(())
     }
@@ -252,9 +253,10 @@ fn check_limits(limits: &BudgetLimits) -> Result<(), ServiceError> {
     let periods = [("day", limits.day), ("hour", limits.hour), ("task", limits.task)];
     for (name, Amount { micro_usd, tokens }) in periods {
         let most = micro_usd.max(tokens);
-        if most > MOST_AMOUNT {
+        if most > MAX_AMOUNT {
             let message = format!(
-                "the limit of a {name} has {most} millionths of a dollar or tokens, {MOST_AMOUNT} are the most"
+                "the limit of a {name} is {most} millionths of a dollar or tokens; the maximum is \
+                 {MAX_AMOUNT}"
             );
             return Err(ServiceError::Invalid { field: "limits", message });
         }
@@ -262,16 +264,16 @@ fn check_limits(limits: &BudgetLimits) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn limits_said<'a>(now: &BudgetLimits, before: Option<&BudgetLimits>) -> Said<'a> {
-    let say = |limits: &BudgetLimits| {
-        format!("a day {}; an hour {}; a task {}", limits.day, limits.hour, limits.task)
+fn limits_change<'a>(now: &BudgetLimits, before: Option<&BudgetLimits>) -> NewAuditRecord<'a> {
+    let describe = |limits: &BudgetLimits| {
+        format!("per day {}; per hour {}; per task {}", limits.day, limits.hour, limits.task)
     };
-    let was = before.map_or("those of the policy".to_owned(), say);
-    Said {
+    let was = before.map_or("from the policy".to_owned(), describe);
+    NewAuditRecord {
         kind: RecordKind::LimitsChanged,
         of: &[],
         subject: "budget",
-        text: format!("limits of the budget set to {} (before: {was})", say(now)),
+        text: format!("budget limits set to {} (before: {was})", describe(now)),
         details: json!({
             "limits": limits_json(now),
             "before": before.map_or(Value::Null, limits_json),

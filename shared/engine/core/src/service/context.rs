@@ -1,4 +1,4 @@
-//! What the services share: the ports, the rules, what can't be read, and the one way to commit.
+//! Shared by the services: the ports, the rules, the unreadable items, and the one way to commit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,22 +7,22 @@ use std::time::Duration;
 use watchbill_domain::{TaskId, TenantId};
 
 use super::ServiceError;
-use crate::decide::{Facts, Rules};
+use crate::decide::{DecisionContext, EngineConfig};
 use crate::ledger::LedgerReader;
-use crate::offload::Offload;
+use crate::offload::BlockingPool;
 use crate::ports::{
     Blobs, Clock, Commit, CommitError, Entropy, Item, Key, Store, StoreError, Topic, Wake, Write,
 };
 use crate::repo::{Entity, Versioned, decode};
 
-/// How often a commit is repeated while the store is busy or its answer is lost.
+/// How often a commit is repeated while the store is busy or its response is lost.
 const MAX_REPEATS: u32 = 8;
-/// Before a commit whose answer was lost is repeated; doubled each time.
+/// Pause before a commit whose response was lost is repeated; exponential backoff follows.
 const LOST_DELAY: Duration = Duration::from_millis(5);
 /// The longest pause between two repeats.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// The ports the services work with.
+/// The ports that the services use.
 #[derive(Clone)]
 pub struct Ports {
     pub store: Arc<dyn Store>,
@@ -32,19 +32,19 @@ pub struct Ports {
     pub wake: Arc<dyn Wake>,
 }
 
-/// What every service stands on. Cheap to clone; clones share everything.
+/// The basis of every service. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
 struct Shared {
     ports: Ports,
-    rules: Arc<Rules>,
+    rules: Arc<EngineConfig>,
     epoch: u64,
-    offload: Offload,
+    offload: BlockingPool,
     unreadable: Mutex<BTreeMap<Key, String>>,
 }
 
-/// Which condition of a commit did not hold; nothing was written.
+/// The condition of a commit that did not hold; nothing was written.
 #[derive(Debug)]
 pub struct Conflict {
     pub key: Key,
@@ -52,13 +52,13 @@ pub struct Conflict {
     pub item: Option<Box<Item>>,
 }
 
-/// Why a commit was given up. Only after `Busy` and `Illegal` is it certain that nothing was
+/// Why a commit was abandoned. Only after `Busy` and `Illegal` is it certain that nothing was
 /// written.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactError {
     #[error("the store is busy; try again in {after:?}")]
     Busy { after: Duration },
-    /// An answer was lost, and no repeat had one: the writes may stand or not.
+    /// A response was lost and no repeat got one: the writes may have happened or not.
     #[error("the outcome of the commit is unknown: {reason}")]
     Unknown { reason: String },
     #[error("illegal commit: {reason}")]
@@ -68,8 +68,8 @@ pub enum TransactError {
 }
 
 impl Context {
-    pub(super) fn new(ports: Ports, rules: Arc<Rules>, epoch: u64) -> Self {
-        let (offload, unreadable) = (Offload::default(), Mutex::default());
+    pub(super) fn new(ports: Ports, rules: Arc<EngineConfig>, epoch: u64) -> Self {
+        let (offload, unreadable) = (BlockingPool::default(), Mutex::default());
         Self(Arc::new(Shared { ports, rules, epoch, offload, unreadable }))
     }
 
@@ -93,17 +93,17 @@ impl Context {
         &self.0.ports.wake
     }
 
-    pub fn rules(&self) -> &Arc<Rules> {
+    pub fn rules(&self) -> &Arc<EngineConfig> {
         &self.0.rules
     }
 
-    /// The store's present epoch; leases of earlier ones are void.
+    /// The store's current epoch; leases of earlier epochs are void.
     pub fn epoch(&self) -> u64 {
         self.0.epoch
     }
 
-    /// Where long work is done.
-    pub fn offload(&self) -> &Offload {
+    /// Runs long work.
+    pub fn offload(&self) -> &BlockingPool {
         &self.0.offload
     }
 
@@ -111,14 +111,14 @@ impl Context {
         &self.0.unreadable
     }
 
-    /// A tenant's ledger, read within the bound on long work.
+    /// A tenant's ledger, read within the concurrency limit for long work.
     pub fn ledger(&self, tenant: &TenantId) -> LedgerReader {
         LedgerReader::new(self.store().clone(), tenant.clone()).within(self.offload().clone())
     }
 
-    /// What a decision may know besides the state that it is taken on.
-    pub fn facts(&self) -> Facts<'_> {
-        Facts {
+    /// The context of a decision, besides the state it is taken on.
+    pub fn facts(&self) -> DecisionContext<'_> {
+        DecisionContext {
             now: self.clock().now(),
             epoch: self.epoch(),
             random: self.entropy().next_u64(),
@@ -132,10 +132,10 @@ impl Context {
         Ok(item.as_ref().map(decode).transpose()?)
     }
 
-    /// Commits, all or nothing. A store that is busy is asked again after growing pauses; a commit
-    /// whose answer was lost is repeated under the same write id, so that it happens once. Both end
-    /// after some seconds with an error. A conflict is answered, not repeated: the caller loads
-    /// what is there now, decides anew and works out its writes anew.
+    /// Commits a transaction. While the store is busy it is retried with growing pauses; if the
+    /// response was lost it is repeated under the same write id, so that it happens once. Both
+    /// end with an error after some seconds. A conflict is returned: the caller loads, decides
+    /// and builds its writes again.
     pub async fn transact(
         &self,
         writes: Vec<Write>,
@@ -143,8 +143,8 @@ impl Context {
         self.transact_within(writes, Duration::MAX).await
     }
 
-    /// The same for a caller that can't wait so long: all pauses together are no longer than
-    /// `patience`. With none the store is asked once.
+    /// The same for a caller that cannot wait so long: all pauses together are no longer than
+    /// `patience`. With zero patience the store is asked once.
     pub async fn transact_within(
         &self,
         writes: Vec<Write>,
@@ -160,7 +160,7 @@ impl Context {
                     return Ok(Err(Conflict { key, item: current }));
                 }
                 Err(CommitError::Busy { after }) => after,
-                // The same write id again: if it had happened, the answer is our own success.
+                // Same write id: if the commit had happened, the response is our own success.
                 Err(CommitError::Unknown { reason }) => {
                     lost = Some(reason);
                     LOST_DELAY
@@ -191,10 +191,10 @@ impl Context {
 }
 
 impl Conflict {
-    /// As a caller is told who can only try again as a whole.
+    /// The error for a caller that can only retry its whole request.
     pub fn into_error(self) -> ServiceError {
         ServiceError::Conflict {
-            message: format!("{} was changed by someone else at the same time", self.key),
+            message: format!("{} was changed concurrently; try again", self.key),
         }
     }
 }
@@ -221,7 +221,7 @@ impl From<StoreError> for ServiceError {
             StoreError::BadCursor(cursor) => ServiceError::Invalid {
                 field: "cursor",
                 message: format!(
-                    "'{cursor}' is no cursor of this list; leave it out to start anew"
+                    "'{cursor}' is not a cursor of this list; leave it out to start over"
                 ),
             },
             StoreError::Corrupt { key, reason } => ServiceError::Unreadable { key, reason },

@@ -8,10 +8,10 @@ use super::{
     Approvals, Audit, Authorizer, Budgets, Context, Events, Governance, Keys, Parking, Ports,
     Reputation, Statistics, Tasks, Tenants, Waits,
 };
-use crate::decide::Rules;
+use crate::decide::EngineConfig;
 use crate::ports::{Clock, Entropy, Store, Wake};
 
-/// What hosts build, and handlers reach the services through. Cheap to clone.
+/// Built by hosts; handlers reach the services through it. Cheap to clone.
 #[derive(Clone)]
 pub struct Core(Arc<Services>);
 
@@ -34,19 +34,19 @@ struct Services {
 }
 
 impl Core {
-    /// `epoch`: the store's present one; leases of earlier epochs are void.
-    pub fn new(ports: Ports, rules: Arc<Rules>, epoch: u64) -> Self {
+    /// `epoch`: the store's current one; leases of earlier epochs are void.
+    pub fn new(ports: Ports, rules: Arc<EngineConfig>, epoch: u64) -> Self {
         let context = Context::new(ports, rules, epoch);
         Self::wire(context, Governance::default(), Arc::new(PlainPlanner))
     }
 
-    /// The same, with someone who knows what agents would do.
+    /// The same, with a planner that knows what agents would do.
     #[must_use]
     pub fn planned_by(self, planner: Arc<dyn Planner>) -> Self {
         Self::wire(self.0.context.clone(), self.0.governance.clone(), planner)
     }
 
-    /// The same, under this policy instead of the built-in one.
+    /// The same, with this policy instead of the built-in one.
     #[must_use]
     pub fn governed_by(self, governance: Governance) -> Self {
         Self::wire(self.0.context.clone(), governance, self.0.planner.clone())
@@ -155,7 +155,7 @@ impl Core {
         self.0.context.wake()
     }
 
-    pub fn rules(&self) -> &Arc<Rules> {
+    pub fn rules(&self) -> &Arc<EngineConfig> {
         self.0.context.rules()
     }
 }

@@ -1,10 +1,9 @@
-//! Cursors of lists: the place where a page ends, bound to its list and its tenant.
+//! Cursors of lists: the position where a page ends, bound to its list and its tenant.
 //!
-//! A cursor reads `<kind>-<check>-<place>`. The kind says which list it belongs to and in which
-//! form it is written; the check is a digest over kind, scope and place, so that a cursor that
-//! was garbled, or made for another tenant or filter, is noticed instead of leading somewhere.
-//! It keeps nobody out: a place names nothing of its tenant, and is looked for only in the
-//! caller's own.
+//! A cursor reads `<kind>-<check>-<place>`. The kind names the list and the cursor's format; the
+//! check is a digest over kind, scope and place, so that a garbled cursor, or one made for another
+//! tenant or filter, is detected instead of pointing to a wrong position. The check is no access
+//! control: a place contains nothing of its tenant and is only looked up in the caller's own.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use watchbill_domain::{TenantId, hex};
 use super::ServiceError;
 use crate::ports::{Key, ListCursor};
 
-/// Characters of a check.
+/// Number of characters of a check.
 const CHECK: usize = 8;
 
 /// A kind of cursor, with the list it belongs to.
@@ -24,7 +23,7 @@ pub struct CursorKind {
     pub list: &'static str,
 }
 
-/// Every kind of cursor. A form that changes gets a new tag.
+/// Every kind of cursor. A changed format gets a new tag.
 pub mod cursors {
     use super::CursorKind;
 
@@ -50,7 +49,7 @@ pub(super) struct Cursors {
 }
 
 impl Cursors {
-    /// `scope`: what of a list they are for beyond its kind.
+    /// `scope`: which part or filter of the list they are for.
     pub fn new(kind: CursorKind, tenant: &TenantId, scope: &str) -> Self {
         Self { kind, scope: format!("{tenant}\0{scope}") }
     }
@@ -59,23 +58,23 @@ impl Cursors {
         format!("{}-{}-{place}", self.kind.tag, self.check(place))
     }
 
-    /// The place in a cursor, where it is one of this list.
+    /// The place in a cursor, if the cursor belongs to this list.
     pub fn open<'a>(&self, cursor: &'a str) -> Result<&'a str, ServiceError> {
         let mut parts = cursor.splitn(3, '-');
         let (Some(tag), Some(check), Some(place)) = (parts.next(), parts.next(), parts.next())
         else {
-            return Err(self.refuse(cursor, "is no cursor"));
+            return Err(self.refuse(cursor, "it is malformed"));
         };
         if tag != self.kind.tag {
             let of = cursors::ALL.iter().find(|kind| kind.tag == tag);
             let why = match of {
-                Some(of) => format!("is a cursor of {}", of.list),
-                None => "is a cursor of another version".to_owned(),
+                Some(of) => format!("it is a cursor of {}", of.list),
+                None => "it has another version".to_owned(),
             };
             return Err(self.refuse(cursor, &why));
         }
         if check != self.check(place) {
-            return Err(self.refuse(cursor, "is garbled, or of another tenant or filter"));
+            return Err(self.refuse(cursor, "it is garbled, or of another tenant or filter"));
         }
         Ok(place)
     }
@@ -92,11 +91,12 @@ impl Cursors {
     pub fn refuse(&self, cursor: &str, why: &str) -> ServiceError {
         let shown: String = cursor.chars().take(64).collect();
         let list = self.kind.list;
-        let message = format!("'{shown}' {why}, not one of {list}; leave it out to start anew");
+        let message =
+            format!("'{shown}' is not a cursor of {list}: {why}; leave it out to start over");
         ServiceError::Invalid { field: "cursor", message }
     }
 
-    /// A place in a ledger: batch, and how many things of it are before it.
+    /// A position in a ledger: the batch, and the number of its entries before the position.
     pub fn seal_batch(&self, seq: u64, before: usize) -> String {
         match before {
             usize::MAX => self.seal(&format!("{seq}.")),
@@ -110,10 +110,10 @@ impl Cursors {
             let before = if before.is_empty() { usize::MAX } else { before.parse().ok()? };
             Some((seq.parse().ok()?, before))
         };
-        parse(self.open(cursor)?).ok_or_else(|| self.refuse(cursor, "names no place"))
+        parse(self.open(cursor)?).ok_or_else(|| self.refuse(cursor, "it names no position"))
     }
 
-    /// A place in a list of the store, whose items' partitions all begin with `prefix`.
+    /// A position in a list of the store, whose items' partitions all begin with `prefix`.
     pub fn seal_list(&self, prefix: &str, place: &ListCursor) -> String {
         let partition = place.key.partition.strip_prefix(prefix).unwrap_or_default();
         let parts = [&*place.sort, partition, &*place.key.sort];
@@ -127,11 +127,12 @@ impl Cursors {
             let key = Key::new(format!("{prefix}{partition}"), key);
             Some(ListCursor { sort: Arc::from(sort), key }).filter(|_| parts.next().is_none())
         };
-        parse(self.open(cursor)?).ok_or_else(|| self.refuse(cursor, "names no place"))
+        parse(self.open(cursor)?).ok_or_else(|| self.refuse(cursor, "it names no position"))
     }
 }
 
-/// Letters, digits, `_` and `-` as they are, all else as `~XX`: nothing a URL would change.
+/// Leaves letters, digits, `_` and `-`, encodes all else as `~XX`: the result needs no URL
+/// encoding.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -163,7 +164,7 @@ fn plain(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Whether a text has the form of a cursor of these kinds; whose it is, only its list knows.
+/// Whether a text has the form of a cursor of these kinds; only its list can validate it.
 pub fn has_cursor_form(text: &str, kinds: &[CursorKind]) -> bool {
     let mut parts = text.splitn(3, '-');
     let (tag, check, place) = (parts.next(), parts.next(), parts.next());
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_good_for_its_own_list_and_says_what_it_is_elsewhere() {
+    fn a_cursor_is_valid_for_its_own_list_and_named_elsewhere() {
         let acme = tenant("acme");
         let audit = Cursors::new(AUDIT, &acme, "");
         let cursor = audit.seal_batch(7, 3);
@@ -202,7 +203,10 @@ mod tests {
         let whole = audit.seal_batch(7, usize::MAX);
         assert_eq!(audit.open_batch(&whole).unwrap(), (7, usize::MAX));
         for (cursors, said) in [
-            (Cursors::new(EVENTS, &acme, ""), "is a cursor of /audit, not one of /events"),
+            (
+                Cursors::new(EVENTS, &acme, ""),
+                "is not a cursor of /events: it is a cursor of /audit",
+            ),
             (Cursors::new(AUDIT, &tenant("other"), ""), "of another tenant"),
             (Cursors::new(AUDIT, &acme, "x"), "of another tenant or filter"),
         ] {
@@ -211,12 +215,12 @@ mod tests {
         }
         let garbled = cursor.replace("7.3", "7.4");
         for (bad, said) in [
-            ("7.3", "is no cursor"),
-            ("", "is no cursor"),
-            ("a9-00000000-7.3", "of another version"),
+            ("7.3", "it is malformed"),
+            ("", "it is malformed"),
+            ("a9-00000000-7.3", "it has another version"),
             (garbled.as_str(), "garbled"),
-            (&audit.seal("7"), "names no place"),
-            (&audit.seal("x.3"), "names no place"),
+            (&audit.seal("7"), "it names no position"),
+            (&audit.seal("x.3"), "it names no position"),
         ] {
             let error = message(audit.open_batch(bad).unwrap_err());
             assert!(error.contains(said), "{bad}: {error}");

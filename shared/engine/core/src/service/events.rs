@@ -1,4 +1,4 @@
-//! Events: published by callers, listed, and followed from a place in the ledger on.
+//! Events: published by callers, listed, and followed from a position in the ledger.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use watchbill_redact as redact;
 use super::cursor::Cursors;
 use super::cursor::cursors::{EVENTS, FOLLOWED};
 use super::pages::{LedgerList, newest_first};
-use super::walk::Walk;
-use super::weight::{self, PAGE_BYTES, Room};
+use super::walk::StoreWalk;
+use super::weight::{self, PAGE_BYTES, PageRoom};
 use super::{Context, EventFilter, EventPage, NewEvent, ServiceError};
 use crate::ledger::{Batch, Entry, LedgerReader};
-use crate::ports::{Expect, Topic, Write};
+use crate::ports::{Precondition, Topic, Write};
 use crate::repo::{decode, encode};
 
-/// A published event's payload, bytes of JSON.
+/// Maximum payload of a published event, bytes of JSON.
 const EVENT_PAYLOAD: usize = 100 * 1024;
 /// How long the item of a published event is kept; the ledger has it within seconds.
 const KEEP_PUBLISHED: Duration = Duration::from_secs(7 * 86_400);
-/// An id that says nothing of its time is looked for in so many of the newest batches.
+/// An id without a time is searched for in this many of the newest batches.
 const RECENT: u64 = 256;
 /// An event is recorded after it happened; clocks of two machines may differ by this much.
 const SKEW: Duration = Duration::from_secs(5);
 
-/// A follower's place in a tenant's ledger: batch, and how many events of it were read; or how
-/// far the search for the event after which it begins has come.
+/// A follower's position in a tenant's ledger: the batch and the number of its events that were
+/// read, or how far the search for the event it begins after has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerPlace {
     seq: u64,
@@ -38,18 +38,18 @@ pub struct LedgerPlace {
     search: Option<Search>,
 }
 
-/// The search for an event: from its own time on, then among the newest.
+/// The search for an event: first from its own time on, then among the newest batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Search {
     wanted: EventId,
     among_newest: bool,
 }
 
-/// How much a follower is given at once.
+/// The maximum size of a page for a follower.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
     pub entries: usize,
-    /// Bytes of JSON, about; one entry that is larger is given all the same.
+    /// Approximate bytes of JSON; a single entry that is larger is returned all the same.
     pub bytes: usize,
 }
 
@@ -59,15 +59,15 @@ impl Default for PageSize {
     }
 }
 
-/// What a follower is given.
+/// A page for a follower.
 #[derive(Clone, Debug)]
-pub struct Followed {
+pub struct EventsAfter {
     pub events: Vec<Event>,
-    /// There is more to read at once: the call ended before the ledger did.
+    /// More can be read at once: the call ended before the ledger did.
     pub more: bool,
-    /// What the events weigh in JSON, about.
+    /// Approximate size of the events in JSON, bytes.
     pub bytes: usize,
-    /// So many ledger batches can't be read, and their events are left out.
+    /// The number of unreadable ledger batches, whose events are left out.
     pub unreadable: usize,
 }
 
@@ -82,12 +82,12 @@ impl Events {
         Self { context }
     }
 
-    /// Accepts an event: durable when this returns, recorded and sent out after.
+    /// Accepts an event: durable when this returns, recorded and sent afterwards.
     pub async fn publish(&self, new: NewEvent) -> Result<Event, ServiceError> {
         let event_type = EventType::parse(&new.event_type)?;
         if event_type.is_reserved() {
             let message = format!(
-                "events under '{}.' are made by Watchbill alone; publish yours under another noun",
+                "only Watchbill publishes events under '{}.'; publish yours under another noun",
                 event_type.group()
             );
             return Err(ServiceError::Forbidden { message });
@@ -98,7 +98,7 @@ impl Events {
             return Err(ServiceError::TooLarge { what, bytes, most: EVENT_PAYLOAD });
         }
         if new.hops > TaskLimits::HOPS {
-            let message = format!("{} hops, {} are the most", new.hops, TaskLimits::HOPS);
+            let message = format!("{} hops; the maximum is {}", new.hops, TaskLimits::HOPS);
             return Err(ServiceError::Conflict { message });
         }
         refuse_secrets(&new)?;
@@ -107,7 +107,8 @@ impl Events {
         let published =
             PublishedEvent { tenant: new.tenant, event, expires: now.plus(KEEP_PUBLISHED) };
         let item = encode(&published, None);
-        match self.context.transact(vec![Write::Put { item, expect: Expect::Absent }]).await? {
+        match self.context.transact(vec![Write::Put { item, expect: Precondition::Absent }]).await?
+        {
             Ok(()) => Ok(published.event),
             Err(conflict) => match conflict.item {
                 // The same id again is the same event.
@@ -141,7 +142,7 @@ impl Events {
         };
         let mut metadata = serde_json::Map::new();
         metadata.insert("published_by".into(), Value::from(redact::text(&new.published_by)));
-        // It goes to whoever listens, and into the ledger for good.
+        // Consumers receive it, and the ledger keeps it for good.
         let mut payload = new.payload.clone();
         redact::object(&mut payload);
         Ok(Event {
@@ -172,9 +173,9 @@ impl Events {
         Ok(EventPage { events, next_cursor: page.next, unreadable, bytes: page.bytes })
     }
 
-    /// What came after an event, oldest first; waits for the first if there is none yet.
-    /// Without `after`: from now on. The cursor goes on where a page ended, and is there only
-    /// where more can be read at once.
+    /// The events after an event, oldest first; waits for the first one if there is none yet.
+    /// Without `after`: from now on. The cursor continues where a page ended and is present
+    /// only where more can be read at once.
     pub async fn after(
         &self,
         tenant: &TenantId,
@@ -189,7 +190,8 @@ impl Events {
         Ok(found.into_page(tenant, &place))
     }
 
-    /// The place that a cursor names; without one that after an event, or from now on.
+    /// The position of a cursor; without one, the position after an event, or the end of the
+    /// ledger.
     pub async fn open_place(
         &self,
         tenant: &TenantId,
@@ -199,13 +201,13 @@ impl Events {
         let cursors = Cursors::new(FOLLOWED, tenant, "");
         match cursor {
             Some(cursor) => LedgerPlace::parse(cursors.open(&cursor)?, after)
-                .ok_or_else(|| cursors.refuse(&cursor, "names no place")),
+                .ok_or_else(|| cursors.refuse(&cursor, "it names no position")),
             None => self.place_after(tenant, after).await,
         }
     }
 
-    /// The same for a follower that keeps its place in the ledger, and moves it past what it
-    /// is given.
+    /// The same for a follower that keeps its position in the ledger; advances it past what is
+    /// returned.
     pub async fn follow(
         &self,
         tenant: &TenantId,
@@ -213,15 +215,15 @@ impl Events {
         place: &mut LedgerPlace,
         page: PageSize,
         wait: Duration,
-    ) -> Result<Followed, ServiceError> {
+    ) -> Result<EventsAfter, ServiceError> {
         let ledger = self.context.ledger(tenant);
         let topic = Topic::Ledger(tenant.clone());
         let until = self.context.clock().monotonic() + wait;
         let mut mark = self.context.wake().mark(&topic);
         loop {
-            let mut walk = Walk::new(&**self.context.clock());
+            let mut walk = StoreWalk::new(&**self.context.clock());
             if !find(&self.context, &ledger, place, &mut walk).await? {
-                return Ok(Followed { events: Vec::new(), more: true, bytes: 0, unreadable: 0 });
+                return Ok(EventsAfter { events: Vec::new(), more: true, bytes: 0, unreadable: 0 });
             }
             let followed = read_on(&self.context, &ledger, filter, place, page, &mut walk).await?;
             let left = until.saturating_sub(self.context.clock().monotonic());
@@ -233,8 +235,8 @@ impl Events {
         }
     }
 
-    /// Where reading goes on after an event; without one, from now on. The event itself is
-    /// looked for by whoever reads on.
+    /// The position after an event; without one, the end of the ledger. The reader searches for
+    /// the event itself.
     pub async fn place_after(
         &self,
         tenant: &TenantId,
@@ -246,7 +248,7 @@ impl Events {
             return Ok(LedgerPlace { seq, skip: 0, search: None });
         };
         let search = |among_newest| Some(Search { wanted: after.clone(), among_newest });
-        // Batches before its time can't hold it.
+        // Batches before its time cannot contain it.
         if let Some(at) = after.millis()
             && let Some(seq) = ledger.first_since(at.minus(SKEW)).await?
         {
@@ -256,8 +258,8 @@ impl Events {
         Ok(LedgerPlace { seq, skip: 0, search: search(true) })
     }
 
-    /// Looks for the event that a place begins after, as far as one call may. True once the
-    /// place is found.
+    /// Searches for the event that a position begins after, within the limits of one call.
+    /// Returns `true` once the position is found.
     pub async fn find_place(
         &self,
         tenant: &TenantId,
@@ -267,7 +269,7 @@ impl Events {
             &self.context,
             &self.context.ledger(tenant),
             place,
-            &mut Walk::new(&**self.context.clock()),
+            &mut StoreWalk::new(&**self.context.clock()),
         )
         .await
     }
@@ -278,12 +280,12 @@ async fn newest(ledger: &LedgerReader) -> Result<u64, ServiceError> {
     Ok(ledger.listed_head().await?.saturating_sub(RECENT).max(1))
 }
 
-/// Goes on with a place's search. True once there is none any more.
+/// Continues a position's search. Returns `true` once the search is finished.
 async fn find(
     context: &Context,
     ledger: &LedgerReader,
     place: &mut LedgerPlace,
-    walk: &mut Walk<'_>,
+    walk: &mut StoreWalk<'_>,
 ) -> Result<bool, ServiceError> {
     while let Some(search) = &place.search {
         if walk.is_over() {
@@ -303,8 +305,7 @@ async fn find(
             let id = search.wanted.to_string();
             return Err(ServiceError::NotFound { what: "event", id });
         } else {
-            // An id that a peer gave says nothing of when it was recorded, even where it reads
-            // as if it did.
+            // An id from the legacy queue does not tell when it was recorded, even if it seems to.
             let search = Search { among_newest: true, ..search.clone() };
             *place = LedgerPlace { seq: newest(ledger).await?, skip: 0, search: Some(search) };
         }
@@ -312,7 +313,7 @@ async fn find(
     Ok(true)
 }
 
-/// The place of an event among those of a batch.
+/// The position of an event among those of a batch.
 fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
     let mut before = 0;
     for entry in &batch.entries {
@@ -324,19 +325,19 @@ fn place_in(batch: &Batch, wanted: &EventId) -> Option<usize> {
     None
 }
 
-/// Reads from a place on, to the ledger's end or as far as one page and one walk go.
+/// Reads from a position to the ledger's end, or up to the limits of one page and one walk.
 async fn read_on(
     context: &Context,
     ledger: &LedgerReader,
     filter: &EventFilter,
     place: &mut LedgerPlace,
     page: PageSize,
-    walk: &mut Walk<'_>,
-) -> Result<Followed, ServiceError> {
-    let (mut events, mut room, mut unreadable) = (Vec::new(), Room::of(page.bytes), 0);
+    walk: &mut StoreWalk<'_>,
+) -> Result<EventsAfter, ServiceError> {
+    let (mut events, mut room, mut unreadable) = (Vec::new(), PageRoom::of(page.bytes), 0);
     loop {
         if walk.is_over() {
-            return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
+            return Ok(EventsAfter { events, more: true, bytes: room.taken(), unreadable });
         }
         let batch = match context.readable(ledger.weighed(place.seq).await)? {
             Ok(batch) => batch,
@@ -348,7 +349,7 @@ async fn read_on(
             }
         };
         let Some((batch, bytes)) = batch else {
-            return Ok(Followed { events, more: false, bytes: room.taken(), unreadable });
+            return Ok(EventsAfter { events, more: false, bytes: room.taken(), unreadable });
         };
         walk.read(bytes);
         let mut at = 0;
@@ -366,13 +367,13 @@ async fn read_on(
                 if let Some(event) = event {
                     if !room.takes(weight::event(&event)) {
                         let bytes = room.taken();
-                        return Ok(Followed { events, more: true, bytes, unreadable });
+                        return Ok(EventsAfter { events, more: true, bytes, unreadable });
                     }
                     events.push(event);
                 }
                 place.skip = at;
                 if events.len() == page.entries {
-                    return Ok(Followed { events, more: true, bytes: room.taken(), unreadable });
+                    return Ok(EventsAfter { events, more: true, bytes: room.taken(), unreadable });
                 }
             }
         }
@@ -380,18 +381,18 @@ async fn read_on(
     }
 }
 
-impl Followed {
-    /// A page for a caller, with a cursor of the place that was reached.
+impl EventsAfter {
+    /// A page for a caller, with a cursor of the position that was reached.
     pub fn into_page(self, tenant: &TenantId, place: &LedgerPlace) -> EventPage {
         let cursors = Cursors::new(FOLLOWED, tenant, "");
         let next_cursor = self.more.then(|| cursors.seal(&place.to_string()));
-        let Followed { events, bytes, unreadable, .. } = self;
+        let EventsAfter { events, bytes, unreadable, .. } = self;
         EventPage { events, next_cursor, unreadable, bytes }
     }
 }
 
 impl LedgerPlace {
-    /// Reads what its text says. A search needs the event that is looked for.
+    /// Parses its text form. A search also needs the event that is searched for.
     fn parse(text: &str, after: Option<&EventId>) -> Option<Self> {
         let among_newest = match text.as_bytes().first()? {
             b's' => false,
@@ -435,7 +436,7 @@ impl LedgerList for EventFilter {
 }
 
 impl EventFilter {
-    /// Whether it wants events of this type and about this task.
+    /// Whether it matches events of this type and task.
     fn fits(&self, event_type: &EventType, task: Option<&TaskId>) -> bool {
         let of_type = self.event_type.as_deref().is_none_or(|wanted| {
             let found = event_type.as_str();
@@ -445,8 +446,8 @@ impl EventFilter {
     }
 }
 
-/// An id can't be cleaned, as it would then be another's: one that looks like a secret is
-/// not taken.
+/// An id cannot be redacted, as it would become another id: one that looks like a secret is
+/// rejected.
 fn refuse_secrets(new: &NewEvent) -> Result<(), ServiceError> {
     let ids = [
         ("event_type", Some(new.event_type.as_str())),

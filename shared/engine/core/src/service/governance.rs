@@ -1,17 +1,19 @@
+//! Where the policy comes from, and what to do while it is unreachable.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use watchbill_governance::{FixedPolicy, Policies, Policy};
 
-/// What happens to mutating work while governance can't be reached.
+/// What happens to mutating work while governance is unreachable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnFailure {
-    /// It waits and is tried again; reading goes on.
+    /// It waits and is retried; read-only work continues.
     #[default]
     Restrict,
     /// It fails.
     Deny,
-    /// It runs without governance, which is logged at every task.
+    /// It runs without governance, which is logged for every task.
     Allow,
 }
 
@@ -34,7 +36,7 @@ impl OnFailure {
     }
 }
 
-/// Where the policy comes from, and what to do without it. Cheap to clone.
+/// The source of the policy, and the behaviour without it. Cheap to clone.
 #[derive(Clone)]
 pub struct Governance {
     policies: Arc<dyn Policies>,
@@ -53,7 +55,7 @@ impl Governance {
         Self { policies, on_failure, degraded: Arc::default() }
     }
 
-    /// One policy for as long as the process lives.
+    /// One policy for the lifetime of the process.
     pub fn fixed(policy: Policy) -> Self {
         Self::new(Arc::new(FixedPolicy(Arc::new(policy))), OnFailure::default())
     }
@@ -62,12 +64,12 @@ impl Governance {
         self.on_failure
     }
 
-    /// Whether it could not be reached when it was last needed.
+    /// Whether it was unreachable when it was last needed.
     pub fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
     }
 
-    /// Whether it can be reached now, and could when it was last needed.
+    /// Whether it is reachable now, and was when it was last needed.
     pub async fn is_reached(&self) -> bool {
         self.policies.current().await.is_ok() && !self.is_degraded()
     }
@@ -80,8 +82,8 @@ impl Governance {
         &self.policies
     }
 
-    /// The policy that a new task is gated by: where none can be read, the built-in one, which
-    /// is stricter than most. It is proved again before anything runs.
+    /// The policy for the gates of a new task: the built-in one, which is stricter than most,
+    /// where none can be read. The task is authorized again before anything runs.
     pub(super) async fn policy_for_gates(&self) -> Arc<Policy> {
         match self.policies.current().await {
             Ok(policy) => {
@@ -90,7 +92,7 @@ impl Governance {
             }
             Err(error) => {
                 self.set_degraded(true);
-                tracing::warn!("new tasks are gated by the built-in policy: {error}");
+                tracing::warn!("the built-in policy gates new tasks: {error}");
                 Arc::default()
             }
         }

@@ -1,4 +1,4 @@
-//! What a failed call of the service means to the handler of a message.
+//! Maps a service error to the message handler's error.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ impl From<ServiceError> for HandlerError {
         match error {
             ServiceError::Busy { after } => HandlerError::retry(after, "the store is busy"),
             ServiceError::Down { reason } => HandlerError::retry(Duration::from_secs(5), reason),
-            // Until somebody mends it: what rests on it may not be taken as done.
+            // Until someone repairs it: work that depends on it must not count as done.
             unreadable @ ServiceError::Unreadable { .. } => {
                 HandlerError::retry(Duration::from_secs(60), unreadable.to_string())
             }

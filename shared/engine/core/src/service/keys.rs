@@ -1,4 +1,4 @@
-//! API keys: made, listed, revoked, and known again by their hash.
+//! API keys: created, listed, revoked, and found by their hash.
 
 use std::sync::Arc;
 
@@ -8,31 +8,31 @@ use watchbill_governance::RecordKind;
 
 use super::cursor::Cursors;
 use super::cursor::cursors::KEYS;
-use super::records::{Said, about_key, record_write};
+use super::records::{NewAuditRecord, about_key, record_write};
 use super::{Context, KeyPage, Listed, ServiceError};
-use crate::ports::{Expect, ListCursor, ListRange, Query, WhichList, Write};
+use crate::ports::{ListCursor, ListRange, Precondition, Query, WhichList, Write};
 use crate::repo::{self, KeyRecord, Versioned, decode, encode};
 
-/// How many keys a tenant may have at once; revoked ones don't count. Each new one looks through
-/// the names of all.
+/// Maximum number of a tenant's keys; revoked ones do not count. Creating a key reads the names
+/// of all.
 pub const MAX_KEYS: usize = 1_000;
-/// Keys that are read at once.
-const PAGE: usize = 200;
-/// Keys revoked by an earlier version, without an end: as many get one whenever a key is made.
+/// Keys read at once.
+const PAGE_SIZE: usize = 200;
+/// Keys revoked by an earlier version have no expiry: up to this many get one whenever a key is
+/// created or revoked.
 const MAX_MOVED: usize = 25;
 
-/// A key is this and so many digits in hex.
+/// A key consists of this prefix and so many hex digits.
 const KEY_PREFIX: &str = "wb_";
 const KEY_DIGITS: usize = 64;
 
-/// What a key is to be.
 struct NewKey<'a> {
     name: &'a str,
     role: Role,
     made_by: Option<String>,
 }
 
-/// Makes, lists and revokes API keys. Cheap to clone.
+/// Creates, lists and revokes API keys. Cheap to clone.
 #[derive(Clone)]
 pub struct Keys {
     context: Context,
@@ -43,7 +43,7 @@ impl Keys {
         Self { context }
     }
 
-    /// Makes a key and gives it away once: only its hash is kept.
+    /// Creates a key and returns it once: only its hash is kept.
     pub async fn create(
         &self,
         caller: &Caller,
@@ -56,9 +56,8 @@ impl Keys {
         Ok((secret.clone(), self.make_key(caller, tenant, new, secret, Vec::new()).await?))
     }
 
-    /// The same for the admin's key that everything begins with: it counts as itself. Its secret
-    /// is one of [`Keys::random`] that the caller has put down already, so that it is there
-    /// whatever happens after this.
+    /// Creates the first admin key, which has no creator. Its secret comes from [`Keys::random`]
+    /// and is stored already by the caller, so it is not lost whatever happens afterwards.
     pub async fn create_first(
         &self,
         caller: &Caller,
@@ -67,14 +66,15 @@ impl Keys {
         secret: String,
     ) -> Result<ApiKey, ServiceError> {
         if !is_key(&secret) {
-            let message = format!("a key is {KEY_PREFIX} and {KEY_DIGITS} hexadecimal digits");
+            let message =
+                format!("a key is {KEY_PREFIX} followed by {KEY_DIGITS} hexadecimal digits");
             return Err(ServiceError::Invalid { field: "key", message });
         }
         let new = NewKey { name, role: Role::Admin, made_by: None };
         self.make_key(caller, tenant, new, secret, Vec::new()).await
     }
 
-    /// Makes a tenant by making its first key, with the role admin.
+    /// Creates a tenant by creating its first key, with the role admin.
     pub async fn create_tenant(
         &self,
         caller: &Caller,
@@ -82,39 +82,38 @@ impl Keys {
         name: &str,
     ) -> Result<(String, ApiKey), ServiceError> {
         let unique = self.context.entropy().uuid7(self.context.clock().now()).to_string();
-        let said = Said {
+        let created = NewAuditRecord {
             kind: RecordKind::TenantCreated,
             of: &[&unique],
             subject: tenant.as_str(),
-            text: format!("tenant {tenant} made, with the admin's key {name}"),
+            text: format!("tenant {tenant} created, with the admin key {name}"),
             details: json!({ "admin": name }),
         };
-        let record = record_write(&said.record(&self.context, tenant, &caller.name));
+        let record = record_write(&created.record(&self.context, tenant, &caller.name));
         let (secret, new) = (self.random(), NewKey { name, role: Role::Admin, made_by: None });
         Ok((secret.clone(), self.make_key(caller, tenant, new, secret, vec![record]).await?))
     }
 
-    /// `beside`: what else belongs into the key's commit.
+    /// `extra_writes`: further writes of the key's commit.
     async fn make_key(
         &self,
         caller: &Caller,
         tenant: &TenantId,
         NewKey { name, role, made_by }: NewKey<'_>,
         key: String,
-        beside: Vec<Write>,
+        extra_writes: Vec<Write>,
     ) -> Result<ApiKey, ServiceError> {
         check_name(name)?;
-        let there = self.live_keys(tenant).await?;
+        let live = self.live_keys(tenant).await?;
         let folded = folded_name(name);
-        if there.iter().any(|key| folded_name(&key.value.0.name) == folded) {
+        if live.iter().any(|key| folded_name(&key.value.0.name) == folded) {
             let message =
-                format!("there is a key '{name}' already; revoke it or choose another name");
+                format!("a key '{name}' already exists; revoke it or choose another name");
             return Err(ServiceError::Conflict { message });
         }
-        if there.len() >= MAX_KEYS {
-            let message = format!(
-                "there are {MAX_KEYS} keys already, the most a tenant may have: revoke one first"
-            );
+        if live.len() >= MAX_KEYS {
+            let message =
+                format!("the tenant has {MAX_KEYS} keys, which is the maximum: revoke one first");
             return Err(ServiceError::Conflict { message });
         }
         let record = ApiKey {
@@ -129,8 +128,8 @@ impl Keys {
             revoked_at: None,
         };
         let item = encode(&KeyRecord(record.clone()), None);
-        let mut writes = vec![Write::Put { item, expect: Expect::Absent }];
-        writes.extend(beside);
+        let mut writes = vec![Write::Put { item, expect: Precondition::Absent }];
+        writes.extend(extra_writes);
         writes.push(self.about(caller, &record, RecordKind::KeyCreated));
         match self.context.transact(writes).await? {
             Ok(()) => Ok(record),
@@ -138,18 +137,18 @@ impl Keys {
         }
     }
 
-    /// The record of what was done to a key. Each is done to it once.
+    /// The audit record of an operation on a key. Each operation happens once per key.
     fn about(&self, caller: &Caller, key: &ApiKey, kind: RecordKind) -> Write {
-        let what = if kind == RecordKind::KeyRevoked { "revoked" } else { "made" };
+        let what = if kind == RecordKind::KeyRevoked { "revoked" } else { "created" };
         let (name, role) = (&key.name, key.role.as_str());
-        let said = Said {
+        let change = NewAuditRecord {
             kind,
             of: &[&key.hash],
             subject: name,
             text: format!("key {name} with role {role} {what}"),
             details: about_key(key),
         };
-        record_write(&said.record(&self.context, &key.tenant, &caller.name))
+        record_write(&change.record(&self.context, &key.tenant, &caller.name))
     }
 
     /// `wb_` and 256 random bits in hex.
@@ -159,7 +158,7 @@ impl Keys {
         format!("{KEY_PREFIX}{}", watchbill_domain::hex(&bytes))
     }
 
-    /// A page of keys, the newest first: those that are good, then those that were revoked.
+    /// A page of keys, newest first: the valid ones, then the revoked ones.
     pub async fn list(
         &self,
         tenant: &TenantId,
@@ -178,7 +177,7 @@ impl Keys {
             let page = self.page_of_keys(list(tenant), left, cursor).await?;
             keys.extend(page.entries.into_iter().map(|key| key.value.0));
             unreadable += page.unreadable;
-            // After the last of one list comes the first of the other.
+            // The second list follows the last key of the first.
             (revoked, cursor) = match page.next {
                 Some(next) => (revoked, Some(next)),
                 None if !revoked => (true, None),
@@ -224,8 +223,8 @@ impl Keys {
         Ok(Listed { entries, next: page.next, unreadable })
     }
 
-    /// All keys that are good. Their number is bounded, and what an earlier version left among
-    /// them moves out as it is met.
+    /// All valid keys. Their number is limited. Revoked keys that an earlier version left in
+    /// the list are moved out when they are read.
     async fn live_keys(
         &self,
         tenant: &TenantId,
@@ -233,7 +232,7 @@ impl Keys {
         let (mut live, mut revoked, mut cursor) = (Vec::new(), Vec::new(), None);
         loop {
             let list = repo::keys_list(tenant);
-            let page = self.page_of_keys(list, PAGE, cursor).await?;
+            let page = self.page_of_keys(list, PAGE_SIZE, cursor).await?;
             for key in page.entries {
                 let list = if key.value.0.revoked_at.is_none() { &mut live } else { &mut revoked };
                 list.push(key);
@@ -245,16 +244,16 @@ impl Keys {
         }
         for key in revoked.into_iter().take(MAX_MOVED) {
             let item = encode(&key.value, key.unknown.as_deref());
-            // Whoever changes it meanwhile moves it too.
+            // A concurrent writer moves it too.
             self.context
-                .transact(vec![Write::Put { item, expect: Expect::Version(key.version) }])
+                .transact(vec![Write::Put { item, expect: Precondition::Version(key.version) }])
                 .await?
                 .ok();
         }
         Ok(live)
     }
 
-    /// Two made at the same time may bear one name: all of them are revoked.
+    /// Two keys created at the same time may have the same name: all of them are revoked.
     pub async fn revoke(&self, caller: &Caller, name: &str) -> Result<ApiKey, ServiceError> {
         let keys = self.live_keys(&caller.tenant).await?;
         let mut revoked = None;
@@ -264,7 +263,7 @@ impl Keys {
             }
             stored.value.0.revoked_at = Some(self.context.clock().now());
             let item = encode(&stored.value, stored.unknown.as_deref());
-            let write = Write::Put { item, expect: Expect::Version(stored.version) };
+            let write = Write::Put { item, expect: Precondition::Version(stored.version) };
             let record = self.about(caller, &stored.value.0, RecordKind::KeyRevoked);
             if let Err(conflict) = self.context.transact(vec![write, record]).await? {
                 return Err(conflict.into_error());
@@ -274,31 +273,32 @@ impl Keys {
         let Some(key) = revoked else {
             return Err(ServiceError::NotFound { what: "key", id: name.to_owned() });
         };
-        tracing::info!(key = name, by = %caller.name, "key {name} revoked");
+        tracing::info!(key = name, by = %caller.name, "key revoked");
         Ok(key)
     }
 
-    /// A live key by the hash of it.
+    /// A valid key, by its hash.
     pub async fn by_hash(&self, hash: &str) -> Result<Option<ApiKey>, ServiceError> {
         let found = self.context.load::<KeyRecord>(&repo::api_key(hash)).await?;
         Ok(found.map(|key| key.value.0).filter(|key| key.revoked_at.is_none()))
     }
 }
 
-/// Whether a text has the form of a key that was made here.
+/// Whether a text has the form of a key that was created here.
 pub fn is_key(text: &str) -> bool {
     let digits = text.strip_prefix(KEY_PREFIX).unwrap_or_default().as_bytes();
     digits.len() == KEY_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// What the partitions of all keys begin with.
+/// The prefix of the partitions of all keys.
 const HASHES: &str = "K#";
 
 fn of_list(tenant: &TenantId, revoked: bool) -> Cursors {
     Cursors::new(KEYS, tenant, if revoked { "revoked" } else { "live" })
 }
 
-/// Which list is being read, and from where on in it: from its beginning, if no place is named.
+/// Which list is being read, and from which position in it: from its beginning, if the cursor
+/// has none.
 fn opened(cursors: &[Cursors; 2], cursor: &str) -> Result<(bool, Option<String>), ServiceError> {
     let revoked = cursors[0].open(cursor).is_err();
     let cursors = &cursors[usize::from(revoked)];
@@ -314,16 +314,14 @@ fn check_name(name: &str) -> Result<(), ServiceError> {
     if is_reserved_name(name) {
         return Err(ServiceError::Invalid {
             field: "name",
-            message: format!(
-                "'{name}' is a name under which Watchbill itself acts: choose another"
-            ),
+            message: format!("the name '{name}' is reserved for Watchbill: choose another"),
         });
     }
     if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
         let shown = json!(name.chars().take(64).collect::<String>());
         return Err(ServiceError::Invalid {
             field: "name",
-            message: format!("{shown} is no name for a key: use 1 to 64 letters, digits, - _ . @"),
+            message: format!("{shown} is not a key name: use 1 to 64 letters, digits, - _ . @"),
         });
     }
     Ok(())

@@ -1,29 +1,31 @@
-//! The log's lines about tasks, at info: what begins, what ends and what governance says. Ids and
-//! names stand in fields; texts that callers gave are in none but `reason`, which is redacted.
+//! Log lines about tasks, at info level: what begins, what ends and what governance decides.
+//! Ids and names are in fields; texts from callers are only in `reason`, which is redacted.
 
-use watchbill_domain::{LogEntry, Outcome, Task, What};
+use watchbill_domain::{ChangeKind, LogEntry, Outcome, Task};
 use watchbill_governance::Operation;
 
-use crate::decide::{Decided, Leave};
+use crate::decide::{Authorization, Decided};
 
-/// What is worth a line of the changes of a task.
+/// Logs those changes of a task that are worth a line.
 pub(super) fn change(decided: &Decided) {
     let task = &decided.task;
     let Some(entry) = task.log.last().filter(|entry| entry.version == decided.version) else {
         return;
     };
-    let said = match entry.what {
-        What::Created => "task accepted",
-        What::Approved => "task approved",
-        What::Claimed | What::Reclaimed => "task started",
-        What::Resumed => "task resumed",
-        What::Suspended => "task suspended",
-        What::Retrying => "task failed and is tried again",
-        What::Blocked => "task blocked",
-        What::Returned => "task returned: its worker was not heard of",
-        What::Completed | What::Failed | What::Cancelled | What::Rejected | What::Expired => {
-            "task ended"
-        }
+    let text = match entry.what {
+        ChangeKind::Created => "task accepted",
+        ChangeKind::Approved => "task approved",
+        ChangeKind::Claimed | ChangeKind::Reclaimed => "task started",
+        ChangeKind::Resumed => "task resumed",
+        ChangeKind::Suspended => "task suspended",
+        ChangeKind::Retrying => "task failed and will be retried",
+        ChangeKind::Blocked => "task blocked",
+        ChangeKind::Returned => "task returned: its worker's lease expired",
+        ChangeKind::Completed
+        | ChangeKind::Failed
+        | ChangeKind::Cancelled
+        | ChangeKind::Rejected
+        | ChangeKind::Expired => "task ended",
         _ => return,
     };
     tracing::info!(
@@ -38,17 +40,19 @@ pub(super) fn change(decided: &Decided) {
         duration_ms = duration(task, entry),
         reason = entry.note,
         trace_id = task.trace_id,
-        "{said}"
+        "{text}"
     );
     if let Some(outcome) = &entry.outcome {
         earned(task, outcome);
     }
 }
 
-/// Milliseconds since the run began that ends with this entry.
+/// Milliseconds since the start of the run that ends with this entry.
 fn duration(task: &Task, entry: &LogEntry) -> Option<u64> {
-    use What::{Blocked, Cancelled, Claimed, Completed, Failed, Reclaimed, Resumed, Retrying};
-    use What::{Held, Returned, Suspended};
+    use ChangeKind::{
+        Blocked, Cancelled, Claimed, Completed, Failed, Reclaimed, Resumed, Retrying,
+    };
+    use ChangeKind::{Held, Returned, Suspended};
     let ends = matches!(
         entry.what,
         Completed | Failed | Retrying | Blocked | Cancelled | Suspended | Returned
@@ -74,24 +78,24 @@ fn earned(task: &Task, outcome: &Outcome) {
     }
 }
 
-/// What governance says of a run or of a call within it. `operation`: what the call amounts to,
-/// where a call is known.
-pub(super) fn leave(task: &Task, operation: Option<Operation>, leave: &Leave) {
+/// Logs governance's decision on a run or on a call within it. `operation`: the call's
+/// operation, if a call is known.
+pub(super) fn authorization(task: &Task, operation: Option<Operation>, decision: &Authorization) {
     let operation = operation.map(Operation::as_str);
     let (agent, (id, tenant)) = (task.agent.long_name(), (&task.id, &task.tenant));
-    match leave {
-        Leave::Granted { note } => tracing::info!(
+    match decision {
+        Authorization::Granted { note } => tracing::info!(
             task_id = %id, %tenant, agent, operation, note,
             "budget and permission checks passed"
         ),
-        Leave::Ask(asked) => tracing::info!(
+        Authorization::ApprovalRequired(asked) => tracing::info!(
             task_id = %id, %tenant, agent, operation, approval_id = %asked.approval,
-            reason = asked.reason, "a person is asked first"
+            reason = asked.reason, "approval required"
         ),
-        Leave::Hold { until, why } => tracing::info!(
-            task_id = %id, %tenant, agent, operation, %until, reason = why, "task held up"
+        Authorization::Deferred { until, why } => tracing::info!(
+            task_id = %id, %tenant, agent, operation, %until, reason = why, "task deferred"
         ),
-        Leave::Refused { error, .. } => tracing::warn!(
+        Authorization::Denied { error, .. } => tracing::warn!(
             task_id = %id, %tenant, agent, operation, reason = error, "permission check failed"
         ),
     }

@@ -1,38 +1,38 @@
-//! Lists that are read off the ledger, newest first.
+//! Lists read from the ledger, newest first.
 
 use watchbill_domain::TenantId;
 
 use super::cursor::Cursors;
-use super::walk::Walk;
-use super::weight::Room;
+use super::walk::StoreWalk;
+use super::weight::PageRoom;
 use super::{Context, ServiceError};
 use crate::ledger::Entry;
 
-/// What a list makes of the ledger's lines.
+/// How a list is derived from the ledger's lines.
 pub(super) trait LedgerList {
     type Item;
 
-    /// How many things of a line the list could hold.
+    /// The number of entries that a line could contribute to the list.
     fn count(&self, entry: &Entry) -> usize;
 
-    /// Those things in their order, with nothing at the places of what is not wanted.
+    /// Those entries in order, with `None` in place of unwanted ones.
     fn of(&self, entry: &Entry) -> Vec<Option<Self::Item>>;
 
-    /// Bytes of one in a page.
+    /// Size of an entry in a page, bytes.
     fn weight(item: &Self::Item) -> usize;
 }
 
-/// A page of a list, with what it weighs.
+/// A page of a list, with its size.
 pub(super) struct LedgerPage<T> {
     pub entries: Vec<T>,
     pub next: Option<String>,
     pub bytes: usize,
-    /// Batches that can't be read.
+    /// The number of unreadable batches.
     pub unreadable: usize,
 }
 
-/// A page of a list. It ends at its limit, at its bytes, or where one call has walked far
-/// enough: then it may be empty, and its cursor goes on.
+/// A page of a list. It ends at its limit, at its size in bytes, or at the limit of one call's
+/// walk: then it may be empty, and its cursor continues.
 pub(super) async fn newest_first<L: LedgerList>(
     context: &Context,
     tenant: &TenantId,
@@ -45,10 +45,10 @@ pub(super) async fn newest_first<L: LedgerList>(
         None => (ledger.listed_head().await?, usize::MAX),
         Some(cursor) => cursors.open_batch(&cursor)?,
     };
-    let (mut walk, mut room) = (Walk::new(&**context.clock()), Room::of_page());
+    let (mut walk, mut room) = (StoreWalk::new(&**context.clock()), PageRoom::of_page());
     let mut entries = Vec::new();
     let mut unreadable = 0;
-    let page = |entries, room: &Room, unreadable, next| {
+    let page = |entries, room: &PageRoom, unreadable, next| {
         let bytes = room.taken();
         LedgerPage { entries, next, bytes, unreadable }
     };

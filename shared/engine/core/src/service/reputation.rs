@@ -1,12 +1,12 @@
-//! Reputation: scores and levels of agents and external workers, read off the ledger.
+//! Reputation: scores and levels of agents and external workers, projected from the ledger.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::lock::Mutex;
-use watchbill_domain::{Agent, Earned, Outcome, TaskEntry, TenantId, Timestamp};
-use watchbill_governance::{ReputationFold, Standing};
+use watchbill_domain::{Agent, Outcome, ScoreDelta, TaskEntry, TenantId, Timestamp};
+use watchbill_governance::{AgentReputation, ReputationProjection};
 
 use super::cursor::Cursors;
 use super::cursor::cursors::REPUTATION;
@@ -14,15 +14,15 @@ use super::pages::{LedgerList, newest_first};
 use super::{Context, ReputationLine, ReputationPage, ServiceError, weight};
 use crate::ledger::Entry;
 use crate::ports::StoreError;
-use crate::repo::{self, Fold, REPUTATION_FOLD, Versioned, decode};
+use crate::repo::{self, Projection, REPUTATION_FOLD, Versioned, decode};
 
-/// A reader looks for new batches after this long. Embedded a change is recorded within 250 ms, so
-/// that a fallen level counts within a second of its cause.
-const LOOK_EVERY: Duration = Duration::from_millis(600);
-/// A reader that is so many batches behind asks the kept fold first. The recorder keeps it
+/// A reader polls for new batches after this long. In embedded mode a change is recorded within
+/// 250 ms, so a lowered level takes effect within a second of its cause.
+const POLL_INTERVAL: Duration = Duration::from_millis(600);
+/// After reading this many batches a reader loads the stored projection. The recorder stores it
 /// every 64 batches.
 const FAR_BEHIND: u64 = 128;
-/// Tenants that are followed at once; beyond, all are forgotten and found again.
+/// Maximum number of followed tenants; beyond that all are dropped and read again.
 const TENANTS: usize = 4_096;
 
 /// Scores and levels. Cheap to clone.
@@ -30,15 +30,15 @@ const TENANTS: usize = 4_096;
 pub struct Reputation {
     context: Context,
     /// How far this process has read each tenant's ledger.
-    read: Arc<std::sync::Mutex<HashMap<TenantId, Arc<Mutex<Followed>>>>>,
+    read: Arc<std::sync::Mutex<HashMap<TenantId, Arc<Mutex<CachedProjection>>>>>,
 }
 
 #[derive(Default)]
-struct Followed {
-    fold: ReputationFold,
-    /// The last batch that is in it.
+struct CachedProjection {
+    fold: ReputationProjection,
+    /// The last batch included.
     seq: u64,
-    /// When it was last looked for more, on the monotonic clock.
+    /// The time of the last poll, on the monotonic clock.
     looked: Option<Duration>,
 }
 
@@ -47,7 +47,7 @@ impl Reputation {
         Self { context, read: Arc::default() }
     }
 
-    fn followed(&self, tenant: &TenantId) -> Arc<Mutex<Followed>> {
+    fn followed(&self, tenant: &TenantId) -> Arc<Mutex<CachedProjection>> {
         let mut all = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= TENANTS && !all.contains_key(tenant) {
             all.clear();
@@ -55,12 +55,12 @@ impl Reputation {
         all.entry(tenant.clone()).or_default().clone()
     }
 
-    /// Where an agent stands now; less than a second old.
+    /// An agent's current reputation; less than a second old.
     pub async fn standing(
         &self,
         tenant: &TenantId,
         agent: Agent,
-    ) -> Result<Standing, ServiceError> {
+    ) -> Result<AgentReputation, ServiceError> {
         Ok(self.read(tenant, agent).await?)
     }
 
@@ -68,17 +68,17 @@ impl Reputation {
     pub async fn workers(
         &self,
         tenant: &TenantId,
-    ) -> Result<Vec<(String, Standing)>, ServiceError> {
-        let workers = |fold: &ReputationFold, _| fold.workers.clone().into_iter().collect();
+    ) -> Result<Vec<(String, AgentReputation)>, ServiceError> {
+        let workers = |fold: &ReputationProjection, _| fold.workers.clone().into_iter().collect();
         Ok(self.with_reputation(tenant, workers).await?)
     }
 
-    /// The same, with what the store said.
+    /// The same, with the store's error.
     pub(super) async fn read(
         &self,
         tenant: &TenantId,
         agent: Agent,
-    ) -> Result<Standing, StoreError> {
+    ) -> Result<AgentReputation, StoreError> {
         let rules = &self.context.rules().reputation;
         self.with_reputation(tenant, |fold, now| fold.standing(agent, now, rules)).await
     }
@@ -86,23 +86,23 @@ impl Reputation {
     async fn with_reputation<T>(
         &self,
         tenant: &TenantId,
-        read: impl FnOnce(&ReputationFold, Timestamp) -> T,
+        read: impl FnOnce(&ReputationProjection, Timestamp) -> T,
     ) -> Result<T, StoreError> {
         let followed = self.followed(tenant);
-        // Whoever comes while another looks waits for what it finds.
+        // A concurrent caller waits for the result of the poll in progress.
         let mut followed = followed.lock().await;
         let at = self.context.clock().monotonic();
-        if followed.looked.is_none_or(|looked| at.saturating_sub(looked) >= LOOK_EVERY) {
+        if followed.looked.is_none_or(|looked| at.saturating_sub(looked) >= POLL_INTERVAL) {
             self.read_on(tenant, &mut followed).await?;
             followed.looked = Some(at);
         }
         Ok(read(&followed.fold, self.context.clock().now()))
     }
 
-    /// Score and level of every agent, worked out from the first batch of the ledger on.
-    pub async fn rebuild(&self, tenant: &TenantId) -> Result<ReputationFold, ServiceError> {
+    /// The reputation of all agents, computed from the first batch of the ledger on.
+    pub async fn rebuild(&self, tenant: &TenantId) -> Result<ReputationProjection, ServiceError> {
         let ledger = self.context.ledger(tenant);
-        let mut fold = ReputationFold::default();
+        let mut fold = ReputationProjection::default();
         for seq in 1.. {
             let Some(batch) = ledger.batch(seq).await? else { break };
             fold.apply(batch.task_entries(), &self.context.rules().reputation);
@@ -110,7 +110,11 @@ impl Reputation {
         Ok(fold)
     }
 
-    async fn read_on(&self, tenant: &TenantId, followed: &mut Followed) -> Result<(), StoreError> {
+    async fn read_on(
+        &self,
+        tenant: &TenantId,
+        followed: &mut CachedProjection,
+    ) -> Result<(), StoreError> {
         if followed.looked.is_none() {
             self.start_from_kept(tenant, followed).await?;
         }
@@ -118,7 +122,7 @@ impl Reputation {
         let began = followed.seq;
         let mut asked = false;
         while let Some(batch) = ledger.batch(followed.seq + 1).await? {
-            // Both at once: a call that is given up in between leaves a whole fold behind.
+            // No await in between: a dropped call leaves a consistent projection.
             followed.fold.apply(batch.task_entries(), &self.context.rules().reputation);
             followed.seq += 1;
             if !asked && followed.seq - began >= FAR_BEHIND {
@@ -129,17 +133,17 @@ impl Reputation {
         Ok(())
     }
 
-    /// Goes on from what the recorder kept, where that is further.
+    /// Continues from the projection that the recorder stored, if it is further.
     async fn start_from_kept(
         &self,
         tenant: &TenantId,
-        followed: &mut Followed,
+        followed: &mut CachedProjection,
     ) -> Result<(), StoreError> {
         let key = repo::fold_key(tenant, REPUTATION_FOLD);
         let Some(item) = self.context.store().get(&key).await? else { return Ok(()) };
-        let kept: Versioned<Fold> = decode(&item)?;
+        let kept: Versioned<Projection> = decode(&item)?;
         if kept.value.seq_applied > followed.seq {
-            // What can't be read is worked out anew.
+            // An unreadable projection is computed again.
             if let Ok(fold) = serde_json::from_value(kept.value.state) {
                 followed.fold = fold;
                 followed.seq = kept.value.seq_applied;
@@ -148,7 +152,7 @@ impl Reputation {
         Ok(())
     }
 
-    /// What an agent earned, newest first.
+    /// An agent's score changes, newest first.
     pub async fn events(
         &self,
         tenant: &TenantId,
@@ -157,18 +161,19 @@ impl Reputation {
         cursor: Option<String>,
     ) -> Result<ReputationPage, ServiceError> {
         let cursors = Cursors::new(REPUTATION, tenant, agent.as_str());
-        let page = newest_first(&self.context, tenant, &EarnedBy(agent), &cursors, (limit, cursor))
-            .await?;
+        let page =
+            newest_first(&self.context, tenant, &ScoreDeltas(agent), &cursors, (limit, cursor))
+                .await?;
         let (events, unreadable) = (page.entries, page.unreadable);
         Ok(ReputationPage { events, next_cursor: page.next, unreadable })
     }
 }
 
-struct EarnedBy(Agent);
+struct ScoreDeltas(Agent);
 
-impl EarnedBy {
-    /// What an entry earned the agent, in its order.
-    fn earned<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [Earned])> {
+impl ScoreDeltas {
+    /// An entry's score changes for the agent, in order.
+    fn earned<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [ScoreDelta])> {
         let Entry::Task(entry) = entry else { return None };
         let own = |outcome: &&Outcome| entry.agent == self.0 && outcome.worker.is_none();
         let outcome = entry.change.outcome.as_ref().filter(own)?;
@@ -176,7 +181,7 @@ impl EarnedBy {
     }
 }
 
-impl LedgerList for EarnedBy {
+impl LedgerList for ScoreDeltas {
     type Item = ReputationLine;
 
     fn count(&self, entry: &Entry) -> usize {
@@ -185,7 +190,7 @@ impl LedgerList for EarnedBy {
 
     fn of(&self, entry: &Entry) -> Vec<Option<ReputationLine>> {
         let Some((entry, earned)) = self.earned(entry) else { return Vec::new() };
-        let line = |Earned(event, delta): &Earned| ReputationLine {
+        let line = |ScoreDelta(event, delta): &ScoreDelta| ReputationLine {
             agent: self.0,
             event: *event,
             delta: *delta,

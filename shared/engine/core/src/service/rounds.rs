@@ -1,5 +1,5 @@
-//! Rounds over all tenants, some tenants at a time, by whichever process goes on: once a day, or
-//! once for each policy.
+//! Rounds over all tenants, some tenants at a time, by any process: once a day, or once for
+//! each policy.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,17 +7,17 @@ use std::sync::{Mutex, PoisonError};
 use watchbill_domain::{TenantId, Timestamp};
 
 use super::{Context, ServiceError};
-use crate::ports::{Expect, Write};
+use crate::ports::{Precondition, Write};
 use crate::repo::{Round, Versioned, decode, encode, round_key};
 
-/// What a process knows of its rounds, so that it asks the store once for each. Where the store can't
-/// keep a round, it is kept here alone.
+/// A process's cache of its rounds, so that it reads each round from the store once. A round
+/// that the store cannot keep is only kept here.
 #[derive(Default)]
 pub struct Rounds(Mutex<HashMap<String, Round>>);
 
 impl Rounds {
-    /// Where the round of a day (or of a policy, by its fingerprint) goes on: after a tenant, or
-    /// from the first on. Nothing once it is done.
+    /// Where the round of a day (or of a policy, by its fingerprint) continues: after a tenant,
+    /// or at the first one. `None` once it is done.
     pub async fn place(
         &self,
         context: &Context,
@@ -28,9 +28,9 @@ impl Rounds {
         Ok((!round.done).then_some(round.after))
     }
 
-    /// When it was first seen that this round is due, by any process. The store is told by the first
-    /// that asks, so that a round which has to wait begins however short processes live. Nothing
-    /// where it has begun already.
+    /// When any process first saw that this round is due. The first caller stores the time, so
+    /// that a round that has to wait begins however short-lived the processes are. `None` where
+    /// it has begun already.
     pub async fn opened(
         &self,
         context: &Context,
@@ -48,7 +48,7 @@ impl Rounds {
         Ok(round.opened)
     }
 
-    /// That round has come to a tenant; with none, to its end.
+    /// Stores that the round has reached a tenant; with `None`, its end.
     pub async fn reached(
         &self,
         context: &Context,
@@ -81,8 +81,8 @@ impl Rounds {
     async fn keep(&self, context: &Context, round: Round) {
         self.know(round.clone());
         if let Err(error) = keep_round(context, &round).await {
-            // A process that starts anew begins further back: each part may be done twice.
-            tracing::warn!("how far the round '{}' has come is not kept: {error}", round.name);
+            // A new process begins further back: parts may be done twice.
+            tracing::warn!(round = %round.name, "the round's progress is not stored: {error}");
         }
     }
 
@@ -97,7 +97,7 @@ impl Rounds {
     }
 }
 
-/// One that can't be read counts as none: the round begins anew.
+/// An unreadable round counts as none: it begins again.
 async fn stored_round(
     context: &Context,
     name: &str,
@@ -109,10 +109,11 @@ async fn stored_round(
     })
 }
 
-/// Whoever keeps another place of it at the same time has dealt with those tenants too.
+/// On a conflict, a concurrent process has stored another position and processed those tenants too.
 async fn keep_round(context: &Context, round: &Round) -> Result<(), ServiceError> {
-    let there = context.store().get(&round_key(&round.name)).await?;
-    let expect = there.map_or(Expect::Absent, |there| Expect::Version(there.version));
+    let stored = context.store().get(&round_key(&round.name)).await?;
+    let expect =
+        stored.map_or(Precondition::Absent, |stored| Precondition::Version(stored.version));
     let writes = vec![Write::Put { item: encode(round, None), expect }];
     context.transact(writes).await?.ok();
     Ok(())

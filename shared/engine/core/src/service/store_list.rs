@@ -10,7 +10,7 @@ use super::{Context, ServiceError};
 use crate::ports::{Item, ListCursor, ListRange, Query, WhichList};
 use crate::repo;
 
-/// Items of one chunk: what is read and thrown away at most when a page is full.
+/// Items of one chunk: the most that is read and discarded when a page is full.
 const CHUNK: usize = 50;
 
 /// One list of one tenant.
@@ -25,16 +25,16 @@ pub(super) struct StoreList {
 /// A part of a list, newest first.
 pub(super) struct Chunk {
     pub items: Vec<InList>,
-    /// Where the next one begins.
+    /// Where the next chunk begins.
     pub next: Option<ListCursor>,
     pub bytes: usize,
 }
 
-/// What stands at a place of a list.
+/// An entry of a list as it was read.
 pub(super) enum InList {
-    /// With the place behind it.
+    /// With the position after it.
     Item(Item, ListCursor),
-    /// It is noted.
+    /// Unreadable, which was noted.
     Unreadable,
     /// Removed meanwhile.
     Gone,

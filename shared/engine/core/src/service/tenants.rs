@@ -1,4 +1,4 @@
-//! Which tenants there are.
+//! The list of tenants.
 
 use watchbill_domain::TenantId;
 
@@ -18,7 +18,7 @@ impl Tenants {
         Self { context, keys }
     }
 
-    /// Whether a tenant has, or had, anything here: a key, or something recorded.
+    /// Whether a tenant has, or had, anything here: a key, or anything recorded.
     pub async fn exists(&self, tenant: &TenantId) -> Result<bool, ServiceError> {
         if !self.keys.list(tenant, 1, None).await?.keys.is_empty() {
             return Ok(true);
@@ -27,13 +27,13 @@ impl Tenants {
         Ok(self.context.store().get(&fold).await?.is_some())
     }
 
-    /// So many of the tenants that come after one, in the order of their names.
+    /// Up to `limit` tenants that come after one, in order of their names.
     pub async fn after(
         &self,
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Vec<TenantId>, ServiceError> {
-        // The next text after a name is the name with the least character behind it.
+        // The next possible text after a name is the name followed by the smallest character.
         let from = after.map(|tenant| format!("{tenant}\0").into());
         let mut tenants = Vec::new();
         let mut cursor = None;
@@ -50,7 +50,9 @@ impl Tenants {
             for key in &page.entries {
                 match repo::tenant_of(key) {
                     Some(tenant) => tenants.push(tenant),
-                    None => tracing::error!(%key, "{key} stands in the list of tenants: left out"),
+                    None => {
+                        tracing::error!(%key, "skipping a tenant list entry that names no tenant");
+                    }
                 }
             }
             if page.next.is_none() || tenants.len() >= limit {

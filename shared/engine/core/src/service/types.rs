@@ -1,4 +1,4 @@
-//! What the service takes and gives.
+//! Parameters and results of the services.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use watchbill_domain::{
 };
 
 use super::weight;
-use crate::ledger::Found;
+use crate::ledger::PositionContent;
 use crate::ports::Key;
 
-/// A task with all that stands beside its header.
+/// A task with everything stored next to its header.
 #[derive(Clone, Debug)]
 pub struct FullTask {
     pub task: Task,
@@ -23,7 +23,7 @@ pub struct FullTask {
 }
 
 impl FullTask {
-    /// What it weighs in JSON, about.
+    /// Its approximate size in JSON.
     pub fn weight(&self) -> usize {
         weight::task(self)
     }
@@ -35,8 +35,8 @@ pub struct Listed<T> {
     pub entries: Vec<T>,
     /// Where the next page begins, if there is more.
     pub next: Option<String>,
-    /// So many of the items that were looked at can't be read and are left out, whether they
-    /// would have been asked for or not; the log names them.
+    /// The number of unreadable items that were left out, whether they would have matched or
+    /// not; the log names them.
     pub unreadable: usize,
 }
 
@@ -55,16 +55,16 @@ pub struct TaskFilter {
     pub priority: Option<Priority>,
     pub source: Option<String>,
     pub parent: Option<TaskId>,
-    /// Only those that nobody here works on, see [`Task::not_built`].
+    /// Only tasks that no process of this build works on, see [`Task::not_built`].
     pub not_built: bool,
-    /// Those of an agent that are assigned, and those that nobody here works on besides: what a
-    /// worker outside may claim.
+    /// What an external worker may claim: assigned tasks, and those that no process of this
+    /// build works on.
     pub claimable: bool,
-    /// Created then or later: what is older is not even looked at.
+    /// Created at this time or later: older tasks are not even read.
     pub created_from: Option<Timestamp>,
 }
 
-/// One line of a task's history.
+/// One entry of a task's history.
 #[derive(Clone, Debug)]
 pub struct TimelineEntry {
     pub at: Timestamp,
@@ -73,10 +73,10 @@ pub struct TimelineEntry {
     pub what: String,
     pub by: Option<String>,
     pub text: String,
-    /// The task's version, where the entry is a change of it.
+    /// The task's version, where the entry is a task change.
     pub version: Option<u64>,
     pub status: Option<Status>,
-    /// Milliseconds it took, where that was measured.
+    /// Duration in milliseconds, where it was measured.
     pub duration_ms: Option<u64>,
 }
 
@@ -86,14 +86,14 @@ pub struct TimelinePage {
     pub next_cursor: Option<String>,
     /// As for [`Listed::unreadable`].
     pub unreadable: usize,
-    /// What the entries weigh in JSON, about.
+    /// Approximate size of the entries in JSON, bytes.
     pub bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimelineKind {
     Change,
-    Step,
+    EffectRecord,
     Approval,
     Event,
 }
@@ -102,32 +102,32 @@ impl TimelineKind {
     pub fn as_str(self) -> &'static str {
         match self {
             TimelineKind::Change => "change",
-            TimelineKind::Step => "step",
+            TimelineKind::EffectRecord => "step",
             TimelineKind::Approval => "approval",
             TimelineKind::Event => "event",
         }
     }
 }
 
-/// A worker's or caller's word on a task's status (`PATCH /tasks/{id}/status`).
+/// A status report by a worker or caller (`PATCH /tasks/{id}/status`).
 #[derive(Clone, Debug)]
 pub struct StatusChange {
     pub status: Status,
     pub error: Option<String>,
-    /// What a completed task gives back; becomes `metadata.result`.
+    /// The result of a completed task; becomes `metadata.result`.
     pub result: Option<Map<String, Value>>,
 }
 
-/// Which of the workers that share a key says so, and under which claim. Nothing: they count as
-/// one.
+/// Which of the workers that share a key reports, and under which claim. Without a name they
+/// count as one worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerClaim {
     pub worker: Option<String>,
-    /// The fence that the claim was answered with.
+    /// The fence that the claim returned.
     pub fence: Option<u64>,
 }
 
-/// A status that was set.
+/// The result of setting a status.
 #[derive(Clone, Debug)]
 pub struct StatusSet {
     pub task: FullTask,
@@ -154,11 +154,11 @@ pub struct EventPage {
     pub next_cursor: Option<String>,
     /// As for [`Listed::unreadable`]: ledger batches.
     pub unreadable: usize,
-    /// What the events weigh in JSON, about.
+    /// Approximate size of the events in JSON, bytes.
     pub bytes: usize,
 }
 
-/// Which entries of the audit are asked for.
+/// Which entries of the audit log are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     pub kind: Option<String>,
@@ -168,10 +168,10 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
-/// One line of the audit: a change of a task that is of note, or a record.
+/// One line of the audit log: a notable task change, or a record.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
-    /// The ledger's batch it stands in, and its place there, from 1.
+    /// The ledger batch that contains it; `place` is its position there, from 1.
     pub seq: u64,
     pub place: usize,
     pub at: Timestamp,
@@ -180,7 +180,7 @@ pub struct AuditEntry {
     pub subject: String,
     pub text: String,
     pub task_id: Option<TaskId>,
-    /// The task's, after the change.
+    /// The task's version after the change.
     pub version: Option<u64>,
     pub details: Map<String, Value>,
     pub trace_id: Option<String>,
@@ -190,22 +190,22 @@ pub struct AuditEntry {
 pub struct AuditPage {
     pub entries: Vec<AuditEntry>,
     pub next_cursor: Option<String>,
-    /// What happened later may not be recorded yet.
+    /// Later changes may not be recorded yet.
     pub recorded_until: Option<Timestamp>,
     /// The newest batch; 0 where there is none.
     pub batch: u64,
-    /// What the entries weigh in JSON, about.
+    /// Approximate size of the entries in JSON, bytes.
     pub bytes: usize,
 }
 
-/// Batches as they stand, each with its number.
+/// Batches as they are stored, each with its number.
 #[derive(Clone, Debug)]
 pub struct AuditBatches {
-    pub batches: Vec<(u64, Found)>,
-    /// The newest that the list of batches or the statistics know of.
+    pub batches: Vec<(u64, PositionContent)>,
+    /// The newest batch that the list of batches or the statistics refer to.
     pub seen: u64,
     pub next: Option<u64>,
-    /// Bytes of their lines.
+    /// Size of their lines in bytes.
     pub bytes: usize,
 }
 
@@ -225,14 +225,14 @@ pub struct NewEvent {
     pub hops: u8,
 }
 
-/// Something that an agent earned.
+/// A score change of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReputationLine {
     pub agent: Agent,
     pub event: ReputationEvent,
-    /// Points of score, before the bounds of the score.
+    /// Points, before the score is limited to its bounds.
     pub delta: i16,
-    /// What was noted of the change that brought it, such as an error.
+    /// The note of the change that caused it, such as an error.
     pub reason: Option<String>,
     pub trace_id: String,
     pub task: TaskId,
@@ -255,17 +255,17 @@ pub struct ReputationPage {
     pub unreadable: usize,
 }
 
-/// Why a call to the service was not carried out.
+/// Why a service call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     #[error("{what} '{id}' not found")]
     NotFound { what: &'static str, id: String },
-    /// The state does not allow it now.
+    /// The current state does not allow it.
     #[error("{message}")]
     Conflict { message: String },
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
-    #[error("{what} has {bytes} bytes, {most} are the most")]
+    #[error("{what} has {bytes} bytes; the maximum is {most}")]
     TooLarge { what: &'static str, bytes: usize, most: usize },
     #[error("{message}")]
     Forbidden { message: String },
@@ -273,13 +273,13 @@ pub enum ServiceError {
     Busy { after: Duration },
     #[error("{reason}")]
     Down { reason: String },
-    /// This item alone, until somebody mends it: trying again gives the same.
+    /// Only this item, until someone repairs it: a retry gives the same error.
     #[error("item {key} can't be read: {reason}; restore it from a backup")]
     Unreadable { key: Key, reason: String },
 }
 
 impl ServiceError {
-    /// Something that names things may not look like a secret, because names are shown.
+    /// Identifiers must not look like a secret, because they are displayed.
     pub(crate) fn secret(field: &'static str) -> Self {
         let message = format!("'{field}' looks like a secret, and names are shown: choose another");
         ServiceError::Invalid { field, message }

@@ -1,24 +1,24 @@
-//! How many bytes of JSON something becomes, told without writing it.
+//! Computes the JSON size of values in bytes without serializing them.
 
 use serde_json::{Map, Value};
 use watchbill_domain::Event;
 
 use super::{AuditEntry, FullTask, ReputationLine, TimelineEntry};
 
-/// Bytes of a page's entries after which it ends. A Lambda answers with 6 MB at most, and API
-/// Gateway escapes every quote once more; one entry may be added that is larger than this.
+/// A page ends after this many bytes of entries. A Lambda returns at most 6 MB, and API Gateway
+/// escapes every quote once more; one entry larger than this may be added.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
-/// What the fixed fields of any entry take, names and punctuation included.
+/// Bytes for the fixed fields of any entry, names and punctuation included.
 pub(super) const FIELDS: usize = 512;
 
-/// How much of a page is left. What comes first always fits, so that every page goes on.
-pub(super) struct Room {
+/// The room left in a page. The first entry always fits, so that every page makes progress.
+pub(super) struct PageRoom {
     most: usize,
     taken: usize,
 }
 
-impl Room {
+impl PageRoom {
     pub fn of_page() -> Self {
         Self::of(PAGE_BYTES)
     }
@@ -27,7 +27,7 @@ impl Room {
         Self { most: bytes, taken: 0 }
     }
 
-    /// Takes so many bytes, if there is room for them.
+    /// Takes this many bytes, if there is room for them.
     pub fn takes(&mut self, bytes: usize) -> bool {
         let fits = self.taken == 0 || self.taken + bytes <= self.most;
         if fits {
@@ -36,7 +36,7 @@ impl Room {
         fits
     }
 
-    /// What is still free; a page's first entry may be larger.
+    /// The free bytes; a page's first entry may be larger.
     pub fn left(&self) -> usize {
         self.most.saturating_sub(self.taken)
     }
@@ -123,14 +123,14 @@ mod tests {
 
     #[test]
     fn the_first_always_fits_and_what_is_beyond_the_page_does_not() {
-        let mut room = Room::of_page();
+        let mut room = PageRoom::of_page();
         assert!(room.takes(2 * PAGE_BYTES) && !room.takes(1));
-        let mut room = Room::of_page();
+        let mut room = PageRoom::of_page();
         assert!(room.takes(PAGE_BYTES - 1) && !room.takes(2) && room.takes(1) && !room.takes(1));
     }
 
     proptest! {
-        /// Never less than what is written, and for texts exactly that.
+        /// Never less than the serialized size, and exact for texts.
         #[test]
         fn nothing_weighs_less_than_it_is(words in any::<String>(), n in any::<i64>(), x in any::<f64>()) {
             prop_assert_eq!(text(&words), serde_json::to_vec(&words).unwrap().len());

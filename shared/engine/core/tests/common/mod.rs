@@ -1,15 +1,15 @@
-//! A core over memory, and the requests that tests make of it.
+//! The test environment: a core on in-memory adapters, and the requests that tests make.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use watchbill_core::decide::Proof;
-use watchbill_core::decide::{Command, Ending, Rules};
+use watchbill_core::decide::VersionedAuthorization;
+use watchbill_core::decide::{Command, EngineConfig, RunResult};
 use watchbill_core::ports::{Clock as _, Store};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Core, NewTask, Ports};
 use watchbill_domain::{
-    Agent, Body, Caller, Earned, Outcome, Priority, ReputationEvent, Role, Status, TaskId,
+    Agent, Body, Caller, Outcome, Priority, ReputationEvent, Role, ScoreDelta, Status, TaskId,
     TaskType, TenantId,
 };
 use watchbill_testkit::{
@@ -23,22 +23,22 @@ pub struct World {
     pub clock: Arc<FakeClock>,
     pub wake: Arc<MemoryWake>,
     pub core: Core,
-    /// By which tests make the store fail.
+    /// Tests use it to make the store fail.
     pub script: Arc<ScriptedStore>,
 }
 
 impl World {
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: EngineConfig) -> Self {
         Self::made(rules, 1, None)
     }
 
-    /// Calls meet in an order that the seed decides; of a hundred commits so many are
-    /// answered wrongly.
-    pub fn flaky(rules: Rules, seed: u64, percent: u64) -> Self {
+    /// Concurrent calls interleave in an order that the seed decides; `percent` of the commits
+    /// get a wrong response.
+    pub fn flaky(rules: EngineConfig, seed: u64, percent: u64) -> Self {
         Self::made(rules, seed, Some(percent))
     }
 
-    fn made(rules: Rules, seed: u64, percent: Option<u64>) -> Self {
+    fn made(rules: EngineConfig, seed: u64, percent: Option<u64>) -> Self {
         let store = Arc::new(MemoryStore::new());
         let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
         let blobs = Arc::new(MemoryBlobs::new());
@@ -59,7 +59,6 @@ impl World {
         Self { store, blobs, clock, wake, core, script }
     }
 
-    /// How many items of a kind stand in the store.
     pub fn count(&self, kind: &str) -> usize {
         self.store.items().iter().filter(|item| *item.kind == *kind).count()
     }
@@ -76,8 +75,9 @@ impl World {
         let stored = self.stored(id).await.value;
         let (agent, assignment) = (stored.agent, stored.assignment);
         let stored = self.core.tasks().stored(&tenant(), id).await?;
-        let proof = Proof::granted(stored.map_or(0, |stored| stored.version));
-        let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
+        let authorization =
+            VersionedAuthorization::granted(stored.map_or(0, |stored| stored.version));
+        let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
         self.core.tasks().command(&tenant(), id, &command).await
     }
 
@@ -85,12 +85,12 @@ impl World {
         &self,
         id: &TaskId,
         fence: u64,
-        ending: Ending,
+        ending: RunResult,
     ) -> Result<StoredTask, CommandError> {
         self.core.tasks().command(&tenant(), id, &end(fence, ending)).await
     }
 
-    /// Nothing is left to be looked at.
+    /// Asserts that no item has a due time.
     pub fn assert_nothing_due(&self) {
         let due: Vec<_> =
             self.store.items().into_iter().filter(|item| item.due.is_some()).collect();
@@ -124,19 +124,21 @@ pub fn plain() -> NewTask {
     new_task(TaskType::Monitor, Priority::P2)
 }
 
-pub fn end(fence: u64, ending: Ending) -> Command {
-    let outcome =
-        Outcome { reputation: vec![Earned(ReputationEvent::TaskSuccess, 2)], ..Outcome::default() };
+pub fn end(fence: u64, ending: RunResult) -> Command {
+    let outcome = Outcome {
+        reputation: vec![ScoreDelta(ReputationEvent::TaskSuccess, 2)],
+        ..Outcome::default()
+    };
     Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome }
 }
 
-pub fn succeeded() -> Ending {
-    Ending::Succeeded { result: Body::default() }
+pub fn succeeded() -> RunResult {
+    RunResult::Succeeded { result: Body::default() }
 }
 
-/// Rules under which the ops agent's tasks are left to workers outside.
-pub fn outside_rules() -> Rules {
-    Rules { external: [Agent::Ops].into(), ..Rules::default() }
+/// Rules under which external workers do the ops agent's tasks.
+pub fn outside_rules() -> EngineConfig {
+    EngineConfig { external: [Agent::Ops].into(), ..EngineConfig::default() }
 }
 
 pub fn whats(stored: &StoredTask) -> Vec<&'static str> {

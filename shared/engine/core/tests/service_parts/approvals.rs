@@ -1,7 +1,9 @@
+//! Tests of concurrent decisions on approvals.
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::ServiceError;
 use watchbill_domain::{ApprovalId, ApprovalStatus, Priority, Status, TaskType};
@@ -16,7 +18,7 @@ enum Act {
     Cancel,
 }
 
-/// Ok: it was this one that did it.
+/// `Ok`: this call took effect.
 async fn act(world: &World, act: Act, id: &ApprovalId, pause: u64) -> Result<(), ServiceError> {
     for _ in 0..pause {
         tokio::task::yield_now().await;
@@ -34,12 +36,12 @@ async fn act(world: &World, act: Act, id: &ApprovalId, pause: u64) -> Result<(),
     }
 }
 
-/// Approve, reject, expire and cancel at once, while the deadline passes among them.
+/// Approve, reject, expire and cancel concurrently, while the deadline passes.
 #[tokio::test]
 async fn one_decision_wins_and_task_and_approval_agree() {
     let mut winners = std::collections::BTreeSet::new();
     for seed in 0..200 {
-        let world = World::flaky(Rules::default(), seed, 0);
+        let world = World::flaky(EngineConfig::default(), seed, 0);
         let task = world.create(new_task(TaskType::Faq, Priority::P0)).await;
         let id = ApprovalId::of(&task, 1);
         let whole = world.core.rules().decide_within;
@@ -56,7 +58,7 @@ async fn one_decision_wins_and_task_and_approval_agree() {
             world.clock.advance(whole + Duration::from_millis(1));
         };
         let (answers, ()) = tokio::join!(answers, deadline);
-        // A last look, as the sweeper would have.
+        // A final check, as the sweeper makes.
         let late = act(&world, Act::Expire, &id, 0).await;
         let won: Vec<Act> = acts
             .iter()
@@ -73,7 +75,7 @@ async fn one_decision_wins_and_task_and_approval_agree() {
         let whats = whats(&stored);
         let agreed = match (&won[..], approval.status) {
             ([Act::Approve], ApprovalStatus::Approved) => whats == ["created", "approved"],
-            // Approved, and then cancelled: that is no decision on the approval any more.
+            // Approved and then cancelled: the cancel is not a decision on the approval any more.
             (
                 [Act::Approve, Act::Cancel] | [Act::Cancel, Act::Approve],
                 ApprovalStatus::Approved,
@@ -94,7 +96,7 @@ async fn one_decision_wins_and_task_and_approval_agree() {
 
 #[tokio::test]
 async fn what_one_submitted_another_approves() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let task = world.create(new_task(TaskType::Faq, Priority::P1)).await;
     let id = ApprovalId::of(&task, 1);
     let own = world.core.approvals().approve(&caller("alex"), &id).await;

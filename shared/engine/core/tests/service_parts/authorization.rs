@@ -1,13 +1,13 @@
-//! What may run runs, and nothing else: faults of the store, writes of an older state, ids that
-//! could be taken for others, changes after the approval.
+//! Only authorized work runs, whatever happens: store faults, writes of an older state, ids
+//! that could be confused, changes after the approval.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_core::decide::{Command, Ending, Leave, Rules};
-use watchbill_core::ports::{Clock as _, Expect, Store as _, Write};
+use watchbill_core::decide::{Authorization, Command, EngineConfig, RunResult};
+use watchbill_core::ports::{Clock as _, Precondition, Store as _, Write};
 use watchbill_core::repo::{StoredTask, approval_key, decode, encode, task_key};
 use watchbill_core::service::{
     CommandBuilder, CommandError, CommandWithWrites, Governance, Identity, NewTask, OnFailure,
@@ -17,7 +17,7 @@ use watchbill_domain::{
     Agent, Approval, ApprovalId, ApprovalStatus, Priority, Status, TaskId, TaskType, ToolCall,
 };
 use watchbill_governance::{
-    EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, PrioritiesFor, Say, ToolRule,
+    EnvironmentKind, Freeze, FreezeWhen, GateRules, Policy, PrioritiesFor, RuleEffect, ToolRule,
 };
 use watchbill_testkit::{ReadFault, ToolOfType};
 
@@ -27,7 +27,7 @@ use crate::common::{World, caller, new_task, object, tenant};
 
 const SCORE: &str = "#led#";
 
-fn governed(rules: Rules, policy: Policy, on_failure: OnFailure) -> World {
+fn governed(rules: EngineConfig, policy: Policy, on_failure: OnFailure) -> World {
     let mut world = World::new(rules);
     let policies = Arc::new(watchbill_governance::FixedPolicy(Arc::new(policy)));
     let governance = Governance::new(policies, on_failure);
@@ -40,15 +40,15 @@ fn deployment(environment: &str) -> NewTask {
     NewTask { payload, ..new_task(TaskType::Deploy, Priority::P2) }
 }
 
-async fn judged(world: &World, id: &TaskId) -> Result<Leave, ServiceError> {
+async fn authorized(world: &World, id: &TaskId) -> Result<Authorization, ServiceError> {
     let stored = world.stored(id).await;
     let payload = world.core.tasks().payload(&stored.value).await.unwrap();
     world
         .core
         .authorizer()
-        .judge(&stored, &payload, Runner::Own)
+        .authorize(&stored, &payload, Runner::Own)
         .await
-        .map(|verdict| verdict.proof.leave)
+        .map(|verdict| verdict.authorization.decision)
 }
 
 fn open_approval(world: &World) -> Vec<Approval> {
@@ -58,30 +58,33 @@ fn open_approval(world: &World) -> Vec<Approval> {
     approvals.filter(|approval| approval.status == ApprovalStatus::Pending).collect()
 }
 
-/// Deployments to staging, which no rule asks about: the agent's level decides.
+/// Deployments to staging, for which no rule requires approval: the agent's level decides.
 #[tokio::test]
-async fn a_busy_store_is_no_want_of_governance() {
+async fn a_busy_store_does_not_count_as_unreachable_governance() {
     for on_failure in [OnFailure::Restrict, OnFailure::Deny, OnFailure::Allow] {
-        let world = governed(Rules::default(), Policy::default(), on_failure);
+        let world = governed(EngineConfig::default(), Policy::default(), on_failure);
         let id = world.create(deployment("staging")).await;
         for _ in 0..3 {
             world.script.fail_reads(Some((SCORE, ReadFault::Busy)));
-            let busy = judged(&world, &id).await;
+            let busy = authorized(&world, &id).await;
             assert!(matches!(busy, Err(ServiceError::Busy { .. })), "{on_failure:?}: {busy:?}");
             world.clock.advance(Duration::from_secs(61));
         }
         assert_eq!(world.stored(&id).await.version, 1, "nothing was decided");
         world.script.fail_reads(None);
-        let leave = judged(&world, &id).await.unwrap();
-        assert!(matches!(leave, Leave::Ask(_)), "{on_failure:?}: {leave:?}");
+        let decision = authorized(&world, &id).await.unwrap();
+        assert!(
+            matches!(decision, Authorization::ApprovalRequired(_)),
+            "{on_failure:?}: {decision:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_unreadable_score_holds_denies_at_the_second_look_or_lets_through() {
+async fn an_unreadable_score_defers_denies_at_the_second_check_or_allows() {
     for fault in [ReadFault::Down, ReadFault::Corrupt, ReadFault::Newer] {
         for on_failure in [OnFailure::Restrict, OnFailure::Deny, OnFailure::Allow] {
-            let world = governed(Rules::default(), Policy::default(), on_failure);
+            let world = governed(EngineConfig::default(), Policy::default(), on_failure);
             let id = world.create(deployment("staging")).await;
             world.script.fail_reads(Some((SCORE, fault)));
             let first = claim(&world, &id).await.value;
@@ -102,26 +105,26 @@ async fn an_unreadable_score_holds_denies_at_the_second_look_or_lets_through() {
 }
 
 #[tokio::test]
-async fn nothing_that_was_asked_for_is_skipped_without_governance() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
+async fn required_approvals_are_not_skipped_without_governance() {
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Allow);
     let id = world.create(deployment("production")).await;
     world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(leave.is_granted(), "it is approved, so nothing hangs on the score: {leave:?}");
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(decision.is_granted(), "it is approved, so nothing hangs on the score: {decision:?}");
     world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(matches!(leave, Leave::Ask(_)), "{leave:?}");
-    // Without a rule that asks, a level that was asked for stays asked for.
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Allow);
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(matches!(decision, Authorization::ApprovalRequired(_)), "{decision:?}");
+    // Without a rule that requires approval, an approval required for the level stays required.
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Allow);
     let id = world.create(deployment("staging")).await;
     let asked = claim_asking(&world, &id).await;
     world.core.approvals().approve(&caller("kim"), &asked).await.unwrap();
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
-    assert!(judged(&world, &id).await.unwrap().is_granted());
+    assert!(authorized(&world, &id).await.unwrap().is_granted());
     world.clock.advance(world.core.rules().use_within + Duration::from_secs(1));
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(matches!(leave, Leave::Hold { .. }), "{leave:?}");
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(matches!(decision, Authorization::Deferred { .. }), "{decision:?}");
 }
 
 #[tokio::test]
@@ -138,11 +141,14 @@ async fn a_freeze_holds_though_the_score_cant_be_read() {
         override_names: [].into(),
     };
     let policy = Policy { freezes: vec![freeze], ..Policy::default() };
-    let world = governed(Rules::default(), policy, OnFailure::Allow);
+    let world = governed(EngineConfig::default(), policy, OnFailure::Allow);
     let id = world.create(deployment("staging")).await;
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(matches!(&leave, Leave::Hold { why, .. } if why.contains("release")), "{leave:?}");
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(
+        matches!(&decision, Authorization::Deferred { why, .. } if why.contains("release")),
+        "{decision:?}"
+    );
 }
 
 /// A command and writes that are the same for every state.
@@ -159,21 +165,28 @@ impl CommandBuilder for Fixed {
 async fn claim_asking(world: &World, id: &TaskId) -> ApprovalId {
     let stored = world.stored(id).await;
     let payload = world.core.tasks().payload(&stored.value).await.unwrap();
-    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await.unwrap();
-    let Leave::Ask(asked) = &verdict.proof.leave else { panic!("{:?}", verdict.proof) };
+    let verdict = world.core.authorizer().authorize(&stored, &payload, Runner::Own).await.unwrap();
+    let Authorization::ApprovalRequired(asked) = &verdict.authorization.decision else {
+        panic!("{:?}", verdict.authorization)
+    };
     let approval = asked.approval.clone();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
-    let proof = verdict.proof;
-    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    world.core.tasks().execute_with_writes(stored, &Fixed(claim, verdict.beside)).await.unwrap();
+    let authorization = verdict.authorization;
+    let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
+    world
+        .core
+        .tasks()
+        .execute_with_writes(stored, &Fixed(claim, verdict.extra_writes))
+        .await
+        .unwrap();
     approval
 }
 
-/// A run that asks ends between a cancel's look and its commit: the approval is closed with
-/// the task, though it was not there when the cancel began.
+/// A run that requires an approval ends between a cancel's read and its commit: the approval is
+/// closed with the task, though it did not exist when the cancel began.
 #[tokio::test]
 async fn a_cancel_closes_the_approval_of_the_state_it_is_decided_on() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let id = world.create(deployment("production")).await;
     world.core.approvals().approve(&caller("kim"), &ApprovalId::of(&id, 1)).await.unwrap();
     let running = claim(&world, &id).await;
@@ -185,12 +198,14 @@ async fn a_cancel_closes_the_approval_of_the_state_it_is_decided_on() {
         let payload = core.tasks().payload(&running.value).await.unwrap();
         let verdict = core
             .authorizer()
-            .judge_call(&running, &payload, Runner::Own, Some(&call))
+            .authorize_call(&running, &payload, Runner::Own, Some(&call))
             .await
             .unwrap();
-        let Leave::Ask(asked) = verdict.proof.leave else { panic!("another call is asked for") };
-        let end = crate::common::end(fence, Ending::Asks(asked));
-        core.tasks().execute_with_writes(running, &Fixed(end, verdict.beside)).await.unwrap();
+        let Authorization::ApprovalRequired(asked) = verdict.authorization.decision else {
+            panic!("another call is asked for")
+        };
+        let end = crate::common::end(fence, RunResult::ApprovalRequired(asked));
+        core.tasks().execute_with_writes(running, &Fixed(end, verdict.extra_writes)).await.unwrap();
     }));
     world.core.tasks().cancel(&caller("alex"), &id, None).await.unwrap();
     let stored = world.stored(&id).await.value;
@@ -200,10 +215,10 @@ async fn a_cancel_closes_the_approval_of_the_state_it_is_decided_on() {
     world.assert_nothing_due();
 }
 
-/// One that a build before this one left behind is nobody's business.
+/// An approval that an earlier build left behind: no task waits for it.
 #[tokio::test]
 async fn an_approval_that_no_task_waits_for_is_closed_and_decides_nothing() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let id = world.create(deployment("production")).await;
     let first = ApprovalId::of(&id, 1);
     let approval = world.core.approvals().get(&tenant(), &first).await.unwrap().approval;
@@ -228,7 +243,7 @@ async fn an_approval_that_no_task_waits_for_is_closed_and_decides_nothing() {
 
 #[tokio::test]
 async fn ids_that_look_alike_have_approvals_of_their_own() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let given = |id: &str| NewTask {
         identity: Identity::Given(TaskId::parse(id).unwrap()),
         ..deployment("production")
@@ -248,10 +263,10 @@ async fn ids_that_look_alike_have_approvals_of_their_own() {
     }
 }
 
-/// As a build stored them whose second approval of `X` had the id of the first of `X_2`.
+/// As an earlier build stored them: the second approval of `X` had the id of the first of `X_2`.
 #[tokio::test]
-async fn what_was_stored_under_the_old_ids_is_read_and_in_nobodys_way() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+async fn approvals_under_old_ids_are_read_and_do_not_collide() {
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let x = TaskId::parse("X").unwrap();
     let given = |id: &str| NewTask {
         identity: Identity::Given(TaskId::parse(id).unwrap()),
@@ -263,7 +278,7 @@ async fn what_was_stored_under_the_old_ids_is_read_and_in_nobodys_way() {
     let old: Approval = serde_json::from_value(old).unwrap();
     assert_eq!((old.id.as_str(), old.task_id.as_str()), ("approval_X_2", "X"));
     let item = encode(&old, None);
-    let put = Write::Put { item, expect: Expect::Absent };
+    let put = Write::Put { item, expect: Precondition::Absent };
     let id = world.core.entropy().write_id();
     world.store.commit(watchbill_core::ports::Commit { id, writes: vec![put] }).await.unwrap();
     let mut header = world.stored(&x).await.value;
@@ -272,27 +287,27 @@ async fn what_was_stored_under_the_old_ids_is_read_and_in_nobodys_way() {
     (named.id, named.n) = (old.id.clone(), 2);
     let item = encode(&header, None);
     rewrite(&world, &task_key(&tenant(), &x), |there| there.body = item.body).await;
-    // Another task finds the id taken, and takes the next.
+    // Another task finds the id taken, and uses the next one.
     let other = world.create(given("X_2")).await;
     let theirs = world.stored(&other).await.value.approval.unwrap();
     assert_eq!((theirs.id.as_str(), theirs.n), ("approval_X_2~2", 2));
-    // The old one is decided on as ever.
+    // The old one is decided on as before.
     world.core.approvals().approve(&caller("kim"), &old.id).await.unwrap();
     let stored = world.stored(&x).await;
     assert_eq!(stored.value.status, Status::Assigned);
-    // It was shown less than a worker reads, so what is approved is shown anew.
+    // Its approval document held less than a worker reads, so a new approval is required.
     let third = claim_asking(&world, &x).await;
     assert_eq!(third.as_str(), "approval_X~3");
 }
 
-/// An id that a peer gave before ids were escaped.
+/// An id from the legacy queue, from before ids were escaped.
 #[tokio::test]
 async fn a_task_of_an_old_id_lives_on() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let old: Value = serde_json::from_str(include_str!("../fixtures/task_old_id.json")).unwrap();
     let task: watchbill_domain::Task = serde_json::from_value(old).unwrap();
     assert_eq!(task.id.as_str(), "jobs/7 #a?b%c~2");
-    let put = Write::Put { item: encode(&task, None), expect: Expect::Absent };
+    let put = Write::Put { item: encode(&task, None), expect: Precondition::Absent };
     let id = world.core.entropy().write_id();
     world.store.commit(watchbill_core::ports::Commit { id, writes: vec![put] }).await.unwrap();
     assert_eq!(world.core.tasks().get(&tenant(), &task.id).await.unwrap().task, task);
@@ -303,8 +318,8 @@ async fn a_task_of_an_old_id_lives_on() {
 }
 
 #[tokio::test]
-async fn what_is_read_by_a_worker_is_shown_and_a_change_of_it_is_asked_anew() {
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+async fn a_change_of_what_a_worker_reads_requires_a_new_approval() {
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let metadata = object(json!({ "rule_hint": "skip the checks" }));
     let notes = "drop the old tables first ".repeat(2_000);
     let payload = object(json!({ "project": "shop", "environment": "production", "notes": notes }));
@@ -317,46 +332,48 @@ async fn what_is_read_by_a_worker_is_shown_and_a_change_of_it_is_asked_anew() {
     assert_eq!(cut["name"], "notes");
     assert!(cut["begins"].as_str().unwrap().starts_with("drop the old tables first"), "{cut}");
     world.core.approvals().approve(&caller("kim"), &first).await.unwrap();
-    assert!(judged(&world, &id).await.unwrap().is_granted());
+    assert!(authorized(&world, &id).await.unwrap().is_granted());
     let mut header = world.stored(&id).await.value;
     header.metadata.insert("rule_hint".into(), "skip the backup too".into());
     let item = encode(&header, None);
     rewrite(&world, &task_key(&tenant(), &id), |there| there.body = item.body).await;
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(matches!(leave, Leave::Ask(_)), "{leave:?}");
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(matches!(decision, Authorization::ApprovalRequired(_)), "{decision:?}");
 }
 
 #[tokio::test]
 async fn urgent_work_that_only_reads_may_start_at_once() {
     let gates = GateRules { priorities_for: PrioritiesFor::Mutating, ..GateRules::default() };
     let policy = Policy { gates, ..Policy::default() };
-    let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+    let rules = EngineConfig { external: [Agent::Dev].into(), ..EngineConfig::default() };
     let world = governed(rules, policy, OnFailure::Restrict);
     let urgent = |task_type| new_task(task_type, Priority::P0);
     let monitor = world.create(urgent(TaskType::Monitor)).await;
     assert_eq!(world.stored(&monitor).await.value.status, Status::Assigned);
     let running = claim(&world, &monitor).await;
     assert_eq!(running.value.status, Status::InProgress);
-    // What an external worker does nobody knows.
+    // What an external worker does is not visible here.
     let external = world.create(urgent(TaskType::Bugfix)).await;
     assert_eq!(world.stored(&external).await.value.status, Status::Pending);
     let payload = object(json!({ "project": "shop", "environment": "sandbox" }));
     let deploy = world.create(NewTask { payload, ..urgent(TaskType::Deploy) }).await;
     assert_eq!(world.stored(&deploy).await.value.status, Status::Pending);
-    // A run that comes to a call that changes something waits then.
+    // A run that reaches a mutating call waits then.
     let arguments = object(json!({ "project": "shop", "environment": "sandbox" }));
     let call = ToolCall { tool: "deploy".into(), arguments, mutating: true };
     let payload = world.core.tasks().payload(&running.value).await.unwrap();
     let verdict = world
         .core
         .authorizer()
-        .judge_call(&running, &payload, Runner::Own, Some(&call))
+        .authorize_call(&running, &payload, Runner::Own, Some(&call))
         .await
         .unwrap();
-    let Leave::Ask(asked) = verdict.proof.leave else { panic!("{:?}", verdict.proof) };
+    let Authorization::ApprovalRequired(asked) = verdict.authorization.decision else {
+        panic!("{:?}", verdict.authorization)
+    };
     assert!(asked.reason.contains("priority P0"), "{}", asked.reason);
     // As it is without the setting.
-    let world = governed(Rules::default(), Policy::default(), OnFailure::Restrict);
+    let world = governed(EngineConfig::default(), Policy::default(), OnFailure::Restrict);
     let monitor = world.create(urgent(TaskType::Monitor)).await;
     assert_eq!(world.stored(&monitor).await.value.status, Status::Pending);
 }
@@ -370,13 +387,13 @@ async fn a_denied_call_is_refused_though_the_score_cant_be_read() {
         tools: ["deploy".to_owned()].into(),
         environments: [].into(),
         when: None,
-        say: Say::Deny,
+        effect: RuleEffect::Deny,
         quorum: 1,
     };
     let policy = Policy { tools: vec![rule], ..Policy::default() };
-    let world = governed(Rules::default(), policy, OnFailure::Allow);
+    let world = governed(EngineConfig::default(), policy, OnFailure::Allow);
     let id = world.create(deployment("staging")).await;
     world.script.fail_reads(Some((SCORE, ReadFault::Down)));
-    let leave = judged(&world, &id).await.unwrap();
-    assert!(matches!(leave, Leave::Refused { .. }), "{leave:?}");
+    let decision = authorized(&world, &id).await.unwrap();
+    assert!(matches!(decision, Authorization::Denied { .. }), "{decision:?}");
 }

@@ -1,10 +1,10 @@
-//! Payloads and results of every size: in the header, beside it, in a blob.
+//! Payloads and results of every size: in the header, next to it, in a blob.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use watchbill_core::decide::{Ending, Rules};
+use watchbill_core::decide::{EngineConfig, RunResult};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::repo;
 use watchbill_core::service::{
@@ -16,7 +16,7 @@ use crate::common::{World, caller, is, new_task, object, plain, tenant};
 
 const KB: usize = 1024;
 
-/// An object of so many bytes of JSON.
+/// An object of this many bytes of JSON.
 fn of(bytes: usize, fill: &str) -> Map<String, Value> {
     let object = object(json!({ "text": fill.repeat(bytes - r#"{"text":""}"#.len()) }));
     assert_eq!(serde_json::to_vec(&object).unwrap().len(), bytes);
@@ -39,7 +39,7 @@ fn with_payload(bytes: usize, fill: &str) -> NewTask {
 #[tokio::test]
 async fn a_result_of_any_size_is_read_back() {
     for bytes in [100, 4 * KB, 4 * KB + 1, 100 * KB, 100 * KB + 1, KB * KB, 4 * KB * KB] {
-        let world = World::new(Rules::default());
+        let world = World::new(EngineConfig::default());
         let id = world.create(plain()).await;
         let result = of(bytes, "r");
         let answer = complete(&world, &id, result.clone()).await.unwrap();
@@ -61,17 +61,17 @@ async fn a_result_of_any_size_is_read_back() {
 
 #[tokio::test]
 async fn a_result_too_large_is_refused_with_its_size_and_leaves_nothing() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let refused = complete(&world, &id, of(4 * KB * KB + 1, "r")).await.unwrap_err();
-    assert_eq!(refused.to_string(), "result has 4194305 bytes, 4194304 are the most");
+    assert_eq!(refused.to_string(), "result has 4194305 bytes; the maximum is 4194304");
     assert!(is(&world.stored(&id).await, Status::Assigned));
     assert_eq!(world.blobs.keys(), []);
 }
 
 #[tokio::test]
 async fn what_is_refused_leaves_no_blob() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     complete(&world, &id, of(100, "r")).await.unwrap();
     let late = complete(&world, &id, of(150 * KB, "s")).await;
@@ -82,10 +82,10 @@ async fn what_is_refused_leaves_no_blob() {
     assert_eq!(world.blobs.keys(), []);
 }
 
-/// First the blob, then the header that points at it.
+/// First the blob, then the header that references it.
 #[tokio::test]
 async fn nothing_points_at_a_blob_that_was_not_written() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let new =
         NewTask { identity: Identity::IdempotencyKey("key".into()), ..with_payload(150 * KB, "p") };
     world.blobs.refuse_next(1);
@@ -105,7 +105,7 @@ async fn nothing_points_at_a_blob_that_was_not_written() {
 #[tokio::test]
 async fn blobs_of_two_requests_with_one_key_never_mix() {
     for seed in 0..20 {
-        let world = World::flaky(Rules::default(), seed, 10);
+        let world = World::flaky(EngineConfig::default(), seed, 10);
         let new = |fill| NewTask {
             identity: Identity::IdempotencyKey("key".into()),
             ..with_payload(150 * KB, fill)
@@ -126,15 +126,15 @@ async fn blobs_of_two_requests_with_one_key_never_mix() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_gone_or_was_changed_is_said_and_spares_the_list() {
-    let world = World::new(Rules::default());
+async fn a_lost_or_changed_blob_is_reported_and_does_not_break_the_list() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(with_payload(150 * KB, "p")).await;
     let task = world.stored(&id).await.value;
     let key = world.blobs.keys().remove(0);
 
     world.blobs.tamper(&key, Bytes::from_static(b"{\"text\":\"another\"}"));
     let changed = world.core.tasks().payload(&task).await.unwrap_err().to_string();
-    assert!(changed.contains("are not those that were written"), "{changed}");
+    assert!(changed.contains("do not match its hash"), "{changed}");
 
     world.blobs.lose(&key);
     for gone in [
@@ -142,7 +142,7 @@ async fn a_blob_that_is_gone_or_was_changed_is_said_and_spares_the_list() {
         world.core.tasks().payload(&task).await.map(|_| ()),
     ] {
         let Err(ServiceError::Down { reason }) = gone else { panic!("{gone:?}") };
-        for said in [id.as_str(), key.as_str(), "153600 bytes", "not there"] {
+        for said in [id.as_str(), key.as_str(), "153600 bytes", "is missing"] {
             assert!(reason.contains(said), "'{said}' is missing: {reason}");
         }
     }
@@ -151,10 +151,10 @@ async fn a_blob_that_is_gone_or_was_changed_is_said_and_spares_the_list() {
     assert_eq!(page.entries[0].payload, object(json!({ "left_out": left_out })));
 }
 
-/// A list holds payloads, for workers outside take them from it, and small results.
+/// A list holds payloads, because external workers read them from it, and small results.
 #[tokio::test]
 async fn a_list_does_not_load_large_results() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     for bytes in [5 * KB, KB * KB] {
         let id = world.create(with_payload(150 * KB, "p")).await;
         complete(&world, &id, of(bytes, "r")).await.unwrap();
@@ -166,10 +166,11 @@ async fn a_list_does_not_load_large_results() {
     assert_eq!(results[1], of(5 * KB, "r"));
 }
 
-/// A store that removes item by item leaves nothing behind, and nothing before its header.
+/// A store that removes items one by one leaves nothing behind, and removes nothing before its
+/// header.
 #[tokio::test]
-async fn every_item_beside_a_header_expires_and_not_before_it() {
-    let world = World::new(Rules::default());
+async fn every_item_next_to_a_header_expires_and_not_before_it() {
+    let world = World::new(EngineConfig::default());
     let new = NewTask { max_retries: Some(20), ..with_payload(5 * KB, "p") };
     let id = world.create(new).await;
     world.create(NewTask { parent: Some(id.clone()), ..plain() }).await;
@@ -177,7 +178,7 @@ async fn every_item_beside_a_header_expires_and_not_before_it() {
         let resume = world.stored(&id).await.value.resume_at.unwrap_or(world.clock.now());
         world.clock.advance(resume.since(world.clock.now()));
         let fence = world.claim(&id).await.unwrap().value.fence;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
+        let ending = RunResult::Failed { error: "no route".into(), retry: None };
         world.end(&id, fence, ending).await.unwrap();
     }
     complete(&world, &id, of(5 * KB, "r")).await.unwrap();

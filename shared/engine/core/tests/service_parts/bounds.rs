@@ -1,4 +1,4 @@
-//! What one call reads and gives: bounded by count and bytes, with cursors that go on.
+//! What one call reads and returns is limited by count and bytes, with cursors to continue.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -10,20 +10,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, Entry, LedgerReader, StatsFold};
-use watchbill_core::offload::Offload;
+use watchbill_core::offload::BlockingPool;
 use watchbill_core::ports::{
-    Clock as _, Commit, CommitError, DueKey, Expect, Item, Key, NewItem, Page, Query, Store,
+    Clock as _, Commit, CommitError, DueKey, Item, Key, NewItem, Page, Precondition, Query, Store,
     StoreError, Write,
 };
-use watchbill_core::repo::{Fold, Overflow, STATS_FOLD, encode};
+use watchbill_core::repo::{Overflow, Projection, STATS_FOLD, encode};
 use watchbill_core::service::{
     AuditFilter, Core, EventFilter, NewTask, Ports, ServiceError, TaskFilter,
 };
 use watchbill_domain::{
-    Agent, Event, EventId, EventPriority, EventType, LogEntry, Status, TaskId, TenantId, Timestamp,
-    What, timed_uuid,
+    Agent, ChangeKind, Event, EventId, EventPriority, EventType, LogEntry, Status, TaskId,
+    TenantId, Timestamp, timed_uuid,
 };
 use watchbill_testkit::{FakeClock, MemoryStore, SeededEntropy};
 
@@ -56,7 +56,7 @@ impl Counting {
         }
     }
 
-    /// Ledger batches, items and bytes read since it was last asked.
+    /// Ledger batches, items and bytes read since the last call.
     pub fn taken(&self) -> (usize, usize, usize) {
         let take = |figure: &AtomicUsize| figure.swap(0, Ordering::Relaxed);
         (take(&self.ledger_reads), take(&self.reads), take(&self.bytes))
@@ -123,11 +123,11 @@ pub(super) fn counted(world: &World) -> (Core, Arc<Counting>) {
         entropy: Arc::new(SeededEntropy::new(7)),
         wake: world.wake.clone(),
     };
-    (Core::new(ports, Arc::new(Rules::default()), 1), store)
+    (Core::new(ports, Arc::new(EngineConfig::default()), 1), store)
 }
 
 pub(super) async fn put(world: &World, item: watchbill_core::ports::NewItem) {
-    let writes = vec![Write::Put { item, expect: Expect::Absent }];
+    let writes = vec![Write::Put { item, expect: Precondition::Absent }];
     let id = world.core.entropy().write_id();
     world.store.commit(Commit { id, writes }).await.unwrap();
 }
@@ -147,7 +147,7 @@ pub(super) fn event(n: u64, event_type: &str, at: Timestamp, payload: Value) -> 
     }
 }
 
-/// A ledger of so many batches with one event each, made a second after each other.
+/// A ledger of this many batches with one event each, one second apart.
 pub(super) async fn ledger(
     world: &World,
     batches: u64,
@@ -173,11 +173,11 @@ pub(super) fn only(event_type: &str) -> EventFilter {
 
 #[tokio::test]
 async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let kind = |n| if n == 3 { "deploy.started" } else { "ci.passed" };
     let events = ledger(&world, 700, |n, at| event(n, kind(n), at, json!({}))).await;
     let (core, store) = counted(&world);
-    // Newest first, for one that is old.
+    // Newest first, searching for an old event.
     let (mut cursor, mut pages) = (None, 0);
     let found = loop {
         let page = core.events().list(&tenant(), &only("deploy.started"), 5, cursor).await.unwrap();
@@ -190,7 +190,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
         }
     };
     assert_eq!((found, pages), (vec![events[2].clone()], 3));
-    // Oldest first, for one that never comes.
+    // Oldest first, searching for an event that never comes.
     let (after, mut cursor, mut pages) = (&events[0].event_id, None, 0);
     loop {
         let from = (Some(after), cursor.take());
@@ -206,7 +206,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
         }
     }
     assert_eq!(pages, 3);
-    // After an event that was never there, as old as the ledger.
+    // After an event that never existed, as old as the ledger.
     let unknown = EventId::from(timed_uuid(events[0].timestamp, &["nobody's"]));
     let (mut cursor, mut pages) = (None, 0);
     let answer = loop {
@@ -221,7 +221,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
         }
     };
     assert!(matches!(answer, Err(ServiceError::NotFound { .. })), "{answer:?}");
-    // The audit, and what an agent earned.
+    // The audit log, and an agent's score changes.
     let nobody = AuditFilter { actor: Some("nobody".into()), ..AuditFilter::default() };
     let audit = core.audit().list(&tenant(), &nobody, 5, None).await.unwrap();
     let (batches, ..) = store.taken();
@@ -233,7 +233,7 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
 
 #[tokio::test]
 async fn a_follower_that_keeps_its_place_reads_each_batch_once() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let events = ledger(&world, 40, |n, at| event(n, "ci.passed", at, json!({}))).await;
     let (core, store) = counted(&world);
     let mut place = core.events().place_after(&tenant(), Some(&events[0].event_id)).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_follower_that_keeps_its_place_reads_each_batch_once() {
         seen.extend(followed.events);
     }
     assert_eq!(seen, events[1..]);
-    // The batch that a page ends in is opened once more.
+    // The batch that a page ends in is read once more.
     let (batches, ..) = store.taken();
     assert!(batches <= 39 + 13, "{batches} reads for 39 batches");
 }
@@ -258,7 +258,7 @@ fn bytes_of(events: &[Event]) -> usize {
 
 #[tokio::test]
 async fn pages_end_at_their_bytes() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let text = "x".repeat(90 * 1024);
     let large = |n, at| event(n, "ci.passed", at, json!({ "log": text }));
     let events = ledger(&world, 40, large).await;
@@ -316,7 +316,7 @@ async fn pages_end_at_their_bytes() {
     assert_eq!(seen, events[1..]);
 }
 
-/// Puts what a task with so many changes has beside its header, each with a note of so many bytes.
+/// Stores the overflow items of a task with this many changes, each with a note of this many bytes.
 async fn with_changes(world: &World, id: &TaskId, changes: u64, note: usize) {
     let stored = world.stored(id).await;
     let made = stored.value.log[0].clone();
@@ -324,7 +324,8 @@ async fn with_changes(world: &World, id: &TaskId, changes: u64, note: usize) {
         let at = made.at.plus(Duration::from_millis(last));
         let note = Some("n".repeat(note));
         let events = Vec::new();
-        let change = LogEntry { version: last, at, what: What::Held, note, events, ..made.clone() };
+        let change =
+            LogEntry { version: last, at, what: ChangeKind::Held, note, events, ..made.clone() };
         let (tenant, task) = (tenant(), id.clone());
         let overflow = Overflow { tenant, task, last, entries: vec![change], expires: None };
         put(world, encode(&overflow, None)).await;
@@ -332,19 +333,19 @@ async fn with_changes(world: &World, id: &TaskId, changes: u64, note: usize) {
     let mut task = stored.value.clone();
     let at = made.at.plus(Duration::from_millis(changes + 1));
     let (version, events) = (changes + 1, Vec::new());
-    let last = LogEntry { version, at, what: What::Blocked, events, ..made };
+    let last = LogEntry { version, at, what: ChangeKind::Blocked, events, ..made };
     task.log = vec![last];
     task.status = Status::Blocked;
     let item = encode(&task, None);
-    let writes = vec![Write::Put { item, expect: Expect::Version(stored.version) }];
+    let writes = vec![Write::Put { item, expect: Precondition::Version(stored.version) }];
     let id = world.core.entropy().write_id();
     world.store.commit(Commit { id, writes }).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_task_with_many_changes_is_listed_by_its_header_and_told_page_by_page() {
+async fn a_task_with_many_changes_is_listed_by_its_header_and_its_timeline_is_paged() {
     for (changes, note) in [(3_000, 200), (1_000, 4_000)] {
-        let world = World::new(Rules::default());
+        let world = World::new(EngineConfig::default());
         let id = world.create(plain()).await;
         with_changes(&world, &id, changes, note).await;
         let (core, store) = counted(&world);
@@ -375,8 +376,8 @@ async fn a_task_with_many_changes_is_listed_by_its_header_and_told_page_by_page(
 }
 
 #[tokio::test]
-async fn cursors_are_good_for_their_own_list_alone() {
-    let world = World::new(Rules::default());
+async fn cursors_are_valid_for_their_own_list_only() {
+    let world = World::new(EngineConfig::default());
     ledger(&world, 5, |n, at| event(n, "ci.passed", at, json!({}))).await;
     for _ in 0..3 {
         world.create(plain()).await;
@@ -416,15 +417,15 @@ async fn cursors_are_good_for_their_own_list_alone() {
 }
 
 #[tokio::test]
-async fn a_large_batch_is_unpacked_beside_the_runtime() {
-    let world = World::new(Rules::default());
-    // Hashes don't pack.
+async fn a_large_batch_is_unpacked_off_the_runtime_threads() {
+    let world = World::new(EngineConfig::default());
+    // Hashes do not compress.
     let noise: String = (0..2_000)
         .map(|n| timed_uuid(Timestamp::default(), &[&n.to_string()]).to_string())
         .collect();
     let body = |n| if n == 1 { json!({ "noise": noise }) } else { json!({}) };
     ledger(&world, 2, |n, at| event(n, "ci.passed", at, body(n))).await;
-    let offload = Offload::new(1);
+    let offload = BlockingPool::new(1);
     let ledger = LedgerReader::new(world.store.clone(), tenant()).within(offload.clone());
     let (release, held) = mpsc::channel::<()>();
     let busy = tokio::spawn(async move { offload.run(move |_| held.recv().is_ok()).await });
@@ -439,9 +440,9 @@ async fn a_large_batch_is_unpacked_beside_the_runtime() {
 
 #[tokio::test]
 async fn counts_are_read_once_a_second_and_health_reads_no_ledger() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     ledger(&world, 80, |n, at| event(n, "ci.passed", at, json!({}))).await;
-    let fold = Fold {
+    let fold = Projection {
         tenant: tenant(),
         name: STATS_FOLD.into(),
         seq_applied: 64,
@@ -467,12 +468,12 @@ async fn counts_are_read_once_a_second_and_health_reads_no_ledger() {
     assert!(batches == 0 && reads <= 2, "{batches} batches, {reads} reads");
 }
 
-/// One tenant's counts that are damaged, or of a newer build, take nobody else's away.
+/// One tenant's damaged counts, or counts of a newer build, do not affect the other tenants'.
 #[tokio::test]
 async fn counts_that_can_not_be_read_are_left_out() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     ledger(&world, 3, |n, at| event(n, "ci.passed", at, json!({}))).await;
-    let fold = |tenant: &str, state: Value| Fold {
+    let fold = |tenant: &str, state: Value| Projection {
         tenant: TenantId::parse(tenant).unwrap(),
         name: STATS_FOLD.into(),
         seq_applied: 1,

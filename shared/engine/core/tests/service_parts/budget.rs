@@ -1,9 +1,9 @@
-//! What is set aside, used and told of a tenant's budget.
+//! Reservations, usage and threshold records of a tenant's budget.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::{Command, Rejection, Rules};
+use watchbill_core::decide::{Command, EngineConfig, Rejection};
 use watchbill_core::ports::{Clock as _, Store as _};
 use watchbill_core::repo;
 use watchbill_core::service::{CommandError, Core, Governance, Ports, ServiceError};
@@ -45,8 +45,8 @@ fn refused(answer: Result<u64, CommandError>) -> String {
 }
 
 #[tokio::test]
-async fn a_call_is_set_aside_then_used_and_counts_in_day_hour_and_task() {
-    let world = World::new(Rules::default());
+async fn a_call_is_reserved_then_settled_and_counts_in_day_hour_and_task() {
+    let world = World::new(EngineConfig::default());
     let core = &world.core;
     let (id, fence) = running(core, 1).await;
     let n = reserve(core, &id, fence, CALL).await.unwrap();
@@ -58,11 +58,11 @@ async fn a_call_is_set_aside_then_used_and_counts_in_day_hour_and_task() {
     let state_now = state(core).await;
     assert_eq!((state_now.day.used, state_now.day.reserved), (LESS, Amount::NONE));
     assert_eq!((state_now.hour.used, state_now.hour.reserved), (LESS, Amount::NONE));
-    // Given back: nothing is used.
+    // Released: nothing is used.
     let n = reserve(core, &id, fence, CALL).await.unwrap();
     does(core, &id, Command::Release { fence, n }).await;
     assert_eq!(state(core).await.day.used, LESS);
-    // More than was set aside is what was used, all the same.
+    // The actual usage counts, even where it exceeds the reservation.
     let n = reserve(core, &id, fence, CALL).await.unwrap();
     let more = Amount { micro_usd: 150_000, tokens: 2_500 };
     does(core, &id, Command::Settle { fence, n, used: more }).await;
@@ -78,7 +78,7 @@ async fn a_call_is_set_aside_then_used_and_counts_in_day_hour_and_task() {
 
 #[tokio::test]
 async fn each_limit_says_what_it_has_no_room_for() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let core = &world.core;
     let all = |micro_usd, tokens| Amount { micro_usd, tokens };
     let set = |day, hour, task| BudgetLimits { day, hour, task };
@@ -95,7 +95,8 @@ async fn each_limit_says_what_it_has_no_room_for() {
         assert!(said.contains(wanted) && said.contains("the call could cost"), "{said}");
         assert_eq!(state(core).await.day.reserved, Amount::NONE, "{said}");
     }
-    // A call that costs no money is not stopped by what money is left, nor one without tokens.
+    // A call that costs no money is not stopped by the money limit, nor one without tokens by
+    // the token limit.
     core.budgets()
         .set_limits(&admin(), set(all(0, 5_000), all(0, 5_000), all(0, 5_000)))
         .await
@@ -106,7 +107,7 @@ async fn each_limit_says_what_it_has_no_room_for() {
 
 #[tokio::test]
 async fn a_task_has_one_reservation_at_a_time_and_only_its_run_makes_it() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let core = &world.core;
     let (id, fence) = running(core, 1).await;
     let stale = reserve(core, &id, fence - 1, CALL).await;
@@ -121,17 +122,17 @@ async fn a_task_has_one_reservation_at_a_time_and_only_its_run_makes_it() {
         .tasks()
         .command(&tenant(), &id, &Command::Settle { fence, n: n + 1, used: LESS })
         .await;
-    assert!(other.unwrap_err().to_string().contains("nothing is set aside"));
+    assert!(other.unwrap_err().to_string().contains("no open reservation"));
     does(core, &id, Command::Sent { fence, n }).await;
     let back = core.tasks().command(&tenant(), &id, &Command::Release { fence, n }).await;
     assert!(back.unwrap_err().to_string().contains("may have been sent"));
 }
 
-/// What ends or takes away a run settles what it left open.
+/// Whatever ends or takes away a run settles its open reservation.
 #[tokio::test]
-async fn what_a_run_leaves_open_is_freed_or_charged_as_estimated() {
+async fn open_reservations_are_released_or_charged_as_estimated() {
     for (n, sent) in [(0, false), (1, true)] {
-        let world = World::new(Rules::default());
+        let world = World::new(EngineConfig::default());
         let core = &world.core;
         let mut charged = Amount::NONE;
         for (m, way) in ["ended", "cancelled", "looked at", "taken over"].iter().enumerate() {
@@ -161,7 +162,7 @@ async fn what_a_run_leaves_open_is_freed_or_charged_as_estimated() {
             let task = world.stored(&id).await.value;
             let told: u64 =
                 task.log.iter().filter_map(|e| e.outcome.as_ref()).map(|o| o.micro_usd).sum();
-            // A look alone ends no run: it is told with what ends it.
+            // A check alone ends no run: the usage is logged with its end.
             let pending = task.run_spent.micro_usd;
             assert_eq!(told + pending, task.spent.micro_usd, "{way}");
             assert_eq!(pending > 0, *way == "looked at" && sent, "{way}");
@@ -171,7 +172,7 @@ async fn what_a_run_leaves_open_is_freed_or_charged_as_estimated() {
 
 #[tokio::test]
 async fn settled_after_midnight_it_counts_in_the_day_and_hour_it_was_reserved_in() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let core = &world.core;
     let eve = Timestamp::parse("2026-03-01T23:59:40Z").unwrap();
     world.clock.advance(eve.since(world.clock.now()));
@@ -201,20 +202,20 @@ async fn a_thousand_reservations_at_once_stop_at_the_cap() {
 }
 
 fn flaky(seed: u64, percent: u64) -> (Core, Arc<FakeClock>) {
-    // Other tasks get their turn around each call, also where none goes wrong.
+    // Other tasks get their turn around each call, even where no call fails.
     let store = Arc::new(FlakyStore::new(Arc::new(MemoryStore::new()), seed, percent));
     let clock = Arc::new(FakeClock::auto(FakeClock::default().now()));
     let ports = ports_over(store, clock.clone(), seed);
-    (Core::new(ports, Arc::new(Rules::default()), 1), clock)
+    (Core::new(ports, Arc::new(EngineConfig::default()), 1), clock)
 }
 
 #[tokio::test]
 async fn limits_are_the_tenants_own_else_the_policys_and_changes_are_recorded() {
     let policy = Policy { limits: limits(CALL), ..Policy::default() };
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let core = world.core.clone().governed_by(Governance::fixed(policy));
     assert_eq!(core.budgets().limits(&tenant()).await.unwrap(), limits(CALL));
-    // Another process, which has looked already.
+    // Another process, which has cached the limits already.
     let ports = Ports {
         store: world.store.clone(),
         blobs: world.blobs.clone(),
@@ -222,7 +223,7 @@ async fn limits_are_the_tenants_own_else_the_policys_and_changes_are_recorded() 
         entropy: Arc::new(SeededEntropy::new(9)),
         wake: world.wake.clone(),
     };
-    let other = Core::new(ports, Arc::new(Rules::default()), 1);
+    let other = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     assert_eq!(other.budgets().limits(&tenant()).await.unwrap(), BudgetLimits::default());
     for own in [LESS, CALL, CALL] {
         core.budgets().set_limits(&admin(), limits(own)).await.unwrap();
@@ -237,8 +238,8 @@ async fn limits_are_the_tenants_own_else_the_policys_and_changes_are_recorded() 
 }
 
 #[tokio::test]
-async fn marks_are_told_at_80_and_95_percent_with_their_events() {
-    let world = World::new(Rules::default());
+async fn thresholds_are_recorded_at_80_and_95_percent_with_their_events() {
+    let world = World::new(EngineConfig::default());
     let core = &world.core;
     let cap = Amount { micro_usd: 1_000, tokens: 1_000_000 };
     core.budgets()
@@ -255,12 +256,12 @@ async fn marks_are_told_at_80_and_95_percent_with_their_events() {
     }
     let id = |mark| {
         let day = world.clock.now().day();
-        let kind = RecordKind::BudgetMark;
-        watchbill_governance::Record::id_of(&tenant(), kind, &["day", &day, mark])
+        let kind = RecordKind::BudgetThreshold;
+        watchbill_governance::AuditRecord::id_of(&tenant(), kind, &["day", &day, mark])
     };
     for (mark, percent) in [("warning", 80), ("critical", 95)] {
         let item = world.store.get(&repo::record_key(&tenant(), &id(mark))).await.unwrap().unwrap();
-        let record: watchbill_governance::Record = repo::decode(&item).unwrap().value;
+        let record: watchbill_governance::AuditRecord = repo::decode(&item).unwrap().value;
         let types: Vec<&str> = record.events.iter().map(|e| e.event_type.as_str()).collect();
         assert_eq!(types, [format!("budget.{mark}").as_str(), "alert.triggered"]);
         assert_eq!(record.details["percent"], percent, "{}", record.text);
@@ -283,7 +284,7 @@ fn a_call_costs_by_its_models_price_and_an_unknown_one_as_the_dearest() {
         ("small", usage(1_000, 100), 350),
         ("small", usage(1, 0), 1),
         ("big", usage(1_000, 100), 3_900),
-        // The dearest for what it is used for.
+        // The highest price of any model for that kind of token.
         ("new", usage(1_000, 0), 3_000),
         ("new", usage(0, 1_000), 20_000),
     ] {
@@ -297,10 +298,10 @@ fn a_call_costs_by_its_models_price_and_an_unknown_one_as_the_dearest() {
     assert!(none.contains("set 'prices'"), "{none}");
 }
 
-/// What an ending says of usage is not believed: the header knows.
+/// The usage that an ending reports is ignored: the header has the usage.
 #[tokio::test]
 async fn a_run_that_called_no_model_used_nothing() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let (id, fence) = running(&world.core, 1).await;
     let Command::End { ending, events, notes, mut outcome, .. } = end(fence, succeeded()) else {
         unreachable!("it is an end")

@@ -1,4 +1,4 @@
-//! Governance can't be reached: what runs, what waits, what fails.
+//! Unreachable governance: what runs, what waits, what fails.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
-use watchbill_core::decide::{Command, Rules};
+use watchbill_core::decide::{Command, EngineConfig};
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{Governance, NewTask, OnFailure, Runner};
-use watchbill_domain::{Priority, Status, TaskId, TaskType, What};
+use watchbill_domain::{ChangeKind, Priority, Status, TaskId, TaskType};
 use watchbill_governance::{Policies, Policy, PolicyUnavailable};
 
 use watchbill_testkit::ToolOfType;
 
 use crate::common::{World, new_task, object, tenant};
 
-/// A policy that can be taken away.
+/// A policy that can be made unreachable.
 #[derive(Clone, Default)]
 struct Fragile(Arc<AtomicBool>);
 
@@ -39,14 +39,14 @@ impl Policies for Fragile {
 }
 
 fn world(on_failure: OnFailure) -> (World, Fragile) {
-    let mut world = World::new(Rules::default());
+    let mut world = World::new(EngineConfig::default());
     let policies = Fragile::default();
     let governance = Governance::new(Arc::new(policies.clone()), on_failure);
     world.core = world.core.governed_by(governance).planned_by(Arc::new(ToolOfType));
     (world, policies)
 }
 
-/// One that no gate asks about, and the lowest level may do.
+/// A deployment that needs no gate and only the lowest level.
 fn deployment() -> NewTask {
     let payload = object(json!({ "project": "shop", "environment": "sandbox" }));
     NewTask { payload, ..new_task(TaskType::Deploy, Priority::P2) }
@@ -56,17 +56,17 @@ fn reading() -> NewTask {
     new_task(TaskType::Monitor, Priority::P2)
 }
 
-/// A run as an agent of ours would begin it.
+/// Claims a run as one of our own agents would.
 pub async fn claim(world: &World, id: &TaskId) -> StoredTask {
     let stored = world.stored(id).await;
     let payload = match &stored.value.payload {
         watchbill_domain::Body::In(payload) => payload.clone(),
         other => panic!("it stands in the header: {other:?}"),
     };
-    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await.unwrap();
+    let verdict = world.core.authorizer().authorize(&stored, &payload, Runner::Own).await.unwrap();
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
-    let proof = verdict.proof;
-    let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
+    let authorization = verdict.authorization;
+    let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
     world.core.tasks().command(&tenant(), id, &command).await.unwrap()
 }
 
@@ -81,7 +81,7 @@ async fn restricted_reading_goes_on_and_what_changes_something_waits() {
     assert_eq!((held.status, held.lease), (Status::Assigned, None));
     let note = held.log.last().and_then(|entry| entry.note.clone()).unwrap();
     assert!(note.contains("governance can't be reached") && note.contains("line 3"), "{note}");
-    // It is not given up, and nothing of it counts against the agent.
+    // It is not given up, and nothing counts against the agent.
     assert!(held.outcome.is_none());
     policies.break_it(false);
     world.clock.advance(Duration::from_secs(61));
@@ -96,7 +96,7 @@ async fn denied_it_fails_and_the_score_stays_as_it_is() {
     let (deploy, monitor) = (world.create(deployment()).await, world.create(reading()).await);
     policies.break_it(true);
     assert_eq!(claim(&world, &monitor).await.value.status, Status::InProgress);
-    // Once may be a moment's trouble.
+    // The first failure may be transient.
     let held = claim(&world, &deploy).await.value;
     assert_eq!((held.status, held.lease), (Status::Assigned, None));
     world.clock.advance(Duration::from_secs(61));
@@ -118,17 +118,18 @@ async fn allowed_it_runs_and_both_task_and_log_say_without_what() {
     policies.break_it(true);
     let running = claim(&world, &deploy).await.value;
     assert_eq!(running.status, Status::InProgress);
-    let claimed = running.log.iter().find(|entry| entry.what == What::Claimed).unwrap();
+    let claimed = running.log.iter().find(|entry| entry.what == ChangeKind::Claimed).unwrap();
     let note = claimed.note.clone().unwrap_or_default();
     assert!(note.contains("without governance: the policy can't be read"), "{note}");
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let line = format!("task {deploy} runs without governance");
-    assert!(said.lines().any(|l| l.contains("WARN") && l.contains(&line)), "{said}");
+    let (text, field) = ("the task runs without governance", format!("task={deploy}"));
+    let warns = |l: &str| l.contains("WARN") && l.contains(text) && l.contains(&field);
+    assert!(said.lines().any(warns), "{said}");
     assert!(!world.core.governance().is_reached().await);
 }
 
 #[tokio::test]
-async fn without_a_policy_new_tasks_are_gated_as_the_built_in_one_says() {
+async fn without_a_policy_new_tasks_are_gated_by_the_built_in_one() {
     let (world, policies) = world(OnFailure::Allow);
     policies.break_it(true);
     let urgent = world.create(new_task(TaskType::Monitor, Priority::P0)).await;

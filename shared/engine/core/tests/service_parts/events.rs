@@ -1,8 +1,12 @@
+//! Tests of listing and following events.
+
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, LedgerReader, entries_of, verify};
-use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Topic, Wake as _, Write};
+use watchbill_core::ports::{
+    Clock as _, Commit, Precondition, Store as _, Topic, Wake as _, Write,
+};
 use watchbill_core::repo::{LedgerPeek, task_key};
 use watchbill_core::service::EventFilter;
 use watchbill_domain::Event;
@@ -20,14 +24,14 @@ async fn append(world: &World) {
     let entries = entries_of(task, Vec::new(), 0);
     let now = world.clock.now();
     let (_, item) = Batch::new(tenant(), head.seq + 1, now, head.hash, head.seq, entries);
-    let writes = vec![Write::Put { item, expect: Expect::Absent }];
+    let writes = vec![Write::Put { item, expect: Precondition::Absent }];
     world.store.commit(Commit { id: world.core.entropy().write_id(), writes }).await.unwrap();
     world.wake.wake(&Topic::Ledger(tenant()));
 }
 
 #[tokio::test]
 async fn paging_back_and_following_see_the_same_events_though_batches_come_in() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let filter = EventFilter::default();
     for _ in 0..20 {
         append(&world).await;
@@ -42,7 +46,7 @@ async fn paging_back_and_following_see_the_same_events_though_batches_come_in() 
         if cursor.is_none() {
             break;
         }
-        // What comes in meanwhile is newer than all of this paging.
+        // Batches appended meanwhile are newer than all of this paging.
         append(&world).await;
     }
     assert_eq!(back.len(), 60);
@@ -80,7 +84,7 @@ async fn paging_back_and_following_see_the_same_events_though_batches_come_in() 
 
 #[tokio::test]
 async fn filters_apply_on_every_page() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     for _ in 0..9 {
         append(&world).await;
     }
@@ -96,7 +100,7 @@ async fn filters_apply_on_every_page() {
 
 #[tokio::test]
 async fn a_follower_that_waits_is_woken_by_the_next_batch() {
-    let world = std::sync::Arc::new(World::new(Rules::default()));
+    let world = std::sync::Arc::new(World::new(EngineConfig::default()));
     append(&world).await;
     let follower = tokio::spawn({
         let world = world.clone();

@@ -1,9 +1,9 @@
-//! One person is one person: however they spell their name, whichever keys they made, and
-//! whoever tries their task again.
+//! One person counts as one person: however their name is spelled, whichever keys they created,
+//! and whoever retries their task.
 
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{
     FullApproval, Governance, LinkDecision, LinkUse, NewTask, ServiceError,
@@ -13,7 +13,7 @@ use watchbill_governance::Policy;
 
 use crate::common::{World, caller, new_task, tenant};
 
-fn world(rules: Rules, quorum: u8) -> World {
+fn world(rules: EngineConfig, quorum: u8) -> World {
     let mut world = World::new(rules);
     let policy = Policy { quorum, ..Policy::default() };
     world.core = world.core.governed_by(Governance::fixed(policy));
@@ -25,7 +25,7 @@ async fn gated(world: &World) -> (TaskId, ApprovalId) {
     (id.clone(), ApprovalId::of(&id, 1))
 }
 
-/// A key made by someone, as the API knows its bearer.
+/// A key created by someone, as the API identifies its bearer.
 async fn made(world: &World, by: &Caller, name: &str) -> Caller {
     let (_, key) = world.core.keys().create(by, &tenant(), name, Role::Admin).await.unwrap();
     Caller { made_by: key.made_by, ..caller(name) }
@@ -37,7 +37,7 @@ fn refused(answer: &Result<FullApproval, ServiceError>) -> bool {
 
 #[tokio::test]
 async fn nobody_approves_their_own_by_another_spelling_or_key() {
-    let world = world(Rules::default(), 1);
+    let world = world(EngineConfig::default(), 1);
     let (_, approval) = gated(&world).await;
     let minted = made(&world, &caller("alex"), "helper").await;
     let again = made(&world, &minted, "helper-2").await;
@@ -51,7 +51,7 @@ async fn nobody_approves_their_own_by_another_spelling_or_key() {
 
 #[tokio::test]
 async fn what_a_made_key_submits_its_maker_does_not_approve() {
-    let world = world(Rules::default(), 1);
+    let world = world(EngineConfig::default(), 1);
     let ci = made(&world, &caller("kim"), "ci").await;
     let new = NewTask {
         created_by: ci.name.clone(),
@@ -66,7 +66,7 @@ async fn what_a_made_key_submits_its_maker_does_not_approve() {
 
 #[tokio::test]
 async fn a_quorum_counts_people() {
-    let world = world(Rules::default(), 2);
+    let world = world(EngineConfig::default(), 2);
     let (_, approval) = gated(&world).await;
     let minted = made(&world, &caller("kim"), "deputy").await;
     let other = made(&world, &caller("KIM"), "deputy-2").await;
@@ -80,8 +80,8 @@ async fn a_quorum_counts_people() {
 }
 
 #[tokio::test]
-async fn whoever_tries_it_again_the_first_who_asked_does_not_approve() {
-    let world = world(Rules::default(), 1);
+async fn the_first_requester_does_not_approve_a_retry() {
+    let world = world(EngineConfig::default(), 1);
     let (first, _) = gated(&world).await;
     let mut last = first;
     for who in ["sam", "joe"] {
@@ -105,9 +105,9 @@ async fn whoever_tries_it_again_the_first_who_asked_does_not_approve() {
 }
 
 #[tokio::test]
-async fn a_shared_link_is_nobody_in_particular() {
+async fn a_shared_link_identifies_no_one() {
     for (approve_own, quorum, may) in [(false, 1, false), (true, 2, false), (true, 1, true)] {
-        let world = world(Rules { approve_own, ..Rules::default() }, quorum);
+        let world = world(EngineConfig { approve_own, ..EngineConfig::default() }, quorum);
         let (_, approval) = gated(&world).await;
         let plan_hash =
             world.core.approvals().get(&tenant(), &approval).await.unwrap().approval.plan_hash;
@@ -136,7 +136,7 @@ async fn a_shared_link_is_nobody_in_particular() {
 
 #[tokio::test]
 async fn no_key_is_named_like_the_system_or_like_another() {
-    let world = world(Rules::default(), 1);
+    let world = world(EngineConfig::default(), 1);
     let root = caller("root");
     for name in ["system", "Scheduler", "on-call", "ops", "ops_agent", "watchbill"] {
         let answer = world.core.keys().create(&root, &tenant(), name, Role::User).await;

@@ -1,19 +1,20 @@
-//! Freezes: what they hold up is not asked for, keeps its approval and runs after their end.
+//! Freezes: deferred work requires no approval yet, keeps the one it has, and runs after the
+//! freeze.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use watchbill_core::decide::{Command, Rules};
+use watchbill_core::decide::{Command, EngineConfig};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::repo::StoredTask;
 use watchbill_core::service::{CommandError, Governance, NewTask, OnFailure, Runner, StatusChange};
 use watchbill_domain::{
-    ApprovalId, Body, Caller, Priority, Role, Status, Task, TaskId, TaskType, What,
+    ApprovalId, Body, Caller, ChangeKind, Priority, Role, Status, Task, TaskId, TaskType,
 };
 use watchbill_governance::{
-    Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, Say, ToolRule,
+    Freeze, FreezeWhen, Policies, Policy, PolicyUnavailable, RuleEffect, ToolRule,
 };
 use watchbill_testkit::ToolOfType;
 
@@ -34,7 +35,7 @@ impl Policies for Changing {
     }
 }
 
-fn world(rules: Rules) -> (World, Changing) {
+fn world(rules: EngineConfig) -> (World, Changing) {
     let mut world = World::new(rules);
     let policies = Changing::default();
     let governance = Governance::new(Arc::new(policies.clone()), OnFailure::Restrict);
@@ -64,15 +65,15 @@ fn deployment() -> NewTask {
 async fn claim(world: &World, id: &TaskId) -> Result<StoredTask, CommandError> {
     let stored = world.stored(id).await;
     let Body::In(payload) = stored.value.payload.clone() else { panic!("it is small") };
-    let verdict = world.core.authorizer().judge(&stored, &payload, Runner::Own).await?;
+    let verdict = world.core.authorizer().authorize(&stored, &payload, Runner::Own).await?;
     let (agent, assignment) = (stored.value.agent, stored.value.assignment);
-    let proof = verdict.proof;
-    let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, proof };
-    let extra = Fixed(command, verdict.beside);
+    let authorization = verdict.authorization;
+    let command = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
+    let extra = Fixed(command, verdict.extra_writes);
     world.core.tasks().execute_with_writes(world.stored(id).await, &extra).await
 }
 
-/// Claims at each moment at which the task's message comes, until it is held no more.
+/// Claims whenever the task's message arrives, until the task is no longer deferred.
 async fn until_not_held(world: &World, id: &TaskId) -> StoredTask {
     for _ in 0..40 {
         let task = claim(world, id).await.unwrap();
@@ -95,7 +96,7 @@ async fn pending(world: &World) -> usize {
 
 #[tokio::test]
 async fn what_was_approved_before_a_freeze_runs_after_it() {
-    let (world, policies) = world(Rules::default());
+    let (world, policies) = world(EngineConfig::default());
     let id = world.create(deployment()).await;
     approve(&world, &id).await;
     let began = world.clock.now();
@@ -105,14 +106,14 @@ async fn what_was_approved_before_a_freeze_runs_after_it() {
     let waited = world.clock.now().since(began);
     assert!(waited <= 14 * HOUR + Duration::from_secs(30), "{waited:?}");
     assert_eq!(world.count("approval"), 1, "nobody is asked a second time");
-    assert_eq!(task.value.log.iter().filter(|entry| entry.what == What::Held).count(), 1);
+    assert_eq!(task.value.log.iter().filter(|entry| entry.what == ChangeKind::Held).count(), 1);
 }
 
 #[tokio::test]
-async fn what_a_freeze_holds_is_asked_for_after_it() {
-    let (world, policies) = world(Rules::default());
+async fn approval_is_requested_after_the_freeze() {
+    let (world, policies) = world(EngineConfig::default());
     freeze(&world, &policies, 60);
-    // Asked now, it would be cancelled unanswered on the second day of the freeze.
+    // An approval requested now would expire on the second day of the freeze and cancel the task.
     let id = world.create(deployment()).await;
     assert_eq!(world.stored(&id).await.value.status, Status::Assigned);
     let held = claim(&world, &id).await.unwrap();
@@ -126,8 +127,8 @@ async fn what_a_freeze_holds_is_asked_for_after_it() {
 }
 
 #[tokio::test]
-async fn an_approval_that_a_long_freeze_outlasts_is_asked_for_anew_not_cancelled() {
-    let (world, policies) = world(Rules::default());
+async fn an_approval_outlasted_by_a_long_freeze_is_requested_again() {
+    let (world, policies) = world(EngineConfig::default());
     let id = world.create(deployment()).await;
     approve(&world, &id).await;
     freeze(&world, &policies, 60);
@@ -139,7 +140,7 @@ async fn an_approval_that_a_long_freeze_outlasts_is_asked_for_anew_not_cancelled
 
 #[tokio::test]
 async fn what_a_rule_denies_is_denied_at_once_in_a_freeze_too() {
-    let (world, policies) = world(Rules::default());
+    let (world, policies) = world(EngineConfig::default());
     freeze(&world, &policies, 60);
     let frozen = policies.0.lock().unwrap().clone();
     let rule = ToolRule {
@@ -149,7 +150,7 @@ async fn what_a_rule_denies_is_denied_at_once_in_a_freeze_too() {
         tools: ["deploy".to_owned()].into(),
         environments: [].into(),
         when: None,
-        say: Say::Deny,
+        effect: RuleEffect::Deny,
         quorum: 1,
     };
     *policies.0.lock().unwrap() = Arc::new(Policy {
@@ -162,8 +163,8 @@ async fn what_a_rule_denies_is_denied_at_once_in_a_freeze_too() {
 }
 
 #[tokio::test]
-async fn an_override_lets_what_is_held_go_on_to_be_asked_for() {
-    let (world, policies) = world(Rules::default());
+async fn an_override_lets_a_deferred_task_request_its_approval() {
+    let (world, policies) = world(EngineConfig::default());
     freeze(&world, &policies, 60);
     let id = world.create(deployment()).await;
     claim(&world, &id).await.unwrap();
@@ -181,7 +182,7 @@ async fn an_override_lets_what_is_held_go_on_to_be_asked_for() {
 }
 
 #[tokio::test]
-async fn an_external_worker_is_told_to_wait_before_anyone_is_asked() {
+async fn an_external_worker_waits_before_approval_is_requested() {
     let (world, policies) = world(outside_rules());
     freeze(&world, &policies, 3);
     let id = world.create(deployment()).await;
@@ -199,7 +200,7 @@ async fn an_external_worker_is_told_to_wait_before_anyone_is_asked() {
     world.core.tasks().set_status(&worker, &id, to()).await.unwrap();
 }
 
-/// A held task as it is stored: these names stay. Without them it is one of an older build.
+/// The stored form of a deferred task: these names are fixed. Without them it is of an older build.
 #[test]
 fn the_stored_form_of_a_held_task() {
     let stored = json!({
@@ -221,7 +222,7 @@ fn the_stored_form_of_a_held_task() {
     older["gr"][0].as_object_mut().unwrap().remove("g");
     let read: Task = serde_json::from_value(older.clone()).unwrap();
     assert_eq!((&read.held, read.excused, read.waiting_since), (&None, 0, None));
-    // Neither form gains or loses a field by being written again.
+    // Neither form gains or loses a field when it is written again.
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     for (written, read) in [(stored, task), (older, read)] {
         assert_eq!(keys(&written), keys(&serde_json::to_value(read).unwrap()));

@@ -1,6 +1,8 @@
+//! Tests of task ids: idempotency keys, payload limits and retries.
+
 use futures_util::future::join_all;
 use serde_json::json;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::{Identity, NewTask, ServiceError};
 use watchbill_domain::{Priority, TaskType};
 
@@ -14,11 +16,12 @@ fn keyed(size: usize, mark: &str) -> NewTask {
 #[tokio::test]
 async fn of_64_requests_with_one_key_one_makes_the_task() {
     for (seed, size) in [(1, 1), (2, 1), (3, 2_000), (4, 2_000), (5, 90_000)] {
-        let world = World::flaky(Rules::default(), seed, 20);
+        let world = World::flaky(EngineConfig::default(), seed, 20);
         let made = join_all((0..64).map(|_| world.core.tasks().create(keyed(size, "a")))).await;
         let made: Vec<_> = made.into_iter().map(Result::unwrap).collect();
         let first: Vec<_> = made.iter().filter(|created| !created.repeated).collect();
-        // An answer lost after which the store was busy shows as a repeat: at most one.
+        // A lost response followed by a busy store makes a creation look like a repeat: at most
+        // one is new.
         assert!(first.len() <= 1, "seed {seed}: made {} times", first.len());
         for created in &made {
             assert_eq!(created.task.task.id, made[0].task.task.id);
@@ -33,7 +36,7 @@ async fn of_64_requests_with_one_key_one_makes_the_task() {
 #[tokio::test]
 async fn payloads_of_two_requests_with_one_key_never_mix() {
     for seed in 0..24 {
-        let world = World::flaky(Rules::default(), seed, 30);
+        let world = World::flaky(EngineConfig::default(), seed, 30);
         let size = if seed % 2 == 0 { 1_500 } else { 3 };
         let other_size = if seed % 3 == 0 { 3 } else { 1_500 };
         let asked = (0..16).map(|n| {
@@ -63,7 +66,7 @@ async fn payloads_of_two_requests_with_one_key_never_mix() {
 
 #[tokio::test]
 async fn a_key_is_its_callers_and_its_tenants_own() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let mine = world.create(keyed(1, "a")).await;
     let theirs = NewTask { created_by: "sam".into(), ..keyed(1, "b") };
     assert_ne!(world.create(theirs).await, mine);
@@ -80,7 +83,7 @@ async fn a_key_is_its_callers_and_its_tenants_own() {
 
 #[tokio::test]
 async fn a_payload_too_large_leaves_nothing_behind() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let answer = world.core.tasks().create(keyed(205_000, "a")).await;
     assert!(matches!(answer, Err(ServiceError::TooLarge { .. })), "{answer:?}");
     let gone = NewTask {
@@ -92,11 +95,12 @@ async fn a_payload_too_large_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn however_often_a_retry_is_asked_for_it_makes_one_task() {
-    let world = World::flaky(Rules::default(), 9, 20);
+async fn repeated_retry_requests_create_one_task() {
+    let world = World::flaky(EngineConfig::default(), 9, 20);
     let id = world.create(NewTask { max_retries: Some(0), ..keyed(2_000, "a") }).await;
     let claimed = world.claim(&id).await.unwrap();
-    let ending = watchbill_core::decide::Ending::Failed { error: "no route".into(), retry: None };
+    let ending =
+        watchbill_core::decide::RunResult::Failed { error: "no route".into(), retry: None };
     world.end(&id, claimed.value.fence, ending).await.unwrap();
     let (alex, kim) = (crate::common::caller("alex"), crate::common::caller("kim"));
     let asked =

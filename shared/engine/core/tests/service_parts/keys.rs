@@ -1,14 +1,14 @@
-//! Keys that are made and revoked for years, and tenants by the thousand.
+//! Keys that are created and revoked for years, and tenants by the thousand.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, StatsFold, entries_of};
-use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
+use watchbill_core::ports::{Clock as _, Commit, Precondition, Store as _, Write};
 use watchbill_core::repo::{
-    Fold, KEEP_REVOKED_KEYS, KeyRecord, LedgerPeek, STATS_FOLD, encode, task_key,
+    KEEP_REVOKED_KEYS, KeyRecord, LedgerPeek, Projection, STATS_FOLD, encode, task_key,
 };
 use watchbill_core::service::{Core, KeyPage, MAX_KEYS, Ports, ServiceError};
 use watchbill_domain::{ApiKey, Role, TenantId};
@@ -24,7 +24,7 @@ impl World {
 
     async fn put_all(&self, items: Vec<watchbill_core::ports::NewItem>) {
         for items in items.chunks(100) {
-            let put = |item| Write::Put { item, expect: Expect::Absent };
+            let put = |item| Write::Put { item, expect: Precondition::Absent };
             let writes = items.iter().cloned().map(put).collect();
             let id = self.core.entropy().write_id();
             self.store.commit(Commit { id, writes }).await.unwrap();
@@ -46,10 +46,10 @@ impl World {
     }
 }
 
-/// A key is rotated for ever: only those that are good count, and those that were revoked go.
+/// A key is rotated without end: only valid keys count, and revoked ones expire.
 #[tokio::test]
 async fn keys_can_be_rotated_without_end() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let kim = caller("kim");
     let rotations = MAX_KEYS + 100;
     for _ in 0..rotations {
@@ -93,25 +93,25 @@ fn key(n: usize, revoked: bool, world: &World) -> ApiKey {
 }
 
 #[tokio::test]
-async fn the_most_keys_are_those_that_are_good() {
-    let world = World::new(Rules::default());
+async fn only_valid_keys_count_towards_the_limit() {
+    let world = World::new(EngineConfig::default());
     let good = (0..MAX_KEYS).map(|n| encode(&KeyRecord(key(n, false, &world)), None)).collect();
     world.put_all(good).await;
     let full = world.make_key("one-more").await;
     let Err(ServiceError::Conflict { message }) = full else { panic!("{full:?}") };
     assert!(message.contains("1000 keys") && message.contains("revoke one"), "{message}");
-    // Its name is seen among all of them, not among the newest.
+    // Its name is found among all of them, not only among the newest.
     world.core.keys().revoke(&caller("kim"), "key-999").await.unwrap();
     let twice = world.make_key("key-0").await;
     assert!(matches!(twice, Err(ServiceError::Conflict { .. })), "{twice:?}");
     world.make_key("one-more").await.unwrap();
 }
 
-/// Frozen: keys that were revoked before stand among the good ones, without an end. They count no
-/// more, and get one bit by bit.
+/// Frozen: keys revoked by an earlier version are among the valid ones, without an expiry. They
+/// do not count, and get an expiry step by step.
 #[tokio::test]
 async fn keys_that_an_earlier_version_revoked_move_out_of_the_way() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let old = |n| {
         let revoked = key(n, true, &world);
         let list = encode(&KeyRecord(key(n, false, &world)), None).list;
@@ -131,10 +131,14 @@ async fn keys_that_an_earlier_version_revoked_move_out_of_the_way() {
 
 #[tokio::test]
 async fn tenants_are_walked_page_by_page_whatever_their_number() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let name = |n: usize| TenantId::parse(&format!("t{n:04}")).unwrap();
-    let fold =
-        |n| Fold { tenant: name(n), name: STATS_FOLD.into(), seq_applied: 0, state: json!({}) };
+    let fold = |n| Projection {
+        tenant: name(n),
+        name: STATS_FOLD.into(),
+        seq_applied: 0,
+        state: json!({}),
+    };
     world.put_all((0..1_234).map(|n| encode(&fold(n), None)).collect()).await;
     let all: Vec<TenantId> = (0..1_234).map(name).collect();
     let mut walked: Vec<TenantId> = Vec::new();
@@ -151,11 +155,11 @@ async fn tenants_are_walked_page_by_page_whatever_their_number() {
     assert!(!world.core.tenants().exists(&TenantId::parse("nobody").unwrap()).await.unwrap());
 }
 
-/// Open figures are summed over all tenants, of thousands some anew at each look.
+/// Open counts are summed over all tenants; of thousands, some are refreshed at each poll.
 #[tokio::test]
 async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
     const TENANTS: usize = 2_601;
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let item = world.store.get(&task_key(&tenant(), &id)).await.unwrap().unwrap();
     let entries = entries_of(LedgerPeek::of(&item).unwrap(), Vec::new(), 0);
@@ -166,10 +170,10 @@ async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
     let state = serde_json::to_value(&counted).unwrap();
     let fold = |n: usize| {
         let tenant = TenantId::parse(&format!("t{n:04}")).unwrap();
-        Fold { tenant, name: STATS_FOLD.into(), seq_applied: 1, state: state.clone() }
+        Projection { tenant, name: STATS_FOLD.into(), seq_applied: 1, state: state.clone() }
     };
     let mut items: Vec<_> = (0..TENANTS).map(|n| encode(&fold(n), None)).collect();
-    // One can't be read: the others count.
+    // One is unreadable: the others count.
     items[7].body = b"{".to_vec().into();
     world.put_all(items).await;
     let store = Arc::new(FaultyStore::counting(world.store.clone(), "T#t"));
@@ -180,7 +184,7 @@ async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
         entropy: Arc::new(SeededEntropy::new(7)),
         wake: world.wake.clone(),
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     let mut looks = Vec::new();
     for _ in 0..12 {
         let before = store.reads();
@@ -197,7 +201,7 @@ async fn figures_of_thousands_of_tenants_are_read_a_part_at_a_time() {
         }),
         "{looks:?}"
     );
-    // Each has its turn.
+    // Each one has its turn.
     let read: u64 = looks.iter().map(|(.., read)| read).sum();
     assert!(read as usize >= 2 * TENANTS, "{looks:?}");
 }

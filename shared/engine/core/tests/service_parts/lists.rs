@@ -1,14 +1,15 @@
+//! Tests of lists of tasks and keys: paging, filters, children and revocation.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{Identity, NewTask, ServiceError, TaskFilter};
 use watchbill_domain::{Agent, Priority, Role, Status, TaskId, TaskType, hash_key};
 
 use crate::common::{World, caller, new_task, outside_rules, plain, succeeded, tenant};
 
-/// All pages of a list.
 async fn pages(world: &World, filter: &TaskFilter, limit: usize) -> Vec<TaskId> {
     let mut found = Vec::new();
     let mut cursor = None;
@@ -100,7 +101,7 @@ fn covers(filter: &TaskFilter, of: &TaskFilter) -> bool {
 
 #[tokio::test]
 async fn a_parent_knows_its_children_in_the_order_they_were_made() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let parent = world.create(plain()).await;
     let mut children = Vec::new();
     for _ in 0..5 {
@@ -116,7 +117,7 @@ async fn a_parent_knows_its_children_in_the_order_they_were_made() {
 
 #[tokio::test]
 async fn a_bad_cursor_is_named() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let bad = world.core.tasks().list(&tenant(), &TaskFilter::default(), 5, Some("x".into())).await;
     assert!(matches!(bad, Err(ServiceError::Invalid { field: "cursor", .. })), "{bad:?}");
     let bad = world.core.events().list(&tenant(), &Default::default(), 5, Some("x".into())).await;
@@ -125,7 +126,7 @@ async fn a_bad_cursor_is_named() {
 
 #[tokio::test]
 async fn a_revoked_key_opens_nothing_and_its_name_is_free_again() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let root = caller("root");
     let (key, record) =
         world.core.keys().create(&root, &tenant(), "ci", Role::Agent).await.unwrap();
@@ -143,12 +144,12 @@ async fn a_revoked_key_opens_nothing_and_its_name_is_free_again() {
     assert!(matches!(bad, Err(ServiceError::Invalid { field: "name", .. })));
 }
 
-/// Two that make a key of one name at the same time both get one; revoking the name
-/// leaves none of them open.
+/// Two concurrent callers that create a key of one name both get one; revoking the name revokes
+/// both.
 #[tokio::test]
 async fn revoking_a_name_revokes_every_key_of_it() {
     for seed in 0..20 {
-        let world = World::flaky(Rules::default(), seed, 0);
+        let world = World::flaky(EngineConfig::default(), seed, 0);
         let root = caller("root");
         let home = tenant();
         let (a, b) = tokio::join!(
@@ -163,10 +164,10 @@ async fn revoking_a_name_revokes_every_key_of_it() {
     }
 }
 
-/// What is older is not among them, whatever else is asked for.
+/// Older tasks are left out, whatever else is filtered for.
 #[tokio::test]
 async fn a_list_may_begin_at_a_time() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let mut made = Vec::new();
     for _ in 0..6 {
         made.push((
@@ -182,10 +183,10 @@ async fn a_list_may_begin_at_a_time() {
     assert_eq!(found, wanted);
 }
 
-/// Their ids stand in each answer about the parent, so there is a most of them.
+/// Each response about the parent contains their ids, so their number is limited.
 #[tokio::test]
 async fn a_task_takes_so_many_children_and_no_more() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let parent = world.create(plain()).await;
     let child = |n: u32| NewTask {
         parent: Some(parent.clone()),
@@ -198,11 +199,11 @@ async fn a_task_takes_so_many_children_and_no_more() {
     let error = world.core.tasks().create(child(256)).await.unwrap_err();
     assert!(matches!(error, ServiceError::Conflict { .. }), "{error}");
     assert!(error.to_string().contains("256 children"), "{error}");
-    // Who asks again for one that was made gets it.
+    // A repeated request for an existing child returns it.
     let again = world.core.tasks().create(child(255)).await.unwrap();
     assert!(again.repeated);
     assert_eq!(world.core.tasks().get(&tenant(), &parent).await.unwrap().children.len(), 256);
-    // A part of a part has room.
+    // A child has room for children of its own.
     let deeper = NewTask { parent: Some(again.task.task.id), ..plain() };
     world.core.tasks().create(deeper).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What the log tells of a task's life, at info.
+//! The log lines of a task's state changes, at info level.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
-use watchbill_core::decide::{Ending, Leave, Rules};
+use watchbill_core::decide::{Authorization, EngineConfig, RunResult};
 use watchbill_core::service::{NewTask, Runner, StatusChange};
 use watchbill_domain::{Priority, Status, TaskType, ToolCall};
 use watchbill_testkit::KnownTools;
@@ -28,7 +28,7 @@ impl Write for Log {
 }
 
 impl Log {
-    /// All that is logged on this thread at info or above, from now on.
+    /// Captures everything that is logged on this thread at info or above, from now on.
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -40,7 +40,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
-    /// The fields of each line, their message among them.
+    /// The fields of each line, including the message.
     fn lines(&self) -> Vec<Value> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["fields"].take();
@@ -53,8 +53,8 @@ impl Log {
 }
 
 #[tokio::test]
-async fn a_run_is_told_from_its_task_to_its_points() {
-    let world = World::new(Rules::default());
+async fn a_run_is_logged_from_its_task_to_its_score_change() {
+    let world = World::new(EngineConfig::default());
     let (log, _logging) = Log::start();
     let id = world.create(plain()).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
@@ -76,31 +76,31 @@ async fn a_run_is_told_from_its_task_to_its_points() {
 }
 
 #[tokio::test]
-async fn each_end_of_a_run_says_how_long_it_took_and_why() {
-    let world = World::new(Rules::default());
+async fn each_end_of_a_run_logs_its_duration_and_reason() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(NewTask { max_retries: Some(1), ..plain() }).await;
     let (log, _logging) = Log::start();
-    let failed = || Ending::Failed { error: "no route to db".into(), retry: None };
+    let failed = || RunResult::Failed { error: "no route to db".into(), retry: None };
     for millis in [300, 700] {
         world.clock.advance(Duration::from_secs(400));
         let fence = world.claim(&id).await.unwrap().value.fence;
         world.clock.advance(Duration::from_millis(millis));
         world.end(&id, fence, failed()).await.unwrap();
     }
-    let again = &log.of("task failed and is tried again")[0];
+    let again = &log.of("task failed and will be retried")[0];
     assert_eq!((&again["outcome"], &again["duration_ms"]), (&json!("assigned"), &json!(300)));
     let ended = &log.of("task ended")[0];
     assert_eq!((&ended["outcome"], &ended["duration_ms"]), (&json!("failed"), &json!(700)));
     assert_eq!(ended["reason"], "no route to db");
 }
 
-/// Of what never ran, and of what ran before, no time is told.
+/// No duration is logged for a task that never ran, nor for earlier runs.
 #[tokio::test]
 async fn what_did_not_run_took_no_time() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let fence = world.claim(&id).await.unwrap().value.fence;
-    let failed = Ending::Failed { error: "no".into(), retry: None };
+    let failed = RunResult::Failed { error: "no".into(), retry: None };
     world.end(&id, fence, failed).await.unwrap();
     let (log, _logging) = Log::start();
     world.core.tasks().cancel(&caller("kim"), &id, Some("not needed".into())).await.unwrap();
@@ -110,7 +110,7 @@ async fn what_did_not_run_took_no_time() {
 }
 
 #[tokio::test]
-async fn an_external_workers_points_are_told_as_its_own() {
+async fn an_external_workers_score_change_is_logged_as_its_own() {
     let world = World::new(outside_rules());
     let id = world.create(plain()).await;
     let (log, _logging) = Log::start();
@@ -121,7 +121,7 @@ async fn an_external_workers_points_are_told_as_its_own() {
 
 #[tokio::test]
 async fn a_check_names_the_operation_and_what_came_of_it() {
-    let mut world = World::new(Rules::default());
+    let mut world = World::new(EngineConfig::default());
     world.core = world.core.planned_by(Arc::new(KnownTools));
     let id = world.create(new_task(TaskType::Monitor, Priority::P2)).await;
     let stored = world.stored(&id).await;
@@ -134,24 +134,24 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
     let none = serde_json::Map::new();
     let judged = async |call: ToolCall| {
         let judged =
-            world.core.authorizer().judge_call(&stored, &none, Runner::Own, Some(&call)).await;
-        judged.unwrap().proof.leave
+            world.core.authorizer().authorize_call(&stored, &none, Runner::Own, Some(&call)).await;
+        judged.unwrap().authorization.decision
     };
     assert!(judged(call("monitor", false)).await.is_granted());
     let passed = &log.of("budget and permission checks passed")[0];
     assert_eq!(passed["operation"], "monitor_system");
     assert_eq!((&passed["task_id"], &passed["tenant"]), (&json!(id), &json!(tenant())));
     let asked = judged(call("deploy", true)).await;
-    assert!(matches!(asked, Leave::Ask(_)), "{asked:?}");
-    let asked = &log.of("a person is asked first")[0];
+    assert!(matches!(asked, Authorization::ApprovalRequired(_)), "{asked:?}");
+    let asked = &log.of("approval required")[0];
     assert_eq!(asked["operation"], "deploy_prod");
     assert!(asked["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{asked}");
-    // What nobody registered amounts to nothing that is known, so it is not let through.
+    // An unregistered tool has no known operation, so it is denied.
     let refused = judged(call("wipe", true)).await;
-    let Leave::Refused { error, earned: None } = refused else { panic!("{refused:?}") };
+    let Authorization::Denied { error, earned: None } = refused else { panic!("{refused:?}") };
     assert_eq!(error, "Permission denied: no tool 'wipe' is registered");
-    // Nor is a call that says less of itself than its tool does.
+    // A call that claims less than its tool's spec is denied too.
     let refused = judged(call("deploy", false)).await;
-    let Leave::Refused { error, earned: None } = refused else { panic!("{refused:?}") };
-    assert!(error.starts_with("Permission denied: tool 'deploy' changes something"), "{error}");
+    let Authorization::Denied { error, earned: None } = refused else { panic!("{refused:?}") };
+    assert!(error.starts_with("Permission denied: tool 'deploy' is mutating"), "{error}");
 }

@@ -1,13 +1,13 @@
-//! A store that is busy, or whose answers get lost: with and without effect.
+//! A store that is busy, or whose responses get lost, with and without effect.
 
-use watchbill_core::decide::Rules;
-use watchbill_core::ports::{Clock as _, Commit, Expect, Key, NewItem, Store as _, Write};
+use watchbill_core::decide::EngineConfig;
+use watchbill_core::ports::{Clock as _, Commit, Key, NewItem, Precondition, Store as _, Write};
 use watchbill_core::service::{NewEvent, NewTask};
 use watchbill_domain::{ApprovalId, Priority, Status, TaskType};
 
 use crate::common::{World, caller, new_task, object, plain, succeeded, tenant, whats};
 
-/// Puts an item back with something changed.
+/// Puts an item back with a change.
 pub async fn rewrite(world: &World, key: &Key, change: impl FnOnce(&mut NewItem)) {
     let old = world.store.get(key).await.unwrap().unwrap();
     let mut item = NewItem {
@@ -21,7 +21,7 @@ pub async fn rewrite(world: &World, key: &Key, change: impl FnOnce(&mut NewItem)
         expires: old.expires,
     };
     change(&mut item);
-    let writes = vec![Write::Put { item, expect: Expect::Version(old.version) }];
+    let writes = vec![Write::Put { item, expect: Precondition::Version(old.version) }];
     world.store.commit(Commit { id: world.core.entropy().write_id(), writes }).await.unwrap();
 }
 
@@ -43,9 +43,9 @@ fn event(id: &str) -> NewEvent {
 #[tokio::test]
 async fn reply_of_a_commit_lost_and_every_call_still_happens_once() {
     for seed in 0..150 {
-        // So that nine wrong answers in a row, after which a caller is told to come again,
+        // Low enough that nine wrong responses in a row, after which a caller gets an error,
         // are not to be expected.
-        let world = World::flaky(Rules::default(), seed, 20);
+        let world = World::flaky(EngineConfig::default(), seed, 20);
         let plain_id = world.create(NewTask { payload: long(), ..plain() }).await;
         let run = world.claim(&plain_id).await.unwrap();
         world.end(&plain_id, run.value.fence, succeeded()).await.unwrap();
@@ -81,7 +81,7 @@ fn long() -> serde_json::Map<String, serde_json::Value> {
 
 #[tokio::test]
 async fn an_event_published_again_under_its_id_is_the_same_event() {
-    let world = World::flaky(Rules::default(), 3, 20);
+    let world = World::flaky(EngineConfig::default(), 3, 20);
     let published =
         futures_util::future::join_all((0..16).map(|_| world.core.events().publish(event("e-1"))))
             .await;

@@ -1,3 +1,5 @@
+//! Tests of the services, one module per subject.
+
 mod approvals;
 mod authorization;
 mod bodies;

@@ -1,9 +1,10 @@
-//! Tasks of agents whose work is not part of this build: blocked at once, and anyone's to claim.
+//! Tasks of agents whose work is not part of this build: blocked at once, and claimable by any
+//! worker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::{Command, NOT_BUILT, Proof, Rejection, Rules};
+use watchbill_core::decide::{Command, EngineConfig, NOT_BUILT, Rejection, VersionedAuthorization};
 use watchbill_core::ports::{Topic, Wake as _};
 use watchbill_core::service::{
     CommandError, Core, NewTask, Ports, ServiceError, StatusChange, TaskFilter,
@@ -12,12 +13,12 @@ use watchbill_domain::{Agent, ApprovalId, Priority, Status, TaskId, TaskType};
 
 use crate::common::{World, caller, is, new_task, plain, tenant, whats};
 
-/// Under which the ops agent stands for one that is not built.
-fn rules() -> Rules {
-    Rules { not_built: [Agent::Ops].into(), ..Rules::default() }
+/// Rules under which the ops agent is one that is not built.
+fn rules() -> EngineConfig {
+    EngineConfig { not_built: [Agent::Ops].into(), ..EngineConfig::default() }
 }
 
-/// Another build over what this one has stored.
+/// Another build on the store of this one.
 fn of_these_rules(world: &World) -> Core {
     let ports = Ports {
         store: world.script.clone(),
@@ -33,7 +34,7 @@ fn to(status: Status) -> StatusChange {
     StatusChange { status, error: None, result: None }
 }
 
-/// What a worker finds that waits for work of the ops agent.
+/// What a worker finds that looks for work of the ops agent.
 async fn found(world: &World, limit: usize) -> Vec<TaskId> {
     let filter = TaskFilter {
         status: Some(Status::Assigned),
@@ -98,20 +99,20 @@ async fn it_is_ended_in_one_step_or_given_back_to_where_it_was() {
 }
 
 #[tokio::test]
-async fn neither_an_answer_nor_a_retry_gives_it_to_nobody() {
+async fn neither_an_answer_nor_a_retry_assigns_it() {
     let world = World::new(rules());
     let id = world.create(plain()).await;
     let kim = caller("kim");
     let answered = world.core.tasks().answer(&kim, &id, "yes".into()).await.unwrap_err();
-    assert!(answered.to_string().contains("it waits for a worker"), "{answered}");
+    assert!(answered.to_string().contains("it waits for an external worker"), "{answered}");
     let retried = world.core.tasks().retry(&kim, &id).await.unwrap_err();
-    assert!(retried.to_string().contains("nobody here does its agent's work"), "{retried}");
+    assert!(retried.to_string().contains("its agent is not part of this build"), "{retried}");
     assert_eq!(world.stored(&id).await.version, 1);
     world.core.tasks().cancel(&kim, &id, None).await.unwrap();
     world.assert_nothing_due();
 }
 
-/// Gates hold as for any other task.
+/// Gates apply as to any other task.
 #[tokio::test]
 async fn a_gate_comes_first_and_its_approval_is_good_for_the_worker() {
     let world = World::new(rules());
@@ -130,17 +131,17 @@ async fn a_gate_comes_first_and_its_approval_is_good_for_the_worker() {
     assert!(is(&world.stored(&id).await, Status::InProgress));
 }
 
-/// As after an upgrade: builds before this one sent such tasks to a lane.
+/// As after an upgrade: earlier builds sent such tasks to a lane.
 #[tokio::test]
 async fn a_lane_message_of_an_older_build_blocks_it() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let core = of_these_rules(&world);
     let claim = |assignment, version| Command::Claim {
         agent: Agent::Ops,
         owner: "lambda:1".into(),
         assignment,
-        proof: Proof::granted(version),
+        authorization: VersionedAuthorization::granted(version),
     };
     core.tasks().command(&tenant(), &id, &claim(1, 1)).await.unwrap();
     let stored = world.stored(&id).await;
@@ -151,10 +152,11 @@ async fn a_lane_message_of_an_older_build_blocks_it() {
     };
 }
 
-/// Nobody takes from that lane any more: without a look at it the offers would end it as undeliverable.
+/// No process consumes that lane any more: without this check, unclaimed offers would end the
+/// task as undeliverable.
 #[tokio::test]
 async fn an_offer_of_an_older_builds_task_blocks_it() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let core = of_these_rules(&world);
     world.clock.advance(core.rules().offer_every + Duration::from_secs(1));
@@ -165,8 +167,8 @@ async fn an_offer_of_an_older_builds_task_blocks_it() {
 }
 
 #[tokio::test]
-async fn workers_find_what_is_assigned_and_then_what_nobody_works_on() {
-    let older = World::new(Rules::default());
+async fn workers_find_assigned_tasks_then_not_built_ones() {
+    let older = World::new(EngineConfig::default());
     let mut wanted = Vec::new();
     for _ in 0..3 {
         wanted.insert(0, older.create(plain()).await);
@@ -178,13 +180,13 @@ async fn workers_find_what_is_assigned_and_then_what_nobody_works_on() {
         blocked.insert(0, core.tasks().create(plain()).await.unwrap().task.task.id);
         older.clock.advance(Duration::from_secs(1));
     }
-    // Another agent's, and one that asks something, are not among them.
+    // Another agent's tasks, and blocked ones for other reasons, are not among them.
     let other = NewTask { task_type: TaskType::Faq, ..plain() };
     core.tasks().create(other).await.unwrap();
     let asks = older.create(plain()).await;
     older.core.tasks().set_status(&caller("a"), &asks, to(Status::Blocked)).await.unwrap();
     wanted.extend(blocked);
     assert_eq!(found(&older, 50).await, wanted);
-    // By pages of two: the third assigned one and the first blocked one share a page.
+    // In pages of two: the third assigned task and the first blocked one share a page.
     assert_eq!(found(&older, 2).await, wanted);
 }

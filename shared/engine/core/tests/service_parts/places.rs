@@ -1,17 +1,17 @@
-//! Places of calls that wait, where each call may run in a process of its own.
+//! Slots of waiting calls, where each call may run in a process of its own.
 
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
-use watchbill_core::service::{NoPlace, WaitBounds};
+use watchbill_core::decide::EngineConfig;
+use watchbill_core::service::{WaitBounds, WaitLimitReached};
 use watchbill_domain::TenantId;
 
 use crate::common::World;
 
-/// Tenants that wait for much leave a quarter of the places to those that wait for nothing yet.
+/// Tenants with many waiting calls leave a quarter of the slots to tenants with none.
 #[tokio::test]
 async fn waiting_calls_of_a_few_tenants_leave_places_to_others() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let bounds = WaitBounds { all: 8, tenant: 7 };
     let take = async |name: &str| {
         let tenant = TenantId::parse(name).unwrap();
@@ -21,11 +21,11 @@ async fn waiting_calls_of_a_few_tenants_leave_places_to_others() {
     for _ in 0..6 {
         held.push(take("greedy").await.expect("there is room"));
     }
-    assert_eq!(take("greedy").await.unwrap_err(), NoPlace::All);
+    assert_eq!(take("greedy").await.unwrap_err(), WaitLimitReached::All);
     held.push(take("modest").await.expect("it has none yet"));
-    assert_eq!(take("modest").await.unwrap_err(), NoPlace::All);
+    assert_eq!(take("modest").await.unwrap_err(), WaitLimitReached::All);
     held.push(take("third").await.expect("it has none yet"));
-    assert_eq!(take("fourth").await.unwrap_err(), NoPlace::All);
-    world.core.waits().give_back(held.remove(0)).await;
+    assert_eq!(take("fourth").await.unwrap_err(), WaitLimitReached::All);
+    world.core.waits().release(held.remove(0)).await;
     held.push(take("fourth").await.expect("one is given back"));
 }

@@ -1,26 +1,28 @@
+//! Tests of claims, endings, leases and fences.
+
 use std::time::Duration;
 
 use serde_json::json;
-use watchbill_core::decide::{Command, Ending, Rejection, Rules};
+use watchbill_core::decide::{Command, EngineConfig, Rejection, RunResult};
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{
     CommandError, FullTask, NewTask, ServiceError, StatusChange, StatusSet, TimelineKind,
     WorkerClaim,
 };
 use watchbill_domain::{
-    Earned, Outcome, Priority, ReputationEvent, Status, TaskId, TaskType, Timestamp,
+    Outcome, Priority, ReputationEvent, ScoreDelta, Status, TaskId, TaskType, Timestamp,
 };
 
 use crate::common::{
     World, caller, end, is, new_task, object, outside_rules, plain, succeeded, tenant, whats,
 };
 
-/// A cancel and an ending at the same time: one of them, and the other is told.
+/// A concurrent cancel and ending: one wins, and the other gets a conflict.
 #[tokio::test]
 async fn cancel_against_complete_has_one_winner_and_the_loser_a_conflict() {
     let mut cancelled = 0;
     for seed in 0..60 {
-        let world = World::flaky(Rules::default(), seed, 0);
+        let world = World::flaky(EngineConfig::default(), seed, 0);
         let id = world.create(plain()).await;
         let claimed = world.claim(&id).await.unwrap();
         let kim = caller("kim");
@@ -47,13 +49,13 @@ async fn cancel_against_complete_has_one_winner_and_the_loser_a_conflict() {
     assert!((1..60).contains(&cancelled), "the cancel won {cancelled} times of 60");
 }
 
-/// A task's failure costs its agent points once: not at each try, and not again where someone has
-/// it retried after its end.
+/// A task's failure reduces its agent's score once: not at each retry, and not again when
+/// someone retries the task after its end.
 #[tokio::test]
 async fn a_failure_counts_once_however_often_it_is_retried() {
-    let world = World::new(Rules::default());
-    let failing = |ending: Ending, fence| {
-        let reputation = ending.earned(&Rules::default().reputation).into_iter().collect();
+    let world = World::new(EngineConfig::default());
+    let failing = |ending: RunResult, fence| {
+        let reputation = ending.earned(&EngineConfig::default().reputation).into_iter().collect();
         let outcome = Outcome { reputation, ..Outcome::default() };
         Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome }
     };
@@ -63,7 +65,7 @@ async fn a_failure_counts_once_however_often_it_is_retried() {
         for run in 0..=3 {
             world.clock.advance(Duration::from_secs(400));
             let fence = world.claim(&id).await.unwrap().value.fence;
-            let command = failing(Ending::Failed { error: "no".into(), retry: None }, fence);
+            let command = failing(RunResult::Failed { error: "no".into(), retry: None }, fence);
             let stored = world.core.tasks().command(&tenant(), &id, &command).await.unwrap();
             let earned = stored.value.log.last().unwrap().outcome.clone();
             let points: Vec<_> = earned.iter().flat_map(|o| &o.reputation).map(|e| e.1).collect();
@@ -74,16 +76,16 @@ async fn a_failure_counts_once_however_often_it_is_retried() {
         id = world.core.tasks().retry(&caller("kim"), &id).await.unwrap().task.id;
     }
     assert_eq!(counted, [-3, 0, 0]);
-    // A success afterwards is one.
+    // A later success counts as one.
     let fence = world.claim(&id).await.unwrap().value.fence;
     let stored = world.end(&id, fence, succeeded()).await.unwrap();
     let earned = stored.value.outcome.unwrap().reputation;
-    assert_eq!(earned, [Earned(ReputationEvent::TaskSuccess, 2)]);
+    assert_eq!(earned, [ScoreDelta(ReputationEvent::TaskSuccess, 2)]);
 }
 
-/// What a worker outside ends says whose it was, so that our agent earns nothing by it.
+/// The ending of an external worker names the worker, so that our agent's score is unchanged.
 #[tokio::test]
-async fn an_ending_of_a_worker_outside_is_the_workers() {
+async fn an_external_workers_ending_is_its_own() {
     let world = World::new(outside_rules());
     for (status, event) in [
         (Status::Completed, ReputationEvent::TaskSuccess),
@@ -98,10 +100,10 @@ async fn an_ending_of_a_worker_outside_is_the_workers() {
     }
 }
 
-/// Two writers: one that went to sleep with its lease, and one that took over.
+/// Two writers: one that stalled with its lease, and one that took over.
 #[tokio::test]
 async fn a_stale_run_is_refused_by_its_fence() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let stale = world.claim(&id).await.unwrap().value;
     world.clock.advance(Duration::from_secs(64));
@@ -120,7 +122,7 @@ async fn a_stale_run_is_refused_by_its_fence() {
 
 #[tokio::test]
 async fn an_executor_that_vanishes_every_time_is_bounded() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     for _ in 0..5 {
         world.claim(&id).await.unwrap();
@@ -134,10 +136,10 @@ async fn an_executor_that_vanishes_every_time_is_bounded() {
     world.assert_nothing_due();
 }
 
-/// The clock set back does not lengthen a run's right, set ahead it does not end a task.
+/// A clock set back does not extend a run's lease, and a clock set ahead does not end a task.
 #[tokio::test]
 async fn clock_back_or_ahead_the_fence_protects_the_state() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let first = world.claim(&id).await.unwrap().value;
     let begun = world.clock.now();
@@ -155,10 +157,10 @@ async fn clock_back_or_ahead_the_fence_protects_the_state() {
     assert_eq!(versions, [1, 2, 3, 4], "changes in the order in which they happened");
 }
 
-/// A life of many changes: its timeline has every version once, in order.
+/// A task with many changes: its timeline has every version once, in order.
 #[tokio::test]
 async fn a_timeline_is_in_order_and_without_a_gap() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(NewTask { max_retries: Some(30), ..plain() }).await;
     for round in 0..30u64 {
         world.clock.advance(Duration::from_secs(301));
@@ -171,7 +173,7 @@ async fn a_timeline_is_in_order_and_without_a_gap() {
         let wait = resume.unwrap_or(world.clock.now()).since(world.clock.now());
         world.clock.advance(wait);
         let fence = world.claim(&id).await.unwrap().value.fence;
-        let ending = Ending::Failed { error: "no route".into(), retry: None };
+        let ending = RunResult::Failed { error: "no route".into(), retry: None };
         world.end(&id, fence, ending).await.unwrap();
     }
     let version = world.stored(&id).await.version;
@@ -200,7 +202,7 @@ async fn patch(
 }
 
 #[tokio::test]
-async fn a_worker_outside_claims_renews_and_ends_alone() {
+async fn an_external_worker_claims_renews_and_ends_alone() {
     let world = World::new(outside_rules());
     let id = world.create(plain()).await;
     assert!(world.stored(&id).await.value.external);
@@ -212,7 +214,7 @@ async fn a_worker_outside_claims_renews_and_ends_alone() {
     world.clock.advance(Duration::from_secs(14 * 60));
     patch(&world, "a", &id, Status::InProgress).await.unwrap();
     world.clock.advance(Duration::from_secs(14 * 60));
-    // Nothing is due: the holder has been heard of within its fifteen minutes.
+    // Nothing is due: the holder has renewed its lease within its fifteen minutes.
     let early =
         world.core.tasks().command(&tenant(), &id, &Command::Tick { lane_busy: false }).await;
     assert!(early.is_err(), "{early:?}");
@@ -224,7 +226,7 @@ async fn a_worker_outside_claims_renews_and_ends_alone() {
     world.assert_nothing_due();
 }
 
-/// What one of the replicas that share the key `a` says, under which claim.
+/// A report by one of the replicas that share the key `a`.
 async fn replica(
     world: &World,
     id: &TaskId,
@@ -255,8 +257,8 @@ async fn replicas_that_share_a_key_do_not_share_a_claim() {
     assert_eq!(claim(Some("one"), Some(1)).await.unwrap().fence, 1);
     refused(claim(Some("one"), Some(2)).await, "fence 2 is stale");
     for status in [Status::Completed, Status::Failed, Status::Blocked] {
-        refused(replica(&world, &id, status, (Some("one"), None)).await, "needs the `fence`");
-        refused(replica(&world, &id, status, (None, None)).await, "needs the `fence`");
+        refused(replica(&world, &id, status, (Some("one"), None)).await, "send the `fence`");
+        refused(replica(&world, &id, status, (None, None)).await, "send the `fence`");
         refused(replica(&world, &id, status, (Some("two"), Some(1))).await, "held by worker:a/one");
         refused(replica(&world, &id, status, (Some("one"), Some(7))).await, "fence 7 is stale");
     }
@@ -287,7 +289,7 @@ async fn a_replica_that_was_given_up_ends_nothing() {
     world.assert_nothing_due();
 }
 
-/// Nobody has begun since: what the late one did is not done again.
+/// No other worker has begun since: the late one's work is not repeated.
 #[tokio::test]
 async fn a_late_ending_counts_while_nobody_else_has_claimed() {
     let world = World::new(outside_rules());
@@ -317,7 +319,7 @@ async fn a_claim_without_a_name_is_its_keys_as_before() {
 #[tokio::test]
 async fn a_task_still_assigned_is_finished_in_one_step_by_one_of_many() {
     for seed in 0..20 {
-        let world = World::flaky(Rules::default(), seed, 0);
+        let world = World::flaky(EngineConfig::default(), seed, 0);
         let id = world.create(plain()).await;
         let both = futures_util::future::join_all(["a", "b", "c"].map(|who| {
             let (world, id) = (&world, &id);
@@ -334,7 +336,7 @@ async fn a_task_still_assigned_is_finished_in_one_step_by_one_of_many() {
 
 #[tokio::test]
 async fn a_patch_opens_no_gate_and_sets_nobody_back() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(new_task(TaskType::Monitor, Priority::P0)).await;
     for status in Status::ALL.iter().filter(|status| **status != Status::Cancelled) {
         let answer = patch(&world, "a", &id, *status).await;
@@ -345,10 +347,10 @@ async fn a_patch_opens_no_gate_and_sets_nobody_back() {
     world.assert_nothing_due();
 }
 
-/// What a newer build wrote waits for it; nothing is decided or lost meanwhile.
+/// An item of a newer schema waits for the newer build; nothing is decided or lost meanwhile.
 #[tokio::test]
-async fn a_newer_schema_is_to_be_tried_again() {
-    let world = World::new(Rules::default());
+async fn a_newer_schema_is_retried_later() {
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let key = watchbill_core::repo::task_key(&tenant(), &id);
     super::lost_answers::rewrite(&world, &key, |item| item.schema = 2).await;
@@ -363,14 +365,14 @@ async fn a_newer_schema_is_to_be_tried_again() {
     assert!(matches!(handler, watchbill_core::handler::HandlerError::Retry { .. }));
 }
 
-/// The moment a suspended run asks for, and a person who does not want to wait for it.
+/// The resume time that a suspended run sets, and a person who does not want to wait for it.
 #[tokio::test]
 async fn a_suspended_run_resumes_when_told_and_only_once() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let id = world.create(plain()).await;
     let run = world.claim(&id).await.unwrap().value;
     let resume_at: Timestamp = world.clock.now().plus(Duration::from_secs(600));
-    let ending = Ending::Suspended { resume_at, note: "the build runs".into() };
+    let ending = RunResult::Suspended { resume_at, note: "the build runs".into() };
     world.end(&id, run.fence, ending).await.unwrap();
     let early = world.claim(&id).await;
     assert!(matches!(

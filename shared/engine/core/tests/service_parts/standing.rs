@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use serde_json::json;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::Entry;
-use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
-use watchbill_core::repo::{Fold, REPUTATION_FOLD, encode};
-use watchbill_domain::{Agent, Earned, ReputationEvent};
-use watchbill_governance::{Level, ReadOnlyDay, ReputationFold, Standing};
+use watchbill_core::ports::{Clock as _, Commit, Precondition, Store as _, Write};
+use watchbill_core::repo::{Projection, REPUTATION_FOLD, encode};
+use watchbill_domain::{Agent, ReputationEvent, ScoreDelta};
+use watchbill_governance::{AgentReputation, Level, ReadOnlyDay, ReputationProjection};
 use watchbill_testkit::governance_suite::{self as suite, append, earning};
 
 use crate::common::{World, tenant};
 
-const SUCCESS: Earned = Earned(ReputationEvent::TaskSuccess, 2);
-const FAILURE: Earned = Earned(ReputationEvent::TaskFailure, -3);
+const SUCCESS: ScoreDelta = ScoreDelta(ReputationEvent::TaskSuccess, 2);
+const FAILURE: ScoreDelta = ScoreDelta(ReputationEvent::TaskFailure, -3);
 
 fn old_form(mut fold: serde_json::Value) -> serde_json::Value {
     let map = fold.as_object_mut().unwrap();
@@ -27,14 +27,14 @@ fn old_form(mut fold: serde_json::Value) -> serde_json::Value {
 
 #[tokio::test]
 async fn what_is_recorded_counts_within_a_second() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     suite::what_is_recorded_counts_within_a_second(&world.core, &|by| world.clock.advance(by))
         .await;
 }
 
 #[tokio::test]
-async fn a_reader_looks_every_600_ms_however_often_it_is_asked() {
-    let world = World::new(Rules::default());
+async fn a_reader_polls_every_600_ms_however_often_it_is_called() {
+    let world = World::new(EngineConfig::default());
     let score =
         async || world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap().score();
     assert_eq!(score().await, 100.0);
@@ -45,33 +45,33 @@ async fn a_reader_looks_every_600_ms_however_often_it_is_asked() {
     assert_eq!(score().await, 102.0);
 }
 
-/// A new process, or one that has slept long, does not read the ledger from its beginning.
+/// A new process, or one that was idle for long, does not read the ledger from its beginning.
 #[tokio::test]
-async fn a_reader_goes_on_from_what_the_recorder_kept() {
-    let world = World::new(Rules::default());
+async fn a_reader_continues_from_the_recorders_projection() {
+    let world = World::new(EngineConfig::default());
     let now = world.clock.now();
     for n in 1..=20 {
         append(&world.core, vec![earning(n, now, &[SUCCESS])]).await;
     }
-    // Not what the batches would give, so that it can be told who was asked.
-    let kept = Standing {
+    // Different from what the batches would give, so that the test can tell the source.
+    let kept = AgentReputation {
         milli: 150_000,
         level: Level::ProdLowRisk,
         last: Some(now),
         events: 7,
         read_only: ReadOnlyDay::default(),
     };
-    let fold = Fold {
+    let fold = Projection {
         tenant: tenant(),
         name: REPUTATION_FOLD.into(),
         seq_applied: 18,
-        // Frozen: as a fold was kept before workers and days stood in it.
-        state: old_form(json!(ReputationFold {
+        // Frozen: a projection as it was stored before it had workers and days.
+        state: old_form(json!(ReputationProjection {
             agents: [(Agent::Ops, kept)].into(),
-            ..ReputationFold::default()
+            ..ReputationProjection::default()
         })),
     };
-    let writes = vec![Write::Put { item: encode(&fold, None), expect: Expect::Absent }];
+    let writes = vec![Write::Put { item: encode(&fold, None), expect: Precondition::Absent }];
     let id = world.core.entropy().write_id();
     world.store.commit(Commit { id, writes }).await.unwrap();
     let standing = world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap();
@@ -82,11 +82,11 @@ async fn a_reader_goes_on_from_what_the_recorder_kept() {
 
 #[tokio::test]
 async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let now = world.clock.now();
     append(&world.core, vec![earning(1, now, &[SUCCESS]), earning(2, now, &[FAILURE, SUCCESS])])
         .await;
-    // What a worker outside earned is the worker's.
+    // An external worker's score change belongs to the worker.
     let mut of_worker = earning(4, now, &[SUCCESS]);
     if let Entry::Task(entry) = &mut of_worker {
         entry.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
@@ -111,5 +111,7 @@ async fn what_an_agent_earned_is_listed_newest_first_page_by_page() {
     let none = world.core.reputation().events(&tenant(), Agent::Dev, 5, None).await.unwrap();
     assert!(none.events.is_empty() && none.next_cursor.is_none());
     let wrong = world.core.reputation().events(&tenant(), Agent::Ops, 5, Some("x".into())).await;
-    assert!(wrong.unwrap_err().to_string().contains("'x' is no cursor"));
+    assert!(
+        wrong.unwrap_err().to_string().contains("'x' is not a cursor of /agents/{type}/events")
+    );
 }

@@ -1,13 +1,15 @@
-//! One item of many can't be read: the others are given, and the answer says how many are not.
+//! One item of many is unreadable: the others are returned, with the number of unreadable ones.
 
 use std::sync::Arc;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, LedgerReader, entries_of};
 use watchbill_core::ports::{
-    Clock as _, Commit, Expect, Item, Key, NewItem, Store as _, Write, WriteId,
+    Clock as _, Commit, Item, Key, NewItem, Precondition, Store as _, Write, WriteId,
 };
-use watchbill_core::repo::{CHILDREN, LOGS, LedgerPeek, PAYLOAD, STEPS, Step, encode, task_key};
+use watchbill_core::repo::{
+    CHILDREN, EffectRecord, LOGS, LedgerPeek, PAYLOAD, STEPS, encode, task_key,
+};
 use watchbill_core::service::{Core, EventFilter, NewTask, Ports, ServiceError, TaskFilter};
 use watchbill_domain::{Role, TaskId};
 use watchbill_testkit::{Failure, FaultyStore, SeededEntropy};
@@ -18,15 +20,15 @@ use crate::common::{World, caller, new_task, object, plain, tenant};
 enum Damage {
     Body,
     Newer,
-    /// The store can't read it.
+    /// The store cannot read it.
     Row,
 }
 
 const ALL: [Damage; 3] = [Damage::Body, Damage::Newer, Damage::Row];
 
-/// A world, and a core that reads it through a store with faults.
+/// A test environment, and a core that reads its store with faults.
 fn damaged_world() -> (World, Core, Arc<FaultyStore>) {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let faults = Arc::new(FaultyStore::new(world.store.clone()));
     let ports = Ports {
         store: faults.clone(),
@@ -35,7 +37,7 @@ fn damaged_world() -> (World, Core, Arc<FaultyStore>) {
         entropy: Arc::new(SeededEntropy::new(7)),
         wake: world.wake.clone(),
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     (world, core, faults)
 }
 
@@ -62,7 +64,7 @@ async fn rewrite(world: &World, item: Item, body: Vec<u8>, schema: u16) {
         due: item.due,
         expires: item.expires,
     };
-    let writes = vec![Write::Put { item: new, expect: Expect::Version(item.version) }];
+    let writes = vec![Write::Put { item: new, expect: Precondition::Version(item.version) }];
     world.store.commit(Commit { id: WriteId(3), writes }).await.unwrap();
 }
 
@@ -74,7 +76,7 @@ async fn a_list_of_tasks_counts_what_it_leaves_out() {
         for _ in 0..9 {
             ids.push(world.create(plain()).await);
         }
-        // The second, and the newest but one.
+        // The second, and the second newest.
         for bad in [&ids[1], &ids[7]] {
             damage(&world, &faults, &task_key(&tenant(), bad), how).await;
         }
@@ -142,9 +144,10 @@ async fn lists_of_approvals_and_keys_count_what_they_leave_out() {
     }
 }
 
-/// What stands beside a header does not take the task out of a list, nor one child the others.
+/// An unreadable item next to a header does not remove the task from a list, nor one child the
+/// others.
 #[tokio::test]
-async fn parts_of_a_task_that_cant_be_read_are_passed_by() {
+async fn unreadable_parts_of_a_task_are_skipped() {
     for how in ALL {
         let (world, core, faults) = damaged_world();
         let text = "x".repeat(2_000);
@@ -171,7 +174,7 @@ async fn parts_of_a_task_that_cant_be_read_are_passed_by() {
         let steps = timeline.entries.iter().filter(|entry| entry.what.starts_with("step-"));
         assert_eq!((steps.count(), timeline.unreadable), (2, 1), "{how:?}");
 
-        // A body bears no schema of its own.
+        // A body has no schema of its own.
         if !matches!(how, Damage::Newer) {
             damage(&world, &faults, &Key::new(partition.clone(), PAYLOAD), how).await;
             let error = core.tasks().get(&tenant(), &id).await.unwrap_err();
@@ -187,7 +190,7 @@ async fn parts_of_a_task_that_cant_be_read_are_passed_by() {
 
 async fn put_step(world: &World, id: &TaskId, n: u64) {
     let now = world.clock.now();
-    let step = Step {
+    let step = EffectRecord {
         tenant: tenant(),
         task: id.clone(),
         key: format!("step-{n}"),
@@ -201,20 +204,20 @@ async fn put_step(world: &World, id: &TaskId, n: u64) {
         call_hash: None,
         expires: None,
     };
-    let writes = vec![Write::Put { item: encode(&step, None), expect: Expect::Absent }];
+    let writes = vec![Write::Put { item: encode(&step, None), expect: Precondition::Absent }];
     let id = WriteId(u128::from(n) + 10);
     world.store.commit(Commit { id, writes }).await.unwrap();
 }
 
-/// What left a task's header: the other changes are shown.
+/// An unreadable overflow item: the other changes are shown.
 #[tokio::test]
-async fn a_timeline_goes_on_past_what_left_the_header() {
+async fn a_timeline_skips_unreadable_overflow() {
     let (world, core, faults) = damaged_world();
     let id = world.create(NewTask { max_retries: Some(100), ..plain() }).await;
     for _ in 0..20 {
         let run = world.claim(&id).await.unwrap();
         let retry = Some(std::time::Duration::ZERO);
-        let ending = watchbill_core::decide::Ending::Failed { error: "no".into(), retry };
+        let ending = watchbill_core::decide::RunResult::Failed { error: "no".into(), retry };
         world.end(&id, run.value.fence, ending).await.unwrap();
         world.clock.advance(std::time::Duration::from_secs(3_600));
     }
@@ -229,7 +232,7 @@ async fn a_timeline_goes_on_past_what_left_the_header() {
     assert!(rest < whole && rest > whole / 2, "{rest} of {whole}");
 }
 
-/// A batch of the ledger: its events are missing, those before and after are given.
+/// An unreadable ledger batch: its events are missing, those before and after are returned.
 #[tokio::test]
 async fn events_are_listed_and_followed_past_a_batch_that_cant_be_read() {
     for how in [Damage::Body, Damage::Row] {
@@ -241,7 +244,7 @@ async fn events_are_listed_and_followed_past_a_batch_that_cant_be_read() {
             let entries = entries_of(LedgerPeek::of(&item).unwrap(), Vec::new(), 0);
             let now = world.clock.now();
             let (_, item) = Batch::new(tenant(), last.seq + 1, now, last.hash, last.seq, entries);
-            let writes = vec![Write::Put { item, expect: Expect::Absent }];
+            let writes = vec![Write::Put { item, expect: Precondition::Absent }];
             world.store.commit(Commit { id: WriteId(40), writes }).await.unwrap();
             last = LedgerReader::new(world.store.clone(), tenant()).head().await.unwrap();
         }

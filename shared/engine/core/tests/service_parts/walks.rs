@@ -1,17 +1,17 @@
-//! Where each walk ends: by what it has read, by its bytes and by its time; and where a page does.
+//! The limits of each walk: by count, by bytes and by time; and the limits of a page.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Batch, Entry};
-use watchbill_core::ports::{Clock as _, Expect, NewItem, Store as _, Write};
+use watchbill_core::ports::{Clock as _, NewItem, Precondition, Store as _, Write};
 use watchbill_core::repo::{decode, encode};
 use watchbill_core::service::{AuditFilter, Core, TaskFilter};
 use watchbill_domain::{
-    Agent, Approval, ApprovalId, Earned, EventId, Outcome, Priority, ReputationEvent, Task, TaskId,
-    TaskType, Timestamp,
+    Agent, Approval, ApprovalId, EventId, Outcome, Priority, ReputationEvent, ScoreDelta, Task,
+    TaskId, TaskType, Timestamp,
 };
 
 use watchbill_testkit::a_completion;
@@ -19,7 +19,7 @@ use watchbill_testkit::a_completion;
 use super::bounds::{Counting, MIB, counted, event, ledger, only, put};
 use crate::common::{World, new_task, object, plain, tenant};
 
-/// What one call read, and whether it can be gone on from.
+/// What one call read, and whether it can be continued.
 #[derive(Debug)]
 struct Walked {
     what: &'static str,
@@ -27,7 +27,7 @@ struct Walked {
     goes_on: bool,
 }
 
-/// Every call that walks through the ledger, looking for what is not in it.
+/// Makes every call that walks through the ledger, searching for what is not in it.
 async fn walk_all(world: &World, core: &Core, store: &Counting, first: &EventId) -> Vec<Walked> {
     let mut all = Vec::new();
     let mut walked = |what, goes_on| {
@@ -54,7 +54,7 @@ async fn walk_all(world: &World, core: &Core, store: &Counting, first: &EventId)
     walked("reputation", page.events.is_empty() && page.next_cursor.is_some());
     core.stats().of(&tenant()).await.unwrap();
     let (batches, ..) = store.taken();
-    // The next look goes on.
+    // The next call continues.
     world.clock.advance(Duration::from_secs(1));
     core.stats().of(&tenant()).await.unwrap();
     let goes_on = store.taken().0 > 0;
@@ -62,7 +62,7 @@ async fn walk_all(world: &World, core: &Core, store: &Counting, first: &EventId)
     all
 }
 
-/// `most`: so many batches, and as many more as are read to find where the walk begins.
+/// `most`: the limit on batches; one more may be read to find where the walk begins.
 fn assert_ended(walked: &[Walked], most: usize) {
     for walk in walked {
         assert!(walk.goes_on, "{walk:?}");
@@ -72,18 +72,18 @@ fn assert_ended(walked: &[Walked], most: usize) {
 
 #[tokio::test]
 async fn every_walk_through_a_ledger_ends_after_so_many_batches() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let events = ledger(&world, 600, |n, at| event(n, "ci.passed", at, json!({}))).await;
     let (core, store) = counted(&world);
     let walked = walk_all(&world, &core, &store, &events[0].event_id).await;
-    // A search for what has no time looks at the newest 256, which is where it ends.
+    // A search for an id without a time reads the newest 256 batches and ends there.
     let walked: Vec<Walked> = walked.into_iter().filter(|walk| walk.what != "search").collect();
     assert_ended(&walked, 256);
 }
 
 #[tokio::test]
 async fn every_walk_through_a_ledger_ends_after_so_many_bytes() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let text = "x".repeat(MIB);
     let large = |n, at| event(n, "ci.passed", at, json!({ "log": text }));
     let events = ledger(&world, 40, large).await;
@@ -94,7 +94,7 @@ async fn every_walk_through_a_ledger_ends_after_so_many_bytes() {
 
 #[tokio::test]
 async fn every_walk_through_a_ledger_ends_after_a_second() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let events = ledger(&world, 40, |n, at| event(n, "ci.passed", at, json!({}))).await;
     let (core, store) = counted(&world);
     store.slow.store(100, Ordering::Relaxed);
@@ -103,10 +103,10 @@ async fn every_walk_through_a_ledger_ends_after_a_second() {
 }
 
 impl World {
-    /// Copies of an item, in commits of a hundred.
+    /// Stores items in commits of a hundred.
     async fn put_many(&self, items: impl Iterator<Item = NewItem>) {
         let writes: Vec<Write> =
-            items.map(|item| Write::Put { item, expect: Expect::Absent }).collect();
+            items.map(|item| Write::Put { item, expect: Precondition::Absent }).collect();
         for writes in writes.chunks(100) {
             let id = self.core.entropy().write_id();
             let commit = watchbill_core::ports::Commit { id, writes: writes.to_vec() };
@@ -125,7 +125,7 @@ impl World {
         self.put_many((0..count).map(|n| encode(&copy(n), None))).await;
     }
 
-    /// Approvals that wait, each with so many bytes of a plan.
+    /// Open approvals, each with this many bytes of a plan.
     async fn approvals(&self, count: u64, bytes: usize) {
         let payload = object(json!({ "project": "shop", "environment": "production" }));
         self.create(watchbill_core::service::NewTask {
@@ -146,7 +146,7 @@ impl World {
     }
 }
 
-/// Tasks and decided approvals of which there are none among so many.
+/// Lists of this size, filtered for tasks and approvals that they do not contain.
 async fn assert_lists_end(core: &Core, store: &Counting, most: usize) {
     let others = TaskFilter { agent: Some(Agent::Dev), ..TaskFilter::default() };
     store.taken();
@@ -165,17 +165,17 @@ async fn assert_lists_end(core: &Core, store: &Counting, most: usize) {
 
 #[tokio::test]
 async fn lists_end_after_so_many_items_or_bytes_or_a_second() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     world.tasks(2_400).await;
     world.approvals(2_400, 10).await;
     let (core, store) = counted(&world);
-    // Two thousand items, and the forty rows of keys that name them.
+    // Two thousand items, and the forty pages of keys that name them.
     assert_lists_end(&core, &store, 2_040).await;
     store.slow.store(100, Ordering::Relaxed);
     // Five chunks of fifty: each is read by two calls.
     assert_lists_end(&core, &store, 5 * 51).await;
     store.slow.store(0, Ordering::Relaxed);
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     world.approvals(600, 64 * 1024).await;
     let (core, store) = counted(&world);
     let page = core.approvals().history(&tenant(), 5, None).await.unwrap();
@@ -184,7 +184,7 @@ async fn lists_end_after_so_many_items_or_bytes_or_a_second() {
 }
 
 fn told(n: u64, at: Timestamp, note: &str) -> Entry {
-    let reputation = vec![Earned(ReputationEvent::TaskSuccess, 2)];
+    let reputation = vec![ScoreDelta(ReputationEvent::TaskSuccess, 2)];
     let mut entry = a_completion(n, at, Outcome { reputation, ..Outcome::default() });
     entry.change.note = Some(note.to_owned());
     Entry::Task(entry)
@@ -192,7 +192,7 @@ fn told(n: u64, at: Timestamp, note: &str) -> Entry {
 
 #[tokio::test]
 async fn pages_of_the_audit_of_scores_and_of_approvals_end_at_their_bytes() {
-    let world = World::new(Rules::default());
+    let world = World::new(EngineConfig::default());
     let (note, mut hash) = ("n".repeat(60 * 1024), String::new());
     for seq in 1..=10 {
         let now = world.clock.now();

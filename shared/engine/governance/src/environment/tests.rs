@@ -1,4 +1,4 @@
-//! Names of environments as tables, and that no name with a word of production in it is less.
+//! Tables of environment names, and that any name with a production word in it is production.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -35,13 +35,13 @@ const STAGINGS: &[&str] = &[
 const PRODUCTIONS: &[&str] = &[
     "", "  ", "\u{a0}", "production", "prod", "PROD ", "prd", "PRD1", "live", "prod2", "prod-2", "prodEU",
     "EUprod", "prOd", "ProdEU", "production1", "eu-prod-2", "live_blue", "PRODUCTION_EU", "p-r-o-d",
-    // What only looks like less, or speaks of it beside production.
+    // Names that only resemble another kind, or combine one with production.
     "pre-prod", "non-prod", "nonprod", "preprodprod", "staging-production", "test-prod", "devprod",
     "prod-test", "dev/live", "product", "sandboxprod", "pr-prod", "pr-oduction", "pr-7-prd",
     // Full width, Cyrillic, Greek, a ligature, invisible characters.
     "\u{ff50}\u{ff52}\u{ff4f}\u{ff44}", "\u{ff30}\u{ff32}\u{ff2f}\u{ff24}", "\u{440}r\u{43e}d", "pr\u{3bf}d",
     "d\u{435}v", "t\u{435}st", "dev\u{200b}", "d\u{ad}ev", "pr-\u{440}r\u{43e}d", "\u{202e}ved",
-    // Not known.
+    // Unknown names.
     "x", "7", "-", "pr", "pr-", "eu", "customers", "main", "master", "release", "canary", "blue", "green",
     "default", "dev-customers", "shop-staging", "latest", "attest", "devops", "prototype", "e2e", "EUdev",
 ];
@@ -121,7 +121,7 @@ fn the_strictest_environment_that_work_names_counts() {
         let metadata = Map::new();
         assert_eq!(environments.aimed_at(&fields, &metadata), Production, "{further}");
     }
-    // What names no environment leaves it as it is.
+    // Fields that name no environment change nothing.
     for further in [
         json!({ "target": "web-1" }),
         json!({ "target": "products" }),
@@ -139,7 +139,7 @@ fn the_strictest_environment_that_work_names_counts() {
 }
 
 #[test]
-fn a_text_speaks_of_the_environments_that_it_names() {
+fn a_word_names_an_environment_only_if_it_is_known() {
     let environments = Environments::default();
     for (word, wanted) in [
         ("prod2", Some(Production)),
@@ -154,7 +154,7 @@ fn a_text_speaks_of_the_environments_that_it_names() {
     }
 }
 
-/// Any mix of cases, and of full-width letters.
+/// Any mix of cases and of full-width letters.
 fn disguised(word: &'static str) -> impl Strategy<Value = String> {
     let letters = word.chars().map(|c| {
         let upper = c.to_ascii_uppercase();
@@ -183,7 +183,7 @@ proptest! {
         after in around(),
     ) {
         let name = format!("{before}{word}{after}");
-        // `preprod` is a word of staging.
+        // `preprod` is a staging word.
         prop_assume!(!super::normalized(&name).contains("preprod"));
         prop_assert_eq!(kind(&name), Production, "{:?}", name);
     }

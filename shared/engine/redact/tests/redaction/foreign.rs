@@ -1,10 +1,10 @@
-//! Secrets under names and in forms that are on other lists than our own.
+//! Secrets under names and in forms from lists other than our own.
 
 use serde_json::{Value, json};
 use watchbill_redact as redact;
 use watchbill_testkit::{Planted, planted};
 
-/// How the case is shown, if that tells of its secret.
+/// The redacted output, if it shows the case's secret.
 fn leak(case: &Planted) -> Option<String> {
     let shown = redact::text(&case.text);
     if let Some(leak) = case.leak(&shown) {
@@ -33,7 +33,7 @@ fn secrets_in_foreign_forms_are_hidden() {
     }
 }
 
-/// How a log or a report quotes what it was given.
+/// How a log or a report quotes its input.
 type Way = (&'static str, fn(&str) -> String);
 const WAYS: &[Way] = &[
     ("lines", |text| format!("2026-11-30T01:02:03Z WARN web-7: it said\n{text}\nand no more")),
@@ -59,7 +59,7 @@ const WAYS: &[Way] = &[
     }),
 ];
 
-/// The same where it is said among other things, as in a log.
+/// The same secrets among other text, as in a log.
 #[test]
 fn they_are_hidden_within_other_text() {
     let cases: Vec<_> = planted().into_iter().filter(Planted::is_told).collect();

@@ -1,4 +1,4 @@
-//! Every rule takes time in proportion to the text, however hostile the text is.
+//! The time of every rule is linear in the text, even for hostile text.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use rustix::time::{ClockId, clock_gettime};
 use watchbill_redact as redact;
 use watchbill_testkit::hostile;
 
-/// In a build without optimisation; `cargo xtask bench redact` takes 1 and 4 MB.
+/// Size for a build without optimisation; `cargo xtask bench redact` uses 1 and 4 MB.
 const SMALL: usize = 16 * 1024;
-/// As often each is measured in turn; the least is what nothing else disturbed.
+/// How often both sizes are measured in turn. The minimum is the least disturbed measurement.
 const ROUNDS: usize = 3;
-/// Four times the text may take so much longer: 4 and what measuring adds. Quadratic is 16.
-const MOST: f64 = 6.0;
-/// Caches are shared with other work, too. What grows too fast does so at each attempt.
+/// Largest factor for four times the text: 4 plus measuring noise. Quadratic growth gives 16.
+const MAX_RATIO: f64 = 6.0;
+/// Caches are shared with other work. Quadratic growth fails at each attempt.
 const ATTEMPTS: usize = 4;
 
-/// What this thread has worked: other work of the machine doesn't count.
+/// CPU time of this thread, so that other load of the machine doesn't count.
 fn worked() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
@@ -50,13 +50,13 @@ fn four_times_the_text_takes_at_most_six_times_as_long() {
     for hostile in hostile() {
         for (way, clean) in ways {
             let attempts = (0..ATTEMPTS).map(|_| growth(clean, &*hostile.text));
-            let least = attempts.take_while(|growth| *growth > MOST).count();
+            let least = attempts.take_while(|growth| *growth > MAX_RATIO).count();
             if least == ATTEMPTS {
                 failed.push(format!("{way} over {}", hostile.name));
             }
         }
     }
-    assert!(failed.is_empty(), "more than {MOST} times as long: {failed:#?}");
+    assert!(failed.is_empty(), "more than {MAX_RATIO} times as long: {failed:#?}");
 }
 
 #[test]
@@ -74,5 +74,5 @@ fn the_name_of_a_list_is_read_once() {
     let grown = (0..ATTEMPTS)
         .map(|_| growth(|text| drop(black_box(redact::json(text))), &list))
         .fold(f64::MAX, f64::min);
-    assert!(grown <= MOST, "{grown}");
+    assert!(grown <= MAX_RATIO, "{grown}");
 }

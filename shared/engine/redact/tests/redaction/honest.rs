@@ -1,4 +1,4 @@
-//! What only sounds like a secret stays as it is, so that answers stay of use.
+//! Text that only resembles a secret stays as it is, so that output remains useful.
 
 use watchbill_redact as redact;
 
@@ -74,10 +74,11 @@ const LINES: &[&str] = &[
     "password: -",
     "the API key is not known here, or was revoked",
     "the webhook secret is not whsec_ and base64 of at least 24 bytes",
-    "409 where no secret is set.",
+    "409 if no secret is set.",
     "the password was wrong; the password is required",
     "password is incorrect, or the secret was never sent",
     "the passphrase is missing, the mnemonic is not set for this wallet",
+    "the webhook secret must be whsec_ and base64 of at least 24 bytes",
     r#"{"environment": "production", "auth": {"mode": "none"}, "key": "tenant#7"}"#,
 ];
 

@@ -1,4 +1,4 @@
-//! Runs that end in every way, while others want the same task and the store is difficult.
+//! Runs that end in every way, while others compete for the task and the store fails.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::Clock as _;
 use watchbill_domain::{Agent, Caller, Role, Status, TaskId};
 use watchbill_runtime::executor::Executor;
-use watchbill_runtime::run::{Retry, Run, RunEnd, TaskAgent};
+use watchbill_runtime::run::{Retry, Run, RunOutcome, TaskAgent};
 use watchbill_testkit::{FlakyStore, Machine, MemoryStore, assert_nothing_due, tenant, whats};
 
 /// What an agent of these tests does with a task.
-type Work = dyn Fn(u32) -> RunEnd + Send + Sync;
+type Work = dyn Fn(u32) -> RunOutcome + Send + Sync;
 
 struct Scripted {
     agent: Agent,
     runs: AtomicU32,
-    /// Where there is one, a run waits for it, having said that it began.
+    /// If set, a run signals that it has begun and waits.
     gate: Option<(Arc<Notify>, Arc<Notify>)>,
     work: Box<Work>,
 }
@@ -32,7 +32,7 @@ impl TaskAgent for Scripted {
         self.agent
     }
 
-    async fn run(&self, _run: &Run) -> RunEnd {
+    async fn run(&self, _run: &Run) -> RunOutcome {
         let nth = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((begun, go_on)) = &self.gate {
             begun.notify_one();
@@ -42,7 +42,7 @@ impl TaskAgent for Scripted {
     }
 }
 
-fn agent(work: impl Fn(u32) -> RunEnd + Send + Sync + 'static) -> Arc<Scripted> {
+fn agent(work: impl Fn(u32) -> RunOutcome + Send + Sync + 'static) -> Arc<Scripted> {
     Arc::new(Scripted {
         agent: Agent::Ops,
         runs: AtomicU32::new(0),
@@ -51,9 +51,9 @@ fn agent(work: impl Fn(u32) -> RunEnd + Send + Sync + 'static) -> Arc<Scripted> 
     })
 }
 
-fn done() -> RunEnd {
+fn done() -> RunOutcome {
     let result = json!({"status": "healthy"}).as_object().cloned().unwrap();
-    RunEnd::Done { result, events: Vec::new() }
+    RunOutcome::Done { result, events: Vec::new() }
 }
 
 fn executor(machine: &Machine, agent: &Arc<Scripted>) -> Executor {
@@ -66,7 +66,7 @@ fn memory() -> (Arc<MemoryStore>, Machine) {
     (store, machine)
 }
 
-/// To the moment from which a task may be run.
+/// Advances the clock to the time from which a task may run.
 async fn to_resume(machine: &Machine, id: &TaskId) {
     let task = machine.stored(id).await.value;
     machine.clock.advance(task.resume_at.unwrap_or_default().since(machine.clock.now()));
@@ -114,13 +114,13 @@ async fn a_run_that_takes_too_long_is_broken_off_and_tried_again() {
     running.await.unwrap().unwrap();
     let task = machine.stored(&id).await.value;
     assert_eq!((task.status, task.retries), (Status::Assigned, 1));
-    assert!(task.error.unwrap().contains("not done within 300 s"));
+    assert!(task.error.unwrap().contains("the run exceeded its limit of 300 s"));
 }
 
 #[tokio::test]
-async fn failures_are_tried_as_often_as_allowed_and_no_oftener() {
+async fn failures_are_retried_up_to_the_limit() {
     let (store, machine) = memory();
-    let agent = agent(|_| RunEnd::retryable("no route"));
+    let agent = agent(|_| RunOutcome::retryable("no route"));
     let executor = executor(&machine, &agent);
     let id = machine.create().await;
     let mut messages = 0;
@@ -140,7 +140,7 @@ async fn failures_are_tried_as_often_as_allowed_and_no_oftener() {
 #[tokio::test]
 async fn a_failure_for_good_is_not_tried_again() {
     let (store, machine) = memory();
-    let agent = agent(|_| RunEnd::Failed {
+    let agent = agent(|_| RunOutcome::Failed {
         error: "no such service".into(),
         retry: Retry::No,
         events: Vec::new(),
@@ -152,7 +152,7 @@ async fn a_failure_for_good_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_task_at_the_wrong_agent_goes_back_and_that_is_counted() {
+async fn a_task_at_the_wrong_agent_is_rerouted_and_counted() {
     let (_, machine) = memory();
     let wrong = Arc::new(Scripted {
         agent: Agent::Dev,
@@ -163,7 +163,7 @@ async fn a_task_at_the_wrong_agent_goes_back_and_that_is_counted() {
     let id = machine.create().await;
     let message = machine.pointer(&id).await;
     executor(&machine, &wrong).handle(&message).await.unwrap();
-    // The same pointer again: it is of an assignment that is over.
+    // The same message again: its assignment is over.
     executor(&machine, &wrong).handle(&message).await.unwrap();
     let task = machine.stored(&id).await.value;
     assert_eq!((task.status, task.misrouted, task.assignment), (Status::Assigned, 1, 2));
@@ -174,7 +174,7 @@ async fn a_task_at_the_wrong_agent_goes_back_and_that_is_counted() {
 }
 
 #[tokio::test]
-async fn a_pointer_to_a_task_that_runs_comes_back_after_its_lease() {
+async fn a_message_for_a_running_task_is_retried_after_its_lease() {
     let (_, machine) = memory();
     let id = machine.create().await;
     let message = machine.pointer(&id).await;
@@ -189,11 +189,11 @@ async fn a_pointer_to_a_task_that_runs_comes_back_after_its_lease() {
     assert_eq!(whats(&stored), ["created", "claimed", "reclaimed", "completed"]);
 }
 
-/// Two writers: an executor that slept past its lease, and one that took over.
+/// Two writers: an executor that was suspended past its lease, and one that took over.
 #[tokio::test]
-async fn lease_ends_during_an_outside_call_and_the_stale_run_ends_unheard() {
+async fn a_stale_run_whose_lease_ended_in_an_external_call_writes_nothing() {
     let store = Arc::new(MemoryStore::new());
-    // Two machines: the clock of the first stands still while it sleeps.
+    // Two machines: the clock of the first stands still while it is suspended.
     let (stale, young) =
         (Machine::at(store.clone(), 1, false), Machine::at(store.clone(), 2, false));
     let gate = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -201,7 +201,7 @@ async fn lease_ends_during_an_outside_call_and_the_stale_run_ends_unheard() {
         agent: Agent::Ops,
         runs: AtomicU32::new(0),
         gate: Some(gate.clone()),
-        work: Box::new(|_| RunEnd::terminal("the stale one")),
+        work: Box::new(|_| RunOutcome::terminal("the stale one")),
     });
     let id = stale.create().await;
     let message = stale.pointer(&id).await;
@@ -221,7 +221,7 @@ async fn lease_ends_during_an_outside_call_and_the_stale_run_ends_unheard() {
 }
 
 #[tokio::test]
-async fn a_run_cancelled_meanwhile_ends_unheard() {
+async fn a_run_cancelled_meanwhile_writes_nothing() {
     let (store, machine) = memory();
     let gate = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let slow = Arc::new(Scripted {
@@ -263,7 +263,7 @@ async fn an_ending_is_not_lost_to_a_store_that_is_busy() {
     }
 }
 
-/// Beyond the lease it is not tried: the message comes back, and the run is taken up again.
+/// After the lease it is not retried: the message is redelivered, and the run starts again.
 #[tokio::test]
 async fn a_store_busy_for_ever_sends_the_message_back() {
     let store = Arc::new(MemoryStore::new());
@@ -293,7 +293,7 @@ async fn answers_lost_at_claim_and_end_run_each_task_once() {
         let flaky = Arc::new(FlakyStore::new(store.clone(), seed, 25));
         let machine = Machine::at(flaky, seed, true);
         let large = json!({"text": "x".repeat(9_000)}).as_object().cloned().unwrap();
-        let agent = agent(move |_| RunEnd::Done { result: large.clone(), events: Vec::new() });
+        let agent = agent(move |_| RunOutcome::Done { result: large.clone(), events: Vec::new() });
         let executor = executor(&machine, &agent);
         let id = machine.create().await;
         let message = machine.pointer(&id).await;
@@ -308,9 +308,9 @@ async fn answers_lost_at_claim_and_end_run_each_task_once() {
     }
 }
 
-/// Many pointers at one task, on executors that meet in many orders.
+/// Many messages for one task, on executors that interleave in many orders.
 #[tokio::test]
-async fn however_many_pointers_there_are_one_run_is_made() {
+async fn many_messages_for_one_task_make_one_run() {
     for seed in 0..20 {
         let store = Arc::new(MemoryStore::new());
         let machine = Machine::at(Arc::new(FlakyStore::new(store.clone(), seed, 0)), seed, true);
@@ -354,7 +354,7 @@ async fn a_suspended_run_frees_its_executor_and_comes_back() {
     let (store, machine) = memory();
     let resume_at = machine.clock.now().plus(Duration::from_secs(600));
     let agent = agent(move |nth| match nth {
-        1 => RunEnd::Suspended { resume_at, note: "the build runs".into() },
+        1 => RunOutcome::Suspended { resume_at, note: "the build runs".into() },
         _ => done(),
     });
     let executor = executor(&machine, &agent);
@@ -388,7 +388,7 @@ async fn newer_schema_sends_the_message_back() {
         due: old.due,
         expires: None,
     };
-    let expect = watchbill_core::ports::Expect::Version(1);
+    let expect = watchbill_core::ports::Precondition::Version(1);
     let writes = vec![watchbill_core::ports::Write::Put { item, expect }];
     let commit = watchbill_core::ports::Commit { id: machine.core.entropy().write_id(), writes };
     watchbill_core::ports::Store::commit(&*store, commit).await.unwrap();
@@ -400,9 +400,9 @@ async fn newer_schema_sends_the_message_back() {
     assert_eq!(agent.runs.load(Ordering::Relaxed), 0);
 }
 
-fn large(bytes: usize) -> RunEnd {
+fn large(bytes: usize) -> RunOutcome {
     let result = json!({ "log": "x".repeat(bytes) }).as_object().cloned().unwrap();
-    RunEnd::Done { result, events: Vec::new() }
+    RunOutcome::Done { result, events: Vec::new() }
 }
 
 /// A result of a megabyte, with a blob store that is busy at first: the run is not repeated.
@@ -423,7 +423,7 @@ async fn a_result_of_a_megabyte_is_kept_though_the_blob_store_is_busy() {
     assert_nothing_due(&store);
 }
 
-/// A blob store that stays away costs this run, not the task: the message comes back.
+/// An unavailable blob store costs this run, not the task: the message is redelivered.
 #[tokio::test]
 async fn a_result_that_cannot_be_kept_in_time_leaves_the_task_to_the_next_run() {
     let store = Arc::new(MemoryStore::new());
@@ -450,7 +450,7 @@ async fn a_result_beyond_the_limit_ends_the_task_with_its_size() {
     let task = machine.stored(&id).await.value;
     let error = task.error.unwrap();
     assert_eq!(task.status, Status::Failed);
-    assert!(error.contains("result has 4194314 bytes, 4194304 are the most"), "{error}");
+    assert!(error.contains("result has 4194314 bytes; the maximum is 4194304"), "{error}");
     assert_eq!(machine.blobs.keys(), []);
     assert_nothing_due(&store);
 }

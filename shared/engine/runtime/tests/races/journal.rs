@@ -1,4 +1,4 @@
-//! A journal's entry is found by its key and the call; a provider that never answers a look-up.
+//! Journal entries are identified by key and call; a provider that never responds to a lookup.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
-use watchbill_core::ports::{Clock as _, Commit, Expect, Store as _, Write};
-use watchbill_core::repo::{Step, decode, encode};
+use watchbill_core::ports::{Clock as _, Commit, Precondition, Store as _, Write};
+use watchbill_core::repo::{EffectRecord, decode, encode};
 use watchbill_domain::{Agent, Caller, Role, Status, TaskType, ToolCall};
 use watchbill_governance::{Planned, Planner, ToolSpecs};
 use watchbill_runtime::executor::Executor;
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
-use watchbill_runtime::steps::{Attempt, Effect, LookedUp, Steps, Taken};
+use watchbill_runtime::journal::{Attempt, Effect, EffectOutcome, Journal, Lookup};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 use watchbill_testkit::{KnownTools, Machine, MemoryStore, tenant};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
@@ -65,18 +65,18 @@ impl Effect for Deploy {
             false => Attempt::Done(Map::from_iter([("of".to_owned(), self.project.into())])),
         }
     }
-    async fn look_up(&self) -> LookedUp {
+    async fn look_up(&self) -> Lookup {
         self.provider.looks.fetch_add(1, Ordering::Relaxed);
         std::future::pending().await
     }
     async fn undo(&self, _result: &Map<String, Value>) {}
 }
 
-fn done(of: &str) -> Taken {
-    Taken::Done(Map::from_iter([("of".to_owned(), of.into())]))
+fn done(of: &str) -> EffectOutcome {
+    EffectOutcome::Done(Map::from_iter([("of".to_owned(), of.into())]))
 }
 
-/// Deploys what its task's answer or, before there is one, its first project says.
+/// Deploys its projects in order. Blocks the task if the journal reports a mismatch.
 struct Deployer {
     projects: Mutex<Vec<&'static str>>,
     provider: Arc<Provider>,
@@ -88,28 +88,29 @@ impl TaskAgent for Deployer {
         Agent::Ops
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
-        let steps = run.steps.as_ref().expect("the executor gives steps");
+    async fn run(&self, run: &Run) -> RunOutcome {
+        let journal = run.journal.as_ref().expect("the executor gives steps");
         let projects = self.projects.lock().unwrap().clone();
         let mut result = Map::new();
         for project in projects {
             let effect = Deploy { project, provider: self.provider.clone() };
-            match steps.take(&effect).await.unwrap() {
-                Taken::Done(done) => result = done,
-                Taken::Mismatch { error, question } => {
-                    return RunEnd::Blocked { reason: error, question: Some(question) };
+            match journal.execute(&effect).await.unwrap() {
+                EffectOutcome::Done(done) => result = done,
+                EffectOutcome::Mismatch { error, question } => {
+                    return RunOutcome::Blocked { reason: error, question: Some(question) };
                 }
-                Taken::Refused { error, .. } => return RunEnd::terminal(error),
+                EffectOutcome::Refused { error, .. } => return RunOutcome::terminal(error),
                 other => panic!("{other:?}"),
             }
         }
-        RunEnd::Done { result, events: Vec::new() }
+        RunOutcome::Done { result, events: Vec::new() }
     }
 }
 
-/// The same key with other arguments is no repeat: nobody is given the other call's result.
+/// The same key with other arguments is not a repeat and must not return the other call's
+/// result.
 #[tokio::test]
-async fn another_call_under_the_same_key_blocks_the_task_and_asks_a_person() {
+async fn another_call_under_the_same_key_blocks_the_task_with_a_question() {
     for (answer, status, made) in [
         ("go on anew", Status::Completed, vec!["shop", "bank"]),
         ("cancel", Status::Failed, vec!["shop"]),
@@ -136,58 +137,58 @@ async fn another_call_under_the_same_key_blocks_the_task_and_asks_a_person() {
         executor.handle(&machine.pointer(&id).await).await.unwrap();
         let task = machine.stored(&id).await.value;
         assert_eq!((task.status, provider.made()), (status, made), "{answer}: {:?}", task.error);
-        // What was done stays told.
-        let steps = store.items().into_iter().filter(|item| &*item.kind == "step");
+        // The earlier effect stays on record.
+        let journal = store.items().into_iter().filter(|item| &*item.kind == "step");
         let targets: Vec<String> =
-            steps.map(|item| decode::<Step>(&item).unwrap().value.target).collect();
+            journal.map(|item| decode::<EffectRecord>(&item).unwrap().value.target).collect();
         assert!(targets.contains(&"shop".to_owned()), "{targets:?}");
     }
 }
 
-/// Frozen: steps without a hash stand for whatever bears their key.
+/// Frozen: records without a hash match any call with their key.
 #[tokio::test]
-async fn a_step_of_an_earlier_version_is_given_back_by_its_key_alone() {
+async fn a_record_of_an_earlier_version_is_returned_by_its_key_alone() {
     let store = Arc::new(MemoryStore::new());
     let machine = Machine::at(store.clone(), 1, false);
     let id = machine.create().await;
     let task = machine.claim(&id).await.value;
-    let steps = Steps::of_run(machine.core.clone(), &task);
+    let journal = Journal::of_run(machine.core.clone(), &task);
     let provider = Arc::new(Provider::default());
     let shop = Deploy { project: "shop", provider: provider.clone() };
-    assert_eq!(steps.take(&shop).await.unwrap(), done("shop"));
+    assert_eq!(journal.execute(&shop).await.unwrap(), done("shop"));
     let item = store.items().into_iter().find(|item| &*item.kind == "step").unwrap();
-    let step = Step { call_hash: None, ..decode::<Step>(&item).unwrap().value };
-    let put = Write::Put { item: encode(&step, None), expect: Expect::Version(item.version) };
+    let step = EffectRecord { call_hash: None, ..decode::<EffectRecord>(&item).unwrap().value };
+    let put = Write::Put { item: encode(&step, None), expect: Precondition::Version(item.version) };
     let id = machine.core.entropy().write_id();
     store.commit(Commit { id, writes: vec![put] }).await.unwrap();
     let bank = Deploy { project: "bank", provider: provider.clone() };
-    assert_eq!(steps.take(&bank).await.unwrap(), done("shop"));
+    assert_eq!(journal.execute(&bank).await.unwrap(), done("shop"));
     assert_eq!(provider.made(), ["shop"]);
 }
 
 #[tokio::test]
-async fn a_look_up_that_never_answers_ends_within_the_lease_and_can_not_tell() {
+async fn a_lookup_without_a_response_ends_within_the_lease_and_is_inconclusive() {
     let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
     let id = machine.create().await;
     let task = machine.claim(&id).await.value;
     let until = task.lease.as_ref().unwrap().until;
-    let steps = Steps::of_run(machine.core.clone(), &task);
+    let journal = Journal::of_run(machine.core.clone(), &task);
     let provider = Arc::new(Provider { loses_answers: true, ..Provider::default() });
     let shop = Deploy { project: "shop", provider: provider.clone() };
-    let first = steps.take(&shop).await.unwrap();
-    let Taken::Unsettled { after, .. } = first else { panic!("{first:?}") };
+    let first = journal.execute(&shop).await.unwrap();
+    let EffectOutcome::Unsettled { after, .. } = first else { panic!("{first:?}") };
     machine.clock.advance(after);
-    // Without a limit it would never come back.
-    let taken = tokio::time::timeout(Duration::from_secs(20), steps.take(&shop)).await;
+    // Without a limit it would never return.
+    let taken = tokio::time::timeout(Duration::from_secs(20), journal.execute(&shop)).await;
     let taken = taken.expect("the look-up ends").unwrap();
-    let wanted = "no answer to the look-up within 30 s".to_owned();
-    assert_eq!(taken, Taken::Undecidable { error: wanted });
+    let wanted = "no response to the lookup within 30 s".to_owned();
+    assert_eq!(taken, EffectOutcome::Undecidable { error: wanted });
     assert!(machine.clock.now() < until, "the lease outlives the look-up");
     assert_eq!((provider.made().len(), provider.looks.load(Ordering::Relaxed)), (1, 1));
-    assert!(!steps.changed_something(), "nobody knows that it did");
+    assert!(!journal.changed_something(), "nobody knows that it did");
 }
 
-/// A run that changed something outside says so, also where an earlier run did it.
+/// A run that changed something external reports it, also if an earlier run did it.
 #[tokio::test]
 async fn a_run_knows_whether_it_changed_something() {
     let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
@@ -203,7 +204,7 @@ async fn a_run_knows_whether_it_changed_something() {
     }
 }
 
-/// Counts how often a plan is worked out.
+/// Counts how often a plan is computed.
 #[derive(Default)]
 struct Counting(AtomicU32);
 
@@ -218,9 +219,9 @@ impl Planner for Counting {
     }
 }
 
-/// Once for the submission, once for the claim: the run and its effects go by the claim's.
+/// Once for the submission, once for the claim: the run and its effects use the claim's plan.
 #[tokio::test]
-async fn a_plan_is_worked_out_once_for_each_submission_and_each_claim() {
+async fn a_plan_is_computed_once_for_each_submission_and_each_claim() {
     let mut machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
     let planner = Arc::new(Counting::default());
     machine.core = machine.core.planned_by(planner.clone());

@@ -1,4 +1,4 @@
-//! Runs that call a model, and what their budget makes of it.
+//! Runs that call a model, and how they use their budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,22 +7,22 @@ use async_trait::async_trait;
 use serde_json::Map;
 use watchbill_core::service::{Core, Governance, OnFailure};
 use watchbill_domain::{
-    Agent, Amount, Caller, Earned, Price, ReputationEvent, Role, Status, Task, Usage,
+    Agent, Amount, Caller, Price, ReputationEvent, Role, ScoreDelta, Status, Task, Usage,
 };
 use watchbill_governance::{BudgetLimits, Policies, Policy, PolicyUnavailable, Prices};
 use watchbill_runtime::executor::Executor;
-use watchbill_runtime::run::{Run, RunEnd, TaskAgent};
-use watchbill_runtime::spending::{SpendError, Spending};
+use watchbill_runtime::model_budget::{ModelBudget, SpendError};
+use watchbill_runtime::run::{Run, RunOutcome, TaskAgent};
 use watchbill_testkit::{FlakyStore, Machine, MemoryStore, tenant};
 
-/// Tokens in and out of each call at most, and what it really uses.
-const MOST: (u64, u64) = (1_000, 500);
+/// Maximum tokens in and out of each call, and its real usage.
+const MAX_TOKENS: (u64, u64) = (1_000, 500);
 const USED: Usage = Usage { input_tokens: 600, output_tokens: 100 };
-/// In millionths of a dollar, at a dollar for a million tokens in and ten for a million out.
-const MOST_COSTS: u64 = 6_000;
+/// In millionths of a dollar, at one dollar per million tokens in and ten per million out.
+const MAX_COSTS: u64 = 6_000;
 const USED_COSTS: u64 = 1_600;
 
-/// Where a run breaks off in its last call.
+/// Where a run panics in its last call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Breaks {
     Never,
@@ -30,7 +30,7 @@ enum Breaks {
     AfterSending,
 }
 
-/// Calls a model so many times, then is done.
+/// Makes this many model calls, then is done.
 struct Talker {
     calls: u32,
     breaks: Breaks,
@@ -38,11 +38,11 @@ struct Talker {
 }
 
 impl Talker {
-    async fn calls(&self, spending: &Spending) -> Result<(), SpendError> {
+    async fn calls(&self, spending: &ModelBudget) -> Result<(), SpendError> {
         for n in 1..=self.calls {
             let last = n == self.calls;
-            let reserved = spending.reserve("new", MOST.0, MOST.1).await?;
-            assert_eq!(reserved.amount(), Amount { micro_usd: MOST_COSTS, tokens: 1_500 });
+            let reserved = spending.reserve("new", MAX_TOKENS.0, MAX_TOKENS.1).await?;
+            assert_eq!(reserved.amount(), Amount { micro_usd: MAX_COSTS, tokens: 1_500 });
             assert!(!last || self.breaks != Breaks::BeforeSending, "breaks before sending");
             let sent = reserved.send().await?;
             self.made.fetch_add(1, Ordering::Relaxed);
@@ -59,9 +59,9 @@ impl TaskAgent for Talker {
         Agent::Ops
     }
 
-    async fn run(&self, run: &Run) -> RunEnd {
+    async fn run(&self, run: &Run) -> RunOutcome {
         match self.calls(run.spending.as_ref().expect("the executor gives it")).await {
-            Ok(()) => RunEnd::Done { result: Map::new(), events: Vec::new() },
+            Ok(()) => RunOutcome::Done { result: Map::new(), events: Vec::new() },
             Err(error) => error.into(),
         }
     }
@@ -118,20 +118,20 @@ async fn what_the_calls_of_a_run_used_comes_with_its_end() {
 #[tokio::test]
 async fn a_call_that_no_limit_has_room_for_is_not_made_and_fails_the_task() {
     let (machine, core) = memory();
-    // Room for two calls as they come out, and not for the most that a third could cost.
-    set_day(&core, Amount { micro_usd: 2 * USED_COSTS + MOST_COSTS - 1, tokens: 1_000_000 }).await;
+    // Room for the real cost of two calls, but not for the most that a third could cost.
+    set_day(&core, Amount { micro_usd: 2 * USED_COSTS + MAX_COSTS - 1, tokens: 1_000_000 }).await;
     let (task, made) = run(&machine, &core, 3, Breaks::Never).await;
     assert_eq!((task.status, made), (Status::Failed, 2));
     let error = task.error.unwrap();
     assert!(error.starts_with("Budget exceeded: of the limit of $0.009199 a day (UTC)"), "{error}");
     let outcome = task.outcome.unwrap();
-    assert_eq!(outcome.reputation, [Earned(ReputationEvent::BudgetExceeded, -10)]);
+    assert_eq!(outcome.reputation, [ScoreDelta(ReputationEvent::BudgetExceeded, -10)]);
     assert_eq!(outcome.micro_usd, 2 * USED_COSTS, "with what it had used before");
     let last = task.log.last().unwrap();
     let types: Vec<&str> = last.events.iter().map(|e| e.event_type.as_str()).collect();
     assert_eq!(types, ["task.failed", "budget.exceeded", "alert.triggered"]);
     assert_eq!(used(&core).await.0, 2 * USED_COSTS);
-    // One that calls no model is not stopped by a budget that is used up.
+    // A run that calls no model is not stopped by an exhausted budget.
     set_day(&core, Amount::NONE).await;
     let (task, _) = run(&machine, &core, 0, Breaks::Never).await;
     assert_eq!(task.status, Status::Completed);
@@ -139,7 +139,7 @@ async fn a_call_that_no_limit_has_room_for_is_not_made_and_fails_the_task() {
 
 #[tokio::test]
 async fn a_run_that_breaks_off_in_a_call_is_charged_once_the_call_may_have_gone_out() {
-    for (breaks, charged) in [(Breaks::BeforeSending, 0), (Breaks::AfterSending, MOST_COSTS)] {
+    for (breaks, charged) in [(Breaks::BeforeSending, 0), (Breaks::AfterSending, MAX_COSTS)] {
         let (machine, core) = memory();
         let (task, _) = run(&machine, &core, 2, breaks).await;
         assert_eq!((task.status, task.retries), (Status::Assigned, 1), "tried again");
@@ -167,7 +167,7 @@ impl Policies for Unreadable {
 }
 
 #[tokio::test]
-async fn without_its_limits_in_reach_a_run_waits_or_is_refused_and_nobody_is_blamed() {
+async fn without_its_limits_a_run_is_deferred_or_denied_and_no_score_changes() {
     for (on_failure, status) in
         [(OnFailure::Restrict, Status::InProgress), (OnFailure::Deny, Status::Failed)]
     {
@@ -183,7 +183,7 @@ async fn without_its_limits_in_reach_a_run_waits_or_is_refused_and_nobody_is_bla
     }
 }
 
-/// A policy that can be read so many times, and changes its price each time.
+/// A policy that can be read this many times, and changes its price each time.
 struct Fading {
     reads: AtomicU32,
     readable: u32,
@@ -201,11 +201,11 @@ impl Policies for Fading {
     }
 }
 
-/// The price is that of the reservation, and a policy that can't be read by then costs nobody the
-/// answer that was paid for.
+/// The price is that of the reservation. A policy that can't be read later does not lose a
+/// response that was paid for.
 #[tokio::test]
 async fn a_call_is_settled_at_the_price_it_was_reserved_at_whatever_becomes_of_the_policy() {
-    // One read for the price, one for the limits; or as many as anyone asks for.
+    // One read for the price, one for the limits; or any number of reads.
     for readable in [2, u32::MAX] {
         let machine = Machine::at(Arc::new(MemoryStore::new()), 1, true);
         let policies = Fading { reads: AtomicU32::new(0), readable };
@@ -213,8 +213,8 @@ async fn a_call_is_settled_at_the_price_it_was_reserved_at_whatever_becomes_of_t
         let core = machine.core.clone().governed_by(governance);
         let id = machine.create().await;
         let claimed = machine.claim(&id).await.value;
-        let spending = Spending::of_run(core.clone(), &claimed);
-        let reserved = spending.reserve("new", MOST.0, MOST.1).await.unwrap();
+        let spending = ModelBudget::of_run(core.clone(), &claimed);
+        let reserved = spending.reserve("new", MAX_TOKENS.0, MAX_TOKENS.1).await.unwrap();
         let stored = machine.stored(&id).await.value.reservation.unwrap();
         assert_eq!(stored.price, Some(Price { input: 1_000_000, output: 10_000_000 }));
         let used = reserved.send().await.unwrap().settle(USED).await.unwrap();
@@ -224,7 +224,7 @@ async fn a_call_is_settled_at_the_price_it_was_reserved_at_whatever_becomes_of_t
     }
 }
 
-/// Whatever answers get lost, each call is charged once.
+/// Whatever responses are lost, each call is charged once.
 #[tokio::test]
 async fn lost_answers_charge_each_call_once() {
     for seed in 0..60 {
@@ -233,7 +233,7 @@ async fn lost_answers_charge_each_call_once() {
         let core = priced(&machine);
         let id = machine.create().await;
         let claimed = machine.claim(&id).await.value;
-        let spending = Spending::of_run(core.clone(), &claimed);
+        let spending = ModelBudget::of_run(core.clone(), &claimed);
         let talker = Talker { calls: 10, breaks: Breaks::Never, made: AtomicU32::new(0) };
         talker.calls(&spending).await.unwrap();
         assert_eq!(used(&core).await, (10 * USED_COSTS, 7_000), "seed {seed}");

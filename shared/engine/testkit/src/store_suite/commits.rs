@@ -1,5 +1,7 @@
+//! Guarantees of commits: versions, conditions, counters and limits.
+
 use bytes::Bytes;
-use watchbill_core::ports::{CommitError, Expect, MAX_WRITES, Write, WriteId};
+use watchbill_core::ports::{CommitError, MAX_WRITES, Precondition, Write, WriteId};
 
 use super::{
     StoreUnderTest, add, at, body, commit, conflict, create, done, entry, get, key, new_item, put,
@@ -15,7 +17,7 @@ pub async fn puts_are_read_back_with_their_versions(under_test: &mut impl StoreU
     new.list2 = entry("M", "6");
     new.due = Some(at(7_000));
     new.expires = Some(at(8_000));
-    done(&store, 1, [put(new.clone(), Expect::Absent)]).await;
+    done(&store, 1, [put(new.clone(), Precondition::Absent)]).await;
     let read = get(&store, &k).await.expect("it was put");
     assert_eq!(
         (read.version, read.write_id, &*read.kind, read.schema),
@@ -29,7 +31,7 @@ pub async fn puts_are_read_back_with_their_versions(under_test: &mut impl StoreU
     new.schema = 4;
     new.kind = "other".into();
     (new.list2, new.due, new.expires) = (None, None, Some(at(9_000)));
-    done(&store, 2, [put(new, Expect::Version(1))]).await;
+    done(&store, 2, [put(new, Precondition::Version(1))]).await;
     drop(store);
     under_test.reopen().await;
     let store = under_test.store();
@@ -71,10 +73,10 @@ pub async fn our_own_write_is_recognised(under_test: &mut impl StoreUnderTest) {
     for _ in 0..2 {
         done(&store, 2, [replace(k.clone(), "two", 1)]).await;
     }
-    // The put is beside other writes, whose conditions no longer hold either.
+    // The repeated commit has further writes, whose conditions no longer hold either.
     done(&store, 3, [create(other.clone(), "x")]).await;
     let writes = [
-        Write::Delete { key: other.clone(), expect: Expect::Version(1) },
+        Write::Delete { key: other.clone(), expect: Precondition::Version(1) },
         add(key("c", "n"), "used", 1, Some(1)),
         replace(k.clone(), "three", 2),
     ];
@@ -112,17 +114,17 @@ pub async fn checks_and_deletes_demand_what_they_say(under_test: &mut impl Store
     let (k, gone, new) = (key("a", "0"), key("b", "0"), key("c", "0"));
     done(&store, 1, [create(k.clone(), "one")]).await;
     let check = |expect| Write::Check { key: k.clone(), expect };
-    conflict(commit(&store, 2, [check(Expect::Version(2)), create(new.clone(), "x")]).await);
-    conflict(commit(&store, 3, [check(Expect::Absent), create(new.clone(), "x")]).await);
-    let absent = Write::Check { key: gone.clone(), expect: Expect::Absent };
-    done(&store, 4, [check(Expect::Version(1)), absent, create(new.clone(), "x")]).await;
+    conflict(commit(&store, 2, [check(Precondition::Version(2)), create(new.clone(), "x")]).await);
+    conflict(commit(&store, 3, [check(Precondition::Absent), create(new.clone(), "x")]).await);
+    let absent = Write::Check { key: gone.clone(), expect: Precondition::Absent };
+    done(&store, 4, [check(Precondition::Version(1)), absent, create(new.clone(), "x")]).await;
     assert_eq!(get(&store, &k).await.map(|item| item.version), Some(1), "a check writes nothing");
     let delete = |expect| Write::Delete { key: new.clone(), expect };
-    conflict(commit(&store, 5, [delete(Expect::Version(7))]).await);
-    conflict(commit(&store, 6, [delete(Expect::Absent)]).await);
-    done(&store, 7, [delete(Expect::Version(1))]).await;
+    conflict(commit(&store, 5, [delete(Precondition::Version(7))]).await);
+    conflict(commit(&store, 6, [delete(Precondition::Absent)]).await);
+    done(&store, 7, [delete(Precondition::Version(1))]).await;
     assert_eq!(get(&store, &new).await, None);
-    conflict(commit(&store, 8, [delete(Expect::Version(1))]).await);
+    conflict(commit(&store, 8, [delete(Precondition::Version(1))]).await);
     done(&store, 9, [create(new.clone(), "again")]).await;
     assert_eq!(get(&store, &new).await.map(|item| item.version), Some(1));
 }
@@ -165,10 +167,10 @@ pub async fn illegal_commits_are_refused(under_test: &mut impl StoreUnderTest) {
         (0..=MAX_WRITES).map(|n| create(key("a", &n.to_string()), "")).collect();
     let twice = vec![
         create(key("a", "0"), ""),
-        Write::Check { key: key("a", "0"), expect: Expect::Absent },
+        Write::Check { key: key("a", "0"), expect: Precondition::Absent },
     ];
     let unguarded = vec![add(key("a", "0"), "n", 1, None)];
-    let check = Write::Check { key: key("a", "1"), expect: Expect::Absent };
+    let check = Write::Check { key: key("a", "1"), expect: Precondition::Absent };
     let checked_only = vec![add(key("a", "0"), "n", 1, None), check];
     for illegal in [vec![], too_many, twice, unguarded, checked_only] {
         let result = commit(&store, 1, illegal).await;
@@ -183,7 +185,7 @@ pub async fn unknown_bytes_come_back(under_test: &mut impl StoreUnderTest) {
     new.body = (0..=255).cycle().take(200_000).collect();
     new.kind = "from_the_future".into();
     new.schema = u16::MAX;
-    done(&store, u128::MAX, [put(new.clone(), Expect::Absent)]).await;
+    done(&store, u128::MAX, [put(new.clone(), Precondition::Absent)]).await;
     drop(store);
     under_test.reopen().await;
     let read = get(&under_test.store(), &new.key).await.expect("it was put");

@@ -1,3 +1,5 @@
+//! Guarantees for concurrent writers.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -81,7 +83,7 @@ pub async fn conflicts_do_not_disturb_their_neighbours(under_test: &mut impl Sto
         let own = create(key("own", &format!("{n:04}")), "");
         let id = u128::from(n) + 10;
         if n.is_multiple_of(3) {
-            // The write that would succeed stands before the one that can't.
+            // The write that would succeed comes before the one that can't.
             let result = commit(&store, id, [own, create(key("taken", "0"), "")]).await;
             assert!(matches!(result, Err(CommitError::Conflict { .. })), "{n}: {result:?}");
         } else {

@@ -1,11 +1,13 @@
+//! Guarantees of the change feed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use watchbill_core::ports::{Change, Expect, Key, Store, Write};
+use watchbill_core::ports::{Change, Key, Precondition, Store, Write};
 
 use super::{Follow, StoreUnderTest, add, commit, create, done, get, key, replace};
 
-/// Reads until the change numbered `last`, and holds what comes to the feed's promises.
+/// Reads up to the change numbered `last` and checks that the feed has no gaps or repeats.
 async fn read_until(
     feed: &mut dyn Follow,
     after: u64,
@@ -51,11 +53,11 @@ pub async fn every_write_is_in_the_feed_in_order(under_test: &mut impl StoreUnde
     let (a, b, n) = (key("a", "0"), key("b", "0"), key("n", "0"));
     done(&store, 1, [create(a.clone(), "1"), create(b.clone(), "1")]).await;
     done(&store, 2, [replace(a.clone(), "2", 1), add(n.clone(), "n", 1, None)]).await;
-    let check = Write::Check { key: a.clone(), expect: Expect::Version(2) };
+    let check = Write::Check { key: a.clone(), expect: Precondition::Version(2) };
     done(&store, 3, [check, replace(b.clone(), "2", 1)]).await;
     commit(&store, 4, [replace(a.clone(), "x", 1)]).await.expect_err("a conflict");
     done(&store, 2, [replace(a.clone(), "2", 1), add(n.clone(), "n", 1, None)]).await;
-    done(&store, 5, [Write::Delete { key: b.clone(), expect: Expect::Version(2) }]).await;
+    done(&store, 5, [Write::Delete { key: b.clone(), expect: Precondition::Version(2) }]).await;
     let changes = read_until(&mut *feed, 0, 6, 2).await;
     let keys: Vec<&Key> = changes.iter().map(|(_, change)| &change.key).collect();
     assert_eq!(keys, [&a, &b, &a, &n, &b, &b], "refused and repeated commits change nothing");
@@ -71,7 +73,7 @@ pub async fn a_late_reader_misses_nothing(under_test: &mut impl StoreUnderTest) 
     const WRITES: u64 = 60;
     let writers: Vec<_> =
         (0..WRITERS).map(|w| tokio::spawn(write(store.clone(), w, WRITES))).collect();
-    // One reader from the start, one that begins in the midst of it.
+    // One reader follows from the start, a second one starts in the middle of the writes.
     let mut early = under_test.follow(0);
     let first = read_until(&mut *early, 0, 40, 7).await;
     let at = first.last().expect("forty changes").0;
@@ -94,7 +96,7 @@ pub async fn a_late_reader_misses_nothing(under_test: &mut impl StoreUnderTest) 
 
 async fn write(store: Arc<dyn Store>, writer: u64, writes: u64) {
     let k = key("w", &writer.to_string());
-    // Long bodies, so that a tail of bounded bytes doesn't hold them all.
+    // Long bodies, so that a tail with a byte limit does not hold all of them.
     let body = "x".repeat(600);
     for version in 0..writes {
         let id = u128::from(writer + 1) << 64 | u128::from(version);

@@ -1,8 +1,10 @@
+//! Guarantees of lists and of the index of due items.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use watchbill_core::ports::{
-    DueKey, Expect, Key, ListRange, Query, Store, StoreError, WhichList, due_shard,
+    DueKey, Key, ListRange, Precondition, Query, Store, StoreError, WhichList, due_shard,
 };
 
 use super::{StoreUnderTest, at, create, done, entry, key, new_item, put};
@@ -18,7 +20,7 @@ fn all_of(partition: &str) -> Query {
     }
 }
 
-/// The sorts of the keys of a whole list, page by page.
+/// Reads a whole list page by page and returns the sort keys of its items.
 async fn pages(store: &Arc<dyn Store>, mut query: Query) -> Vec<String> {
     let mut found = Vec::new();
     loop {
@@ -35,7 +37,7 @@ async fn pages(store: &Arc<dyn Store>, mut query: Query) -> Vec<String> {
 async fn listed(store: &Arc<dyn Store>, id: u128, name: &str, partition: &str, sort: &str) {
     let mut item = new_item(key("item", name), "");
     item.list = entry(partition, sort);
-    done(store, id, [put(item, Expect::Absent)]).await;
+    done(store, id, [put(item, Precondition::Absent)]).await;
 }
 
 pub async fn a_list_is_ordered_and_ranged(under_test: &mut impl StoreUnderTest) {
@@ -80,7 +82,7 @@ pub async fn pages_hold_under_inserts(under_test: &mut impl StoreUnderTest) {
     let store = under_test.store();
     const THERE: usize = 60;
     for n in 0..THERE {
-        // Twos share a sort, so that a page may end between equals.
+        // Pairs share a sort value, so that a page may end between equal ones.
         listed(&store, n as u128 + 1, &format!("{n:03}"), "L", &format!("{:03}", n / 2)).await;
     }
     for descending in [false, true] {
@@ -89,7 +91,7 @@ pub async fn pages_hold_under_inserts(under_test: &mut impl StoreUnderTest) {
         for round in 0.. {
             let page = store.query(query.clone()).await.expect("a list can be read");
             seen.extend(page.entries.iter().map(|key| key.sort.to_string()));
-            // Between pages others come before, within and after the place reached.
+            // Between pages, items are inserted before, at and after the current position.
             for (n, sort) in ["000", "015", "029", "zzz"].iter().enumerate() {
                 let name = format!("late-{descending}-{round}-{n}");
                 let id = 1_000 + u128::from(descending) * 1_000 + round * 10 + n as u128;
@@ -120,12 +122,13 @@ pub async fn the_second_list_is_sparse(under_test: &mut impl StoreUnderTest) {
         (None, false),
     ]) {
         item.list2 = list2;
-        let expect = if id == 1 { Expect::Absent } else { Expect::Version(id - 1) };
+        let expect = if id == 1 { Precondition::Absent } else { Precondition::Version(id - 1) };
         done(&store, u128::from(id), [put(item.clone(), expect)]).await;
         assert_eq!(!pages(&store, second()).await.is_empty(), there, "write {id}");
         assert_eq!(pages(&store, all_of("L")).await, ["a"]);
     }
-    let delete = watchbill_core::ports::Write::Delete { key: item.key, expect: Expect::Version(6) };
+    let delete =
+        watchbill_core::ports::Write::Delete { key: item.key, expect: Precondition::Version(6) };
     done(&store, 9, [delete]).await;
     assert!(pages(&store, all_of("L")).await.is_empty());
 }
@@ -133,7 +136,7 @@ pub async fn the_second_list_is_sparse(under_test: &mut impl StoreUnderTest) {
 async fn due_item(store: &Arc<dyn Store>, id: u128, key: Key, due: i64) {
     let mut item = new_item(key, "");
     item.due = Some(at(due));
-    done(store, id, [put(item, Expect::Absent)]).await;
+    done(store, id, [put(item, Precondition::Absent)]).await;
 }
 
 async fn due(store: &Arc<dyn Store>, partition: &str, until: i64, limit: usize) -> Vec<DueKey> {
@@ -164,11 +167,12 @@ pub async fn due_items_come_the_longest_due_first(under_test: &mut impl StoreUnd
     assert_eq!(names(due(&store, "one", 30, 10).await), expected, "until, and at, the moment");
     assert_eq!(names(due(&store, "two", 30, 10).await), [("z".to_owned(), 1)]);
     assert!(due(&store, "one", 9, 10).await.is_empty());
-    // Pushed forward, and no longer due.
+    // One item is postponed, one is no longer due.
     let mut later = new_item(key("one", "a"), "");
     later.due = Some(at(50));
     let ended = new_item(key("one", "b"), "");
-    done(&store, 10, [put(later, Expect::Version(1)), put(ended, Expect::Version(1))]).await;
+    done(&store, 10, [put(later, Precondition::Version(1)), put(ended, Precondition::Version(1))])
+        .await;
     assert_eq!(
         names(due(&store, "one", 49, 10).await),
         [("c".to_owned(), 30), ("d".to_owned(), 40)]

@@ -1,5 +1,5 @@
-//! What every store promises, one function for each promise. An adapter runs them all with
-//! [`store_suite!`](macro@crate::store_suite) and gives a maker of its own.
+//! Conformance suite for the store port, one function per guarantee. An adapter runs it with
+//! [`store_suite!`](macro@crate::store_suite) and its own constructor.
 
 pub mod commits;
 pub mod concurrency;
@@ -11,30 +11,30 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use watchbill_core::ports::{
-    Change, Commit, CommitError, CounterAdd, Expect, Item, Key, ListEntry, NewItem, Store, Write,
-    WriteId,
+    Change, Commit, CommitError, CounterAdd, Item, Key, ListEntry, NewItem, Precondition, Store,
+    Write, WriteId,
 };
 use watchbill_domain::Timestamp;
 
-/// One store, empty at first, with what the suite needs beyond the port.
+/// An initially empty store, with what the suite needs beyond the port.
 #[async_trait]
 pub trait StoreUnderTest: Send + Sync {
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Follows the change feed from after a number on.
+    /// Follows the change feed after the given number.
     fn follow(&self, after: u64) -> Box<dyn Follow>;
 
-    /// Closes and opens it, as a process that starts again does. Nobody else holds it.
+    /// Closes and reopens the store, as a restarted process does. No one else may hold it.
     async fn reopen(&mut self);
 }
 
 #[async_trait]
 pub trait Follow: Send {
-    /// Up to `max` changes, at least one: waits for it.
+    /// Waits for at least one change and returns up to `max`.
     async fn next(&mut self, max: usize) -> Vec<(u64, Change)>;
 }
 
-/// Makes a `#[tokio::test]` of every promise: `store_suite!(async { MyStore::new() });`
+/// Generates a `#[tokio::test]` for every guarantee: `store_suite!(async { MyStore::new() });`
 #[macro_export]
 macro_rules! store_suite {
     ($make:expr) => {
@@ -99,16 +99,16 @@ pub fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-pub fn put(item: NewItem, expect: Expect) -> Write {
+pub fn put(item: NewItem, expect: Precondition) -> Write {
     Write::Put { item, expect }
 }
 
 pub fn create(key: Key, body: &str) -> Write {
-    put(new_item(key, body), Expect::Absent)
+    put(new_item(key, body), Precondition::Absent)
 }
 
 pub fn replace(key: Key, body: &str, version: u64) -> Write {
-    put(new_item(key, body), Expect::Version(version))
+    put(new_item(key, body), Precondition::Version(version))
 }
 
 pub fn add(key: Key, name: &'static str, delta: i64, ceiling: Option<i64>) -> Write {
@@ -129,12 +129,12 @@ pub async fn commit(
     store.commit(Commit { id: WriteId(id), writes: writes.into() }).await
 }
 
-/// Commits what must succeed.
+/// Makes a commit that must succeed.
 pub async fn done(store: &Arc<dyn Store>, id: u128, writes: impl Into<Vec<Write>>) {
-    commit(store, id, writes).await.expect("this commit stands alone");
+    commit(store, id, writes).await.expect("no other writer conflicts with this commit");
 }
 
-/// The item that a refused commit was told of.
+/// The key and current item that a conflict reports.
 pub fn conflict(result: Result<(), CommitError>) -> (Key, Option<Item>) {
     match result {
         Err(CommitError::Conflict { key, current }) => (key, current.map(|item| *item)),

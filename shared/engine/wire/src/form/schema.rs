@@ -1,4 +1,4 @@
-//! The same tables as JSON Schema (2020-12, as OpenAPI 3.1 has it) and in words.
+//! The field tables as JSON Schema (2020-12, as in OpenAPI 3.1) and as text for error messages.
 
 use serde_json::{Value, json};
 use watchbill_domain::reserved_pattern;
@@ -9,13 +9,13 @@ use super::{Field, Kind};
 const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 const SPAN: &str = "^([1-9][0-9]{0,6}|[1-9][0-9]{0,4} ?(s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days)|[1-9][0-9]{0,4}h ?[1-9][0-9]{0,4}m)$";
-/// Where the schema of any JSON value is found: see [`json_value_schema`].
+/// Name of the schema component for any JSON value; see [`json_value_schema`].
 pub const JSON_VALUE: &str = "JsonValue";
 
 /// About 115 days.
-pub(super) const MOST_SECONDS: f64 = 9_999_999.0;
+pub(super) const MAX_SECONDS: f64 = 9_999_999.0;
 
-/// Whether parameters (no null, one text each) or body fields are described.
+/// Whether the schema describes a parameter (no null, a single text) or a body field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Plain {
     Parameter,
@@ -27,10 +27,10 @@ impl Kind {
     pub(super) fn wanted(self) -> String {
         match self {
             Kind::Text { most, lines: false } => {
-                format!("send a text of 1 to {most} characters without control characters")
+                format!("send a string of 1 to {most} characters without control characters")
             }
             Kind::Text { most, lines: true } => {
-                format!("send a text of at most {most} characters")
+                format!("send a string of at most {most} characters")
             }
             Kind::Word { like, .. } => format!("send {like}"),
             Kind::Choice(names) => format!("use one of {}", names.join(", ")),
@@ -38,17 +38,17 @@ impl Kind {
             Kind::Int { least, most } => format!("send a whole number from {least} to {most}"),
             Kind::Dollars { most } => format!("send US dollars from 0 to {most}, such as 2.50"),
             Kind::Time => "send an RFC 3339 time such as 2026-01-31T08:00:00Z".into(),
-            Kind::Span => "send seconds (1 to 9999999) or a text such as '45s', '15m', '8h', \
+            Kind::Span => "send seconds (1 to 9999999) or a string such as '45s', '15m', '8h', \
                            '1h 30m' or '2d'"
                 .into(),
             Kind::Form(_) => "send a JSON object".into(),
-            Kind::Shown => "leave it out".into(),
+            Kind::ResponseOnly => "leave it out".into(),
         }
     }
 
-    /// Whether nobody need send it.
+    /// Whether the field only appears in responses, so that no client needs to send it.
     pub(super) fn is_shown_only(self) -> bool {
-        matches!(self, Kind::Shown)
+        matches!(self, Kind::ResponseOnly)
     }
 
     pub(super) fn fits_text(self, text: &str) -> bool {
@@ -65,12 +65,12 @@ impl Kind {
             | Kind::Time
             | Kind::Span
             | Kind::Form(_)
-            | Kind::Shown => false,
+            | Kind::ResponseOnly => false,
         }
     }
 }
 
-/// `15m`, `8 hours`, `1h 30m`, or seconds: what [`SPAN`] says.
+/// `15m`, `8 hours`, `1h 30m`, or seconds. Must agree with [`SPAN`].
 pub(super) fn is_span(text: &str) -> bool {
     const UNITS: &[&str] = &[
         "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h",
@@ -113,10 +113,10 @@ pub fn field_schema(field: &Field, plain: Plain) -> Value {
         Kind::Time => json!({ "type": "string", "format": "date-time" }),
         Kind::Span => json!({ "anyOf": [
             { "type": "string", "pattern": SPAN },
-            { "type": "number", "minimum": 1, "maximum": MOST_SECONDS }
+            { "type": "number", "minimum": 1, "maximum": MAX_SECONDS }
         ] }),
         Kind::Form(fields) => object_schema(fields),
-        Kind::Shown => any_value(),
+        Kind::ResponseOnly => any_value(),
     };
     if field.unreserved {
         schema["not"] = json!({ "type": "string", "pattern": reserved_pattern() });
@@ -140,12 +140,12 @@ fn any_value() -> Value {
     json!({ "$ref": format!("#/components/schemas/{JSON_VALUE}") })
 }
 
-/// Any JSON value whose numbers are kept. Of those beyond 64 bits the reader takes a few more,
-/// written with an exponent (`1e300`); JSON Schema has one value for all spellings of a number.
+/// Any JSON value whose numbers are exact. The reader also accepts some numbers beyond 64 bits
+/// with an exponent (`1e300`); JSON Schema can't tell the spellings of a number apart.
 pub fn json_value_schema() -> Value {
     json!({
-        "description": "Any JSON value. An integer has 64 bits, and a fraction as many digits as a \
-                        double keeps; write what is longer as a text.",
+        "description": "Any JSON value. Integers must fit into 64 bits, and fractions into a \
+                        double; write longer numbers as strings.",
         "type": ["null", "boolean", "number", "string", "array", "object"],
         "minimum": i64::MIN,
         "maximum": u64::MAX,
@@ -154,7 +154,7 @@ pub fn json_value_schema() -> Value {
     })
 }
 
-/// A body of these fields and no others.
+/// A body with these fields and no others.
 pub fn object_schema(fields: &[Field]) -> Value {
     let properties: serde_json::Map<String, Value> = fields
         .iter()

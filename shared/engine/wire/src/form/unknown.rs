@@ -1,16 +1,16 @@
-//! Fields that a body has and its table has not: refused, with the name that may have been meant.
+//! Refuses unknown body fields and suggests the name that may have been meant.
 
 use serde_json::{Map, Value};
 
 use super::{Brief, Field, FieldError};
 
-/// Unknown fields that are named, each with what is known; more are counted.
+/// Maximum number of unknown fields that are reported individually. Further ones are counted.
 const MAX_NAMED: usize = 8;
-/// Names longer than any of ours can't be misspellings of them.
+/// Longer names than this can't be misspellings of a known field.
 const MAX_NAME: usize = 64;
 
-/// The errors of what is left of a body once its known fields are taken out. Fields that are only
-/// shown are left there: nobody reads them, and they hold what any field may.
+/// Errors of what remains of a body once its known fields are taken out. Response-only fields
+/// are among it; they are not read, but obey the bounds of any JSON value.
 pub(super) fn errors(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldError> {
     let shown = fields.iter().filter(|field| field.kind.is_shown_only());
     let beyond = shown.filter(|field| left.get(field.name).is_some_and(is_beyond_64_bits));
@@ -19,7 +19,8 @@ pub(super) fn errors(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldEr
     errors
 }
 
-/// As the schema of any JSON value says it, see [`json_value_schema`](super::json_value_schema).
+/// Applies the bounds of the schema of any JSON value; see
+/// [`json_value_schema`](super::json_value_schema).
 fn is_beyond_64_bits(value: &Value) -> bool {
     match value {
         Value::Number(number) if number.is_u64() || number.is_i64() => false,
@@ -34,20 +35,21 @@ fn is_beyond_64_bits(value: &Value) -> bool {
 
 fn beyond_64_bits(field: &Field) -> FieldError {
     let name = field.name;
-    let message = format!("'{name}' holds a number beyond 64 bits: leave it out, nobody reads it");
+    let message =
+        format!("'{name}' contains a number beyond 64 bits: leave the field out, it is ignored");
     FieldError { field: name.to_owned(), message }
 }
 
 fn unknown(fields: &[Field], left: &Map<String, Value>) -> Vec<FieldError> {
     let is_known = |name: &str| fields.iter().any(|field| field.name == name);
     let mut unknown: Vec<_> = left.keys().filter(|name| !is_known(name)).collect();
-    // In an order of their own, whatever map they came in.
+    // Sorted, so that the result does not depend on the order of the map.
     unknown.sort_unstable();
     let more = unknown.len().saturating_sub(MAX_NAMED);
     unknown.truncate(MAX_NAMED);
     let mut errors: Vec<_> = unknown.into_iter().map(|name| error(fields, name)).collect();
     if let (Some(last), 1..) = (errors.last_mut(), more) {
-        last.message.push_str(&format!("; and {more} more fields are not known"));
+        last.message.push_str(&format!("; and {more} more fields are unknown"));
     }
     errors
 }
@@ -65,7 +67,7 @@ fn error(fields: &[Field], name: &str) -> FieldError {
     FieldError { field: shown, message }
 }
 
-/// The known name that is the fewest letters away, if that is near enough to be meant.
+/// The known name with the fewest edits to `name`, if it is close enough to be meant.
 fn nearest(fields: &[Field], name: &str) -> Option<&'static str> {
     if name.len() > MAX_NAME {
         return None;
@@ -87,7 +89,7 @@ fn nearest(fields: &[Field], name: &str) -> Option<&'static str> {
     (near <= length / 3).then_some(name)
 }
 
-/// How many letters have to be put in, taken out or changed (Levenshtein).
+/// Levenshtein distance: the number of insertions, deletions and changes.
 fn distance(one: &[char], other: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, a) in one.iter().enumerate() {
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_a_name_is_taken_for_it() {
+    fn a_misspelt_name_is_recognised() {
         for (given, wanted) in [
             ("priorty", Some("priority")),
             ("Priority", Some("priority")),

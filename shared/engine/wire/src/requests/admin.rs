@@ -1,3 +1,5 @@
+//! Requests for keys, tokens and tenants.
+
 use std::time::Duration;
 
 use watchbill_domain::{Role, TenantId};
@@ -32,9 +34,9 @@ pub struct CreateKey {
 
 impl CreateKey {
     pub const FIELDS: &[Field] = &[
-        Field::needed("name", KEY_NAME, "Who will use it; it stands in what the key does.")
+        Field::required("name", KEY_NAME, "Who will use the key; shown as the actor of its calls.")
             .unreserved(),
-        Field::needed("role", Kind::Choice(ROLES), "What it may do."),
+        Field::required("role", Kind::Choice(ROLES), "The role, which decides what it may do."),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
@@ -43,7 +45,7 @@ impl CreateKey {
         let role = form.choice("role", Role::parse);
         form.done()?;
         let (Some(name), Some(role)) = (name, role) else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self { name, role })
     }
@@ -57,14 +59,15 @@ pub struct KeyQuery {
 }
 
 impl KeyQuery {
-    /// Most keys of a page, and where no limit is named: before there were pages, all came at once.
+    /// The page size limit, and the default: before pages existed, all keys were returned at
+    /// once.
     const MAX_LIMIT: u64 = 1_000;
 
     pub const FIELDS: &[Field] = &[
-        Field::maybe(
+        Field::optional(
             "limit",
             Kind::Int { least: 1, most: Self::MAX_LIMIT },
-            "Most keys of a page; 1000 if left out.",
+            "Maximum number of keys on a page; default 1000.",
         ),
         cursor_field!("k1", "/keys", KEYS),
     ];
@@ -86,12 +89,12 @@ pub struct TokenRequest {
 
 impl TokenRequest {
     pub const FIELDS: &[Field] = &[
-        Field::needed("sub", line(128), "Who will bear it.").unreserved(),
-        Field::needed("role", Kind::Choice(ROLES), "What it may do."),
-        Field::maybe(
+        Field::required("sub", line(128), "Who will use the token.").unreserved(),
+        Field::required("role", Kind::Choice(ROLES), "The role, which decides what it may do."),
+        Field::optional(
             "expires_in",
             Kind::Int { least: 60, most: 86_400 },
-            "Seconds it is good for; 3600 if left out.",
+            "Lifetime in seconds; default 3600.",
         ),
     ];
 
@@ -108,7 +111,7 @@ impl TokenRequest {
         let lifetime = Duration::from_secs(form.int("expires_in").unwrap_or(3_600));
         form.done()?;
         let (Some(sub), Some(role)) = (sub, role) else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self { sub, role, lifetime })
     }
@@ -123,7 +126,7 @@ pub struct CreateTenant {
 
 impl CreateTenant {
     pub const FIELDS: &[Field] = &[
-        Field::needed(
+        Field::required(
             "tenant",
             Kind::Word {
                 pattern: "^[a-z0-9_-]+$",
@@ -133,7 +136,8 @@ impl CreateTenant {
             },
             "The tenant's name.",
         ),
-        Field::maybe("name", KEY_NAME, "Name of its first key; `admin` if left out.").unreserved(),
+        Field::optional("name", KEY_NAME, "The name of its first key; default `admin`.")
+            .unreserved(),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
@@ -142,7 +146,7 @@ impl CreateTenant {
         let name = form.text("name").unwrap_or_else(|| "admin".into());
         form.done()?;
         let Some(tenant) = tenant else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self { tenant, name })
     }

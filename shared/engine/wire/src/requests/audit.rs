@@ -1,3 +1,5 @@
+//! Requests for the audit log and for batches of the ledger.
+
 use watchbill_core::service::{AUDIT_KINDS, AuditFilter};
 use watchbill_domain::TaskId;
 
@@ -15,11 +17,11 @@ pub struct AuditQuery {
 
 impl AuditQuery {
     pub const FIELDS: &[Field] = &[
-        Field::maybe("kind", Kind::Choice(AUDIT_KINDS), "Only entries of this kind."),
-        Field::maybe("task", ANY_ID, "Only what is about this task."),
-        Field::maybe("actor", line(128), "Only what this one did."),
-        Field::maybe("since", Kind::Time, "Only what happened then or later."),
-        Field::maybe("until", Kind::Time, "Only what happened then or before."),
+        Field::optional("kind", Kind::Choice(AUDIT_KINDS), "Only entries of this kind."),
+        Field::optional("task", ANY_ID, "Only entries about this task."),
+        Field::optional("actor", line(128), "Only entries of this actor."),
+        Field::optional("since", Kind::Time, "Only entries at or after this time."),
+        Field::optional("until", Kind::Time, "Only entries at or before this time."),
         LIMIT,
         cursor_field!("a1", "/audit", AUDIT),
     ];
@@ -44,27 +46,27 @@ pub struct BatchQuery {
     pub limit: u64,
 }
 
-/// Batches of a page.
-const MOST_BATCHES: u64 = 100;
+/// Maximum batches of a page.
+const MAX_BATCHES: u64 = 100;
 
 impl BatchQuery {
     pub const FIELDS: &[Field] = &[
-        Field::maybe(
+        Field::optional(
             "from",
             Kind::Int { least: 1, most: 999_999_999_999 },
-            "The first batch; 1 if left out.",
+            "The first batch; default 1.",
         ),
-        Field::maybe(
+        Field::optional(
             "limit",
-            Kind::Int { least: 1, most: MOST_BATCHES },
-            "Most batches of a page; 100 if left out. A page ends sooner where batches are large.",
+            Kind::Int { least: 1, most: MAX_BATCHES },
+            "Maximum number of batches on a page; default 100. Pages of large batches have fewer.",
         ),
     ];
 
     pub fn read(mut form: Form) -> Result<Self, BadForm> {
         let query = Self {
             from: form.int("from").unwrap_or(1),
-            limit: form.int("limit").unwrap_or(MOST_BATCHES),
+            limit: form.int("limit").unwrap_or(MAX_BATCHES),
         };
         form.done().map(|()| query)
     }

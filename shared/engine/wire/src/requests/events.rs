@@ -1,3 +1,5 @@
+//! The request that publishes an event.
+
 use serde_json::{Map, Value};
 use watchbill_core::service::NewEvent;
 use watchbill_domain::{Caller, EventId, EventPriority, EventType, TaskId};
@@ -24,15 +26,15 @@ pub struct PublishEvent {
 /// Where a published event comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The same for a repeat of the same event; a new one is made where there is none.
+    /// The same for every delivery of the same event. A new id is made if there is none.
     pub event_id: Option<EventId>,
-    /// Reactions that led to it.
+    /// How many reactions led to the event.
     pub hops: u8,
 }
 
 impl PublishEvent {
     pub const FIELDS: &[Field] = &[
-        Field::needed(
+        Field::required(
             "event_type",
             Kind::Word {
                 pattern: "^[a-z][a-z0-9_]*\\.[a-z][a-z0-9_]*$",
@@ -40,28 +42,27 @@ impl PublishEvent {
                 fits: |text| EventType::parse(text).is_ok(),
                 like: "the form noun.verb in lower case, such as deploy.started",
             },
-            "What happened, as noun.verb. Types that Watchbill alone makes (approval, budget, \
+            "What happened, as noun.verb. Types that only Watchbill publishes (approval, budget, \
              reputation, permission, circuit, ops_cycle, audit) are refused with 403.",
         ),
-        Field::needed("source_agent", line(64), "Who says so."),
-        Field::needed(
+        Field::required("source_agent", line(64), "Who publishes it."),
+        Field::required(
             "payload",
             Kind::Object { most: EVENT_PAYLOAD_LIMIT },
-            "What there is to know about it, at most 100 KB.",
+            "The event's data, at most 100 KB.",
         ),
-        Field::maybe("task_id", ANY_ID, "The task it is about."),
-        Field::maybe("trace_id", ANY_ID, "The trace it belongs to; else `traceparent`'s."),
-        Field::maybe("priority", Kind::Choice(PRIORITIES), "`medium` if left out."),
-        Field::maybe(
+        Field::optional("task_id", ANY_ID, "The task it is about."),
+        Field::optional("trace_id", ANY_ID, "Its trace id; default: the one of `traceparent`."),
+        Field::optional("priority", Kind::Choice(PRIORITIES), "Default `medium`."),
+        Field::optional(
             "event_id",
             ANY_ID,
-            "The id that the event has already, where it comes from a peer: a repeat is the same \
-             event.",
+            "The event's existing id, if it comes from another system: a repeat is the same event.",
         ),
-        Field::maybe(
+        Field::optional(
             "hops",
             Kind::Int { least: 0, most: u8::MAX as u64 },
-            "Reactions that led to it; beyond 8 it is refused with 409.",
+            "How many reactions led to it; more than 8 are refused with 409.",
         ),
         shown("timestamp"),
         shown("metadata"),
@@ -93,7 +94,7 @@ impl PublishEvent {
         let (Some(event_type), Some(source_agent), Some(payload)) =
             (event_type, source_agent, payload)
         else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self { event_type, source_agent, payload, task_id, trace_id, priority })
     }

@@ -1,30 +1,32 @@
+//! Requests for budget limits and for overriding a freeze.
+
 use watchbill_domain::Amount;
 use watchbill_governance::BudgetLimits;
 
 use super::{line, shown, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
-/// Of either, for any period: far above what anyone spends, far below what overflows.
-const MOST_USD: u32 = 1_000_000;
-const MOST_TOKENS: u64 = 1_000_000_000_000;
+/// Upper bounds of limits, for any period: far above real spending, far below an overflow.
+const MAX_USD: u32 = 1_000_000;
+const MAX_TOKENS: u64 = 1_000_000_000_000;
 
 const fn usd(name: &'static str, doc: &'static str) -> Field {
-    Field::maybe(name, Kind::Dollars { most: MOST_USD }, doc)
+    Field::optional(name, Kind::Dollars { most: MAX_USD }, doc)
 }
 
 const fn tokens(name: &'static str, doc: &'static str) -> Field {
-    Field::maybe(name, Kind::Int { least: 0, most: MOST_TOKENS }, doc)
+    Field::optional(name, Kind::Int { least: 0, most: MAX_TOKENS }, doc)
 }
 
-/// Money and tokens as [`AmountView`](crate::AmountView) shows them.
+/// Money and tokens as in [`AmountView`](crate::AmountView).
 const AMOUNT: &[Field] =
     &[usd("usd", "US dollars that may be spent."), tokens("tokens", "Tokens that models may use.")];
 
-/// A period as `GET /budget` shows it.
+/// A period as in the response of `GET /budget`.
 const PERIOD: &[Field] = &[
-    usd("usd", "The same as `usd` in `limit`, which it wins over."),
-    tokens("tokens", "The same as `tokens` in `limit`, which it wins over."),
-    Field::maybe("limit", Kind::Form(AMOUNT), "The limit."),
+    usd("usd", "The same as `usd` in `limit`; takes precedence over it."),
+    tokens("tokens", "The same as `tokens` in `limit`; takes precedence over it."),
+    Field::optional("limit", Kind::Form(AMOUNT), "The limit."),
     shown("used"),
     shown("reserved"),
     shown("percent"),
@@ -33,11 +35,11 @@ const PERIOD: &[Field] = &[
 ];
 
 const fn period(name: &'static str, doc: &'static str) -> Field {
-    Field::maybe(name, Kind::Form(PERIOD), doc)
+    Field::optional(name, Kind::Form(PERIOD), doc)
 }
 
-/// The body of `PUT /budget/limits`: the limits by their names, or in the form that `GET /budget`
-/// shows. What is left out stays as it is.
+/// The body of `PUT /budget/limits`: the limits by their names, or in the form that `GET
+/// /budget` returns. Omitted limits stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetLimits {
     day: Change,
@@ -70,9 +72,15 @@ impl SetLimits {
         tokens("hour_tokens", "Tokens that models may use in an hour."),
         usd("task_usd", "US dollars that one task may spend."),
         tokens("task_tokens", "Tokens that one task may use."),
-        period("day", "The day as it is shown; `day_usd` and `day_tokens` win over it."),
-        period("hour", "The hour as it is shown; `hour_usd` and `hour_tokens` win over it."),
-        period("task", "One task as it is shown; `task_usd` and `task_tokens` win over it."),
+        period("day", "The day as in the response; `day_usd` and `day_tokens` take precedence."),
+        period(
+            "hour",
+            "The hour as in the response; `hour_usd` and `hour_tokens` take precedence.",
+        ),
+        period(
+            "task",
+            "One task as in the response; `task_usd` and `task_tokens` take precedence.",
+        ),
         shown("success"),
     ];
 
@@ -93,7 +101,7 @@ impl SetLimits {
         form.done().map(|()| set)
     }
 
-    /// Whether no limit is to be changed.
+    /// Whether the request changes no limit.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -120,11 +128,11 @@ pub struct OverrideFreeze {
 
 impl OverrideFreeze {
     pub const FIELDS: &[Field] = &[
-        Field::needed("freeze", line(128), "The freeze's name, as the policy has it."),
-        Field::needed(
+        Field::required("freeze", line(128), "The freeze's name in the policy."),
+        Field::required(
             "reason",
-            words(500, "a text of at most 500 characters that are not all blank"),
-            "Why the task can't wait; it is kept and shown.",
+            words(500, "a string of at most 500 characters that is not blank"),
+            "Why the task can't wait; it is recorded and displayed.",
         ),
     ];
 
@@ -133,7 +141,7 @@ impl OverrideFreeze {
         let (freeze, reason) = (form.text("freeze"), form.text("reason"));
         form.done()?;
         let (Some(freeze), Some(reason)) = (freeze, reason) else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self { freeze, reason })
     }

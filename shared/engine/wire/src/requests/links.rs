@@ -1,48 +1,51 @@
+//! Requests that use an approval link.
+
 use super::prose;
 use crate::form::{BadForm, Field, Form, Kind};
 
-/// What is decided by an approval link.
+/// The decision made with an approval link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChoice {
     Approve,
     Reject { reason: Option<String> },
 }
 
-/// What is sent with an approval link: its token, and what is decided; nothing yet by whoever looks.
+/// A request with an approval link: its token and the decision. Without a decision it only
+/// shows the approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkForm {
     pub token: String,
     pub choice: Option<LinkChoice>,
 }
 
-/// The longest link that may be pasted in place of its token.
-const MOST: usize = 2_300;
+/// Maximum length of a pasted link.
+const MAX_LINK_CHARS: usize = 2_300;
 
 impl LinkForm {
     pub const FIELDS: &[Field] = &[
-        Field::needed(
+        Field::required(
             "token",
-            Kind::Text { most: MOST, lines: false },
-            "What stands in the link behind the #, or the whole link.",
+            Kind::Text { most: MAX_LINK_CHARS, lines: false },
+            "The part of the link after the #, or the whole link.",
         ),
-        Field::maybe(
+        Field::optional(
             "decision",
             Kind::Choice(&["approve", "reject"]),
-            "What is decided. Without it what is asked is shown, and nothing changes.",
+            "The decision. Without it the approval is displayed, and nothing changes.",
         ),
-        Field::maybe("reason", prose(1_000), "Why, if it is rejected; it is kept and shown."),
+        Field::optional("reason", prose(1_000), "Why it is rejected; recorded and displayed."),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
         Self::of(Form::from_json(Self::FIELDS, body)?)
     }
 
-    /// The same from the fields of an HTML form.
+    /// Reads the fields of an HTML form.
     pub fn of_form(fields: Vec<(String, String)>) -> Result<Self, BadForm> {
         Self::of(Form::from_query(Self::FIELDS, fields.into_iter()))
     }
 
-    /// The token of a link, or of one that was pasted whole.
+    /// Extracts the token from a token or a whole pasted link.
     pub fn token_of(text: &str) -> &str {
         text.rsplit('#').next().unwrap_or_default().trim()
     }

@@ -1,3 +1,5 @@
+//! Queries of the routes that return pages or wait for changes.
+
 use std::time::Duration;
 
 use watchbill_core::service::{EventFilter, TaskFilter};
@@ -6,18 +8,18 @@ use watchbill_domain::{Agent, EventId, Priority, Status, TaskId, TaskType};
 use super::{ANY_ID, line};
 use crate::form::{BadForm, Field, Form, Kind};
 
-pub(super) const LIMIT: Field = Field::maybe(
+pub(super) const LIMIT: Field = Field::optional(
     "limit",
     Kind::Int { least: 1, most: 200 },
-    "Most entries of a page; 50 if left out.",
+    "Maximum number of entries on a page; default 50.",
 );
-/// A cursor holds an id of a peer's, escaped twice.
+/// A cursor may hold a legacy id, escaped twice.
 pub(super) const MAX_CURSOR: usize = 4_096;
 
-/// A cursor of one list, by the tags that its cursors begin with.
+/// The cursor field of one list, by the tags that its cursors begin with.
 macro_rules! cursor_field {
     ($tags:literal, $of:literal, $($kind:ident),+) => {
-        crate::form::Field::maybe(
+        crate::form::Field::optional(
             "cursor",
             crate::form::Kind::Word {
                 pattern: concat!("^(", $tags, ")-[0-9a-f]{8}-[A-Za-z0-9_~.-]*$"),
@@ -26,17 +28,17 @@ macro_rules! cursor_field {
                     use watchbill_core::service::{cursors, has_cursor_form};
                     has_cursor_form(text, &[$(cursors::$kind),+])
                 },
-                like: concat!("`next_cursor` of a page of ", $of, "; leave it out to start anew"),
+                like: concat!("`next_cursor` of a page of ", $of, "; leave it out to start over"),
             },
-            "`next_cursor` of the page before, for the next one.",
+            "`next_cursor` of the previous page.",
         )
     };
 }
 pub(super) use cursor_field;
-const WAIT: Field = Field::maybe(
+const WAIT: Field = Field::optional(
     "wait",
     Kind::Int { least: 0, most: 20 },
-    "Seconds to wait for something new if there is nothing yet.",
+    "Seconds to wait for something new if there is none yet.",
 );
 
 const DEFAULT_LIMIT: usize = 50;
@@ -49,7 +51,7 @@ fn wait(form: &mut Form) -> Duration {
     Duration::from_secs(form.int("wait").unwrap_or_default())
 }
 
-/// A page of anything.
+/// A page of any list.
 #[derive(Clone, Debug)]
 pub struct PageQuery {
     pub limit: usize,
@@ -78,14 +80,18 @@ pub struct TaskQuery {
 
 impl TaskQuery {
     pub const FIELDS: &[Field] = &[
-        Field::maybe("status", Kind::Choice(Status::SPELLINGS), "Only tasks that stand so."),
-        Field::maybe("assigned_to", Kind::Choice(Agent::SPELLINGS), "Only this agent's tasks."),
-        Field::maybe("agent", Kind::Choice(Agent::SPELLINGS), "The same as `assigned_to`."),
-        Field::maybe("type", Kind::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
-        Field::maybe("priority", Kind::Choice(Priority::SPELLINGS), "Only of this priority."),
-        Field::maybe("source", line(64), "Only tasks from there."),
-        Field::maybe("parent_task_id", ANY_ID, "Only parts of this task."),
-        Field::maybe("parent", ANY_ID, "The same as `parent_task_id`."),
+        Field::optional("status", Kind::Choice(Status::SPELLINGS), "Only tasks with this status."),
+        Field::optional("assigned_to", Kind::Choice(Agent::SPELLINGS), "Only this agent's tasks."),
+        Field::optional("agent", Kind::Choice(Agent::SPELLINGS), "The same as `assigned_to`."),
+        Field::optional("type", Kind::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
+        Field::optional(
+            "priority",
+            Kind::Choice(Priority::SPELLINGS),
+            "Only tasks of this priority.",
+        ),
+        Field::optional("source", line(64), "Only tasks from this source."),
+        Field::optional("parent_task_id", ANY_ID, "Only children of this task."),
+        Field::optional("parent", ANY_ID, "The same as `parent_task_id`."),
         LIMIT,
         cursor_field!("t1", "/tasks", TASKS),
         WAIT,
@@ -99,7 +105,7 @@ impl TaskQuery {
         let parent = form.parsed("parent_task_id", TaskId::parse);
         let filter = TaskFilter {
             created_from: None,
-            // So workers outside look for work.
+            // External workers search for work with such a query.
             claimable: waits.is_some() && agent.is_some() && status == Some(Status::Assigned),
             not_built: false,
             status,
@@ -134,7 +140,7 @@ impl TimelineQuery {
     }
 }
 
-/// `GET /tasks/{id}`: may wait until the task has changed.
+/// `GET /tasks/{id}`, which may wait until the task has changed.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchQuery {
     pub version: Option<u64>,
@@ -144,10 +150,10 @@ pub struct WatchQuery {
 impl WatchQuery {
     pub const FIELDS: &[Field] = &[
         WAIT,
-        Field::maybe(
+        Field::optional(
             "version",
             Kind::Int { least: 0, most: 9_007_199_254_740_991 },
-            "Wait until the task is beyond this version; its present one if left out.",
+            "Wait until the task's version is greater than this; default: its current version.",
         ),
     ];
 
@@ -184,13 +190,17 @@ fn is_type_or_group(text: &str) -> bool {
 
 impl EventQuery {
     pub const FIELDS: &[Field] = &[
-        Field::maybe("type", TYPE_OR_GROUP, "Only this type, or a group such as `task.`."),
-        Field::maybe("event_type", TYPE_OR_GROUP, "The same as `type`."),
-        Field::maybe("task_id", ANY_ID, "Only what is about this task."),
-        Field::maybe(
+        Field::optional(
+            "type",
+            TYPE_OR_GROUP,
+            "Only events of this type, or of a group such as `task.`.",
+        ),
+        Field::optional("event_type", TYPE_OR_GROUP, "The same as `type`."),
+        Field::optional("task_id", ANY_ID, "Only events about this task."),
+        Field::optional(
             "after",
             ANY_ID,
-            "Only what was recorded after this event, oldest first, for followers.",
+            "Only events recorded after this one, oldest first, for followers.",
         ),
         LIMIT,
         cursor_field!("e1|f1", "/events", EVENTS, FOLLOWED),

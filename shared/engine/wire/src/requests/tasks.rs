@@ -1,3 +1,5 @@
+//! Requests that create, change and answer tasks.
+
 use serde_json::{Map, Value};
 use watchbill_core::service::{Identity, NewTask, StatusChange, WorkerClaim};
 use watchbill_domain::{
@@ -8,21 +10,21 @@ use watchbill_redact as redact;
 use super::{ANY_ID, line, prose, shown, words};
 use crate::form::{BadForm, Field, Form, Kind};
 
-/// Metadata stands in the task's header, which is read at every step: bytes of JSON.
+/// Bytes of JSON. Metadata is in the task's header, which every step reads.
 pub const METADATA_LIMIT: usize = 16 * 1024;
 
-/// An id that a path can name: `.` and `..` would lead elsewhere there.
+/// An id that can be a path segment: `.` and `..` would lead elsewhere.
 const NEW_ID: Kind = Kind::Word {
     pattern: "^(\\.{0,2}[^. #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})((=(20|23|25|2F|3D|3F|5C|7E)|[^#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]){0,124}[^ #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f])?$",
-    // 128, of which each may be escaped, as ids of peers are.
+    // 128 characters, each of which may be escaped, as legacy ids are.
     most: 384,
-    // What else is refused `TaskId::parse_new` names.
+    // `TaskId::parse_new` reports all other faults.
     fits: |text| !matches!(text, "" | "." | "..") && !text.contains(char::is_control),
-    like: "a text of 1 to 128 characters without control characters, # ? / % ~ \\ and blanks at \
-           its ends, other than '.' and '..'",
+    like: "a string of 1 to 128 characters without control characters, # ? / % ~ \\ and spaces at \
+           either end, other than '.' and '..'",
 };
 
-/// All spellings of types that a caller may ask for.
+/// All spellings of the types that a caller may request.
 const TYPES: &[&str] = &[
     "faq",
     "bugfix",
@@ -56,7 +58,7 @@ pub struct CreateTask {
     pub max_retries: Option<u32>,
 }
 
-/// Whether a foreign text can be the id of a trace.
+/// Whether an external text can be a trace id.
 pub fn is_trace(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 128
@@ -66,46 +68,55 @@ pub fn is_trace(text: &str) -> bool {
 
 impl CreateTask {
     pub const FIELDS: &[Field] = &[
-        Field::needed("type", Kind::Choice(TYPES), "What kind of work it is."),
-        Field::needed(
+        Field::required("type", Kind::Choice(TYPES), "What kind of work it is."),
+        Field::required(
             "payload",
             Kind::Object { most: TaskLimits::PAYLOAD },
-            "What to do, at most 200 KB; `description` alone is enough for a task in words.",
+            "What to do, at most 200 KB; a `description` in words is enough.",
         ),
-        Field::maybe(
+        Field::optional(
             "priority",
             Kind::Choice(Priority::SPELLINGS),
-            "P0 is run first; P2 if left out.",
+            "P0 runs first; default P2.",
         ),
-        Field::maybe("source", line(64), "Where the task comes from; `user` if left out."),
-        Field::maybe("sla_target", Kind::Span, "By when, counted from now: seconds or `15m`."),
-        Field::maybe("sla_deadline", Kind::Time, "By when; wins over `sla_target`."),
-        Field::maybe(
+        Field::optional("source", line(64), "Where the task comes from; default `user`."),
+        Field::optional(
+            "sla_target",
+            Kind::Span,
+            "The deadline, counted from now: seconds or `15m`.",
+        ),
+        Field::optional(
+            "sla_deadline",
+            Kind::Time,
+            "The deadline; takes precedence over `sla_target`.",
+        ),
+        Field::optional(
             "metadata",
             Kind::Object { most: METADATA_LIMIT },
-            "Anything to keep with the task, at most 16 KB; `trace_id` in it is taken over.",
+            "Any data to store with the task, at most 16 KB; a `trace_id` in it becomes the \
+             task's.",
         ),
-        Field::maybe(
+        Field::optional(
             "parent_task_id",
             ANY_ID,
-            "The task that this one is a part of; it takes 256 at the most.",
+            "The task that this one is a part of; a task has at most 256 children.",
         ),
-        Field::maybe(
+        Field::optional(
             "max_retries",
             Kind::Int { least: 0, most: 100 },
-            "How often a failure is tried again; 3 if left out.",
+            "How often a failed run is retried; default 3.",
         ),
-        Field::maybe(
+        Field::optional(
             "task_id",
             NEW_ID,
-            "The id that the task has already, where it comes from a peer; not with an \
-             Idempotency-Key. A repeat with the same body is answered with the same task; with \
-             another body it is refused with 409.",
+            "The task's existing id, if it comes from another system; not with an \
+             Idempotency-Key. A repeat with the same body returns the same task; one with another \
+             body is refused with 409.",
         ),
-        Field::maybe(
+        Field::optional(
             "trace_id",
             ANY_ID,
-            "The trace it belongs to, where neither `traceparent` nor `metadata` names one.",
+            "Its trace id, if neither `traceparent` nor `metadata` has one.",
         ),
         shown("status"),
         shown("sla"),
@@ -127,8 +138,8 @@ impl CreateTask {
         Self::of(Form::from_json(Self::FIELDS, body)?)
     }
 
-    /// The same with the id that it names. An event's detail has none: the task's id is made
-    /// from the event there, so that a repeat of the event is the same task.
+    /// Also reads the body's task id. An event's detail has none: its task's id is derived from
+    /// the event, so that a redelivered event creates the same task.
     pub fn read_with_id(body: &[u8]) -> Result<(Self, Option<TaskId>), BadForm> {
         let mut form = Form::from_json(Self::FIELDS, body)?;
         let id = form.parsed("task_id", TaskId::parse_new);
@@ -153,10 +164,10 @@ impl CreateTask {
             metadata.entry("trace_id").or_insert_with(|| trace.into());
         }
         form.done()?;
-        // `metadata.result` is where a finished task's result is shown.
+        // The result of a finished task is shown in `metadata.result`.
         metadata.remove("result");
         let (Some(task_type), Some(payload)) = (task_type, payload) else {
-            unreachable!("a needed field that is missing is a fault of the form");
+            unreachable!("the form refuses a missing required field");
         };
         Ok(Self {
             task_type,
@@ -171,13 +182,13 @@ impl CreateTask {
         })
     }
 
-    /// The trace that the caller's metadata name, if it can be one.
+    /// The trace id in the caller's metadata, if it is valid.
     fn metadata_trace(&self) -> Option<String> {
         let trace = self.metadata.get("trace_id")?.as_str()?;
         is_trace(trace).then(|| trace.to_owned())
     }
 
-    /// `trace_id` is what the request's `traceparent` said.
+    /// `trace_id` comes from the request's `traceparent`.
     pub fn into_new_task(
         self,
         caller: &Caller,
@@ -215,7 +226,7 @@ fn requestable(text: &str) -> Result<TaskType, UnknownName> {
         UnknownName { what: "type", value: redact::shortened(text, 64), known: known.join(", ") }
     };
     match TaskType::parse(text) {
-        // Made only by the schedule.
+        // Only the schedule creates these.
         Ok(TaskType::OpsCycle) | Err(_) => Err(unknown()),
         Ok(other) => Ok(other),
     }
@@ -229,8 +240,8 @@ pub struct PatchStatus {
     pub result: Option<Map<String, Value>>,
 }
 
-/// Names of machines, pods and processes.
-const WORKER: Field = Field::maybe(
+/// The name of a machine, pod or process.
+const WORKER: Field = Field::optional(
     "worker",
     Kind::Word {
         pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$",
@@ -239,13 +250,13 @@ const WORKER: Field = Field::maybe(
         like: "1 to 128 letters, digits and '_.:@/-', beginning with a letter or digit, that do not \
                look like a secret",
     },
-    "Which of the workers that share a key it is. What is claimed with it is this worker's alone, \
-     and ends with the `fence` that the claim was answered with.",
+    "Which of the workers that share a key it is. Only this worker may change a task claimed with \
+     it, and must send the `fence` that the claim returned to end it.",
 );
-const FENCE: Field = Field::maybe(
+const FENCE: Field = Field::optional(
     "fence",
     Kind::Int { least: 1, most: 9_007_199_254_740_991 },
-    "The fence that the claim was answered with: refused with 409 once somebody has claimed since.",
+    "The fence that the claim returned; refused with 409 once another claim was made.",
 );
 
 fn is_worker_name(text: &str) -> bool {
@@ -255,40 +266,41 @@ fn is_worker_name(text: &str) -> bool {
 }
 
 const fn error(most: usize) -> Field {
-    let doc = "Why it failed or is blocked; what is beyond 4 KB is cut off.";
-    Field::maybe("error", prose(most), doc)
+    let doc = "Why it failed or is blocked; cut off after 4 KB.";
+    Field::optional("error", prose(most), doc)
 }
 
 impl PatchStatus {
     pub const FIELDS: &[Field] = &[
-        Field::needed("status", Kind::Choice(Status::SPELLINGS), "What the task is to become."),
+        Field::required("status", Kind::Choice(Status::SPELLINGS), "The task's new status."),
         error(100_000),
-        Field::maybe(
+        Field::optional(
             "result",
             Kind::Object { most: TaskLimits::PAYLOAD },
-            "What a completed task gives back, at most 200 KB; shown as `metadata.result`.",
+            "The result of a completed task, at most 200 KB; returned as `metadata.result`.",
         ),
         WORKER,
         FENCE,
     ];
     pub const QUERY: &[Field] = &[
-        Field::maybe(
+        Field::optional(
             "status",
             Kind::Choice(Status::SPELLINGS),
-            "The same as in the body, which may then be left out.",
+            "The same as in the body, which may then be empty.",
         ),
-        // Escaped, so many characters still fit into a URL of 64 KB.
+        // Up to this many characters, escaped, still fit into a URL of 64 KB.
         error(5_000),
         WORKER,
         FENCE,
     ];
 
-    /// The query's words go before the body's; with a status in the query there may be no body.
+    /// The query's values take precedence over the body's. With a status in the query the body
+    /// may be empty.
     pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
         Self::read_with_claim(query, body).map(|(patch, _)| patch)
     }
 
-    /// The same with which worker says so, and under which claim.
+    /// Also reads which worker makes the change, and under which claim.
     pub fn read_with_claim(query: &mut Form, body: &[u8]) -> Result<(Self, WorkerClaim), BadForm> {
         let status = query.choice("status", Status::parse);
         let error = query.text("error");
@@ -308,7 +320,7 @@ impl PatchStatus {
                 claim.fence = claim.fence.or(in_body.fence);
                 form.done()?;
                 let Some(status) = status else {
-                    unreachable!("a needed field that is missing is a fault of the form");
+                    unreachable!("the form refuses a missing required field");
                 };
                 (status, error, result)
             }
@@ -322,8 +334,8 @@ fn worker_claim(form: &mut Form) -> WorkerClaim {
     WorkerClaim { worker: form.text("worker"), fence: form.int("fence") }
 }
 
-/// The first [`TaskLimits::ERROR`] bytes, at a character's border. Its secrets go before, because
-/// a cut could halve one out of recognition.
+/// The first [`TaskLimits::ERROR`] bytes, to a character boundary. Redacted first, because a
+/// cut could leave an unrecognisable half of a secret.
 fn cut(mut text: String) -> String {
     redact::string(&mut text);
     if text.len() > TaskLimits::ERROR {
@@ -339,16 +351,16 @@ impl From<PatchStatus> for StatusChange {
     }
 }
 
-/// The answer to what a blocked task asks.
+/// The answer to a blocked task's question.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer(pub String);
+pub struct AnswerRequest(pub String);
 
-impl Answer {
+impl AnswerRequest {
     pub const FIELDS: &[Field] = &[
-        Field::maybe("choice", line(256), "One of the choices offered."),
-        Field::maybe(
+        Field::optional("choice", line(256), "One of the choices offered."),
+        Field::optional(
             "text",
-            words(10_000, "a text of at most 10000 characters that are not all blank"),
+            words(10_000, "a string of at most 10000 characters that is not blank"),
             "An answer in words.",
         ),
     ];
@@ -367,13 +379,13 @@ impl Answer {
     }
 }
 
-/// Why someone rejects or cancels; by query or body, or not at all.
+/// Why someone rejects or cancels, by query or body. Optional.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reason(pub Option<String>);
 
 impl Reason {
     pub const FIELDS: &[Field] =
-        &[Field::maybe("reason", prose(1_000), "Why; it is kept and shown.")];
+        &[Field::optional("reason", prose(1_000), "The reason; it is recorded and displayed.")];
 
     pub fn read(query: &mut Form, body: &[u8]) -> Result<Self, BadForm> {
         let mut reason = query.text("reason");

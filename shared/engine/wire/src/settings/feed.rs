@@ -1,25 +1,27 @@
+//! The setting for which tasks the Redis bridge exports.
+
 use std::collections::BTreeSet;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_domain::{Agent, TaskType};
 
 use super::words;
 
-/// Which tasks a Redis bridge hands to a peer's workers: `bugfix,agent:dev`. Such tasks are left
-/// to workers outside, wherever the bridge runs.
+/// Which tasks a Redis bridge exports to legacy workers: `bugfix,agent:dev`. They are left to
+/// external workers, wherever the bridge runs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Feed {
+pub struct ExportSettings {
     pub types: BTreeSet<TaskType>,
     pub agents: BTreeSet<Agent>,
-    /// Agents that were written in their long form (`dev_agent`): the peer's worker calls
-    /// itself so.
+    /// Agents that were written in their long form (`dev_agent`), because the legacy worker
+    /// uses that name.
     pub long_names: BTreeSet<Agent>,
-    /// Nothing more is handed over; what was comes home.
+    /// Exports no further task and takes the exported ones back.
     pub finish: bool,
 }
 
-impl Feed {
-    /// The error says what is wrong, and what would be right.
+impl ExportSettings {
+    /// Parses the setting. The error says what is wrong and what is allowed.
     pub fn read(value: &str) -> Result<Self, String> {
         let mut feed = Self { finish: value.trim() == "finish", ..Self::default() };
         if feed.finish {
@@ -37,7 +39,7 @@ impl Feed {
             let task_type = TaskType::parse(word).ok().filter(|one| *one != TaskType::OpsCycle);
             feed.types.insert(task_type.ok_or_else(|| {
                 format!(
-                    "'{word}' is no type of task; use types such as bugfix, or agents as agent:dev"
+                    "'{word}' is not a task type; use types such as bugfix, or agents as agent:dev"
                 )
             })?);
         }
@@ -52,19 +54,19 @@ impl Feed {
         self.types.contains(&task_type) || self.agents.contains(&agent)
     }
 
-    /// Leaves what is fed to workers outside.
-    pub fn leave(&self, rules: &mut Rules) {
+    /// Marks the exported agents and types as external.
+    pub fn leave(&self, rules: &mut EngineConfig) {
         rules.external.extend(&self.agents);
         rules.external_types.extend(&self.types);
     }
 }
 
-/// An agent that a peer's programs know, in either spelling.
+/// Parses an agent that legacy programs know, in either spelling.
 pub fn fed_agent(word: &str) -> Result<Agent, String> {
     let agent = Agent::parse(word).ok().filter(|agent| agent.info().takes_tasks);
     agent.ok_or_else(|| {
         let known: Vec<&str> = Agent::taking_tasks().map(Agent::as_str).collect();
         let (last, others) = known.split_last().expect("some agents take tasks");
-        format!("'{word}' is no agent; use {} or {last}", others.join(", "))
+        format!("'{word}' is not an agent; use {} or {last}", others.join(", "))
     })
 }

@@ -1,3 +1,5 @@
+//! The reputation settings.
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -7,19 +9,19 @@ use watchbill_governance::{Level, ReputationRules};
 
 use super::{SettingError, span};
 
-/// What agents earn, and what their scores are good for.
+/// Score changes of agents, and the trust levels that reputation gives.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReputationForm {
     pub start: Option<u16>,
     pub most: Option<u16>,
-    /// Event → points; those that are not named keep theirs.
+    /// Points by event. Events that are not named keep their points.
     pub deltas: BTreeMap<String, i16>,
-    /// Level → its lowest score; those that are not named keep theirs.
+    /// Lowest reputation by trust level. Levels that are not named keep theirs.
     pub levels: BTreeMap<String, u16>,
     pub decay: DecayForm,
     pub alert_below: Option<u16>,
-    /// Points that runs which change nothing may earn an agent in a UTC day.
+    /// Points that an agent may get in a UTC day from runs that change nothing.
     pub read_only_per_day: Option<u16>,
 }
 
@@ -48,7 +50,10 @@ impl ReputationForm {
         rules.decay_percent = self.decay.percent.unwrap_or(rules.decay_percent);
         if rules.decay_percent > 100 {
             let percent = rules.decay_percent;
-            return Err(fault("decay.percent", format!("{percent} is not 0 to 100 percent")));
+            return Err(fault(
+                "decay.percent",
+                format!("{percent} is not between 0 and 100 percent"),
+            ));
         }
         span(&mut rules.decay_every, "reputation.decay.every", &self.decay.every)?;
         rules.decay_floor = self.decay.floor.unwrap_or(rules.decay_floor);
@@ -61,7 +66,7 @@ fn fault(setting: &str, fault: impl Display) -> SettingError {
     SettingError::new(&format!("reputation.{setting}"), fault)
 }
 
-/// Scores that no agent can come to are mistakes.
+/// Refuses scores that no agent can reach.
 fn within_most(rules: &ReputationRules) -> Result<(), SettingError> {
     let most = rules.most;
     let levels = rules.levels.iter().map(|(level, from)| (format!("levels.{level}"), *from));
@@ -79,7 +84,7 @@ fn within_most(rules: &ReputationRules) -> Result<(), SettingError> {
     Ok(())
 }
 
-/// Levels add up, so each begins no lower than the one before.
+/// Levels are cumulative, so each begins no lower than the previous one.
 fn levels_rise(rules: &ReputationRules) -> Result<(), SettingError> {
     let mut before = (Level::SandboxOnly, 0);
     for (level, from) in &rules.levels {

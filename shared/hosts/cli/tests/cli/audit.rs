@@ -1,8 +1,10 @@
+//! Tests of `watchbill audit`: verify, list and export.
+
 use clap::Parser as _;
 use serde_json::{Map, Value, json};
 use watchbill::args::Cli;
 use watchbill::exit::Exit;
-use watchbill_core::ledger::{Batch, Entry, Found};
+use watchbill_core::ledger::{Batch, Entry, PositionContent};
 use watchbill_core::ports::{Item, NewItem, WriteId};
 use watchbill_core::service::AuditBatches;
 use watchbill_domain::{Event, EventId, EventPriority, EventType, TenantId, Timestamp};
@@ -43,26 +45,26 @@ fn stored(new: NewItem) -> Item {
 }
 
 /// A chain of batches with two entries each, and their hashes.
-fn chain(batches: u64) -> (Vec<(u64, Found)>, Vec<String>) {
+fn chain(batches: u64) -> (Vec<(u64, PositionContent)>, Vec<String>) {
     let (mut found, mut hashes) = (Vec::new(), vec![String::new()]);
     for seq in 1..=batches {
         let entries = [1, 2].map(|n| Entry::Published(event(seq * 10 + n))).into();
         let at = Timestamp::from_millis(1_760_000_000_123 + seq as i64);
         let previous = hashes[seq as usize - 1].clone();
         let (batch, item) = Batch::new(TenantId::default(), seq, at, previous, 0, entries);
-        found.push((seq, Found::from(&stored(item))));
+        found.push((seq, PositionContent::from(&stored(item))));
         hashes.push(batch.hash);
     }
     (found, hashes)
 }
 
-fn page(batches: &[(u64, Found)], seen: u64, next: Option<u64>) -> String {
+fn page(batches: &[(u64, PositionContent)], seen: u64, next: Option<u64>) -> String {
     let page = AuditBatches { batches: batches.to_vec(), seen, next, bytes: 0 };
     serde_json::to_string(&BatchList::new(TenantId::default(), page)).expect("plain JSON")
 }
 
 #[test]
-fn a_chain_that_holds_is_said_so_with_its_head() {
+fn a_valid_chain_is_reported_with_its_head() {
     let (found, hashes) = chain(5);
     let pages =
         || vec![says(200, page(&found[..3], 5, Some(4))), says(200, page(&found[3..], 5, None))];
@@ -70,7 +72,10 @@ fn a_chain_that_holds_is_said_so_with_its_head() {
     let ran = run(&peer.url, &["audit", "verify"]);
     assert_eq!(
         (ran.exit, ran.out),
-        (Exit::Fine, format!("the chain holds: 5 batches, 10 entries\nhead: {}\n", hashes[5])),
+        (
+            Exit::Fine,
+            format!("the hash chain is intact: 5 batches, 10 entries\nhead: {}\n", hashes[5])
+        ),
         "{}",
         ran.err
     );
@@ -87,7 +92,7 @@ fn a_chain_that_holds_is_said_so_with_its_head() {
 #[test]
 fn the_first_broken_entry_is_named() {
     let (mut found, _) = chain(3);
-    let Found::Batch(batch) = &mut found[1].1 else { unreachable!("it is a batch") };
+    let PositionContent::Batch(batch) = &mut found[1].1 else { unreachable!("it is a batch") };
     let text = String::from_utf8(batch.lines.clone()).unwrap();
     batch.lines = text.replacen("\"e-22\"", "\"e-66\"", 1).into_bytes();
     let peer = Peer::new(vec![says(200, page(&found, 3, None))]);
@@ -99,11 +104,11 @@ fn the_first_broken_entry_is_named() {
     );
 }
 
-/// Whatever the server leaves out, the chain misses.
+/// The chain reveals every batch that the server leaves out.
 #[test]
-fn a_batch_left_out_is_missed() {
+fn a_missing_batch_is_detected() {
     let (found, _) = chain(3);
-    let missing = [found[0].clone(), (2, Found::Missing), found[2].clone()];
+    let missing = [found[0].clone(), (2, PositionContent::Missing), found[2].clone()];
     let silent = [found[0].clone(), found[2].clone()];
     for batches in [&missing[..], &silent[..]] {
         let peer = Peer::new(vec![says(200, page(batches, 3, None))]);
@@ -116,19 +121,19 @@ fn a_batch_left_out_is_missed() {
 }
 
 #[test]
-fn a_head_kept_elsewhere_betrays_a_ledger_written_anew() {
+fn a_head_kept_elsewhere_reveals_a_rewritten_ledger() {
     let (_, kept) = chain(6);
     let (found, _) = chain(5);
     let peer = Peer::new(vec![says(200, page(&found, 5, None))]);
     let ran = run(&peer.url, &["audit", "verify", "--head", &kept[6]]);
     assert_eq!(ran.exit, Exit::Broken);
-    assert!(ran.err.contains("kept elsewhere"), "{}", ran.err);
+    assert!(ran.err.contains("that you saved"), "{}", ran.err);
     let parsed = Cli::try_parse_from(["watchbill", "audit", "verify", "--head", "abc"]);
     assert!(parsed.unwrap_err().to_string().contains("SHA-256"));
 }
 
 #[test]
-fn a_server_that_leads_in_circles_is_left() {
+fn a_server_that_pages_in_a_loop_is_rejected() {
     let (found, _) = chain(2);
     let peer = Peer::new(vec![says(200, page(&found, 2, Some(1)))]);
     let ran = run(&peer.url, &["audit", "verify"]);
@@ -137,13 +142,13 @@ fn a_server_that_leads_in_circles_is_left() {
     assert_eq!(run(&peer.url, &["audit", "verify"]).exit, Exit::Refused);
     let peer = Peer::new(vec![says(200, page(&[], 0, None))]);
     let ran = run(&peer.url, &["audit", "verify"]);
-    assert_eq!(ran.out, "the chain holds: 0 batches, 0 entries\nhead: none\n");
+    assert_eq!(ran.out, "the hash chain is intact: 0 batches, 0 entries\nhead: none\n");
 }
 
 fn entry(n: u32, kind: &str) -> Value {
     json!({
         "seq": n, "place": 1, "at": "2026-01-31T07:57:00.000Z", "kind": kind, "actor": "root",
-        "subject": "helper", "text": "key helper with role user made", "task_id": null,
+        "subject": "helper", "text": "key helper with role user created", "task_id": null,
         "version": null, "details": {}, "trace_id": null, "field_of_a_later_version": 1,
     })
 }

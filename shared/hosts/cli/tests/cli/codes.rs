@@ -1,3 +1,5 @@
+//! Tests of exit codes, error texts and retries.
+
 use std::time::Duration;
 
 use watchbill::exit::{EXIT_CODES, Exit};
@@ -21,14 +23,14 @@ fn each_refusal_has_its_exit_code() {
         let ran = run(&peer.url, &["get", "t1"]);
         assert_eq!(ran.exit, exit, "{status}");
         assert!(ran.err.starts_with(&format!("error: no good ({status})")), "{}", ran.err);
-        assert_eq!(peer.lines(), ["GET /tasks/t1"], "a refusal is not asked again");
+        assert_eq!(peer.lines(), ["GET /tasks/t1"], "a refused request is not retried");
     }
     let codes: Vec<u8> = EXIT_CODES.iter().map(|(exit, _)| *exit as u8).collect();
     assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130], "scripts rely on these");
 }
 
 #[test]
-fn nobody_there_is_said_at_once_with_what_to_do() {
+fn an_absent_server_is_reported_at_once_with_advice() {
     let url = Peer::absent();
     let ran = run(&url, &["stats"]);
     assert_eq!(ran.exit, Exit::Unreachable);
@@ -68,7 +70,7 @@ fn a_server_that_stays_broken_is_given_up() {
 }
 
 #[test]
-fn a_long_rate_limit_is_told_not_waited_for() {
+fn a_long_rate_limit_is_reported_not_waited_for() {
     let peer = Peer::new(vec![says_later(429, 3_600)]);
     let ran = run(&peer.url, &["get", "t1"]);
     assert_eq!((ran.exit, ran.slept.len()), (Exit::Server, 0));
@@ -91,7 +93,7 @@ fn a_change_that_might_have_been_made_is_not_repeated() {
 }
 
 #[test]
-fn a_problem_is_told_in_full_and_handed_on_as_json() {
+fn a_problem_is_shown_in_full_and_passed_on_as_json() {
     let body = r#"{"type":"urn:watchbill:invalid","title":"Bad Request","status":400,
         "detail":"2 fields are wrong","errors":[{"field":"priority","message":"'P9' is none"},
         {"field":"payload","message":"is missing"}]}"#;
@@ -106,11 +108,15 @@ fn a_problem_is_told_in_full_and_handed_on_as_json() {
 }
 
 #[test]
-fn whatever_is_no_watchbill_is_said_so() {
+fn a_response_of_another_program_is_reported() {
     let peer = Peer::new(vec![says(200, "<html>hello</html>")]);
     let ran = run(&peer.url, &["stats"]);
     assert_eq!(ran.exit, Exit::Server);
-    assert!(ran.err.contains("isn't Watchbill's") && ran.err.contains("--url"), "{}", ran.err);
+    assert!(
+        ran.err.contains("returned an unexpected response") && ran.err.contains("--url"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Tests of the commands for agents, budget, freezes and approvals.
+
 use serde_json::{Value, json};
 use watchbill::exit::Exit;
 
@@ -27,8 +29,8 @@ fn agents_are_listed_and_shown() {
         "ops_agent",
         "score     102.5",
         "level     staging_access",
-        "next      prod_low_risk, 27.5 points away",
-        "may       run_tests, deploy_staging",
+        "next      prod_low_risk, in 27.5 points",
+        "allowed   run_tests, deploy_staging",
     ] {
         assert!(ran.out.contains(part), "{part} is not in: {}", ran.out);
     }
@@ -54,7 +56,7 @@ fn what_changed_a_score_is_a_table() {
     assert!(rows[1].contains("-3") && rows[1].contains("it broke"), "{}", ran.out);
     assert!(rows[2].contains("+2") && rows[2].contains("task_success"), "{}", ran.out);
     let ran = run(&peer.url, &["agents", "events", "dev"]);
-    assert_eq!(ran.out, "nothing has changed its score yet\n");
+    assert_eq!(ran.out, "no score changes yet\n");
     assert_eq!(peer.lines(), ["GET /agents/ops/events?limit=2", "GET /agents/dev/events?limit=25"]);
 }
 
@@ -100,14 +102,15 @@ fn a_budget_without_a_limit_sends_nothing() {
 
 #[test]
 fn a_freeze_is_passed_with_a_reason() {
-    let said = json!({"success": true, "message": "Task may pass freeze 'year-end', says root"});
-    let refused = problem(403, "'bob' may not let a task pass freeze 'year-end'");
+    let said =
+        json!({"success": true, "message": "Freeze 'year-end' overridden for this task by root"});
+    let refused = problem(403, "'bob' may not override freeze 'year-end'");
     let peer = Peer::new(vec![says(200, said), says(403, refused)]);
     let words = ["override", "t1", "--freeze", "year-end", "--reason", "the fix"];
     let ran = run(&peer.url, &words);
     assert_eq!(
         (ran.exit, ran.out.as_str()),
-        (Exit::Fine, "Task may pass freeze 'year-end', says root\n")
+        (Exit::Fine, "Freeze 'year-end' overridden for this task by root\n")
     );
     assert_eq!(run(&peer.url, &words).exit, Exit::Refused);
     let asked = peer.all();
@@ -150,7 +153,7 @@ fn an_approval_is_shown_as_it_is_decided_on() {
 }
 
 #[test]
-fn an_approval_of_another_form_is_shown_in_the_servers_words() {
+fn an_approval_of_another_schema_is_shown_in_the_servers_text() {
     let odd = approval(json!({"status": "pondered", "text": "All of it\u{7}\nline two"}));
     let peer = Peer::new(vec![says(200, odd)]);
     let ran = run(&peer.url, &["approvals", "show", "approval_t1"]);

@@ -1,3 +1,5 @@
+//! Tests of lists, tables and JSON output.
+
 use serde_json::{Value, json};
 use watchbill::exit::Exit;
 use watchbill::out::Terminal;
@@ -98,7 +100,7 @@ fn an_id_is_one_segment_whatever_it_holds() {
 }
 
 #[test]
-fn what_a_task_says_can_not_steer_the_terminal() {
+fn a_tasks_text_can_not_control_the_terminal() {
     let mut evil = task("t1", "failed", 2);
     evil["error"] = json!("\u{1b}]0;owned\u{7} no\nid fake");
     evil["payload"] = json!({"description": "a\u{9b}31m\u{202e}b"});
@@ -149,7 +151,8 @@ fn approvals_that_wait_and_that_were_decided() {
     let ran = run(&peer.url, &["approvals"]);
     assert_eq!(
         ran.out,
-        "APPROVAL     ASKED   EXPIRES  BY  SUMMARY\napproval_t1  1h ago  in 23h   ci  deploy web\n"
+        "APPROVAL     REQUESTED  EXPIRES  BY  SUMMARY\n\
+         approval_t1  1h ago     in 23h   ci  deploy web\n"
     );
     let ran = run(&peer.url, &["approvals", "--history", "--limit", "5"]);
     assert_eq!(
@@ -197,12 +200,12 @@ fn keys_are_made_listed_and_revoked() {
     let gone = json!({"success": true, "name": "ci"});
     let peer = Peer::new(vec![says(200, made), says(200, keys), says(200, gone)]);
     let ran = run(&peer.url, &["keys", "create", "--name", "ci", "--role", "agent"]);
-    assert_eq!(ran.out, "wb_secret\n", "the key alone, fit for a file");
-    assert!(ran.err.contains("shown once"), "{}", ran.err);
+    assert_eq!(ran.out, "wb_secret\n", "only the key, so that it can be redirected into a file");
+    assert!(ran.err.contains("shown only once"), "{}", ran.err);
     assert_eq!(
         run(&peer.url, &["keys", "list"]).out,
-        "NAME  ROLE   KEY    STATE           MADE    BY\n\
-         ci    agent  wb_se  revoked 1m ago  1d ago  admin\n"
+        "NAME  ROLE   KEY    STATE           CREATED  BY\n\
+         ci    agent  wb_se  revoked 1m ago  1d ago   admin\n"
     );
     assert_eq!(run(&peer.url, &["keys", "revoke", "ci"]).out, "ci is revoked\n");
     let requests = peer.all();
@@ -211,7 +214,7 @@ fn keys_are_made_listed_and_revoked() {
 }
 
 #[test]
-fn how_the_server_stands() {
+fn stats_agents_health_and_openapi_are_shown() {
     let stats = json!({"queue": {"pending_tasks": 2, "processing_tasks": 1, "total_tasks": 3},
         "timestamp": "2026-01-31T08:00:00Z",
         "by_agent": {"ops": {"assigned": 2}, "dev": {"failed": 1}}});
@@ -243,11 +246,11 @@ fn how_the_server_stands() {
     assert!(ran.out.contains("status  unhealthy"), "{}", ran.out);
     assert!(ran.err.contains("store is down (503)"), "{}", ran.err);
     let paths = ["/stats", "/agents", "/health", "/openapi.json", "/health"];
-    assert_eq!(peer.lines(), paths.map(|path| format!("GET {path}")), "health is asked once");
+    assert_eq!(peer.lines(), paths.map(|path| format!("GET {path}")), "health is requested once");
 }
 
 #[test]
-fn every_command_hands_the_servers_document_on() {
+fn every_command_passes_the_servers_document_on() {
     let body = "{\"success\": true,\n \"odd\":  [1,2] }";
     for args in [
         &["get", "t1"][..],

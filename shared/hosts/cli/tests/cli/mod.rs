@@ -1,7 +1,7 @@
-//! The command line against scripted servers: what it asks, what it shows, how it ends.
+//! Tests the command line against scripted servers: its requests, its output, its exit codes.
 //!
-//! How to add a case: script a `Peer` with the answers in order, `run` a command line, look
-//! at the requests and at what was printed. What needs a real process stands in `process`.
+//! To add a case: script a `Peer` with responses, `run` a command line, check the requests and
+//! the output. `process` has the tests that need a real process.
 
 mod audit;
 mod codes;

@@ -1,3 +1,5 @@
+//! A scripted HTTP server for the tests of the command line.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -6,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// What the peer does with one request.
 #[derive(Clone)]
 pub enum Reply {
     Says {
@@ -14,9 +15,9 @@ pub enum Reply {
         headers: Vec<(&'static str, String)>,
         body: String,
     },
-    /// Reads the request and closes without a word.
+    /// Reads the request and closes the connection without a response.
     Closes,
-    /// Reads the request and never answers.
+    /// Reads the request and never responds.
     Holds,
 }
 
@@ -36,7 +37,7 @@ pub fn problem(status: u16, detail: &str) -> String {
     .to_string()
 }
 
-/// A task as the contract has it.
+/// A task as in the API's contract.
 pub fn task(id: &str, status: &str, version: u64) -> Value {
     serde_json::json!({
         "task_id": id, "type": "deploy", "priority": "P1", "source": "user", "status": status,
@@ -74,7 +75,7 @@ impl Request {
     }
 }
 
-/// A server that answers what it was told to, in order, then refuses connections.
+/// A server that gives the scripted replies in order, then refuses connections.
 pub struct Peer {
     pub url: String,
     requests: Receiver<Request>,
@@ -102,7 +103,7 @@ impl Peer {
                 }
             }
             drop(listener);
-            // Held connections stay open until the test and with it this process's part ends.
+            // Held connections stay open until the process of the test ends.
             if !held.is_empty() {
                 thread::park();
             }
@@ -110,13 +111,13 @@ impl Peer {
         Self { url, requests }
     }
 
-    /// Where nothing listens.
+    /// A URL at which nothing listens.
     pub fn absent() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         format!("http://{}", listener.local_addr().expect("a bound port"))
     }
 
-    /// The next request, waited for.
+    /// Waits for the next request.
     pub fn next(&self) -> Request {
         self.requests.recv_timeout(Duration::from_secs(20)).expect("a request within 20 s")
     }
@@ -161,6 +162,6 @@ fn answer(stream: &mut TcpStream, status: u16, headers: &[(&str, String)], body:
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    // A client that has gone away is the test's business, not the peer's.
+    // A client that disconnected is checked by the test, not here.
     let _ = stream.write_all(format!("{text}\r\n{body}").as_bytes());
 }

@@ -1,3 +1,5 @@
+//! Tests of `watchbill policy`.
+
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -14,7 +16,7 @@ struct File {
 fn file(text: &str) -> File {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path().join("rules.yaml");
-    std::fs::write(&path, text).expect("it is ours");
+    std::fs::write(&path, text).expect("the test's own file");
     File { _folder: folder, path }
 }
 
@@ -24,7 +26,7 @@ fn check(file: &File, more: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_policy_is_told_in_words_without_a_server() {
+fn a_policy_is_described_without_a_server() {
     // It is Saturday, 31 January 2026, 8:00 UTC.
     let policy = file(
         "gates:\n  priorities: [P0]\n  priorities_for: mutating\n  production: []\n  feature_flags: false\n  rules:\n    \
@@ -40,8 +42,8 @@ fn a_policy_is_told_in_words_without_a_server() {
     let ran = check(&policy, &[]);
     assert_eq!((ran.exit, ran.err.as_str()), (Exit::Fine, ""));
     for row in [
-        "rules.yaml: fine, fingerprint ",
-        "gates         priority P0, where something may change\n              big: deploy, when args.replicas > 20, 2 must say yes\n",
+        "rules.yaml: valid, fingerprint ",
+        "gates         priority P0, for mutating tasks\n              big: deploy, when args.replicas > 20, 2 must approve\n",
         "tools         deny   none: deploy, staging\n",
         "inventory     projects: billing, shop\n",
         "freezes       weekend: now, until ",
@@ -59,7 +61,7 @@ fn a_policy_is_told_in_words_without_a_server() {
 }
 
 #[test]
-fn a_fault_is_told_with_file_and_line() {
+fn a_fault_is_reported_with_file_and_line() {
     let ran = check(&file("gates:\n  priorities: [P0, P7]\n"), &[]);
     assert_eq!(ran.exit, Exit::Invalid);
     assert!(ran.err.starts_with("error: ") && ran.err.contains("rules.yaml: line 2 column"));
@@ -73,8 +75,8 @@ fn a_fault_is_told_with_file_and_line() {
 fn without_a_file_the_built_in_policy_is_shown() {
     let ran = run(&Peer::absent(), &["policy", "show"]);
     assert_eq!(ran.exit, Exit::Fine);
-    assert!(ran.err.contains("the built-in policy holds"), "{}", ran.err);
+    assert!(ran.err.contains("this is the built-in policy"), "{}", ran.err);
     assert!(ran.out.starts_with("# Watchbill's policy"), "{}", ran.out);
     let ran = run(&Peer::absent(), &["policy", "check"]);
-    assert!(ran.out.starts_with("the built-in policy: fine"), "{}", ran.out);
+    assert!(ran.out.starts_with("the built-in policy: valid"), "{}", ran.out);
 }

@@ -1,4 +1,4 @@
-//! What only a process of its own can show: its exit code, its signals, its environment.
+//! Tests that need a real process: exit codes, signals, environment.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -30,7 +30,7 @@ fn help_documents_the_exit_codes_and_the_key_file() {
         assert!(help.contains(&row), "{row} is not in:\n{help}");
     }
     assert!(help.contains("admin.key"), "{help}");
-    assert!(help.contains("Without a command it serves"), "{help}");
+    assert!(help.contains("Without a command it runs the server"), "{help}");
 }
 
 #[test]
@@ -76,15 +76,19 @@ fn the_embedded_bundles_key_needs_no_copying() {
     assert_eq!(peer.next().header("x-api-key"), Some("wb_local"));
 
     ran(with_data().env("WATCHBILL_KEY", "wb_mine"));
-    assert_eq!(peer.next().header("x-api-key"), Some("wb_mine"), "a given key goes first");
+    assert_eq!(
+        peer.next().header("x-api-key"),
+        Some("wb_mine"),
+        "an explicit key takes precedence"
+    );
 
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (_, _, err) = ran(&mut with_data());
-    assert!(err.contains("can be read by others") && err.contains("chmod 600"), "{err}");
+    assert!(err.contains("is readable by other users") && err.contains("chmod 600"), "{err}");
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let tasks: Vec<_> = (0..4_000).map(|n| task(&format!("t{n}"), "completed", 3)).collect();
     let body = json!({"success": true, "tasks": tasks, "next_cursor": null}).to_string();
     for args in [&["list"][..], &["list", "--json"]] {
@@ -105,7 +109,7 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
-fn ctrl_c_during_a_wait_says_how_to_go_on() {
+fn ctrl_c_during_a_wait_shows_how_to_continue() {
     let peer = Peer::new(vec![
         says(200, json!({"success": true, "task_id": "t1", "message": "Task created"})),
         Reply::Holds,
@@ -122,7 +126,7 @@ fn ctrl_c_during_a_wait_says_how_to_go_on() {
     assert!(sent.success());
     let (code, err) = end(child);
     assert_eq!(code, Some(130));
-    assert!(err.contains("task t1 goes on: watchbill get t1"), "{err}");
+    assert!(err.contains("task t1 continues: watchbill get t1"), "{err}");
 }
 
 fn end(child: Child) -> (Option<i32>, String) {

@@ -1,3 +1,5 @@
+//! Tests of `watchbill submit` and `watchbill publish`.
+
 use serde_json::{Value, json};
 use watchbill::exit::Exit;
 
@@ -75,7 +77,7 @@ fn a_repeat_bears_the_same_key_and_body() {
 }
 
 #[test]
-fn what_is_not_known_is_said_with_the_key_that_settles_it() {
+fn an_unknown_outcome_is_reported_with_the_idempotency_key() {
     let peer = Peer::new((0..5).map(|_| Reply::Closes).collect());
     let ran = run(&peer.url, &["submit", "monitor", "--idempotency-key", "k1"]);
     assert_eq!(ran.exit, Exit::Unreachable);
@@ -83,7 +85,7 @@ fn what_is_not_known_is_said_with_the_key_that_settles_it() {
 }
 
 #[test]
-fn a_gate_is_told_with_the_command_that_opens_it() {
+fn a_gate_is_shown_with_the_command_that_approves() {
     let mut gated = task("t1", "pending", 1);
     gated["approval_id"] = json!("approval_t1");
     let peer = Peer::new(vec![says(200, created(&gated))]);
@@ -98,7 +100,7 @@ fn a_gate_is_told_with_the_command_that_opens_it() {
 fn a_payload_that_is_none_never_leaves_the_machine() {
     let ran = run(&Peer::absent(), &["submit", "deploy", "--payload", "[1]"]);
     assert_eq!(ran.exit, Exit::Usage);
-    assert!(ran.err.contains("a JSON object is needed"), "{}", ran.err);
+    assert!(ran.err.contains("not a JSON object"), "{}", ran.err);
 }
 
 #[test]

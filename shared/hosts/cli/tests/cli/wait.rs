@@ -1,3 +1,5 @@
+//! Tests of `--wait`.
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -36,14 +38,14 @@ fn from_submission_to_the_result() {
             format!("GET /tasks/{ID}?version=1&wait=20"),
             format!("GET /tasks/{ID}?version=2&wait=20"),
         ],
-        "the server is asked to answer when something changed"
+        "the server is asked to respond when something has changed"
     );
     assert_eq!(
         ran.err,
         format!(
             "Task created ({ID})\n{ID} assigned · ops after 0s\n{ID} in_progress · ops after 0s\n"
         ),
-        "plain lines where there is no terminal"
+        "plain lines without a terminal"
     );
     assert!(
         ran.out.contains("finished  2026-01-31 07:58:00 UTC (2m ago), took 50s"),
@@ -122,6 +124,6 @@ fn ctrl_c_leaves_the_task_alone() {
     let setting = Setting { interrupt, ..Setting::default() };
     let ran = run_in(&peer.url, &["submit", "deploy", "--wait"], setting);
     assert_eq!(ran.exit, Exit::Interrupted);
-    assert!(ran.err.contains(&format!("task {ID} goes on: watchbill get {ID}")), "{}", ran.err);
+    assert!(ran.err.contains(&format!("task {ID} continues: watchbill get {ID}")), "{}", ran.err);
     assert!(!peer.lines().iter().any(|line| line.contains("cancel")));
 }

@@ -1,3 +1,5 @@
+//! Tests of `watchbill watch`.
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -49,13 +51,13 @@ fn events_go_on_where_they_were_lost() {
     let second = Duration::from_secs(1);
     assert_eq!(ran.slept, [second, 7 * second, second, second], "back-off, Retry-After, pace");
     assert!(ran.err.contains("trying again in 7 s"), "{}", ran.err);
-    assert!(ran.err.contains("connected again"), "{}", ran.err);
+    assert!(ran.err.contains("reconnected"), "{}", ran.err);
 }
 
-/// A server walks only so far in one call: an empty page with a cursor is not the end, and its
-/// place stands until something comes after it.
+/// The server reads a limited part per call: an empty page with a cursor is not the end, and the
+/// cursor stays valid until something comes after it.
 #[test]
-fn an_empty_page_with_a_cursor_is_gone_on_from() {
+fn an_empty_page_with_a_cursor_is_followed() {
     let part = |events: &[String], cursor: &str| {
         let events = events.join(",");
         says(200, format!(r#"{{"success":true,"events":[{events}],"next_cursor":"{cursor}"}}"#))
@@ -89,7 +91,7 @@ fn an_empty_page_with_a_cursor_is_gone_on_from() {
 }
 
 #[test]
-fn an_empty_server_is_waited_at_without_a_place_to_go_on_from() {
+fn an_empty_server_is_polled_without_a_position() {
     let peer = Peer::new(vec![
         page(&[]),
         page(&[event(2, "task.started"), event(1, "task.created")]),
@@ -119,7 +121,7 @@ fn a_terminal_gets_colours_and_no_longer_lines_than_it_has() {
 }
 
 #[test]
-fn what_was_before_is_not_shown_if_not_wanted() {
+fn earlier_events_are_not_shown_unless_wanted() {
     let peer = Peer::new(vec![
         page(&[event(1, "task.created")]),
         page(&[event(2, "deploy.started"), event(3, "task.failed")]),

@@ -1,3 +1,5 @@
+//! Test support: runs a command line with a fake clock, fixed entropy and captured output.
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -7,13 +9,13 @@ use async_trait::async_trait;
 use clap::Parser;
 use futures_util::future::BoxFuture;
 use watchbill::args::Cli;
+use watchbill::context::CliContext;
 use watchbill::exit::Exit;
 use watchbill::out::Terminal;
-use watchbill::world::World;
 use watchbill_core::ports::{Clock, Entropy};
 use watchbill_domain::Timestamp;
 
-/// 2026-01-31T08:00:00Z at the start; sleeping moves it on and takes no time.
+/// Starts at 2026-01-31T08:00:00Z. A sleep advances it and takes no real time.
 #[derive(Default)]
 struct TestClock {
     slept: Mutex<Vec<Duration>>,
@@ -26,22 +28,22 @@ impl Clock for TestClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.slept.lock().expect("nobody panics with it").iter().sum()
+        self.slept.lock().expect("no thread panics while it holds the lock").iter().sum()
     }
 
     async fn sleep(&self, how_long: Duration) {
-        self.slept.lock().expect("nobody panics with it").push(how_long);
+        self.slept.lock().expect("no thread panics while it holds the lock").push(how_long);
         tokio::task::yield_now().await;
     }
 }
 
-/// Counts up, so that each draw differs and each run is the same.
+/// Counts up: each draw differs, and each run is the same.
 #[derive(Default)]
 struct TestEntropy(Mutex<u8>);
 
 impl Entropy for TestEntropy {
     fn fill(&self, bytes: &mut [u8]) {
-        let mut next = self.0.lock().expect("nobody panics with it");
+        let mut next = self.0.lock().expect("no thread panics while it holds the lock");
         for byte in bytes {
             *next = next.wrapping_add(1);
             *byte = *next;
@@ -54,7 +56,7 @@ struct Pad(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Pad {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("nobody panics with it").extend_from_slice(bytes);
+        self.0.lock().expect("no thread panics while it holds the lock").extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -65,11 +67,11 @@ impl Write for Pad {
 
 impl Pad {
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("nobody panics with it").clone()).expect("UTF-8")
+        String::from_utf8(self.0.lock().expect("no thread panics while it holds the lock").clone())
+            .expect("UTF-8")
     }
 }
 
-/// How a command line ran.
 #[derive(Debug)]
 pub struct Ran {
     pub exit: Exit,
@@ -78,7 +80,7 @@ pub struct Ran {
     pub slept: Vec<Duration>,
 }
 
-/// What a test sets about the world.
+/// What a test sets about the environment.
 pub struct Setting {
     pub stdin: &'static str,
     pub terminal: Terminal,
@@ -103,7 +105,7 @@ pub fn run_in(url: &str, args: &[&str], setting: Setting) -> Ran {
     let head = ["watchbill", "--url", url, "--key", "wb_test"];
     let cli = Cli::try_parse_from(head.iter().chain(args)).expect("a command line");
     let (clock, stdout, stderr) = (Arc::new(TestClock::default()), Pad::default(), Pad::default());
-    let world = World {
+    let world = CliContext {
         clock: clock.clone(),
         entropy: Arc::new(TestEntropy::default()),
         stdin: Box::new(setting.stdin.as_bytes()),
@@ -116,6 +118,6 @@ pub fn run_in(url: &str, args: &[&str], setting: Setting) -> Ran {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let exit = runtime.block_on(watchbill::run(cli, world));
-    let slept = clock.slept.lock().expect("nobody panics with it").clone();
+    let slept = clock.slept.lock().expect("no thread panics while it holds the lock").clone();
     Ran { exit, out: stdout.text(), err: stderr.text(), slept }
 }

@@ -1,4 +1,4 @@
-//! `watchbill backup` beside a busy server, beside none, and the way back from it.
+//! Tests `watchbill backup` with and without a busy server, and the restored copy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use watchbill_domain::{Caller, Role, TenantId};
 
 use super::{create, damage, open, payload};
 
-/// Payloads of this many bytes are blobs.
+/// Payloads of this many bytes are stored as blobs.
 const LARGE: usize = 150_000;
 
 /// Exit code, standard output and standard error.
@@ -32,7 +32,7 @@ fn backup(data: &Path, to: &Path) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// Every task of the copy can be read in full. How many there are.
+/// Reads every task of the copy in full and returns how many there are.
 async fn readable(core: &Core) -> usize {
     let (mut count, mut cursor) = (0, None);
     loop {
@@ -56,7 +56,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => found.extend(files(&path)),
-            // The shared memory beside a log says who reads it: it is not data.
+            // The shared memory file next to the write-ahead log holds its readers, not data.
             false if path.extension().is_some_and(|is| is == "db-shm") => {}
             false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
         }
@@ -65,7 +65,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_beside_a_busy_writer_ends_and_holds_each_headers_blob() {
+async fn a_copy_next_to_a_busy_writer_ends_and_has_each_headers_blob() {
     let (data, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (core, store) = open(data.path(), 1);
     let mut before = Vec::new();
@@ -73,7 +73,7 @@ async fn a_copy_beside_a_busy_writer_ends_and_holds_each_headers_blob() {
         before.push(create(&core, LARGE).await);
     }
     fs::write(data.path().join("admin.key"), "secret\n").unwrap();
-    // It never pauses, so a copy that begins again with each commit would never end.
+    // It never pauses, so a copy that restarted at each commit would never end.
     let stop = Arc::new(AtomicBool::new(false));
     let busy = tokio::spawn({
         let (core, stop) = (core.clone(), stop.clone());
@@ -95,7 +95,7 @@ async fn a_copy_beside_a_busy_writer_ends_and_holds_each_headers_blob() {
     stop.store(true, Ordering::Relaxed);
     let meanwhile: usize = busy.await.unwrap();
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-    assert!(meanwhile > 0, "it went on writing");
+    assert!(meanwhile > 0, "writes continued during the backup");
     let said: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(said["faults"]["count"], 0, "{said}");
     assert!(!copies.path().join("2026-11-30.half").exists());
@@ -118,7 +118,7 @@ async fn a_copy_beside_a_busy_writer_ends_and_holds_each_headers_blob() {
     create(&restored, 10).await;
     drop((restored, store));
 
-    // One that was damaged since is copied as it is, and it is said which.
+    // An item that was damaged later is copied as it is, and named.
     damage(&copy.join("watchbill.db"), &before[0]);
     let (code, out, err) = backup(&copy, &copies.path().join("of the copy"));
     assert_eq!(code, Some(0), "{err}");
@@ -130,7 +130,7 @@ async fn a_copy_of_what_a_killed_process_left_changes_nothing_there() {
     let (data, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (core, store) = open(data.path(), 1);
     let id = create(&core, LARGE).await;
-    // All of it still stands in the log, as after a kill.
+    // Everything is still in the write-ahead log, as after a kill.
     let killed = copies.path().join("killed");
     fs::create_dir(&killed).unwrap();
     for (path, bytes) in files(data.path()) {
@@ -144,7 +144,7 @@ async fn a_copy_of_what_a_killed_process_left_changes_nothing_there() {
     let copy = copies.path().join("deep/copy");
     let (code, _, err) = backup(&killed, &copy);
     assert_eq!(code, Some(0), "{err}");
-    assert!(files(&killed) == as_left, "not a byte of it is other than it was");
+    assert!(files(&killed) == as_left, "the backup changed its source");
     let (restored, _store) = open(&copy, 2);
     assert_eq!(
         restored.tasks().get(&TenantId::default(), &id).await.unwrap().payload,
@@ -152,7 +152,7 @@ async fn a_copy_of_what_a_killed_process_left_changes_nothing_there() {
     );
 }
 
-/// Its blobs are removed before its item, and a copy may be made between the two.
+/// A task's blobs are removed before its item, and a copy may be made between the two.
 #[tokio::test]
 async fn a_task_that_expired_while_it_was_copied_is_not_damaged() {
     let (data, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -189,15 +189,15 @@ async fn a_copy_never_takes_the_place_of_anything() {
     let first = files(&to);
     let (code, _, err) = backup(data.path(), &to);
     assert_eq!(code, Some(2));
-    assert!(err.contains("is there already"), "{err}");
+    assert!(err.contains("already exists"), "{err}");
     assert!(files(&to) == first);
 
     fs::create_dir(copies.path().join("next.half")).unwrap();
     let (code, _, err) = backup(data.path(), &copies.path().join("next"));
     assert_eq!(code, Some(2));
-    assert!(err.contains("broken off"), "{err}");
+    assert!(err.contains("interrupted copy"), "{err}");
 
-    // One that fails leaves nothing behind: these pages are none.
+    // A backup that fails leaves nothing behind: this file is no database.
     let broken = TempDir::new().unwrap();
     fs::write(broken.path().join("watchbill.db"), "no database at all ".repeat(400)).unwrap();
     let (code, _, err) = backup(broken.path(), &copies.path().join("broken"));

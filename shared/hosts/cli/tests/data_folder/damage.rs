@@ -1,4 +1,4 @@
-//! Bytes of one task changed on the disk: it is named, and all others go on.
+//! Changes bytes of one task on disk: the task is named, and all others keep working.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn one_damaged_task_is_named_and_all_others_go_on() {
     assert_eq!(core.context().unreadable_items(), 0);
     damage(store.path(), &ids[2]);
 
-    // The list leaves it out, in pages of any size.
+    // The list skips it, with any page size.
     let tenant = TenantId::default();
     for limit in [1, 2, 5, 50] {
         let (mut found, mut cursor) = (Vec::new(), None);
@@ -46,13 +46,13 @@ async fn one_damaged_task_is_named_and_all_others_go_on() {
     }
     assert_eq!(core.context().unreadable_items(), 1, "it is counted once");
 
-    // By its id it says what is wrong, and that trying again will not help.
+    // A read by id returns an error that names the fault and can't be retried.
     let error = core.tasks().get(&tenant, &ids[2]).await.unwrap_err();
     assert!(matches!(error, ServiceError::Unreadable { .. }), "{error}");
     let said = error.to_string();
     assert!(said.contains(ids[2].as_str()) && said.contains("checksum"), "{said}");
 
-    // The lanes are filled with the others, and the sweep comes to its end.
+    // The lanes are refilled with the others, and the sweep finishes.
     let lanes = LocalLanes::new(clock.clone(), Duration::from_secs(60));
     let offered = watchbill_router::refill(core.clone(), lanes.clone()).await.unwrap();
     assert_eq!(offered, 4);

@@ -1,4 +1,4 @@
-//! A data folder: copied, and damaged.
+//! Tests of the data folder: backup and damage.
 
 mod backup;
 mod damage;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::service::{Core, NewTask, Ports};
 use watchbill_domain::TaskId;
 use watchbill_local::wake::LocalWake;
@@ -15,12 +15,12 @@ use watchbill_sqlite::blobs::FolderBlobs;
 use watchbill_sqlite::sqlite::{Options, SqliteStore};
 use watchbill_testkit::{FakeClock, SeededEntropy, a_task};
 
-/// Over the store in a folder, of which nothing stays in memory.
+/// A core over the store in a folder, without an in-memory cache.
 pub fn open(data: &Path, seed: u64) -> (Core, Arc<SqliteStore>) {
     open_at(data, seed, Arc::new(FakeClock::default()))
 }
 
-/// The same, at a time that a test sets.
+/// The same, at a time that the test sets.
 pub fn open_at(data: &Path, seed: u64, clock: Arc<FakeClock>) -> (Core, Arc<SqliteStore>) {
     let options = Options { recent_bytes: 0, ..Options::default() };
     let store = Arc::new(SqliteStore::open(data, options).unwrap());
@@ -31,7 +31,7 @@ pub fn open_at(data: &Path, seed: u64, clock: Arc<FakeClock>) -> (Core, Arc<Sqli
         entropy: Arc::new(SeededEntropy::new(seed)),
         wake: Arc::new(LocalWake::new()),
     };
-    let core = Core::new(ports, Arc::new(Rules::default()), store.epoch());
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), store.epoch());
     (core, store)
 }
 
@@ -44,7 +44,7 @@ pub async fn create(core: &Core, bytes: usize) -> TaskId {
     core.tasks().create(new).await.unwrap().task.task.id
 }
 
-/// Changes the bytes of a task's header on the disk.
+/// Changes the bytes of a task's header on disk.
 pub fn damage(database: &Path, task: &TaskId) {
     let conn = rusqlite::Connection::open(database).unwrap();
     let sql = "UPDATE items SET body = zeroblob(9) WHERE key = CAST(? AS BLOB)";

@@ -1,5 +1,5 @@
-//! Lists of old, large and hostile data over HTTP: what an honest caller waits beside whoever
-//! reads them without end.
+//! Lists of old, large and hostile data over HTTP: the latency of an honest caller next to
+//! callers that read them without pause.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Map, Value, json};
 use watchbill_api::{ApiConfig, ApiState, RateLimits, StaticKey};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::Clock as _;
 use watchbill_core::service::{Core, Governance, NewEvent, NewTask, StatusChange};
 use watchbill_domain::{Agent, Caller, Role, Status, TaskId, TaskType, TenantId, hash_key};
@@ -22,18 +22,18 @@ use super::{Nothing, plain};
 const KEY: &str = "bench-key";
 /// Calls of the honest caller in each round.
 const CALLS: u64 = 400;
-/// Callers beside it, each reading without end.
+/// Callers next to it, each reading without pause.
 const HEAVY: usize = 4;
 /// Tasks with large bodies: together far more than a page.
 const LARGE: u64 = 200;
 const LARGE_BYTES: usize = 96 * 1024;
-/// Events that a search for another type walks through.
+/// Events that a search for another type reads through.
 const EVENTS: u64 = 3_000;
 const EVENT_BYTES: usize = 8 * 1024;
 /// Changes of the one task that has many.
 const CHANGES: u64 = 1_000;
 
-/// What heavy callers read, and what it is called in the report.
+/// The lists that heavy callers read, with their names in the report.
 const LISTS: &[(&str, &str)] = &[
     ("tasks", "/tasks?limit=200"),
     ("events", "/events?type=pr.merged&limit=200"),
@@ -44,7 +44,7 @@ const LISTS: &[(&str, &str)] = &[
 
 pub async fn run(folder: &Path) -> anyhow::Result<Value> {
     let governance = Governance::fixed(Policy::without_gates());
-    let rules = Rules { external: [Agent::Dev].into(), ..Rules::default() };
+    let rules = EngineConfig { external: [Agent::Dev].into(), ..EngineConfig::default() };
     let settings = Settings { governance, rules, ..Settings::default() };
     let bundle =
         Bundle::start(folder, settings, |_| vec![Arc::new(Nothing { governed: true })]).await?;
@@ -63,7 +63,7 @@ pub async fn run(folder: &Path) -> anyhow::Result<Value> {
         let heavy: Vec<_> = (0..HEAVY)
             .map(|_| tokio::spawn(follow(client.clone(), list.clone(), stop.clone(), read.clone())))
             .collect();
-        // Past their first answers.
+        // Wait until their first responses have arrived.
         while read.load(Ordering::Relaxed) == 0 {
             bundle.core.clock().sleep(Duration::from_millis(10)).await;
         }
@@ -87,7 +87,7 @@ fn put(report: &mut Map<String, Value>, name: &str, waits: &[u64]) {
     report.insert(format!("{name}_p99_us"), json!(at(99)));
 }
 
-/// One small read after the other; how long each took, sorted.
+/// Makes small reads one after the other. Returns the sorted latencies in microseconds.
 async fn honest(client: &reqwest::Client, url: &str) -> anyhow::Result<Vec<u64>> {
     let clock = SystemClock::new();
     let mut waits = Vec::new();
@@ -102,7 +102,7 @@ async fn honest(client: &reqwest::Client, url: &str) -> anyhow::Result<Vec<u64>>
     Ok(waits)
 }
 
-/// Reads a list page by page, from its beginning again at its end; the largest page's bytes.
+/// Reads a list page by page, over and over. Returns the bytes of the largest page.
 async fn follow(
     client: reqwest::Client,
     list: String,
@@ -145,7 +145,7 @@ async fn serve(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        stream.set_nodelay(true).expect("a loopback socket takes it");
+        stream.set_nodelay(true).expect("a loopback socket supports TCP_NODELAY");
     });
     Ok((url, tokio::spawn(axum::serve(listener, router).into_future())))
 }
@@ -165,7 +165,8 @@ fn text(bytes: usize) -> Map<String, Value> {
     Map::from_iter([("log".to_owned(), Value::from(text))])
 }
 
-/// A small task, and one with many changes, among what is old and large.
+/// Creates old and large data, a small task, and a task with many changes. Returns the two
+/// tasks.
 async fn fill(core: &Core) -> anyhow::Result<(TaskId, TaskId)> {
     let caller = caller();
     for n in 0..EVENTS {

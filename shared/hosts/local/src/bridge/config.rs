@@ -1,52 +1,55 @@
+//! The bridge's settings, from the command line, the environment and the file.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Deserialize;
 use watchbill_core::ports::{Clock, Entropy};
-use watchbill_redis::{RedisOptions, RedisPeer};
+use watchbill_redis::{RedisLegacyQueue, RedisOptions};
 use watchbill_redis_bridge::{BadSetting, Drain, Settings};
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 use watchbill_wire::settings::Env;
 
-/// What can be said of the bridge on the command line; the environment says the same.
+/// The bridge's settings on the command line. The environment has the same ones.
 #[derive(Args, Clone, Debug, Default)]
 pub struct BridgeArgs {
-    /// The Redis, such as redis://user:password@host:6379/0; rediss:// with TLS,
-    /// redis+sentinel:// and redis+cluster:// see docs/redis.md. A password is better kept in
-    /// REDIS_URL, where it is in no list of processes
+    /// URL of the Redis, such as redis://user:password@host:6379/0; for rediss:// (TLS),
+    /// redis+sentinel:// and redis+cluster:// see docs/redis.md. Better set one with a password
+    /// in REDIS_URL: lists of processes show the arguments
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,
-    /// Take these agents' tasks out of the queue there and run them here: ops, or on for all
-    /// whose work is built
+    /// Import the tasks of these agents from the queue and run them here: ops, or on for all
+    /// implemented agents
     #[arg(long, value_name = "AGENTS", env = "REDIS_DRAIN")]
     pub drain: Option<String>,
-    /// Hand these tasks to the workers there: types such as bugfix, or agents as agent:dev. The
-    /// server has to be told as well, by its own REDIS_FEED
+    /// Export these tasks to workers at the Redis: types such as bugfix, or agents as
+    /// agent:dev. The server needs the same REDIS_FEED
     #[arg(long, value_name = "TYPES", env = "REDIS_FEED")]
     pub feed: Option<String>,
-    /// Events from there, to there, or both: in, out
+    /// Exchange events: in (import), out (export), or both
     #[arg(long, value_name = "WAYS", env = "REDIS_EVENTS")]
     pub events: Option<String>,
-    /// Show the dashboards there: approvals, cost
+    /// What to show to dashboards at the Redis: approvals, cost
     #[arg(long, value_name = "WHAT", env = "REDIS_MIRROR")]
     pub mirror: Option<String>,
     /// Serve these domains of the domain network: devops
     #[arg(long, value_name = "DOMAINS", env = "REDIS_DOMAINS")]
     pub domains: Option<String>,
-    /// The tenant that the key is to be of; the server decides by the key alone, and another
-    /// one ends the start [default: not looked at]
+    /// Tenant that the key must belong to; with a key of another one the bridge does not start
+    /// [default: not checked]
     #[arg(long, value_name = "TENANT", env = "REDIS_TENANT")]
     pub tenant: Option<String>,
-    /// Certificates (PEM) of the authority that signed the Redis server's
+    /// CA certificates (PEM) that the certificate of the Redis is verified with
     #[arg(long, value_name = "FILE", env = "REDIS_CA_FILE", value_hint = clap::ValueHint::FilePath)]
     pub ca_file: Option<PathBuf>,
-    /// Look once at both sides, say what is there, and end
+    /// Check both sides once, print what was found, and exit
     #[arg(long)]
     pub check: bool,
 }
 
-/// The section `redis` of `watchbill.yaml`; its values are written as in the environment.
+/// The section `redis` of `watchbill.yaml`. Its values have the same format as in the
+/// environment.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisFile {
@@ -60,17 +63,17 @@ pub struct RedisFile {
     pub tenant: Option<String>,
 }
 
-/// Where the Redis is, and what goes over the bridge.
+/// The Redis and the directions of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisConfig {
-    /// With its password: never shown.
+    /// Contains the password, so it is never shown.
     pub url: Option<String>,
     pub ca_file: Option<PathBuf>,
     pub settings: Settings,
 }
 
 impl RedisConfig {
-    /// What `watchbill bridge` was told.
+    /// The settings of `watchbill bridge`.
     pub fn of_args(args: &BridgeArgs) -> Result<Self, BadSetting> {
         let settings = Settings::read(|name| match name {
             "REDIS_DRAIN" => args.drain.clone(),
@@ -81,11 +84,10 @@ impl RedisConfig {
             "REDIS_TENANT" => args.tenant.clone(),
             other => std::env::var(other).ok(),
         })?;
-        Ok(Self { url: said(args.redis.clone()), ca_file: args.ca_file.clone(), settings })
+        Ok(Self { url: non_empty(args.redis.clone()), ca_file: args.ca_file.clone(), settings })
     }
 
-    /// What `watchbill serve` was told: the command line (which is above the environment), the
-    /// environment, the file.
+    /// The settings of `watchbill serve`: command line before environment before file.
     pub fn of_serve(
         redis: Option<&String>,
         env: &Env,
@@ -106,48 +108,52 @@ impl RedisConfig {
         let url = redis.or(env.get("REDIS_URL")).or(file.url.as_ref()).cloned();
         let ca_file = env.get("REDIS_CA_FILE").filter(|text| !text.trim().is_empty());
         let ca_file = ca_file.map(PathBuf::from).or(file.ca_file.clone());
-        Ok(Self { url: said(url), ca_file, settings })
+        Ok(Self { url: non_empty(url), ca_file, settings })
     }
 
-    /// The Redis of that URL; it is connected to when it is first needed. An error is one of
-    /// the settings, with its name and without its password.
+    /// The Redis at that URL, connected on first use. An error names the setting, not the
+    /// password.
     pub fn open(
         &self,
         url: &str,
         clock: &Arc<dyn Clock>,
         entropy: &Arc<dyn Entropy>,
-    ) -> Result<RedisPeer, Unusable> {
+    ) -> Result<RedisLegacyQueue, BadRedisSettings> {
         let mut options = RedisOptions::new(clock.clone(), entropy.clone());
         options.ca_file.clone_from(&self.ca_file);
-        RedisPeer::open(url, options).map_err(Unusable)
+        RedisLegacyQueue::open(url, options).map_err(BadRedisSettings)
     }
 
-    /// What is on, a direction a line.
-    pub fn in_words(&self) -> Vec<(&'static str, String)> {
+    /// The active directions, one per line.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
         let settings = &self.settings;
         let mut lines = Vec::new();
         match &settings.drain {
             None => {}
             Some(Drain::Built) => {
-                lines.push((
-                    "drain",
-                    "tasks of every agent whose work is built run here".to_owned(),
-                ));
+                lines.push(("drain", "tasks of all implemented agents run here".to_owned()));
             }
             Some(Drain::Agents(agents)) => {
                 lines.push(("drain", format!("tasks of {} run here", list(agents))));
             }
             Some(Drain::Finish) => {
-                lines.push(("drain", "nothing new is taken, what was is finished".to_owned()));
+                lines.push((
+                    "drain",
+                    "no new tasks are imported, imported ones are finished".to_owned(),
+                ));
             }
         }
         if settings.feed.finish {
-            lines.push(("feed", "nothing more is handed over, what was comes home".to_owned()));
+            lines.push((
+                "feed",
+                "no new tasks are exported, exported ones are completed".to_owned(),
+            ));
         } else if !settings.feed.is_empty() {
             let agents = settings.feed.agents.iter().map(|agent| format!("agent:{agent}"));
             let types = settings.feed.types.iter().map(ToString::to_string);
             let fed: Vec<_> = types.chain(agents).collect();
-            lines.push(("feed", format!("{} go to the workers there", fed.join(", "))));
+            lines
+                .push(("feed", format!("{} are exported to workers at the Redis", fed.join(", "))));
         }
         match (settings.events_in, settings.events_out) {
             (false, false) => {}
@@ -159,10 +165,10 @@ impl RedisConfig {
         let mirrored: Vec<_> =
             mirrored.iter().filter(|(on, _)| *on).map(|(_, what)| *what).collect();
         if !mirrored.is_empty() {
-            lines.push(("mirror", format!("{} are shown there", mirrored.join(" and "))));
+            lines.push(("mirror", format!("{} are shown at the Redis", mirrored.join(" and "))));
         }
         if !settings.domains.is_empty() {
-            lines.push(("domains", format!("{} served here", list(&settings.domains))));
+            lines.push(("domains", format!("{} are served here", list(&settings.domains))));
         }
         if lines.is_empty() {
             lines.push(("", NOTHING.to_owned()));
@@ -171,15 +177,15 @@ impl RedisConfig {
     }
 }
 
-/// Settings with which no Redis can be looked for.
+/// Settings that can't be used to connect to a Redis.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Unusable(PeerError);
+pub struct BadRedisSettings(LegacyError);
 
-const NOTHING: &str = "nothing is switched on, only the connection is watched: see REDIS_DRAIN, \
+const NOTHING: &str = "nothing is enabled, only the connection is checked: see REDIS_DRAIN, \
                        REDIS_FEED, REDIS_EVENTS, REDIS_MIRROR, REDIS_DOMAINS in docs/redis.md";
 
-fn said(text: Option<String>) -> Option<String> {
+fn non_empty(text: Option<String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
@@ -217,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_is_said() {
+    fn active_directions_are_described() {
         let words = |pairs: &[(&str, &str)]| -> Vec<String> {
             let env = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
             let config = RedisConfig::of_serve(None, &env, &RedisFile::default()).unwrap();
-            config.in_words().into_iter().map(|(word, text)| format!("{word} {text}")).collect()
+            config.describe().into_iter().map(|(word, text)| format!("{word} {text}")).collect()
         };
         assert_eq!(
             words(&[
@@ -233,12 +239,12 @@ mod tests {
             ]),
             [
                 "drain tasks of ops run here",
-                "feed bugfix, agent:dev go to the workers there",
+                "feed bugfix, agent:dev are exported to workers at the Redis",
                 "events in and out",
-                "mirror approvals and cost are shown there",
-                "domains devops served here",
+                "mirror approvals and cost are shown at the Redis",
+                "domains devops are served here",
             ]
         );
-        assert!(words(&[]).concat().contains("nothing is switched on"));
+        assert!(words(&[]).concat().contains("nothing is enabled"));
     }
 }

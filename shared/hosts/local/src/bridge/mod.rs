@@ -1,10 +1,10 @@
-//! The Redis bridge on this machine: beside a server that is reached over HTTP
-//! (`watchbill bridge`), or in the server's own process (`watchbill serve --redis`).
+//! The Redis bridge on this machine: next to a server that it reaches over HTTP (`watchbill
+//! bridge`), or in the server's process (`watchbill serve --redis`).
 //!
-//! - `config`: where the Redis is and which directions are on, as people write it.
-//! - `running`: the bridge at work, its end, and a line on its figures now and then.
+//! - `config`: the Redis and the active directions, as the user sets them.
+//! - `running`: the running bridge, its stop, and its metrics in the log.
 
 pub mod config;
 mod running;
 
-pub use running::{Running, sides};
+pub use running::{RunningBridge, local_context};

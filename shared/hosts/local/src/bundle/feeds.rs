@@ -10,34 +10,33 @@ use watchbill_core::ports::{Change, Clock};
 use watchbill_domain::TenantId;
 use watchbill_recorder::Recorder;
 use watchbill_router::Router;
-use watchbill_sqlite::sqlite::Feed;
+use watchbill_sqlite::sqlite::ChangeFeed;
 
-use super::position::Keeper;
+use super::position::FeedCheckpoint;
 
-/// Changes taken at once.
+/// How many changes are read at a time.
 const ROUTE: usize = 1_024;
 const RECORD: usize = 1_024;
-/// From one ledger batch to the next where few changes come: one batch for what comes meanwhile.
-/// Whoever follows the events sees them this much later at most, and a change after a silence is
-/// recorded at once.
+/// Time between ledger batches while few changes arrive, so that they share one. It delays
+/// readers of the events by at most this. A change after a silence is recorded at once.
 const GATHER_FEW: Duration = Duration::from_millis(250);
-/// The same where so many come that they fill a batch well in less.
+/// The same while so many changes arrive that they fill a batch well in less time.
 const GATHER_MANY: Duration = Duration::from_millis(100);
 const MANY: usize = 32;
-/// While there are changes, and once they end, the counts of tasks are kept this often.
+/// How often the counts of tasks are saved, while there are changes and once after they end.
 const KEEP_COUNTS: Duration = Duration::from_millis(500);
 
-/// So long a quiet feed is waited for before the next tenants are caught up with.
+/// How long the feed must be quiet before the next tenants are caught up with.
 const CATCH_UP_AFTER: Duration = Duration::from_millis(5);
 
-/// How far the readers have come.
+/// The positions of the readers.
 #[derive(Default)]
 pub struct Lag {
     routed: AtomicU64,
     recorded: AtomicU64,
 }
 
-/// Changes not seen yet.
+/// The number of changes not processed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagReport {
     pub router: u64,
@@ -53,16 +52,17 @@ impl Lag {
     }
 }
 
-/// What a reader's loop looks at besides the feed.
-pub struct Watch {
+/// What a reader's loop needs besides the feed.
+pub struct ReaderContext {
     pub clock: Arc<dyn Clock>,
     pub lag: Arc<Lag>,
     pub stopped: watch::Receiver<bool>,
 }
 
-impl Watch {
-    /// The next changes; nothing once the bundle has stopped and the feed is read to its end.
-    async fn next(&mut self, feed: &mut Feed, most: usize) -> Option<Vec<(u64, Change)>> {
+impl ReaderContext {
+    /// The next changes. Returns `None` once the bundle has stopped and the feed is read to its
+    /// end.
+    async fn next(&mut self, feed: &mut ChangeFeed, most: usize) -> Option<Vec<(u64, Change)>> {
         loop {
             let stopping = *self.stopped.borrow();
             let next = tokio::select! {
@@ -85,13 +85,13 @@ impl Watch {
     async fn pause(&mut self, how_long: Duration) {
         tokio::select! {
             () = self.clock.sleep(how_long) => {}
-            // An error means that nobody can stop it any more: it is over as well.
+            // An error means that the sender was dropped, which ends this too.
             _ = self.stopped.wait_for(|stop| *stop) => {}
         }
     }
 }
 
-pub async fn route(router: Router, mut feed: Feed, mut watch: Watch) {
+pub async fn route(router: Router, mut feed: ChangeFeed, mut watch: ReaderContext) {
     watch.lag.routed.store(feed.position(), Ordering::Relaxed);
     while let Some(numbered) = watch.next(&mut feed, ROUTE).await {
         let changes: Vec<Change> = numbered.into_iter().map(|(_, change)| change).collect();
@@ -102,8 +102,13 @@ pub async fn route(router: Router, mut feed: Feed, mut watch: Watch) {
     }
 }
 
-pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut watch: Watch) {
-    // Up to here everything is recorded: nothing else is ever kept as the position.
+pub async fn record(
+    recorder: Recorder,
+    mut feed: ChangeFeed,
+    mut checkpoint: FeedCheckpoint,
+    mut watch: ReaderContext,
+) {
+    // Everything up to here is recorded. No other position is ever saved.
     let mut recorded = feed.position();
     watch.lag.recorded.store(recorded, Ordering::Relaxed);
     let clock = watch.clock.clone();
@@ -114,12 +119,12 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         let next = tokio::select! {
             biased;
             next = watch.next(&mut feed, RECORD) => next,
-            // What has come goes first.
+            // New changes go first.
             () = clock.sleep(CATCH_UP_AFTER), if catching_up => {
                 left.step(&recorder, &watch).await;
                 continue;
             }
-            // The feed has gone quiet.
+            // The feed is quiet.
             () = counts.due(&*clock), if counts.behind => {
                 counts.keep(&recorder, &*clock).await;
                 continue;
@@ -133,8 +138,8 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         let Some(entries) = done else { break };
         recorded = feed.position();
         watch.lag.recorded.store(recorded, Ordering::Relaxed);
-        keeper.reached(recorded).await;
-        // A feed that never goes quiet doesn't keep the tenants that are from their turn.
+        checkpoint.reached(recorded).await;
+        // A feed that is never quiet must not block the tenants that wait for the catch-up.
         left.step(&recorder, &watch).await;
         counts.behind |= entries > 0;
         if counts.is_due(&*clock) {
@@ -146,20 +151,20 @@ pub async fn record(recorder: Recorder, mut feed: Feed, mut keeper: Keeper, mut 
         }
     }
     if let Err(error) = recorder.save().await {
-        tracing::warn!("the folds are not kept: {error}");
+        tracing::warn!("the projections could not be saved: {error}");
     }
-    keeper.save(recorded).await;
+    checkpoint.save(recorded).await;
 }
 
-/// What the process before this one recorded and may not have published is published beside the
-/// feed, some tenants at a time: thousands of them keep nobody's changes waiting.
+/// Publishes what the previous process recorded and may not have published: next to the feed,
+/// some tenants at a time, so that thousands of tenants delay no changes.
 struct CatchUp {
     after: Option<TenantId>,
     ended: bool,
 }
 
 impl CatchUp {
-    async fn step(&mut self, recorder: &Recorder, watch: &Watch) {
+    async fn step(&mut self, recorder: &Recorder, watch: &ReaderContext) {
         if self.ended {
             return;
         }
@@ -170,8 +175,8 @@ impl CatchUp {
     }
 }
 
-/// When the recorder's counts of tasks were kept last: they are read by anyone who asks how the
-/// service does.
+/// When the recorder's counts of tasks were last saved. They are read for the service's
+/// statistics.
 struct Counts {
     kept: Duration,
     behind: bool,
@@ -192,14 +197,14 @@ impl Counts {
     }
 }
 
-/// How long to gather after a batch of so many entries, from its beginning.
+/// How long to gather after a batch of so many entries, counted from its beginning.
 fn gather(entries: usize) -> Duration {
     if entries < MANY { GATHER_FEW } else { GATHER_MANY }
 }
 
-/// Again and again until it is done: the feed waits, nothing is left out. Nothing if the bundle
-/// stops before: the next start takes it up again.
-async fn until_done<T, F, Fut>(watch: &Watch, what: &str, work: F) -> Option<T>
+/// Retries until it succeeds, without skipping a change. Returns `None` if the bundle stops
+/// first; the next start repeats it.
+async fn until_done<T, F, Fut>(watch: &ReaderContext, what: &str, work: F) -> Option<T>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, HandlerError>>,

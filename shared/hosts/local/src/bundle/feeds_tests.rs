@@ -1,9 +1,9 @@
-//! What a stop keeps, and how batches gather.
+//! Tests of what a stop saves, and how batches are gathered.
 
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ledger::{Entry, LedgerReader};
 use watchbill_core::ports::Store;
 use watchbill_core::service::{Core, Governance};
@@ -17,8 +17,8 @@ use watchbill_testkit::{
 use super::super::position;
 use super::*;
 
-/// What needs no time on the tests' clock has happened by then, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Work that needs no time on the test clock ends within this, even on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct World {
     _folder: TempDir,
@@ -41,33 +41,32 @@ impl World {
         self.core.tasks().create(new).await.unwrap().task.task.id
     }
 
-    /// A reader of the feed from where the last one stopped, whose recorder reaches the store
-    /// through another.
+    /// A reader from the saved position, whose recorder uses the store `through`.
     async fn recording(
         &self,
         through: Arc<dyn Store>,
         stopped: &watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + use<> {
         let recorder = Recorder::new(core(through, &self.clock), Arc::new(MemoryBus::new()));
-        let feed = Feed::open(self.store.clone(), position::load(&self.store).await.unwrap());
-        let keeper = Keeper::new(self.core.clone(), self.store.clone());
+        let feed = ChangeFeed::open(self.store.clone(), position::load(&self.store).await.unwrap());
+        let checkpoint = FeedCheckpoint::new(self.core.clone(), self.store.clone());
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let watch = Watch { clock, lag: Arc::default(), stopped: stopped.clone() };
-        record(recorder, feed, keeper, watch)
+        let watch = ReaderContext { clock, lag: Arc::default(), stopped: stopped.clone() };
+        record(recorder, feed, checkpoint, watch)
     }
 
     async fn count(&self) -> usize {
         self.recorded().await.iter().map(Vec::len).sum()
     }
 
-    /// Waits, without the clock moving, until so many changes are recorded.
+    /// Waits, without advancing the clock, until this many changes are recorded.
     async fn until_recorded(&self, changes: usize) {
         let waiting = async {
             while self.count().await < changes {
                 tokio::task::yield_now().await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        let waited = tokio::time::timeout(TIMEOUT, waiting).await;
         assert!(waited.is_ok(), "{} of {changes} changes are recorded", self.count().await);
     }
 
@@ -96,11 +95,11 @@ impl World {
 
 fn core(store: Arc<dyn Store>, clock: &Arc<FakeClock>) -> Core {
     let ports = ports_over(store, clock.clone(), 1);
-    Core::new(ports, Arc::new(Rules::default()), 1)
+    Core::new(ports, Arc::new(EngineConfig::default()), 1)
         .governed_by(Governance::fixed(Policy::without_gates()))
 }
 
-/// Told to stop while a batch can't be recorded, it ends, and the next start takes the batch up.
+/// A stop while a batch can't be recorded ends the reader, and the next start records the batch.
 #[tokio::test]
 async fn a_stop_keeps_no_position_beyond_what_is_recorded() {
     let world = World::new(FakeClock::auto(FakeClock::default().now()));
@@ -113,7 +112,7 @@ async fn a_stop_keeps_no_position_beyond_what_is_recorded() {
     let kept = position::load(&world.store).await.unwrap();
     assert!(kept > 0);
 
-    // Neither recorded nor parked: the whole store fails.
+    // Neither recorded nor parked, because the whole store fails.
     let second = world.create().await;
     faulty.fail("", Failure::Down);
     world.recording(faulty.clone(), &stopped).await.await;
@@ -126,8 +125,8 @@ async fn a_stop_keeps_no_position_beyond_what_is_recorded() {
     assert_eq!(world.recorded().await, [vec![first], vec![second]]);
 }
 
-/// A change after a silence is recorded at once; those that trickle in after it share batches,
-/// and none waits longer than people notice.
+/// A change after a silence is recorded at once. Later ones share batches, and none waits longer
+/// than people notice.
 #[tokio::test]
 async fn changes_that_trickle_in_share_batches() {
     let world = World::new(FakeClock::default());
@@ -149,12 +148,13 @@ async fn changes_that_trickle_in_share_batches() {
         world.clock.advance(Duration::from_millis(5));
     }
     let batches = world.recorded().await;
-    // In two seconds: no more than each 250 ms gives, and no fewer.
+    // In two seconds: no more batches than one each 250 ms, and no fewer.
     assert!((8..=12).contains(&batches.len()), "{} batches for {made} changes", batches.len());
     world.end(&stop, recording).await;
 }
 
-/// Where many come, they wait less; and a batch that took long itself is not waited after.
+/// While many changes arrive, the wait is shorter. A batch that took long itself is followed
+/// without a wait.
 #[tokio::test]
 async fn the_wait_between_batches_is_short_where_many_come_and_counts_from_their_beginning() {
     let world = World::new(FakeClock::default());
@@ -167,12 +167,12 @@ async fn the_wait_between_batches_is_short_where_many_come_and_counts_from_their
     }
     let recording = tokio::spawn(world.recording(slow.clone(), &stopped).await);
     world.until_recorded(made).await;
-    // Many were in that batch: the next begins 100 ms after it did.
+    // That batch had many entries: the next begins 100 ms after it began.
     sleeping(&world.clock).await;
     world.create().await;
     world.clock.advance(GATHER_MANY);
     world.until_recorded(made + 1).await;
-    // One was in that one: the next begins 250 ms after it did.
+    // That batch had one entry: the next begins 250 ms after it began.
     sleeping(&world.clock).await;
     world.create().await;
     world.clock.advance(GATHER_MANY);
@@ -180,7 +180,7 @@ async fn the_wait_between_batches_is_short_where_many_come_and_counts_from_their
         tokio::task::spawn_blocking(|| {}).await.unwrap();
     }
     assert_eq!(world.count().await, made + 1, "it gathers");
-    // Recording this one takes longer than any wait would.
+    // Recording this batch takes longer than any wait would.
     let clock = world.clock.clone();
     slow.before_next_commit(Box::pin(async move { clock.advance(2 * GATHER_FEW) }));
     world.clock.advance(GATHER_FEW);
@@ -190,7 +190,7 @@ async fn the_wait_between_batches_is_short_where_many_come_and_counts_from_their
     world.end(&stop, recording).await;
 }
 
-/// Nobody has to ask the ledger how much is open: once it is quiet the counts stand in one item.
+/// Once the feed is quiet the counts are in one item, so no reader needs the ledger for them.
 #[tokio::test]
 async fn the_counts_are_kept_once_the_feed_is_quiet() {
     let world = World::new(FakeClock::default());

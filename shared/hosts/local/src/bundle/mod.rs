@@ -1,12 +1,12 @@
-//! The functions of the bundle wired together in one process: the same handlers as on AWS,
-//! over the embedded adapters. Nothing here decides anything.
+//! Wires the functions together in one process: the same handlers as on AWS, over embedded
+//! adapters. It makes no decisions.
 //!
 //! - `feeds`: the change feed's two readers, `router` and `recorder`.
-//! - `slots`: takes from the lanes and hands to executors.
-//! - `timers`: the sweeper, and the keeping of what has expired.
+//! - `slots`: takes messages from the lanes and passes them to executors.
+//! - `timers`: the sweeper, and the removal of expired items.
 //! - `notices`: the notify lane and its delivery.
 //! - `parked`: what waits for its replay, as health shows it.
-//! - `registry`: which functions there are.
+//! - `registry`: the list of functions.
 
 mod feeds;
 pub mod notices;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Lanes};
 use watchbill_core::reactions::Reaction;
@@ -35,7 +35,7 @@ use watchbill_router::Router;
 use watchbill_runtime::executor::Executor;
 use watchbill_runtime::run::TaskAgent;
 use watchbill_sqlite::blobs::FolderBlobs;
-use watchbill_sqlite::sqlite::{Feed, Options, SqliteStore};
+use watchbill_sqlite::sqlite::{ChangeFeed, Options, SqliteStore};
 use watchbill_sweeper::Sweeper;
 
 use crate::bus::{LocalBus, Subscriber};
@@ -45,23 +45,23 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::tasks::{Broken, Tasks};
+use crate::tasks::{PanickedTask, Tasks};
 
 pub use feeds::LagReport;
 pub use notices::Notices;
 pub use parked::{Parked, ParkedReport};
 
-/// How the bundle is set up.
 #[derive(Clone)]
 pub struct Settings {
-    pub rules: Rules,
+    pub rules: EngineConfig,
     pub governance: Governance,
     pub reactions: Vec<Reaction>,
-    /// Whom to tell of events, if anyone.
+    /// Where notices of events are sent, if anywhere.
     pub notices: Option<Notices>,
-    /// Tasks run at once; one more is kept for P0. None: tasks are only accepted.
+    /// How many tasks run concurrently; one more slot is kept for P0. 0: tasks are only
+    /// accepted.
     pub slots: usize,
-    /// Between two looks at what is due.
+    /// How often due items are swept.
     pub sweep_every: Duration,
     pub store: Options,
 }
@@ -69,7 +69,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            rules: Rules::default(),
+            rules: EngineConfig::default(),
             governance: Governance::default(),
             reactions: Vec::new(),
             notices: None,
@@ -80,7 +80,6 @@ impl Default for Settings {
     }
 }
 
-/// The bundle at work.
 pub struct Bundle {
     pub core: Core,
     pub store: Arc<SqliteStore>,
@@ -111,8 +110,8 @@ impl Subscriber for IntakeOnBus {
 }
 
 impl Bundle {
-    /// Opens the store in `data` and starts everything. `agents` makes the agents that this
-    /// process runs, over the core they work with.
+    /// Opens the store in `data` and starts everything. `agents` creates the agents of this
+    /// process over their core.
     pub async fn start(
         data: &Path,
         settings: Settings,
@@ -125,7 +124,7 @@ impl Bundle {
             .await
             .context("opening the store")??;
         let store = Arc::new(store);
-        // After the store: its lock says that nobody else is in the folder.
+        // After the store: its lock ensures that no other process uses the folder.
         let blobs = FolderBlobs::open(data).context("opening the blobs")?;
         let ports = Ports {
             store: store.clone(),
@@ -135,7 +134,7 @@ impl Bundle {
             wake: Arc::new(LocalWake::new()),
         };
         let rules = Arc::new(settings.rules);
-        // Twice the longest run: a message of a run that is still going never comes back.
+        // Twice the longest run, so that no message comes back while its run is still going.
         let visibility = rules.lease.run * 2 + rules.lease.margin;
         let core = Core::new(ports, rules, store.epoch())
             .planned_by(Arc::new(watchbill_catalog::planner()))
@@ -167,14 +166,14 @@ impl Bundle {
     ) -> anyhow::Result<()> {
         let lanes: Arc<dyn Lanes> = self.lanes.clone();
         let router = Router::new(lanes.clone(), self.core.clock().clone());
-        // The router needs no memory: what was open before is offered by `refill`.
-        let feed = Feed::open(self.store.clone(), self.store.last_seq());
+        // The router needs no checkpoint: tasks that were open before are enqueued by `refill`.
+        let feed = ChangeFeed::open(self.store.clone(), self.store.last_seq());
         let watch = self.watch(stopped);
         self.background.spawn("the router", feeds::route(router, feed, watch));
         let refill = watchbill_router::refill(self.core.clone(), lanes);
-        self.background.spawn("offering the tasks of the last run", async move {
+        self.background.spawn("enqueuing the tasks of the last run", async move {
             if let Err(error) = refill.await {
-                tracing::error!("tasks of the last run can't be offered yet: {error}");
+                tracing::error!("tasks of the last run can't be enqueued yet: {error}");
             }
         });
         let intake: Arc<dyn Subscriber> =
@@ -188,16 +187,16 @@ impl Bundle {
         let bus = Arc::new(LocalBus::new(subscribers));
         let recorder = Recorder::new(self.core.clone(), bus);
         let from = position::load(&self.store).await.context("reading the feed's position")?;
-        let feed = Feed::open(self.store.clone(), from);
-        let keeper = position::Keeper::new(self.core.clone(), self.store.clone());
+        let feed = ChangeFeed::open(self.store.clone(), from);
+        let checkpoint = position::FeedCheckpoint::new(self.core.clone(), self.store.clone());
         let watch = self.watch(stopped);
-        let recording = feeds::record(recorder, feed, keeper, watch);
+        let recording = feeds::record(recorder, feed, checkpoint, watch);
         self.background.spawn_on_thread("the recorder", recording);
         Ok(())
     }
 
-    fn watch(&self, stopped: &watch::Receiver<bool>) -> feeds::Watch {
-        feeds::Watch {
+    fn watch(&self, stopped: &watch::Receiver<bool>) -> feeds::ReaderContext {
+        feeds::ReaderContext {
             clock: self.core.clock().clone(),
             lag: self.lag.clone(),
             stopped: stopped.clone(),
@@ -236,21 +235,21 @@ impl Bundle {
             stopped.clone(),
         );
         self.background.spawn("the sweeper", sweeping);
-        let keeper = timers::Keeper {
+        let retention = timers::Retention {
             store: self.store.clone(),
             blobs,
             rules: self.core.rules().clone(),
             clock,
         };
-        self.background.spawn("the keeper", keeper.keep(stopped));
+        self.background.spawn("the retention", retention.keep(stopped));
     }
 
-    /// Changes that router and recorder have not seen yet.
+    /// Changes that router and recorder have not processed yet.
     pub fn lag(&self) -> LagReport {
         self.lag.report(self.store.last_seq())
     }
 
-    /// For whoever reports on health after the bundle has been moved.
+    /// For health reports after the bundle has been moved.
     pub fn lag_handle(&self) -> impl Fn() -> LagReport + Send + Sync + 'static {
         let (lag, store) = (self.lag.clone(), self.store.clone());
         move || lag.report(store.last_seq())
@@ -261,13 +260,13 @@ impl Bundle {
         self.parked.clone()
     }
 
-    /// Waits until a part of the bundle breaks off: then the process has to end.
-    pub fn broken(&self) -> Broken {
+    /// A handle to wait for a part of the bundle that fails; the process must then end.
+    pub fn broken(&self) -> PanickedTask {
         self.background.broken()
     }
 
-    /// Takes no more work, waits until what runs has ended (at most `patience`), records
-    /// what has changed, and closes the store.
+    /// Stops taking work, waits until the running tasks have ended (at most `patience`), records
+    /// the remaining changes, and closes the store.
     pub async fn stop(mut self, patience: Duration) {
         self.lanes.close();
         if tokio::time::timeout(patience, self.slots.join()).await.is_err() {
@@ -275,10 +274,10 @@ impl Bundle {
                 "some runs did not end in time; they are taken up again at the next start"
             );
         }
-        // The feeds read on until they have seen what was written until now.
+        // The feeds continue until they have read everything that was written until now.
         let _ = self.stop.send(true);
         if tokio::time::timeout(Duration::from_secs(10), self.background.join()).await.is_err() {
-            tracing::warn!("not all changes are recorded yet; the next start goes on with them");
+            tracing::warn!("not all changes are recorded yet; the next start continues with them");
         }
         self.store.close().await;
     }

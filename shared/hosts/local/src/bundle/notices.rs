@@ -1,5 +1,5 @@
-//! Tells someone outside of events: a lane in memory in front of the notifier, so that an
-//! endpoint that is slow or down holds up nobody.
+//! Sends notices of events to a webhook, through a lane in memory, so that a slow or failing
+//! endpoint delays nothing else.
 
 mod waiting;
 
@@ -10,33 +10,33 @@ use crate::bus::Subscriber;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use waiting::{Next, Notice, Waiting};
+use waiting::{Next, Notice, WaitingNotices};
 use watchbill_core::handler::HandlerError;
 use watchbill_core::ports::{Clock, Webhook};
 use watchbill_core::service::Core;
 use watchbill_domain::{Event, EventType, TenantId};
 use watchbill_notifier::{Links, Notifier};
 
-/// Notices that wait for their delivery. For one more whoever has most waiting loses its newest.
-const MOST: usize = 1_000;
-/// How often a delivery is tried, with twice the wait before each: an hour in all.
-const TRIES: u32 = 12;
+/// The most waiting notices. Beyond, the tenant with the most waiting notices loses its newest.
+const MAX_WAITING: usize = 1_000;
+/// How often a delivery is attempted, with exponential backoff: about 34 minutes in total.
+const MAX_ATTEMPTS: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Where notices go, and of which events.
+/// Where notices go, and for which events.
 #[derive(Clone)]
 pub struct Notices {
     pub webhook: Arc<dyn Webhook>,
     pub types: Vec<String>,
-    /// By what people decide from a notice.
+    /// The links by which people decide from a notice.
     pub links: Option<Links>,
 }
 
-/// The lane's sending side, as a subscriber of the bus. It takes every event: a webhook that is
-/// down is no reason to tell the other subscribers again, or later.
+/// The lane's sending side. It accepts every event: a webhook that is down must not repeat or
+/// delay events for other subscribers.
 pub struct NoticeLane {
     types: Vec<String>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingNotices>,
 }
 
 #[async_trait]
@@ -58,13 +58,13 @@ impl Subscriber for NoticeLane {
     }
 }
 
-/// The lane, and the work of delivering what it holds until the bundle stops.
+/// The lane, and the future that delivers its notices until the bundle stops.
 pub fn open(
     notices: Notices,
     core: Core,
     stopped: watch::Receiver<bool>,
 ) -> (NoticeLane, impl Future<Output = ()> + Send) {
-    let waiting = Arc::new(Waiting::default());
+    let waiting = Arc::new(WaitingNotices::default());
     let clock = core.clock().clone();
     let notifier = Notifier::new(Some(notices.webhook), core).linking(notices.links);
     let delivering = deliver_all(waiting.clone(), notifier, clock, stopped);
@@ -72,7 +72,7 @@ pub fn open(
 }
 
 async fn deliver_all(
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingNotices>,
     notifier: Notifier,
     clock: Arc<dyn Clock>,
     mut stopped: watch::Receiver<bool>,
@@ -100,25 +100,25 @@ async fn deliver_all(
     }
     let left = waiting.undelivered();
     if left > 0 {
-        tracing::warn!(left, "{left} notices had not been delivered when the server stopped");
+        tracing::warn!(left, "notices had not been delivered when the server stopped");
     }
 }
 
-/// One try.
-async fn deliver(waiting: &Waiting, notifier: &Notifier, clock: &dyn Clock, notice: Notice) {
+/// Makes one attempt.
+async fn deliver(waiting: &WaitingNotices, notifier: &Notifier, clock: &dyn Clock, notice: Notice) {
     let id = notice.event.event_id.clone();
     match notifier.deliver(&notice.tenant, &notice.event).await {
         Ok(()) => {}
-        Err(HandlerError::Retry { reason, .. }) if notice.tries + 1 < TRIES => {
+        Err(HandlerError::Retry { reason, .. }) if notice.tries + 1 < MAX_ATTEMPTS => {
             let wait = FIRST_WAIT * (1 << notice.tries);
-            tracing::debug!(event = %id, "notice again in {wait:?}: {reason}");
+            tracing::debug!(event = %id, "the notice is retried in {wait:?}: {reason}");
             return waiting.again(notice, clock.monotonic() + wait);
         }
         Err(HandlerError::Retry { reason, .. }) => {
-            tracing::warn!(event = %id, "notice of {id} given up after {TRIES} tries: {reason}");
+            tracing::warn!(event = %id, "notice dropped after {MAX_ATTEMPTS} attempts: {reason}");
         }
         Err(HandlerError::Reject { reason }) => {
-            tracing::warn!(event = %id, "notice of {id} given up: {reason}");
+            tracing::warn!(event = %id, "notice rejected: {reason}");
         }
     }
     waiting.done();

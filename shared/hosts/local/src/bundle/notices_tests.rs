@@ -1,13 +1,13 @@
-//! The lane of notices: shares of tenants, a webhook that is down for some, what is dropped.
+//! Tests of the notify lane: shares of tenants, a failing webhook, dropped notices.
 
 use std::sync::Mutex;
 
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_testkit::{FakeClock, MemoryStore, an_event, ports_over};
 
 use super::*;
 
-/// A webhook that is down for some of what it is sent.
+/// A webhook that fails for some events.
 #[derive(Default)]
 struct Endpoint {
     took: Mutex<Vec<String>>,
@@ -34,26 +34,26 @@ fn named(name: &str) -> TenantId {
 fn lane(endpoint: Arc<Endpoint>) -> (NoticeLane, impl Future<Output = ()>, watch::Sender<bool>) {
     let ports =
         ports_over(Arc::new(MemoryStore::new()), Arc::new(FakeClock::auto(Default::default())), 1);
-    let core = Core::new(ports, Arc::new(Rules::default()), 1);
+    let core = Core::new(ports, Arc::new(EngineConfig::default()), 1);
     let notices = Notices { webhook: endpoint, types: vec!["task.failed".into()], links: None };
     let (stop, stopped) = watch::channel(false);
     let (lane, delivering) = open(notices, core, stopped);
     (lane, delivering, stop)
 }
 
-/// A webhook that is down has nobody told again: what there is no room for is dropped and counted,
-/// and of those who have most waiting.
+/// A webhook that is down repeats no event for others: notices beyond the limit are dropped and
+/// counted, from the tenant with the most.
 #[tokio::test]
 async fn a_full_lane_takes_every_event_and_each_tenant_has_its_share() {
     let (lane, _delivering, _stop) = lane(Arc::default());
-    for n in 0..3 * MOST {
+    for n in 0..3 * MAX_WAITING {
         lane.on_event(&named("loud"), &an_event(&format!("l-{n}"))).await.unwrap();
     }
     for n in 0..5 {
         lane.on_event(&named("quiet"), &an_event(&format!("q-{n}"))).await.unwrap();
     }
-    assert_eq!(lane.waiting.dropped() as usize, 2 * MOST + 5);
-    assert_eq!(lane.waiting.undelivered(), MOST);
+    assert_eq!(lane.waiting.dropped() as usize, 2 * MAX_WAITING + 5);
+    assert_eq!(lane.waiting.undelivered(), MAX_WAITING);
     let mut quiet = 0;
     while let Next::Deliver(notice) = lane.waiting.next(Duration::ZERO) {
         quiet += usize::from(notice.tenant == named("quiet"));
@@ -62,7 +62,7 @@ async fn a_full_lane_takes_every_event_and_each_tenant_has_its_share() {
     assert_eq!(quiet, 5, "nothing of it was dropped");
 }
 
-/// One notice that is never taken delays no other, and is given up in the end.
+/// A notice that is never accepted delays no other, and is given up in the end.
 #[tokio::test]
 async fn a_notice_that_is_never_taken_delays_no_other() {
     let fails = vec!["bad".to_owned()];
@@ -83,7 +83,7 @@ async fn a_notice_that_is_never_taken_delays_no_other() {
         polls += 1;
         assert!(polls < 100 && futures_util::poll!(&mut delivering).is_pending());
     }
-    assert_eq!(*endpoint.asked.lock().unwrap(), 3 + TRIES as usize);
+    assert_eq!(*endpoint.asked.lock().unwrap(), 3 + MAX_ATTEMPTS as usize);
     stop.send(true).unwrap();
     delivering.await;
 }

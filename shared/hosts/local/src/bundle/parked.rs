@@ -14,7 +14,7 @@ pub struct ParkedReport {
     /// Items with such changes.
     pub items: u64,
     pub tenants: u64,
-    /// For how long the one that waits longest has waited.
+    /// How long the oldest one has waited.
     pub oldest_seconds: u64,
 }
 

@@ -1,5 +1,4 @@
-//! Which functions the bundle has. A test holds this list and the folders of `functions/`
-//! together.
+//! The list of the bundle's functions. A test compares it with the folders of `functions/`.
 
 use std::sync::Arc;
 
@@ -53,7 +52,7 @@ mod tests {
         assert_eq!(here, all);
         let taking = agents(OpsPorts::default()).into_iter();
         for agent in taking.filter(|agent| agent.agent().info().takes_tasks) {
-            assert_eq!(agent.acts(), agent.agent().is_built(), "{}", agent.agent());
+            assert_eq!(agent.is_implemented(), agent.agent().is_built(), "{}", agent.agent());
         }
         let functions = AGENTS.iter().map(|info| info.function);
         for function in functions {

@@ -1,4 +1,4 @@
-//! Slots take messages from the lanes and hand them to the executor of their agent.
+//! Slots take messages from the lanes and pass them to the executor of the agent.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 
 use crate::tasks::Tasks;
 
-/// A message whose handling broke off comes back after this.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
+/// A message whose handling panicked comes back after this.
+const PANIC_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 type Executors = Arc<HashMap<Agent, Executor>>;
 
@@ -32,27 +32,27 @@ pub fn start(tasks: &mut Tasks, lanes: &Arc<LocalLanes>, executors: &Executors, 
     }
 }
 
-/// The one place where what a handler says becomes the fate of its message.
+/// The only place where a handler's result decides the fate of its message.
 async fn handle(executors: &Executors, delivery: Delivery) {
     let message = delivery.message.clone();
     let Some(executor) = executors.get(&message.agent) else {
-        // Its sweeper's offers run out one day and say so in the task.
+        // The sweeper gives up enqueuing it eventually, and reports that in the task.
         tracing::warn!(task = %message.task_id, "no {} agent runs here", message.agent);
         return delivery.done();
     };
     match AssertUnwindSafe(executor.handle(&message)).catch_unwind().await {
         Ok(Ok(())) => delivery.done(),
         Ok(Err(HandlerError::Retry { after, reason })) => {
-            tracing::debug!(task = %message.task_id, "message comes back in {after:?}: {reason}");
+            tracing::debug!(task = %message.task_id, "message requeued in {after:?}: {reason}");
             delivery.back(after);
         }
         Ok(Err(HandlerError::Reject { reason })) => {
-            tracing::error!(task = %message.task_id, "message of task {} rejected: {reason}", message.task_id);
+            tracing::error!(task = %message.task_id, "message rejected: {reason}");
             delivery.done();
         }
         Err(_) => {
-            tracing::error!(task = %message.task_id, "handling task {} broke off", message.task_id);
-            delivery.back(AFTER_PANIC);
+            tracing::error!(task = %message.task_id, "the message's handler panicked");
+            delivery.back(PANIC_RETRY_DELAY);
         }
     }
 }

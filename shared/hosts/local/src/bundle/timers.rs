@@ -1,4 +1,4 @@
-//! Looks at what is due, and removes what has expired.
+//! Periodic work: sweeps due items and removes expired ones.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::ports::{BlobKey, Clock, Store};
 use watchbill_core::repo::blob_task_key;
 use watchbill_domain::Timestamp;
@@ -16,15 +16,16 @@ use watchbill_sweeper::Sweeper;
 
 use super::parked::Parked;
 
-/// Items looked at in one sweep.
-const SWEEP: usize = 10_000;
-/// What has expired is removed this often, so many items at a time.
-const KEEP_EVERY: Duration = Duration::from_secs(600);
-const PURGE: usize = 1_000;
-/// What blobs are kept beyond the time of their tasks: from writing one to its commit.
+/// How many items one sweep checks.
+const SWEEP_LIMIT: usize = 10_000;
+/// How often expired items are removed, and how many at a time.
+const KEEP_INTERVAL: Duration = Duration::from_secs(600);
+const PURGE_LIMIT: usize = 1_000;
+/// How long blobs are kept beyond their tasks: covers the time from writing a blob to its
+/// commit.
 const BLOB_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Looks at what is due, again and again.
+/// Sweeps due items periodically.
 pub async fn sweep(
     sweeper: Sweeper,
     clock: Arc<dyn Clock>,
@@ -33,7 +34,7 @@ pub async fn sweep(
     mut stopped: watch::Receiver<bool>,
 ) {
     while wait(&clock, every, &mut stopped).await {
-        let swept = sweeper.sweep(SWEEP).await;
+        let swept = sweeper.sweep(SWEEP_LIMIT).await;
         if let Ok(swept) = &swept {
             parked.set(swept.parked);
         }
@@ -42,68 +43,67 @@ pub async fn sweep(
                 tracing::debug!(?swept, "swept");
             }
             Ok(_) => {}
-            Err(error) => tracing::error!("nothing can be swept: {error}"),
+            Err(error) => tracing::error!("the sweep failed: {error}"),
         }
     }
 }
 
-/// Removes what has expired.
-pub struct Keeper {
+pub struct Retention {
     pub store: Arc<SqliteStore>,
     pub blobs: FolderBlobs,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<EngineConfig>,
     pub clock: Arc<dyn Clock>,
 }
 
-impl Keeper {
+impl Retention {
     pub async fn keep(self, mut stopped: watch::Receiver<bool>) {
-        while wait(&self.clock, KEEP_EVERY, &mut stopped).await {
+        while wait(&self.clock, KEEP_INTERVAL, &mut stopped).await {
             let now = self.clock.now();
             if let Err(error) = self.items(now).await {
-                tracing::warn!("expired items are not removed: {error}");
+                tracing::warn!("expired items could not be removed: {error}");
             }
             match self.blobs(now).await {
                 Ok(0) => {}
-                Ok(gone) => tracing::debug!(gone, "blobs without a task removed"),
-                Err(error) => tracing::warn!("blobs without a task are not removed: {error}"),
+                Ok(removed) => tracing::debug!(removed, "blobs without a task removed"),
+                Err(error) => tracing::warn!("blobs without a task could not be removed: {error}"),
             }
         }
     }
 
     async fn items(&self, now: Timestamp) -> anyhow::Result<()> {
-        while self.store.purge_expired(now, PURGE).await? >= PURGE {
+        while self.store.purge_expired(now, PURGE_LIMIT).await? >= PURGE_LIMIT {
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    /// Blobs whose task is gone, or never came to be. A task outlives its blobs by
-    /// `keep_tasks`, so younger ones need no look; and a blob is written before its task.
+    /// Deletes blobs whose task was removed or never created. A task outlives its blobs by
+    /// `keep_tasks`, so younger ones need no check; a blob is written before its task.
     async fn blobs(&self, now: Timestamp) -> anyhow::Result<usize> {
         let old = now.minus(self.rules.keep_tasks.saturating_add(BLOB_MARGIN));
-        let mut gone = 0;
+        let mut removed = 0;
         for blob in self.blobs.older_than(old).await? {
-            // A fault over one of them keeps the others from nothing.
+            // A panic over one of them does not stop the others.
             match AssertUnwindSafe(self.blob(&blob, old, now)).catch_unwind().await {
-                Ok(deleted) => gone += usize::from(deleted?),
-                Err(_) => tracing::error!(blob = blob.as_str(), "looking at a blob broke off"),
+                Ok(deleted) => removed += usize::from(deleted?),
+                Err(_) => tracing::error!(blob = blob.as_str(), "checking the blob panicked"),
             }
         }
-        Ok(gone)
+        Ok(removed)
     }
 
     async fn blob(&self, blob: &BlobKey, old: Timestamp, now: Timestamp) -> anyhow::Result<bool> {
         let than = match blob_task_key(blob) {
             Some(task) if self.store.get(&task).await?.is_some() => return Ok(false),
             Some(_) => old,
-            // Its name does not say whose it is: by age alone, as on S3.
+            // Its name does not identify a task: decided by age alone, as on S3.
             None => now.minus(self.rules.keep_beside(None, now).since(now)),
         };
         Ok(self.blobs.delete_older(blob, than).await?)
     }
 }
 
-/// False when the bundle stops.
+/// Returns false when the bundle stops.
 async fn wait(
     clock: &Arc<dyn Clock>,
     every: Duration,
@@ -142,7 +142,7 @@ mod tests {
         folder: TempDir,
         clock: Arc<FakeClock>,
         core: Core,
-        keeper: Keeper,
+        retention: Retention,
     }
 
     impl World {
@@ -151,7 +151,7 @@ mod tests {
             let clock = Arc::new(FakeClock::default());
             let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap());
             let blobs = FolderBlobs::open(folder.path()).unwrap();
-            let rules = Arc::new(Rules::default());
+            let rules = Arc::new(EngineConfig::default());
             let ports = Ports {
                 store: store.clone(),
                 blobs: Arc::new(blobs.clone()),
@@ -161,8 +161,8 @@ mod tests {
             };
             let core = Core::new(ports, rules.clone(), 1)
                 .governed_by(Governance::fixed(Policy::without_gates()));
-            let keeper = Keeper { store, blobs, rules, clock: clock.clone() };
-            Self { folder, clock, core, keeper }
+            let retention = Retention { store, blobs, rules, clock: clock.clone() };
+            Self { folder, clock, core, retention }
         }
 
         async fn create(&self, payload: Map<String, Value>) -> TaskId {
@@ -170,7 +170,7 @@ mod tests {
             self.core.tasks().create(new).await.unwrap().task.task.id
         }
 
-        /// Ends it with a result of so many bytes.
+        /// Completes the task with a result of this many bytes.
         async fn end(&self, id: &TaskId, bytes: usize) {
             let caller = Caller {
                 name: "kim".into(),
@@ -183,18 +183,18 @@ mod tests {
             self.core.tasks().set_status(&caller, id, change).await.unwrap();
         }
 
-        /// The files are as old as the clock has it, not as the machine has it.
+        /// Sets the files' times by the test clock instead of the machine's clock.
         async fn age(&self) {
             let young = Timestamp::from_millis(i64::MAX / 2);
-            for blob in self.keeper.blobs.older_than(young).await.unwrap() {
+            for blob in self.retention.blobs.older_than(young).await.unwrap() {
                 written_at(&self.folder.path().join("blobs").join(blob.as_str()), &self.clock);
             }
         }
 
         async fn keep(&self) -> usize {
             let now = self.clock.now();
-            self.keeper.items(now).await.unwrap();
-            self.keeper.blobs(now).await.unwrap()
+            self.retention.items(now).await.unwrap();
+            self.retention.blobs(now).await.unwrap()
         }
     }
 
@@ -208,8 +208,8 @@ mod tests {
         file.set_modified(std::time::UNIX_EPOCH + since).unwrap();
     }
 
-    /// A blob lives as long as its task, and no longer than a day longer; one whose task never
-    /// came to be goes with the first.
+    /// A blob outlives its task by at most a day. Without a task it is removed with the first
+    /// ones.
     #[tokio::test]
     async fn blobs_go_after_their_tasks() {
         let world = World::new();
@@ -218,17 +218,21 @@ mod tests {
         let never = TaskId::parse("never").unwrap();
         for id in [never.as_str(), &"é".repeat(128)] {
             let lost = BlobKey::of(&TenantId::default(), &TaskId::parse(id).unwrap(), b"{}");
-            world.keeper.blobs.put(&lost, bytes::Bytes::from_static(b"{}")).await.unwrap();
+            world.retention.blobs.put(&lost, bytes::Bytes::from_static(b"{}")).await.unwrap();
         }
         world.age().await;
         world.clock.advance(90 * DAY + Duration::from_secs(1));
-        assert_eq!(world.keep().await, 0, "the task is gone, its blob is still young");
+        assert_eq!(world.keep().await, 0, "the task is removed, its blob is still young");
         world.clock.advance(DAY);
-        assert_eq!(world.keep().await, 2, "of the task that ended, and of the one that never was");
+        assert_eq!(
+            world.keep().await,
+            2,
+            "of the task that ended, and of the one that never existed"
+        );
         assert!(world.core.tasks().get(&TenantId::default(), &ended).await.is_err());
         let read = world.core.tasks().get(&TenantId::default(), &open).await.unwrap();
         assert_eq!(read.payload, text(150_000), "an open task keeps its payload");
         world.clock.advance(364 * DAY);
-        assert_eq!(world.keep().await, 1, "by age alone where the name does not say whose it is");
+        assert_eq!(world.keep().await, 1, "by age alone if its name does not identify a task");
     }
 }

@@ -1,7 +1,7 @@
-//! The lanes of one process. P0 first, with at most 80 % of the slots' time over a minute while
-//! others wait; P1, P2, P3 by shares, and what one does not use the others get; tenants in turn
-//! within each. What is taken and not done with comes back after its visibility, as from a
-//! queue. A message that waits already is not kept twice.
+//! The lanes of one process. P0 goes first, with at most 80 % of the slots' time over a minute
+//! while others wait. P1, P2 and P3 share by weight, and unused shares go to the others. Tenants
+//! take turns within each. A taken message that is not completed comes back after its visibility
+//! timeout. A waiting message is not enqueued twice.
 
 mod schedule;
 mod share;
@@ -20,7 +20,7 @@ use watchbill_domain::{Agent, Priority, TaskId, TenantId};
 use schedule::Schedule;
 use share::{Charge, Share};
 
-/// The heap of messages to come is rebuilt when more than this and half of it are void.
+/// The heap of delayed messages is rebuilt when more than this many and half of it are void.
 const MIN_REBUILD: usize = 1_024;
 
 /// Which messages a slot takes.
@@ -35,25 +35,25 @@ pub struct LocalLanes {
     clock: Arc<dyn Clock>,
     visibility: Duration,
     state: Mutex<State>,
-    /// One bell for each kind of slot: a message wakes one slot, not all of them.
+    /// One notification for each kind of slot, so that a message wakes one slot, not all.
     any: Notify,
     p0: Notify,
 }
 
-/// What a message points at: of two with the same one is enough.
-type Pointer = (TenantId, TaskId, u32);
+/// The task reference of a message. Of two messages with the same reference one is enough.
+type TaskReference = (TenantId, TaskId, u32);
 
 /// Where a message waits.
 #[derive(Clone, Copy)]
-enum Place {
+enum Position {
     Ready,
     Later { at: Duration, number: u64 },
 }
 
-/// A message that was taken and not done with.
-struct Taken {
+/// A message that was taken and not completed.
+struct InFlight {
     message: LaneMessage,
-    /// Nothing for a slot that is kept for P0.
+    /// `None` for a slot that is kept for P0.
     charge: Option<Charge>,
 }
 
@@ -61,25 +61,27 @@ struct Taken {
 struct State {
     ready: Schedule,
     share: Share,
-    /// Every message that waits, ready or to come. One that is taken may come again: its run may
-    /// end without another look.
-    places: HashMap<Pointer, Place>,
-    /// Messages that were not kept because the same one waited.
+    /// Every waiting message, ready or delayed. A taken one may be enqueued again: its run may
+    /// end without another check.
+    places: HashMap<TaskReference, Position>,
+    /// How many messages were dropped because the same one waited.
     duplicates: u64,
-    /// Messages to come, by their moment; without one in `waiting` an entry is void.
+    /// Delayed messages by their due time. An entry that is not in `waiting` is void.
     later: BinaryHeap<Reverse<(Duration, u64)>>,
     waiting: HashMap<u64, LaneMessage>,
-    taken: HashMap<u64, Taken>,
-    /// When what was taken comes back: one visibility for all, so in the order of taking.
+    taken: HashMap<u64, InFlight>,
+    /// When taken messages come back. All have the same visibility timeout, so in the order of
+    /// taking.
     back: VecDeque<(Duration, u64)>,
-    /// Slots that sleep until something ripens. One is needed, or nobody would notice.
+    /// Slots that sleep until a message is due. One is needed, or due messages would go
+    /// unnoticed.
     timed: u32,
     next: u64,
     depth: BTreeMap<(Agent, Priority), u64>,
     closed: bool,
 }
 
-/// A message in hand. Dropped without a word it comes back after its visibility.
+/// A taken message. If it is dropped, it comes back after its visibility timeout.
 pub struct Delivery {
     lanes: Arc<LocalLanes>,
     receipt: u64,
@@ -87,26 +89,26 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Done with.
+    /// Completes the message.
     pub fn done(self) {
         let now = self.lanes.clock.monotonic();
         self.lanes.state().give_up(self.receipt, now);
     }
 
-    /// Back into its lane after a while.
+    /// Requeues the message after a delay.
     pub fn back(self, after: Duration) {
         let now = self.lanes.clock.monotonic();
         let mut state = self.lanes.state();
         let given_up = state.give_up(self.receipt, now);
         let is_next = given_up.is_some_and(|message| state.put_later(message, now + after));
         drop(state);
-        self.lanes.ring(1, is_next);
+        self.lanes.wake(1, is_next);
         self.lanes.p0.notify_one();
     }
 }
 
 impl LocalLanes {
-    /// `visibility`: after this long a message that was taken and never done with is back.
+    /// `visibility`: a message that was taken and not completed comes back after this.
     pub fn new(clock: Arc<dyn Clock>, visibility: Duration) -> Arc<Self> {
         Arc::new(Self {
             clock,
@@ -121,20 +123,20 @@ impl LocalLanes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes a slot for each of `count` messages. Where one of them is the next to ripen, all that
-    /// sleep: only one of them watches what ripens, and nobody knows which, so a ring for another
-    /// would leave it asleep until what was next before.
-    fn ring(&self, count: usize, is_next_to_ripen: bool) {
-        if is_next_to_ripen {
+    /// Wakes one slot for each of `count` messages. If one of them is now the next to become due,
+    /// it wakes every sleeping slot: only one of them waits for that time, and it is not known
+    /// which, so waking another one would leave it asleep until the old time.
+    fn wake(&self, count: usize, is_next_due: bool) {
+        if is_next_due {
             self.any.notify_waiters();
         }
-        // At once: each waking the next would take them one by one.
+        // All at once: a chain of notifications would be slower.
         for _ in 0..count {
             self.any.notify_one();
         }
     }
 
-    /// Waits for the next message; nothing once the lanes are closed.
+    /// Waits for the next message. Returns `None` once the lanes are closed.
     pub async fn take(self: &Arc<Self>, slot: Slot) -> Option<Delivery> {
         let bell = match slot {
             Slot::Any => &self.any,
@@ -154,13 +156,13 @@ impl LocalLanes {
                     let more = !state.ready.is_empty() || unwatched;
                     drop(state);
                     if more {
-                        // Pass the bell on: one ring may stand for many messages, and while
-                        // this slot works another must watch what ripens.
+                        // One notification may stand for many messages, and while this slot
+                        // works another must watch for due ones.
                         self.any.notify_one();
                     }
                     return Some(delivery);
                 }
-                // One watches for all: it passes the bell on when it leaves.
+                // One slot watches for all, and notifies another when it leaves.
                 let wait =
                     state.next_ripe(now).filter(|_| state.timed == 0 || slot == Slot::OnlyP0);
                 state.timed += u32::from(wait.is_some());
@@ -169,7 +171,7 @@ impl LocalLanes {
             match wait {
                 None => ringing.await,
                 Some(wait) => {
-                    let _watch = Watch(self);
+                    let _watch = WatchGuard(self);
                     tokio::select! {
                         () = ringing => {}
                         () = self.clock.sleep(wait) => {}
@@ -187,12 +189,12 @@ impl LocalLanes {
     ) -> Option<Delivery> {
         let (message, charge) = state.next(slot, now)?;
         let receipt = state.number();
-        state.taken.insert(receipt, Taken { message: message.clone(), charge });
+        state.taken.insert(receipt, InFlight { message: message.clone(), charge });
         state.back.push_back((now + self.visibility, receipt));
         Some(Delivery { lanes: self.clone(), receipt, message })
     }
 
-    /// No more messages are handed out.
+    /// Stops handing out messages.
     pub fn close(&self) {
         self.state().closed = true;
         self.any.notify_waiters();
@@ -201,22 +203,22 @@ impl LocalLanes {
         self.p0.notify_one();
     }
 
-    /// How many messages were not kept because the same one waited already.
+    /// How many messages were dropped because the same one waited already.
     pub fn duplicates(&self) -> u64 {
         self.state().duplicates
     }
 
-    /// Whether nothing waits and nothing is in hand.
+    /// Whether no message waits or is taken.
     pub fn is_empty(&self) -> bool {
         let state = self.state();
         state.ready.is_empty() && state.waiting.is_empty() && state.taken.is_empty()
     }
 }
 
-/// Counts a slot that watches what ripens, until it stops.
-struct Watch<'a>(&'a LocalLanes);
+/// Counts a slot that watches for due messages, until it stops.
+struct WatchGuard<'a>(&'a LocalLanes);
 
-impl Drop for Watch<'_> {
+impl Drop for WatchGuard<'_> {
     fn drop(&mut self) {
         self.0.state().timed -= 1;
     }
@@ -238,7 +240,7 @@ impl State {
         }
     }
 
-    /// The next message that such a slot takes, out of its lane.
+    /// Removes the next message for such a slot from its lane.
     fn next(&mut self, slot: Slot, now: Duration) -> Option<(LaneMessage, Option<Charge>)> {
         let contended = self.ready.is_contended();
         let message = match slot {
@@ -249,13 +251,13 @@ impl State {
             Slot::OnlyP0 => self.ready.next_p0(),
         }?;
         self.less(&message);
-        self.places.remove(&pointer(&message));
+        self.places.remove(&task_reference(&message));
         let p0 = message.priority == Priority::P0;
         let charge = (slot == Slot::Any).then(|| self.share.begin(p0, contended, now));
         Some((message, charge))
     }
 
-    /// Ends what was taken: its message, if it has not gone back yet.
+    /// Ends a taken message. Returns it if it has not come back yet.
     fn give_up(&mut self, receipt: u64, now: Duration) -> Option<LaneMessage> {
         let taken = self.taken.remove(&receipt)?;
         if let Some(charge) = taken.charge {
@@ -265,12 +267,12 @@ impl State {
     }
 
     fn put_ready(&mut self, message: LaneMessage) {
-        match self.places.insert(pointer(&message), Place::Ready) {
-            Some(Place::Ready) => {
+        match self.places.insert(task_reference(&message), Position::Ready) {
+            Some(Position::Ready) => {
                 self.duplicates += 1;
                 return;
             }
-            Some(Place::Later { number, .. }) => {
+            Some(Position::Later { number, .. }) => {
                 self.duplicates += 1;
                 self.waiting.remove(&number);
             }
@@ -283,15 +285,15 @@ impl State {
     /// Of two messages the earlier one stays. True where this one is now the next to ripen.
     fn put_later(&mut self, message: LaneMessage, at: Duration) -> bool {
         let number = self.number();
-        let place = Place::Later { at, number };
-        match self.places.entry(pointer(&message)) {
+        let place = Position::Later { at, number };
+        match self.places.entry(task_reference(&message)) {
             Entry::Vacant(free) => _ = free.insert(place),
-            Entry::Occupied(mut there) => {
+            Entry::Occupied(mut existing) => {
                 self.duplicates += 1;
-                match *there.get() {
-                    Place::Later { at: before, number } if at < before => {
+                match *existing.get() {
+                    Position::Later { at: before, number } if at < before => {
                         self.waiting.remove(&number);
-                        there.insert(place);
+                        existing.insert(place);
                     }
                     _ => return false,
                 }
@@ -305,7 +307,8 @@ impl State {
         self.later.peek().is_some_and(|Reverse((_, next))| *next == number)
     }
 
-    /// Moves what is due into its lane: delayed messages, and taken ones nobody is done with.
+    /// Moves due messages into their lanes: delayed ones, and taken ones that were not
+    /// completed.
     fn ripen(&mut self, now: Duration) {
         while let Some(Reverse((at, number))) = self.later.peek().copied() {
             let void = !self.waiting.contains_key(&number);
@@ -314,24 +317,24 @@ impl State {
             }
             self.later.pop();
             if let Some(message) = self.waiting.remove(&number) {
-                self.places.remove(&pointer(&message));
+                self.places.remove(&task_reference(&message));
                 self.put_ready(message);
             }
         }
         while let Some((at, number)) = self.back.front().copied() {
-            let there = self.taken.contains_key(&number);
-            if there && at > now {
+            let in_flight = self.taken.contains_key(&number);
+            if in_flight && at > now {
                 break;
             }
             self.back.pop_front();
             if let Some(taken) = self.taken.remove(&number) {
-                // When its slot was left nobody knows: what it was charged stands.
+                // When it left its slot is unknown, so its charge stays.
                 self.put_ready(taken.message);
             }
         }
     }
 
-    /// How long until something is due.
+    /// How long until a message is due.
     fn next_ripe(&self, now: Duration) -> Option<Duration> {
         let later = self.later.peek().map(|Reverse((at, _))| *at);
         let back = self.back.front().map(|(at, _)| *at);
@@ -340,13 +343,13 @@ impl State {
     }
 }
 
-fn pointer(message: &LaneMessage) -> Pointer {
+fn task_reference(message: &LaneMessage) -> TaskReference {
     (message.tenant.clone(), message.task_id.clone(), message.assignment)
 }
 
 #[async_trait]
 impl Lanes for LocalLanes {
-    async fn offer(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
+    async fn enqueue(&self, messages: Vec<(LaneMessage, Duration)>) -> Result<(), LanesError> {
         let now = self.clock.monotonic();
         let (mut p0, mut is_next) = (false, false);
         let count = messages.len();
@@ -361,7 +364,7 @@ impl Lanes for LocalLanes {
                 }
             }
         }
-        self.ring(count, is_next);
+        self.wake(count, is_next);
         if p0 {
             self.p0.notify_one();
         }

@@ -1,35 +1,34 @@
-//! Which message is next: by priority, by shares, by tenants in turn.
+//! Chooses the next message: by priority, by shares, by tenants in turn.
 
 use std::collections::{HashMap, VecDeque};
 
 use watchbill_core::ports::LaneMessage;
 use watchbill_domain::{Priority, TenantId};
 
-/// Shares of P1, P2 and P3 in starts while all three wait. P0 goes before them all, as far as
-/// its share of the slots goes.
+/// Shares of P1, P2 and P3 in starts while all three wait. P0 goes before all of them, up to its
+/// share of the slots.
 const SHARES: [u64; 3] = [50, 30, 20];
 /// Divisible by every share.
 const WHOLE: u64 = 300;
 
-/// Which message is next.
 #[derive(Default)]
 pub struct Schedule {
-    p0: Turns,
+    p0: TenantTurns,
     shared: [Class; 3],
-    /// How far the classes have come together: one that was empty begins here and has no
-    /// arrears to collect.
+    /// The pass value that the classes have reached together. A class that was empty begins here
+    /// and has no arrears.
     passed: u64,
 }
 
 #[derive(Default)]
 struct Class {
-    turns: Turns,
+    turns: TenantTurns,
     pass: u64,
 }
 
-/// The messages of one priority: tenants in turn, each in order of arrival.
+/// The messages of one priority: tenants take turns, each in order of arrival.
 #[derive(Default)]
-struct Turns {
+struct TenantTurns {
     tenants: VecDeque<TenantId>,
     queues: HashMap<TenantId, VecDeque<LaneMessage>>,
 }
@@ -52,12 +51,12 @@ impl Schedule {
         self.p0.next()
     }
 
-    /// Whether P0 and others wait.
+    /// Whether both P0 and others wait.
     pub fn is_contended(&self) -> bool {
         !self.p0.is_empty() && self.shared.iter().any(|class| !class.turns.is_empty())
     }
 
-    /// Any message: P0 first, or last where it has had its share.
+    /// Any message: P0 first, or last if its share is used up.
     pub fn next(&mut self, p0_first: bool) -> Option<LaneMessage> {
         if p0_first {
             self.p0.next().or_else(|| self.next_shared())
@@ -67,7 +66,7 @@ impl Schedule {
     }
 
     fn next_shared(&mut self) -> Option<LaneMessage> {
-        // The class that has come least far, the higher priority where two are level.
+        // The class with the lowest pass value, the higher priority if two are equal.
         let (place, class) = self
             .shared
             .iter_mut()
@@ -84,7 +83,7 @@ impl Schedule {
     }
 }
 
-impl Turns {
+impl TenantTurns {
     fn put(&mut self, message: LaneMessage) {
         if let Some(queue) = self.queues.get_mut(&message.tenant) {
             queue.push_back(message);

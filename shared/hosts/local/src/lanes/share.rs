@@ -1,32 +1,32 @@
-//! How much of the slots' time P0 takes while others wait.
+//! Limits how much of the slots' time P0 gets while others wait.
 //!
-//! Slot-time, not starts: by starts, four short P0 tasks would make room for one long P3 task
-//! and wait behind it. A start is charged with what its class takes on average, and corrected
-//! at its end, so that many starts in one moment are shared out too.
+//! It counts slot time, not starts: otherwise four short P0 tasks would make room for one long
+//! P3 task and wait behind it. A start is charged with its class's average duration, and
+//! corrected at its end, so that simultaneous starts are shared out too.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Of the slots that are not kept for P0, so many percent of their time over a minute are
-/// P0's at most while others wait.
+/// P0's maximum while others wait, in percent of slot time over a minute. Slots kept for P0 do
+/// not count.
 const P0_PERCENT: u128 = 80;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Charges of one span are forgotten together.
+/// Charges within one span expire together.
 const SPAN: Duration = Duration::from_secs(1);
-/// What a class is taken to need before one of its tasks has ended.
+/// The assumed duration of a class before one of its tasks has ended.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
-/// How much the newest task counts in the average: one part of so many.
+/// The weight of the newest task in the average: one part of this many.
 const WEIGHT: u32 = 8;
-/// A charge is never nothing, or a thousand starts in one moment would be free.
+/// A charge is never zero, or a thousand starts at the same moment would be free.
 const MIN_CHARGE: Duration = Duration::from_millis(1);
 
-/// What a start was charged with.
+/// The charge of a start.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge {
     p0: bool,
     began: Duration,
     guess: Duration,
-    /// Whether P0 and others waited at its start: only then it counts.
+    /// Whether P0 and others waited at its start. Only then the charge counts.
     contended: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct Share {
 
 struct Class {
     guess: Duration,
-    /// Begin of the span, and what was charged in it, in nanoseconds.
+    /// The beginning of each span, and its charges in nanoseconds.
     spans: VecDeque<(Duration, i128)>,
     sum: i128,
 }
@@ -50,7 +50,7 @@ impl Default for Class {
 }
 
 impl Share {
-    /// Whether P0 has had its part of the last minute, so that it is the others' turn.
+    /// Whether P0 has used its share of the last minute, so that the others go first.
     pub fn is_used_up(&mut self, now: Duration) -> bool {
         let (p0, others) = (self.p0.within(now), self.others.within(now));
         p0 > 0 && p0 * 100 >= (p0 + others) * P0_PERCENT
@@ -90,7 +90,7 @@ impl Class {
         }
     }
 
-    /// What was charged within the window; a correction may outlive what it corrects.
+    /// The charges within the window. A correction may outlive the charge that it corrects.
     fn within(&mut self, now: Duration) -> u128 {
         while let Some((began, nanos)) = self.spans.front().copied() {
             if now.saturating_sub(began) < WINDOW {

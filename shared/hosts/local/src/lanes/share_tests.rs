@@ -1,18 +1,17 @@
-//! P0 and the others on the slots of one process, as a simulation: how the slots' time is
-//! shared out over each minute.
+//! Simulates how P0 and the others share the slots' time over each minute.
 
 use std::collections::BTreeMap;
 
 use super::tests::{lanes, message, offer};
 use super::*;
 
-/// What the simulation knows of a run that is under way.
+/// A run in the simulation.
 struct Running {
     until: Duration,
     delivery: Delivery,
 }
 
-/// How long each class had the slots, by seconds.
+/// How long each class used the slots, by second.
 #[derive(Default)]
 struct Usage {
     p0: BTreeMap<u64, Duration>,
@@ -30,7 +29,7 @@ impl Usage {
         }
     }
 
-    /// P0's percentage of the minute that begins at a second.
+    /// P0's percentage of the minute that begins at this second.
     fn percent(&self, second: u64) -> f64 {
         let sum = |class: &BTreeMap<u64, Duration>| {
             class.range(second..second + 60).map(|(_, time)| time.as_secs_f64()).sum::<f64>()
@@ -40,7 +39,8 @@ impl Usage {
     }
 }
 
-/// Runs what waits on so many slots for a while. `took`: how long a run of a message takes.
+/// Runs waiting messages on this many slots for a while. `p0_ms`, `other_ms`: how long a run
+/// takes.
 async fn simulate(
     slots: usize,
     seconds: u64,
@@ -80,7 +80,8 @@ async fn simulate(
     (usage, starts)
 }
 
-/// Whatever the tasks' lengths and the number of slots, P0 gets close to its 80 %, and no more.
+/// Whatever the tasks' durations and the number of slots, P0 gets close to its 80 %, and no
+/// more.
 #[tokio::test]
 async fn p0_has_four_fifths_of_the_slots_while_others_wait() {
     for (slots, p0_ms, other_ms) in [
@@ -106,7 +107,7 @@ async fn p0_has_four_fifths_of_the_slots_while_others_wait() {
     }
 }
 
-/// Runs of a minute on all slots: what begins in one moment is shared out in that moment.
+/// Runs of a minute on all slots: starts at the same moment are shared out at that moment.
 #[tokio::test]
 async fn long_runs_that_begin_at_once_leave_slots_to_the_others() {
     let (usage, _) = simulate(32, 300, 60_000, 60_000).await;
@@ -117,7 +118,7 @@ async fn long_runs_that_begin_at_once_leave_slots_to_the_others() {
 }
 
 #[tokio::test]
-async fn p0_has_all_slots_while_nobody_else_waits_and_owes_nothing_for_it() {
+async fn p0_has_all_slots_while_no_one_else_waits_without_arrears() {
     let (lanes, clock) = lanes();
     for n in 0..1_000 {
         offer(&lanes, message("a", &format!("u{n}"), Priority::P0)).await;
@@ -125,7 +126,7 @@ async fn p0_has_all_slots_while_nobody_else_waits_and_owes_nothing_for_it() {
         clock.advance(Duration::from_millis(100));
         delivery.done();
     }
-    // The others come: they get their fifth from here on, and no arrears.
+    // Now the others come: they get their fifth from here on, and no arrears.
     for n in 0..100 {
         offer(&lanes, message("a", &format!("v{n}"), Priority::P0)).await;
         offer(&lanes, message("a", &format!("w{n}"), Priority::P3)).await;
@@ -143,7 +144,7 @@ async fn p0_has_all_slots_while_nobody_else_waits_and_owes_nothing_for_it() {
 }
 
 #[tokio::test]
-async fn what_p0_has_used_up_it_gets_where_nobody_else_waits() {
+async fn p0_gets_more_than_its_share_while_no_one_else_waits() {
     let (lanes, _) = lanes();
     for n in 0..10 {
         offer(&lanes, message("a", &format!("u{n}"), Priority::P0)).await;

@@ -1,3 +1,5 @@
+//! Tests of the lanes: priorities, shares, tenants, visibility, delays and duplicates.
+
 use std::collections::BTreeMap;
 
 use watchbill_domain::{TaskId, TenantId};
@@ -22,7 +24,7 @@ pub(super) fn lanes() -> (Arc<LocalLanes>, Arc<FakeClock>) {
 }
 
 pub(super) async fn offer(lanes: &LocalLanes, message: LaneMessage) {
-    lanes.offer(vec![(message, Duration::ZERO)]).await.unwrap();
+    lanes.enqueue(vec![(message, Duration::ZERO)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -57,7 +59,7 @@ async fn shares_hold_while_all_wait_and_go_to_others_when_one_is_idle() {
     for (priority, share) in [(Priority::P1, 500), (Priority::P2, 300), (Priority::P3, 200)] {
         assert!(starts[&priority].abs_diff(share) <= 2, "{starts:?}");
     }
-    // P1 runs dry after 500 more: the rest belongs to the two others, 3 to 2.
+    // P1 is used up after 500 more; the rest belongs to the two others, 3 to 2.
     for _ in 0..1500 {
         lanes.take(Slot::Any).await.unwrap().done();
     }
@@ -106,7 +108,7 @@ async fn tenants_take_turns() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_with_comes_back() {
+async fn an_uncompleted_message_comes_back() {
     let (lanes, clock) = lanes();
     offer(&lanes, message("a", "t", Priority::P2)).await;
     drop(lanes.take(Slot::Any).await.unwrap());
@@ -124,7 +126,7 @@ async fn what_is_not_done_with_comes_back() {
 async fn delayed_messages_ripen_and_a_closed_lane_ends_its_takers() {
     let (lanes, clock) = lanes();
     let later = (message("a", "t", Priority::P2), Duration::from_secs(10));
-    lanes.offer(vec![later]).await.unwrap();
+    lanes.enqueue(vec![later]).await.unwrap();
     let taker = tokio::spawn({
         let lanes = lanes.clone();
         async move { lanes.take(Slot::Any).await.map(Delivery::done).is_some() }
@@ -147,7 +149,7 @@ async fn what_ripens_before_the_one_that_is_watched_is_not_slept_through() {
     let (lanes, clock) = lanes();
     let offer_in = async |task: &str, seconds| {
         let message = message("a", task, Priority::P2);
-        lanes.offer(vec![(message, Duration::from_secs(seconds))]).await.unwrap();
+        lanes.enqueue(vec![(message, Duration::from_secs(seconds))]).await.unwrap();
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
@@ -185,13 +187,13 @@ async fn a_message_that_waits_already_is_not_kept_twice() {
     }
     assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 1);
     assert_eq!(lanes.duplicates(), 2);
-    // Another assignment, and another tenant's task of the same id, are others.
+    // Another assignment, and another tenant's task of the same id, are different messages.
     offer(&lanes, LaneMessage { assignment: 2, ..message("a", "t", Priority::P2) }).await;
     offer(&lanes, message("b", "t", Priority::P2)).await;
     assert_eq!(lanes.backlog(Agent::Ops, Priority::P2).await.unwrap(), 3);
-    // One that is in hand may come again: what it points at may have to be looked at anew.
+    // A taken message may be enqueued again: its task may have to be checked again.
     let held = lanes.take(Slot::Any).await.unwrap();
-    lanes.offer(vec![(held.message.clone(), Duration::from_secs(60))]).await.unwrap();
+    lanes.enqueue(vec![(held.message.clone(), Duration::from_secs(60))]).await.unwrap();
     held.done();
     for _ in 0..2 {
         lanes.take(Slot::Any).await.unwrap().done();
@@ -204,11 +206,11 @@ async fn a_message_that_waits_already_is_not_kept_twice() {
 }
 
 #[tokio::test]
-async fn of_two_moments_the_earlier_one_stays() {
+async fn of_two_delays_the_earlier_one_stays() {
     let (lanes, clock) = lanes();
     let later = |seconds| vec![(message("a", "t", Priority::P2), Duration::from_secs(seconds))];
     for seconds in [100, 50, 200] {
-        lanes.offer(later(seconds)).await.unwrap();
+        lanes.enqueue(later(seconds)).await.unwrap();
     }
     clock.advance(Duration::from_secs(49));
     assert!(!taken_now(&lanes).await);
@@ -216,14 +218,14 @@ async fn of_two_moments_the_earlier_one_stays() {
     assert!(taken_now(&lanes).await);
     clock.advance(Duration::from_secs(200));
     assert!(!taken_now(&lanes).await, "the others were the same");
-    // A message that is to come gives way to one that is there.
-    lanes.offer(later(100)).await.unwrap();
+    // A delayed message gives way to one that is ready.
+    lanes.enqueue(later(100)).await.unwrap();
     offer(&lanes, message("a", "t", Priority::P2)).await;
     assert!(taken_now(&lanes).await);
     assert!(lanes.is_empty());
 }
 
-/// Takes a message and is done with it, if there is one.
+/// Takes and completes a message, if there is one.
 async fn taken_now(lanes: &Arc<LocalLanes>) -> bool {
     let mut state = lanes.state();
     let now = lanes.clock.monotonic();
@@ -233,14 +235,14 @@ async fn taken_now(lanes: &Arc<LocalLanes>) -> bool {
     taken.map(Delivery::done).is_some()
 }
 
-/// A day of offers for what waits, as a sweeper makes them each quarter of an hour.
+/// A day in which waiting tasks are enqueued again, as the sweeper does every 15 minutes.
 #[tokio::test]
 async fn a_backlog_of_a_day_holds_each_task_once() {
     let (lanes, clock) = lanes();
     let tasks: Vec<_> = (0..1_000).map(|n| message("a", &format!("t{n}"), Priority::P3)).collect();
     for _ in 0..96 {
         let offers = tasks.iter().map(|task| (task.clone(), Duration::ZERO)).collect();
-        lanes.offer(offers).await.unwrap();
+        lanes.enqueue(offers).await.unwrap();
         clock.advance(Duration::from_secs(900));
     }
     assert_eq!(lanes.backlog(Agent::Ops, Priority::P3).await.unwrap(), 1_000);

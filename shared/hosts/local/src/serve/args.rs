@@ -1,4 +1,4 @@
-//! What can be typed after `watchbill serve`.
+//! The arguments of `watchbill serve`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ pub struct ServeArgs {
     /// Configuration file
     #[arg(long, env = "WATCHBILL_CONFIG", value_hint = clap::ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// A Redis to exchange tasks and events with, as 'watchbill bridge' does; what goes over is
-    /// said by REDIS_DRAIN and so on, see docs/redis.md
+    /// Redis to exchange tasks and events with, as 'watchbill bridge' does; REDIS_DRAIN and
+    /// others select what is exchanged, see docs/redis.md
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,
 }

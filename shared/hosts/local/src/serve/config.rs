@@ -1,5 +1,5 @@
-//! The configuration as the bundle uses it: the file, with the environment above it and the
-//! command line above both. Every fault names the setting and its value.
+//! The resolved configuration: command line before environment before file. Every error names
+//! the setting and its value.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use watchbill_api::{BODY_WITHIN, JwtConfig, RateLimits, StaticKey, TrustedProxies};
-use watchbill_core::decide::Rules;
+use watchbill_core::decide::EngineConfig;
 use watchbill_core::reactions::Reaction;
 use watchbill_core::service::Governance;
 use watchbill_domain::{Role, Switch, TenantId, hash_key, parse_span};
@@ -26,11 +26,11 @@ pub struct Config {
     pub host: IpAddr,
     pub port: u16,
     pub data: PathBuf,
-    /// None at all: tasks are only accepted.
+    /// 0: tasks are only accepted.
     pub slots: usize,
-    pub rules: Rules,
+    pub rules: EngineConfig,
     pub governance: Governance,
-    /// The file of the policy; none where it is the built-in one.
+    /// The policy file. `None` for the built-in policy.
     pub policy: Option<PathBuf>,
     pub reactions: Vec<Reaction>,
     pub static_keys: Vec<StaticKey>,
@@ -39,7 +39,7 @@ pub struct Config {
     pub rate_limits: RateLimits,
     pub trusted_proxies: TrustedProxies,
     pub connections: Limits,
-    /// Within this time a call's body must have come.
+    /// The timeout for the body of a call.
     pub body_within: Duration,
     pub cors_origins: Vec<String>,
     pub cors_credentials: bool,
@@ -53,26 +53,26 @@ pub struct Config {
     pub log_json: bool,
 }
 
-/// Whom to tell of what.
+/// Which notices are sent, and where to.
 pub struct Notify {
     pub url: String,
     pub secret: Option<String>,
     pub events: Vec<String>,
-    /// Where people reach this server, for links; its own address where nothing is said.
+    /// The URL of this server in links. By default its own address.
     pub public_url: Option<String>,
     /// Who reads the notices and decides by their links.
     pub approver: String,
     pub link_for: Duration,
 }
 
-/// Fewer connections than this would leave callers hardly any next to event streams.
+/// With fewer connections, hardly any would be left for callers next to event streams.
 const MIN_CONNECTIONS: usize = 16;
-/// What honest clients need at the least, and what a connection is worth keeping for.
+/// The limits of timeouts: what honest clients need, and how long a connection is worth keeping.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Events that are worth a notice, unless others are named.
-const WORTH_A_NOTICE: &[&str] = &[
+/// Events that cause a notice by default.
+const NOTIFIED_EVENTS: &[&str] = &[
     "approval.requested",
     "approval.escalated",
     "task.failed",
@@ -80,7 +80,7 @@ const WORTH_A_NOTICE: &[&str] = &[
     "alert.triggered",
 ];
 
-/// What tokens are checked with.
+/// How tokens are verified.
 pub struct JwtSettings {
     pub config: JwtConfig,
     pub jwks_url: Option<String>,
@@ -99,7 +99,7 @@ impl Config {
             (Some(host), _) => host,
             (None, Some(text)) => text
                 .parse()
-                .with_context(|| format!("host '{text}' is no IP address such as 127.0.0.1"))?,
+                .with_context(|| format!("host '{text}' is not an IP address such as 127.0.0.1"))?,
             (None, None) => IpAddr::from([127, 0, 0, 1]),
         };
         let agents_off = match env.get("WATCHBILL_AGENTS") {
@@ -107,12 +107,12 @@ impl Config {
             None => file.agents == Some(Switch::Off),
         };
         let slots = match number(env, "WATCHBILL_SLOTS")?.or(file.slots).unwrap_or(32) {
-            0 => bail!("slots 0 would run nothing: to only accept tasks say agents: off"),
-            slots if slots > 4096 => bail!("slots {slots}: 4096 are the most"),
+            0 => bail!("slots 0 would run nothing: to only accept tasks, set agents: off"),
+            slots if slots > 4096 => bail!("slots {slots}: the maximum is 4096"),
             slots => slots,
         };
         let (governance, policy) = policy::governance(&file, env)?;
-        // What is fed is left outside by the rules, whoever says so.
+        // The rules leave exported tasks to external workers, wherever the setting comes from.
         let mut of_rules = env.clone();
         if let Some(fed) = &file.redis.feed {
             of_rules.entry("REDIS_FEED".to_owned()).or_insert_with(|| fed.clone());
@@ -171,7 +171,7 @@ fn reactions(file: &File, env: &Env) -> anyhow::Result<Vec<Reaction>> {
     let path = env.get("WATCHBILL_REACTIONS").map(PathBuf::from).or(file.reactions.clone());
     match &path {
         Some(path) => watchbill_intake::read_reactions(&read(path)?)
-            .with_context(|| format!("{} is not as it should be", path.display())),
+            .with_context(|| format!("{} is invalid", path.display())),
         None => Ok(watchbill_intake::shipped_reactions()),
     }
 }
@@ -179,8 +179,9 @@ fn reactions(file: &File, env: &Env) -> anyhow::Result<Vec<Reaction>> {
 fn notify(file: &File, env: &Env) -> anyhow::Result<Option<Notify>> {
     let url = env.get("WATCHBILL_WEBHOOK_URL").cloned().or(file.notify.webhook.clone());
     let Some(url) = url else { return Ok(None) };
-    let said = |name: &str, of_file: &Option<String>| env.get(name).or(of_file.as_ref()).cloned();
-    let link_for = match said("WATCHBILL_LINK_FOR", &file.notify.link_for) {
+    let setting =
+        |name: &str, of_file: &Option<String>| env.get(name).or(of_file.as_ref()).cloned();
+    let link_for = match setting("WATCHBILL_LINK_FOR", &file.notify.link_for) {
         Some(text) => parse_span(&text).context("notify.link_for")?,
         None => LINK_FOR,
     };
@@ -188,20 +189,20 @@ fn notify(file: &File, env: &Env) -> anyhow::Result<Option<Notify>> {
         Some(list) => Some(words(list)),
         None => file.notify.events.clone(),
     };
-    let worth = || WORTH_A_NOTICE.iter().map(|name| (*name).to_owned()).collect();
+    let default_events = || NOTIFIED_EVENTS.iter().map(|name| (*name).to_owned()).collect();
     let secret = env.get("WATCHBILL_WEBHOOK_SECRET").cloned();
     Ok(Some(Notify {
         url,
         secret,
-        events: events.unwrap_or_else(worth),
-        public_url: said("WATCHBILL_PUBLIC_URL", &file.notify.public_url),
-        approver: said("WATCHBILL_APPROVER", &file.notify.approver)
+        events: events.unwrap_or_else(default_events),
+        public_url: setting("WATCHBILL_PUBLIC_URL", &file.notify.public_url),
+        approver: setting("WATCHBILL_APPROVER", &file.notify.approver)
             .unwrap_or_else(|| APPROVER.to_owned()),
         link_for,
     }))
 }
 
-/// `ORCHESTRATOR_API_KEY_<NAME>=<key>:<role>`
+/// Reads `ORCHESTRATOR_API_KEY_<NAME>=<key>:<role>`.
 fn static_keys(env: &Env) -> anyhow::Result<Vec<StaticKey>> {
     let mut keys = Vec::new();
     for (variable, value) in env {
@@ -258,7 +259,7 @@ fn trusted_proxies(file: &File, env: &Env) -> anyhow::Result<TrustedProxies> {
 fn connections(file: &File) -> anyhow::Result<Limits> {
     let (form, default) = (&file.connections, Limits::default());
     if let Some(few) = form.limit.filter(|limit| *limit < MIN_CONNECTIONS) {
-        bail!("connections.limit {few}: {MIN_CONNECTIONS} are the fewest");
+        bail!("connections.limit {few}: the minimum is {MIN_CONNECTIONS}");
     }
     let headers = form.headers_within.as_ref();
     let stalled = form.stalled_after.as_ref();
@@ -269,7 +270,7 @@ fn connections(file: &File) -> anyhow::Result<Limits> {
     })
 }
 
-/// A time-out of connections: none of them can be switched off.
+/// A timeout of connections. None of them can be switched off.
 fn within(name: &str, text: Option<&String>, default: Duration) -> anyhow::Result<Duration> {
     let Some(text) = text else { return Ok(default) };
     let span = parse_span(text).with_context(|| format!("connections.{name} '{text}'"))?;

@@ -1,5 +1,5 @@
-//! `watchbill.example.yaml` says of itself that it has every setting with its default. Here
-//! it is held to that, by what `serve` itself reads its configuration with.
+//! Tests that `watchbill.example.yaml` has every setting with its default, with the code of
+//! `serve`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::args::ServeArgs;
 use super::config::{Config, Env};
 use super::file::File;
 
-/// Settings without a default: their values in the example are no more than examples.
+/// Settings without a default: their values in the example are examples only.
 const NO_DEFAULT: &[&str] = &[
     "jwt_secret",
     "jwks_url",
@@ -23,10 +23,10 @@ const NO_DEFAULT: &[&str] = &[
 fn example() -> String {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let path = Path::new(&manifest).join("../../../watchbill.example.yaml");
-    std::fs::read_to_string(path).expect("the example stands at the root of the repository")
+    std::fs::read_to_string(path).expect("the example is at the root of the repository")
 }
 
-/// The setting of a line such as `#port: 8000`, or of a deeper one, `#  own: true`.
+/// The setting of a line such as `#port: 8000`, or of a nested one, `#  own: true`.
 fn setting(line: &str) -> Option<&str> {
     let bare = line.strip_prefix('#')?;
     let bare = bare.strip_prefix("  ").unwrap_or(bare);
@@ -35,7 +35,7 @@ fn setting(line: &str) -> Option<&str> {
     (!name.is_empty() && name.chars().all(word)).then_some(name)
 }
 
-/// The example with all its settings switched on, but those in `without`.
+/// The example with all its settings switched on, except those in `without`.
 fn switched_on(without: &[&str]) -> String {
     let text = example();
     let lines = text.lines().filter_map(|line| match setting(line) {
@@ -62,7 +62,7 @@ fn the_example_as_it_is_changes_nothing() {
 #[test]
 fn every_value_in_the_example_is_the_default() {
     let mut without = NO_DEFAULT.to_vec();
-    // What is shipped is built in; a file of that name need not be here.
+    // The defaults are built in, so a file of that name need not exist.
     without.extend(["reactions", "policy"]);
     let (example, plain) = (load(&switched_on(&without)), load(""));
     assert_eq!(example.rules, plain.rules);
@@ -84,7 +84,7 @@ fn every_value_in_the_example_is_the_default() {
     assert_eq!(example.governance.on_failure(), plain.governance.on_failure());
 }
 
-/// The parser names what it knows when it is asked for what it does not know.
+/// The parser lists the known settings when it finds an unknown one.
 #[test]
 fn no_setting_is_missing_in_the_example() {
     let text = switched_on(&[]);
@@ -106,16 +106,17 @@ fn no_setting_is_missing_in_the_example() {
     for group in groups {
         let odd =
             if group.is_empty() { "odd: 1".to_owned() } else { format!("{group}: {{odd: 1}}") };
-        let refused = File::parse(&odd).expect_err("it is no setting").to_string();
-        let (_, known) = refused.split_once("expected ").expect("it names what it knows");
+        let refused = File::parse(&odd).expect_err("an unknown setting is rejected").to_string();
+        let (_, known) =
+            refused.split_once("expected ").expect("the error lists the known settings");
         let known = known.trim_start_matches("one of ").replace(" or ", ", ");
         let names =
             known.split(',').map(|name| name.trim().trim_matches('`')).filter(|n| !n.is_empty());
-        // It is known only so as to say where it has moved.
+        // It is known only to report where it has moved.
         let names = names.filter(|name| *name != "gates");
         for name in names {
-            let stands = example().lines().any(|line| setting(line) == Some(name));
-            assert!(stands, "'{name}' of '{group}' is not in watchbill.example.yaml");
+            let listed = example().lines().any(|line| setting(line) == Some(name));
+            assert!(listed, "'{name}' of '{group}' is not in watchbill.example.yaml");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `watchbill.yaml`: its form, exactly. Unknown keys are refused, because a setting that is
-//! misspelt is a setting that is not made.
+//! The schema of `watchbill.yaml`. Unknown keys are rejected, as a misspelt setting has no
+//! effect.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use watchbill_domain::Switch;
 use watchbill_wire::settings::{
-    ApprovalsForm, KeepForm, Moved, ReputationForm, RetriesForm, RulesForm, SlaForm,
+    ApprovalsForm, KeepForm, MovedSetting, ReputationForm, RetriesForm, RulesForm, SlaForm,
 };
 
 use crate::bridge::config::RedisFile;
@@ -22,7 +22,7 @@ pub struct File {
     pub slots: Option<usize>,
     pub agents: Option<Switch>,
     pub run_limit: Option<String>,
-    /// How long a worker outside holds a task without a word.
+    /// How long an external worker may hold a task without a heartbeat.
     pub worker_lease: Option<String>,
     pub first_task: Option<bool>,
     pub auth: Auth,
@@ -33,7 +33,7 @@ pub struct File {
     pub routes: BTreeMap<String, String>,
     pub external_agents: Vec<String>,
     pub external_types: Vec<String>,
-    pub gates: Moved,
+    pub gates: MovedSetting,
     pub policy: Option<PathBuf>,
     pub governance_on_failure: Option<String>,
     pub approvals: ApprovalsForm,
@@ -100,17 +100,17 @@ pub struct Notify {
 }
 
 impl File {
-    /// The file named, which must be there; or `watchbill.yaml` here, if there is one.
+    /// Loads the named file, which must exist, or `watchbill.yaml` in this folder, if it exists.
     pub fn load(named: Option<&Path>) -> anyhow::Result<Self> {
         let path = named.unwrap_or(Path::new("watchbill.yaml"));
         if named.is_none() && !path.exists() {
             return Ok(Self::default());
         }
         let text = read(path)?;
-        Self::parse(&text).with_context(|| format!("{} is not as it should be", path.display()))
+        Self::parse(&text).with_context(|| format!("{} is invalid", path.display()))
     }
 
-    /// The part that the rules are made of.
+    /// The part from which the rules are made.
     pub fn rules_form(&self) -> RulesForm {
         RulesForm {
             routes: self.routes.clone(),
@@ -122,13 +122,13 @@ impl File {
             keep: self.keep.clone(),
             run_limit: self.run_limit.clone(),
             worker_lease: self.worker_lease.clone(),
-            gates: Moved,
+            gates: MovedSetting,
             reputation: self.reputation.clone(),
         }
     }
 
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        // A file of comments alone sets nothing.
+        // A file with only comments sets nothing.
         let lines = text.lines().map(str::trim);
         if lines.clone().all(|line| line.is_empty() || line.starts_with('#') || line == "---") {
             return Ok(Self::default());
@@ -140,8 +140,7 @@ impl File {
     }
 }
 
-/// Where the fault is and what it is. The parser adds the lines around it, which whoever
-/// mends it has open.
+/// The position and text of the fault, without the lines around it that the parser adds.
 pub fn in_a_line(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
@@ -149,6 +148,7 @@ pub fn in_a_line(error: &serde_saphyr::Error) -> String {
 }
 
 pub fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("{} can't be read; check the path and its rights", path.display()))
+    std::fs::read_to_string(path).with_context(|| {
+        format!("{} can't be read; check the path and its permissions", path.display())
+    })
 }

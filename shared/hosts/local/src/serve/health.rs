@@ -1,4 +1,4 @@
-//! What `/health` says of the embedded bundle beyond what it says everywhere.
+//! The fields of `/health` that only the embedded bundle reports.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use watchbill_sqlite::sqlite::SqliteStore;
 use super::connections::Table;
 use crate::bundle::{LagReport, ParkedReport};
 
-/// What the store and the clock say of themselves: all of it stands in memory.
-pub struct Inside {
+/// The state of the store and the clock. All of it is in memory.
+pub struct InternalState {
     pub store: Arc<SqliteStore>,
     pub core: Core,
 }
 
-impl Inside {
+impl InternalState {
     fn report(&self) -> [(String, Value); 2] {
         let log = self.store.log();
         let store = json!({
@@ -33,15 +33,14 @@ impl Inside {
     }
 }
 
-/// What the embedded bundle knows of its own health: how far its feed's readers are behind, what
-/// is parked, how the bridge to a Redis stands, if there is one, and whether callers find
-/// connections.
+/// The bundle's own health: lag of the feed's readers, parked changes, the bridge to a Redis, if
+/// any, and connections.
 pub struct EmbeddedHealth<F, P> {
     lag: F,
     parked: P,
     redis: Option<Bridge>,
     connections: Arc<Table>,
-    inside: Inside,
+    inside: InternalState,
 }
 
 impl<F, P> EmbeddedHealth<F, P>
@@ -54,7 +53,7 @@ where
         parked: P,
         redis: Option<Bridge>,
         connections: Arc<Table>,
-        inside: Inside,
+        inside: InternalState,
     ) -> Self {
         Self { lag, parked, redis, connections, inside }
     }
@@ -94,12 +93,13 @@ where
         };
         let report = bridge.report();
         more.insert("redis_bridge".to_owned(), json!(report));
-        HealthReport { redis: stands(report.connection).to_owned(), more }
+        HealthReport { redis: redis_state(report.connection).to_owned(), more }
     }
 }
 
-/// Two words are enough for a monitor: until the first answer nobody knows that it is there.
-fn stands(connection: &str) -> &'static str {
+/// Two states are enough for a monitor. Before its first response the Redis is not known to
+/// exist.
+fn redis_state(connection: &str) -> &'static str {
     if connection == "connected" { "connected" } else { "unreachable" }
 }
 
@@ -107,7 +107,7 @@ fn stands(connection: &str) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use watchbill_core::decide::Rules;
+    use watchbill_core::decide::EngineConfig;
     use watchbill_core::ports::Clock;
     use watchbill_domain::Timestamp;
     use watchbill_sqlite::sqlite::Options;
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// A clock over a machine's that was set back by five seconds.
+    /// A clock whose machine's clock was set back by five seconds.
     struct SetBack(FakeClock);
 
     #[async_trait]
@@ -142,8 +142,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap());
         let clock = Arc::new(SetBack(FakeClock::default()));
-        let core = ungated_core(ports_over(store.clone(), clock, 1), Rules::default());
-        let report = BTreeMap::from(Inside { store, core }.report());
+        let core = ungated_core(ports_over(store.clone(), clock, 1), EngineConfig::default());
+        let report = BTreeMap::from(InternalState { store, core }.report());
         assert_eq!(report["clock"], json!({ "ahead_ms": 5_000 }));
     }
 }

@@ -1,15 +1,15 @@
 //! `watchbill serve`: the bundle with its HTTP API, on this machine.
 
 pub mod args;
+mod bootstrap;
 mod config;
 pub mod connections;
+pub mod console;
 #[cfg(test)]
 mod example;
 mod file;
-mod first;
 mod health;
 pub mod policy;
-pub mod say;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{SocketAddr, TcpListener};
@@ -33,37 +33,37 @@ use watchbill_http::key_set::KeySetUrl;
 use watchbill_http::webhook::HttpWebhook;
 use watchbill_notifier::Links;
 use watchbill_redact as redact;
-use watchbill_redact::CleanWriter;
-use watchbill_redis::RedisPeer;
-use watchbill_redis_bridge::CoreHome;
+use watchbill_redact::RedactingWriter;
+use watchbill_redis::RedisLegacyQueue;
+use watchbill_redis_bridge::CoreBackend;
 use watchbill_runtime::history::TaskHistory;
 use watchbill_wire::agent_id;
 
-use crate::bridge::{Running, sides};
+use crate::bridge::{RunningBridge, local_context};
 use crate::bundle::{Bundle, Notices, ParkedReport, Settings, registry};
 use crate::tasks::Tasks;
 use args::ServeArgs;
 use config::Config;
 
-/// How long running tasks may take to end once the bundle is told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long running tasks may take to end once the bundle is stopped.
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open connections may take to end.
-const GOODBYE: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A setting that can't be as it is. Nothing was begun.
+/// A wrong setting. Nothing was started.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
+#[error(transparent)]
 pub struct BadConfig(anyhow::Error);
 
-/// Runs the bundle until it is told to stop.
+/// Runs the bundle until it is stopped.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(&args, &config::environment()).map_err(BadConfig)?;
     start_log(&config.log, config.log_json).map_err(BadConfig)?;
-    // Before the bundle: a URL that can't be read leaves nothing behind.
+    // Before the bundle starts, so that an invalid URL leaves nothing behind.
     let peer = peer(&config).map_err(BadConfig)?;
     let listener = listen(SocketAddr::new(config.host, config.port))?;
-    let address = listener.local_addr().context("reading the address listened on")?;
-    let link_secret = first::link_secret(&config.data)?;
+    let address = listener.local_addr().context("reading the listener's address")?;
+    let link_secret = bootstrap::link_secret(&config.data)?;
     let settings = Settings {
         rules: config.rules.clone(),
         governance: config.governance.clone(),
@@ -78,15 +78,18 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let bundle = Bundle::start(&config.data, settings, |core| agents(core, &config)).await?;
     let redis = peer.map(|peer| bridged(peer, &config, &bundle));
     if redis.is_none() && !config.redis.settings.is_idle() {
-        say::line("redis", "no REDIS_URL: what is on is left to a bridge elsewhere");
+        console::line(
+            "redis",
+            "no REDIS_URL: the enabled directions are left to a separate bridge",
+        );
     }
     let served = serve(listener, address, config, link_secret, &bundle, redis.as_ref()).await;
-    say::line("stopping", "taking no more work, letting what runs end");
+    console::line("stopping", "no new work is started, running tasks may finish");
     if let Some(redis) = redis {
         redis.stop().await;
     }
-    bundle.stop(PATIENCE).await;
-    say::line("stopped", "everything accepted is on disk");
+    bundle.stop(TIMEOUT).await;
+    console::line("stopped", "everything accepted is on disk");
     served
 }
 
@@ -96,9 +99,9 @@ async fn serve(
     config: Config,
     link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
-    redis: Option<&Running>,
+    redis: Option<&RunningBridge>,
 ) -> anyhow::Result<()> {
-    let admin = first::admin_key(&bundle.core, &config.data).await?;
+    let admin = bootstrap::admin_key(&bundle.core, &config.data).await?;
     let most = connections::files::connections();
     let most = config.connections.most.map_or(most, |wanted| wanted.min(most));
     let table = Arc::new(connections::Table::new(most));
@@ -115,66 +118,70 @@ async fn serve(
         clock: bundle.core.clock().clone(),
     };
     let mut server = tokio::spawn(async move { server.run(listener, router, stopped).await });
-    say::started(&address, &config, &admin, bundle.store.epoch());
+    console::started(&address, &config, &admin, bundle.store.epoch());
     log_agents(&bundle.core, &agents).await;
     let mut tasks = Tasks::sharing(bundle.broken());
-    let wanted = first::wanted(&config, &admin);
-    let first = tasks.spawn("the first task", first::first_task(bundle.core.clone(), wanted));
+    let wanted = bootstrap::wanted(&config, &admin);
+    let first = tasks.spawn("the first task", bootstrap::first_task(bundle.core.clone(), wanted));
     let served = tokio::select! {
-        ended = &mut server => ended.context("the server broke off"),
+        ended = &mut server => ended.context("the server failed"),
         signal = wait_for_signal() => signal,
         broken = broken(bundle, redis) => Err(broken),
     };
     first.abort();
     let _ = stop.send(true);
-    if tokio::time::timeout(GOODBYE, &mut server).await.is_err() {
-        // Event streams have no end of their own.
+    if tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await.is_err() {
+        // Event streams do not end by themselves.
         server.abort();
     }
     served
 }
 
-/// A part that others rely on has broken off, and nothing in this process mends it.
-async fn broken(bundle: &Bundle, redis: Option<&Running>) -> anyhow::Error {
-    let (bundle, bridge) = (bundle.broken(), redis.map(Running::broken).unwrap_or_default());
+/// Waits until a part that others rely on fails. Nothing in this process can fix that.
+async fn broken(bundle: &Bundle, redis: Option<&RunningBridge>) -> anyhow::Error {
+    let (bundle, bridge) = (bundle.broken(), redis.map(RunningBridge::broken).unwrap_or_default());
     let why = tokio::select! {
         why = bundle.wait() => why,
         why = bridge.wait() => why,
     };
-    anyhow!("{why}; start it again, nothing that was answered is lost")
+    anyhow!("{why}; restart it, nothing that was acknowledged is lost")
 }
 
 pub fn start_log(log: &str, json: bool) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(log)
-        .map_err(|error| anyhow!("log '{log}': {error}; use error, warn, info or debug"))?;
+        .with_context(|| format!("log '{log}' is invalid; use error, warn, info or debug"))?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
-        .with_writer(|| CleanWriter::new(std::io::stderr()));
+        .with_writer(|| RedactingWriter::new(std::io::stderr()));
     redact::clean_panics();
     let started = match json {
         true => builder.json().try_init(),
         false => builder.with_target(false).try_init(),
     };
-    started.map_err(|error| anyhow!("the log can't be started: {error}"))
+    started.map_err(|error| anyhow!(error).context("the log can't be started"))
 }
 
-/// Before anything is written: a port that is taken costs nothing but a line.
+/// Called before anything is written, so that an occupied port only causes an error.
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow!(
-            "port {} on {} is taken; stop what runs there or choose another with --port",
+            "port {} on {} is in use; stop the program that uses it or choose another port with \
+             --port",
             address.port(),
             address.ip()
         ),
         ErrorKind::PermissionDenied => {
-            anyhow!("port {} needs rights this user lacks; choose one above 1023", address.port())
+            anyhow!(
+                "port {} needs permissions that this user lacks; choose one above 1023",
+                address.port()
+            )
         }
         ErrorKind::AddrNotAvailable => {
-            anyhow!("{} is no address of this machine; use 127.0.0.1 or 0.0.0.0", address.ip())
+            anyhow!("{} is not an address of this machine; use 127.0.0.1 or 0.0.0.0", address.ip())
         }
-        _ => anyhow!("can't listen on {address}: {error}"),
+        _ => anyhow::Error::new(error).context(format!("can't listen on {address}")),
     })
 }
 
@@ -197,26 +204,26 @@ fn agents(core: &Core, config: &Config) -> Vec<Arc<dyn watchbill_runtime::run::T
     })
 }
 
-/// The Redis beside which it serves, if one is named.
-fn peer(config: &Config) -> anyhow::Result<Option<RedisPeer>> {
+/// The Redis to bridge to, if one is named.
+fn peer(config: &Config) -> anyhow::Result<Option<RedisLegacyQueue>> {
     let Some(url) = &config.redis.url else { return Ok(None) };
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
         (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     Ok(Some(config.redis.open(url, &clock, &entropy)?))
 }
 
-/// The bridge to a Redis, in this process.
-fn bridged(peer: RedisPeer, config: &Config, bundle: &Bundle) -> Running {
+/// Starts the bridge to a Redis in this process.
+fn bridged(peer: RedisLegacyQueue, config: &Config, bundle: &Bundle) -> RunningBridge {
     let (clock, core) = (bundle.core.clock().clone(), bundle.core.clone());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    say::line("redis", &peer.place());
-    for (word, text) in config.redis.in_words() {
-        say::line("", format!("{word} {text}").trim_start());
+    console::line("redis", &peer.place());
+    for (word, text) in config.redis.describe() {
+        console::line("", format!("{word} {text}").trim_start());
     }
     let settings = config.redis.settings.clone();
     let built = Agent::taking_tasks().filter(|agent| agent.is_built());
-    let home = CoreHome::new(core, settings.tenant.clone(), built.collect());
-    Running::start(sides(Arc::new(home), Arc::new(peer), clock, entropy), settings)
+    let backend = CoreBackend::new(core, settings.tenant.clone(), built.collect());
+    RunningBridge::start(local_context(Arc::new(backend), Arc::new(peer), clock, entropy), settings)
 }
 
 fn notices(
@@ -239,7 +246,7 @@ fn api_config(
     config: &Config,
     link_secret: Arc<FixedSecret>,
     bundle: &Bundle,
-    redis: Option<&Running>,
+    redis: Option<&RunningBridge>,
     table: &Arc<connections::Table>,
 ) -> anyhow::Result<ApiConfig> {
     let mut jwt: JwtConfig = config.jwt.config.clone();
@@ -261,14 +268,14 @@ fn api_config(
             parked_now(bundle),
             redis.map(|running| running.bridge().clone()),
             table.clone(),
-            health::Inside { store: bundle.store.clone(), core: bundle.core.clone() },
+            health::InternalState { store: bundle.store.clone(), core: bundle.core.clone() },
         ))),
         agents: agent_infos(config),
         streams: true,
         trusted_proxies: config.trusted_proxies.clone(),
         body_within: config.body_within,
         connections: Some(table.figures().most),
-        // They wait in this one process, which counts them itself.
+        // All waiting calls are in this process, which counts them itself.
         waits: None,
     })
 }
@@ -283,8 +290,8 @@ fn agent_infos(config: &Config) -> Vec<AgentInfo> {
     Agent::taking_tasks().map(info).collect()
 }
 
-/// Says which agents run here and how they stand in the default tenant. What can't be read now is
-/// no reason not to start.
+/// Logs which agents run here, with their reputation in the default tenant. A read error does
+/// not stop the start.
 async fn log_agents(core: &Core, infos: &[AgentInfo]) {
     let tenant = TenantId::default();
     for info in infos {
@@ -306,7 +313,7 @@ async fn log_agents(core: &Core, infos: &[AgentInfo]) {
             Err(error) => tracing::warn!(
                 agent = name,
                 agent_id,
-                "agent registered; how it stands can't be read now: {error}"
+                "agent registered; its reputation can't be read now: {error}"
             ),
         }
     }

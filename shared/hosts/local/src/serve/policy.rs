@@ -1,9 +1,9 @@
-//! Where the policy stands: a file, or nowhere, which is the built-in one.
+//! Finds the policy: a file, or else the built-in one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use async_trait::async_trait;
 use watchbill_core::service::Governance;
 use watchbill_governance::{Policies, Policy};
@@ -13,10 +13,9 @@ use watchbill_wire::settings::{Env, gates_off, on_failure};
 
 use super::file::{File, read};
 
-/// Looked for in the folder that `watchbill` is started in, where no other file is named.
+/// The policy file in the current folder, used if no other file is named.
 const HERE: &str = "policy.yaml";
 
-/// A policy file.
 struct FileText {
     path: PathBuf,
     name: String,
@@ -36,14 +35,14 @@ impl PolicyText for FileText {
     }
 }
 
-/// The file that the policy stands in, if it does.
+/// The policy file, if there is one.
 fn path(named: Option<&Path>, env: &Env) -> Option<PathBuf> {
     let from_env = env.get("WATCHBILL_POLICY").filter(|path| !path.is_empty());
     let named = from_env.map(PathBuf::from).or(named.map(Path::to_owned));
     named.or_else(|| Path::new(HERE).exists().then(|| HERE.into()))
 }
 
-/// What `serve` would take in this folder, where no file is named.
+/// `named`, or else the file that `serve` would use in this folder.
 pub fn found(named: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     if let Some(named) = named.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(Some(named));
@@ -51,20 +50,20 @@ pub fn found(named: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     Ok(path(File::load(None)?.policy.as_deref(), &Env::new()))
 }
 
-/// Reads a policy file; a fault is told with the file and the line.
+/// Reads a policy file. An error names the file and the line.
 fn load(path: &Path) -> anyhow::Result<Policy> {
-    read_policy(&read(path)?).map_err(|error| anyhow!("{}: {error}", path.display()))
+    read_policy(&read(path)?).with_context(|| path.display().to_string())
 }
 
-/// What holds before anything runs. The file is read once here, so that one with a fault
-/// stops the start; later changes are seen within 30 seconds.
+/// The governance. The file is read here once, so that a fault stops the start. Changes are
+/// noticed within 30 seconds.
 pub fn governance(file: &File, env: &Env) -> anyhow::Result<(Governance, Option<PathBuf>)> {
     let gates_off = gates_off(env)?;
     let on_failure = on_failure(env, file.governance_on_failure.as_deref())?;
     let path = path(file.policy.as_deref(), env);
     let policies: Arc<dyn Policies> = match &path {
         Some(path) => {
-            load(path).context("the policy is not as it should be")?;
+            load(path).context("the policy is invalid")?;
             let text = FileText { path: path.clone(), name: path.display().to_string() };
             Arc::new(TextPolicies::new(text, Arc::new(SystemClock::new()), gates_off))
         }
@@ -106,11 +105,11 @@ mod tests {
     #[tokio::test]
     async fn a_fault_stops_the_start_and_names_file_and_line() {
         let error = governed("gates:\n  priorities: [P7]\n", &Env::new()).await.unwrap_err();
-        let said = format!("{error:#}");
-        assert!(said.contains("rules.yaml: line 2 column") && said.contains("P7"), "{said}");
+        let text = format!("{error:#}");
+        assert!(text.contains("rules.yaml: line 2 column") && text.contains("P7"), "{text}");
         let file = File { policy: Some("no/such.yaml".into()), ..File::default() };
-        let said = format!("{:#}", governance(&file, &Env::new()).err().unwrap());
-        assert!(said.contains("no/such.yaml can't be read"), "{said}");
+        let text = format!("{:#}", governance(&file, &Env::new()).err().unwrap());
+        assert!(text.contains("no/such.yaml can't be read"), "{text}");
     }
 
     #[test]

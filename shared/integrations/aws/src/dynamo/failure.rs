@@ -1,23 +1,23 @@
-//! What the SDK's errors mean for a reader and for a writer.
+//! Maps SDK errors to read and commit errors.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use watchbill_core::ports::{CommitError, StoreError};
 
-/// After a throttle the SDK has already waited between its attempts.
+/// Retry delay after a throttle; the SDK has already waited between its attempts.
 pub(super) const BUSY: Duration = Duration::from_millis(100);
 
-/// Two transactions met on an item; the other one takes a few milliseconds.
-pub(super) const MET: Duration = Duration::from_millis(20);
+/// Retry delay after a conflict of transactions; the other one takes a few milliseconds.
+pub(super) const CONFLICT_DELAY: Duration = Duration::from_millis(20);
 
 enum Failure {
     Busy(Duration),
     /// The request may have been carried out.
     Unclear(String),
-    /// DynamoDB says that the request itself is wrong.
+    /// The request itself is invalid.
     Wrong(String),
-    /// It was not carried out and would not be the next time.
+    /// Not carried out, and a retry would fail too.
     Down(String),
 }
 
@@ -40,10 +40,12 @@ where
         | "ThrottlingError"
         | "RequestLimitExceeded"
         | "LimitExceededException" => Failure::Busy(BUSY),
-        "TransactionConflictException" | "TransactionInProgressException" => Failure::Busy(MET),
-        // The mismatch would need one write id for two different commits: the token is made
-        // from nothing else, a write id is drawn for one commit, and a commit that is tried
-        // again is the same value, so the same request.
+        "TransactionConflictException" | "TransactionInProgressException" => {
+            Failure::Busy(CONFLICT_DELAY)
+        }
+        // A token mismatch would need one write id for two commits. But the token is made from
+        // the write id only, each commit draws its own, and a retried commit sends the same
+        // request.
         "ValidationException"
         | "SerializationException"
         | "IdempotentParameterMismatchException" => Failure::Wrong(reason),
@@ -64,7 +66,7 @@ where
     }
 }
 
-/// For everything but failed conditions, which have their item to look at.
+/// For all errors but failed conditions, which return their item.
 pub(super) fn write_failure<E>(error: &SdkError<E>) -> CommitError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -77,11 +79,11 @@ where
     }
 }
 
-/// DynamoDB's own words, which don't say its limits.
+/// DynamoDB's message, with the limits that it does not name.
 pub(super) fn illegal(reason: &str) -> CommitError {
     CommitError::Illegal {
         reason: format!(
-            "DynamoDB refuses it ({reason}); an item holds 400 KB and a transaction 4 MB at most"
+            "DynamoDB rejected it ({reason}); an item may have 400 KB, a transaction 4 MB"
         ),
     }
 }

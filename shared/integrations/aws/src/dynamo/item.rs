@@ -1,4 +1,4 @@
-//! Items as attributes, and back.
+//! Encodes items as DynamoDB attributes and decodes them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,17 +14,17 @@ use super::unnamed;
 
 pub(super) const COUNTER: &str = "c_";
 
-/// Bytes of a partition key and of a sort key: DynamoDB's limits.
-const MOST_PARTITION: usize = 2048;
-const MOST_SORT: usize = 1024;
+/// DynamoDB's key limits, in bytes.
+const MAX_PARTITION_KEY: usize = 2048;
+const MAX_SORT_KEY: usize = 1024;
 
-/// Bytes of an item with its attributes' names: DynamoDB's limit of 400 KB.
-const MOST_ITEM: usize = 400 * 1024;
+/// DynamoDB's limit for an item including attribute names: 400 KB.
+const MAX_ITEM_BYTES: usize = 400 * 1024;
 
-/// Bytes that a number takes at most, as we write them.
+/// The most bytes of a number, as we write them.
 const NUMBER: usize = 21;
 
-/// An attribute of either crate that reads them: the SDK's, and the stream events'.
+/// An attribute value of the SDK or of stream events.
 pub(super) trait Attribute {
     fn text(&self) -> Option<&str>;
     fn number(&self) -> Option<&str>;
@@ -84,13 +84,13 @@ pub(super) fn key_map(key: &Key) -> HashMap<String, AttributeValue> {
     HashMap::from([("pk".to_owned(), text(&key.partition)), ("sk".to_owned(), text(&key.sort))])
 }
 
-/// Whether DynamoDB can hold an item of this key; what it can't hold is not there.
+/// Whether DynamoDB can hold this key. If not, there is no such item.
 pub(super) fn storable(key: &Key) -> bool {
     fits(&key.partition, &key.sort)
 }
 
 pub(super) fn fits(partition: &str, sort: &str) -> bool {
-    (1..=MOST_PARTITION).contains(&partition.len()) && (1..=MOST_SORT).contains(&sort.len())
+    (1..=MAX_PARTITION_KEY).contains(&partition.len()) && (1..=MAX_SORT_KEY).contains(&sort.len())
 }
 
 fn check_pair(what: &str, key: &Key, partition: &str, sort: &str) -> Result<(), CommitError> {
@@ -100,7 +100,9 @@ fn check_pair(what: &str, key: &Key, partition: &str, sort: &str) -> Result<(), 
     let (partition, sort) = (partition.len(), sort.len());
     Err(CommitError::Illegal {
         reason: format!(
-            "{what} of {key:.80} has {partition} and {sort} bytes; DynamoDB takes 1 to {MOST_PARTITION} and 1 to {MOST_SORT}: shorten the names it is made of"
+            "{what} of {key:.80} has a partition of {partition} and a sort of {sort} bytes; \
+             DynamoDB allows 1 to {MAX_PARTITION_KEY} and 1 to {MAX_SORT_KEY}: shorten the \
+             names in it"
         ),
     })
 }
@@ -109,17 +111,17 @@ pub(super) fn check_key(key: &Key) -> Result<(), CommitError> {
     check_pair("the key", key, &key.partition, &key.sort)
 }
 
-/// The two attributes of an expiry.
+/// The attributes `x` (seconds) and `xm` (ms, unless whole seconds).
 pub(super) fn expiry(expires: Option<Timestamp>) -> [(&'static str, Option<AttributeValue>); 2] {
-    let odd = expires.filter(|at| at.millis().rem_euclid(1000) != 0);
-    let seconds = expires.map(|at| at.millis().div_euclid(1000) + i64::from(odd.is_some()));
-    [("x", seconds.map(number)), ("xm", odd.map(|at| number(at.millis())))]
+    let fractional = expires.filter(|at| at.millis().rem_euclid(1000) != 0);
+    let seconds = expires.map(|at| at.millis().div_euclid(1000) + i64::from(fractional.is_some()));
+    [("x", seconds.map(number)), ("xm", fractional.map(|at| number(at.millis())))]
 }
 
-/// Everything of a new item but its key and its version.
+/// A new item's attributes except key and version.
 pub(super) type Fields = Vec<(&'static str, Option<AttributeValue>)>;
 
-/// An attribute that is `None` must not be there.
+/// `None` means that the attribute must be absent.
 pub(super) fn encode(item: NewItem, id: WriteId) -> Result<Fields, CommitError> {
     let key = &item.key;
     check_key(key)?;
@@ -163,12 +165,13 @@ fn check_size(key: &Key, fields: &Fields, body: usize) -> Result<(), CommitError
     let keys = "pksk".len() + key.partition.len() + key.sort.len();
     let size =
         keys + "v".len() + NUMBER + "b".len() + body + fields.iter().map(field).sum::<usize>();
-    if size <= MOST_ITEM {
+    if size <= MAX_ITEM_BYTES {
         return Ok(());
     }
     Err(CommitError::Illegal {
         reason: format!(
-            "the item {key} takes {size} bytes and DynamoDB holds {MOST_ITEM}: keep a large body in blobs"
+            "the item {key} has {size} bytes, DynamoDB allows {MAX_ITEM_BYTES}: store large bodies \
+             as blobs"
         ),
     })
 }
@@ -181,7 +184,9 @@ type Row<V> = HashMap<String, V>;
 
 pub(super) fn key_of<V: Attribute>(row: &Row<V>) -> Result<Key, String> {
     let part = |name| {
-        row.get(name).and_then(Attribute::text).ok_or_else(|| format!("it has no text '{name}'"))
+        row.get(name)
+            .and_then(Attribute::text)
+            .ok_or_else(|| format!("it has no string attribute '{name}'"))
     };
     Ok(Key::new(part("pk")?, part("sk")?))
 }
@@ -191,19 +196,19 @@ pub(super) fn decode<V: Attribute>(row: &Row<V>) -> Result<Item, StoreError> {
     decode_with(row, key.clone()).map_err(|reason| StoreError::Corrupt { key, reason })
 }
 
-/// Attributes that a newer version added are left alone.
+/// Ignores attributes that a newer version added.
 fn decode_with<V: Attribute>(row: &Row<V>, key: Key) -> Result<Item, String> {
-    let write_id = field(row, "w", Attribute::binary)?.ok_or("it has no 'w'")?;
+    let write_id = field(row, "w", Attribute::binary)?.ok_or("it has no attribute 'w'")?;
     let write_id = <[u8; 16]>::try_from(write_id)
-        .map_err(|_| format!("'w' has {} bytes and not 16", write_id.len()))?;
+        .map_err(|_| format!("'w' has {} bytes instead of 16", write_id.len()))?;
     let millis = integer::<i64, V>(row, "xm")?;
     let seconds = integer::<i64, V>(row, "x")?;
     let expires = seconds.map(|seconds| millis.unwrap_or(seconds.saturating_mul(1000)));
     Ok(Item {
         key,
-        version: integer(row, "v")?.ok_or("it has no 'v'")?,
+        version: integer(row, "v")?.ok_or("it has no attribute 'v'")?,
         write_id: WriteId(u128::from_be_bytes(write_id)),
-        kind: field(row, "k", Attribute::text)?.ok_or("it has no 'k'")?.into(),
+        kind: field(row, "k", Attribute::text)?.ok_or("it has no attribute 'k'")?.into(),
         schema: integer(row, "s")?.unwrap_or(0),
         body: field(row, "b", Attribute::binary)?.map_or_else(Bytes::new, Bytes::copy_from_slice),
         list: list_entry(row, "l1", "l1s")?,
@@ -214,14 +219,14 @@ fn decode_with<V: Attribute>(row: &Row<V>, key: Key) -> Result<Item, String> {
     })
 }
 
-/// An attribute as `kind` reads it: absent, there, or of the wrong type.
+/// An attribute read by `kind`: `None` if absent, an error if the type is wrong.
 fn field<'r, V: Attribute, T: ?Sized>(
     row: &'r Row<V>,
     name: &str,
     kind: impl Fn(&'r V) -> Option<&'r T>,
 ) -> Result<Option<&'r T>, String> {
     let Some(value) = row.get(name) else { return Ok(None) };
-    kind(value).map(Some).ok_or_else(|| format!("'{name}' is of the wrong type"))
+    kind(value).map(Some).ok_or_else(|| format!("'{name}' has the wrong type"))
 }
 
 pub(super) fn integer<T: std::str::FromStr, V: Attribute>(
@@ -229,7 +234,10 @@ pub(super) fn integer<T: std::str::FromStr, V: Attribute>(
     name: &str,
 ) -> Result<Option<T>, String> {
     let Some(digits) = field(row, name, Attribute::number)? else { return Ok(None) };
-    digits.parse().map(Some).map_err(|_| format!("'{name}' is {digits}, out of its range"))
+    digits
+        .parse()
+        .map(Some)
+        .map_err(|_| format!("'{name}' is {digits}, not an integer in its range"))
 }
 
 fn list_entry<V: Attribute>(
@@ -250,10 +258,10 @@ fn counters<V: Attribute>(row: &Row<V>) -> Result<BTreeMap<String, i64>, String>
     let mut counters = BTreeMap::new();
     for (attribute, value) in row {
         let Some(name) = attribute.strip_prefix(COUNTER) else { continue };
-        let digits = value.number().ok_or_else(|| format!("'{attribute}' is no number"))?;
-        // DynamoDB adds with 38 digits; the port's sums end where an i64 does.
+        let digits = value.number().ok_or_else(|| format!("'{attribute}' is not a number"))?;
+        // DynamoDB adds with 38 digits; the port's sums saturate as i64.
         let sum: i128 =
-            digits.parse().map_err(|_| format!("'{attribute}' is {digits}, no whole number"))?;
+            digits.parse().map_err(|_| format!("'{attribute}' is {digits}, not an integer"))?;
         let sum = sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         counters.insert(name.to_owned(), sum);
     }

@@ -1,10 +1,10 @@
-//! The lists and the due times: queries of the three indexes.
+//! Queries of lists and due times on the three indexes.
 //!
-//! An index orders equal sorts as it likes, the port by item key. So a page of a list reads
-//! on until the last sort it gives is complete, and orders in memory; its cursor is the last
-//! entry given, and the next page begins with that entry's sort again. Equal sorts are few:
-//! they are times in milliseconds. Nothing of a cursor names an index partition, so that one
-//! from elsewhere gives only what its bearer may list anyway.
+//! An index returns equal sorts in any order, but the port orders them by item key. So a page
+//! reads on until its last sort is complete and orders in memory. Its cursor is the last entry
+//! returned, and the next page starts with that sort again. Equal sorts are few, because they
+//! are times in milliseconds. Cursors name no index partition, so a foreign cursor returns only
+//! what the caller may list anyway.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,11 @@ use super::failure::read_failure;
 use super::item::{Attribute, fits, integer, key_map, number, shard_name, storable, text};
 use super::{DynamoStore, row_key, unnamed};
 
-/// Rows that one request asks for at most; a megabyte ends it too.
-const MOST_ROWS: usize = 1000;
+/// Row limit of a request; a page also ends at one megabyte.
+const MAX_ROWS: usize = 1000;
 
 type Row = HashMap<String, AttributeValue>;
 
-/// The names of an index and of its two keys.
 struct Index {
     name: &'static str,
     partition: &'static str,
@@ -34,21 +33,21 @@ const LIST1: Index = Index { name: "list1", partition: "l1", sort: "l1s" };
 const LIST2: Index = Index { name: "list2", partition: "l2", sort: "l2s" };
 const DUE: Index = Index { name: "due", partition: "ds", sort: "d" };
 
-/// Sort values from and to, both included.
+/// Inclusive bounds of the sort.
 #[derive(Clone)]
-struct Span {
+struct SortBounds {
     from: Option<AttributeValue>,
     to: Option<AttributeValue>,
 }
 
 impl DynamoStore {
-    /// Up to `limit` rows of one partition of an index, from after `start`; the key to go on
-    /// from if there may be more.
+    /// Up to `limit` rows of one index partition after `start`, and where to continue if there
+    /// may be more.
     async fn rows(
         &self,
         index: &Index,
         partition: &str,
-        (span, descending): (Span, bool),
+        (span, descending): (SortBounds, bool),
         limit: usize,
         start: Option<Row>,
     ) -> Result<(Vec<Row>, Option<Row>), StoreError> {
@@ -72,7 +71,7 @@ impl DynamoStore {
             .set_expression_attribute_names(Some(names.into_iter().chain(sort).collect()))
             .set_expression_attribute_values(Some(values))
             .scan_index_forward(!descending)
-            .limit(limit.min(MOST_ROWS) as i32)
+            .limit(limit.min(MAX_ROWS) as i32)
             .set_exclusive_start_key(start)
             .send()
             .await
@@ -96,8 +95,8 @@ impl DynamoStore {
                     .as_ref()
                     .is_none_or(|after| if query.descending { row < after } else { row > after })
         };
-        // One more than asked says whether there is more, and one that the last sort is
-        // complete; the cursor's own entry comes again.
+        // One extra row shows whether there is more, a second that the last sort is complete.
+        // The cursor's own entry is read again.
         let ask = limit.saturating_add(2 + usize::from(after.is_some()));
         let (mut found, mut start) = (Vec::<(String, Key)>::new(), None);
         loop {
@@ -106,7 +105,7 @@ impl DynamoStore {
             let mut last_read = None;
             for row in &rows {
                 let sort = row.get(index.sort).and_then(Attribute::text);
-                let sort = sort.ok_or_else(|| unnamed("a list entry without its sort"))?;
+                let sort = sort.ok_or_else(|| unnamed("a list entry has no sort"))?;
                 let entry = (sort.to_owned(), row_key(row)?);
                 if fits(&entry) {
                     found.push(entry);
@@ -140,7 +139,7 @@ impl DynamoStore {
             row.insert(DUE.sort.to_owned(), number(due.millis()));
             row
         });
-        let span = Span { from: None, to: Some(number(until.millis())) };
+        let span = SortBounds { from: None, to: Some(number(until.millis())) };
         let mut found: Vec<DueKey> = Vec::new();
         loop {
             let ask = limit.saturating_add(1) - found.len();
@@ -148,7 +147,7 @@ impl DynamoStore {
             let (rows, next) = self.rows(&DUE, &shard_name(shard), order, ask, start).await?;
             for row in &rows {
                 let due = integer(row, DUE.sort).ok().flatten();
-                let due = due.ok_or_else(|| unnamed("a due entry without its time"))?;
+                let due = due.ok_or_else(|| unnamed("a due entry has no due time"))?;
                 found.push(DueKey { key: row_key(row)?, due: Timestamp::from_millis(due) });
             }
             start = next;
@@ -163,7 +162,7 @@ impl DynamoStore {
     }
 }
 
-/// A page of complete sorts that may hold too much.
+/// Cuts complete sorts to a page of `limit` entries.
 fn cut(mut found: Vec<(String, Key)>, limit: usize, descending: bool) -> Page<Key> {
     found.sort_unstable();
     if descending {
@@ -178,8 +177,8 @@ fn cut(mut found: Vec<(String, Key)>, limit: usize, descending: bool) -> Page<Ke
     Page { entries: found.into_iter().map(|(_, key)| key).collect(), next }
 }
 
-/// What of the index a page needs; `None` if nothing can be in it.
-fn span_of(query: &Query, after: Option<&(String, Key)>) -> Option<Span> {
+/// The index range of a page; `None` if the page must be empty.
+fn span_of(query: &Query, after: Option<&(String, Key)>) -> Option<SortBounds> {
     let mut from = query.range.from.as_deref();
     let mut to = query.range.to.as_deref();
     let none = query.limit == 0
@@ -198,9 +197,9 @@ fn span_of(query: &Query, after: Option<&(String, Key)>) -> Option<Span> {
     if from > to && to.is_some() {
         return None;
     }
-    // Every sort is after the empty text, which DynamoDB does not compare with.
+    // Every sort follows the empty string, which DynamoDB does not compare with.
     let from = from.filter(|from| !from.is_empty());
-    Some(Span { from: from.map(text), to: to.map(text) })
+    Some(SortBounds { from: from.map(text), to: to.map(text) })
 }
 
 fn cursor_of(sort: impl serde::Serialize, key: &Key) -> String {

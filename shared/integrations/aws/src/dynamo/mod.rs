@@ -1,36 +1,34 @@
-//! The store on one DynamoDB table, on demand; its stream of new images is the change feed.
+//! The store on one on-demand DynamoDB table. Its stream of new images is the change feed.
 //!
 //! | attribute | holds |
 //! |---|---|
 //! | `pk`, `sk` (S) | the key |
 //! | `v` (N), `w` (B) | version; write id, 16 bytes |
-//! | `k` (S), `s` (N), `b` (B) | kind, schema, body; `b` is left out when empty |
+//! | `k` (S), `s` (N), `b` (B) | kind, schema, body; an empty body has no `b` |
 //! | `l1`, `l1s`, `l2`, `l2s` (S) | partition and sort of the first and the second list |
 //! | `ds` (S), `d` (N) | due shard `00` to `31`, due time in ms |
-//! | `x`, `xm` (N) | expiry in seconds, rounded up (what DynamoDB's TTL reads); the same in ms where the seconds don't say it all |
+//! | `x`, `xm` (N) | expiry in s, rounded up (for DynamoDB's TTL); in ms if not whole seconds |
 //! | `c_<name>` (N) | counters |
 //!
-//! Three indexes, all KEYS_ONLY and eventually consistent: `list1` (l1, l1s), `list2`
-//! (l2, l2s), `due` (ds, d).
+//! Three indexes, all KEYS_ONLY and eventually consistent: `list1` (l1, l1s), `list2` (l2,
+//! l2s), `due` (ds, d).
 //!
-//! What a commit costs: one write is one `PutItem`, `UpdateItem` or `DeleteItem` under a
-//! condition; several are a transaction, at twice the price. A put over a known version is an
-//! `UpdateItem`, because the item may bear counters that the writer does not know; both
-//! calls cost the same.
+//! **Cost.** A single write is one conditional `PutItem`, `UpdateItem` or `DeleteItem`. Several
+//! are a transaction, at twice the price. A put over a known version is an `UpdateItem`,
+//! because the item may have counters unknown to the writer; both calls cost the same.
 //!
-//! **Our own success.** The SDK repeats a request whose answer was lost. A put, or an
-//! addition, that fails its condition on an item with our write id was done before; a
-//! transaction also bears a token made from the write id, by which DynamoDB knows a repeat
-//! for ten minutes. A lone delete leaves nothing to know it by: its repeat is a conflict
-//! with nothing there.
+//! **Idempotence.** The SDK retries a request whose answer was lost. A put or an addition whose
+//! condition fails on an item with our write id was already applied. A transaction also carries
+//! a token made from the write id, by which DynamoDB recognizes a retry for ten minutes. A
+//! single delete leaves no trace: its retry is a conflict with an absent item.
 //!
 //! **Expiry.** DynamoDB removes each item by its own `x`, usually within a few days, and
-//! ignores an `x` more than five years past; until then readers see it. A head takes nothing
-//! along: an item beside it goes by its own expiry, and stays for ever if it has none. So
-//! the core gives each item beside a header an expiry of its own, later than the header's.
+//! ignores an `x` more than five years past. Until then it is visible. A header's removal
+//! removes no other items, so the core gives each item next to a header its own expiry, later
+//! than the header's; without one it would stay for ever.
 //!
-//! **Limits** that the port does not have: a partition takes 2,048 bytes, a sort 1,024, an
-//! item 400 KB, a transaction 4 MB. What is beyond is an illegal commit.
+//! **Limits** that the port lacks: 2,048 bytes for a partition, 1,024 for a sort, 400 KB for an
+//! item, 4 MB for a transaction. Commits beyond them are illegal.
 
 mod failure;
 mod item;
@@ -51,7 +49,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use aws_types::SdkConfig;
 use futures_util::future::try_join_all;
 use watchbill_core::ports::{
-    Commit, CommitError, DueKey, Expect, Item, Key, Page, Query, Store, StoreError, Write,
+    Commit, CommitError, DueKey, Item, Key, Page, Precondition, Query, Store, StoreError, Write,
 };
 use watchbill_domain::Timestamp;
 
@@ -59,21 +57,21 @@ use failure::{BUSY, read_failure};
 use item::{decode, fits, key_map, key_of, storable};
 pub use stream::{BadRecord, key_and_version, read_change};
 
-/// The most keys of one BatchGetItem.
+/// Key limit of BatchGetItem.
 const BATCH: usize = 100;
 
-/// How often in a row a batch may answer none of its keys.
+/// Consecutive empty answers before a batch counts as throttled.
 const EMPTY_ANSWERS: u32 = 5;
 
-/// A client with bounds that suit a function of 30 to 60 seconds: three attempts of at most
-/// three seconds each, ten in all.
+/// A client for functions that run 30 to 60 seconds: three attempts of at most three seconds
+/// each, ten seconds in all.
 pub fn client(config: &SdkConfig) -> Client {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
         .operation_attempt_timeout(Duration::from_secs(3))
         .operation_timeout(Duration::from_secs(10))
         .build();
-    // DynamoDB answers in milliseconds; the SDK's usual first pause is a second.
+    // DynamoDB answers in milliseconds; the SDK's default backoff starts at a second.
     let retries = RetryConfig::standard()
         .with_max_attempts(3)
         .with_initial_backoff(Duration::from_millis(50));
@@ -85,7 +83,7 @@ pub fn client(config: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
-/// The store on a table; clones share their connections.
+/// The store on a table. Clones share connections.
 #[derive(Clone)]
 pub struct DynamoStore {
     client: Client,
@@ -93,12 +91,12 @@ pub struct DynamoStore {
 }
 
 impl DynamoStore {
-    /// The client is best made by [`client`].
+    /// Use [`client`] to make the client.
     pub fn new(client: Client, table: impl Into<Arc<str>>) -> Self {
         Self { client, table: table.into() }
     }
 
-    /// The items of up to [`BATCH`] different keys, those that are there.
+    /// The existing items of up to [`BATCH`] distinct keys.
     async fn batch(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, StoreError> {
         let mut found = HashMap::with_capacity(keys.len());
         let mut open: Vec<HashMap<String, AttributeValue>> =
@@ -128,7 +126,7 @@ impl DynamoStore {
             if open.is_empty() {
                 break;
             }
-            // A large answer comes in parts and needs no pause; one without anything is throttled.
+            // A large answer comes in parts and needs no pause; an empty one is a throttle.
             empty_answers = if rows.is_empty() { empty_answers + 1 } else { 0 };
             if empty_answers == EMPTY_ANSWERS {
                 return Err(StoreError::Busy { after: BUSY });
@@ -163,7 +161,7 @@ impl Store for DynamoStore {
         if let [key] = keys {
             return Ok(vec![self.get(key).await?]);
         }
-        // A batch may not name a key twice.
+        // A batch must not name a key twice.
         let mut seen = HashSet::with_capacity(keys.len());
         let unique: Vec<&Key> =
             keys.iter().filter(|key| storable(key) && seen.insert(*key)).collect();
@@ -193,7 +191,7 @@ impl Store for DynamoStore {
                 .consistent_read(true)
                 .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
                 .set_exclusive_start_key(start);
-            // An empty text can't be compared with a key.
+            // DynamoDB does not compare keys with an empty string.
             request = if prefix.is_empty() {
                 request.key_condition_expression("pk = :pk")
             } else {
@@ -215,8 +213,10 @@ impl Store for DynamoStore {
     async fn commit(&self, commit: Commit) -> Result<(), CommitError> {
         commit.check_legal()?;
         match <[Write; 1]>::try_from(commit.writes) {
-            Ok([Write::Put { item, expect: Expect::Absent }]) => self.create(item, commit.id).await,
-            Ok([Write::Put { item, expect: Expect::Version(version) }]) => {
+            Ok([Write::Put { item, expect: Precondition::Absent }]) => {
+                self.create(item, commit.id).await
+            }
+            Ok([Write::Put { item, expect: Precondition::Version(version) }]) => {
                 self.replace(item, version, commit.id).await
             }
             Ok([Write::Delete { key, expect }]) => self.delete(key, expect).await,
@@ -241,12 +241,11 @@ impl Store for DynamoStore {
     }
 }
 
-/// A row whose key can't be read has no name to be blamed by.
+/// For a row whose key can't be read.
 fn unnamed(reason: impl Into<String>) -> StoreError {
     StoreError::Corrupt { key: Key::new("?", "?"), reason: reason.into() }
 }
 
-/// The key of an index row.
 fn row_key(row: &HashMap<String, AttributeValue>) -> Result<Key, StoreError> {
     key_of(row).map_err(unnamed)
 }

@@ -1,11 +1,11 @@
-//! Records of the table's stream, as Lambda hands them over, as changes.
+//! Reads stream records, as Lambda delivers them, as changes.
 
 use aws_lambda_events::event::dynamodb::EventRecord;
 use watchbill_core::ports::{Change, Key};
 
 use super::item::{decode, integer, key_of};
 
-/// A record that will never be readable: it is parked, so that it can't hold its shard.
+/// An unreadable record. It is parked so that it does not block its shard.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the stream record {event_id} can't be read: {reason}")]
 pub struct BadRecord {
@@ -13,18 +13,16 @@ pub struct BadRecord {
     pub reason: String,
 }
 
-/// Version of a removal whose old image the stream doesn't carry: newer than all before it.
+/// Version of a removal without an old image: newer than all before it.
 const AFTER_ALL: u64 = u64::MAX;
 
-/// The change that a record tells of. A removal, by us or by expiry, has no image; its
-/// version is the one after the last if the stream carries old images, and otherwise
-/// `u64::MAX`.
+/// The change in a record. A removal, by us or by expiry, has no image. Its version is the one
+/// after the last if the stream carries old images, otherwise `u64::MAX`.
 pub fn read_change(record: &EventRecord) -> Result<Change, BadRecord> {
     read(record).map_err(|reason| BadRecord { event_id: record.event_id.clone(), reason })
 }
 
-/// Of which item a record is, and of which version where that much can be read. For records that
-/// can't be read as a whole.
+/// The item's key, and its version if readable, of a record that can't be read as a whole.
 pub fn key_and_version(record: &EventRecord) -> Option<(Key, Option<u64>)> {
     let key = key_of(record.change.keys.inner()).ok()?;
     let version = integer(record.change.new_image.inner(), "v").ok().flatten();
@@ -38,11 +36,13 @@ fn read(record: &EventRecord) -> Result<Change, String> {
         "INSERT" | "MODIFY" => {
             let image = change.new_image.inner();
             if image.is_empty() {
-                return Err(format!("{key} has no new image; the stream's view must be NEW_IMAGE"));
+                return Err(format!(
+                    "{key} has no new image; set the stream's view type to NEW_IMAGE"
+                ));
             }
             let item = decode(image).map_err(|e| e.to_string())?;
             if item.key != key {
-                return Err(format!("the image of {key} is of {}", item.key));
+                return Err(format!("the image of {key} belongs to {}", item.key));
             }
             Ok(Change { key, version: item.version, image: Some(item) })
         }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_item_comes_whole() {
+    fn a_new_item_is_read_completely() {
         let change = read_change(&record("INSERT", json!({"NewImage": image()}))).unwrap();
         assert_eq!((&change.key, change.version), (&Key::new("T#a#task#1", "0"), 3));
         let item = change.image.unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_version_added_is_tolerated() {
+    fn attributes_of_a_newer_version_are_ignored() {
         let mut image = image();
         image["zz"] =
             json!({"M": {"deep": {"L": [{"BOOL": true}, {"NULL": true}, {"SS": ["a"]}]}}});
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_is_named_with_its_reason() {
+    fn unreadable_records_are_reported_with_their_reason() {
         let with = |name: &str, value: Value| {
             let mut image = image();
             image[name] = value;
@@ -153,24 +153,32 @@ mod tests {
             (
                 "INSERT",
                 json!({}),
-                "has no new image; the stream's view must be NEW_IMAGE".to_owned(),
+                "has no new image; set the stream's view type to NEW_IMAGE".to_owned(),
             ),
-            ("INSERT", with("w", json!({"B": "AAA="})), format!("{key}'w' has 2 bytes and not 16")),
-            ("INSERT", with("w", json!({"S": "x"})), format!("{key}'w' is of the wrong type")),
+            (
+                "INSERT",
+                with("w", json!({"B": "AAA="})),
+                format!("{key}'w' has 2 bytes instead of 16"),
+            ),
+            ("INSERT", with("w", json!({"S": "x"})), format!("{key}'w' has the wrong type")),
             (
                 "INSERT",
                 with("v", json!({"N": "1.5"})),
-                format!("{key}'v' is 1.5, out of its range"),
+                format!("{key}'v' is 1.5, not an integer in its range"),
             ),
             (
                 "MODIFY",
                 with("s", json!({"N": "70000"})),
-                "'s' is 70000, out of its range".to_owned(),
+                "'s' is 70000, not an integer in its range".to_owned(),
             ),
-            ("MODIFY", with("c_n", json!({"S": "1"})), "'c_n' is no number".to_owned()),
-            ("MODIFY", with("k", json!({"NULL": true})), "'k' is of the wrong type".to_owned()),
-            ("MODIFY", with("pk", json!({"S": "T#b"})), "is of T#b/0".to_owned()),
-            ("INSERT", json!({"Keys": {"pk": {"S": "a"}}}), "it has no text 'sk'".to_owned()),
+            ("MODIFY", with("c_n", json!({"S": "1"})), "'c_n' is not a number".to_owned()),
+            ("MODIFY", with("k", json!({"NULL": true})), "'k' has the wrong type".to_owned()),
+            ("MODIFY", with("pk", json!({"S": "T#b"})), "belongs to T#b/0".to_owned()),
+            (
+                "INSERT",
+                json!({"Keys": {"pk": {"S": "a"}}}),
+                "it has no string attribute 'sk'".to_owned(),
+            ),
             ("UPSERT", json!({}), "'UPSERT' is not INSERT, MODIFY or REMOVE".to_owned()),
         ] {
             let bad = read_change(&record(event, images)).unwrap_err();
@@ -181,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_record_is_bad_and_no_panic() {
+    fn an_empty_record_is_an_error_and_not_a_panic() {
         let bad = read_change(&EventRecord::default()).unwrap_err();
-        assert_eq!(bad.reason, "it has no text 'pk'");
+        assert_eq!(bad.reason, "it has no string attribute 'pk'");
     }
 }

@@ -1,4 +1,4 @@
-//! Commits: one conditional call for one write, a transaction for several.
+//! Commits: a conditional call for one write, a transaction for several.
 
 use std::collections::HashMap;
 
@@ -13,12 +13,12 @@ use aws_sdk_dynamodb::types::{
     ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use watchbill_core::ports::{
-    CommitError, CounterAdd, Expect, Item, Key, NewItem, Store, StoreError, Write, WriteId,
+    CommitError, CounterAdd, Item, Key, NewItem, Precondition, Store, StoreError, Write, WriteId,
 };
 use watchbill_domain::Timestamp;
 
 use super::DynamoStore;
-use super::failure::{BUSY, MET, illegal, write_failure};
+use super::failure::{BUSY, CONFLICT_DELAY, illegal, write_failure};
 use super::item::{
     COUNTER, Fields, check_key, decode, encode, expiry, key_map, number, text, write_id,
 };
@@ -27,7 +27,7 @@ const ABSENT: &str = "attribute_not_exists(pk)";
 const AT_VERSION: &str = "v = :was";
 const CURRENT: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
 
-/// Of every action of a transaction.
+/// Holds for every action of a transaction.
 const SET: &str = "table, key and expressions are set";
 
 type Values = HashMap<String, AttributeValue>;
@@ -82,7 +82,7 @@ impl DynamoStore {
         }
     }
 
-    pub(super) async fn delete(&self, key: Key, expect: Expect) -> Result<(), CommitError> {
+    pub(super) async fn delete(&self, key: Key, expect: Precondition) -> Result<(), CommitError> {
         check_key(&key)?;
         let (condition, values) = condition(expect);
         let answer = self
@@ -104,12 +104,14 @@ impl DynamoStore {
         }
     }
 
-    /// A demand that stands alone is a read.
-    pub(super) async fn check(&self, key: Key, expect: Expect) -> Result<(), CommitError> {
+    /// A commit of a single check is a read.
+    pub(super) async fn check(&self, key: Key, expect: Precondition) -> Result<(), CommitError> {
         let current = self.get(&key).await?;
         let holds = match expect {
-            Expect::Absent => current.is_none(),
-            Expect::Version(version) => current.as_ref().is_some_and(|i| i.version == version),
+            Precondition::Absent => current.is_none(),
+            Precondition::Version(version) => {
+                current.as_ref().is_some_and(|i| i.version == version)
+            }
         };
         if holds { Ok(()) } else { Err(conflict(key, current)) }
     }
@@ -188,7 +190,7 @@ impl DynamoStore {
         .build())
     }
 
-    /// `keys` are those of the writes in their order, with whether the write is an addition.
+    /// `keys`: those of the writes in order, with whether each is an addition.
     async fn cancelled(
         &self,
         keys: &[(Key, bool)],
@@ -212,11 +214,12 @@ impl DynamoStore {
         let Some((key, current)) = first_failed else {
             return Err(not_by_condition(reasons, error));
         };
-        // If this is a repeat, others may have written over our puts since; an addition may
-        // still bear our mark, though its own ceiling would let it through again.
+        // If this is a retry, other commits may have overwritten our puts. An addition may
+        // still carry our write id, though its condition would pass again.
         if !passed_adds.is_empty() {
             let items = self.get_many(&passed_adds).await.map_err(|error| {
-                CommitError::Unknown { reason: format!("whether it was done before: {error}") }
+                let reason = format!("can't read whether it was already applied: {error}");
+                CommitError::Unknown { reason }
             })?;
             if items.iter().flatten().any(|item| item.write_id == id) {
                 return Ok(());
@@ -226,9 +229,14 @@ impl DynamoStore {
     }
 }
 
-fn put_action(table: &str, key: &Key, fields: Fields, expect: Expect) -> TransactWriteItemBuilder {
+fn put_action(
+    table: &str,
+    key: &Key,
+    fields: Fields,
+    expect: Precondition,
+) -> TransactWriteItemBuilder {
     match expect {
-        Expect::Absent => {
+        Precondition::Absent => {
             let put = Put::builder()
                 .table_name(table)
                 .set_item(Some(whole_row(key, fields)))
@@ -236,7 +244,7 @@ fn put_action(table: &str, key: &Key, fields: Fields, expect: Expect) -> Transac
                 .return_values_on_condition_check_failure(CURRENT);
             TransactWriteItem::builder().put(put.build().expect(SET))
         }
-        Expect::Version(version) => {
+        Precondition::Version(version) => {
             let Changes { expression, values } = over(fields, version);
             let update = Update::builder()
                 .table_name(table)
@@ -250,7 +258,7 @@ fn put_action(table: &str, key: &Key, fields: Fields, expect: Expect) -> Transac
     }
 }
 
-/// A transaction that was cancelled though all its conditions held, or were not looked at.
+/// A cancellation in which no condition failed or none was evaluated.
 fn not_by_condition(
     reasons: &[CancellationReason],
     error: &SdkError<TransactWriteItemsError>,
@@ -263,7 +271,7 @@ fn not_by_condition(
         return CommitError::Busy { after: BUSY };
     }
     if has("TransactionConflict").is_some() {
-        return CommitError::Busy { after: MET };
+        return CommitError::Busy { after: CONFLICT_DELAY };
     }
     write_failure(error)
 }
@@ -283,10 +291,10 @@ fn conflict(key: Key, current: Option<Item>) -> CommitError {
     CommitError::Conflict { key, current: current.map(Box::new) }
 }
 
-fn condition(expect: Expect) -> (&'static str, Option<Values>) {
+fn condition(expect: Precondition) -> (&'static str, Option<Values>) {
     match expect {
-        Expect::Absent => (ABSENT, None),
-        Expect::Version(version) => {
+        Precondition::Absent => (ABSENT, None),
+        Precondition::Version(version) => {
             (AT_VERSION, Some(HashMap::from([(":was".to_owned(), number(version))])))
         }
     }
@@ -304,8 +312,8 @@ struct Changes {
     values: Values,
 }
 
-/// Puts an item over version `was`; attributes that are not the writer's stay (counters,
-/// and what a newer version of this program may keep beside them).
+/// Puts an item over version `was`. Keeps attributes of others: counters, and what a newer
+/// version of this program may store.
 fn over(fields: Fields, was: u64) -> Changes {
     let mut values = HashMap::with_capacity(fields.len() + 2);
     values.insert(":was".to_owned(), number(was));
@@ -366,7 +374,7 @@ fn additions(
         let Some(ceiling) = add.ceiling else { continue };
         let most = i128::from(ceiling) - i128::from(add.delta);
         values.insert(format!(":m{n}"), number(most));
-        // A counter that is not there counts as 0, and a comparison with it never holds.
+        // An absent counter counts as 0, but a comparison with it never holds.
         ceilings.push(if most >= 0 {
             format!("(attribute_not_exists(#c{n}) OR #c{n} <= :m{n})")
         } else {

@@ -1,5 +1,4 @@
-//! Reads a table's stream over its API and hands the records to `read_change` in the form
-//! in which Lambda would.
+//! Reads a table's stream and passes the records to `read_change` as Lambda would.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,13 +11,13 @@ use watchbill_aws::dynamo::read_change;
 use watchbill_core::ports::Change;
 use watchbill_testkit::store_suite::Follow;
 
-/// Empty reads, a few ms apart, after which a change that was due is held to be lost.
+/// Empty reads, a few ms apart, before an expected change counts as lost.
 const EMPTY_READS: u32 = 3_000;
 
 pub struct StreamFeed {
     client: Client,
     stream: String,
-    /// Changes are numbered as they come; those up to here were asked not to be given.
+    /// Changes are numbered as they come; those up to this one are skipped.
     after: u64,
     read: u64,
     waiting: VecDeque<(u64, Change)>,

@@ -1,9 +1,9 @@
-//! Answers that were lost, and how a repeat knows its own success.
+//! Lost answers: a retry recognizes its own success.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use watchbill_core::ports::{CommitError, Expect, Item, Store, Write};
+use watchbill_core::ports::{CommitError, Item, Precondition, Store, Write};
 use watchbill_testkit::store_suite::{add, commit, conflict, create, key, new_item, put, replace};
 
 use crate::dynamo::peer::{Answer, Peer, cancelled, error, ok, row};
@@ -29,8 +29,8 @@ async fn a_plain_put_is_one_call_and_no_transaction() {
     header.kind = "task".into();
     header.due = Some(watchbill_testkit::store_suite::at(5));
     header.list = watchbill_testkit::store_suite::entry("L", "1");
-    committed(&peer, [put(header.clone(), Expect::Absent)]).await.unwrap();
-    committed(&peer, [put(header, Expect::Version(1))]).await.unwrap();
+    committed(&peer, [put(header.clone(), Precondition::Absent)]).await.unwrap();
+    committed(&peer, [put(header, Precondition::Version(1))]).await.unwrap();
     assert_eq!(peer.operations(), ["PutItem", "UpdateItem"]);
     let asked = peer.asked();
     assert_eq!(asked[0].body["Item"]["v"], json!({"N": "1"}));
@@ -46,9 +46,9 @@ async fn a_plain_put_is_one_call_and_no_transaction() {
 async fn a_lone_delete_and_a_lone_check_are_one_call() {
     let peer = Peer::start([ok(json!({})), ok(json!({"Item": row("a", 4, 1)}))]).await;
     let k = key("a", "0");
-    let delete = Write::Delete { key: k.clone(), expect: Expect::Version(3) };
+    let delete = Write::Delete { key: k.clone(), expect: Precondition::Version(3) };
     committed(&peer, [delete]).await.unwrap();
-    let check = Write::Check { key: k, expect: Expect::Version(4) };
+    let check = Write::Check { key: k, expect: Precondition::Version(4) };
     committed(&peer, [check]).await.unwrap();
     assert_eq!(peer.operations(), ["DeleteItem", "GetItem"]);
     assert_eq!(peer.asked()[1].body["ConsistentRead"], true);
@@ -83,7 +83,7 @@ async fn an_unreadable_current_item_is_said_to_be_corrupt() {
     broken["w"] = json!({"B": "AAAA"});
     let peer = Peer::start([condition_failed(Some(broken))]).await;
     let error = committed(&peer, [create(key("a", "0"), "{}")]).await.unwrap_err();
-    assert_eq!(error.to_string(), "unreadable item P#a/0: 'w' has 3 bytes and not 16");
+    assert_eq!(error.to_string(), "unreadable item P#a/0: 'w' has 3 bytes instead of 16");
 }
 
 fn two() -> [Write; 2] {
@@ -111,7 +111,7 @@ async fn the_first_failed_condition_is_the_conflict() {
     let cases = [
         ([("None", None), (FAILED, Some(row("b", 6, 9)))], "b", Some(6)),
         ([(FAILED, Some(row("a", 2, 9))), (FAILED, Some(row("b", 6, 9)))], "a", Some(2)),
-        // A condition that failed will fail again; that others met us there adds nothing.
+        // A failed condition would fail again, whatever the conflict.
         ([("TransactionConflict", None), (FAILED, None)], "b", None),
     ];
     for (reasons, at, version) in cases {
@@ -123,7 +123,7 @@ async fn the_first_failed_condition_is_the_conflict() {
 }
 
 #[tokio::test]
-async fn an_addition_that_passed_is_asked_for_its_mark() {
+async fn an_addition_that_passed_is_checked_for_its_write_id() {
     let reasons = [("ConditionalCheckFailed", Some(row("a", 2, 9))), ("None", None)];
     let writes = || [create(key("a", "0"), "{}"), add(key("n", "0"), "n", 1, None)];
     let read = |write_id| ok(json!({"Item": row("n", 3, write_id)}));

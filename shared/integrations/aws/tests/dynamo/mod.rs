@@ -1,5 +1,5 @@
-//! The DynamoDB store: against an emulator what every store promises, against a scripted
-//! peer what an emulator can't be made to do.
+//! The DynamoDB store: the store suite on an emulator, and a mock server for what an emulator
+//! can't be made to do.
 
 mod follow;
 mod lost;

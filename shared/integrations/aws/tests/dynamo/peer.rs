@@ -1,4 +1,4 @@
-//! A DynamoDB that answers what a test tells it to, and remembers what it was asked.
+//! A mock DynamoDB with scripted answers that records requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,9 @@ use crate::dynamo::table::sdk_config;
 
 pub enum Answer {
     Json(u16, Value),
-    /// The request is taken and the connection closed.
+    /// Closes the connection after the request.
     Hangup,
-    /// The request is taken and never answered.
+    /// Never answers the request.
     Silence,
 }
 
@@ -30,7 +30,7 @@ pub fn error(status: u16, code: &str, mut more: Value) -> Answer {
     Answer::Json(status, more)
 }
 
-/// A transaction's end: its reasons by code, with the item where a condition failed on one.
+/// A cancelled transaction: reasons by code, with the item of a failed condition.
 pub fn cancelled(reasons: &[(&str, Option<Value>)]) -> Answer {
     let reason = |(code, item): &(&str, Option<Value>)| match item {
         Some(item) => json!({"Code": code, "Message": "m", "Item": item}),
@@ -53,7 +53,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Each answer is given once, in turn.
+    /// Returns each answer once, in order.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Self {
@@ -79,7 +79,7 @@ impl Peer {
         DynamoStore::new(self.client(), "table")
     }
 
-    /// One that gives up on an attempt sooner than the shipped one.
+    /// A store with shorter attempt timeouts than in production.
     pub fn hasty_store(&self) -> DynamoStore {
         let haste = TimeoutConfig::builder()
             .operation_attempt_timeout(Duration::from_millis(50))
@@ -89,7 +89,7 @@ impl Peer {
         DynamoStore::new(Client::from_conf(config), "table")
     }
 
-    /// What was asked, once all answers have been given.
+    /// The requests, after all answers were returned.
     pub fn asked(&self) -> Vec<Request> {
         let left = self.answers.lock().unwrap().len();
         assert_eq!(left, 0, "answers that nobody asked for");
@@ -125,7 +125,7 @@ async fn serve(
     }
 }
 
-/// `None` when the client has closed the connection.
+/// `None` if the client closed the connection.
 async fn read_request(stream: &mut TcpStream) -> Option<Request> {
     let mut bytes = Vec::new();
     let head = loop {
@@ -155,10 +155,9 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
     Some(Request { operation, body: serde_json::from_slice(&bytes[head..]).unwrap() })
 }
 
-/// A stored item of the partition `P#<partition>`, sort `0`. The write id is given by its
-/// last byte.
+/// A stored item of partition `P#<partition>`, sort `0`. `write_id`: last byte of the id.
 pub fn row(partition: &str, version: u64, write_id: u8) -> Value {
-    // Sixteen bytes in base64: fifteen zero bytes are twenty letters, and the last one has two.
+    // Sixteen bytes in base64: fifteen zero bytes are twenty letters, the last one two.
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let last = [LETTERS[usize::from(write_id >> 2)], LETTERS[usize::from(write_id & 3) << 4]];
     let id = format!("{}{}==", "A".repeat(20), str::from_utf8(&last).unwrap());

@@ -1,11 +1,11 @@
-//! What every store promises, and the limits that only this one has.
+//! The store suite, and the limits that only this store has.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use watchbill_aws::dynamo::DynamoStore;
-use watchbill_core::ports::{CommitError, Expect, Key, Store};
+use watchbill_core::ports::{CommitError, Key, Precondition, Store};
 use watchbill_testkit::store_suite::{
     Follow, StoreUnderTest, add, at, commit, conflict, create, done, entry, get, key, new_item,
     put, replace,
@@ -57,11 +57,11 @@ async fn what_dynamo_cannot_hold_is_illegal_and_not_there() {
     let overlong = Key::new("x".repeat(2049), "0");
     let nameless = Key::new("", "0");
     for (write, word) in [
-        (put(listed, Expect::Absent), "a list entry"),
-        (put(large, Expect::Version(1)), "409600"),
+        (put(listed, Precondition::Absent), "a list entry"),
+        (put(large, Precondition::Version(1)), "409600"),
         (create(oversorted.clone(), ""), "1025"),
         (create(overlong.clone(), ""), "2049"),
-        (create(nameless.clone(), ""), "0 and 1"),
+        (create(nameless.clone(), ""), "a partition of 0 and a sort of 1"),
     ] {
         let alone = commit(&store, 1, [write.clone()]).await;
         let beside = commit(&store, 1, [write, create(key("b", "0"), "")]).await;
@@ -79,15 +79,15 @@ async fn what_dynamo_cannot_hold_is_illegal_and_not_there() {
     assert_eq!(get(&store, &key("b", "0")).await, None);
 }
 
-/// DynamoDB's own count of bytes and ours meet at its limit.
+/// DynamoDB's byte count and ours agree at the limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_item_of_nearly_400_kb_is_held() {
     let under_test = UnderTest::new().await;
     let store = under_test.store();
     let mut large = new_item(key("a", "0"), "");
     large.body = vec![7; 400 * 1024 - 200].into();
-    done(&store, 1, [put(large.clone(), Expect::Absent)]).await;
-    done(&store, 2, [put(large.clone(), Expect::Version(1))]).await;
+    done(&store, 1, [put(large.clone(), Precondition::Absent)]).await;
+    done(&store, 2, [put(large.clone(), Precondition::Version(1))]).await;
     let read = get(&store, &large.key).await.unwrap();
     assert_eq!((read.version, read.body), (2, large.body));
 }
@@ -99,7 +99,8 @@ async fn an_expiry_keeps_its_milliseconds() {
     let mut item = new_item(key("a", "0"), "");
     for (version, millis) in (0..).zip([8_001, 9_000, 9_999, -1]) {
         item.expires = Some(at(millis));
-        let expect = if version == 0 { Expect::Absent } else { Expect::Version(version) };
+        let expect =
+            if version == 0 { Precondition::Absent } else { Precondition::Version(version) };
         done(&store, u128::from(version) + 1, [put(item.clone(), expect)]).await;
         assert_eq!(get(&store, &item.key).await.unwrap().expires, Some(at(millis)));
     }
@@ -132,7 +133,7 @@ async fn a_delta_above_the_ceiling_is_refused_even_by_an_empty_counter() {
     done(&store, 7, [create(key("t", "3"), ""), spend(i64::MIN, i64::MIN + 10)]).await;
 }
 
-/// The token of a transaction is its write id, and DynamoDB holds it to the writes.
+/// A transaction's token is its write id, and DynamoDB binds it to the writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_id_used_for_other_writes_is_illegal() {
     let under_test = UnderTest::new().await;

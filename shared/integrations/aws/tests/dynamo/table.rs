@@ -1,4 +1,4 @@
-//! A table of its own for each test, as the template makes it, and gone with the test.
+//! A table per test, as the template makes it, deleted with the test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub fn sdk_config(endpoint: &str, key_id: &str) -> SdkConfig {
         .build()
 }
 
-/// An account of its own at the emulator, which takes twelve digits for an account's number:
-/// DynamoDB knows the tokens of transactions by account, and tests use the same write ids.
+/// An account per table; the emulator takes any twelve digits. DynamoDB keeps transaction
+/// tokens per account, and tests use the same write ids.
 fn account() -> SdkConfig {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let endpoint = std::env::var(ENDPOINT).unwrap_or_else(|_| {
@@ -48,12 +48,12 @@ pub struct Table {
 const NAME: &str = "watchbill-test";
 
 impl Table {
-    /// Without the TTL setting: the emulator also removes what expired in 1970, which
-    /// DynamoDB never does, and the suite's clock stands there.
+    /// Without TTL: the emulator would remove items that expired in 1970, the suite's time,
+    /// which DynamoDB never does.
     pub async fn create() -> Self {
         let account = account();
         let client = patient(&account);
-        // One left behind by a run that was killed.
+        // Left behind by a killed run.
         let _ = client.delete_table().table_name(NAME).send().await;
         let request = client
             .create_table()
@@ -76,14 +76,14 @@ impl Table {
         Self { stream: stream.expect("the table has a stream"), account, client }
     }
 
-    /// A store with connections of its own.
+    /// A store with its own connections.
     pub fn open(&self) -> DynamoStore {
         DynamoStore::new(patient(&self.account), NAME)
     }
 }
 
-/// The shipped client with more patience: the suite sends hundreds of requests at once to an
-/// emulator that has one thread.
+/// The production client with longer timeouts: the suite sends hundreds of requests at once to
+/// a single-threaded emulator.
 fn patient(account: &SdkConfig) -> Client {
     let patience = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(60))
@@ -98,7 +98,7 @@ impl Drop for Table {
     fn drop(&mut self) {
         let request = self.client.delete_table().table_name(NAME);
         let runtime = tokio::runtime::Handle::current();
-        // The suite's tests run on several threads, so that this one may wait.
+        // The tests' runtime has several threads, so this one may block.
         let deleted = tokio::task::block_in_place(|| {
             runtime.block_on(async { request.send().await.map_err(|error| error.to_string()) })
         });

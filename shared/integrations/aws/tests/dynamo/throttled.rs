@@ -47,7 +47,7 @@ async fn a_throttled_table_is_busy() {
 }
 
 #[tokio::test]
-async fn meeting_a_transaction_is_busy() {
+async fn a_transaction_conflict_is_busy() {
     let peer = Peer::start([refusal("TransactionConflictException")]).await;
     let error = commit_error(&peer, one()).await;
     assert!(matches!(error, CommitError::Busy { .. }), "{error:?}");
@@ -176,7 +176,7 @@ async fn bad_cursors_are_refused_without_a_call() {
     assert!(peer.asked().is_empty());
 }
 
-/// Rows of one sort come in any order, and a page of the index may end among them.
+/// Rows of equal sort come in any order, and an index page may end among them.
 #[tokio::test]
 async fn equal_sorts_are_ordered_across_the_pages_of_the_index() {
     let entry = |sort: &str, name: &str| {

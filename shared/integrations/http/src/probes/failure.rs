@@ -1,4 +1,4 @@
-//! What went wrong, in words for people.
+//! Turns probe errors into messages for people.
 
 use std::error::Error;
 use std::io;
@@ -7,36 +7,36 @@ use reqwest::Url;
 use rustls::CertificateError;
 use watchbill_runtime::probe::{ProbeFailure, ProbeFailureKind};
 
-/// A failure as an error, so that it passes through the client unharmed.
+/// A failure as an error type, so that the client can pass it through.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", .0.message)]
-pub struct Failed(pub ProbeFailure);
+pub struct ProbeFailureError(pub ProbeFailure);
 
-pub fn failed(kind: ProbeFailureKind, message: impl Into<String>) -> Failed {
-    Failed(ProbeFailure { kind, message: message.into() })
+pub fn failed(kind: ProbeFailureKind, message: impl Into<String>) -> ProbeFailureError {
+    ProbeFailureError(ProbeFailure { kind, message: message.into() })
 }
 
-pub fn of_client(url: &Url, error: &reqwest::Error) -> Failed {
-    if let Some(ours) = within::<Failed>(error) {
+pub fn of_client(url: &Url, error: &reqwest::Error) -> ProbeFailureError {
+    if let Some(ours) = within::<ProbeFailureError>(error) {
         return ours.clone();
     }
     let host = url.host_str().unwrap_or_default();
     if let Some(tls) = within::<rustls::Error>(error) {
-        return failed(ProbeFailureKind::Tls, tls_in_words(host, tls));
+        return failed(ProbeFailureKind::Tls, describe_tls_error(host, tls));
     }
     let inner = innermost(error);
     if error.is_connect() {
-        failed(ProbeFailureKind::Connect, format!("{host} can't be connected to: {inner}"))
+        failed(ProbeFailureKind::Connect, format!("can't connect to {host}: {inner}"))
     } else {
-        failed(ProbeFailureKind::Protocol, format!("{host} gave no valid answer: {inner}"))
+        failed(ProbeFailureKind::Protocol, format!("{host} sent no valid response: {inner}"))
     }
 }
 
-fn tls_in_words(host: &str, error: &rustls::Error) -> String {
+fn describe_tls_error(host: &str, error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(wrong) => match wrong {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                format!("the certificate of {host} has run out")
+                format!("the certificate of {host} has expired")
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 format!("the certificate of {host} is not valid yet")
@@ -45,15 +45,15 @@ fn tls_in_words(host: &str, error: &rustls::Error) -> String {
                 format!("the certificate of {host} is for another name")
             }
             CertificateError::UnknownIssuer => {
-                format!("the certificate of {host} is not trusted: its issuer is unknown here")
+                format!("the certificate of {host} is not trusted: its issuer is unknown")
             }
             other => format!("the certificate of {host} is not trusted: {other}"),
         },
-        other => format!("no TLS with {host}: {other}"),
+        other => format!("the TLS handshake with {host} failed: {other}"),
     }
 }
 
-/// The first error of a type in the chain, also where an I/O error wraps it.
+/// The first error of type `T` in the chain, also inside I/O errors.
 fn within<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -71,7 +71,7 @@ fn within<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'
     None
 }
 
-/// The last of the chain, which says most.
+/// The last error of the chain, which is the most specific.
 pub fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

@@ -1,22 +1,22 @@
-//! Where a probe may go.
+//! Which addresses a probe may connect to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// By default only to public addresses: a task's text must not reach what stands behind the
-/// firewall, the machine itself or a cloud's metadata service.
+/// By default only public addresses: a task's text must not reach hosts behind the firewall,
+/// the machine itself or a cloud's metadata service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbePolicy {
-    /// Private, loopback, link-local and other special addresses too.
+    /// Also allows private, loopback, link-local and other special addresses.
     pub allow_private: bool,
-    /// Names or addresses that may be gone to wherever they lead.
+    /// Names or addresses that are allowed wherever they resolve to.
     pub allow_hosts: Vec<String>,
 }
 
-/// A host that the policy keeps probes from.
+/// A host that the policy forbids.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not probed: {host} leads to {address}, which is not a public address; set \
-     PROBE_ALLOW_HOSTS={host} to allow this host, or PROBE_ALLOW_PRIVATE=1 for all such"
+    "not probed: {host} resolves to {address}, which is not a public address; set \
+     PROBE_ALLOW_HOSTS={host} to allow this host, or PROBE_ALLOW_PRIVATE=1 to allow all such hosts"
 )]
 pub struct Forbidden {
     pub host: String,
@@ -24,7 +24,7 @@ pub struct Forbidden {
 }
 
 impl ProbePolicy {
-    /// The addresses of a host that may be connected to.
+    /// The host's addresses that the policy allows.
     pub fn allowed(
         &self,
         host: &str,
@@ -92,7 +92,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         let [c, d] = low.to_be_bytes();
         return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
-    // Only 2000::/3 is given out; within it Teredo and documentation are special.
+    // Only 2000::/3 is allocated; Teredo and documentation in it are special.
     (s[0] & 0xe000) == 0x2000 && !(s[0] == 0x2001 && (s[1] == 0 || s[1] == 0xdb8)) && s[0] != 0x3fff
 }
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_which_setting_allows_it() {
+    fn a_refusal_names_the_setting_that_allows_the_host() {
         let inside: SocketAddr = "10.0.0.7:80".parse().unwrap();
         let outside: SocketAddr = "1.1.1.1:80".parse().unwrap();
         let policy = ProbePolicy::default();

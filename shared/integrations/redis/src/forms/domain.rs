@@ -1,38 +1,38 @@
 //! Messages and results of the domain network.
 
 use serde_json::{Map, Value, json};
-use watchbill_domain::{MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span};
+use watchbill_domain::{MAX_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, parse_span};
 use watchbill_redact as redact;
-use watchbill_wire::peer::{DomainTask, id_of_peer, mark};
+use watchbill_wire::legacy::{DomainTask, legacy_id, mark};
 use watchbill_wire::{CreateTask, METADATA_LIMIT, TaskView, with_exact_numbers};
 
 use super::{VIA, iso};
 
-/// Before the domain's name in the mark of its tasks.
+/// Prefix of the domain's name in the mark of its tasks.
 const DOMAIN: &str = "redis:";
 
-/// What a domain's clients are shown of a task.
+/// What a domain's clients see of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DomainView {
     /// The fields of the result's hash.
     pub fields: Vec<(String, String)>,
-    /// The same as JSON, once a client that waits has something to get.
+    /// The same as JSON, once there is a result for waiting clients.
     pub publish: Option<String>,
 }
 
-/// Reads a message of a domain. A domain does one type of task.
+/// Reads a message of a domain. A domain has one type of task.
 pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, String> {
-    let text = std::str::from_utf8(message).map_err(|error| format!("it is no text: {error}"))?;
+    let text = std::str::from_utf8(message).map_err(|error| format!("it is not UTF-8: {error}"))?;
     let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text))
-        .map_err(|error| format!("it is no JSON object: {error}"))?;
-    let said = |name: &str| map.get(name).and_then(Value::as_str);
-    match said("type") {
+        .map_err(|error| format!("it is not a JSON object: {error}"))?;
+    let text_of = |name: &str| map.get(name).and_then(Value::as_str);
+    match text_of("type") {
         None | Some("task_assignment") => {}
         Some(other) => return Err(format!("its type is '{other}', not task_assignment")),
     }
-    let id = said("task_id").ok_or("it has no task_id")?;
+    let id = text_of("task_id").ok_or("it has no task_id")?;
     let peer_id = id.to_owned();
-    let id = id_of_peer(id)?;
+    let id = legacy_id(id)?;
     let task_type = TaskType::parse(domain).map_err(|error| error.to_string())?;
     let payload = match map.get("payload") {
         Some(Value::Object(payload)) => payload.clone(),
@@ -49,20 +49,20 @@ pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, Stri
     };
     let timeout = of("timeout_seconds").and_then(Value::as_f64).map(|seconds| seconds.to_string());
     let timeout = timeout
-        .filter(|text| parse_span(text).is_ok_and(|span| span.as_secs() >= 1 && span <= MOST_SPAN));
+        .filter(|text| parse_span(text).is_ok_and(|span| span.as_secs() >= 1 && span <= MAX_SPAN));
     let mut metadata = theirs.cloned().unwrap_or_default();
     sized("metadata", &metadata, METADATA_LIMIT)?;
     metadata.remove("result");
     metadata.insert(VIA.into(), format!("{DOMAIN}{domain}").into());
     mark(&mut metadata, &peer_id);
-    let source = said("source").filter(|source| !source.is_empty() && source.len() <= 64);
+    let source = text_of("source").filter(|source| !source.is_empty() && source.len() <= 64);
     let task = CreateTask {
         task_type,
         priority,
         source: source.unwrap_or("system").to_owned(),
         payload,
         metadata,
-        // A client waits no longer than that.
+        // Clients wait no longer than this.
         sla_target: timeout,
         sla_deadline: None,
         parent: None,
@@ -74,19 +74,19 @@ pub fn read_domain_task(domain: &str, message: &[u8]) -> Result<DomainTask, Stri
 fn sized(name: &str, object: &Map<String, Value>, most: usize) -> Result<(), String> {
     let bytes = serde_json::to_vec(object).map_or(usize::MAX, |json| json.len());
     match bytes > most {
-        true => Err(format!("its {name} has {bytes} bytes, {most} are the most")),
+        true => Err(format!("its {name} has {bytes} bytes; the maximum is {most}")),
         false => Ok(()),
     }
 }
 
-/// The domain out of whose list a task came, if it did.
+/// The domain from whose list a task came, if any.
 pub(super) fn domain_of(view: &TaskView) -> Option<&str> {
     view.metadata.get(VIA)?.as_str()?.strip_prefix(DOMAIN)
 }
 
 impl DomainView {
-    /// `pending` and `in_progress` as they are; what has ended or waits for a person ends the
-    /// wait of clients, who look for `completed` and `failed` alone.
+    /// Keeps `pending` and `in_progress`. A task that has ended or waits for a person ends the
+    /// clients' wait, because they check only for `completed` and `failed`.
     pub fn of(view: &TaskView, now: Timestamp) -> Self {
         let (status, output, error) = match view.status {
             Status::Pending | Status::Assigned => ("pending", None, None),
@@ -119,8 +119,8 @@ impl DomainView {
         Self { fields, publish }
     }
 
-    /// What those are shown who wait for a message that can't be taken over; nothing where it
-    /// does not say which task it is.
+    /// What clients see of a message that can't be imported; `None` if it does not name its
+    /// task.
     pub fn of_rejected(message: &[u8], reason: &str, now: Timestamp) -> Option<(String, Self)> {
         let text = std::str::from_utf8(message).ok()?;
         let map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(text)).ok()?;
@@ -147,10 +147,10 @@ fn as_json(fields: &[(String, String)]) -> String {
     Value::Object(map).to_string()
 }
 
-type Ended = (&'static str, Option<Value>, Option<String>);
+type DomainEnding = (&'static str, Option<Value>, Option<String>);
 
-/// A task that nobody did, in the form that the domain's clients agreed on.
-fn ended(error: String) -> Ended {
+/// A failed task, in the format that the domain's clients expect.
+fn ended(error: String) -> DomainEnding {
     let output = json!({
         "status": "failed",
         "workers_used": [],

@@ -1,11 +1,12 @@
-//! What Python's `json` writes and reads and this JSON does not have: `NaN`, `Infinity`, halves of
-//! surrogate pairs, and any depth. Enough of it is made JSON to see whom a task is for.
+//! Converts Python's JSON to strict JSON: `NaN`, `Infinity`, lone surrogates and unlimited
+//! depth. This is enough to find a task's addressee.
 
-/// Deeper than this nothing says whom a task is for, and readers give up at 128.
+/// Nothing deeper names the addressee, and parsers stop at 128.
 const MAX_DEPTH: usize = 100;
 const NUMBERS: &[&str] = &["NaN", "-Infinity", "Infinity"];
 
-/// The same text with `null` for such numbers and for what is too deep, and U+FFFD for halves of pairs.
+/// The text with `null` for such numbers and for anything too deep, and U+FFFD for lone
+/// surrogates.
 pub(super) fn as_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut depth) = (text, 0_usize);
@@ -49,7 +50,7 @@ pub(super) fn as_json(text: &str) -> String {
     out
 }
 
-/// The string that a text begins with, and what comes after it.
+/// The string at the start of a text, and the rest of the text.
 fn string(text: &str) -> (String, &str) {
     let mut out = String::from("\"");
     let mut rest = &text[1..];
@@ -85,7 +86,7 @@ fn string(text: &str) -> (String, &str) {
     (out, rest)
 }
 
-/// The UTF-16 unit of the escape that a text begins with.
+/// The UTF-16 unit of the escape at the start of a text.
 fn unit(text: &str) -> Option<u16> {
     let hex = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(hex, 16).ok()
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_python_writes_is_made_json() {
+    fn the_json_of_python_becomes_strict_json() {
         let deep = format!("{{\"a\": {}1{}, \"b\": 2}}", "[".repeat(500), "]".repeat(500));
         for (text, wanted) in [
             (r#"{"a": NaN, "b": [-Infinity, Infinity]}"#, json!({"a": null, "b": [null, null]})),
@@ -113,12 +114,12 @@ mod tests {
                 serde_json::from_str(&as_json(text)).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(read, wanted, "{text}");
         }
-        let read: Value = serde_json::from_str(&as_json(&deep)).expect("its depth is bounded");
+        let read: Value = serde_json::from_str(&as_json(&deep)).expect("the depth is bounded");
         assert_eq!(read["b"], 2);
     }
 
     #[test]
-    fn any_text_is_gone_through() {
+    fn any_text_is_converted_without_a_panic() {
         for text in ["", "\"", "\"\\", "\\u", "\"\\ud8", "]]]", "{[", "\"\\ud800\\u"] {
             as_json(text);
         }

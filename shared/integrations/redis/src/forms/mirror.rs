@@ -1,4 +1,4 @@
-//! Approvals as the orchestrator's dashboards read them.
+//! Approvals in the format of the orchestrator's dashboards.
 
 use serde_json::json;
 use watchbill_domain::ApprovalStatus;
@@ -6,8 +6,8 @@ use watchbill_wire::{ApprovalView, TaskView};
 
 use super::iso;
 
-/// An approval of a task as the orchestrator's dashboards read it. They know of no cancelling and call
-/// an approval that expired `timeout`.
+/// A task's approval for the orchestrator's dashboards. They know no cancellation, and call an
+/// expired approval `timeout`.
 pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String {
     let (status, reason) = match view.status {
         ApprovalStatus::Pending => ("pending", None),
@@ -28,7 +28,7 @@ pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String
         "status": status,
         "requested_at": iso(view.requested_at),
         "approved_at": view.decided_at.map(iso),
-        // There it is whoever decided, whichever way.
+        // In this format it is the decider, whatever the decision.
         "approved_by": view.approver,
     });
     if is_decided(view) && status != "approved" {
@@ -37,7 +37,7 @@ pub fn approval_for_peer(view: &ApprovalView, task: Option<&TaskView>) -> String
     approval.to_string()
 }
 
-/// Whether nothing more is decided about it.
+/// Whether the approval is no longer pending.
 pub fn is_decided(view: &ApprovalView) -> bool {
     view.status != ApprovalStatus::Pending
 }

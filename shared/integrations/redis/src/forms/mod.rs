@@ -1,13 +1,13 @@
-//! The forms in which other programs keep tasks, events and results in Redis. They are read
-//! strictly there: a field more than they know makes a task or an event unreadable for them,
-//! so what we write has their fields and no others.
+//! The formats in which legacy programs keep tasks, events and results in Redis. Those programs
+//! parse strictly: an unknown field makes a task or an event unreadable for them, so we write
+//! exactly their fields.
 //!
-//! - `task`: a task of the orchestrator's queue. `word`: what its workers say of one of ours.
-//!   `event`: an event on its channels.
+//! - `task`: a task of the orchestrator's queue. `word`: what its workers report about our
+//!   tasks. `event`: an event on its channels.
 //! - `domain`: messages and results of the domain network.
-//! - `mirror`: approvals as the orchestrator's dashboards read them.
-//! - `rejected`: what those who wait for a task are told where it can't be read here.
-//! - `lenient`: what Python takes for JSON, made JSON.
+//! - `mirror`: approvals for the orchestrator's dashboards.
+//! - `rejected`: what clients see of a task that can't be read here.
+//! - `lenient`: converts Python's JSON to strict JSON.
 
 mod domain;
 mod event;
@@ -21,20 +21,20 @@ pub use domain::{DomainView, read_domain_task};
 pub use event::{event_for_peer, read_peer_event};
 pub use mirror::{approval_for_peer, is_decided};
 pub use rejected::Rejection;
-pub use task::{addressee, compose_task, merge_task, read_peer_task, score};
+pub use task::{addressee, compose_task, merge_task, read_legacy_task, score};
 pub use word::read_word;
 
 use watchbill_domain::Timestamp;
 use watchbill_wire::TaskView;
-use watchbill_wire::peer::Origin;
+use watchbill_wire::legacy::Origin;
 
-/// The mark in a task's metadata that it came over Redis, with the queue it came from.
+/// Metadata key of an imported task: the queue it came from.
 pub const VIA: &str = "via";
 
-/// Where an event says that we have put it on the channels.
+/// Metadata key of an event that we have published on the channels.
 pub const RELAYED_BY: &str = "relayed_by";
 
-/// Where a task came from, as its mark says.
+/// Where a task came from, by its mark.
 pub fn origin(view: &TaskView) -> Option<Origin<'_>> {
     match task::is_of_queue(view) {
         true => Some(Origin::Queue),
@@ -42,8 +42,8 @@ pub fn origin(view: &TaskView) -> Option<Origin<'_>> {
     }
 }
 
-/// RFC 3339 as Python's `isoformat` writes it: with `+00:00`, which older versions of it can
-/// read back, unlike `Z`.
+/// RFC 3339 as Python's `isoformat` writes it: with `+00:00`, which older Pythons can parse,
+/// unlike `Z`.
 pub fn iso(at: Timestamp) -> String {
     let text = at.to_string();
     match text.strip_suffix('Z') {

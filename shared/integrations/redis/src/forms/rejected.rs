@@ -1,5 +1,4 @@
-//! What becomes of a task or a domain's message that can't be taken over: it fails, in every form in which
-//! somebody waits for it.
+//! Fails a task or message that can't be imported, in every format that its clients watch.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{EventId, EventType, Timestamp, derived_uuid};
 use watchbill_redact as redact;
-use watchbill_wire::peer::{PeerEvent, id_of_peer};
+use watchbill_wire::legacy::{LegacyEvent, legacy_id};
 use watchbill_wire::{PublishEvent, is_trace};
 
 use super::event::{FROM, US};
@@ -15,30 +14,30 @@ use super::task::raw;
 use super::{RELAYED_BY, iso};
 
 const FAILED: &str = "task.failed";
-/// Characters of a reason.
+/// The most characters of a reason.
 const REASON: usize = 500;
 
-/// What becomes of a task of the queue that can't be taken over: whoever waits for it sees it
-/// fail, by its hash or by its event.
+/// The failure of a queue task that can't be imported, for clients that watch its hash or its
+/// event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejection {
-    /// The task as it stands there from then on.
+    /// The task's new data.
     pub data: String,
     /// The event for the channels.
     pub event: String,
-    /// The same event for the bundle. Its id is made of what stood there: the same task is
-    /// rejected once.
-    pub record: PeerEvent,
+    /// The same event for the bundle. Its id is derived from the stored data, so that the same
+    /// task is rejected once.
+    pub record: LegacyEvent,
 }
 
 impl Rejection {
-    /// `data`: what stood there, where it was a text.
+    /// `data`: the stored data, if it was text.
     pub fn new(id: &str, data: Option<&str>, reason: &str, at: Timestamp) -> Self {
         let reason = redact::shortened(reason, REASON);
-        let there = data.and_then(|data| serde_json::from_str(data).ok());
-        let there: Option<BTreeMap<String, Box<RawValue>>> = there;
+        let stored = data.and_then(|data| serde_json::from_str(data).ok());
+        let stored: Option<BTreeMap<String, Box<RawValue>>> = stored;
         let text = |name: &str| -> Option<String> {
-            let text: String = serde_json::from_str(there.as_ref()?.get(name)?.get()).ok()?;
+            let text: String = serde_json::from_str(stored.as_ref()?.get(name)?.get()).ok()?;
             Some(text).filter(|text| !text.is_empty())
         };
         let source = redact::shortened(&text("assigned_to").unwrap_or("orchestrator".into()), 64);
@@ -62,8 +61,8 @@ impl Rejection {
             "timestamp": iso(at),
             "metadata": { RELAYED_BY: US },
         });
-        let data = match there {
-            Some(there) => failed(there, &reason, at),
+        let data = match stored {
+            Some(stored) => failed(stored, &reason, at),
             None => whole(id, &reason, at),
         };
         let record = record(id, &event_id, source, trace, payload);
@@ -77,15 +76,16 @@ fn record(
     source_agent: String,
     trace_id: Option<String>,
     mut payload: Map<String, Value>,
-) -> PeerEvent {
-    let task_id = id_of_peer(id).ok();
+) -> LegacyEvent {
+    let task_id = legacy_id(id).ok();
     if task_id.is_none() {
         payload.insert("peer_id".to_owned(), redact::shortened(id, 200).into());
     }
-    PeerEvent {
-        id: EventId::parse(&format!("{FROM}{event_id}")).expect("a prefix and a UUID are an id"),
+    LegacyEvent {
+        id: EventId::parse(&format!("{FROM}{event_id}"))
+            .expect("a prefix and a UUID make a valid id"),
         event: PublishEvent {
-            event_type: EventType::parse(FAILED).expect("it is a noun and a verb"),
+            event_type: EventType::parse(FAILED).expect("task.failed is a valid event type"),
             source_agent,
             payload,
             task_id,
@@ -97,17 +97,18 @@ fn record(
     }
 }
 
-/// All else stays byte for byte: its owner may mend it and hand it in again.
-fn failed(mut there: BTreeMap<String, Box<RawValue>>, reason: &str, at: Timestamp) -> String {
+/// Keeps all other fields byte for byte, so that the owner can fix the task and submit it
+/// again.
+fn failed(mut stored: BTreeMap<String, Box<RawValue>>, reason: &str, at: Timestamp) -> String {
     let at = iso(at);
     let ended = [("status", "failed"), ("error", reason), ("completed_at", at.as_str())];
     for (name, value) in ended {
-        there.insert(name.to_owned(), raw(&value));
+        stored.insert(name.to_owned(), raw(&value));
     }
-    serde_json::to_string(&there).expect("raw JSON can be written")
+    serde_json::to_string(&stored).expect("raw JSON serializes to JSON")
 }
 
-/// In place of what was no JSON object. Its programs know no task without a type and a source.
+/// Replaces data that was no JSON object. Legacy programs require a type and a source.
 fn whole(id: &str, reason: &str, at: Timestamp) -> String {
     let task = json!({
         "task_id": id,

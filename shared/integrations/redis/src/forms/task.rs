@@ -1,4 +1,4 @@
-//! A task of the orchestrator's queue.
+//! Tasks of the orchestrator's queue.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use watchbill_domain::{
-    Agent, MOST_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, names_repository,
+    Agent, MAX_SPAN, Priority, Status, TaskLimits, TaskType, Timestamp, names_repository,
     parse_span,
 };
 use watchbill_redact as redact;
-use watchbill_wire::peer::{Addressee, Assignee, PEER_ID, PeerTaskView, id_of_peer, mark};
+use watchbill_wire::legacy::{Addressee, Assignee, LEGACY_ID, LegacyTaskView, legacy_id, mark};
 use watchbill_wire::{CreateTask, METADATA_LIMIT, TaskView, is_trace, with_exact_numbers};
 
 use super::{VIA, iso, lenient};
 
-/// The mark of tasks of this queue.
+/// Marks tasks of this queue.
 const QUEUE: &str = "redis";
-/// The sources that the orchestrator knows; it can't read a task with another.
+/// The sources that the orchestrator knows; it can't read a task with any other.
 const SOURCES: &[&str] = &["faq", "ops", "dev", "user", "system", "webhook"];
-/// Characters of a source, as over HTTP.
+/// The most characters of a source, as over HTTP.
 const SOURCE: usize = 64;
 
-/// Names are compared as its workers compare them: exactly.
+/// Names are compared exactly, as the orchestrator's workers do.
 fn assignee_of(map: &Map<String, Value>) -> Assignee {
     match map.get("assigned_to") {
         None | Some(Value::Null) => Assignee::Nobody,
@@ -32,8 +32,8 @@ fn assignee_of(map: &Map<String, Value>) -> Assignee {
     }
 }
 
-/// Whom a task is for, also one that can't be read otherwise; nothing where these programs can't read
-/// it either.
+/// A task's addressee, even if the task is otherwise unreadable; `None` if legacy programs
+/// can't read it either.
 pub fn addressee(data: &str) -> Option<Addressee> {
     let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).ok();
     let map = read(&with_exact_numbers(data)).or_else(|| read(&lenient::as_json(data)))?;
@@ -44,21 +44,21 @@ pub fn addressee(data: &str) -> Option<Addressee> {
     })
 }
 
-/// Reads a task of the queue. What is wrong is said for people; what is merely odd, such as
-/// an SLA in words of its own, stands in the metadata as it was.
-pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
-    id_of_peer(id)?;
+/// Reads a queue task. Errors are messages for people. A merely malformed value, such as an SLA
+/// in free text, is kept unchanged in the metadata.
+pub fn read_legacy_task(id: &str, data: &str) -> Result<LegacyTaskView, String> {
+    legacy_id(id)?;
     let mut map: Map<String, Value> = serde_json::from_str(&with_exact_numbers(data))
-        .map_err(|error| format!("its data is no JSON object: {error}"))?;
-    let said = map.get("task_id").and_then(Value::as_str);
-    if let Some(other) = said.filter(|said| *said != id) {
+        .map_err(|error| format!("its data is not a JSON object: {error}"))?;
+    let task_id = map.get("task_id").and_then(Value::as_str);
+    if let Some(other) = task_id.filter(|task_id| *task_id != id) {
         let other = redact::shortened(other, 64);
-        return Err(format!("its data has the task_id '{other}', not its own"));
+        return Err(format!("its data has the task_id of another task, '{other}'"));
     }
     let task_type = text(&map, "type").ok_or("its data has no type")?;
     let task_type = TaskType::parse(task_type).map_err(|error| error.to_string())?;
     if task_type == TaskType::OpsCycle {
-        return Err("its type is ops_cycle, which the schedule alone makes".to_owned());
+        return Err("its type is ops_cycle, which only the schedule creates".to_owned());
     }
     let priority = match text(&map, "priority") {
         None => Priority::default(),
@@ -71,7 +71,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
     let assignee = assignee_of(&map);
     let source = text(&map, "source").unwrap_or("user");
     if source.chars().count() > SOURCE || source.contains(char::is_control) {
-        return Err(format!("its source is not a line of at most {SOURCE} characters"));
+        return Err(format!("its source is not one line of at most {SOURCE} characters"));
     }
     let source = source.to_owned();
     let created_at = text(&map, "created_at").and_then(moment);
@@ -83,7 +83,7 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
     if let Some(parent) = text(&map, "parent_task_id") {
         metadata.insert("parent_task_id".into(), parent.into());
     }
-    // Where a finished task's result is shown; what stands there is an earlier run's.
+    // A finished task's result is shown here; an existing one is from an earlier run.
     metadata.remove("result");
     metadata.insert(VIA.into(), QUEUE.into());
     mark(&mut metadata, id);
@@ -98,10 +98,10 @@ pub fn read_peer_task(id: &str, data: &str) -> Result<PeerTaskView, String> {
         parent: None,
         max_retries,
     };
-    Ok(PeerTaskView { status, assignee, created_at, trace_id, task })
+    Ok(LegacyTaskView { status, assignee, created_at, trace_id, task })
 }
 
-/// Whether a task came out of the orchestrator's queue.
+/// Whether a task came from the orchestrator's queue.
 pub(super) fn is_of_queue(view: &TaskView) -> bool {
     view.metadata.get(VIA).and_then(Value::as_str) == Some(QUEUE)
 }
@@ -110,7 +110,7 @@ fn text<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     map.get(name).and_then(Value::as_str)
 }
 
-/// A time as Python writes it: without a zone it is UTC.
+/// A time as Python writes it: UTC if it has no zone.
 fn moment(text: &str) -> Option<Timestamp> {
     Timestamp::parse(text).or_else(|_| Timestamp::parse(&format!("{text}Z"))).ok()
 }
@@ -123,23 +123,23 @@ fn object(
     let object = match map.remove(name) {
         None | Some(Value::Null) => return Ok(Map::new()),
         Some(Value::Object(object)) => object,
-        Some(_) => return Err(format!("its {name} is no JSON object")),
+        Some(_) => return Err(format!("its {name} is not a JSON object")),
     };
     let bytes = serde_json::to_vec(&object).map_or(usize::MAX, |json| json.len());
     match bytes > most {
-        true => Err(format!("its {name} has {bytes} bytes, {most} are the most")),
+        true => Err(format!("its {name} has {bytes} bytes; the maximum is {most}")),
         false => Ok(object),
     }
 }
 
-/// The deadline, or else the target. One that can't be read is no reason to refuse a task.
+/// The deadline, or else the target. An unreadable SLA does not reject the task.
 fn sla(
     map: &Map<String, Value>,
     metadata: &mut Map<String, Value>,
 ) -> (Option<String>, Option<Timestamp>) {
     let Some(sla) = map.get("sla").filter(|sla| !sla.is_null()) else { return (None, None) };
-    let said = |name: &str| sla.get(name).and_then(Value::as_str);
-    if let Some(deadline) = said("deadline").and_then(moment) {
+    let text = |name: &str| sla.get(name).and_then(Value::as_str);
+    if let Some(deadline) = text("deadline").and_then(moment) {
         return (None, Some(deadline));
     }
     let target = match sla.get("target") {
@@ -148,7 +148,7 @@ fn sla(
         _ => None,
     };
     let fits = |target: &String| {
-        parse_span(target).is_ok_and(|span| span.as_secs() >= 1 && span <= MOST_SPAN)
+        parse_span(target).is_ok_and(|span| span.as_secs() >= 1 && span <= MAX_SPAN)
     };
     match target.filter(fits) {
         Some(target) => (Some(target), None),
@@ -159,7 +159,7 @@ fn sla(
     }
 }
 
-/// The place of a priority in the queue: the least comes first.
+/// A priority's score in the queue; the lowest comes first.
 pub fn score(priority: Priority) -> f64 {
     match priority {
         Priority::P0 => 1.0,
@@ -170,14 +170,14 @@ pub fn score(priority: Priority) -> f64 {
 }
 
 pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("plain values can be written as JSON")
+    serde_json::value::to_raw_value(value).expect("plain values serialize to JSON")
 }
 
-/// What has changed here, over the task as it stands there: all that is not ours to change
-/// stays byte for byte. Without a task there, or with one that can't be read, a whole one.
+/// Writes our changes over the stored task and keeps all else byte for byte. If there is no
+/// readable task, writes a whole one.
 pub fn merge_task(data: Option<&str>, view: &TaskView) -> String {
-    let there = data.and_then(|data| serde_json::from_str(data).ok());
-    let Some(mut map): Option<BTreeMap<String, Box<RawValue>>> = there else {
+    let stored = data.and_then(|data| serde_json::from_str(data).ok());
+    let Some(mut map): Option<BTreeMap<String, Box<RawValue>>> = stored else {
         return compose_task(view, view.assigned_to.as_str());
     };
     let mut set = |name: &str, value: Value| map.insert(name.to_owned(), raw(&value));
@@ -191,15 +191,15 @@ pub fn merge_task(data: Option<&str>, view: &TaskView) -> String {
         map.insert("assigned_to".to_owned(), raw(&view.assigned_to));
     }
     if let Some(result) = view.metadata.get("result") {
-        let there = map.get("metadata").and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let mut metadata: BTreeMap<String, Box<RawValue>> = there.unwrap_or_default();
+        let stored = map.get("metadata").and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let mut metadata: BTreeMap<String, Box<RawValue>> = stored.unwrap_or_default();
         metadata.insert("result".to_owned(), raw(result));
         map.insert("metadata".to_owned(), raw(&metadata));
     }
-    serde_json::to_string(&map).expect("raw JSON can be written")
+    serde_json::to_string(&map).expect("raw JSON serializes to JSON")
 }
 
-/// A whole task in the orchestrator's form. `assigned_to`: as its worker calls itself.
+/// A whole task in the orchestrator's format. `assigned_to`: its worker's own name.
 pub fn compose_task(view: &TaskView, assigned_to: &str) -> String {
     let source = match view.source.as_str() {
         known if SOURCES.contains(&known) => known,
@@ -213,7 +213,7 @@ pub fn compose_task(view: &TaskView, assigned_to: &str) -> String {
         })
     });
     let mut metadata = view.metadata.clone();
-    metadata.remove(PEER_ID);
+    metadata.remove(LEGACY_ID);
     let task = json!({
         "task_id": view.peer_id(),
         "type": view.task_type,

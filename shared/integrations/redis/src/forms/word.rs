@@ -1,12 +1,12 @@
-//! What the orchestrator's workers say of a task of ours.
+//! What the orchestrator's workers report about our tasks.
 
 use serde_json::{Map, Value};
 use watchbill_domain::Status;
-use watchbill_wire::peer::WorkerWord;
+use watchbill_wire::legacy::WorkerUpdate;
 use watchbill_wire::with_exact_numbers;
 
-/// `data` and `status` as they stand with the task; what is no JSON object says nothing.
-pub fn read_word(data: &str, status: &str) -> WorkerWord {
+/// Reads `data` and `status` of a task; data that is no JSON object reports nothing.
+pub fn read_word(data: &str, status: &str) -> WorkerUpdate {
     let task: Map<String, Value> =
         serde_json::from_str(&with_exact_numbers(data)).unwrap_or_default();
     let text = |name: &str| task.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -15,7 +15,7 @@ pub fn read_word(data: &str, status: &str) -> WorkerWord {
         None | Some(Value::Null) => None,
         Some(other) => Some(Map::from_iter([("value".to_owned(), other.clone())])),
     };
-    WorkerWord::Said {
+    WorkerUpdate::Report {
         status: Status::parse(status).unwrap_or(Status::Assigned),
         assigned_to: text("assigned_to").unwrap_or_default(),
         error: text("error"),

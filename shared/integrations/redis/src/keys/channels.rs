@@ -1,4 +1,4 @@
-//! The channels.
+//! Publishes and receives messages on the channels.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
-use super::{PeerMessage, RedisKeys};
+use super::{LegacyMessage, RedisKeys};
 use crate::address::Address;
 use crate::batch::{Batch, Key, Kind, Lua, lua};
-use crate::fault;
+use crate::error;
 
-/// Messages that are kept ready for whoever listens.
+/// The most messages buffered for a listener.
 const AHEAD: usize = 1_000;
 
 static PUBLISH: Lua = lua!("publish");
@@ -24,7 +24,7 @@ fn cursor_of(name: &str) -> Key {
 }
 
 impl RedisKeys {
-    pub async fn cursor(&self, name: &str) -> Result<Option<String>, PeerError> {
+    pub async fn cursor(&self, name: &str) -> Result<Option<String>, LegacyError> {
         let mut batch = Batch::new();
         batch.plain("GET", &[&cursor_of(name)]);
         self.line.one(batch).await
@@ -35,8 +35,8 @@ impl RedisKeys {
         name: &str,
         from: Option<&str>,
         to: &str,
-        messages: &[PeerMessage],
-    ) -> Result<bool, PeerError> {
+        messages: &[LegacyMessage],
+    ) -> Result<bool, LegacyError> {
         let mut batch = Batch::new();
         let step = batch.script(&PUBLISH, &[&cursor_of(name)]);
         step.arg(u8::from(from.is_some())).arg(from.unwrap_or_default()).arg(to);
@@ -46,41 +46,42 @@ impl RedisKeys {
         self.line.one(batch).await
     }
 
-    pub async fn listen(&self, patterns: &[String]) -> Result<RedisListener, PeerError> {
+    pub async fn listen(&self, patterns: &[String]) -> Result<RedisListener, LegacyError> {
         let (sink, messages) = self.line.dial().subscribe(patterns).await?.split();
         let options = self.line.options();
-        let ear = Ear {
+        let connection = ChannelConnection {
             address: self.line.address().clone(),
             sink,
             messages,
             idle: options.idle_within,
             answer: options.answer_within,
         };
-        let (heard, incoming) = mpsc::channel(AHEAD);
-        let task = tokio::spawn(ear.listen(heard));
+        let (sender, incoming) = mpsc::channel(AHEAD);
+        let task = tokio::spawn(connection.listen(sender));
         Ok(RedisListener { incoming, end: None, task })
     }
 }
 
-/// Listens in a task of its own, so that whoever waits for a message may give up at any time
-/// and the questions in times of silence go on.
+/// Listens in a separate task, so that a caller may stop waiting at any time and the pings
+/// during silence continue.
 pub struct RedisListener {
-    incoming: mpsc::Receiver<Result<PeerMessage, PeerError>>,
-    end: Option<PeerError>,
+    incoming: mpsc::Receiver<Result<LegacyMessage, LegacyError>>,
+    end: Option<LegacyError>,
     task: JoinHandle<()>,
 }
 
 impl RedisListener {
-    pub async fn next(&mut self) -> Result<PeerMessage, PeerError> {
+    pub async fn next(&mut self) -> Result<LegacyMessage, LegacyError> {
         if let Some(end) = &self.end {
             return Err(end.clone());
         }
-        let heard = self.incoming.recv().await;
-        let heard = heard.unwrap_or_else(|| Err(PeerError::Away("nobody listens".into())));
-        if let Err(error) = &heard {
+        let message = self.incoming.recv().await;
+        let message =
+            message.unwrap_or_else(|| Err(LegacyError::Away("the listener has stopped".into())));
+        if let Err(error) = &message {
             self.end = Some(error.clone());
         }
-        heard
+        message
     }
 }
 
@@ -90,7 +91,7 @@ impl Drop for RedisListener {
     }
 }
 
-struct Ear {
+struct ChannelConnection {
     address: Address,
     sink: PubSubSink,
     messages: PubSubStream,
@@ -98,37 +99,37 @@ struct Ear {
     answer: Duration,
 }
 
-impl Ear {
-    /// Until the connection is lost, which is said last, or nobody wants to hear any more.
-    async fn listen(mut self, heard: mpsc::Sender<Result<PeerMessage, PeerError>>) {
+impl ChannelConnection {
+    /// Runs until the connection is lost, which is reported last, or the receiver is dropped.
+    async fn listen(mut self, sender: mpsc::Sender<Result<LegacyMessage, LegacyError>>) {
         loop {
             let message = self.message().await;
             let is_end = message.is_err();
-            if heard.send(message).await.is_err() || is_end {
+            if sender.send(message).await.is_err() || is_end {
                 return;
             }
         }
     }
 
-    async fn message(&mut self) -> Result<PeerMessage, PeerError> {
+    async fn message(&mut self) -> Result<LegacyMessage, LegacyError> {
         loop {
             match timeout(self.idle, self.messages.next()).await {
                 Ok(Some(message)) => {
-                    return Ok(PeerMessage {
+                    return Ok(LegacyMessage {
                         channel: message.get_channel_name().to_owned(),
                         text: String::from_utf8_lossy(message.get_payload_bytes()).into_owned(),
                     });
                 }
                 Ok(None) => {
-                    let text = format!("{} can't be reached: it hung up", self.address);
-                    return Err(PeerError::Away(text));
+                    let text =
+                        format!("{} can't be reached: it closed the connection", self.address);
+                    return Err(LegacyError::Away(text));
                 }
-                // A connection that died without a word is as silent as one on which nobody
-                // speaks.
+                // A silently lost connection looks like one without messages.
                 Err(_) => match timeout(self.answer, self.sink.ping::<redis::Value>()).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return Err(fault::lost(&self.address, error)),
-                    Err(_) => return Err(fault::late(&self.address)),
+                    Ok(Err(error)) => return Err(error::lost(&self.address, error)),
+                    Err(_) => return Err(error::late(&self.address)),
                 },
             }
         }

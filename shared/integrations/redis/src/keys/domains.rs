@@ -1,13 +1,13 @@
-//! A domain's lists. Its scripts touch lists of several names, so one server must have them
-//! all: there are none in a cluster.
+//! A domain's lists. The scripts touch lists with several names, which must be on one server,
+//! so clusters are not supported.
 
 use std::time::Duration;
 
-use watchbill_wire::peer::{PeerError, Wrote};
+use watchbill_wire::legacy::{LegacyError, WriteOutcome};
 
 use super::queue::millis;
 use super::rejected::{REJECTED, entry};
-use super::{DomainWrite, RedisKeys, Rejected, Taken};
+use super::{ClaimedMessage, DomainWrite, RedisKeys, Rejected};
 use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 static TAKE: Lua = lua!("domain_take");
@@ -20,7 +20,7 @@ struct Lists {
     active: Key,
     /// Messages with the ends of their leases, in ms of the server's clock.
     taken: Key,
-    /// By task, its message, byte for byte.
+    /// The message of each task, byte for byte.
     begun: Key,
 }
 
@@ -36,20 +36,19 @@ impl Lists {
     }
 }
 
-/// What has become of a task.
 fn results(id: &str) -> Key {
     Key::new(format!("results:{id}"), Kind::Hash)
 }
 
 impl RedisKeys {
-    fn lists(&self, domain: &str) -> Result<Lists, PeerError> {
+    fn lists(&self, domain: &str) -> Result<Lists, LegacyError> {
         if self.line.address().is_cluster() {
             let text = format!(
-                "{}: domains can't be served from a cluster; take '{domain}' out of \
-                 REDIS_DOMAINS, or use a single server",
+                "{}: a cluster does not support domains; remove '{domain}' from REDIS_DOMAINS, \
+                 or use a single server",
                 self.line.address()
             );
-            return Err(PeerError::Refused(text));
+            return Err(LegacyError::Refused(text));
         }
         Ok(Lists::of(domain))
     }
@@ -61,7 +60,7 @@ impl RedisKeys {
         domain: &str,
         lease: Duration,
         most: usize,
-    ) -> Result<Vec<Taken>, PeerError> {
+    ) -> Result<Vec<ClaimedMessage>, LegacyError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
         batch
@@ -69,17 +68,17 @@ impl RedisKeys {
             .arg(millis(lease))
             .arg(most);
         let taken: Vec<(Vec<u8>, bool)> = self.line.one(batch).await?;
-        Ok(taken.into_iter().map(|(message, again)| Taken { message, again }).collect())
+        Ok(taken.into_iter().map(|(message, again)| ClaimedMessage { message, again }).collect())
     }
 
-    pub async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), PeerError> {
+    pub async fn begin(&self, domain: &str, id: &str, message: &[u8]) -> Result<(), LegacyError> {
         let lists = self.lists(domain)?;
         let mut batch = Batch::new();
         batch.script(&BEGIN, &[&lists.active, &lists.taken, &lists.begun]).arg(id).arg(message);
         self.line.all(batch).await.map(drop)
     }
 
-    pub async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), PeerError> {
+    pub async fn settle_message(&self, domain: &str, message: &[u8]) -> Result<(), LegacyError> {
         let mut batch = Batch::new();
         batch.plain("ZREM", &[&self.lists(domain)?.taken]).arg(message);
         self.line.all(batch).await.map(drop)
@@ -90,7 +89,7 @@ impl RedisKeys {
         domain: &str,
         rejected: &Rejected,
         result: Option<&DomainWrite>,
-    ) -> Result<(), PeerError> {
+    ) -> Result<(), LegacyError> {
         let lists = self.lists(domain)?;
         let more = [Some(REJECTED), result.map(|result| results(&result.id))];
         let keys = [&lists.active, &lists.taken, &lists.begun].into_iter();
@@ -110,7 +109,7 @@ impl RedisKeys {
         &self,
         domain: &str,
         write: &DomainWrite,
-    ) -> Result<Wrote, PeerError> {
+    ) -> Result<WriteOutcome, LegacyError> {
         let lists = self.lists(domain)?;
         let results = results(&write.id);
         let logs = Key::new(format!("results:{}:logs", write.id), Kind::List);
@@ -128,19 +127,19 @@ impl RedisKeys {
         }
         step.arg(&write.logs);
         match self.line.one(batch).await {
-            Ok(true) => Ok(Wrote::Written),
-            Ok(false) => Ok(Wrote::Older),
+            Ok(true) => Ok(WriteOutcome::Written),
+            Ok(false) => Ok(WriteOutcome::Older),
             Err(error) => Err(error),
         }
     }
 
-    pub async fn open_tasks(&self, domain: &str) -> Result<Vec<String>, PeerError> {
+    pub async fn open_tasks(&self, domain: &str) -> Result<Vec<String>, LegacyError> {
         let mut batch = Batch::new();
         batch.plain("HKEYS", &[&self.lists(domain)?.begun]);
         self.line.one(batch).await
     }
 
-    pub async fn pending(&self, domain: &str) -> Result<u64, PeerError> {
+    pub async fn pending(&self, domain: &str) -> Result<u64, LegacyError> {
         let mut batch = Batch::new();
         batch.plain("LLEN", &[&self.lists(domain)?.pending]);
         self.line.one(batch).await

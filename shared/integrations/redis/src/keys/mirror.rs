@@ -1,18 +1,18 @@
-//! Approvals and cost, for the peer's programs. These write under the same keys, and decide by
-//! the sums: a sum is added to and never lowered, an approval of theirs stays as it is, and
-//! keys that they began keep the expiry that they gave them.
+//! Approvals and cost for legacy programs, which write the same keys and decide by the sums. So
+//! a sum only grows, their approvals are not changed, and keys that they created keep their
+//! expiry.
 
-use watchbill_wire::peer::{Cost, CostOf, PeerError};
+use watchbill_wire::legacy::{Cost, CostOf, LegacyError};
 
 use super::RedisKeys;
 use crate::batch::{Batch, Key, Kind, Lua, lua};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
-/// Seconds, as the peer's own programs keep them.
+/// Expiry in seconds, as in the legacy programs.
 const PENDING_FOR: u64 = DAY;
 const HISTORY_FOR: u64 = 30 * DAY;
-/// Approvals in the history's list.
+/// The most approvals in the history list.
 const HISTORY: i64 = 1_000;
 const LIST: Key = Key::fixed("hitl:history:list", Kind::List);
 
@@ -24,7 +24,7 @@ fn pending(id: &str) -> Key {
     Key::new(format!("hitl:pending:{id}"), Kind::Text)
 }
 
-/// The key of a sum, and how long it is kept where we begin it: as long as by its owner.
+/// The key of a sum, and its expiry if we create it: as its owner sets it.
 fn sum_of(sum: &CostOf) -> (Key, u64) {
     let (name, kept) = match sum {
         CostOf::Day(day) => (format!("cost:daily:{day}"), 7 * DAY),
@@ -35,14 +35,14 @@ fn sum_of(sum: &CostOf) -> (Key, u64) {
 }
 
 impl RedisKeys {
-    /// A key of ours in the slot of one of theirs. Nothing in a cluster where their name has a
-    /// brace of which no tag can be made.
+    /// A key of ours in the same cluster slot as one of theirs. `None` in a cluster if their
+    /// name has a brace that allows no hash tag.
     fn beside(&self, theirs: &Key, what: &str, kind: Kind) -> Option<Key> {
         let tagged = theirs.name.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
         let name = match tagged {
             Some((tag, _)) if !tag.is_empty() => format!("watchbill:{}:{what}", theirs.name),
             _ if theirs.name.contains('}') && self.line.address().is_cluster() => {
-                tracing::warn!(key = %theirs, "not shown in this cluster: its name has a '}}'");
+                tracing::warn!(key = %theirs, "not mirrored in this cluster: the key has a '}}'");
                 return None;
             }
             _ => format!("watchbill:{{{}}}:{what}", theirs.name),
@@ -50,7 +50,7 @@ impl RedisKeys {
         Some(Key::new(name, kind))
     }
 
-    async fn show(&self, theirs: &Key, json: &str, kept: u64) -> Result<bool, PeerError> {
+    async fn show(&self, theirs: &Key, json: &str, kept: u64) -> Result<bool, LegacyError> {
         let Some(mark) = self.beside(theirs, "shown", Kind::Text) else { return Ok(false) };
         let mut batch = Batch::new();
         batch.script(&SHOW, &[theirs, &mark]).arg(json).arg(kept);
@@ -59,13 +59,14 @@ impl RedisKeys {
 }
 
 impl RedisKeys {
-    pub async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, PeerError> {
+    pub async fn approval_waits(&self, id: &str, json: &str) -> Result<bool, LegacyError> {
         self.show(&pending(id), json, PENDING_FOR).await
     }
 
-    pub async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, PeerError> {
+    pub async fn approval_decided(&self, id: &str, json: &str) -> Result<bool, LegacyError> {
         let history = Key::new(format!("hitl:history:{id}"), Kind::Text);
-        // It is in the history before it leaves the waiting ones, so it is never nowhere.
+        // It enters the history before it leaves the pending ones, so it is always in one of
+        // them.
         let shown = self.show(&history, json, HISTORY_FOR).await?;
         if shown {
             let mut batch = Batch::new();
@@ -83,10 +84,16 @@ impl RedisKeys {
         Ok(shown)
     }
 
-    pub async fn add_cost(&self, sum: &CostOf, part: &str, so_far: Cost) -> Result<(), PeerError> {
+    pub async fn add_cost(
+        &self,
+        sum: &CostOf,
+        part: &str,
+        so_far: Cost,
+    ) -> Result<(), LegacyError> {
         let (theirs, kept) = sum_of(sum);
         let Some(added) = self.beside(&theirs, "added", Kind::Hash) else { return Ok(()) };
-        // An older build's note of a task stood in the sum; days it kept for 90 days, hours for 8.
+        // An older build kept its note of a task in the sum; it kept days for 90 days, hours
+        // for 8.
         let (old_note, old_life) = match sum {
             CostOf::Day(_) => (String::new(), 80 * DAY),
             CostOf::Hour(_) => (String::new(), 7 * DAY),
@@ -103,7 +110,7 @@ impl RedisKeys {
             .arg(so_far.usd)
             .arg(so_far.requests.map(|n| n.to_string()).unwrap_or_default())
             .arg(kept)
-            // What is added later must find it.
+            // Later additions must find it.
             .arg(3 * kept)
             .arg(old_note)
             .arg(old_life);

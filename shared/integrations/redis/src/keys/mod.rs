@@ -1,10 +1,11 @@
-//! What stands under which key, and how it is read and changed: in one step where programs
-//! beside us would see a half. The texts under the keys are handed through as they are; see
-//! `forms` for these.
+//! The keys in Redis, and how they are read and changed: atomically if other programs could
+//! otherwise see a partial change. The stored texts are passed through; `forms` interprets
+//! them.
 //!
-//! - `values`: what goes in and comes out.
-//! - `queue`, `offers`: the shared queue, their tasks and ours. `rejected`: what can't be read.
-//! - `channels`, `domains`, `registry`, `mirror`: as the port has them.
+//! - `values`: arguments and results.
+//! - `queue`, `offers`: the shared queue, with their tasks and ours. `rejected`: unreadable
+//!   items.
+//! - `channels`, `domains`, `registry`, `mirror`: as in the port.
 
 mod channels;
 mod domains;
@@ -18,10 +19,10 @@ mod values;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
 use crate::RedisOptions;
-use crate::about::{self, About};
+use crate::about::{self, ServerInfo};
 use crate::address::Address;
 use crate::batch::Batch;
 use crate::line::Line;
@@ -29,39 +30,40 @@ use crate::line::Line;
 pub use channels::RedisListener;
 pub(crate) use queue::QUEUE;
 pub use values::{
-    DomainWrite, Failure, Offer, PeerMessage, Registration, Rejected, Taken, TaskWrite,
+    ClaimedMessage, DomainWrite, Failure, LegacyMessage, Registration, Rejected, TaskOffer,
+    TaskWrite,
 };
 
-/// The keys of a Redis server, a cluster, or a master that sentinels watch. A call does what
-/// the port says of the one of its name.
+/// The keys of a Redis server, a cluster, or a master with sentinels. Each method does what the
+/// port's method of that name specifies.
 pub struct RedisKeys {
     line: Line,
     rejected: AtomicU64,
 }
 
 impl RedisKeys {
-    /// See [`RedisPeer::open`](crate::RedisPeer::open).
-    pub fn open(url: &str, options: RedisOptions) -> Result<Self, PeerError> {
+    /// See [`RedisLegacyQueue::open`](crate::RedisLegacyQueue::open).
+    pub fn open(url: &str, options: RedisOptions) -> Result<Self, LegacyError> {
         let address = Address::parse(url)?;
         Ok(Self { line: Line::new(address, options)?, rejected: AtomicU64::new(0) })
     }
 
-    /// What it is and where, without user and password.
+    /// Layout and hosts, without user and password.
     pub fn place(&self) -> String {
         self.line.address().to_string()
     }
 
-    pub async fn about(&self) -> Result<About, PeerError> {
+    pub async fn about(&self) -> Result<ServerInfo, LegacyError> {
         about::ask(&self.line).await
     }
 
-    pub async fn ping(&self) -> Result<(), PeerError> {
+    pub async fn ping(&self) -> Result<(), LegacyError> {
         let mut batch = Batch::new();
         batch.plain("PING", &[]);
         self.line.all(batch).await.map(drop)
     }
 
-    /// Members of the queue that [`peek`](Self::peek) itself moved to the rejected.
+    /// How many queue members [`peek`](Self::peek) itself moved to the rejected list.
     pub fn moved_aside(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }

@@ -1,10 +1,10 @@
-//! The shared queue: tasks of the peer's programs that come over to us.
+//! Imports tasks of legacy programs from the shared queue.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::Value;
-use watchbill_wire::peer::{PeerError, PeerTask, Queued, Wrote};
+use watchbill_wire::legacy::{LegacyError, LegacyTask, Queued, WriteOutcome};
 
 use super::rejected::{REJECTED, entry};
 use super::{Failure, RedisKeys, Rejected, TaskWrite};
@@ -14,32 +14,31 @@ pub(crate) const QUEUE: Key = Key::fixed("orchestrator:tasks", Kind::Sorted);
 const PROCESSING: Key = Key::fixed("orchestrator:tasks:processing", Kind::Set);
 /// Ids with the ends of their leases, in ms of the server's clock.
 const TAKEN: Key = Key::fixed("watchbill:{orchestrator:tasks}:taken", Kind::Sorted);
-/// By id, who holds the lease.
+/// By id, the lease holder.
 const TAKERS: Key = Key::fixed("watchbill:{orchestrator:tasks}:takers", Kind::Hash);
 
-/// Ids in one run of a script: nobody else is served meanwhile, so it must be short.
-const AT_ONCE: usize = 500;
-/// Of a set's members, in one answer.
-const PAGE: usize = 500;
+/// Ids per script run. It must be short, because the server does nothing else meanwhile.
+const BATCH_SIZE: usize = 500;
+/// Set members per answer.
+const PAGE_SIZE: usize = 500;
 
 static TAKE: Lua = lua!("take");
-static RETAKE: Lua = lua!("retake");
+static RECLAIM: Lua = lua!("reclaim");
 static REJECT: Lua = lua!("reject");
 static FAIL: Lua = lua!("fail");
 static WRITE: Lua = lua!("write");
 
-/// A task's own key.
 pub(super) fn task(id: &str) -> Key {
     Key::new(format!("orchestrator:task:{id}"), Kind::Hash)
 }
 
-/// A name that any of these programs could write or read.
+/// An id that these programs can write and read.
 fn id_of(member: &[u8]) -> Option<&str> {
     std::str::from_utf8(member).ok()
 }
 
 impl RedisKeys {
-    pub async fn peek(&self, from: usize, most: usize) -> Result<Vec<Queued>, PeerError> {
+    pub async fn peek(&self, from: usize, most: usize) -> Result<Vec<Queued>, LegacyError> {
         if most == 0 {
             return Ok(Vec::new());
         }
@@ -48,27 +47,27 @@ impl RedisKeys {
             batch.plain("ZRANGE", &[&QUEUE]).arg(from).arg(from + most - 1).arg("WITHSCORES");
             let page: Vec<(Vec<u8>, f64)> = self.line.one(batch).await?;
             let mut queued = Vec::with_capacity(page.len());
-            let mut odd = Vec::new();
+            let mut unreadable = Vec::new();
             for (member, score) in page {
                 match id_of(&member) {
                     Some(id) => queued.push(Queued { id: id.to_owned(), score }),
-                    None => odd.push(member),
+                    None => unreadable.push(member),
                 }
             }
-            if odd.is_empty() {
+            if unreadable.is_empty() {
                 return Ok(queued);
             }
-            self.clear(odd).await?;
+            self.clear(unreadable).await?;
         }
     }
 
-    pub async fn depth(&self) -> Result<u64, PeerError> {
+    pub async fn depth(&self) -> Result<u64, LegacyError> {
         let mut batch = Batch::new();
         batch.plain("ZCARD", &[&QUEUE]);
         self.line.one(batch).await
     }
 
-    pub async fn read(&self, ids: &[String]) -> Result<Vec<PeerTask>, PeerError> {
+    pub async fn read(&self, ids: &[String]) -> Result<Vec<LegacyTask>, LegacyError> {
         let mut batch = Batch::new();
         for id in ids {
             batch.plain("HMGET", &[&task(id)]).arg(FIELDS);
@@ -79,7 +78,7 @@ impl RedisKeys {
             .map(|answer| match answer {
                 Ok(value) => self.line.read(value).map(found),
                 Err(foreign) => {
-                    Ok(PeerTask::Unreadable { reason: foreign.to_string(), data: None })
+                    Ok(LegacyTask::Unreadable { reason: foreign.to_string(), data: None })
                 }
             })
             .collect()
@@ -90,9 +89,9 @@ impl RedisKeys {
         ids: &[String],
         taker: &str,
         lease: Duration,
-    ) -> Result<Vec<String>, PeerError> {
+    ) -> Result<Vec<String>, LegacyError> {
         let mut batch = Batch::new();
-        for ids in ids.chunks(AT_ONCE) {
+        for ids in ids.chunks(BATCH_SIZE) {
             batch.script(&TAKE, &[&QUEUE, &TAKEN, &TAKERS]).arg(taker).arg(millis(lease)).arg(ids);
         }
         let mut taken = Vec::with_capacity(ids.len());
@@ -103,20 +102,20 @@ impl RedisKeys {
         Ok(taken)
     }
 
-    pub async fn retake(
+    pub async fn reclaim(
         &self,
         taker: &str,
         lease: Duration,
         most: usize,
-    ) -> Result<Vec<String>, PeerError> {
+    ) -> Result<Vec<String>, LegacyError> {
         let mut batch = Batch::new();
-        batch.script(&RETAKE, &[&TAKEN, &TAKERS]).arg(taker).arg(millis(lease)).arg(most);
+        batch.script(&RECLAIM, &[&TAKEN, &TAKERS]).arg(taker).arg(millis(lease)).arg(most);
         let taken: Vec<String> = self.line.one(batch).await?;
         self.mark_worked_on(&taken).await?;
         Ok(taken)
     }
 
-    pub async fn settle(&self, ids: &[String]) -> Result<(), PeerError> {
+    pub async fn ack(&self, ids: &[String]) -> Result<(), LegacyError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -126,11 +125,15 @@ impl RedisKeys {
         self.line.all(batch).await.map(drop)
     }
 
-    pub async fn reject(&self, rejected: &Rejected, failure: &Failure) -> Result<bool, PeerError> {
+    pub async fn reject(
+        &self,
+        rejected: &Rejected,
+        failure: &Failure,
+    ) -> Result<bool, LegacyError> {
         self.put_aside(rejected, Some(failure)).await
     }
 
-    pub async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<Wrote>, PeerError> {
+    pub async fn write(&self, writes: &[TaskWrite]) -> Result<Vec<WriteOutcome>, LegacyError> {
         let mut batch = Batch::new();
         for one in writes {
             batch.script(&WRITE, &[&task(&one.id)]).arg(one.version).arg(&[
@@ -144,38 +147,38 @@ impl RedisKeys {
         let mut wrote = Vec::with_capacity(writes.len());
         for answer in self.line.each(batch).await? {
             wrote.push(match answer.and_then(|value| self.line.read(value)) {
-                Ok(0) => Wrote::Older,
-                Ok(1) => Wrote::Written,
-                Ok(2u8..) => Wrote::Lost,
-                Err(PeerError::Foreign(reason)) => {
+                Ok(0) => WriteOutcome::Older,
+                Ok(1) => WriteOutcome::Written,
+                Ok(2u8..) => WriteOutcome::Lost,
+                Err(LegacyError::Foreign(reason)) => {
                     tracing::warn!(reason, "a task could not be written back");
-                    Wrote::Foreign
+                    WriteOutcome::Foreign
                 }
                 Err(error) => return Err(error),
             });
         }
         let ended: Vec<_> =
             writes.iter().filter(|one| one.ended).map(|one| one.id.clone()).collect();
-        // Also for what was older: the write before may have died half-way.
+        // Also for older versions: the previous write may have failed half-way.
         self.forget(&ended).await?;
         Ok(wrote)
     }
 
-    pub async fn worked_on(&self, cursor: u64) -> Result<(u64, Vec<String>), PeerError> {
+    pub async fn worked_on(&self, cursor: u64) -> Result<(u64, Vec<String>), LegacyError> {
         let mut batch = Batch::new();
-        batch.plain("SSCAN", &[&PROCESSING]).arg(cursor).arg("COUNT").arg(PAGE);
+        batch.plain("SSCAN", &[&PROCESSING]).arg(cursor).arg("COUNT").arg(PAGE_SIZE);
         let (next, members): (u64, Vec<Vec<u8>>) = self.line.one(batch).await?;
-        // Others put what they like there; what is no id is none of ours.
+        // Others may add anything there; a member that is no id is not ours.
         let ids = members.iter().filter_map(|member| id_of(member));
         Ok((next, ids.map(str::to_owned).collect()))
     }
 
-    pub async fn forget(&self, ids: &[String]) -> Result<(), PeerError> {
+    pub async fn forget(&self, ids: &[String]) -> Result<(), LegacyError> {
         if ids.is_empty() {
             return Ok(());
         }
         let mut batch = Batch::new();
-        // The lease first: what is taken again is put among those that are worked on again.
+        // The lease goes first: a task claimed again is added to the processing set again.
         batch.plain("ZREM", &[&TAKEN]).arg(ids);
         batch.plain("HDEL", &[&TAKERS]).arg(ids);
         batch.plain("SREM", &[&PROCESSING]).arg(ids);
@@ -183,28 +186,29 @@ impl RedisKeys {
     }
 }
 
-/// Of a task's hash what is read.
+/// The fields that are read of a task's hash.
 const FIELDS: &[&str] = &["data", "status", "watchbill_fed", "watchbill_version"];
 
-/// What stands in a task's hash, in the order of [`FIELDS`].
-fn found([data, status, fed, version]: [Option<Vec<u8>>; 4]) -> PeerTask {
-    let unreadable = |reason: &str, data| PeerTask::Unreadable { reason: reason.to_owned(), data };
+/// A task from its hash, with the fields in the order of [`FIELDS`].
+fn found([data, status, fed, version]: [Option<Vec<u8>>; 4]) -> LegacyTask {
+    let unreadable =
+        |reason: &str, data| LegacyTask::Unreadable { reason: reason.to_owned(), data };
     let Some(data) = data else {
         return match status {
-            None => PeerTask::Missing,
+            None => LegacyTask::Missing,
             Some(_) => unreadable("the field data is missing", None),
         };
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
     let Some(status) = text(status.unwrap_or_default()) else {
-        return unreadable("the field status is no UTF-8", Some(data));
+        return unreadable("the field status is not UTF-8", Some(data));
     };
     match String::from_utf8(data) {
         Ok(data) => {
             let fed = fed.and_then(text).and_then(|number| number.parse().ok());
-            PeerTask::Found { data, status, fed, written: version.is_some() }
+            LegacyTask::Found { data, status, fed, written: version.is_some() }
         }
-        Err(error) => unreadable("the field data is no UTF-8", Some(error.into_bytes())),
+        Err(error) => unreadable("the field data is not UTF-8", Some(error.into_bytes())),
     }
 }
 
@@ -213,7 +217,7 @@ pub(super) fn millis(span: Duration) -> u64 {
 }
 
 impl RedisKeys {
-    async fn mark_worked_on(&self, ids: &[String]) -> Result<(), PeerError> {
+    async fn mark_worked_on(&self, ids: &[String]) -> Result<(), LegacyError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -222,13 +226,13 @@ impl RedisKeys {
         self.line.all(batch).await.map(drop)
     }
 
-    /// Moves out of the queue what no program can name.
-    async fn clear(&self, odd: Vec<Vec<u8>>) -> Result<(), PeerError> {
-        for member in odd {
+    /// Moves members that no program can name out of the queue.
+    async fn clear(&self, members: Vec<Vec<u8>>) -> Result<(), LegacyError> {
+        for member in members {
             let rejected = Rejected {
                 queue: QUEUE.name.into_owned(),
                 member,
-                reason: "the id is no UTF-8".to_owned(),
+                reason: "the id is not UTF-8".to_owned(),
                 data: None,
                 at: self.line.options().clock.now().to_string(),
             };
@@ -240,12 +244,12 @@ impl RedisKeys {
         Ok(())
     }
 
-    /// In one step, where one server has all of the keys.
+    /// Moves a member in one step if one server has all keys.
     async fn put_aside(
         &self,
         rejected: &Rejected,
         failure: Option<&Failure>,
-    ) -> Result<bool, PeerError> {
+    ) -> Result<bool, LegacyError> {
         if self.line.address().is_cluster() {
             return self.put_aside_by_steps(rejected, failure).await;
         }
@@ -254,17 +258,18 @@ impl RedisKeys {
         let keys: Vec<&Key> = ours.iter().chain(&theirs).collect();
         let mut batch = Batch::new();
         let step = batch.script(&REJECT, &keys).arg(&rejected.member).arg(entry(rejected));
-        tell(step, rejected, failure);
+        add_failure(step, rejected, failure);
         self.line.one(batch).await
     }
 
-    /// In a cluster its clients are told first, and the id leaves the queue last: whoever comes
-    /// after a half of it does it all again, so they may be told twice, and never not at all.
+    /// In a cluster, clients are notified first and the id leaves the queue last. After a
+    /// partial run the next one does everything again, so clients may be notified twice but
+    /// never not at all.
     async fn put_aside_by_steps(
         &self,
         rejected: &Rejected,
         failure: Option<&Failure>,
-    ) -> Result<bool, PeerError> {
+    ) -> Result<bool, LegacyError> {
         let member = &rejected.member;
         let mut batch = Batch::new();
         batch.plain("ZSCORE", &[&QUEUE]).arg(member);
@@ -274,7 +279,7 @@ impl RedisKeys {
         }
         if let Some(id) = id_of(member).filter(|_| failure.is_some()) {
             let mut batch = Batch::new();
-            tell(batch.script(&FAIL, &[&task(id)]), rejected, failure);
+            add_failure(batch.script(&FAIL, &[&task(id)]), rejected, failure);
             if !self.line.one::<bool>(batch).await? {
                 return Ok(false);
             }
@@ -291,11 +296,11 @@ impl RedisKeys {
     }
 }
 
-/// What the clients of a rejected task are told, as both scripts read it.
-fn tell(step: &mut redis::Pipeline, rejected: &Rejected, failure: Option<&Failure>) {
-    let seen = rejected.data.as_deref().unwrap_or_default();
+/// Adds what a rejected task's clients are sent, as both scripts read it.
+fn add_failure(step: &mut redis::Pipeline, rejected: &Rejected, failure: Option<&Failure>) {
+    let data_seen = rejected.data.as_deref().unwrap_or_default();
     let data = failure.map_or("", |failure| &failure.data);
-    step.arg(seen).arg(&rejected.at).arg(data);
+    step.arg(data_seen).arg(&rejected.at).arg(data);
     for message in failure.into_iter().flat_map(|failure| &failure.messages) {
         step.arg(&message.channel).arg(&message.text);
     }

@@ -1,8 +1,8 @@
-//! The agents that a domain's programs find.
+//! The registry in which a domain's programs find agents.
 
 use std::time::Duration;
 
-use watchbill_wire::peer::PeerError;
+use watchbill_wire::legacy::LegacyError;
 
 use super::queue::millis;
 use super::{RedisKeys, Registration};
@@ -26,7 +26,7 @@ fn heartbeat(id: &str) -> Key {
 }
 
 impl RedisKeys {
-    pub async fn register(&self, registration: &Registration) -> Result<(), PeerError> {
+    pub async fn register(&self, registration: &Registration) -> Result<(), LegacyError> {
         let (id, at) = (registration.id.as_str(), registration.at.as_str());
         let mut fields = vec![
             ("agent_id", id),
@@ -40,7 +40,7 @@ impl RedisKeys {
         if let Some(container) = &registration.container_id {
             fields.push(("container_id", container));
         }
-        // What tells of it comes before the sets in which it is found.
+        // The description is written before the sets in which the agent is found.
         let mut batch = Batch::new();
         batch.plain("HSET", &[&info(id)]).arg(fields);
         self.line.all(batch).await?;
@@ -51,7 +51,7 @@ impl RedisKeys {
         self.line.all(batch).await.map(drop)
     }
 
-    pub async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, PeerError> {
+    pub async fn beat(&self, id: &str, at: &str, lasts: Duration) -> Result<bool, LegacyError> {
         let mut batch = Batch::new();
         batch.script(&BEAT, &[&info(id)]).arg(at);
         let known: bool = self.line.one(batch).await?;
@@ -63,7 +63,7 @@ impl RedisKeys {
         Ok(known)
     }
 
-    pub async fn deregister(&self, registration: &Registration) -> Result<(), PeerError> {
+    pub async fn deregister(&self, registration: &Registration) -> Result<(), LegacyError> {
         let id = registration.id.as_str();
         let mut batch = Batch::new();
         for set in [ALL, DOMAINS, of_type(&registration.domain)] {

@@ -1,4 +1,4 @@
-//! What could not be read is put where people find it: the list `watchbill:rejected`.
+//! Entries of the list `watchbill:rejected`, where people find unreadable items.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,10 +7,10 @@ use serde_json::json;
 use super::Rejected;
 use crate::batch::{Key, Kind};
 
-/// Newest first. Nothing takes out of it but people.
+/// Newest first. Only people remove entries.
 pub(super) const REJECTED: Key = Key::fixed("watchbill:rejected", Kind::List);
 
-/// An entry: what was there stands in it byte for byte.
+/// An entry; it keeps the original bytes.
 pub(super) fn entry(rejected: &Rejected) -> String {
     let mut entry = json!({
         "queue": rejected.queue,

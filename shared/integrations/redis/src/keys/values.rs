@@ -1,10 +1,10 @@
-//! What goes into the keys and comes out of them, in the texts that stand there.
+//! The values of the keys, as the texts that are stored.
 
-/// What is written over a peer's task when it has changed here.
+/// An update of a legacy task that has changed here.
 #[derive(Clone, Debug)]
 pub struct TaskWrite {
     pub id: String,
-    /// Of our task: what is there with this or a later one stays.
+    /// Our task's version; the same or a later one in Redis is kept.
     pub version: u64,
     pub data: String,
     pub status: String,
@@ -13,80 +13,80 @@ pub struct TaskWrite {
     pub created_at: String,
     /// `P0` to `P3`.
     pub priority: String,
-    /// It has ended: it is no longer among those that are worked on.
+    /// The task has ended and leaves the processing set.
     pub ended: bool,
 }
 
-/// What could not be read, and is put where people find it.
+/// An unreadable item, kept where people find it.
 #[derive(Clone, Debug)]
 pub struct Rejected {
-    /// The list or set it stood in.
+    /// The list or set that held it.
     pub queue: String,
-    /// The id in the queue, or the whole message, as it was there.
+    /// The id in the queue, or the whole message, unchanged.
     pub member: Vec<u8>,
     pub reason: String,
-    /// What was kept under that id, where there was something.
+    /// The data stored under that id, if any.
     pub data: Option<Vec<u8>>,
     /// RFC 3339.
     pub at: String,
 }
 
-/// What those are told who wait for a task that is rejected.
+/// What clients of a rejected task are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The task as it stands there from then on.
+    /// The task's new data.
     pub data: String,
-    pub messages: Vec<PeerMessage>,
+    pub messages: Vec<LegacyMessage>,
 }
 
-/// A task of ours for a peer's workers.
+/// A task of ours for legacy workers.
 #[derive(Clone, Debug)]
-pub struct Offer {
+pub struct TaskOffer {
     pub id: String,
     pub score: f64,
     pub data: String,
     pub status: String,
     pub created_at: String,
     pub priority: String,
-    /// Grows each time the task is handed over anew.
+    /// Increments each time the task is handed over again.
     pub assignment: u32,
 }
 
-/// A message for all who listen.
+/// A message on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerMessage {
+pub struct LegacyMessage {
     pub channel: String,
     pub text: String,
 }
 
-/// What a domain's clients are shown of a task.
+/// What a domain's clients see of a task.
 #[derive(Clone, Debug, Default)]
 pub struct DomainWrite {
     pub id: String,
-    /// Of our task: what is there with this or a later one stays.
+    /// Our task's version; the same or a later one in Redis is kept.
     pub version: u64,
-    /// The fields of the result, as they stand in its hash.
+    /// The fields of the result's hash.
     pub fields: Vec<(String, String)>,
     pub logs: Vec<String>,
-    /// The result as JSON, for who waits for it; only when it is there.
+    /// The result as JSON for waiting clients, once there is one.
     pub publish: Option<String>,
-    /// Nothing more is done to it: its message leaves the active ones.
+    /// The task is finished: its message leaves the active ones.
     pub done: bool,
 }
 
 /// A message of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct ClaimedMessage {
     pub message: Vec<u8>,
-    /// It had been taken before.
+    /// It was taken before.
     pub again: bool,
 }
 
-/// An agent as a peer's programs find it.
+/// An agent as legacy programs find it.
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub id: String,
-    /// `domain` with its type.
+    /// The type of the `domain`.
     pub domain: String,
     pub container_id: Option<String>,
     /// JSON.

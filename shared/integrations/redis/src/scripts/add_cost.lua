@@ -1,14 +1,15 @@
--- KEYS: the sum, what we have added to it. ARGV: our part, tokens, usd, requests (or nothing),
--- seconds to live for a sum that we begin, and for our own note; then what tells that an older build
--- has counted: the field of its note in the sum (or nothing), or more seconds than the sum would live.
--- Others count in the sum, and decide by it: it moves by what is new, and never down.
+-- KEYS: the sum, what we have added to it. ARGV: our part, tokens, usd, requests (or empty),
+-- expiry in seconds for a sum that we create and for our own note; then how to see that an
+-- older build has counted: the field of its note in the sum (or empty), or a TTL above any of
+-- this sum. Others count in the sum and decide by it, so only new cost is added and the sum
+-- never falls.
 local had = {0, 0, 0}
 local note = redis.call('HGET', KEYS[2], ARGV[1])
 if not note and redis.call('TYPE', KEYS[1]).ok == 'hash' then
   if ARGV[7] ~= '' then
     note = redis.call('HGET', KEYS[1], ARGV[7])
   elseif redis.call('TTL', KEYS[1]) > tonumber(ARGV[8]) then
-    -- It set these sums to what was spent here, so that is in them.
+    -- That build set these sums to the cost here, so they include it.
     local all = string.format('%s %s %s', ARGV[2], ARGV[3], tonumber(ARGV[4]) or 0)
     redis.call('HSET', KEYS[2], ARGV[1], all)
     redis.call('EXPIRE', KEYS[2], ARGV[6])
@@ -29,7 +30,7 @@ for i = 1, 3 do
 end
 if not any then return 0 end
 local begun = redis.call('EXISTS', KEYS[1]) == 0
--- By nothing at first: what is no sum is refused before anything was added.
+-- First adds zero, so that a wrong type is refused before anything is added.
 redis.call('HINCRBY', KEYS[1], 'tokens', 0)
 redis.call('HINCRBYFLOAT', KEYS[1], 'usd', 0)
 redis.call('HINCRBY', KEYS[1], 'requests', 0)

@@ -1,5 +1,5 @@
 -- KEYS: active, taken, begun. ARGV: id, message.
--- Another message of the same task stands for it from now on: the one before leaves.
+-- Another message of the same task replaces the one before, which is removed.
 local had = redis.call('HGET', KEYS[3], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 if had and had ~= ARGV[2] then

@@ -1,7 +1,7 @@
 -- KEYS: active, taken, begun, rejected, and the result of its task, if it names one.
--- ARGV: message, entry, the result's publication, its fields and their values in turn.
--- Once: the entry goes again where the message was not there any more. A result that stands
--- there is another message's.
+-- ARGV: message, entry, the result's publication, then its fields and values in turn.
+-- Idempotent: the entry is removed again if the message was no longer there. An existing result
+-- belongs to another message.
 local begun = redis.call('HGETALL', KEYS[3])
 local kind = KEYS[5] and redis.call('TYPE', KEYS[5]).ok
 local status = kind == 'hash' and redis.call('HGET', KEYS[5], 'status')

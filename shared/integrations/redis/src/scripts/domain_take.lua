@@ -1,9 +1,9 @@
--- KEYS: pending, active, taken. ARGV: lease in ms, most.
--- Answers messages, each followed by 1 where it had been taken before.
+-- KEYS: pending, active, taken. ARGV: lease in ms, limit.
+-- Returns messages, each followed by 1 if it was taken before, else 0.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local till, most = now + tonumber(ARGV[1]), tonumber(ARGV[2])
--- Asked for their kinds: a list of another kind is refused before anything is noted.
+-- Refuses a list of the wrong type before anything is written.
 redis.call('LLEN', KEYS[2])
 local out = {}
 for _, message in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, most)) do

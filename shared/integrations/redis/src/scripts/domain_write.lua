@@ -1,7 +1,7 @@
--- KEYS: results, logs, active, taken, begun. ARGV: id, version, done, whether to publish,
--- the publication, how many fields, the fields and their values in turn, the logs.
--- What may be refused comes before what must not happen twice: the version, which keeps a
--- repeat out, is written last.
+-- KEYS: results, logs, active, taken, begun. ARGV: id, version, done, whether to publish, the
+-- publication, the number of fields, the fields and their values in turn, the logs.
+-- What may be refused comes before what must not happen twice: the version, which stops a
+-- repeat, is written last.
 redis.call('LLEN', KEYS[3])
 local had = redis.call('HGET', KEYS[1], 'watchbill_version')
 local fresh = not (had and tonumber(had) >= tonumber(ARGV[2]))

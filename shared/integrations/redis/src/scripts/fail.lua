@@ -1,7 +1,7 @@
--- KEYS: task. ARGV: the data that were seen (or nothing), updated_at, data, then channel and
--- text in turn.
--- 0: its owner has put other data there since: it is to be looked at again. What is no task
--- stays as it is, and one that is not there is not made.
+-- KEYS: task. ARGV: the data that was read (or empty), updated_at, data, then channel and text
+-- in turn.
+-- 0: its owner has stored other data since, so it must be read again. A key that is no task is
+-- not changed, and a missing task is not created.
 local task = redis.call('TYPE', KEYS[1]).ok == 'hash'
 local had = task and redis.call('HMGET', KEYS[1], 'data', 'status')
 if had and ARGV[1] ~= '' and had[1] ~= ARGV[1] then return 0 end

@@ -1,5 +1,5 @@
--- KEYS: queue, fed, assignments. ARGV: id, score, assignment, each offer in turn.
--- An assignment that was noted is not put into the queue again: a worker may have taken it.
+-- KEYS: queue, fed, assignments. ARGV: id, score and assignment of each offer in turn.
+-- A recorded assignment is not enqueued again, because a worker may have taken it.
 local t = redis.call('TIME')
 for i = 1, #ARGV, 3 do
   if redis.call('HGET', KEYS[3], ARGV[i]) ~= ARGV[i + 2] then

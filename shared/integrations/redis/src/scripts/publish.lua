@@ -1,6 +1,6 @@
 -- KEYS: cursor. ARGV: whether there is a from, from, to, then channel and text in turn.
--- The cursor moves first: without memory nothing is published at all. A channel that is
--- refused puts it back.
+-- The cursor moves first, so that nothing is published if memory is full. A refused channel
+-- resets it.
 local at = redis.call('GET', KEYS[1])
 if ARGV[1] == '1' then
   if at ~= ARGV[2] then return 0 end

@@ -1,8 +1,8 @@
--- KEYS: queue, taken, takers, rejected, worked on, and the task, where its key can be named.
--- ARGV: member, entry, the data that were seen (or nothing), updated_at, data, then channel
--- and text in turn.
--- Once: only while the member still stands somewhere, and the task is as it was seen. What may
--- fail comes first: the entry, and the channels; after them nothing does.
+-- KEYS: queue, taken, takers, rejected, processing, and the task, if its key can be named.
+-- ARGV: member, entry, the data that was read (or empty), updated_at, data, then channel and
+-- text in turn.
+-- Idempotent: acts only while the member is still queued or taken and the task is unchanged.
+-- What may fail comes first: the entry and the channels. Nothing after them fails.
 local queued = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local taken = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if not queued and not taken then return 0 end

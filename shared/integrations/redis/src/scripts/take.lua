@@ -1,6 +1,6 @@
 -- KEYS: queue, taken, takers. ARGV: taker, lease in ms, ids.
--- The lease is written before the id leaves the queue: a script that fails half-way is not
--- undone, and so loses nothing.
+-- The lease is written before the id leaves the queue: a failed script is not rolled back, so
+-- no id is lost.
 local t = redis.call('TIME')
 local till = t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
 local got = {}

@@ -1,6 +1,6 @@
 -- KEYS: task. ARGV: version, data, status, updated_at, created_at, priority.
--- 0: this version or a later one is there. 1: written. 2: there was nothing, it is there again.
--- This version with another status is there where its owner put the task into the queue anew.
+-- 0: this version or a later one is stored. 1: written. 2: the task was missing and is
+-- restored. The same version with another status means that its owner enqueued the task again.
 local had = tonumber(redis.call('HGET', KEYS[1], 'watchbill_version') or -1)
 local new = tonumber(ARGV[1])
 if had > new then return 0 end

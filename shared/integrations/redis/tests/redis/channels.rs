@@ -1,14 +1,14 @@
-//! The channels.
+//! Tests of the channels.
 
 use std::time::Duration;
 
-use watchbill_redis::keys::PeerMessage;
+use watchbill_redis::keys::LegacyMessage;
 use watchbill_testkit::RedisServer;
 
-use super::bed::{Hand, away, foreign, open, options, strings};
+use super::fixture::{Hand, away, foreign, open, options, strings};
 
-fn message(channel: &str, text: &str) -> PeerMessage {
-    PeerMessage { channel: channel.into(), text: text.into() }
+fn message(channel: &str, text: &str) -> LegacyMessage {
+    LegacyMessage { channel: channel.into(), text: text.into() }
 }
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_page_is_published_once() {
     ];
     assert_eq!(peer.cursor("events").await.unwrap(), None);
     assert!(peer.publish("events", None, "1", &page).await.unwrap());
-    // Again after a lost answer, or another who is slower.
+    // Repeated after a lost answer, or by a slower publisher.
     assert!(!peer.publish("events", None, "1", &page).await.unwrap());
     assert!(!peer.publish("events", Some("0"), "2", &page).await.unwrap());
     let last = [message("orchestrator:events:x", "two")];
@@ -52,7 +52,8 @@ async fn a_channel_that_is_refused_moves_no_cursor() {
     let mut hand = Hand::at(&server).await;
     hand.tell("ACL SETUSER bridge on >pw ~* +@all resetchannels &allowed").await;
     let peer = open(&server.url().replace("redis://", "redis://bridge:pw@"));
-    let text = super::bed::refused(peer.publish("e", None, "1", &[message("other", "x")]).await);
+    let text =
+        super::fixture::refused(peer.publish("e", None, "1", &[message("other", "x")]).await);
     assert!(text.contains("ACL SETUSER") && !text.contains("pw"), "{text}");
     assert_eq!(peer.cursor("e").await.unwrap(), None);
     assert!(peer.publish("e", None, "1", &[message("allowed", "x")]).await.unwrap());
@@ -81,7 +82,7 @@ async fn a_listener_notices_silence_that_is_an_end() {
     quick.answer_within = Duration::from_millis(200);
     let peer = watchbill_redis::RedisKeys::open(&server.url(), quick).unwrap();
     let mut heard = peer.listen(&strings(&["*"])).await.unwrap();
-    // Silence alone is none: it asks, and is answered.
+    // Silence alone is no end: the listener pings and gets an answer.
     let waited = tokio::time::timeout(Duration::from_millis(500), heard.next()).await;
     assert!(waited.is_err(), "{waited:?}");
     server.freeze();

@@ -1,15 +1,15 @@
-//! A domain's lists, and the registry of its agents.
+//! Tests of a domain's lists and the agent registry.
 
 use std::time::Duration;
 
-use watchbill_redis::keys::{DomainWrite, Registration, Rejected, Taken};
+use watchbill_redis::keys::{ClaimedMessage, DomainWrite, Registration, Rejected};
 use watchbill_testkit::RedisServer;
-use watchbill_wire::peer::Wrote;
+use watchbill_wire::legacy::WriteOutcome;
 
-use super::bed::{Hand, foreign, open, strings, until};
+use super::fixture::{Hand, foreign, open, strings, until};
 
 const LONG: Duration = Duration::from_secs(600);
-/// Bytes that no JSON writer would make again.
+/// Bytes that no JSON writer would reproduce.
 const ODD: &[u8] = b"{ \"task_id\":\"\xff\" }\n";
 
 async fn push(hand: &mut Hand, message: &[u8]) {
@@ -66,7 +66,7 @@ async fn what_is_not_settled_in_time_comes_first() {
         let taken = peer.take_messages("devops", LONG, 1).await.unwrap();
         taken.into_iter().find(|one| one.again)
     });
-    assert_eq!(again.await, Taken { message: b"b".into(), again: true });
+    assert_eq!(again.await, ClaimedMessage { message: b"b".into(), again: true });
     assert_eq!(peer.open_tasks("devops").await.unwrap(), ["a"]);
 }
 
@@ -85,10 +85,10 @@ async fn a_result_is_told_once_and_its_message_leaves() {
         assert_eq!(length(&mut hand, "tasks:active:devops").await, 2);
     }
     let written = peer.write_result("devops", &result("a", 3, true)).await.unwrap();
-    assert_eq!(written, Wrote::Written);
-    // An older one that comes later, and the same again.
+    assert_eq!(written, WriteOutcome::Written);
+    // A late older version, and the same version again.
     for late in [result("a", 2, false), result("a", 3, true)] {
-        assert_eq!(peer.write_result("devops", &late).await.unwrap(), Wrote::Older);
+        assert_eq!(peer.write_result("devops", &late).await.unwrap(), WriteOutcome::Older);
     }
     assert_eq!(hand.ask::<String>("HGET results:a status").await, "completed");
     assert_eq!(length(&mut hand, "results:a:logs").await, 2);
@@ -143,7 +143,7 @@ async fn what_is_refused_is_kept_once() {
     }
     assert_eq!(peer.open_tasks("devops").await.unwrap(), Vec::<String>::new());
     assert_eq!(hand.ask::<u64>("EXISTS watchbill:tasks:active:devops:taken").await, 0);
-    // A result that stands there is another message's; what is no hash is someone else's.
+    // An existing result belongs to another message; a key that is no hash is not ours.
     hand.tell("HSET results:a status completed").await;
     hand.tell("RPUSH results:b x").await;
     for (id, message) in [("a", &b"again"[..]), ("b", b"b"), ("none", b"none")] {

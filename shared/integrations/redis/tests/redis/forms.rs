@@ -1,6 +1,6 @@
-//! Tasks, events and results as other programs keep them in Redis. What they wrote stands in
-//! `fixtures`, byte for byte; what we write must have their fields and no others, as
-//! they refuse all else.
+//! Tests of tasks, events and results in the legacy formats. `fixtures` has what legacy
+//! programs wrote, byte for byte. What we write must have exactly their fields, because they
+//! refuse all others.
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,9 @@ use watchbill_domain::{
 };
 use watchbill_redis::forms::{
     DomainView, Rejection, addressee, approval_for_peer, compose_task, event_for_peer, merge_task,
-    read_domain_task, read_peer_event, read_peer_task,
+    read_domain_task, read_legacy_task, read_peer_event,
 };
-use watchbill_wire::peer::{Assignee, id_of_peer, ids_of_peer};
+use watchbill_wire::legacy::{Assignee, legacy_id, legacy_ids};
 use watchbill_wire::{ApprovalView, EventView, TaskView};
 
 pub const TASK: &str = include_str!("../fixtures/task.json");
@@ -27,9 +27,9 @@ fn keys(text: &str) -> BTreeSet<String> {
     map.into_iter().map(|(name, _)| name).collect()
 }
 
-/// The task as it stands here once it was taken over.
+/// The task here after its import.
 pub fn view(status: &str) -> TaskView {
-    let peer = read_peer_task(ID, TASK).unwrap();
+    let peer = read_legacy_task(ID, TASK).unwrap();
     let at = "2026-01-31T08:00:05.250Z";
     serde_json::from_value(json!({
         "task_id": ID,
@@ -59,7 +59,7 @@ pub fn view(status: &str) -> TaskView {
 
 #[test]
 fn a_task_of_the_queue_is_read_whole() {
-    let read = read_peer_task(ID, TASK).unwrap();
+    let read = read_legacy_task(ID, TASK).unwrap();
     assert_eq!(read.status, Status::Assigned);
     assert_eq!(read.assignee, Assignee::Known(Agent::Ops), "ops_agent is ops");
     assert_eq!(read.task.task_type, TaskType::Monitor);
@@ -91,7 +91,7 @@ fn what_we_write_back_leaves_all_else_as_it_was() {
 fn a_task_that_redis_has_lost_is_written_whole() {
     let whole = merge_task(None, &view("completed"));
     assert_eq!(keys(&whole), keys(TASK));
-    assert!(read_peer_task(ID, &whole).is_ok());
+    assert!(read_legacy_task(ID, &whole).is_ok());
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn a_task_for_their_workers_has_sources_they_know() {
 
 #[test]
 fn tasks_that_cannot_be_are_refused_with_the_reason() {
-    let refused = |data: &str| read_peer_task(ID, data).unwrap_err();
-    assert!(refused("not json").contains("no JSON object"));
+    let refused = |data: &str| read_legacy_task(ID, data).unwrap_err();
+    assert!(refused("not json").contains("not a JSON object"));
     assert!(refused("{}").contains("no type"));
     assert!(refused(r#"{"type": "dance"}"#).contains("'dance'"));
     assert!(refused(r#"{"type": "ops_cycle"}"#).contains("schedule"));
@@ -113,14 +113,14 @@ fn tasks_that_cannot_be_are_refused_with_the_reason() {
     assert!(refused(r#"{"type": "faq", "payload": [1]}"#).contains("payload"));
     let large = json!({"type": "faq", "payload": {"text": "x".repeat(210_000)}});
     assert!(refused(&large.to_string()).contains("204800"));
-    // An SLA in words of its own is no reason.
-    let odd = read_peer_task(ID, r#"{"type": "faq", "sla": {"target": "soon"}}"#).unwrap();
+    // An SLA in free text is no reason.
+    let odd = read_legacy_task(ID, r#"{"type": "faq", "sla": {"target": "soon"}}"#).unwrap();
     assert_eq!(odd.task.metadata["sla"], json!({"target": "soon"}));
 }
 
 #[test]
-fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
-    // Python's own numbers, halves of pairs, and deeper than readers go.
+fn the_addressee_of_an_unreadable_task_is_known() {
+    // Python's own numbers, lone surrogates, and nesting beyond the parsers' limit.
     let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
     for value in ["NaN", "-Infinity", r#""\ud800""#, &deep] {
         let data = format!(
@@ -141,9 +141,9 @@ fn whom_a_task_is_for_is_known_also_where_it_cannot_be_read() {
         let data = json!({"type": "dance", "assigned_to": assigned_to});
         assert_eq!(of(data.clone()).assignee, wanted, "{data}");
         assert_eq!(of(data).task_type, None);
-        // One that can be read is read, whoever has it.
+        // A readable task is read whatever its assignee.
         let data = json!({"type": "faq", "assigned_to": assigned_to});
-        let read = read_peer_task(ID, &data.to_string()).unwrap();
+        let read = read_legacy_task(ID, &data.to_string()).unwrap();
         assert_eq!((read.assignee, read.addressee()), (wanted, of(data)));
     }
     let data = json!({"type": "investigate", "payload": {"repo": "shop"}});
@@ -161,7 +161,7 @@ fn whoever_waits_for_a_rejected_task_sees_it_fail() {
     assert_eq!((&data["status"], &data["error"]), (&json!("failed"), &json!("too large")));
     assert_eq!(data["completed_at"], "2026-01-31T12:00:00.000+00:00");
     assert_eq!(data["metadata"], json!({"ticket": 7, "result": {"old": true}}));
-    // The event has their fields and no others, and is ours when it comes back.
+    // The event has exactly their fields, and is recognized as ours when it comes back.
     assert_eq!(keys(&said.event), keys(EVENT));
     assert_eq!(read_peer_event(&said.event).unwrap(), None);
     let event: Value = serde_json::from_str(&said.event).unwrap();
@@ -170,21 +170,21 @@ fn whoever_waits_for_a_rejected_task_sees_it_fail() {
         told,
         ["task.failed", ID, "trace-1", "ops_agent"].map(|text| json!(text)).each_ref()
     );
-    // Here it is the same event, once for what stood there.
+    // Here it is the same event, once per stored data.
     let record = &said.record;
     assert_eq!(record.id.as_str(), format!("redis:{}", event["event_id"].as_str().unwrap()));
     assert_eq!(record.event.payload["error"], "too large");
     assert_eq!(record.event.task_id.as_ref().map(|id| id.as_str()), Some(ID));
     assert_eq!(Rejection::new(ID, Some(TASK), "again", at).record.id, record.id);
     assert_ne!(Rejection::new(ID, Some("{}"), "again", at).record.id, record.id);
-    // What was no task becomes one that their programs can read.
+    // Data that was no task becomes one that legacy programs can read.
     for data in [None, Some("{oops"), Some("[1]")] {
         let whole = Rejection::new("a/b", data, "no JSON object", at);
         assert_eq!(keys(&whole.data), keys(TASK));
-        assert!(read_peer_task("a/b", &whole.data).is_ok(), "{}", whole.data);
-        assert_eq!(whole.record.event.task_id, id_of_peer("a/b").ok());
+        assert!(read_legacy_task("a/b", &whole.data).is_ok(), "{}", whole.data);
+        assert_eq!(whole.record.event.task_id, legacy_id("a/b").ok());
     }
-    // An id that none can have here is named in words.
+    // An id that is invalid here is named in the payload.
     let long = "x".repeat(129);
     let record = Rejection::new(&long, None, "its id is too long", at).record;
     assert_eq!((record.event.task_id, &record.event.payload["peer_id"]), (None, &json!(long)));
@@ -213,26 +213,26 @@ fn events_go_once_each_way() {
     let heard = read_peer_event(EVENT).unwrap().expect("it is theirs");
     assert_eq!(heard.id.as_str(), "redis:0b8a5d1e-58f5-4b53-9b38-3a4e6dd3c001");
     assert_eq!(heard.event.event_type.as_str(), "deploy.started");
-    // Once it is an event here it does not go back.
+    // An imported event is not exported again.
     let mut here: EventView = serde_json::from_str(EVENT).unwrap();
     here.event_id = heard.id;
     assert_eq!(event_for_peer(&here, None), None);
-    // Ours goes out with their fields alone, and is ours when it comes back.
+    // Our events have exactly their fields, and are recognized as ours when they come back.
     let ours: EventView = serde_json::from_str(EVENT).unwrap();
     let told = event_for_peer(&ours, None).expect("it is ours");
     assert_eq!(keys(&told), keys(EVENT));
     assert_eq!(read_peer_event(&told).unwrap(), None);
 }
 
-/// In every direction a peer finds its own id.
+/// In every direction the legacy program finds its own id.
 #[test]
 fn a_peers_id_is_another_here_and_its_own_there() {
     const ODD: &str = "jobs/7 #a?b%c~2=x";
     const HERE: &str = "jobs=2F7 =23a=3Fb=25c=7E2=3Dx";
     let data = TASK.replace(ID, ODD);
-    let read = read_peer_task(ODD, &data).unwrap();
+    let read = read_legacy_task(ODD, &data).unwrap();
     let mut task = view("completed");
-    task.task_id = id_of_peer(ODD).unwrap();
+    task.task_id = legacy_id(ODD).unwrap();
     assert_eq!(task.task_id.as_str(), HERE);
     task.metadata = read.task.metadata;
     assert_eq!(task.peer_id(), ODD);
@@ -266,13 +266,13 @@ fn a_mark_that_is_some_callers_names_nobody() {
     let mut task = view("completed");
     task.metadata.insert("peer_id".into(), "another".into());
     assert_eq!(task.peer_id(), ID);
-    // One of a build that did not escape: its id is the peer's own.
+    // A task of a build that did not escape ids: its id is the original one.
     task.task_id = serde_json::from_value(json!("a/b=2F")).unwrap();
     task.metadata.remove("peer_id");
     assert_eq!(task.peer_id(), "a/b=2F");
-    let ids: Vec<String> = ids_of_peer("a/b").iter().map(ToString::to_string).collect();
+    let ids: Vec<String> = legacy_ids("a/b").iter().map(ToString::to_string).collect();
     assert_eq!(ids, ["a=2Fb", "a/b"]);
-    assert_eq!(ids_of_peer("plain").len(), 1);
+    assert_eq!(legacy_ids("plain").len(), 1);
 }
 
 #[test]
@@ -311,15 +311,15 @@ fn a_domains_message_is_read_and_answered_in_its_form() {
     assert!(DomainView::of(&view("in_progress"), now).publish.is_none());
 }
 
-/// What comes from a queue can't be sent back: a number that would be rounded keeps its digits as a
-/// text, and what stands there keeps its bytes.
+/// An imported task can't be returned: a number that would be rounded keeps its digits as text,
+/// and the stored data keeps its bytes.
 #[test]
 fn numbers_that_would_not_be_kept_are_never_rounded() {
     let serial = "123456789012345678901234567890";
-    let read = read_peer_task(ID, TASK).unwrap();
+    let read = read_legacy_task(ID, TASK).unwrap();
     assert_eq!(read.task.payload["serial"], serial);
     let other =
-        read_peer_task(ID, &TASK.replace(serial, "123456789012345678901234567891")).unwrap();
+        read_legacy_task(ID, &TASK.replace(serial, "123456789012345678901234567891")).unwrap();
     assert_ne!(read.task.payload, other.task.payload);
     let merged = merge_task(Some(TASK), &view("completed"));
     assert!(merged.contains(&format!("\"serial\": {serial}")), "{merged}");
@@ -334,7 +334,7 @@ fn numbers_that_would_not_be_kept_are_never_rounded() {
     assert_eq!((&event.payload["order"], &event.payload["small"]), (&json!(serial), &json!(7)));
 }
 
-/// Whatever became of an approval, it says what it is about and why it was asked.
+/// Whatever its status, an approval says what it is about and why it was required.
 #[test]
 fn an_approval_says_what_is_asked_why_and_who_decided() {
     let at = Timestamp::parse("2025-10-20T10:00:00Z").unwrap();

@@ -1,11 +1,11 @@
-//! The adapter of a peer in Redis, against real servers. Each call is made twice: a caller
-//! whose answer was lost makes it again.
+//! Tests of the legacy queue's adapter against real servers. Each call is made twice, as a
+//! caller does whose answer was lost.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail it by panicking")]
 
-mod bed;
 mod channels;
 mod domains;
+mod fixture;
 mod forms;
 mod mirror;
 mod offers;

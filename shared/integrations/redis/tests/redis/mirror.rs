@@ -1,9 +1,9 @@
-//! What a peer's dashboards are shown.
+//! Tests of what legacy dashboards see.
 
 use watchbill_testkit::RedisServer;
-use watchbill_wire::peer::{Cost, CostOf};
+use watchbill_wire::legacy::{Cost, CostOf};
 
-use super::bed::{Hand, foreign, open, refused};
+use super::fixture::{Hand, foreign, open, refused};
 
 fn cost(tokens: u64, usd: f64, requests: Option<u64>) -> Cost {
     Cost { tokens, usd, requests }
@@ -59,7 +59,7 @@ async fn an_approval_of_another_program_stays_as_it_is() {
         assert!(hand.ask::<u64>(&format!("TTL {key}")).await <= 500);
     }
     assert_eq!(hand.ask::<u64>("LLEN hitl:history:list").await, 0);
-    // One that was ours, and that they wrote anew since.
+    // One that was ours and that they have overwritten.
     assert!(peer.approval_waits("other", "{}").await.unwrap());
     hand.tell("SET hitl:pending:other theirs").await;
     assert!(!peer.approval_waits("other", "{}").await.unwrap());
@@ -73,7 +73,7 @@ fn day() -> CostOf {
     CostOf::Day("2026-01-31".into())
 }
 
-/// As the peer's programs read them.
+/// The sums as legacy programs read them.
 async fn sums(hand: &mut Hand, key: &str) -> (u64, f64, u64) {
     let read: Vec<Option<String>> = hand.ask(&format!("HMGET {key} tokens usd requests")).await;
     let read: Vec<String> = read.into_iter().map(Option::unwrap_or_default).collect();
@@ -87,14 +87,14 @@ async fn what_others_have_counted_is_added_to_and_never_lowered() {
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     hand.tell("HSET cost:daily:2026-01-31 tokens 1000 usd 9.5 requests 7").await;
     hand.tell("EXPIRE cost:daily:2026-01-31 600").await;
-    // Nothing of ours yet: nothing is touched.
+    // We have no cost yet, so nothing changes.
     peer.add_cost(&day(), "acme", cost(0, 0.0, None)).await.unwrap();
     assert_eq!(hand.ask::<u64>("DBSIZE").await, 1);
     for _ in 0..2 {
         peer.add_cost(&day(), "acme", cost(10, 0.25, None)).await.unwrap();
         assert_eq!(sums(&mut hand, "cost:daily:2026-01-31").await, (1_010, 9.75, 7));
     }
-    // They go on counting; another tenant counts by itself; an older look comes late.
+    // They continue counting; another tenant counts separately; an older report comes late.
     hand.tell("HINCRBY cost:daily:2026-01-31 tokens 100").await;
     peer.add_cost(&day(), "acme", cost(40, 0.75, None)).await.unwrap();
     peer.add_cost(&day(), "other", cost(5, 0.5, None)).await.unwrap();
@@ -102,13 +102,14 @@ async fn what_others_have_counted_is_added_to_and_never_lowered() {
     assert_eq!(sums(&mut hand, "cost:daily:2026-01-31").await, (1_145, 10.75, 7));
     let left: u64 = hand.ask("TTL cost:daily:2026-01-31").await;
     assert!((1..=600).contains(&left), "the expiry is its owner's: {left}");
-    // Its owner begins again at nothing: what was counted does not come back.
+    // Its owner starts again at zero: what was counted does not come back.
     hand.tell("DEL cost:daily:2026-01-31").await;
     peer.add_cost(&day(), "acme", cost(41, 0.75, None)).await.unwrap();
     assert_eq!(sums(&mut hand, "cost:daily:2026-01-31").await, (1, 0.0, 0));
 }
 
-/// An older build set the sums of days and hours to what was spent here, and noted tasks in their sums.
+/// An older build set the sums of days and hours to the cost here, and kept notes of tasks in
+/// their sums.
 #[tokio::test]
 async fn what_an_older_build_has_counted_is_not_counted_again() {
     let server = RedisServer::start();
@@ -172,7 +173,7 @@ async fn a_trace_adds_up_whatever_is_repeated() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     let trace = CostOf::Trace("tr {a} b".into());
-    // Counted by the peer's own programs.
+    // Counted by legacy programs.
     let key = "cost:task:tr {a} b";
     let begun = ["HSET", key, "tokens", "100", "usd", "1", "requests", "1"];
     hand.try_ask::<()>(&begun).await.unwrap();

@@ -1,13 +1,13 @@
-//! The shared queue: tasks of ours for the peer's workers.
+//! Tests of exporting our tasks to the shared queue.
 
-use watchbill_redis::keys::Offer;
+use watchbill_redis::keys::TaskOffer;
 use watchbill_testkit::RedisServer;
-use watchbill_wire::peer::PeerTask;
+use watchbill_wire::legacy::LegacyTask;
 
-use super::bed::{Hand, foreign, ids, open, strings, until};
+use super::fixture::{Hand, foreign, ids, open, strings, until};
 
-fn offer(id: &str, assignment: u32) -> Offer {
-    Offer {
+fn offer(id: &str, assignment: u32) -> TaskOffer {
+    TaskOffer {
         id: id.into(),
         score: 2.0,
         data: format!("{{\"assignment\":{assignment}}}"),
@@ -18,7 +18,7 @@ fn offer(id: &str, assignment: u32) -> Offer {
     }
 }
 
-/// As the peer's workers take: the most urgent, and nothing is noted.
+/// Takes as legacy workers do: the most urgent task, without a record.
 async fn pop(hand: &mut Hand) -> Option<String> {
     hand.ask::<Vec<String>>("ZPOPMIN orchestrator:tasks").await.into_iter().next()
 }
@@ -40,7 +40,7 @@ async fn an_assignment_is_put_into_the_queue_once() {
     assert_eq!(peer.depth().await.unwrap(), 2);
     let read = peer.read(&strings(&["a"])).await.unwrap();
     let (data, status) = (r#"{"assignment":2}"#.into(), "assigned".into());
-    assert_eq!(read, [PeerTask::Found { data, status, fed: Some(2), written: false }]);
+    assert_eq!(read, [LegacyTask::Found { data, status, fed: Some(2), written: false }]);
     let kept: Vec<String> = hand.ask("HMGET orchestrator:task:b created_at priority").await;
     assert_eq!(kept, ["2026-01-31T11:00:00Z", "P1"]);
 }
@@ -62,7 +62,7 @@ async fn what_was_taken_and_never_begun_is_put_there_again() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     peer.offer(&[offer("a", 1)]).await.unwrap();
-    let other = Offer { data: "{\"other\":1}".into(), ..offer("a", 1) };
+    let other = TaskOffer { data: "{\"other\":1}".into(), ..offer("a", 1) };
     for _ in 0..2 {
         peer.offer_again(&other).await.unwrap();
         assert_eq!(peer.depth().await.unwrap(), 1);
@@ -77,7 +77,7 @@ async fn what_was_taken_and_never_begun_is_put_there_again() {
     let young =
         until("a new age", async || (peer.offered().await.unwrap()[0].1 < 60).then_some(()));
     young.await;
-    // Begun between the caller's look and its call.
+    // Begun between the caller's check and its call.
     pop(&mut hand).await;
     hand.tell("HSET orchestrator:task:a status in_progress").await;
     peer.offer_again(&other).await.unwrap();
@@ -100,7 +100,7 @@ async fn what_is_taken_back_leaves_the_queue_and_stays_readable() {
         assert_eq!(peer.depth().await.unwrap(), 1);
     }
     let read = peer.read(&all[..1]).await.unwrap();
-    assert!(matches!(read[0], PeerTask::Found { fed: Some(1), .. }), "{read:?}");
+    assert!(matches!(read[0], LegacyTask::Found { fed: Some(1), .. }), "{read:?}");
     peer.offer(&offers[..1]).await.unwrap();
     assert_eq!(peer.depth().await.unwrap(), 2, "what was taken back may be offered again");
 }

@@ -1,12 +1,12 @@
-//! A server that is away, freezes, or comes back.
+//! Tests of a server that is unreachable, freezes, or comes back.
 
 use std::time::Duration;
 
 use watchbill_redis::{RedisKeys, RedisOptions};
 use watchbill_testkit::{RedisServer, RedisSetup};
-use watchbill_wire::peer::Wrote;
+use watchbill_wire::legacy::WriteOutcome;
 
-use super::bed::{away, open, options, until};
+use super::fixture::{away, open, options, until};
 use super::queue::write;
 
 fn quick() -> RedisOptions {
@@ -27,7 +27,7 @@ async fn one_that_is_away_is_told_as_away_and_found_when_it_comes() {
     let peer = open(&server.url());
     let text = away(peer.ping().await);
     assert!(text.starts_with(&format!("Redis at 127.0.0.1:{} can't be reached", server.port())));
-    // In the pause after a failure nothing is tried, and the reason is known.
+    // During the backoff no attempt is made, and the error is known.
     assert_eq!(away(peer.ping().await), text);
     server.restart();
     back(&peer).await;
@@ -37,15 +37,15 @@ async fn one_that_is_away_is_told_as_away_and_found_when_it_comes() {
 async fn a_restart_between_two_calls_is_not_noticed() {
     let mut server = RedisSetup::new().append_only().start();
     let peer = open(&server.url());
-    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [Wrote::Lost]);
+    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [WriteOutcome::Lost]);
     server.restart();
-    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Written]);
-    // As a machine that shuts down does it.
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [WriteOutcome::Written]);
+    // As when a machine shuts down.
     server.stop();
     away(peer.ping().await);
     server.restart();
     back(&peer).await;
-    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Older]);
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [WriteOutcome::Older]);
 }
 
 #[tokio::test]
@@ -58,13 +58,13 @@ async fn one_that_freezes_is_away_within_the_limit_and_answers_are_not_mixed_up(
     for _ in 0..2 {
         let call = tokio::time::timeout(limit, peer.write(&[write("a", 2, false)])).await;
         let text = away(call.expect("it ends by itself"));
-        assert!(text.contains("did not answer in time"), "{text}");
+        assert!(text.contains("did not respond in time"), "{text}");
     }
     server.thaw();
     back(&peer).await;
-    // What had been sent was done after all, and its answer is nobody else's.
+    // The earlier request was processed after all, and no other call gets its answer.
     assert_eq!(peer.depth().await.unwrap(), 0);
-    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [Wrote::Older]);
+    assert_eq!(peer.write(&[write("a", 2, false)]).await.unwrap(), [WriteOutcome::Older]);
 }
 
 #[tokio::test]
@@ -78,15 +78,15 @@ async fn many_callers_share_one_connection_and_one_pause() {
     }
     server.restart();
     back(&peer).await;
-    let ids = super::bed::ids(50);
+    let ids = super::fixture::ids(50);
     let writes = ids.iter().map(|id| {
         let peer = &peer;
         async move { peer.write(&[write(id, 1, false)]).await }
     });
     for result in futures_util::future::join_all(writes).await {
-        assert_eq!(result.unwrap(), [Wrote::Lost]);
+        assert_eq!(result.unwrap(), [WriteOutcome::Lost]);
     }
-    let mut hand = super::bed::Hand::at(&server).await;
+    let mut hand = super::fixture::Hand::at(&server).await;
     let clients: String = hand.ask("CLIENT LIST TYPE normal").await;
     assert_eq!(clients.lines().count(), 2, "ours and the hand's: {clients}");
 }

@@ -1,26 +1,26 @@
-//! The port over the keys: values in, and the other programs' forms there.
+//! Tests of the port: values on our side, the legacy formats in Redis.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use watchbill_domain::{Status, Timestamp};
-use watchbill_redis::RedisPeer;
+use watchbill_redis::RedisLegacyQueue;
 use watchbill_testkit::RedisServer;
-use watchbill_wire::peer::{
-    DomainAgent, DomainResult, FedTask, Heard, Listening, Origin, PeerChannels as _,
-    PeerDomains as _, PeerMirror as _, PeerQueue as _, PeerRegistry as _, RejectedMessage,
-    RejectedTask, ToldEvent, WorkerWord, WriteBack, Wrote,
+use watchbill_wire::legacy::{
+    ChannelMessage, DomainAgent, DomainResult, ExportedTask, LegacyChannels as _,
+    LegacyDomains as _, LegacyMirror as _, LegacyRegistry as _, LegacyTasks as _, Listening,
+    Origin, OutgoingEvent, RejectedMessage, RejectedTask, WorkerUpdate, WriteBack, WriteOutcome,
 };
 use watchbill_wire::{ApprovalView, EventView};
 
-use super::bed::{Hand, options, strings};
+use super::fixture::{Hand, options, strings};
 use super::forms::{EVENT, ID, MESSAGE, TASK, view};
 
 const LONG: Duration = Duration::from_secs(600);
 const AT: &str = "2026-01-31T12:00:00.000+00:00";
 
-fn open(server: &RedisServer) -> RedisPeer {
-    RedisPeer::open(&server.url(), options()).unwrap()
+fn open(server: &RedisServer) -> RedisLegacyQueue {
+    RedisLegacyQueue::open(&server.url(), options()).unwrap()
 }
 
 fn at() -> Timestamp {
@@ -47,7 +47,7 @@ async fn a_task_is_read_and_written_over_in_its_form() {
     let asked = strings(&[ID, "gone", "odd"]);
     let mut read = peer.read_tasks(&asked).await.unwrap();
     let odd = read.pop().flatten().unwrap();
-    assert!(odd.to.is_some() && odd.task.unwrap_err().reason.contains("no JSON object"));
+    assert!(odd.to.is_some() && odd.task.unwrap_err().reason.contains("not a JSON object"));
     assert_eq!(read.pop(), Some(None));
     let read = read.pop().flatten().unwrap();
     assert_eq!((read.status.as_str(), read.fed), ("assigned", None));
@@ -58,7 +58,7 @@ async fn a_task_is_read_and_written_over_in_its_form() {
     assert_eq!(peer.origin(&here), Some(Origin::Queue));
     peer.take(&asked[..1], "one", LONG).await.unwrap();
     let write = WriteBack { task: &here, over: Some(&there), at: at() };
-    assert_eq!(peer.write(&[write]).await.unwrap(), [Wrote::Written]);
+    assert_eq!(peer.write(&[write]).await.unwrap(), [WriteOutcome::Written]);
     let kept: Vec<String> =
         hand.ask(&format!("HMGET orchestrator:task:{ID} status updated_at")).await;
     assert_eq!(kept, ["completed", AT]);
@@ -89,16 +89,16 @@ async fn a_rejected_task_fails_in_its_form() {
     );
     for channel in ["orchestrator:events:task.failed", "orchestrator:events:*"] {
         let event_type = channel.rsplit(':').next().unwrap().to_owned();
-        let told = Heard::Event { channel: channel.into(), event_type, event: Ok(None) };
+        let told = ChannelMessage::Event { channel: channel.into(), event_type, event: Ok(None) };
         assert_eq!(heard.next().await.unwrap(), told, "our own is nothing");
     }
 }
 
 #[tokio::test]
-async fn a_task_of_ours_goes_out_and_its_workers_word_comes_home() {
+async fn an_exported_task_gets_its_workers_report() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server), Hand::at(&server).await);
-    let fed = FedTask { task: view("assigned"), assigned_to: "dev_agent".into() };
+    let fed = ExportedTask { task: view("assigned"), assigned_to: "dev_agent".into() };
     for _ in 0..2 {
         assert_eq!(peer.offer(std::slice::from_ref(&fed)).await.unwrap(), [Ok(())]);
     }
@@ -107,10 +107,10 @@ async fn a_task_of_ours_goes_out_and_its_workers_word_comes_home() {
     let asked = strings(&[ID, "gone", "text"]);
     hand.tell("SET orchestrator:task:text x").await;
     let words = peer.read_words(&asked).await.unwrap();
-    let WorkerWord::Said { status, assigned_to, .. } = &words[0] else { panic!("{words:?}") };
+    let WorkerUpdate::Report { status, assigned_to, .. } = &words[0] else { panic!("{words:?}") };
     assert_eq!((*status, assigned_to.as_str()), (Status::Assigned, "dev_agent"));
-    assert_eq!(words[1], WorkerWord::Missing);
-    assert!(matches!(words[2], WorkerWord::Unreadable { .. }), "{words:?}");
+    assert_eq!(words[1], WorkerUpdate::Missing);
+    assert!(matches!(words[2], WorkerUpdate::Unreadable { .. }), "{words:?}");
     for (said, wanted) in [
         (json!({"metadata": {"result": {"n": 1}}}), Some(json!({"n": 1}))),
         (json!({"metadata": {"result": [1]}}), Some(json!({"value": [1]}))),
@@ -121,7 +121,7 @@ async fn a_task_of_ours_goes_out_and_its_workers_word_comes_home() {
         let words = ["HSET", &key, "data", &said.to_string(), "status", "completed"];
         hand.try_ask::<()>(&words).await.unwrap();
         let word = peer.read_words(&asked[..1]).await.unwrap().remove(0);
-        let WorkerWord::Said { status, result, .. } = word else { panic!("{word:?}") };
+        let WorkerUpdate::Report { status, result, .. } = word else { panic!("{word:?}") };
         assert_eq!((status, result.map(Value::Object)), (Status::Completed, wanted));
     }
 }
@@ -138,7 +138,7 @@ async fn events_are_published_but_those_that_came_from_there() {
     let ours: EventView = serde_json::from_str(EVENT).unwrap();
     let mut theirs = ours.clone();
     theirs.event_id = serde_json::from_value(json!("redis:x")).unwrap();
-    let page = [&ours, &theirs].map(|event| ToldEvent { event, task: None });
+    let page = [&ours, &theirs].map(|event| OutgoingEvent { event, task: None });
     let to = &ours.event_id;
     assert_eq!(peer.publish("a", None, to, &page).await.unwrap(), Some(1));
     assert_eq!(peer.publish("a", None, to, &page).await.unwrap(), None);
@@ -151,19 +151,24 @@ async fn events_are_published_but_those_that_came_from_there() {
     for _ in 0..5 {
         all.push(heard.next().await.unwrap());
     }
-    assert!(matches!(&all[..2], [Heard::Event { event: Ok(None), .. }, Heard::Event { .. }]));
-    assert_eq!(all[2], Heard::Notice);
-    let Heard::Event { event_type, event: Ok(Some(event)), .. } = &all[3] else {
+    assert!(matches!(
+        &all[..2],
+        [ChannelMessage::Event { event: Ok(None), .. }, ChannelMessage::Event { .. }]
+    ));
+    assert_eq!(all[2], ChannelMessage::Notice);
+    let ChannelMessage::Event { event_type, event: Ok(Some(event)), .. } = &all[3] else {
         panic!("{all:?}")
     };
     assert_eq!(
         (event_type.as_str(), event.event.event_type.as_str()),
         ("deploy.started", "deploy.started")
     );
-    assert!(matches!(&all[4], Heard::Event { event: Err(_), .. }), "{all:?}");
+    assert!(matches!(&all[4], ChannelMessage::Event { event: Err(_), .. }), "{all:?}");
     for wanted in ["deploy.started", "*", "deploy.started", "task.created"] {
         let heard = types.next().await.unwrap();
-        let Heard::Event { event_type, event: Ok(None), .. } = &heard else { panic!("{heard:?}") };
+        let ChannelMessage::Event { event_type, event: Ok(None), .. } = &heard else {
+            panic!("{heard:?}")
+        };
         assert_eq!(event_type, wanted);
     }
 }
@@ -190,7 +195,7 @@ async fn a_domains_message_is_answered_in_its_form() {
     assert_eq!(peer.origin(&here), Some(Origin::Domain("devops")));
     let notes = vec![("t0".to_owned(), "looked".to_owned())];
     let result = DomainResult { task: &here, notes, line: "failed: x".into(), at: at() };
-    assert_eq!(peer.write_result("devops", &result).await.unwrap(), Wrote::Written);
+    assert_eq!(peer.write_result("devops", &result).await.unwrap(), WriteOutcome::Written);
     let logs: Vec<String> = hand.ask("LRANGE results:d-1:logs 0 -1").await;
     assert_eq!(logs, ["[t0] looked".to_owned(), format!("[{AT}] failed: x")]);
     assert_eq!(peer.open("devops").await.unwrap(), Vec::<String>::new());

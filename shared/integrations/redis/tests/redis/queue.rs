@@ -1,16 +1,16 @@
-//! The shared queue: what comes over to us.
+//! Tests of importing tasks from the shared queue.
 
 use std::time::Duration;
 
-use watchbill_redis::keys::{Failure, PeerMessage, Rejected, TaskWrite};
+use watchbill_redis::keys::{Failure, LegacyMessage, Rejected, TaskWrite};
 use watchbill_testkit::RedisServer;
-use watchbill_wire::peer::{PeerTask, Queued, Wrote};
+use watchbill_wire::legacy::{LegacyTask, Queued, WriteOutcome};
 
-use super::bed::{Hand, foreign, ids, open, strings, until};
+use super::fixture::{Hand, foreign, ids, open, strings, until};
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// A task as the peer's programs put it there.
+/// A task as legacy programs enqueue it.
 async fn put(hand: &mut Hand, id: &str, score: u32) {
     let task = format!("orchestrator:task:{id}");
     hand.try_ask::<()>(&["HSET", &task, "data", "{}", "status", "pending", "priority", "P1"])
@@ -43,7 +43,7 @@ fn rejected(member: &[u8]) -> Rejected {
 }
 
 fn failure() -> Failure {
-    let message = |channel: &str| PeerMessage { channel: channel.into(), text: "failed".into() };
+    let message = |channel: &str| LegacyMessage { channel: channel.into(), text: "failed".into() };
     Failure { data: "{\"failed\":1}".into(), messages: vec![message("one"), message("all")] }
 }
 
@@ -67,7 +67,7 @@ async fn what_no_program_can_name_is_moved_to_the_rejected() {
     let server = RedisServer::start();
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     put(&mut hand, "good", 3).await;
-    // Odd, and yet somebody's.
+    // Malformed, but valid ids of other programs.
     let long = "x".repeat(129);
     for odd in [&b"\xff\xfe"[..], b"", long.as_bytes()] {
         hand.try_ask::<()>(&[&b"ZADD"[..], b"orchestrator:tasks", b"1", odd]).await.unwrap();
@@ -98,14 +98,14 @@ async fn each_task_is_read_for_itself() {
     let found = peer.read(&asked).await.unwrap();
     let task = |fed, written| {
         let (data, status) = ("{}".into(), "pending".into());
-        PeerTask::Found { data, status, fed, written }
+        LegacyTask::Found { data, status, fed, written }
     };
     assert_eq!(
         (&found[0], &found[2], &found[5], &found[6]),
-        (&task(None, false), &PeerTask::Missing, &task(Some(3), false), &task(None, true))
+        (&task(None, false), &LegacyTask::Missing, &task(Some(3), false), &task(None, true))
     );
-    for (i, why) in [(1, "orchestrator:task:text"), (3, "no UTF-8"), (4, "data is missing")] {
-        let PeerTask::Unreadable { reason, data } = &found[i] else { panic!("{:?}", found[i]) };
+    for (i, why) in [(1, "orchestrator:task:text"), (3, "not UTF-8"), (4, "data is missing")] {
+        let LegacyTask::Unreadable { reason, data } = &found[i] else { panic!("{:?}", found[i]) };
         assert!(reason.contains(why), "{reason}");
         assert_eq!(data.as_deref(), (i == 3).then_some(&b"\xff"[..]));
     }
@@ -145,16 +145,16 @@ async fn what_is_not_settled_in_time_is_taken_again() {
     let short = Duration::from_millis(50);
     peer.take(&strings(&["a", "b"]), "one", short).await.unwrap();
     for _ in 0..2 {
-        peer.settle(&strings(&["a"])).await.unwrap();
+        peer.ack(&strings(&["a"])).await.unwrap();
     }
-    // As if the taker had died before it said that it works on it.
+    // As if the holder had died before it recorded that it works on it.
     hand.tell("SREM orchestrator:tasks:processing b").await;
     let again = until("the lease's end", async || {
-        let again = peer.retake("two", LONG, 10).await.unwrap();
+        let again = peer.reclaim("two", LONG, 10).await.unwrap();
         (!again.is_empty()).then_some(again)
     });
     assert_eq!(again.await, ["b"]);
-    assert_eq!(peer.retake("two", LONG, 10).await.unwrap(), Vec::<String>::new());
+    assert_eq!(peer.reclaim("two", LONG, 10).await.unwrap(), Vec::<String>::new());
     let taker: String = hand.ask("HGET watchbill:{orchestrator:tasks}:takers b").await;
     assert_eq!(taker, "two");
     let mut working = peer.worked_on(0).await.unwrap();
@@ -169,18 +169,18 @@ async fn a_later_version_is_written_once() {
     put(&mut hand, "a", 1).await;
     peer.take(&strings(&["a"]), "one", LONG).await.unwrap();
     let two = [write("a", 2, false), write("lost", 5, false)];
-    assert_eq!(peer.write(&two).await.unwrap(), [Wrote::Written, Wrote::Lost]);
-    assert_eq!(peer.write(&two).await.unwrap(), [Wrote::Older, Wrote::Older]);
+    assert_eq!(peer.write(&two).await.unwrap(), [WriteOutcome::Written, WriteOutcome::Lost]);
+    assert_eq!(peer.write(&two).await.unwrap(), [WriteOutcome::Older, WriteOutcome::Older]);
     let task = "HMGET orchestrator:task:a data status updated_at priority";
     let kept: Vec<String> = hand.ask(task).await;
     assert_eq!(kept, [r#"{"version":2}"#, "in_progress", "2026-01-31T12:00:00Z", "P1"]);
     let lost: Vec<String> = hand.ask("HMGET orchestrator:task:lost created_at priority").await;
     assert_eq!(lost, ["2026-01-31T11:00:00Z", "P1"]);
-    // The end comes, an older one after it: it stays ended, and out of what is worked on.
-    assert_eq!(peer.write(&[write("a", 9, true)]).await.unwrap(), [Wrote::Written]);
+    // After the end an older version comes: the task stays ended and out of the processing set.
+    assert_eq!(peer.write(&[write("a", 9, true)]).await.unwrap(), [WriteOutcome::Written]);
     hand.tell("SADD orchestrator:tasks:processing a").await;
-    assert_eq!(peer.write(&[write("a", 9, true)]).await.unwrap(), [Wrote::Older]);
-    assert_eq!(peer.write(&[write("a", 8, false)]).await.unwrap(), [Wrote::Older]);
+    assert_eq!(peer.write(&[write("a", 9, true)]).await.unwrap(), [WriteOutcome::Older]);
+    assert_eq!(peer.write(&[write("a", 8, false)]).await.unwrap(), [WriteOutcome::Older]);
     assert_eq!(hand.ask::<String>("HGET orchestrator:task:a status").await, "completed");
     assert_eq!(peer.worked_on(0).await.unwrap().1, Vec::<String>::new());
     assert_eq!(hand.ask::<u64>("ZCARD watchbill:{orchestrator:tasks}:taken").await, 0);
@@ -192,7 +192,7 @@ async fn one_key_of_another_kind_does_not_hold_up_the_others() {
     let (peer, mut hand) = (open(&server.url()), Hand::at(&server).await);
     hand.tell("SET orchestrator:task:text hello").await;
     let writes = [write("text", 1, true), write("b", 1, true)];
-    assert_eq!(peer.write(&writes).await.unwrap(), [Wrote::Foreign, Wrote::Lost]);
+    assert_eq!(peer.write(&writes).await.unwrap(), [WriteOutcome::Foreign, WriteOutcome::Lost]);
     assert_eq!(hand.ask::<String>("GET orchestrator:task:text").await, "hello");
 }
 
@@ -226,7 +226,8 @@ async fn what_is_rejected_is_kept_once_and_fails_whole() {
     }
     let bytes = Rejected { data: Some(b"\xff".into()), ..rejected(b"bytes") };
     assert!(peer.reject(&bytes, &failure()).await.unwrap());
-    // Something else under a task's name: nothing of it is known, and nothing is put into it.
+    // Another value under a task's name: none of its data is known, and nothing is written to
+    // it.
     let other = Rejected { data: None, ..rejected(b"other") };
     assert!(peer.reject(&other, &failure()).await.unwrap());
     assert_eq!(hand.ask::<u64>("HLEN orchestrator:task:other").await, 1);
@@ -242,14 +243,14 @@ async fn what_is_rejected_is_kept_once_and_fails_whole() {
     for nothing in ["never", "missing"] {
         assert_eq!(hand.ask::<u64>(&format!("EXISTS orchestrator:task:{nothing}")).await, 0);
     }
-    // Whoever waits hears of each once, and of nothing else.
+    // Clients receive each failure once, and nothing else.
     hand.tell("PUBLISH end x").await;
     for _ in 0..5 {
         assert_eq!(heard.next().await.unwrap(), failure().messages[0]);
         assert_eq!(heard.next().await.unwrap(), failure().messages[1]);
     }
     assert_eq!(heard.next().await.unwrap().channel, "end");
-    // Its owner put other data there meanwhile: it is looked at again.
+    // Its owner stored other data meanwhile, so it is read again.
     assert_eq!(hand.ask::<String>("HGET orchestrator:task:changed status").await, "pending");
     hand.tell("ZREM orchestrator:tasks changed").await;
     assert_eq!(peer.depth().await.unwrap(), 0);
@@ -264,10 +265,10 @@ async fn scripts_that_the_server_forgot_are_given_again() {
     let all = ids(30);
     let writes: Vec<_> = all.iter().map(|id| write(id, 1, false)).collect();
     hand.tell("SCRIPT FLUSH").await;
-    assert_eq!(peer.write(&writes).await.unwrap(), [Wrote::Lost; 30]);
+    assert_eq!(peer.write(&writes).await.unwrap(), [WriteOutcome::Lost; 30]);
     let writes: Vec<_> = all.iter().map(|id| write(id, 2, false)).collect();
     hand.tell("SCRIPT FLUSH").await;
-    assert_eq!(peer.write(&writes).await.unwrap(), [Wrote::Written; 30]);
+    assert_eq!(peer.write(&writes).await.unwrap(), [WriteOutcome::Written; 30]);
     put(&mut hand, "a", 1).await;
     hand.tell("SCRIPT FLUSH").await;
     assert_eq!(peer.take(&strings(&["a"]), "one", LONG).await.unwrap(), ["a"]);
@@ -280,7 +281,7 @@ async fn a_key_of_another_kind_is_named_and_nothing_is_lost() {
     hand.tell("SET orchestrator:tasks hello").await;
     let text = foreign(peer.peek(0, 10).await);
     assert!(text.contains("the key orchestrator:tasks in Redis at 127.0.0.1:"), "{text}");
-    assert!(text.contains("is a string, and a zset belongs there"), "{text}");
+    assert!(text.contains("is a string, not a zset"), "{text}");
     hand.tell("DEL orchestrator:tasks").await;
     for (key, makes) in [
         ("watchbill:{orchestrator:tasks}:taken", "SET"),

@@ -1,11 +1,11 @@
-//! What a server refuses, and what people are told.
+//! Tests of what a server refuses, and of the messages for people.
 
 use std::time::Duration;
 
 use watchbill_redis::RedisKeys;
 use watchbill_testkit::{RedisServer, RedisSetup};
 
-use super::bed::{Hand, away, open, options, refused, strings, until};
+use super::fixture::{Hand, away, open, options, refused, strings, until};
 use super::queue::write;
 
 #[tokio::test]
@@ -13,12 +13,12 @@ async fn a_password_is_asked_for_and_never_shown() {
     let server = RedisSetup::new().password("s3cret").start();
     let plain = format!("redis://127.0.0.1:{}", server.port());
     let text = refused(open(&plain).ping().await);
-    assert!(text.contains("asks for a password") && text.contains("REDIS_URL"), "{text}");
+    assert!(text.contains("requires a password") && text.contains("REDIS_URL"), "{text}");
     let text = refused(open(&format!("{plain}/1")).ping().await);
-    assert!(text.contains("asks for a password"), "{text}");
+    assert!(text.contains("requires a password"), "{text}");
     let wrong = open(&plain.replace("redis://", "redis://:wr0ng@"));
     let text = refused(wrong.ping().await);
-    assert!(text.contains("does not take this user and password"), "{text}");
+    assert!(text.contains("rejects this user and password"), "{text}");
     assert!(!text.contains("wr0ng") && !format!("{wrong:?}").contains("wr0ng"), "{text}");
     let nobody = refused(open(&plain.replace("redis://", "redis://who:s3cret@")).ping().await);
     assert!(nobody.contains("user and password") && !nobody.contains("s3cret"), "{nobody}");
@@ -29,13 +29,13 @@ async fn a_password_is_asked_for_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named() {
+async fn a_missing_permission_is_named() {
     let server = RedisServer::start();
     let mut hand = Hand::at(&server).await;
     hand.tell("ACL SETUSER bridge on >pw ~orchestrator:* +@all -zcard").await;
     let peer = open(&server.url().replace("redis://", "redis://bridge:pw@"));
     let text = refused(peer.depth().await);
-    assert!(text.contains("do ZCARD on orchestrator:tasks"), "{text}");
+    assert!(text.contains("denies this user ZCARD on orchestrator:tasks"), "{text}");
     let ids = strings(&["a"]);
     let text = refused(peer.take(&ids, "one", Duration::from_secs(1)).await);
     assert!(text.contains("watchbill:{orchestrator:tasks}:taken"), "{text}");
@@ -75,7 +75,7 @@ async fn memory_that_is_full_is_said_and_nothing_leaves_the_queue() {
 async fn full_from_the_start_with_the_setup_of_people() {
     let server = RedisSetup::new().max_memory("1kb").start();
     let text = refused(open(&server.url()).write(&[write("a", 1, true)]).await);
-    assert!(text.contains("nothing can be written"), "{text}");
+    assert!(text.contains("accepts no writes"), "{text}");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_server_that_is_full_is_away() {
 #[test]
 fn a_url_that_cant_be_read_is_refused_at_once() {
     let text = refused(RedisKeys::open("redis://:s3cret@host:port", options()).map(drop));
-    assert!(text.contains("is no port") && !text.contains("s3cret"), "{text}");
+    assert!(text.contains("is not a port") && !text.contains("s3cret"), "{text}");
     let mut with_file = options();
     with_file.ca_file = Some("no/such/file.pem".into());
     let text = refused(RedisKeys::open("rediss://host", with_file).map(drop));
@@ -119,7 +119,7 @@ fn a_url_that_cant_be_read_is_refused_at_once() {
     let mut with_file = options();
     with_file.ca_file = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
     let text = refused(RedisKeys::open("rediss://host", with_file).map(drop));
-    assert!(text.contains("has no certificate in it"), "{text}");
+    assert!(text.contains("contains no certificate"), "{text}");
     for url in ["rediss://host", "rediss+cluster://host", "redis://host"] {
         let mut with_file = options();
         with_file.ca_file =

@@ -1,12 +1,12 @@
-//! A cluster, and a master that a sentinel watches.
+//! Tests of a cluster, and of a master with a sentinel.
 
 use std::time::Duration;
 
-use watchbill_redis::keys::{Failure, Offer, PeerMessage, Rejected};
+use watchbill_redis::keys::{Failure, LegacyMessage, Rejected, TaskOffer};
 use watchbill_testkit::{RedisServer, RedisSetup};
-use watchbill_wire::peer::{Cost, CostOf, Wrote};
+use watchbill_wire::legacy::{Cost, CostOf, WriteOutcome};
 
-use super::bed::{Hand, foreign, ids, open, refused, strings, until};
+use super::fixture::{Hand, foreign, ids, open, refused, strings, until};
 use super::queue::write;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -43,7 +43,7 @@ async fn a_cluster_serves_the_queue_the_channels_and_the_mirror() {
     let all = ids(40);
     let offers: Vec<_> = all
         .iter()
-        .map(|id| Offer {
+        .map(|id| TaskOffer {
             id: id.clone(),
             score: 1.0,
             data: "{}".into(),
@@ -57,13 +57,13 @@ async fn a_cluster_serves_the_queue_the_channels_and_the_mirror() {
     assert_eq!(peer.peek(0, 100).await.unwrap().len(), 40);
     assert_eq!(peer.read(&all).await.unwrap().len(), 40);
     assert_eq!(peer.take(&all, "one", LONG).await.unwrap(), all);
-    peer.settle(&all).await.unwrap();
+    peer.ack(&all).await.unwrap();
     let writes: Vec<_> = all.iter().map(|id| write(id, 2, true)).collect();
     for node in &nodes {
         Hand::at(node).await.tell("SCRIPT FLUSH").await;
     }
-    assert_eq!(peer.write(&writes).await.unwrap(), [Wrote::Written; 40]);
-    assert_eq!(peer.write(&writes).await.unwrap(), [Wrote::Older; 40]);
+    assert_eq!(peer.write(&writes).await.unwrap(), [WriteOutcome::Written; 40]);
+    assert_eq!(peer.write(&writes).await.unwrap(), [WriteOutcome::Older; 40]);
     assert_eq!(peer.worked_on(0).await.unwrap().1, Vec::<String>::new());
     peer.withdraw(&all).await.unwrap();
     assert_eq!(peer.offered().await.unwrap(), []);
@@ -76,14 +76,14 @@ async fn a_cluster_serves_the_queue_the_channels_and_the_mirror() {
         }
     }
     let mut heard = peer.listen(&strings(&["orchestrator:events:*"])).await.unwrap();
-    let message = PeerMessage { channel: "orchestrator:events:x".into(), text: "{}".into() };
+    let message = LegacyMessage { channel: "orchestrator:events:x".into(), text: "{}".into() };
     for first in [true, false] {
         let page = std::slice::from_ref(&message);
         assert_eq!(peer.publish("events", None, "1", page).await.unwrap(), first);
     }
     assert_eq!(heard.next().await.unwrap(), message);
     let text = refused(peer.take_messages("devops", LONG, 1).await);
-    assert!(text.contains("domains can't be served from a cluster"), "{text}");
+    assert!(text.contains("a cluster does not support domains"), "{text}");
 }
 
 #[tokio::test]
@@ -134,12 +134,12 @@ async fn a_cluster_that_is_away_comes_back() {
     let (mut nodes, url) = cluster().await;
     let peer = open(&url);
     peer.depth().await.unwrap();
-    // Part of it is frozen: what it has is away, within the limits.
+    // With one node frozen, its keys are unreachable, within the timeouts.
     nodes[1].freeze();
     let calls = async {
-        let text = super::bed::away(peer.read(&ids(30)).await);
+        let text = super::fixture::away(peer.read(&ids(30)).await);
         assert!(text.starts_with("Redis cluster at 127.0.0.1:"), "{text}");
-        super::bed::away(peer.read(&ids(30)).await);
+        super::fixture::away(peer.read(&ids(30)).await);
     };
     tokio::time::timeout(Duration::from_secs(20), calls).await.expect("they end by themselves");
     nodes[1].thaw();
@@ -147,7 +147,7 @@ async fn a_cluster_that_is_away_comes_back() {
     for node in &mut nodes {
         node.kill();
     }
-    let text = super::bed::away(peer.depth().await);
+    let text = super::fixture::away(peer.depth().await);
     assert!(text.starts_with("Redis cluster at 127.0.0.1:"), "{text}");
     for node in &mut nodes {
         node.restart();
@@ -174,22 +174,22 @@ async fn a_sentinel_names_the_master_also_after_a_fail_over() {
     .await;
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/primary", sentinel.port());
     let peer = open(&url);
-    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [Wrote::Lost]);
+    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [WriteOutcome::Lost]);
     let kept = async || hand.ask::<bool>("EXISTS orchestrator:task:a").await.then_some(());
     until("the replica has it", kept).await;
     let mut heard = peer.listen(&strings(&["c"])).await.unwrap();
     master.kill();
-    super::bed::away(heard.next().await);
+    super::fixture::away(heard.next().await);
     let wrote = until("a new master", async || peer.write(&[write("a", 2, false)]).await.ok());
-    assert_eq!(wrote.await, [Wrote::Written]);
+    assert_eq!(wrote.await, [WriteOutcome::Written]);
     let master_now: String = Hand::at(&replica).await.ask("HGET orchestrator:task:a status").await;
     assert_eq!(master_now, "in_progress");
-    // The old one comes back, and is made a replica: nobody writes to it.
+    // The old master comes back and is made a replica; nothing writes to it.
     master.restart();
-    assert_eq!(peer.write(&[write("a", 3, false)]).await.unwrap(), [Wrote::Written]);
+    assert_eq!(peer.write(&[write("a", 3, false)]).await.unwrap(), [WriteOutcome::Written]);
     let unknown = open(&url.replace("/primary", "/other"));
-    let text = super::bed::away(unknown.ping().await);
-    assert!(text.contains("knows no master 'other'"), "{text}");
+    let text = super::fixture::away(unknown.ping().await);
+    assert!(text.contains("does not know the master 'other'"), "{text}");
 }
 
 #[tokio::test]
@@ -205,11 +205,11 @@ async fn a_master_that_was_replaced_is_left_for_the_new_one() {
     .await;
     let peer = open(&format!("redis+sentinel://127.0.0.1:{}/primary", sentinel.port()));
     until("the master", async || peer.ping().await.ok()).await;
-    // Someone changes the parts by hand while our connection stands.
+    // A failover by hand while our connection is open.
     let asked = async || watch.try_ask::<()>(&["SENTINEL", "FAILOVER", "primary"]).await.ok();
     until("a replica that is fit", asked).await;
     until("a master that was replaced", async || {
-        // The sentinel ends all connections to it, so a new one each time.
+        // The sentinel closes all connections to it, so this opens a new one each time.
         let role: Vec<redis::Value> = Hand::at(&master).await.try_ask(&["ROLE"]).await.ok()?;
         (role[0] != redis::Value::BulkString(b"master".into())).then_some(())
     })
@@ -227,14 +227,14 @@ async fn a_master_that_refuses_writes_is_not_taken_for_one() {
     peer.ping().await.unwrap();
     let mut hand = Hand::at(&master).await;
     hand.tell(&format!("REPLICAOF 127.0.0.1 {}", other.port())).await;
-    // The connection stood, and what it led to is a replica now.
+    // The connection stayed open, but its server is a replica now.
     let text = until("a replica in step", async || {
         let text = peer.write(&[write("a", 1, false)]).await.err()?.to_string();
         text.contains("read-only replica").then_some(text)
     });
     assert!(text.await.starts_with("Redis 'primary' of the sentinels at"));
-    let text = super::bed::away(peer.ping().await);
-    assert!(text.contains("is no master yet"), "{text}");
+    let text = super::fixture::away(peer.ping().await);
+    assert!(text.contains("is not a master yet"), "{text}");
     hand.tell("REPLICAOF NO ONE").await;
     until("the master", async || peer.write(&[write("a", 1, false)]).await.ok()).await;
 }
@@ -245,7 +245,7 @@ async fn a_sentinel_may_ask_for_a_password_too() {
     let sentinel = RedisSetup::new().password("s3cret").sentinel_of(master.port()).start();
     let place = format!("127.0.0.1:{}/primary/1", sentinel.port());
     let peer = open(&format!("redis+sentinel://:s3cret@{place}"));
-    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [Wrote::Lost]);
-    let text = super::bed::away(open(&format!("redis+sentinel://{place}")).ping().await);
+    assert_eq!(peer.write(&[write("a", 1, false)]).await.unwrap(), [WriteOutcome::Lost]);
+    let text = super::fixture::away(open(&format!("redis+sentinel://{place}")).ping().await);
     assert!(text.contains("NOAUTH"), "{text}");
 }

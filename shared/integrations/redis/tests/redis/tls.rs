@@ -1,12 +1,12 @@
-//! TLS with certificates that are checked.
+//! Tests of TLS and its certificate checks.
 
 use std::time::Duration;
 
 use watchbill_redis::RedisKeys;
-use watchbill_redis::keys::PeerMessage;
+use watchbill_redis::keys::LegacyMessage;
 use watchbill_testkit::{RedisServer, RedisSetup};
 
-use super::bed::{Hand, away, open, options, refused, strings};
+use super::fixture::{Hand, away, open, options, refused, strings};
 
 fn trusting(server: &RedisServer, authority: &RedisServer) -> RedisKeys {
     let mut options = options();
@@ -20,7 +20,7 @@ async fn a_certificate_of_the_named_authority_is_trusted() {
     let peer = trusting(&server, &server);
     peer.ping().await.unwrap();
     let mut heard = peer.listen(&strings(&["c"])).await.unwrap();
-    let message = PeerMessage { channel: "c".into(), text: "x".into() };
+    let message = LegacyMessage { channel: "c".into(), text: "x".into() };
     assert!(peer.publish("c", None, "1", std::slice::from_ref(&message)).await.unwrap());
     assert_eq!(heard.next().await.unwrap(), message);
 }
@@ -40,7 +40,7 @@ async fn a_certificate_is_for_its_name() {
     let server = RedisSetup::new().tls().start();
     let mut options = options();
     options.ca_file = Some(server.ca_file());
-    // The same machine under a name that the certificate does not have.
+    // The same machine under a name that is not in the certificate.
     let url = format!("rediss://[::ffff:127.0.0.1]:{}", server.port());
     let text = refused(RedisKeys::open(&url, options).unwrap().ping().await);
     assert!(text.contains("certificate"), "{text}");

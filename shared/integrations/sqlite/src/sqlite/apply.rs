@@ -1,32 +1,32 @@
-//! One group of commits inside its transaction: every commit is checked against what the
-//! commits before it in the group have written, and writes all or nothing.
+//! Applies a group of commits in one transaction. Each commit is checked against the writes of
+//! those before it in the group, and writes all or nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use watchbill_core::ports::{
-    Commit, CommitError, CounterAdd, Expect, Item, Key, NewItem, StoreError, Write, WriteId,
+    Commit, CommitError, CounterAdd, Item, Key, NewItem, Precondition, StoreError, Write, WriteId,
 };
 use watchbill_core::repo::HEAD;
 use watchbill_domain::Timestamp;
 
 use super::codec::pack_change;
-use super::recent::{Recent, Slot};
+use super::recent::{CachedItem, ItemCache};
 use super::statements::{Changed, Sql, Statements};
 use super::tail::TailChange;
 
-/// What a commit is answered if the transaction it stands in commits.
-pub(super) type Verdict = Result<(), CommitError>;
+/// A commit's result, provided that its transaction commits.
+pub(super) type CommitResult = Result<(), CommitError>;
 
 pub(super) struct Applier<'c> {
     pub(super) statements: Statements<'c>,
-    recent: Arc<Recent>,
+    recent: Arc<ItemCache>,
     kinds: Vec<Arc<str>>,
     last_id: i64,
     last_seq: u64,
-    /// Items that this group has touched, as they are inside its transaction.
-    touched: HashMap<Key, Option<Slot>>,
+    /// Items touched by this group, as they are inside its transaction.
+    touched: HashMap<Key, Option<CachedItem>>,
     changes: Vec<TailChange>,
     packed: Vec<u8>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Applier<'c> {
 impl<'c> Applier<'c> {
     pub(super) fn new(
         statements: Statements<'c>,
-        recent: Arc<Recent>,
+        recent: Arc<ItemCache>,
         (last_id, last_seq): (i64, u64),
     ) -> Self {
         Self {
@@ -49,11 +49,11 @@ impl<'c> Applier<'c> {
         }
     }
 
-    /// An outer error is the whole group's. The commit is legal.
-    pub(super) fn commit(&mut self, commit: Commit) -> Sql<Verdict> {
+    /// Applies a legal commit. An outer error fails the whole group.
+    pub(super) fn commit(&mut self, commit: Commit) -> Sql<CommitResult> {
         let id = commit.id;
-        if let [Write::Put { item, expect: Expect::Absent }] = &commit.writes[..] {
-            // The common case needs no look-up: the unique index says whether it was there.
+        if let [Write::Put { item, expect: Precondition::Absent }] = &commit.writes[..] {
+            // The common case needs no lookup: the unique index shows whether the key exists.
             return self.create_alone(item, id);
         }
         for write in &commit.writes {
@@ -77,7 +77,7 @@ impl<'c> Applier<'c> {
         Ok(Ok(()))
     }
 
-    /// Removes up to `limit` expired items; a head takes its partition with it.
+    /// Removes up to `limit` expired items. A header takes its partition with it.
     pub(super) fn purge(&mut self, now: Timestamp, limit: usize) -> Sql<usize> {
         let (mut removed, mut unreadable) = (0, 0);
         while removed < limit {
@@ -86,7 +86,7 @@ impl<'c> Applier<'c> {
                 break;
             }
             for key in expired {
-                // What can't be read stays: perhaps just the time is wrong in it.
+                // Unreadable items stay: perhaps only their expiry is wrong.
                 let Some(key) = key else {
                     unreadable += 1;
                     continue;
@@ -100,7 +100,7 @@ impl<'c> Applier<'c> {
         Ok(removed)
     }
 
-    /// How many went with it; an error if it can't be read itself.
+    /// Returns how many items were removed, or an error if the item can't be read.
     fn purge_one(&mut self, key: Key) -> Sql<Result<usize, StoreError>> {
         if let Err(unreadable) = self.load(&key)? {
             return Ok(Err(unreadable));
@@ -111,7 +111,7 @@ impl<'c> Applier<'c> {
         };
         let mut removed = 0;
         for key in gone {
-            // It may have gone with its head already.
+            // It may already be removed with its header.
             if self.load(&key)?.is_ok() && self.slot(&key).is_some() {
                 self.delete(&key)?;
                 removed += 1;
@@ -120,7 +120,7 @@ impl<'c> Applier<'c> {
         Ok(Ok(removed))
     }
 
-    /// Writes the group's changes; the last statement before COMMIT.
+    /// Writes the group's changes, as the last statement before COMMIT.
     pub(super) fn write_changes(&mut self) -> Sql<()> {
         let n = self.changes.len();
         if n > 0 {
@@ -129,8 +129,8 @@ impl<'c> Applier<'c> {
         Ok(())
     }
 
-    /// After COMMIT: what was written becomes readable from memory. Gives the changes and
-    /// the number of the first.
+    /// After COMMIT, makes the writes readable from memory. Returns the changes and the number
+    /// of the first.
     pub(super) fn publish(&mut self) -> (u64, Vec<TailChange>) {
         let written = self.touched.drain().filter_map(|(key, slot)| Some((key, slot?)));
         self.recent.put_all(written);
@@ -141,14 +141,14 @@ impl<'c> Applier<'c> {
         (first, changes)
     }
 
-    /// After ROLLBACK: as if the group had never been.
+    /// After ROLLBACK, discards the group.
     pub(super) fn forget(&mut self) {
         self.touched.clear();
         self.packed.clear();
         self.changes.clear();
     }
 
-    /// Brings an item's state into `touched`.
+    /// Loads an item's state into `touched`.
     fn load(&mut self, key: &Key) -> Sql<Result<(), StoreError>> {
         if self.touched.contains_key(key) {
             return Ok(Ok(()));
@@ -164,7 +164,7 @@ impl<'c> Applier<'c> {
         Ok(Ok(()))
     }
 
-    fn slot(&self, key: &Key) -> Option<&Slot> {
+    fn slot(&self, key: &Key) -> Option<&CachedItem> {
         self.touched.get(key)?.as_ref()
     }
 
@@ -174,8 +174,8 @@ impl<'c> Applier<'c> {
             Write::Put { expect, .. }
             | Write::Delete { expect, .. }
             | Write::Check { expect, .. } => match (expect, slot) {
-                (Expect::Absent, None) => true,
-                (Expect::Version(version), Some(slot)) => slot.item.version == *version,
+                (Precondition::Absent, None) => true,
+                (Precondition::Version(version), Some(slot)) => slot.item.version == *version,
                 _ => false,
             },
             Write::Add { adds, .. } => adds.iter().all(|add| {
@@ -185,8 +185,9 @@ impl<'c> Applier<'c> {
         }
     }
 
-    /// A failed condition: our own success with its answer lost, or a conflict.
-    fn refuse(&self, commit: &Commit, failed: &Key) -> Verdict {
+    /// Decides a failed condition: our own earlier success whose answer was lost, or a
+    /// conflict.
+    fn refuse(&self, commit: &Commit, failed: &Key) -> CommitResult {
         let ours = |write: &Write| {
             matches!(write, Write::Put { .. } | Write::Add { .. })
                 && self.slot(write.key()).is_some_and(|slot| slot.item.write_id == commit.id)
@@ -198,7 +199,7 @@ impl<'c> Applier<'c> {
         Err(CommitError::Conflict { key: failed.clone(), current })
     }
 
-    fn create_alone(&mut self, new: &NewItem, write_id: WriteId) -> Sql<Verdict> {
+    fn create_alone(&mut self, new: &NewItem, write_id: WriteId) -> Sql<CommitResult> {
         let known_absent = match self.touched.get(&new.key) {
             Some(slot) => slot.is_none(),
             None => true,
@@ -212,7 +213,7 @@ impl<'c> Applier<'c> {
         if let Err(unreadable) = self.load(&new.key)? {
             return Ok(Err(unreadable.into()));
         }
-        let write = Write::Put { item: new.clone(), expect: Expect::Absent };
+        let write = Write::Put { item: new.clone(), expect: Precondition::Absent };
         Ok(self.refuse(&Commit { id: write_id, writes: vec![write] }, &new.key))
     }
 
@@ -232,7 +233,7 @@ impl<'c> Applier<'c> {
         }
     }
 
-    /// One allocation for each kind there is, not for each item.
+    /// Shares one allocation per kind between items.
     fn kind(&mut self, kind: &str) -> Arc<str> {
         const MANY: usize = 32;
         if let Some(known) = self.kinds.iter().find(|known| ***known == *kind) {
@@ -246,7 +247,7 @@ impl<'c> Applier<'c> {
     }
 
     fn put(&mut self, new: NewItem, write_id: WriteId) -> Sql<()> {
-        let Some(Slot { id, item: old }) = self.slot(&new.key).cloned() else {
+        let Some(CachedItem { id, item: old }) = self.slot(&new.key).cloned() else {
             let item = self.item_of(&new, write_id, None);
             return self.insert(item).map(drop);
         };
@@ -267,7 +268,7 @@ impl<'c> Applier<'c> {
     }
 
     fn delete(&mut self, key: &Key) -> Sql<()> {
-        let Some(Slot { id, item }) = self.slot(key).cloned() else { return Ok(()) };
+        let Some(CachedItem { id, item }) = self.slot(key).cloned() else { return Ok(()) };
         self.statements.delete(id)?;
         self.changed(key.clone(), item.version + 1, None);
         self.touched.insert(key.clone(), None);
@@ -304,7 +305,7 @@ impl<'c> Applier<'c> {
             self.wrote(id, item);
             return Ok(());
         }
-        let Some(Slot { id, item: old }) = self.slot(&key).cloned() else { return Ok(()) };
+        let Some(CachedItem { id, item: old }) = self.slot(&key).cloned() else { return Ok(()) };
         let mut item = Item::clone(&old);
         item.version += 1;
         item.write_id = write_id;
@@ -319,7 +320,7 @@ impl<'c> Applier<'c> {
         let item = Arc::new(item);
         let key = item.key.clone();
         self.changed(key.clone(), item.version, Some(item.clone()));
-        self.touched.insert(key, Some(Slot { id, item }));
+        self.touched.insert(key, Some(CachedItem { id, item }));
     }
 
     fn changed(&mut self, key: Key, version: u64, image: Option<Arc<Item>>) {

@@ -1,5 +1,5 @@
-//! Moves the write-ahead log into the database beside the writer, which would otherwise
-//! stand still for it, cuts its file back, and looks after the store while nothing is written.
+//! Moves the write-ahead log into the database in parallel with the writer, which would
+//! otherwise stop for it, truncates its file, and checks the store while it is idle.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -11,37 +11,36 @@ use rusqlite::Connection;
 use super::guard::Guard;
 use super::tail::Tail;
 
-/// What SQLite makes of a database that is told nothing else.
+/// SQLite's default page size.
 const PAGE_BYTES: u64 = 4096;
 
-/// So few that the writer itself moves the rest, between two groups.
+/// Remaining pages that the writer itself moves between two groups.
 const FEW: i64 = 256;
 
-/// Between two looks at the files, while nothing is written.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the files are checked while nothing is written.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A log that is so many times its limit is worth a warning: some reader holds it.
+/// The log's size, as a multiple of its limit, that causes a warning: some reader holds it.
 const WARN_TIMES: u64 = 4;
 
-/// How large the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReport {
     pub bytes: u64,
-    /// It can't be moved, because a reader still needs what it held when it began.
+    /// It can't be moved, because a reader still needs its contents.
     pub held: bool,
 }
 
-/// A checkpoint can start the log anew only where nothing was written since. So the
-/// thread moves most of it while the writer writes, and then lets the writer move the
-/// little that came meanwhile.
+/// A checkpoint can restart the log only if nothing was written since. So the thread moves most
+/// of it while the writer writes, then lets the writer move the little that was added
+/// meanwhile.
 pub(super) struct Checkpoints {
     log: PathBuf,
     limit: u64,
     /// Pages in the log after the last COMMIT.
     pages: AtomicU32,
-    /// The rest is little: the writer's turn.
+    /// Little is left, for the writer to move.
     nearly_done: AtomicBool,
-    /// Bytes of the log's file at the last look.
+    /// Size of the log file at the last check, in bytes.
     bytes: AtomicU64,
     held: AtomicBool,
     state: Mutex<State>,
@@ -54,12 +53,12 @@ struct State {
     stop: bool,
 }
 
-/// Gives pages in the log and pages moved.
+/// Returns the pages in the log and the pages moved.
 fn passive(conn: &Connection) -> rusqlite::Result<(i64, i64)> {
     conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
-/// Moves what is left and empties the file. False: a reader or the writer is at it.
+/// Moves the rest and empties the file. False if a reader or the writer prevents it.
 fn truncate(conn: &Connection) -> rusqlite::Result<bool> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
 }
@@ -78,8 +77,8 @@ impl Checkpoints {
         }
     }
 
-    /// Counts the pages that `writer` leaves in the log, and lets it cut the file back to the
-    /// limit when it begins it anew.
+    /// Counts the pages that `writer` leaves in the log, and lets it truncate the file to the
+    /// limit when it restarts the log.
     pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
         writer.pragma_update(None, "journal_size_limit", self.limit.cast_signed())?;
         let this = self.clone();
@@ -104,7 +103,7 @@ impl Checkpoints {
         if self.nearly_done.swap(false, Ordering::Acquire) {
             self.pages.store(0, Ordering::Relaxed);
             if let Err(error) = passive(writer) {
-                tracing::warn!(%error, "the write-ahead log was not moved and goes on growing");
+                tracing::warn!(%error, "can't checkpoint the write-ahead log, which keeps growing");
             }
             return;
         }
@@ -120,14 +119,14 @@ impl Checkpoints {
         self.wake.notify_one();
     }
 
-    /// The thread's life: until it is told to stop, or the store has ended.
+    /// Runs until it is stopped or the store has ended.
     pub(super) fn run(&self, conn: &Connection, guard: &Guard, tail: &Tail) {
         loop {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let idle = |state: &mut State| !state.wanted && !state.stop;
             let (state, _) = self
                 .wake
-                .wait_timeout_while(state, LOOK_EVERY, idle)
+                .wait_timeout_while(state, POLL_INTERVAL, idle)
                 .unwrap_or_else(PoisonError::into_inner);
             let (stop, wanted) = (state.stop, state.wanted);
             drop(state);
@@ -137,7 +136,7 @@ impl Checkpoints {
             match guard.look(conn, tail.last()) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => tracing::warn!(%error, "the store can't be looked after"),
+                Err(error) => tracing::warn!(%error, "can't check the store's files"),
             }
             let moved = match wanted {
                 true => self.move_most(conn),
@@ -145,7 +144,7 @@ impl Checkpoints {
             };
             if let Err(error) = moved {
                 let log = self.log.display();
-                tracing::warn!(%error, "can't move the write-ahead log {log}");
+                tracing::warn!(%log, %error, "can't checkpoint the write-ahead log");
             }
             if wanted {
                 self.state.lock().unwrap_or_else(PoisonError::into_inner).wanted = false;
@@ -154,8 +153,8 @@ impl Checkpoints {
     }
 
     fn move_most(&self, conn: &Connection) -> rusqlite::Result<()> {
-        // Each round leaves what was written during it; four rounds are enough for any
-        // writer that is slower than the disk.
+        // Each round leaves what was written during it. Four rounds are enough for any writer
+        // that is slower than the disk.
         let mut moved_before = 0;
         for _ in 0..4 {
             let (_, moved) = passive(conn)?;
@@ -165,14 +164,14 @@ impl Checkpoints {
             moved_before = moved;
         }
         self.nearly_done.store(true, Ordering::Release);
-        // It begins anew soon after its limit, unless somebody needs it.
+        // The log restarts soon after its limit, unless a reader needs it.
         let bytes = self.measure();
         self.held.store(bytes > self.limit.saturating_mul(WARN_TIMES), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Cuts a log back that has outgrown its limit and that nobody needs any more, also when
-    /// nothing is written that would begin it anew. Says once that somebody still needs it.
+    /// Truncates a log above its limit that no reader needs any more, even if nothing is
+    /// written that would restart it. Records whether a reader still needs it.
     pub(super) fn tidy(&self, conn: &Connection) -> rusqlite::Result<()> {
         if self.measure() > self.limit {
             let (pages, moved) = passive(conn)?;
@@ -185,19 +184,17 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Looks how large the log's file is, and warns where it became far too large.
+    /// Measures the log file, and warns when it becomes far too large.
     fn measure(&self) -> u64 {
         let bytes = std::fs::metadata(&self.log).map_or(0, |log| log.len());
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         let large = self.limit.saturating_mul(WARN_TIMES);
         if bytes > large && before <= large {
             tracing::warn!(
+                log = %self.log.display(),
                 bytes,
-                "the write-ahead log {} has grown to {} MB: something has been reading the \
-                 database for long, such as a copy, or a transaction left open in a shell; the \
-                 log is cut back when that has ended",
-                self.log.display(),
-                bytes >> 20
+                "the write-ahead log is far above its limit: a long read holds it, such as a \
+                 copy or a transaction left open in a shell; it is truncated when that read ends"
             );
         }
         bytes

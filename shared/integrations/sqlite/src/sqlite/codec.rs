@@ -1,4 +1,4 @@
-//! How keys, lists, rows, changes and cursors are written.
+//! Encodings of keys, list entries, rows, changes and cursors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use rusqlite::Row;
 use watchbill_core::ports::{Item, Key, ListCursor, ListEntry, StoreError, WriteId};
 use watchbill_domain::Timestamp;
 
-/// Stands between the two parts of a key or of a list entry. No first part may hold it, so
-/// that comparing bytes orders by the first part and then by the second.
+/// Separates the two parts of a key or of a list entry. The first part must not contain it, so
+/// that byte order is the order by first part, then second.
 const BORDER: u8 = 0;
 
-/// `first`, border, `second`: one column, hence one comparison for each step down an index.
+/// `first`, border, `second` in one column, so that each step down an index takes one
+/// comparison.
 pub(super) fn join(into: &mut Vec<u8>, first: &str, second: &str) {
     into.clear();
     into.reserve(first.len() + 1 + second.len());
@@ -27,12 +28,12 @@ pub(super) fn joined(first: &str, second: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether a text may stand before the border.
+/// Whether a text may be a first part.
 pub(super) fn fits_before_border(text: &str) -> bool {
     !text.as_bytes().contains(&BORDER)
 }
 
-/// The first byte string after all that begin with `first` and the border.
+/// The first byte string after all that start with `first` and the border.
 pub(super) fn after_all(first: &str) -> Vec<u8> {
     let mut bytes = first.as_bytes().to_vec();
     bytes.push(BORDER + 1);
@@ -54,13 +55,13 @@ fn list_of(bytes: Option<&[u8]>) -> Option<ListEntry> {
     Some(ListEntry { partition: partition.into(), sort: sort.into() })
 }
 
-/// What [`read_item`] reads, in its order.
+/// The columns of [`read_item`], in its order.
 pub(super) const ITEM_COLUMNS: &str =
     "id, key, v, w, kind, schema, list, list2, due, expires, counters, body, sum";
 
-/// A checksum over all that an item says, so that bytes which changed on the disk are seen: the
-/// database has none of its own. CRC-32 finds every burst of up to 32 bits, at gigabytes a
-/// second. Signed, because then a row has the same length with nearly every value.
+/// A checksum over an item, which detects bytes changed on disk; SQLite has none of its own.
+/// CRC-32 detects every burst of up to 32 bits, at gigabytes a second. It is signed, because
+/// then a row has the same length with nearly every value.
 pub(super) fn sum_of(item: &Item) -> i32 {
     let mut sum = crc32fast::Hasher::new();
     let mut text = |text: &[u8]| {
@@ -93,17 +94,17 @@ pub(super) fn sum_of(item: &Item) -> i32 {
     sum.finalize().cast_signed()
 }
 
-/// The same, without a body that is long. 16 KiB are a few pages, and take less time to read
-/// than to hand over to another thread.
+/// The same columns without a long body. 16 KiB are a few pages, and are read faster than
+/// handed to another thread.
 pub(super) const SHORT_ITEM_COLUMNS: &str = "id, key, v, w, kind, schema, list, list2, due, \
     expires, counters, CASE WHEN length(body) <= 16384 THEN body END, sum";
 
-/// Whether a row of [`SHORT_ITEM_COLUMNS`] left its body out.
+/// Whether a row of [`SHORT_ITEM_COLUMNS`] lacks its body.
 pub(super) fn is_long(row: &Row<'_>) -> rusqlite::Result<bool> {
     Ok(row.get_ref(11)?.as_blob_or_null()?.is_none())
 }
 
-/// A row of [`ITEM_COLUMNS`], with its row id. `key` saves making it anew where it is known.
+/// Reads a row of [`ITEM_COLUMNS`] with its row id. A known `key` need not be built again.
 pub(super) fn read_item(row: &Row<'_>, key: Option<&Key>) -> Result<(i64, Item), StoreError> {
     let known = || {
         let in_row = || key_of(row.get_ref(1).ok()?.as_blob().ok()?);
@@ -112,13 +113,12 @@ pub(super) fn read_item(row: &Row<'_>, key: Option<&Key>) -> Result<(i64, Item),
     let corrupt = |reason: String| StoreError::Corrupt { key: known(), reason };
     let (id, item) = raw_item(row, key)
         .map_err(|error| corrupt(error.to_string()))?
-        .ok_or_else(|| corrupt("its key, write id or counters".into()))?;
+        .ok_or_else(|| corrupt("its key, write id or counters are invalid".into()))?;
     let written: Option<i32> = row.get(12).map_err(|error| corrupt(error.to_string()))?;
     let found = sum_of(&item);
     if written.is_some_and(|written| written != found) {
         return Err(corrupt(format!(
-            "its checksum is {:08x}, it was written with {:08x}: bytes of it have changed on the \
-             disk",
+            "its checksum is {:08x}, but was {:08x} when written: its bytes have changed on disk",
             found,
             written.unwrap_or_default()
         )));
@@ -156,17 +156,17 @@ fn raw_item(row: &Row<'_>, key: Option<&Key>) -> rusqlite::Result<Option<(i64, I
     Ok(Some((row.get(0)?, item)))
 }
 
-/// Appends one change to a row of the table `changes`.
+/// Appends a change to a row of the table `changes`.
 pub(super) fn pack_change(into: &mut Vec<u8>, key: &Key, version: u64) {
     for part in [&key.partition, &key.sort] {
-        // Keys are bounded far below 4 GB by what SQLite stores.
+        // SQLite's limits keep keys far below 4 GB.
         into.extend_from_slice(&(part.len() as u32).to_be_bytes());
         into.extend_from_slice(part.as_bytes());
     }
     into.extend_from_slice(&version.to_be_bytes());
 }
 
-/// Reads what [`pack_change`] wrote; `None` at the first that can't be read.
+/// Reads what [`pack_change`] wrote; ends with `None` at an unreadable change.
 pub(super) fn unpack_changes(mut packed: &[u8]) -> impl Iterator<Item = Option<(Key, u64)>> {
     std::iter::from_fn(move || {
         if packed.is_empty() {
@@ -193,7 +193,7 @@ fn take_change(packed: &mut &[u8]) -> Option<(Key, u64)> {
     Some((Key { partition, sort }, u64::from_be_bytes(*version)))
 }
 
-/// The place after an entry, as it stands in the index; nothing where that can't be read.
+/// The cursor after an index entry; `None` if the entry can't be read.
 pub(super) fn list_cursor(entry: &[u8], key: &Key) -> Option<String> {
     let entry = list_of(Some(entry))?;
     Some(ListCursor::after(&entry, key).to_string())

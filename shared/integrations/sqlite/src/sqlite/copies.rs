@@ -1,4 +1,4 @@
-//! What whoever copies a database from outside of its store needs of it.
+//! Access to a database for code that copies it from outside its store.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(crate) fn copy(conn: &Connection, to: &Path) -> Result<(), OpenError> {
     schema::backup(conn, to)
 }
 
-/// Hands over every item of a database of any version, or why it can't be read.
+/// Passes every item of a database of any version to `each`, or why it can't be read.
 pub(crate) fn each_item(
     conn: &Connection,
     path: &Path,
@@ -28,7 +28,7 @@ pub(crate) fn each_item(
     let version: usize = conn
         .pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))
         .map_err(failed)? as usize;
-    // One from before checksums has no such column.
+    // Databases from before checksums lack this column.
     let columns = match version < schema::WITH_SUMS {
         true => ITEM_COLUMNS.replace(", sum", ", NULL"),
         false => ITEM_COLUMNS.to_owned(),

@@ -1,3 +1,5 @@
+//! Errors of opening and copying the store, and SQLite's errors in words for the operator.
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,50 +9,51 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "the data folder {folder} is in use by another watchbill: stop that one, or give this \
-         one a folder of its own with --data"
+        "the data folder {folder} is in use by another watchbill process: stop that one, or \
+         choose another folder with --data"
     )]
     Locked { folder: PathBuf },
     #[error(
-        "{path} is not there, or is empty, but its folder is not new: it holds {traces}. Put the \
-         database back (a copy in that folder, or the last backup) under that name and start \
-         again; to begin anew without what was in it, move the whole folder away first"
+        "{path} is missing or empty, but its folder is not new: it contains {traces}. Restore the \
+         database (a copy in that folder, or the last backup) under that name and start again; \
+         to start with an empty database, move the whole folder away first"
     )]
     Lost { path: PathBuf, traces: String },
     #[error(
-        "{path} is older than it was at the last run: it holds changes up to number {found}, and \
-         {marked} were committed. Its write-ahead log was removed, or another file was put in \
-         its place. Put back what is newer (a file watchbill.rescued-… in that folder is the \
-         newest there can be); if you mean to go on from the older one, remove {lock} and start \
-         again"
+        "{path} is older than at the last run: it has changes up to number {found}, but {marked} \
+         were committed. Its write-ahead log was removed, or the file was replaced. Restore the \
+         newer database (a file watchbill.rescued-… in that folder is the newest); to continue \
+         with the older one, remove {lock} and start again"
     )]
     Older { path: PathBuf, lock: PathBuf, found: u64, marked: u64 },
-    #[error("can't use {folder}: {source}; check that it is a folder you may write to")]
+    #[error("can't use {folder}: check that it is a folder you may write to")]
     Folder { folder: PathBuf, source: io::Error },
     #[error(
-        "{path} has version {found}, this build knows up to {known}: start the newer build that \
+        "{path} has version {found}, this build supports up to {known}: start the newer build that \
          wrote it, or restore the copy made before its migration"
     )]
     Newer { path: PathBuf, found: i32, known: usize },
-    #[error("{path} is no watchbill database: give another folder with --data, or move it away")]
+    #[error(
+        "{path} is not a watchbill database: choose another folder with --data, or move it away"
+    )]
     Foreign { path: PathBuf },
-    #[error("{path} is damaged: {source}; put the last backup in its place")]
+    #[error("{path} is damaged: restore the last backup")]
     Damaged { path: PathBuf, source: rusqlite::Error },
     #[error("the disk is full: can't {doing} {path}; free some space and start again")]
     Full { doing: &'static str, path: PathBuf },
-    #[error("can't {doing} {path}: {source}")]
+    #[error("can't {doing} {path}")]
     Sqlite { doing: &'static str, path: PathBuf, source: rusqlite::Error },
     #[error(
-        "{path} can't have a write-ahead log (its journal is '{mode}'): the data folder must be \
-         on a local disk, not on a network drive"
+        "{path} can't use a write-ahead log (its journal mode is '{mode}'): the data folder must \
+         be on a local disk, not on a network drive"
     )]
     NoWal { path: PathBuf, mode: String },
-    #[error("{path} is there already: move it away or give another name")]
+    #[error("{path} already exists: move it away or choose another name")]
     CopyExists { path: PathBuf },
-    #[error("{path} can't be given to SQLite: use a name in UTF-8")]
+    #[error("the path {path} is not UTF-8, which SQLite requires: choose another name")]
     BadName { path: PathBuf },
-    #[error("can't start a thread for the store: {0}")]
-    Thread(io::Error),
+    #[error("can't start a thread for the store")]
+    Thread(#[source] io::Error),
 }
 
 impl OpenError {
@@ -65,20 +68,20 @@ impl OpenError {
     }
 }
 
-/// What SQLite's error means to the operator.
+/// What an SQLite error means to the operator.
 pub(super) fn reason_of(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
             format!("the disk of the data folder is full ({error}); free some space")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("the database is damaged ({error}); stop and put the last backup in its place")
+            format!("the database is damaged ({error}); stop and restore the last backup")
         }
         Some(ErrorCode::SystemIoFailure) => {
-            format!("the disk of the data folder fails ({error}); look at the system's log")
+            format!("the disk of the data folder fails ({error}); see the system log")
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-            format!("the data folder may not be written ({error}); check its owner and rights")
+            format!("the data folder is not writable ({error}); check its owner and permissions")
         }
         _ => error.to_string(),
     }

@@ -1,4 +1,4 @@
-//! Following the change feed.
+//! Follows the change feed.
 
 use std::sync::Arc;
 
@@ -7,29 +7,29 @@ use watchbill_core::ports::{Change, StoreError};
 
 use super::SqliteStore;
 
-/// A follower of the feed: reads from the table until it has caught up with the tail in
-/// memory, follows that, and goes back to the table whenever it falls too far behind.
-/// Numbers have no gaps and say where it is, so nothing is missed between the two.
-pub struct Feed {
+/// A follower of the feed. It reads the table until it has caught up with the tail in memory,
+/// follows the tail, and returns to the table if it falls too far behind. Numbers have no gaps
+/// and mark its position, so nothing is missed in between.
+pub struct ChangeFeed {
     store: Arc<SqliteStore>,
     after: u64,
     last: watch::Receiver<u64>,
 }
 
-impl Feed {
-    /// Begins with the change after `after`; 0 begins with the first that is kept.
+impl ChangeFeed {
+    /// Starts with the change after `after`; 0 starts with the first that is kept.
     pub fn open(store: Arc<SqliteStore>, after: u64) -> Self {
         let last = store.shared.tail.watch();
         Self { store, after, last }
     }
 
-    /// The number of the last change given.
+    /// The number of the last change returned.
     pub fn position(&self) -> u64 {
         self.after
     }
 
-    /// Up to `max` changes, at least one: waits for it. On an error nothing is lost: ask
-    /// again. Dropping the future loses nothing either.
+    /// Waits for at least one change and returns up to `max`. Errors and dropping the future
+    /// lose nothing; call it again.
     pub async fn next(&mut self, max: usize) -> Result<Vec<(u64, Change)>, StoreError> {
         let max = max.max(1);
         loop {
@@ -42,7 +42,7 @@ impl Feed {
                 return Ok(changes);
             }
             let after = self.after;
-            // The sender lives in the store we hold.
+            // The sender is in the store that we hold.
             let _ = self.last.wait_for(|last| *last > after).await;
         }
     }

@@ -1,6 +1,6 @@
-//! Whether the files that are open are still those that the next start will read, and whether
-//! this process is still the one that owns them. What is answered after a look here is in the
-//! file that has the database's name.
+//! Checks that the open files are still those that the next start will read, and that this
+//! process still owns them. What is answered after a check is in the file that has the
+//! database's name.
 
 use std::fs;
 use std::io;
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use super::lock::{Lock, Mark};
+use super::lock::{DatabaseMark, Lock};
 use super::queue::Queue;
 use super::statements::{Sql, epoch};
 use super::{OnFatal, schema};
 
-/// Which file a name stands for. Removing a file and making another under its name gives
-/// another number, except by chance after the old one is closed, and it is open here.
+/// The identity of a file behind a name. Replacing the file changes it, except by chance after
+/// the old one is closed, and here it is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
 
@@ -27,7 +27,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
     Ok(Identity(file.dev(), file.ino()))
 }
 
-/// An open file can't be removed there.
+/// Open files can't be removed on these systems.
 #[cfg(not(unix))]
 fn identity(path: &Path) -> io::Result<Identity> {
     fs::metadata(path).map(|_| Identity(0, 0))
@@ -45,7 +45,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Over the files as they are once the first commit has been made: all are there then.
+    /// Records the files after the first commit, when all of them exist.
     pub(super) fn new(
         lock: Lock,
         database: &Path,
@@ -69,14 +69,15 @@ impl Guard {
         })
     }
 
-    /// What is no longer as it was opened. Four calls of `stat`: a few microseconds.
+    /// Returns what has changed since the files were opened. Four calls of `stat`: a few
+    /// microseconds.
     pub(super) fn check_files(&self) -> Result<(), String> {
         for (path, opened) in &self.files {
             let what = match identity(path) {
                 Ok(now) if now == *opened => continue,
                 Ok(_) => "was replaced".to_owned(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed".to_owned(),
-                Err(error) => format!("can't be looked at any more ({error})"),
+                Err(error) => format!("can't be accessed any more ({error})"),
             };
             return Err(format!("{} {what} while it was in use", path.display()));
         }
@@ -89,14 +90,14 @@ impl Guard {
             return Ok(());
         }
         Err(format!(
-            "another process has taken {} over (start number {found}, this is {}); this one has \
-             written nothing since",
+            "another process has opened {} (its start number is {found}, here it is {}); this one \
+             has written nothing since",
             self.database.display(),
             self.epoch
         ))
     }
 
-    /// A look from outside of a commit. False: it is all over.
+    /// A check outside of a commit. False if the store has ended.
     pub(super) fn look(&self, conn: &Connection, seq: u64) -> Sql<bool> {
         if let Err(lost) = self.check_files() {
             self.lost(conn, &lost);
@@ -107,15 +108,16 @@ impl Guard {
             return Ok(false);
         }
         if self.marked.swap(seq, Ordering::Relaxed) != seq
-            && let Err(error) = self.lock.mark(Mark { epoch: self.epoch, seq })
+            && let Err(error) = self.lock.mark(DatabaseMark { epoch: self.epoch, seq })
         {
-            tracing::warn!("can't write to {}: {error}", self.lock.path().display());
+            let path = self.lock.path().display();
+            tracing::warn!(%path, %error, "can't write the last change's number");
         }
         Ok(true)
     }
 
-    /// Ends the store because its files are no longer at their names. They are still open here,
-    /// and with this process they would be gone: so all that is in them is copied first.
+    /// Ends the store because its files are no longer at their names. They are still open here
+    /// but would be lost with the process, so everything in them is copied first.
     pub(super) fn lost(&self, conn: &Connection, what: &str) {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
@@ -124,23 +126,24 @@ impl Guard {
         let copy = self.database.with_extension(format!("rescued-{}.db", self.epoch));
         let kept = match schema::backup(conn, &copy) {
             Ok(()) => format!(
-                "all that was committed is in {}: rename it to {}",
+                "all committed data is in {}: rename it to {}",
                 copy.display(),
                 self.database.display()
             ),
-            Err(error) => format!("a copy of what was committed could not be made: {error}"),
+            Err(error) => format!("the committed data could not be copied: {error}"),
         };
-        // Since the last look more may have been answered: a start on what is left must see that
-        // it is older.
+        // More may have been answered since the last check, so a start on the remaining files
+        // must see that they are older.
         let marked = super::statements::last_numbers(conn)
-            .map(|(_, seq)| self.lock.mark(Mark { epoch: self.epoch, seq }));
+            .map(|(_, seq)| self.lock.mark(DatabaseMark { epoch: self.epoch, seq }));
         if !matches!(marked, Ok(Ok(()))) {
-            tracing::warn!("can't write to {}: {marked:?}", self.lock.path().display());
+            let path = self.lock.path().display();
+            tracing::warn!(%path, result = ?marked, "can't write the last change's number");
         }
         (self.on_fatal)(&format!("{what}; {kept}"));
     }
 
-    /// Ends the store, once; what waits learns that there is no answer.
+    /// Ends the store, once. Waiting callers learn that there is no answer.
     pub(super) fn die(&self, message: &str) {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;

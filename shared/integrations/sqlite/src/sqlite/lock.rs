@@ -1,9 +1,9 @@
-//! One process for each data folder, and what is remembered of the last one.
+//! Locks a data folder for one process, and remembers how far the last one got.
 //!
 //! The lock is held on the folder itself, which can't be removed while it holds a database, and
-//! on `watchbill.lock`, which builds before this one look at. Both go with their handles, so a
-//! dead process leaves none behind. SQLite's own locks are no use for this: they are the
-//! process's, and closing any handle of the database drops them.
+//! on `watchbill.lock`, which older builds check. Both are released with their handles, so a
+//! dead process leaves none. SQLite's own locks do not serve: they belong to the process, and
+//! closing any handle of the database drops them.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -14,30 +14,30 @@ use crate::private;
 
 const LOCK_FILE: &str = "watchbill.lock";
 
-/// How far the database of a folder was known to be: see [`Lock::mark`].
+/// How far a folder's database was known to be: see [`Lock::mark`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct DatabaseMark {
     pub(super) epoch: u64,
     pub(super) seq: u64,
 }
 
-/// Held for the store's life.
+/// Held as long as the store is open.
 pub(super) struct Lock {
-    /// None where the file system knows no locks on folders.
+    /// `None` if the file system can't lock folders.
     _folder: Option<File>,
     file: File,
     path: PathBuf,
 }
 
 impl Lock {
-    /// Makes the folder if need be, for its owner alone, and takes its locks.
+    /// Creates the folder if necessary, for its owner only, and takes its locks.
     pub(super) fn take(folder: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Folder { folder: folder.to_owned(), source };
         private::private_folder(folder).map_err(unusable)?;
         if private::is_open_to_others(folder).map_err(unusable)? {
-            let folder = folder.display();
             tracing::warn!(
-                "the data folder {folder} is open to others on this machine: chmod 700 {folder}"
+                folder = %folder.display(),
+                "other users of this machine can access the data folder: run chmod 700 on it"
             );
         }
         let locked = |file: &File| match file.try_lock() {
@@ -58,33 +58,33 @@ impl Lock {
         &self.path
     }
 
-    /// Whether a database has been in this folder: something was marked, readable or not.
+    /// Whether this folder has held a database: a mark was written, readable or not.
     pub(super) fn is_marked(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.len() > 0)
     }
 
-    /// What was marked last; none if nothing was, or if it was cut off.
-    pub(super) fn marked(&self) -> io::Result<Option<Mark>> {
+    /// The last mark; `None` if there is none, or it is truncated.
+    pub(super) fn marked(&self) -> io::Result<Option<DatabaseMark>> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let mut text = String::new();
-        // Far more than a mark: a file that is something else is no mark.
+        // Far more than a mark has; anything longer is no mark.
         file.take(256).read_to_string(&mut text)?;
         Ok(read_mark(&text))
     }
 
-    /// Remembers beside the database how far it is, so that the next start sees whether the
-    /// database it finds is that one or something older. Not synced: it may be behind.
-    pub(super) fn mark(&self, mark: Mark) -> io::Result<()> {
+    /// Records next to the database how far it is, so that the next start detects an older one.
+    /// Not synced, so it may be behind.
+    pub(super) fn mark(&self, mark: DatabaseMark) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(format!("epoch {:020} change {:020}\n", mark.epoch, mark.seq).as_bytes())
     }
 }
 
-fn read_mark(text: &str) -> Option<Mark> {
+fn read_mark(text: &str) -> Option<DatabaseMark> {
     let (epoch, seq) = text.strip_suffix('\n')?.strip_prefix("epoch ")?.split_once(" change ")?;
-    Some(Mark { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
+    Some(DatabaseMark { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
 }
 
 #[cfg(unix)]
@@ -97,8 +97,8 @@ fn lock_folder(
     match locked(&open) {
         Err(OpenError::Folder { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
             tracing::warn!(
-                "the file system of {} can't lock a folder: only {LOCK_FILE} keeps others out",
-                folder.display()
+                folder = %folder.display(),
+                "the file system can't lock folders: only {LOCK_FILE} keeps other processes out"
             );
             Ok(None)
         }
@@ -128,7 +128,7 @@ mod tests {
         assert!(!lock.is_marked());
         assert_eq!(lock.marked().unwrap(), None);
         for seq in [u64::MAX, 7] {
-            let mark = Mark { epoch: 3, seq };
+            let mark = DatabaseMark { epoch: 3, seq };
             lock.mark(mark).unwrap();
             assert_eq!(lock.marked().unwrap(), Some(mark));
         }
@@ -143,7 +143,7 @@ mod tests {
         let first = Lock::take(folder.path()).unwrap();
         std::fs::remove_file(first.path()).unwrap();
         let second = Lock::take(folder.path());
-        assert!(matches!(second, Err(OpenError::Locked { .. })), "a second process got in");
+        assert!(matches!(second, Err(OpenError::Locked { .. })), "a second process got the lock");
         drop(first);
         Lock::take(folder.path()).unwrap();
     }

@@ -1,14 +1,14 @@
-//! The embedded store: one SQLite file, one thread that writes it, a few that read.
+//! The embedded store: one SQLite file, one writer thread, a few readers.
 //!
 //! - `writer`, `queue`, `apply`, `statements`: commits, in groups, one transaction each.
-//! - `reader`, `recent`: reads; what was written last is still in memory.
+//! - `reader`, `recent`: reads; recently written items are still in memory.
 //! - `tail`, `feed`: the change feed.
 //! - `schema`, `lock`, `checkpoint`: the file, its versions, its owner, its log.
-//! - `traces`, `guard`: that it is the file it should be, at the start and at each commit.
-//! - `copies`: what a copy from outside of the store needs. `codec`: how keys, rows, changes and cursors are written.
+//! - `traces`, `guard`: checks that it is the right file, at the start and at each commit.
+//! - `copies`: access for copies from outside the store. `codec`: encodings.
 //!
-//! How to change the form of the file: add a step at the end of `schema::MIGRATIONS`;
-//! never edit one that was released.
+//! To change the schema: add a step at the end of `schema::MIGRATIONS`; never edit one that was
+//! released.
 
 mod apply;
 mod checkpoint;
@@ -42,38 +42,38 @@ use std::thread::{self, JoinHandle};
 pub use checkpoint::LogReport;
 pub use error::OpenError;
 use error::reason_of;
-pub use feed::Feed;
-use watchbill_core::offload::Offload;
+pub use feed::ChangeFeed;
+use watchbill_core::offload::BlockingPool;
 
 use checkpoint::Checkpoints;
 use guard::Guard;
-use lock::{Lock, Mark};
+use lock::{DatabaseMark, Lock};
 use queue::Queue;
 use reader::Readers;
-use recent::Recent;
+use recent::ItemCache;
 use tail::Tail;
 use writer::Writer;
 
-/// What happens when the outcome of a COMMIT is in doubt. It gets the reason.
+/// Called with the reason when the outcome of a COMMIT is in doubt.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// How a store is opened; the defaults suit one small machine.
 #[derive(Clone)]
 pub struct Options {
-    /// So many commits may wait; beyond, they are answered `Busy`.
+    /// Most waiting commits; further ones are answered `Busy`.
     pub queue: usize,
-    /// Bytes of memory for items written last.
+    /// Memory for recently written items, in bytes.
     pub recent_bytes: usize,
-    /// Bytes of memory for the tail of the change feed.
+    /// Memory for the tail of the change feed, in bytes.
     pub tail_bytes: usize,
-    /// Connections for reading, each with up to 4 MB of cache. All but two serve long reads.
+    /// Reader connections, each with up to 4 MB of cache. All but two serve long reads.
     pub readers: usize,
-    /// Bytes that the write-ahead log may have: from here on it is moved into the database,
-    /// and its file is cut back to this. Larger: fewer pages are moved, because more of them
-    /// were overwritten meanwhile; smaller: a quicker start after a crash.
+    /// Size of the write-ahead log, in bytes, at which it is moved into the database and to
+    /// which its file is truncated. A larger log moves fewer pages, because more of them were
+    /// overwritten meanwhile; a smaller one starts faster after a crash.
     pub log_bytes: u64,
-    /// By default the process ends at once: what is in memory may be more than what is on
-    /// disk, and only a new start from the log can tell.
+    /// By default the process ends at once: memory may be ahead of the disk, and only a new
+    /// start from the log can tell.
     pub on_fatal: OnFatal,
 }
 
@@ -86,7 +86,7 @@ impl Default for Options {
             readers: 4,
             log_bytes: 64 << 20,
             on_fatal: Arc::new(|reason| {
-                tracing::error!(reason, "the store is in doubt, the process ends");
+                tracing::error!(reason, "the state of the store is unknown: ending the process");
                 eprintln!("watchbill: {reason}");
                 std::process::abort();
             }),
@@ -98,10 +98,10 @@ impl Default for Options {
 pub struct SqliteStore {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Reads for callers that may take long, and those of the bundle itself: neither waits for
-    /// the other, and together they leave connections to the short reads on the spot.
-    long_reads: Offload,
-    own_reads: Offload,
+    /// Pools for reads of callers that may take long, and for the bundle's own. Neither waits
+    /// for the other, and together they leave connections to short reads.
+    long_reads: BlockingPool,
+    own_reads: BlockingPool,
     path: PathBuf,
     epoch: u64,
 }
@@ -109,17 +109,17 @@ pub struct SqliteStore {
 /// What blocking threads need of the store.
 struct Shared {
     queue: Arc<Queue>,
-    recent: Arc<Recent>,
+    recent: Arc<ItemCache>,
     tail: Arc<Tail>,
     checkpoints: Arc<Checkpoints>,
     readers: Readers,
-    /// Holds the folder's lock for the store's life; after the readers, so that it goes last.
+    /// Holds the folder's lock; declared after the readers, so that it is dropped last.
     guard: Arc<Guard>,
 }
 
 impl SqliteStore {
-    /// Opens `watchbill.db` in a folder, which is made if need be, and locks it against
-    /// other processes. Blocks for as long as a log left by a crash takes to read.
+    /// Opens `watchbill.db` in a folder, which is created if necessary, and locks it against
+    /// other processes. Blocks while a log left by a crash is read.
     pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
         let lock = Lock::take(folder)?;
         let path = folder.join("watchbill.db");
@@ -140,7 +140,7 @@ impl SqliteStore {
         let started = |source| OpenError::from_sqlite("read", &path, source);
         let unusable = |source| OpenError::Folder { folder: path.clone(), source };
         let (_, last_seq) = statements::last_numbers(&conn).map_err(started)?;
-        lock.mark(Mark { epoch, seq: last_seq }).map_err(unusable)?;
+        lock.mark(DatabaseMark { epoch, seq: last_seq }).map_err(unusable)?;
         let checkpoints = Arc::new(Checkpoints::new(&path, options.log_bytes));
         checkpoints.watch(&mut conn).map_err(started)?;
         let queue = Arc::new(Queue::new(options.queue));
@@ -148,19 +148,19 @@ impl SqliteStore {
         let guard = Guard::new(lock, &path, epoch, queue.clone(), on_fatal).map_err(unusable)?;
         let shared = Arc::new(Shared {
             queue,
-            recent: Arc::new(Recent::new(options.recent_bytes)),
+            recent: Arc::new(ItemCache::new(options.recent_bytes)),
             tail: Arc::new(Tail::new(last_seq, options.tail_bytes)),
             checkpoints,
             readers: Readers::open(&path, options.readers, reader::MAX_READ)?,
             guard: Arc::new(guard),
         });
         let threads = Mutex::new(start_threads(&shared, conn, &path)?);
-        let long_reads = Offload::new(options.readers.saturating_sub(2));
-        let own_reads = Offload::new(1);
+        let long_reads = BlockingPool::new(options.readers.saturating_sub(2));
+        let own_reads = BlockingPool::new(1);
         Ok(Self { shared, threads, long_reads, own_reads, path, epoch })
     }
 
-    /// Grows by one with each opening: a lease of an older epoch belongs to a dead process.
+    /// Increments with each opening: a lease of an older epoch belongs to a dead process.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -169,21 +169,21 @@ impl SqliteStore {
         &self.path
     }
 
-    /// The number of the last change that is committed; 0 before the first.
+    /// The number of the last committed change; 0 before the first.
     pub fn last_seq(&self) -> u64 {
         self.shared.tail.last()
     }
 
-    /// How large the write-ahead log is, as of at most a second ago.
+    /// The write-ahead log's size, at most a second old.
     pub fn log(&self) -> LogReport {
         self.shared.checkpoints.report()
     }
 
-    /// Commits what waits, moves the log into the database and ends the threads. Later
-    /// commits are refused; reads still answer.
+    /// Commits what is queued, moves the log into the database and ends the threads. Later
+    /// commits are refused; reads still work.
     pub async fn close(self: &Arc<Self>) {
         let this = self.clone();
-        // The closure doesn't panic: it joins, and a thread's panic is dropped there.
+        // The closure does not panic: a joined thread's panic is dropped there.
         let _ = tokio::task::spawn_blocking(move || this.shut()).await;
     }
 
@@ -193,7 +193,7 @@ impl SqliteStore {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // A panic has been reported by its thread; whoever waited was told.
+            // A panic was reported by its thread, and waiting callers got an error.
             let _ = thread.join();
         }
     }
@@ -205,12 +205,12 @@ impl Drop for SqliteStore {
     }
 }
 
-/// A thread that breaks off leaves commits unanswered, or a log that grows: as bad as a COMMIT
-/// in doubt.
+/// A thread that panics leaves commits unanswered or a growing log, so it is as fatal as a
+/// COMMIT in doubt.
 fn or_fatal(guard: &Guard, name: &str, work: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
         guard.die(&format!(
-            "the thread {name} broke off; start it again, nothing that was answered is lost"
+            "the thread {name} panicked; restart the process, nothing acknowledged is lost"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! What waits for the writer.
+//! The writer's queue.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ pub(super) enum Job {
         commit: Commit,
         answer: CommitAnswer,
     },
-    /// Removes up to `limit` items that have expired.
+    /// Removes up to `limit` expired items.
     Purge {
         now: Timestamp,
         limit: usize,
@@ -28,13 +28,13 @@ pub(super) enum Job {
     },
 }
 
-pub(super) enum Refused {
+pub(super) enum QueueError {
     Full,
     Closed(String),
 }
 
-/// A bounded heap of jobs that its one reader takes as a whole: a lock for each job pushed,
-/// a wake-up only for a reader that sleeps.
+/// A bounded batch of jobs that its only reader takes as a whole. Each push takes a lock, and
+/// wakes the reader only if it sleeps.
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
@@ -57,13 +57,13 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn push(&self, job: Job) -> Result<(), Refused> {
+    pub(super) fn push(&self, job: Job) -> Result<(), QueueError> {
         let mut state = self.state();
         if let Some(reason) = &state.closed {
-            return Err(Refused::Closed(reason.clone()));
+            return Err(QueueError::Closed(reason.clone()));
         }
         if state.jobs.len() >= self.most {
-            return Err(Refused::Full);
+            return Err(QueueError::Full);
         }
         state.jobs.push(job);
         if std::mem::take(&mut state.reader_sleeps) {
@@ -73,8 +73,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Swaps all that waits into `into`, which must be empty; sleeps until there is any.
-    /// `false`: closed, and nothing is left.
+    /// Swaps all jobs into `into`, which must be empty; sleeps until there are any. `false` if
+    /// the queue is closed and empty.
     pub(super) fn take(&self, into: &mut Vec<Job>) -> bool {
         let mut state = self.state();
         while state.jobs.is_empty() {
@@ -89,7 +89,7 @@ impl Queue {
         true
     }
 
-    /// No more jobs; those that wait are still done. The first reason stays.
+    /// Refuses further jobs; queued ones are still done. The first reason is kept.
     pub(super) fn close(&self, reason: &str) {
         let mut state = self.state();
         state.closed.get_or_insert_with(|| reason.to_owned());
@@ -97,7 +97,7 @@ impl Queue {
         self.wake.notify_all();
     }
 
-    /// Drops what waits: whoever waits for its answer learns that there is none.
+    /// Drops the queued jobs, so that their callers learn that there is no answer.
     pub(super) fn abandon(&self, reason: &str) {
         self.close(reason);
         let dropped = std::mem::take(&mut self.state().jobs);

@@ -1,4 +1,4 @@
-//! Reading: a few connections, each with its own statements.
+//! Reads, on a few connections with their own statements.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
-use watchbill_core::offload::Abandoned;
+use watchbill_core::offload::IsAbandoned;
 use watchbill_core::ports::{DueKey, Item, Key, ListCursor, Page, Query, StoreError, WhichList};
 use watchbill_domain::Timestamp;
 
@@ -17,10 +17,10 @@ use super::codec::{
 };
 use super::{OpenError, reason_of, schema};
 
-/// A read that takes longer is ended: while it goes on, the write-ahead log can't begin anew.
+/// Timeout of a read: while one runs, the write-ahead log can't restart.
 pub(super) const MAX_READ: Duration = Duration::from_secs(30);
 
-/// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
+/// SQLite VM steps between two checks of the clock: some tens of microseconds.
 const STEPS: i32 = 10_000;
 
 pub(super) struct Readers {
@@ -29,25 +29,25 @@ pub(super) struct Readers {
     begun: Instant,
 }
 
-/// What SQLite says when a read fails.
+/// The store error of a failed read.
 fn down(error: rusqlite::Error) -> StoreError {
     if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) {
-        let reason = format!("a read took longer than {MAX_READ:?} and was ended; ask for less");
+        let reason = format!("a read took longer than {MAX_READ:?} and was stopped; request less");
         return StoreError::Down { reason };
     }
     StoreError::Down { reason: reason_of(&error) }
 }
 
-/// So many entries of a list that can't be read are passed by in one page.
+/// The most unreadable list entries that are skipped in one page.
 const MAX_PASSED_BY: usize = 1_000;
 
-/// An index entry whose key can't be read is left out: the others are no less there for it.
+/// An index entry with an unreadable key is skipped, so that the others stay available.
 fn log_unreadable(entry: &[u8]) {
-    tracing::error!("a key of {} bytes in the database can't be read and is left out", entry.len());
+    tracing::error!(bytes = entry.len(), "skipped an unreadable key in the database");
 }
 
 impl Readers {
-    #[expect(clippy::disallowed_methods, reason = "a bound on real time that a read may take")]
+    #[expect(clippy::disallowed_methods, reason = "bounds the real time of a read")]
     pub(super) fn open(path: &Path, count: usize, longest: Duration) -> Result<Self, OpenError> {
         let begun = Instant::now();
         let open = |_| {
@@ -63,7 +63,7 @@ impl Readers {
         Ok(Self { connections, next: AtomicUsize::new(0), begun })
     }
 
-    /// A free connection, or the next in turn when it is.
+    /// A free connection, or the next in turn once it is free.
     pub(super) fn one(&self) -> MutexGuard<'_, Connection> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.connections.len();
@@ -85,15 +85,15 @@ fn micros(begun: Instant) -> u64 {
     begun.elapsed().as_micros() as u64
 }
 
-/// What a short read finds.
-pub(super) enum Short {
+/// Result of a short read.
+pub(super) enum ShortRead {
     Found(Option<Item>),
-    /// There is an item, and reading it takes long.
+    /// The item exists, but reading it takes long.
     Long,
 }
 
-/// An item whose body is small. How large a body is SQLite knows without reading it.
-pub(super) fn get_short(conn: &Connection, key: &Key) -> Result<Short, StoreError> {
+/// Reads an item with a small body. SQLite knows a body's size without reading it.
+pub(super) fn get_short(conn: &Connection, key: &Key) -> Result<ShortRead, StoreError> {
     let sql = format!("SELECT {SHORT_ITEM_COLUMNS} FROM items WHERE key = ?");
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
     let found = statement
@@ -103,9 +103,9 @@ pub(super) fn get_short(conn: &Connection, key: &Key) -> Result<Short, StoreErro
         .optional()
         .map_err(down)?;
     Ok(match found {
-        None => Short::Found(None),
-        Some(None) => Short::Long,
-        Some(Some(item)) => Short::Found(Some(item?.1)),
+        None => ShortRead::Found(None),
+        Some(None) => ShortRead::Long,
+        Some(Some(item)) => ShortRead::Found(Some(item?.1)),
     })
 }
 
@@ -123,7 +123,7 @@ pub(super) fn collect(
     conn: &Connection,
     partition: &str,
     prefix: &str,
-    abandoned: &Abandoned,
+    abandoned: &IsAbandoned,
 ) -> Result<Vec<Result<Item, StoreError>>, StoreError> {
     let sql = format!("SELECT {ITEM_COLUMNS} FROM items WHERE key >= ? AND key < ? ORDER BY key");
     let mut statement = conn.prepare_cached(&sql).map_err(down)?;
@@ -135,7 +135,7 @@ pub(super) fn collect(
     {
         match read_item(row, None) {
             Ok((_, item)) if !item.key.sort.starts_with(prefix) => break,
-            // What is behind the prefix is no matter of the caller's.
+            // An unreadable item beyond the prefix does not concern the caller.
             Err(StoreError::Corrupt { key, .. })
                 if *key.partition == *partition && !key.sort.starts_with(prefix) =>
             {
@@ -148,7 +148,7 @@ pub(super) fn collect(
     Ok(items)
 }
 
-/// A page of a list. The row values of SQLite compare as the index is ordered.
+/// A page of a list. SQLite's row values compare in the order of the index.
 pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, StoreError> {
     let column = match query.list {
         WhichList::First => "list",
@@ -197,7 +197,7 @@ pub(super) fn query(conn: &Connection, query: &Query) -> Result<Page<Key>, Store
     Ok(Page { entries, next })
 }
 
-/// One more than asked, to know whether there is more.
+/// One more than the limit, to see whether there is more.
 fn one_more(limit: usize) -> Value {
     Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
 }
@@ -210,7 +210,7 @@ pub(super) fn due(
     cursor: Option<&str>,
 ) -> Result<Page<DueKey>, StoreError> {
     let (due, id) = cursor.map_or(Ok((i64::MIN, i64::MIN)), read_due_cursor)?;
-    // `shard` is constant here; naming it in the order lets the index give the order.
+    // `shard` is constant here; in the ORDER BY it lets the index provide the order.
     let sql = "SELECT due, id, key FROM items
         WHERE due >= ?1 AND due <= ?2 AND shard = ?3 AND (due > ?1 OR id > ?4)
         ORDER BY due, shard, id LIMIT ?5";
@@ -254,11 +254,7 @@ pub(super) fn changes(
         let packed = row.get_ref(2).and_then(|v| Ok(v.as_blob()?)).map_err(down)?;
         for (seq, change) in (last + 1 - n..).zip(unpack_changes(packed)) {
             let Some((key, version)) = change else {
-                tracing::error!(
-                    seq,
-                    last,
-                    "changes {seq} to {last} can't be read and are left out of the feed"
-                );
+                tracing::error!(seq, last, "skipped unreadable changes in the feed");
                 break;
             };
             if seq > after && found.len() < max {

@@ -1,37 +1,37 @@
-//! The items that were written last, as committed: what is created is soon claimed, and
-//! what is claimed is soon completed.
+//! Caches recently written items as committed: created tasks are soon claimed, and claimed ones
+//! soon completed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use watchbill_core::ports::{Item, Key};
 
-/// An item and the row it stands in.
+/// An item and its row id.
 #[derive(Clone)]
-pub(super) struct Slot {
+pub(super) struct CachedItem {
     pub(super) id: i64,
     pub(super) item: Arc<Item>,
 }
 
-/// A cache in two generations: when the young one holds half of the bytes it becomes the
-/// old one, and what was old is forgotten.
+/// A cache in two generations. When the young one holds half of the bytes it becomes the old
+/// one, and the previous old one is dropped.
 ///
-/// Only the writer fills it, after a COMMIT, and it takes out what a group touches before
-/// that group's COMMIT: so a reader finds either the committed item here or must ask
-/// SQLite, and never something older than what SQLite has shown to anyone.
-pub(super) struct Recent {
+/// Only the writer fills it, after a COMMIT, and before a group's COMMIT it takes out what the
+/// group touches. So a reader finds the committed item here or must ask SQLite, and never gets
+/// anything older than SQLite has shown to anyone.
+pub(super) struct ItemCache {
     generations: Mutex<Generations>,
     half: usize,
 }
 
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Key, Slot>,
-    old: HashMap<Key, Slot>,
+    young: HashMap<Key, CachedItem>,
+    old: HashMap<Key, CachedItem>,
     young_bytes: usize,
 }
 
-/// Bytes of memory that an item takes, about: its texts and body, and the rest of it.
+/// Approximate memory of an item, in bytes: its texts, body and fixed parts.
 pub(super) fn weight(item: &Item) -> usize {
     const REST: usize = 400;
     let list = |entry: &Option<watchbill_core::ports::ListEntry>| {
@@ -45,7 +45,7 @@ pub(super) fn weight(item: &Item) -> usize {
         + item.counters.len() * 64
 }
 
-impl Recent {
+impl ItemCache {
     pub(super) fn new(bytes: usize) -> Self {
         Self { generations: Mutex::default(), half: bytes / 2 }
     }
@@ -60,7 +60,7 @@ impl Recent {
         Some(slot.item.clone())
     }
 
-    pub(super) fn take(&self, key: &Key) -> Option<Slot> {
+    pub(super) fn take(&self, key: &Key) -> Option<CachedItem> {
         let mut generations = self.generations();
         if let Some(slot) = generations.young.remove(key) {
             generations.young_bytes = generations.young_bytes.saturating_sub(weight(&slot.item));
@@ -69,7 +69,7 @@ impl Recent {
         generations.old.remove(key)
     }
 
-    pub(super) fn put_all(&self, slots: impl Iterator<Item = (Key, Slot)>) {
+    pub(super) fn put_all(&self, slots: impl Iterator<Item = (Key, CachedItem)>) {
         let mut generations = self.generations();
         for (key, slot) in slots {
             generations.young_bytes += weight(&slot.item);

@@ -1,4 +1,4 @@
-//! The file's form and how it comes to be: pragmas, migrations, the checks on opening.
+//! The database's schema and opening: pragmas, migrations and checks.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use crate::private;
 /// Marks a file as ours: "WtBl".
 const APPLICATION_ID: i32 = 0x5774_426c;
 
-/// Step `n` leads from version `n` to `n + 1`. Only ever add at the end.
+/// Step `n` leads from version `n` to `n + 1`. Only ever append.
 pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
-/// A row id orders items as they were made, so that new rows go to the end of the table and
-/// an update touches only what has changed: an index whose columns are not set is left
-/// alone. `key` and the lists join their two parts (see `codec`). The due index begins with
-/// the time, because 32 tails would mean 32 pages for each group of commits, where a few
-/// due rows too many cost the sweeper next to nothing. The body stands last: what is before
-/// it is read without its overflow pages. One row of `changes` holds those of one group.
+/// Row ids are in creation order, so new rows go to the end of the table. An update touches
+/// only what has changed: an index whose columns are not set is left alone. `key` and the lists
+/// join their two parts (see `codec`). The due index starts with the time, because 32 tails
+/// would mean 32 pages for each group of commits, while a few extra due rows cost the sweeper
+/// next to nothing. The body is last, so that the columns before it are read without its
+/// overflow pages. A row of `changes` holds those of one group.
 const V1: &str = "
     CREATE TABLE items (
         id INTEGER PRIMARY KEY,
@@ -54,10 +54,10 @@ const V1: &str = "
 /// The first version whose items have a checksum.
 pub(super) const WITH_SUMS: usize = 2;
 
-/// A checksum of each item (see `codec::sum_of`); those written before have none.
+/// A checksum of each item (see `codec::sum_of`); older items have none.
 const V2: &str = "ALTER TABLE items ADD COLUMN sum INTEGER";
 
-/// Pages of memory for the writer: 24 MB, enough for the ends of all its indexes.
+/// The writer's page cache: 24 MB, enough for the ends of all its indexes.
 const WRITER_CACHE_KIB: i64 = 24 * 1024;
 const READER_CACHE_KIB: i64 = 4 * 1024;
 
@@ -66,13 +66,13 @@ fn sqlite(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> OpenE
     move |source| OpenError::from_sqlite(doing, &path, source)
 }
 
-/// The connection that writes: brings the file to the newest version first.
+/// Opens the writing connection and migrates the file to the newest version.
 pub(super) fn open_writer(
     lock: &Lock,
     path: &Path,
     migrations: &[&str],
 ) -> Result<Connection, OpenError> {
-    // SQLite gives the log the rights that the database has, so these come first.
+    // SQLite gives the log the database's permissions, so these are set first.
     match private::private_options().create_new(true).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(OpenError::Folder { folder: path.to_owned(), source: error });
@@ -94,7 +94,7 @@ pub(super) fn open_writer(
         return Err(OpenError::NoWal { path: path.to_owned(), mode });
     }
     conn.pragma_update(None, "synchronous", "FULL").map_err(&doing)?;
-    // Checkpoints are made by a thread of their own (see `checkpoint`).
+    // A separate thread makes checkpoints (see `checkpoint`).
     conn.pragma_update(None, "wal_autocheckpoint", 0).map_err(&doing)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(&doing)?;
     conn.pragma_update(None, "temp_store", "MEMORY").map_err(&doing)?;
@@ -102,7 +102,7 @@ pub(super) fn open_writer(
     Ok(conn)
 }
 
-/// The connection that moves the log. It waits for nobody: it comes again.
+/// Opens the connection that moves the log. It never waits for locks, because it retries later.
 pub(super) fn open_mover(path: &Path) -> Result<Connection, OpenError> {
     let conn = Connection::open(path).map_err(sqlite("open", path))?;
     let doing = sqlite("set up", path);
@@ -116,12 +116,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let doing = sqlite("set up a reader of", path);
     conn.pragma_update(None, "query_only", true).map_err(&doing)?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(&doing)?;
-    // A checkpoint that restarts the log may make a reader wait for a moment.
+    // A checkpoint that restarts the log may block a reader for a moment.
     conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(&doing)?;
     Ok(conn)
 }
 
-/// The file's version, if it is ours and not newer than we are.
+/// The file's version, if it is ours and not newer than this build.
 pub(super) fn check_ours(conn: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
     let number = |pragma: &str| -> Result<i32, OpenError> {
         conn.pragma_query_value(None, pragma, |row| row.get(0)).map_err(sqlite("read", path))
@@ -161,7 +161,7 @@ fn migrate(
              PRAGMA user_version = {version}; COMMIT;"
         );
         if let Err(source) = conn.execute_batch(&script) {
-            // The error is what counts; without a transaction there is nothing to roll back.
+            // The first error counts; without a transaction there is nothing to roll back.
             let _ = conn.execute_batch("ROLLBACK");
             return Err(OpenError::from_sqlite("migrate", path, source));
         }
@@ -169,7 +169,7 @@ fn migrate(
     Ok(())
 }
 
-/// Puts a copy in the place of one that an earlier, failed attempt left.
+/// Writes a copy over one that an earlier, failed attempt left.
 fn copy_anew(conn: &Connection, copy: &Path) -> Result<(), OpenError> {
     let half = copy.with_extension("half");
     let unusable = |source| OpenError::Folder { folder: copy.to_owned(), source };
@@ -188,13 +188,13 @@ pub(super) fn backup(conn: &Connection, to: &Path) -> Result<(), OpenError> {
     }
     let name = to.to_str().ok_or_else(|| OpenError::BadName { path: to.to_owned() })?;
     let unusable = |source| OpenError::Folder { folder: to.to_owned(), source };
-    // An empty file is one that VACUUM INTO takes: so the copy never has wider rights.
+    // VACUUM INTO accepts an empty file, so the copy never has wider permissions.
     let file = private::private_options().create_new(true).open(to).map_err(unusable)?;
     conn.execute("VACUUM INTO ?1", [name]).map_err(sqlite("write a copy to", to))?;
     file.sync_all().map_err(unusable)
 }
 
-/// One more than at the last opening.
+/// Increments the epoch and returns it.
 pub(super) fn bump_epoch(conn: &Connection, path: &Path) -> Result<u64, OpenError> {
     conn.query_row(
         "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value",

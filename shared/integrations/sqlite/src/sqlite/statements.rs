@@ -1,4 +1,4 @@
-//! The writer's statements, prepared once and kept for its life.
+//! The writer's statements, prepared once and kept.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,12 @@ use watchbill_core::ports::{Item, Key, ListEntry, StoreError, WriteId, due_shard
 use watchbill_domain::Timestamp;
 
 use super::codec::{ITEM_COLUMNS, join, read_item, sum_of};
-use super::recent::Slot;
+use super::recent::CachedItem;
 
 pub(super) type Sql<T> = rusqlite::Result<T>;
 
-/// Which columns an update sets besides version, write id and body. Each combination has a
-/// statement of its own, because setting a column rewrites its index even where the value
-/// stays as it was.
+/// Which columns an update sets next to version, write id and body. Each combination has its
+/// own statement, because setting a column rewrites its index even if the value stays the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Changed {
     list: bool,
@@ -80,12 +79,12 @@ fn millis(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::millis)
 }
 
-/// What a row is filled up to with room for its body to grow: rows that keep their size are
-/// overwritten where they stand, others push their neighbours off the page.
+/// Size to which a growing body is padded: rows that keep their size are overwritten in place,
+/// others push their neighbours off the page.
 const ROOMY: usize = 832;
 
-/// Room for the items that grow: those in lists, which are written again and again. What is new
-/// and in its list alone, with nothing due, is written once (a batch of the ledger) or rarely.
+/// Padding for items that grow: those in lists, which are rewritten often. A new item that is
+/// only in its first list and not due is written once (a ledger batch) or rarely.
 fn room(item: &Item) -> Option<ZeroBlob> {
     let missing = ROOMY.saturating_sub(item.body.len());
     let grows = item.version > 1 || item.due.is_some() || item.list2.is_some();
@@ -121,7 +120,7 @@ impl<'c> Statements<'c> {
         })
     }
 
-    /// Begins a transaction, and gives the epoch as it stands in it.
+    /// Begins a transaction and returns the epoch inside it.
     pub(super) fn begin(&mut self) -> Sql<u64> {
         self.begin.execute([])?;
         self.epoch.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
@@ -138,18 +137,18 @@ impl<'c> Statements<'c> {
         self.conn.execute_batch("ROLLBACK")
     }
 
-    /// The inner error is this item's alone.
-    pub(super) fn find(&mut self, key: &Key) -> Sql<Result<Option<Slot>, StoreError>> {
+    /// The inner error concerns this item only.
+    pub(super) fn find(&mut self, key: &Key) -> Sql<Result<Option<CachedItem>, StoreError>> {
         join(&mut self.key, &key.partition, &key.sort);
         let row = self
             .find
             .query_row([&self.key], |row| Ok(read_item(row, Some(key))))
             .optional()?
             .transpose();
-        Ok(row.map(|found| found.map(|(id, item)| Slot { id, item: item.into() })))
+        Ok(row.map(|found| found.map(|(id, item)| CachedItem { id, item: item.into() })))
     }
 
-    /// `false`: the key was taken, nothing is done.
+    /// `false` if the key exists and nothing was done.
     pub(super) fn insert(&mut self, id: i64, item: &Item) -> Sql<bool> {
         join(&mut self.key, &item.key.partition, &item.key.sort);
         let [list, list2] = &mut self.lists;
@@ -205,7 +204,7 @@ impl<'c> Statements<'c> {
         statement.raw_execute().map(drop)
     }
 
-    /// Writes the counters alone.
+    /// Writes only the counters.
     pub(super) fn count(&mut self, id: i64, item: &Item) -> Sql<()> {
         let counters = counters_text(&item.counters);
         let version = item.version.cast_signed();
@@ -221,7 +220,7 @@ impl<'c> Statements<'c> {
         self.change.execute((last.cast_signed(), n as i64, packed)).map(drop)
     }
 
-    /// Keys of expired items, without the first `skipped`; none for a key that can't be read.
+    /// Keys of expired items after the first `skipped`; `None` for an unreadable key.
     pub(super) fn expired(
         &self,
         now: Timestamp,
@@ -236,7 +235,6 @@ impl<'c> Statements<'c> {
         rows.collect()
     }
 
-    /// Every key of a partition.
     pub(super) fn partition(&self, partition: &str) -> Sql<Vec<Key>> {
         let sql = "SELECT key FROM items WHERE key >= ? AND key < ?";
         // A key is its partition, a NUL and its sort.
@@ -249,7 +247,7 @@ impl<'c> Statements<'c> {
         rows.filter_map(Result::transpose).collect()
     }
 
-    /// Keeps the newest row, so that the numbers go on after the next start.
+    /// Keeps the newest row, so that numbering continues after a restart.
     pub(super) fn trim(&self, upto: u64, limit: usize) -> Sql<usize> {
         let sql = "DELETE FROM changes WHERE last IN (
                 SELECT last FROM changes
@@ -261,7 +259,7 @@ impl<'c> Statements<'c> {
 }
 
 fn counters_text(counters: &BTreeMap<String, i64>) -> String {
-    serde_json::to_string(counters).expect("a map of texts to numbers is JSON")
+    serde_json::to_string(counters).expect("a map of strings to numbers serializes to JSON")
 }
 
 const EPOCH: &str = "SELECT value FROM meta WHERE name = 'epoch'";

@@ -1,4 +1,4 @@
-//! The port, and what the embedded bundle needs beyond it.
+//! Implements the store port, and what the embedded bundle needs beyond it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
-use watchbill_core::offload::{Abandoned, Offload};
+use watchbill_core::offload::{BlockingPool, IsAbandoned};
 use watchbill_core::ports::{
     Change, Commit, CommitError, DueKey, Item, Key, ListEntry, Page, Query, Store, StoreError,
     Write,
 };
 use watchbill_domain::Timestamp;
 
-use super::queue::{Job, Refused};
-use super::reader::Short;
+use super::queue::{Job, QueueError};
+use super::reader::ShortRead;
 use super::{OpenError, Shared, SqliteStore, codec, reader, schema};
 
-/// What a commit that finds the queue full is told to wait: the time of some groups.
+/// Retry delay when the queue is full: the time of some groups.
 const BUSY: Duration = Duration::from_millis(50);
 
 impl SqliteStore {
-    /// Up to `max` changes after number `after`, in the order of their commits, from the
-    /// table, each with the item as it is now. [`Feed`](super::Feed) follows more cheaply.
+    /// Reads up to `max` changes after number `after` from the table, in commit order, each
+    /// with the item as it is now. [`ChangeFeed`](super::ChangeFeed) follows more cheaply.
     pub async fn changes(&self, after: u64, max: usize) -> Result<Vec<(u64, Change)>, StoreError> {
         self.blocking(&self.own_reads, move |shared, _| {
             let conn = shared.readers.one();
@@ -39,14 +39,14 @@ impl SqliteStore {
         .await
     }
 
-    /// Forgets up to `limit` groups of changes that end at or before `upto`; gives how
-    /// many went. The newest stays always. Whoever calls it knows every follower.
+    /// Removes up to `limit` groups of changes that end at or before `upto`, but never the
+    /// newest. Returns how many. The caller must know every follower.
     pub async fn trim_changes(&self, upto: u64, limit: usize) -> Result<usize, StoreError> {
         let (answer, done) = oneshot::channel();
         self.count(Job::Trim { upto, limit, answer }, done).await
     }
 
-    /// Removes up to `limit` items that have expired at `now`; gives how many went.
+    /// Removes up to `limit` items expired at `now` and returns how many.
     pub async fn purge_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let (answer, done) = oneshot::channel();
         self.count(Job::Purge { now, limit, answer }, done).await
@@ -59,16 +59,16 @@ impl SqliteStore {
     ) -> Result<usize, StoreError> {
         match self.shared.queue.push(job) {
             Ok(()) => done.await.unwrap_or_else(|_| Err(no_answer())),
-            Err(Refused::Full) => Err(StoreError::Busy { after: BUSY }),
-            Err(Refused::Closed(reason)) => Err(StoreError::Down { reason }),
+            Err(QueueError::Full) => Err(StoreError::Busy { after: BUSY }),
+            Err(QueueError::Closed(reason)) => Err(StoreError::Down { reason }),
         }
     }
 
-    /// Writes a compact copy of the whole store, as of now, beside everything else.
+    /// Writes a compact copy of the whole store, as of now, while the store is in use.
     pub async fn backup_to(&self, to: &Path) -> Result<(), OpenError> {
         let (from, to) = (self.path().to_owned(), to.to_owned());
         let copied = tokio::task::spawn_blocking(move || {
-            // A connection of its own: a copy may take long.
+            // Its own connection, because a copy may take long.
             let conn = Connection::open(&from)
                 .map_err(|source| OpenError::from_sqlite("open", &from, source))?;
             schema::backup(&conn, &to)
@@ -76,11 +76,12 @@ impl SqliteStore {
         copied.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    /// Runs a read that may take long beside the runtime's threads, so many of them at once.
+    /// Runs a possibly long read on a blocking thread, at most as many at once as `within`
+    /// allows.
     async fn blocking<T: Send + 'static>(
         &self,
-        within: &Offload,
-        read: impl FnOnce(&Shared, &Abandoned) -> Result<T, StoreError> + Send + 'static,
+        within: &BlockingPool,
+        read: impl FnOnce(&Shared, &IsAbandoned) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
         within.run(move |abandoned| read(&shared, abandoned)).await
@@ -88,7 +89,7 @@ impl SqliteStore {
 }
 
 fn no_answer() -> StoreError {
-    StoreError::Down { reason: "the store ended before it answered".into() }
+    StoreError::Down { reason: "the store stopped before it responded".into() }
 }
 
 impl Shared {
@@ -99,11 +100,11 @@ impl Shared {
         }
     }
 
-    /// The item, none where it can't be read: the feed goes on past it.
+    /// The item, or `None` if it can't be read, so that the feed continues past it.
     fn readable(&self, conn: &Connection, key: &Key) -> Result<Option<Item>, StoreError> {
         match self.get_with(conn, key) {
             Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(%key, "a change is left out of the feed: {error}");
+                tracing::error!(%key, %error, "the feed passes over an unreadable item");
                 Ok(None)
             }
             found => found,
@@ -111,7 +112,7 @@ impl Shared {
     }
 }
 
-/// Refuses what this store in particular can't hold: see `codec`.
+/// Refuses what only this store can't hold: see `codec`.
 fn check_borders(commit: &Commit) -> Result<(), CommitError> {
     let fits = |entry: &Option<ListEntry>| {
         entry.as_ref().is_none_or(|entry| codec::fits_before_border(&entry.partition))
@@ -123,7 +124,7 @@ fn check_borders(commit: &Commit) -> Result<(), CommitError> {
                 _ => true,
             }
     });
-    let reason = "a partition holds a NUL character: escape it".to_owned();
+    let reason = "a partition contains a NUL character: escape it".to_owned();
     if ok { Ok(()) } else { Err(CommitError::Illegal { reason }) }
 }
 
@@ -135,8 +136,8 @@ impl Store for SqliteStore {
         }
         let short = reader::get_short(&self.shared.readers.one(), key)?;
         match short {
-            Short::Found(item) => Ok(item),
-            Short::Long => {
+            ShortRead::Found(item) => Ok(item),
+            ShortRead::Long => {
                 let key = key.clone();
                 self.blocking(&self.long_reads, move |shared, _| {
                     shared.get_with(&shared.readers.one(), &key)
@@ -186,11 +187,11 @@ impl Store for SqliteStore {
         let (answer, done) = oneshot::channel();
         match self.shared.queue.push(Job::Commit { commit, answer }) {
             Ok(()) => done.await.unwrap_or_else(|_| {
-                let reason = "the store ended before it answered".to_owned();
+                let reason = "the store stopped before it responded".to_owned();
                 Err(CommitError::Unknown { reason })
             }),
-            Err(Refused::Full) => Err(CommitError::Busy { after: BUSY }),
-            Err(Refused::Closed(reason)) => Err(StoreError::Down { reason }.into()),
+            Err(QueueError::Full) => Err(CommitError::Busy { after: BUSY }),
+            Err(QueueError::Closed(reason)) => Err(StoreError::Down { reason }.into()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The end of the change feed, in memory, so that a reader who keeps up never asks SQLite.
+//! The end of the change feed in memory, so that a follower who keeps up never asks SQLite.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,17 +26,17 @@ impl TailChange {
     }
 }
 
-/// The newest changes, up to a number of bytes, for all who follow: a follower is a place.
+/// The newest changes, up to a number of bytes, for all followers. A follower is a position.
 pub(super) struct Tail {
-    ring: Mutex<Ring>,
+    ring: Mutex<RecentChanges>,
     last: watch::Sender<u64>,
     most_bytes: usize,
 }
 
-struct Ring {
+struct RecentChanges {
     groups: VecDeque<Group>,
     bytes: usize,
-    /// The number of the oldest change still here, or of the next one to come.
+    /// The number of the oldest change still here, or of the next one.
     first: u64,
 }
 
@@ -47,19 +47,19 @@ struct Group {
 }
 
 /// The follower is further behind than the tail reaches.
-pub(super) struct Behind;
+pub(super) struct FellBehind;
 
 impl Tail {
     pub(super) fn new(last: u64, most_bytes: usize) -> Self {
-        let ring = Ring { groups: VecDeque::new(), bytes: 0, first: last + 1 };
+        let ring = RecentChanges { groups: VecDeque::new(), bytes: 0, first: last + 1 };
         Self { ring: Mutex::new(ring), last: watch::Sender::new(last), most_bytes }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, RecentChanges> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the changes of a committed group, numbered from `first`.
+    /// Adds the changes of a committed group, numbered from `first`.
     pub(super) fn push(&self, first: u64, changes: Vec<TailChange>) {
         if changes.is_empty() {
             return;
@@ -78,16 +78,16 @@ impl Tail {
                 old.push(group);
             }
         }
-        // Freed outside of the lock.
+        // Freed outside the lock.
         drop(old);
         self.last.send_replace(last);
     }
 
     /// Up to `max` changes after `after`; empty at the end.
-    pub(super) fn read(&self, after: u64, max: usize) -> Result<Vec<(u64, Change)>, Behind> {
+    pub(super) fn read(&self, after: u64, max: usize) -> Result<Vec<(u64, Change)>, FellBehind> {
         let ring = self.ring();
         if after + 1 < ring.first {
-            return Err(Behind);
+            return Err(FellBehind);
         }
         let start = ring.groups.partition_point(|g| g.first + g.changes.len() as u64 <= after + 1);
         let numbered = |group| {

@@ -1,3 +1,5 @@
+//! Tests of the store with a manipulated writer connection, long reads and migrations.
+
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -6,7 +8,7 @@ use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchbill_core::ports::{
-    Commit, CommitError, Expect, Key, NewItem, Store, StoreError, Write, WriteId,
+    Commit, CommitError, Key, NewItem, Precondition, Store, StoreError, Write, WriteId,
 };
 
 use super::lock::Lock;
@@ -24,10 +26,10 @@ pub(super) fn create(n: u32, size: usize) -> Commit {
         expires: None,
     };
     let id = WriteId(u128::from(n) + 1);
-    Commit { id, writes: vec![Write::Put { item, expect: Expect::Absent }] }
+    Commit { id, writes: vec![Write::Put { item, expect: Precondition::Absent }] }
 }
 
-/// A store whose writer's connection was tampered with.
+/// A store with a manipulated writer connection.
 fn tampered(
     folder: &TempDir,
     options: Options,
@@ -41,14 +43,14 @@ fn tampered(
     SqliteStore::start(lock, conn, path, epoch, options).unwrap()
 }
 
-/// One thread serves everybody: what reads long waits for its turn beside it, and short reads
+/// Long reads wait for their turn without blocking the runtime's only thread, and short reads
 /// go on meanwhile.
 #[tokio::test]
 async fn long_reads_are_bounded_and_short_ones_do_not_wait() {
     let folder = TempDir::new().unwrap();
     let options = Options { recent_bytes: 0, readers: 3, ..Options::default() };
     let store = SqliteStore::open(folder.path(), options).unwrap();
-    // The last one stays in memory whatever is set.
+    // The last item stays in memory whatever the setting.
     for (n, size) in [(1, 100), (2, 100_000), (3, 16_384), (4, 16_385), (5, 1)] {
         store.commit(create(n, size)).await.unwrap();
     }

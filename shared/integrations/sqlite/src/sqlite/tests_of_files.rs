@@ -1,4 +1,4 @@
-//! What becomes of a store whose files are taken away from it, and what a start makes of them.
+//! Tests of a store whose files are removed, and of the next start.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use watchbill_core::ports::{CommitError, Key, Store as _};
 use super::tests::create;
 use super::{OpenError, Options, SqliteStore};
 
-/// A store that tells its end instead of ending the process.
+/// A store that reports its end instead of ending the process.
 fn open(folder: &Path) -> (SqliteStore, Receiver<String>) {
     let (told, reasons) = mpsc::channel();
     let on_fatal = Arc::new(move |reason: &str| drop(told.send(reason.to_owned())));
@@ -64,14 +64,14 @@ async fn a_start_on_what_is_left_of_lost_files_sees_that_it_is_older() {
     store.commit(create(1, 10)).await.unwrap();
     let other = Connection::open(store.path()).unwrap();
     other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-    // Answered after the last look, and in the log alone.
+    // Answered after the last check, and only in the log.
     store.commit(create(2, 10)).await.unwrap();
     fs::remove_file(folder.path().join("watchbill.db-wal")).unwrap();
     store.commit(create(3, 10)).await.unwrap_err();
     reasons.recv().unwrap();
     let left = as_after_a_kill(folder.path(), &["watchbill.db", "watchbill.lock"]);
     let error = refused(left.path());
-    // What was not answered stands in the log too.
+    // Unanswered commits are in the log too.
     assert!(matches!(error, OpenError::Older { found: 1, marked: 2 | 3, .. }), "{error}");
 }
 
@@ -85,7 +85,7 @@ async fn a_file_that_goes_while_nothing_is_written_is_noticed_too() {
 }
 
 #[tokio::test]
-async fn who_was_taken_over_writes_no_more() {
+async fn a_store_that_was_taken_over_stops_writing() {
     let folder = TempDir::new().unwrap();
     let (store, reasons) = open(folder.path());
     store.commit(create(1, 10)).await.unwrap();
@@ -94,7 +94,7 @@ async fn who_was_taken_over_writes_no_more() {
     let outcome = store.commit(create(2, 10)).await;
     assert!(outcome.is_err(), "{outcome:?}");
     let reason = reasons.recv().unwrap();
-    assert!(reason.contains("another process has taken"), "{reason}");
+    assert!(reason.contains("another process has opened"), "{reason}");
     let written: i64 = other.query_row("SELECT count(*) FROM items", [], |r| r.get(0)).unwrap();
     assert_eq!(written, 1);
 }
@@ -109,7 +109,7 @@ async fn a_start_without_the_database_is_no_first_start() {
     let error = refused(folder.path());
     assert!(matches!(error, OpenError::Lost { .. }), "{error}");
     assert!(!database.exists(), "nothing was made");
-    // An empty one is none.
+    // An empty file counts as missing.
     fs::write(&database, "").unwrap();
     let error = refused(folder.path());
     assert!(error.to_string().contains("watchbill.lock"), "{error}");
@@ -122,7 +122,7 @@ async fn a_start_without_the_database_is_no_first_start() {
         let error = refused(folder.path());
         assert!(matches!(error, OpenError::Lost { .. }), "{trace}: {error}");
     }
-    // These a first start finds where it was broken off.
+    // These are left by a first start that was interrupted.
     let folder = TempDir::new().unwrap();
     for name in ["link.key", "watchbill.lock", "watchbill.db"] {
         fs::write(folder.path().join(name), if name == "link.key" { "x" } else { "" }).unwrap();
@@ -130,7 +130,7 @@ async fn a_start_without_the_database_is_no_first_start() {
     open(folder.path());
 }
 
-/// As a process leaves it that was killed: the log is not moved.
+/// The files that a killed process leaves: the log is not moved.
 fn as_after_a_kill(from: &Path, names: &[&str]) -> TempDir {
     let folder = TempDir::new().unwrap();
     for name in names {
@@ -144,11 +144,11 @@ async fn a_start_without_the_log_of_a_killed_process_is_refused() {
     let folder = TempDir::new().unwrap();
     let (store, _) = open(folder.path());
     store.commit(create(1, 10)).await.unwrap();
-    // All that there is stands in the log: without it the database is blank.
+    // All data is in the log, so without it the database is blank.
     let killed = as_after_a_kill(folder.path(), &["watchbill.db", "watchbill.lock"]);
     let error = refused(killed.path());
     assert!(matches!(error, OpenError::Lost { .. } | OpenError::Older { .. }), "{error}");
-    // The same after the log was moved once, and more was written since.
+    // The same after the log was moved once and more was written.
     let other = Connection::open(store.path()).unwrap();
     other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
     store.commit(create(2, 10)).await.unwrap();
@@ -156,10 +156,10 @@ async fn a_start_without_the_log_of_a_killed_process_is_refused() {
     let killed = as_after_a_kill(folder.path(), &["watchbill.db", "watchbill.lock"]);
     let error = refused(killed.path());
     assert!(matches!(error, OpenError::Older { found: 1, marked: 2, .. }), "{error}");
-    // Whoever means it can say so.
+    // The operator can accept the loss by removing the lock file.
     fs::remove_file(killed.path().join("watchbill.lock")).unwrap();
     open(killed.path());
-    // And with the log all is well.
+    // With the log, the store opens.
     let files = ["watchbill.db", "watchbill.db-wal", "watchbill.lock"];
     let killed = as_after_a_kill(folder.path(), &files);
     let (whole, _) = open(killed.path());
@@ -186,7 +186,7 @@ async fn every_file_is_its_owners_alone_whoever_made_the_folder() {
     store.backup_to(&copy).await.unwrap();
     assert_eq!(mode(&copy), 0o600);
     drop(store);
-    // What was wider before, and what stands beside it.
+    // Files that were open to others, and those next to them.
     let blobs = folder.path().join("blobs");
     fs::create_dir(&blobs).unwrap();
     for name in ["admin.key", "link.key", "watchbill.before-v2.db"] {

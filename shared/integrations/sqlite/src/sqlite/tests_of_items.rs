@@ -1,4 +1,4 @@
-//! Bytes that changed on the disk, items from before checksums, and a log that somebody holds.
+//! Tests of bytes changed on disk, items from before checksums, and a log held by a reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use watchbill_core::offload::Abandoned;
+use watchbill_core::offload::IsAbandoned;
 use watchbill_core::ports::{
-    Commit, CommitError, Expect, Key, ListEntry, ListRange, NewItem, Query, Store as _, StoreError,
-    WhichList, Write, WriteId,
+    Commit, CommitError, Key, ListEntry, ListRange, NewItem, Precondition, Query, Store as _,
+    StoreError, WhichList, Write, WriteId,
 };
 use watchbill_domain::Timestamp;
 
@@ -23,8 +23,8 @@ fn from_the_file(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(folder.path(), options).unwrap()
 }
 
-/// In a list, due, with a time to expire: every column of it says something.
-fn put(n: u32, expect: Expect, body: &'static str) -> Commit {
+/// In lists, due and with an expiry, so that every column has a value.
+fn put(n: u32, expect: Precondition, body: &'static str) -> Commit {
     let entry = || Some(ListEntry { partition: "L".into(), sort: n.to_string().into() });
     let item = NewItem {
         key: Key::new(format!("P#{n}"), "0"),
@@ -61,7 +61,7 @@ async fn a_changed_byte_is_noticed_and_costs_only_its_item() {
         let folder = TempDir::new().unwrap();
         let store = from_the_file(&folder);
         for n in 1..4 {
-            store.commit(put(n, Expect::Absent, "{\"amount\":100}")).await.unwrap();
+            store.commit(put(n, Precondition::Absent, "{\"amount\":100}")).await.unwrap();
         }
         let other = Connection::open(store.path()).unwrap();
         let sql = format!("UPDATE items SET {change} WHERE id = 2");
@@ -77,11 +77,11 @@ async fn a_changed_byte_is_noticed_and_costs_only_its_item() {
         for n in [1, 3] {
             assert!(store.get(&key(n)).await.unwrap().is_some());
         }
-        // The feed goes on past it, and so does what removes the expired.
+        // The feed and the removal of expired items continue past it.
         let feed = store.changes(0, 10).await.unwrap();
         let images: Vec<_> = feed.iter().map(|(_, change)| change.image.is_some()).collect();
         assert_eq!(images, [true, false, true], "{change}");
-        let over = store.commit(put(2, Expect::Version(1), "{}")).await;
+        let over = store.commit(put(2, Precondition::Version(1), "{}")).await;
         assert!(matches!(over, Err(CommitError::Store(StoreError::Corrupt { .. }))), "{over:?}");
         assert_eq!(store.purge_expired(Timestamp::from_millis(10), 1).await.unwrap(), 1);
         assert_eq!(store.purge_expired(Timestamp::from_millis(10), 1).await.unwrap(), 1);
@@ -91,11 +91,11 @@ async fn a_changed_byte_is_noticed_and_costs_only_its_item() {
 }
 
 #[tokio::test]
-async fn a_key_or_a_change_that_can_not_be_read_is_passed_by() {
+async fn an_unreadable_key_or_change_is_skipped() {
     let folder = TempDir::new().unwrap();
     let store = from_the_file(&folder);
     for n in 1..4 {
-        store.commit(put(n, Expect::Absent, "{}")).await.unwrap();
+        store.commit(put(n, Precondition::Absent, "{}")).await.unwrap();
     }
     let other = Connection::open(store.path()).unwrap();
     other.execute("UPDATE items SET key = x'ff' WHERE id = 2", []).unwrap();
@@ -127,7 +127,7 @@ async fn a_key_or_a_change_that_can_not_be_read_is_passed_by() {
     assert_eq!(store.purge_expired(Timestamp::from_millis(10), 10).await.unwrap(), 2);
 }
 
-/// Frozen: what builds of version 1 made and wrote.
+/// Frozen: what builds of version 1 created and wrote.
 const VERSION_1: &str = include_str!("../../tests/fixtures/version-1.sql");
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn what_was_written_before_checksums_is_read_and_gets_one_when_it_changes(
         other.query_row(sql, [n], |row| row.get(0)).unwrap()
     };
     assert_eq!(sums(1), None);
-    store.commit(put(1, Expect::Version(3), "{}")).await.unwrap();
+    store.commit(put(1, Precondition::Version(3), "{}")).await.unwrap();
     assert!(sums(1).is_some());
     assert_eq!(store.get(&key(1)).await.unwrap().unwrap().version, 4);
 }
@@ -168,7 +168,7 @@ async fn a_log_that_a_slow_reader_held_is_cut_back_when_it_has_gone() {
         store.commit(create(n, 1 << 20)).await.unwrap();
     }
     assert!(log_bytes(&store) > 8 * LIMIT, "while it reads the log can't begin anew");
-    // What the thread does once a second, here without waiting for it.
+    // What the thread does once a second, without waiting for it.
     let checkpoints = Checkpoints::new(store.path(), LIMIT);
     let mover = schema::open_mover(store.path()).unwrap();
     checkpoints.tidy(&mover).unwrap();
@@ -185,7 +185,7 @@ async fn a_log_that_a_slow_reader_held_is_cut_back_when_it_has_gone() {
 }
 
 #[tokio::test]
-async fn a_busy_log_begins_anew_at_its_limit() {
+async fn a_busy_log_restarts_at_its_limit() {
     const LIMIT: u64 = 1 << 20;
     let folder = TempDir::new().unwrap();
     let options = Options { log_bytes: LIMIT, ..Options::default() };
@@ -198,7 +198,7 @@ async fn a_busy_log_begins_anew_at_its_limit() {
     }
     let large = log_bytes(&store);
     slow.execute_batch("COMMIT").unwrap();
-    // The writer itself cuts the file when it begins it anew, without a pause to do it in.
+    // The writer itself truncates the file when it restarts the log, without a pause.
     let mut n = 100;
     while log_bytes(&store) >= large && n < 2_000 {
         store.commit(create(n, 10_000)).await.unwrap();
@@ -223,7 +223,7 @@ async fn a_read_that_takes_too_long_is_ended() {
                 due: None,
                 expires: None,
             };
-            Write::Put { item, expect: Expect::Absent }
+            Write::Put { item, expect: Precondition::Absent }
         };
         Commit { id: WriteId(from.into()), writes: (from..from + 100).map(put).collect() }
     };
@@ -233,12 +233,13 @@ async fn a_read_that_takes_too_long_is_ended() {
     let path = store.path();
     let patient = Readers::open(path, 1, reader::MAX_READ).unwrap();
     assert_eq!(
-        reader::collect(&patient.one(), "P#long", "", &Abandoned::default()).unwrap().len(),
+        reader::collect(&patient.one(), "P#long", "", &IsAbandoned::default()).unwrap().len(),
         2_000
     );
     let impatient = Arc::new(Readers::open(path, 1, Duration::ZERO).unwrap());
-    let ended = reader::collect(&impatient.one(), "P#long", "", &Abandoned::default()).unwrap_err();
+    let ended =
+        reader::collect(&impatient.one(), "P#long", "", &IsAbandoned::default()).unwrap_err();
     assert!(ended.to_string().contains("took longer"), "{ended}");
-    // It is not the worse for it.
+    // The connection still works.
     assert!(reader::get(&patient.one(), &Key::new("P#long", "7")).unwrap().is_some());
 }

@@ -1,30 +1,30 @@
-//! Whether the database found at a start is the one that the last start left: a missing or an
-//! older one must not be taken for a first start, which would write anew beside what was lost.
+//! Checks at a start that the database is the one that the last start left. A missing or older
+//! one must not pass for a first start, which would write next to lost data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::lock::{Lock, Mark};
+use super::lock::{DatabaseMark, Lock};
 use super::{OpenError, statements};
 
-/// What an earlier start leaves behind that a first one never finds. `link.key` is none of
-/// them: it is made before the database.
+/// What an earlier start leaves and a first start never finds. Not `link.key`, which is created
+/// before the database.
 const TRACES: &[&str] = &["admin.key", "blobs", "watchbill.db-wal"];
-/// How copies begin that were made of a database: see `schema::migrate` and `guard`.
+/// Name prefixes of database copies: see `schema::migrate` and `guard`.
 const COPIES: &[&str] = &["watchbill.before-v", "watchbill.rescued-"];
 
-/// Refuses an absent or empty database where there was one.
+/// Refuses an absent or empty database if there was one.
 pub(super) fn check_absent(lock: &Lock, path: &Path) -> Result<(), OpenError> {
     match fs::metadata(path) {
         Ok(file) if file.len() > 0 => Ok(()),
-        _ => refuse_beside_traces(lock, path, TRACES),
+        _ => refuse_if_traces(lock, path, TRACES),
     }
 }
 
-/// Refuses a file without any table where there was a database: its log was removed before
-/// anything of it was moved into the file.
+/// Refuses a file without tables if there was a database: its log was removed before any of it
+/// was moved into the file.
 pub(super) fn check_blank(lock: &Lock, path: &Path, conn: &Connection) -> Result<(), OpenError> {
     let failed = |source| OpenError::from_sqlite("read", path, source);
     let tables: i64 = conn
@@ -33,17 +33,16 @@ pub(super) fn check_blank(lock: &Lock, path: &Path, conn: &Connection) -> Result
     if tables > 0 {
         return Ok(());
     }
-    // The connection itself may have made a log by now.
-    refuse_beside_traces(lock, path, &["admin.key", "blobs"])
+    // The connection itself may have created a log by now.
+    refuse_if_traces(lock, path, &["admin.key", "blobs"])
 }
 
-/// Refuses a database that is older than what was marked: changes that were answered are
-/// missing from it.
+/// Refuses a database older than its mark: answered changes are missing from it.
 pub(super) fn check_age(lock: &Lock, path: &Path, conn: &Connection) -> Result<(), OpenError> {
     let failed = |source| OpenError::from_sqlite("read", path, source);
     let unusable = |source| OpenError::Folder { folder: lock.path().to_owned(), source };
     let Some(marked) = lock.marked().map_err(unusable)? else { return Ok(()) };
-    let found = Mark {
+    let found = DatabaseMark {
         epoch: statements::epoch(conn).map_err(failed)?,
         seq: statements::last_numbers(conn).map_err(failed)?.1,
     };
@@ -54,7 +53,7 @@ pub(super) fn check_age(lock: &Lock, path: &Path, conn: &Connection) -> Result<(
     Ok(())
 }
 
-fn refuse_beside_traces(lock: &Lock, path: &Path, names: &[&str]) -> Result<(), OpenError> {
+fn refuse_if_traces(lock: &Lock, path: &Path, names: &[&str]) -> Result<(), OpenError> {
     let folder = crate::private::parent(path);
     let mut found: Vec<String> = names
         .iter()
@@ -94,7 +93,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whatever holds data or secrets of an earlier start loses the rights of others.
+/// Removes others' permissions on every file that holds data or secrets of an earlier start.
 pub(super) fn restrict_all(folder: &Path, database: &Path) -> Result<(), OpenError> {
     let mut files: Vec<PathBuf> = ["db-wal", "db-shm", "db-journal"]
         .iter()
@@ -108,7 +107,8 @@ pub(super) fn restrict_all(folder: &Path, database: &Path) -> Result<(), OpenErr
         let had =
             restricted.map_err(|source| OpenError::Folder { folder: file.clone(), source })?;
         if had {
-            tracing::warn!("{} was open to others on this machine; no more", file.display());
+            let file = file.display();
+            tracing::warn!(%file, "removed other users' permissions on the file");
         }
     }
     Ok(())

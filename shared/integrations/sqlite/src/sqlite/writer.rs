@@ -1,6 +1,6 @@
-//! The one thread that writes. It takes all commits that wait, puts them into one
-//! transaction, and answers them only after its COMMIT: the price of reaching the disk is
-//! shared by all of them, and while the disk works the next group gathers.
+//! The writer thread. It takes all waiting commits, puts them into one transaction, and answers
+//! them only after its COMMIT. They share the cost of reaching the disk, and the next group
+//! gathers while the disk works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,48 +8,48 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 use watchbill_core::ports::{Commit, CommitError, StoreError, Write};
 
-use super::apply::{Applier, Verdict};
+use super::apply::{Applier, CommitResult};
 use super::checkpoint::Checkpoints;
 use super::guard::Guard;
 use super::queue::{CommitAnswer, CountAnswer, Job, Queue};
 use super::reason_of;
-use super::recent::Recent;
+use super::recent::ItemCache;
 use super::statements::{Sql, Statements, last_numbers};
 use super::tail::Tail;
 
-/// A group ends at so many writes or bytes of bodies, so that it stays in the page cache
-/// and the first of it needn't wait long.
+/// Limits of a group, in writes and in bytes of bodies, so that it stays in the page cache and
+/// its first commit need not wait long.
 const GROUP_WRITES: usize = 1024;
 const GROUP_BYTES: usize = 4 << 20;
 
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) queue: Arc<Queue>,
-    pub(super) recent: Arc<Recent>,
+    pub(super) recent: Arc<ItemCache>,
     pub(super) tail: Arc<Tail>,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) guard: Arc<Guard>,
 }
 
 /// An answer that waits for COMMIT.
-enum Owed {
-    Commit(CommitAnswer, Verdict),
+enum PendingReply {
+    Commit(CommitAnswer, CommitResult),
     Count(CountAnswer, usize),
 }
 
-impl Owed {
-    // A receiver that is gone has stopped waiting; its commit stands all the same.
+impl PendingReply {
+    // If the receiver is gone its caller has stopped waiting, but the commit stands.
     fn give(self) {
         match self {
-            Owed::Commit(answer, verdict) => drop(answer.send(verdict)),
-            Owed::Count(answer, count) => drop(answer.send(Ok(count))),
+            PendingReply::Commit(answer, result) => drop(answer.send(result)),
+            PendingReply::Count(answer, count) => drop(answer.send(Ok(count))),
         }
     }
 
     fn refuse(self, error: &StoreError) {
         match self {
-            Owed::Commit(answer, _) => drop(answer.send(Err(commit_error(error)))),
-            Owed::Count(answer, _) => drop(answer.send(Err(error.clone()))),
+            PendingReply::Commit(answer, _) => drop(answer.send(Err(commit_error(error)))),
+            PendingReply::Count(answer, _) => drop(answer.send(Err(error.clone()))),
         }
     }
 }
@@ -61,7 +61,7 @@ fn commit_error(error: &StoreError) -> CommitError {
     }
 }
 
-/// What a transaction that was rolled back is answered.
+/// The answer to a transaction that was rolled back.
 fn store_error(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -80,7 +80,7 @@ fn size(commit: &Commit) -> (usize, usize) {
 }
 
 impl Writer {
-    /// The thread's life: until the queue is closed and empty.
+    /// Runs until the queue is closed and empty.
     pub(super) fn run(self) {
         let started = last_numbers(&self.conn)
             .and_then(|numbers| Ok((Statements::prepare(&self.conn)?, numbers)));
@@ -104,21 +104,21 @@ impl Writer {
             return;
         }
         if let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the write-ahead log stays; the next start reads it");
+            tracing::warn!(%error, "can't empty the write-ahead log; the next start reads it");
         }
     }
 
-    /// One transaction; `false` if it is in doubt and all is over.
+    /// Runs one transaction; `false` if its outcome is in doubt and the store has ended.
     fn group(
         &self,
         applier: &mut Applier<'_>,
         jobs: &mut impl Iterator<Item = Job>,
-        owed: &mut Vec<Owed>,
+        owed: &mut Vec<PendingReply>,
     ) -> bool {
         let began = match applier.statements.begin() {
             Ok(epoch) => {
                 if let Err(taken) = self.guard.check_epoch(epoch) {
-                    // Nothing was written; who waits learns that there is no answer.
+                    // Nothing was written; waiting callers learn that there is no answer.
                     self.guard.die(&taken);
                     return false;
                 }
@@ -131,7 +131,7 @@ impl Writer {
             applier.forget();
             if let Err(second) = applier.statements.rollback() {
                 tracing::error!(%error, "a write to the store failed");
-                self.die("the store can't undo a failed write", &second);
+                self.die("the store can't roll back a failed write", &second);
                 return false;
             }
             tracing::error!(%error, commits = owed.len(), "a group of commits was rolled back");
@@ -140,7 +140,7 @@ impl Writer {
             return true;
         }
         if let Err(error) = applier.statements.commit() {
-            // Nobody knows what reached the disk: only a start from the log can tell.
+            // It is unknown what reached the disk; only a start from the log can tell.
             self.die("the store can't commit", &error);
             return false;
         }
@@ -151,24 +151,24 @@ impl Writer {
         }
         let (first, changes) = applier.publish();
         self.tail.push(first, changes);
-        owed.drain(..).for_each(Owed::give);
+        owed.drain(..).for_each(PendingReply::give);
         true
     }
 
     fn die(&self, what: &str, error: &rusqlite::Error) {
         self.guard.die(&format!(
-            "{what}: {}; start it again, nothing that was answered is lost",
+            "{what}: {}; restart the process, nothing acknowledged is lost",
             reason_of(error)
         ));
     }
 }
 
-/// Applies jobs until the group is full. An error leaves every job it took in `owed`.
+/// Applies jobs until the group is full. On an error, every job taken is in `owed`.
 fn fill(
     began: Sql<()>,
     applier: &mut Applier<'_>,
     jobs: &mut impl Iterator<Item = Job>,
-    owed: &mut Vec<Owed>,
+    owed: &mut Vec<PendingReply>,
 ) -> Sql<()> {
     let (mut writes, mut bytes) = (0, 0);
     let mut failed = began.err();
@@ -178,22 +178,22 @@ fn fill(
             Job::Commit { commit, answer } => {
                 let (more, heavy) = size(&commit);
                 (writes, bytes) = (writes + more, bytes + heavy);
-                let verdict = match &failed {
+                let result = match &failed {
                     None => applier.commit(commit),
                     Some(_) => Ok(Ok(())),
                 };
-                split(verdict, Ok(()), |verdict| Owed::Commit(answer, verdict))
+                split(result, Ok(()), |result| PendingReply::Commit(answer, result))
             }
             Job::Purge { now, limit, answer } => {
                 writes += limit;
                 let count = if failed.is_none() { applier.purge(now, limit) } else { Ok(0) };
-                split(count, 0, |count| Owed::Count(answer, count))
+                split(count, 0, |count| PendingReply::Count(answer, count))
             }
             Job::Trim { upto, limit, answer } => {
                 writes += limit;
                 let trimmed =
                     if failed.is_none() { applier.statements.trim(upto, limit) } else { Ok(0) };
-                split(trimmed, 0, |count| Owed::Count(answer, count))
+                split(trimmed, 0, |count| PendingReply::Count(answer, count))
             }
         };
         owed.push(answer);
@@ -205,12 +205,12 @@ fn fill(
     }
 }
 
-/// The answer owed, and the error if there is none to give.
+/// The answer owed, and the error if there is one.
 fn split<T>(
     result: Sql<T>,
     none: T,
-    owed: impl FnOnce(T) -> Owed,
-) -> (Owed, Option<rusqlite::Error>) {
+    owed: impl FnOnce(T) -> PendingReply,
+) -> (PendingReply, Option<rusqlite::Error>) {
     match result {
         Ok(value) => (owed(value), None),
         Err(error) => (owed(none), Some(error)),

@@ -1,4 +1,4 @@
-//! A file's text as entries: one line, with the stack trace that belongs to it.
+//! Splits a file's text into entries: a line with the stack trace that belongs to it.
 
 use std::borrow::Cow;
 
@@ -6,24 +6,24 @@ use serde_json::{Map, Value};
 use watchbill_domain::Timestamp;
 use watchbill_redact as redact;
 
-use super::level::Level;
+use super::level::LogLevel;
 use super::time::{TimeContext, find_time, find_time_value};
 
-/// Lines of one stack trace that are kept.
+/// Maximum lines kept of one stack trace.
 const STACK: usize = 40;
-/// Bytes of a line that are looked at; the rest is data.
+/// Maximum bytes read of a line; the rest is data.
 const LINE: usize = 16 * 1024;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry<'a> {
     pub at: Option<Timestamp>,
-    pub level: Level,
-    /// Without time and level where these could be told.
+    pub level: LogLevel,
+    /// Without time and level, if these were recognised.
     pub message: Cow<'a, str>,
-    /// What follows it: frames, causes.
+    /// The lines that follow it: frames, causes.
     pub stack: Vec<Cow<'a, str>>,
     pub service: Option<String>,
-    /// Of its first line, counted from 1.
+    /// Number of its first line, counted from 1.
     pub line: usize,
 }
 
@@ -53,8 +53,8 @@ pub fn entries<'a>(text: &'a str, context: &TimeContext) -> Vec<Entry<'a>> {
             if last.stack.len() < STACK {
                 last.stack.push(Cow::Borrowed(line.trim_end()));
             }
-            if last.level < Level::Error && Level::inferred(line).is_error() && continues {
-                last.level = Level::Error;
+            if last.level < LogLevel::Error && LogLevel::inferred(line).is_error() && continues {
+                last.level = LogLevel::Error;
             }
             continue;
         }
@@ -65,8 +65,8 @@ pub fn entries<'a>(text: &'a str, context: &TimeContext) -> Vec<Entry<'a>> {
     all
 }
 
-/// The text with lines that are no longer than is looked at. The secrets of a longer one go first,
-/// because a cut could halve one out of recognition.
+/// Cuts lines to the maximum length. Longer ones are redacted first, because a cut could leave
+/// an unrecognisable half of a secret.
 pub fn bounded(text: &str) -> Cow<'_, str> {
     if text.lines().all(|line| line.len() <= LINE) {
         return Cow::Borrowed(text);
@@ -101,15 +101,15 @@ fn is_continuation(line: &str) -> bool {
         || trimmed.starts_with("The above exception was")
 }
 
-/// A line without a time that still begins something new.
+/// Whether a line without a time begins a new entry.
 fn has_own_head(line: &str) -> bool {
-    Level::in_head(line).is_some() && !line.contains("Error:") && !line.contains("Exception")
+    LogLevel::in_head(line).is_some() && !line.contains("Error:") && !line.contains("Exception")
 }
 
 fn from_text<'a>(line: &'a str, number: usize, context: &TimeContext) -> Entry<'a> {
     let stamp = find_time(line, context);
     let rest = match stamp {
-        // What stands before the time (a level, an address) is part of the message.
+        // Text before the time (a level, an address) is part of the message.
         Some(stamp) if line[..stamp.begin].trim_matches(['[', ' ', '<', '"']).is_empty() => {
             Cow::Borrowed(
                 line[stamp.end..].trim_start_matches([']', ' ', '\t', '-', '|', '"', ',']),
@@ -123,20 +123,20 @@ fn from_text<'a>(line: &'a str, number: usize, context: &TimeContext) -> Entry<'
         None => Cow::Borrowed(line.trim_start()),
     };
     let level = access_level(&rest)
-        .or_else(|| Level::in_head(&rest))
-        .unwrap_or_else(|| Level::inferred(&rest));
+        .or_else(|| LogLevel::in_head(&rest))
+        .unwrap_or_else(|| LogLevel::inferred(&rest));
     let at = stamp.map(|stamp| stamp.at);
     Entry { at, level, message: rest, stack: Vec::new(), service: None, line: number }
 }
 
-/// Of an access log's line (`"GET / HTTP/1.1" 502 …`): 5xx is the server's error.
-fn access_level(text: &str) -> Option<Level> {
+/// The level of an access log line (`"GET / HTTP/1.1" 502 …`): 5xx is a server error.
+fn access_level(text: &str) -> Option<LogLevel> {
     let after = text.split_once(" HTTP/").map(|(_, rest)| rest)?;
     let status = after.split_once("\" ").map(|(_, rest)| rest.get(..3))??;
     match status.parse::<u16>().ok()? {
-        500..=599 => Some(Level::Error),
-        400..=499 => Some(Level::Warn),
-        100..=399 => Some(Level::Info),
+        500..=599 => Some(LogLevel::Error),
+        400..=499 => Some(LogLevel::Warn),
+        100..=399 => Some(LogLevel::Info),
         _ => None,
     }
 }
@@ -168,10 +168,10 @@ fn from_json<'a>(line: &str, number: usize, context: &TimeContext) -> Option<Ent
     let message = message?;
     let level = first(&["level", "severity", "lvl", "loglevel", "levelname", "log.level"])
         .and_then(|value| match value {
-            Value::String(text) => Level::parse(text),
-            other => Level::parse(&other.to_string()),
+            Value::String(text) => LogLevel::parse(text),
+            other => LogLevel::parse(&other.to_string()),
         })
-        .unwrap_or_else(|| Level::inferred(&message));
+        .unwrap_or_else(|| LogLevel::inferred(&message));
     let inner_stack = error.and_then(|e| e.get("stack")).and_then(Value::as_str).map(str::to_owned);
     let stack = text(&["stack", "stack_trace", "stacktrace", "trace", "traceback"]).or(inner_stack);
     let stack = stack.map(|stack| {
@@ -211,17 +211,22 @@ mod tests {
             ValueError: bad\n\
             2026-01-02 03:04:08 INFO fine again\n";
         let all = entries(text, &context());
-        let told: Vec<_> = all.iter().map(|e| (e.level, e.stack.len(), e.line)).collect();
+        let found: Vec<_> = all.iter().map(|e| (e.level, e.stack.len(), e.line)).collect();
         assert_eq!(
-            told,
-            [(Level::Error, 4, 1), (Level::Info, 0, 6), (Level::Error, 3, 7), (Level::Info, 0, 11)]
+            found,
+            [
+                (LogLevel::Error, 4, 1),
+                (LogLevel::Info, 0, 6),
+                (LogLevel::Error, 3, 7),
+                (LogLevel::Info, 0, 11)
+            ]
         );
         assert_eq!(all[0].message, "ERROR [main] boom");
         assert_eq!(all[2].stack[2], "ValueError: bad");
     }
 
     #[test]
-    fn a_long_line_is_cut_after_its_secrets_are_out() {
+    fn a_long_line_is_redacted_before_it_is_cut() {
         let key = format!("ghp_{}", "a1".repeat(18));
         for from in LINE - 40..LINE {
             let long = format!("{} {key} end", "x".repeat(from));
@@ -249,12 +254,12 @@ mod tests {
         assert_eq!(all.len(), 5);
         assert_eq!(
             (all[0].message.as_ref(), all[0].level),
-            ("query failed: refused", Level::Error)
+            ("query failed: refused", LogLevel::Error)
         );
         assert_eq!((all[0].stack.len(), all[0].service.as_deref()), (2, Some("api")));
-        assert_eq!(all[1].level, Level::Info);
-        assert_eq!((all[2].level, all[2].at.is_some()), (Level::Error, true));
-        assert_eq!(all[4].level, Level::Error);
+        assert_eq!(all[1].level, LogLevel::Info);
+        assert_eq!((all[2].level, all[2].at.is_some()), (LogLevel::Error, true));
+        assert_eq!(all[4].level, LogLevel::Error);
         assert_eq!(
             all[4].message,
             r#"1.2.3.4 - - "GET /a HTTP/1.1" 502 12 "-" "curl""#.replacen("\"GET", "GET", 1)
@@ -263,13 +268,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_can_be_read(text in "(\\PC|\n|\t){0,400}") {
+        fn any_text_can_be_parsed(text in "(\\PC|\n|\t){0,400}") {
             let lines = text.lines().count();
             prop_assert!(entries(&text, &context()).len() <= lines);
         }
 
         #[test]
-        fn any_json_line_can_be_read(body in "[\"a-z0-9:,{}\\[\\] ]{0,80}") {
+        fn any_json_line_can_be_parsed(body in "[\"a-z0-9:,{}\\[\\] ]{0,80}") {
             entries(&format!("{{{body}"), &context());
         }
     }

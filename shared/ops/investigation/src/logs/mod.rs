@@ -1,4 +1,4 @@
-//! Reading logs of any usual form: when, how bad, what, and which lines belong together.
+//! Parses logs of all common formats: time, level, message, and which lines belong together.
 
 mod entry;
 mod level;
@@ -6,6 +6,6 @@ mod template;
 mod time;
 
 pub use entry::{Entry, bounded, entries};
-pub use level::Level;
+pub use level::LogLevel;
 pub use template::template;
 pub use time::TimeContext;

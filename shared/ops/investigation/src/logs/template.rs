@@ -1,11 +1,11 @@
-//! A line's template: what stays the same when the same thing happens again.
+//! Reduces a message to its template: the part that stays the same when the event recurs.
 
-/// Characters of a message that are looked at.
-const LONGEST: usize = 600;
+/// Maximum characters of a message that are read.
+const MAX_CHARS: usize = 600;
 
 /// Masks numbers, ids, hex, UUIDs, addresses, paths and quoted texts.
 pub fn template(message: &str) -> String {
-    let message = match message.char_indices().nth(LONGEST) {
+    let message = match message.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => &message[..end],
         None => message,
     };
@@ -32,7 +32,8 @@ pub fn template(message: &str) -> String {
     out
 }
 
-/// A URL has `=` and `,` of its own, which end no token.
+/// The length of a URL at the start of `rest`. `=` and `,` do not end it as they end other
+/// tokens.
 fn url_length(rest: &str) -> Option<usize> {
     let end =
         rest.find(|c: char| c.is_whitespace() || "<>\"'`|()".contains(c)).unwrap_or(rest.len());
@@ -44,7 +45,7 @@ fn is_break(c: char) -> bool {
     c.is_whitespace() || "=,;()[]{}|<>\"'`".contains(c)
 }
 
-/// Length of a quoted text with both quotes; an apostrophe within a word opens none.
+/// Length of a quoted text including both quotes. An apostrophe within a word opens no quote.
 fn quoted(rest: &str, quote: char, before: &str) -> Option<usize> {
     if quote == '\'' && before.ends_with(char::is_alphanumeric) {
         return None;
@@ -58,7 +59,7 @@ fn quoted(rest: &str, quote: char, before: &str) -> Option<usize> {
 }
 
 fn push_token(token: &str, out: &mut String) {
-    // Punctuation at the ends belongs to the sentence.
+    // Punctuation at the end belongs to the sentence.
     let core = token.trim_end_matches([':', '.', ',', '!', '?']);
     let (core, tail) = token.split_at(core.len());
     let mask = if core.contains("://") {
@@ -117,7 +118,7 @@ fn digits_mask(token: &str) -> Option<&'static str> {
     if plain {
         return Some("<n>");
     }
-    // Long mixtures are ids: req-8f3a9c2b41
+    // Long mixtures of letters and digits are ids: req-8f3a9c2b41
     let mixed = token.bytes().filter(u8::is_ascii_digit).count();
     (token.len() >= 16 && mixed >= 4 && !token.contains(['/', ':', '.'])).then_some("<id>")
 }
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_varies_is_masked() {
+    fn variable_parts_are_masked() {
         for (message, expected) in [
             ("connect to 10.0.0.1:5432 failed after 30ms", "connect to <ip> failed after <n>"),
             ("user 42 not found", "user <n> not found"),
@@ -184,7 +185,7 @@ mod tests {
         #[test]
         fn never_panics_and_ends_short(message in "\\PC{0,900}") {
             let one = template(&message);
-            prop_assert!(one.len() <= 4 * LONGEST * 5);
+            prop_assert!(one.len() <= 4 * MAX_CHARS * 5);
         }
 
         #[test]

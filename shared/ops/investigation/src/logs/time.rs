@@ -1,33 +1,33 @@
-//! Timestamps as logs write them.
+//! Parses timestamps in the formats that logs use.
 
 use jiff::civil;
 use jiff::tz::Offset;
 use serde_json::Value;
 use watchbill_domain::Timestamp;
 
-/// What a line does not say: the zone (seconds east of UTC) and, in syslog, the year.
+/// What a line leaves out: the zone (seconds east of UTC) and, in syslog, the year.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeContext {
     pub now: Timestamp,
     pub utc_offset: i32,
 }
 
-/// A time found in a line, and where its text begins and ends.
+/// A time found in a line, with the start and end of its text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stamp {
+pub struct FoundTime {
     pub at: Timestamp,
     pub begin: usize,
     pub end: usize,
 }
 
-/// How far into a line its time may begin: behind a level, a thread, an address.
+/// How far into a line its time may begin: after a level, a thread, an address.
 const WITHIN: usize = 90;
 const MONTHS: &[&[u8; 3]] = &[
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];
 
 /// The first time in the head of a line.
-pub fn find_time(line: &str, context: &TimeContext) -> Option<Stamp> {
+pub fn find_time(line: &str, context: &TimeContext) -> Option<FoundTime> {
     let bytes = line.as_bytes();
     let mut before_is_word = false;
     for begin in 0..bytes.len().min(WITHIN) {
@@ -41,7 +41,7 @@ pub fn find_time(line: &str, context: &TimeContext) -> Option<Stamp> {
                 _ => None,
             };
             if let Some((at, end)) = found {
-                return Some(Stamp { at, begin, end });
+                return Some(FoundTime { at, begin, end });
             }
         }
         before_is_word = byte.is_ascii_alphanumeric();
@@ -49,7 +49,7 @@ pub fn find_time(line: &str, context: &TimeContext) -> Option<Stamp> {
     None
 }
 
-/// A time as a field of a JSON line: a text, or seconds, milli-, micro- or nanoseconds.
+/// The time in a field of a JSON line: a text, or seconds, milli-, micro- or nanoseconds.
 pub fn find_time_value(value: &Value, context: &TimeContext) -> Option<Timestamp> {
     match value {
         Value::String(text) => find_time(text, context)
@@ -61,7 +61,7 @@ pub fn find_time_value(value: &Value, context: &TimeContext) -> Option<Timestamp
 }
 
 fn from_epoch(n: f64) -> Option<Timestamp> {
-    // 1990 to 2100 in each unit; the ranges don't meet.
+    // 1990 to 2100 in each unit; the ranges do not overlap.
     let plausible = 631_152_000_000.0..4_102_444_800_000.0;
     let millis = [1_000.0, 1.0, 1e-3, 1e-6].map(|factor| n * factor);
     let found = millis.into_iter().find(|millis| plausible.contains(millis))?;
@@ -111,7 +111,7 @@ fn day_month(bytes: &[u8], at: usize, context: &TimeContext) -> Option<(Timestam
     Some((stamp(year, month, day, clock, offset)?, end))
 }
 
-/// `Jan  2 03:04:05`, with or without a year behind it (`Fri Jan  2 03:04:05 2026`).
+/// `Jan  2 03:04:05`, optionally followed by a year (`Fri Jan  2 03:04:05 2026`).
 fn month_first(bytes: &[u8], at: usize, context: &TimeContext) -> Option<(Timestamp, usize)> {
     let month = month(bytes.get(at..at + 3)?)?;
     if !is(bytes, at + 3, b" ") {
@@ -131,7 +131,7 @@ fn month_first(bytes: &[u8], at: usize, context: &TimeContext) -> Option<(Timest
         return Some((stamp(year, month, day, clock, context.utc_offset)?, end + 5));
     }
     let this_year: i32 = context.now.to_string().get(..4)?.parse().ok()?;
-    // In January the lines of December belong to last year.
+    // In January, lines from December belong to the previous year.
     let latest = context.now.millis().saturating_add(86_400_000);
     let found = [this_year, this_year - 1].into_iter().find_map(|year| {
         let at = stamp(year, month, day, clock, context.utc_offset)?;

@@ -1,4 +1,4 @@
-//! The sweeper's questions for a replay, and what the recorder answers.
+//! The sweeper's requests for a replay, and the recorder's answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use watchbill_domain::{TenantId, Timestamp};
 
 use super::{ANSWER_WITHIN, CONFLICTS, GROUP, MAX_TENANT_WAIT, Parking, Replayed};
 use super::{clean, put, read::Parked, wait};
-use crate::ports::{Expect, Item, Key, Write};
+use crate::ports::{Item, Key, Precondition, Write};
 use crate::repo::{
     self, ParkedKey, ParkedTenant, Versioned, parked_tenant_key, parked_tenant_key_aside,
 };
 use crate::service::ServiceError;
 
 impl Parking {
-    /// Asks for a replay, by the sweeper: the change that this makes is the question.
+    /// Requests a replay on behalf of the sweeper: the write itself is the request.
     pub async fn ask(&self, item: &Item) -> Result<(), ServiceError> {
         let Some(tenant) = repo::tenant_of(&item.key) else { return Ok(()) };
         let aside = item.key == parked_tenant_key_aside(&tenant);
@@ -23,7 +23,7 @@ impl Parking {
         self.ask_of(&before).await
     }
 
-    /// The same where the store can't read the item: it is asked for by one beside it, which is
+    /// The same where the store cannot read the item: an item aside makes the request, and is
     /// due by itself from then on.
     pub async fn ask_past_unreadable(&self, key: &Key) -> Result<(), ServiceError> {
         let tenant = repo::tenant_of(key).filter(|tenant| parked_tenant_key(tenant) == *key);
@@ -40,12 +40,12 @@ impl Parking {
             of.asked = of.answered + 1;
         }
         of.next = self.context.clock().now().plus(ANSWER_WITHIN);
-        // Whoever was faster has asked, answered or parked more: it is due again by that.
+        // A concurrent writer has asked, answered or parked more: its write sets the next due time.
         self.context.transact(vec![put(&of, Some(before))]).await?.ok();
         Ok(())
     }
 
-    /// Writes down what a replay came to.
+    /// Stores the result of a replay.
     pub async fn answer(
         &self,
         tenant: &TenantId,
@@ -56,7 +56,8 @@ impl Parking {
             replayed.more |= !self.settle(tenant, some).await?;
         }
         for (before, after) in &replayed.again {
-            // A conflict: changes have joined meanwhile. They count for the next replay.
+            // On a conflict, further changes have been parked meanwhile. The next replay
+            // handles them.
             replayed.more |= self.context.transact(vec![put(after, Some(before))]).await?.is_err();
         }
         for tries in 0..CONFLICTS {
@@ -69,7 +70,7 @@ impl Parking {
             self.count(&mut of, now).await?;
             if !of.is_open() {
                 if self.context.transact(vec![emptied(&of, &before)]).await?.is_ok() {
-                    tracing::info!(%tenant, "all parked changes of tenant {tenant} are recorded");
+                    tracing::info!(%tenant, "all parked changes are recorded");
                     return Ok(());
                 }
                 continue;
@@ -77,7 +78,7 @@ impl Parking {
             of.failures = if replayed.progress { 0 } else { of.failures.saturating_add(1) };
             of.next = now.plus(wait(of.failures, MAX_TENANT_WAIT));
             if replayed.more && replayed.progress {
-                // The recorder goes on by itself.
+                // The recorder continues by itself.
                 of.asked = of.answered + 1;
                 of.next = now.plus(ANSWER_WITHIN);
             }
@@ -91,8 +92,8 @@ impl Parking {
         Err(ServiceError::Busy { after: Duration::from_millis(100) })
     }
 
-    /// Where the count is not known, the list says when nothing is parked any more. Until then
-    /// the tenant is asked for.
+    /// Where the count is unknown, the list shows when nothing is parked any more. Until then
+    /// replays for the tenant are requested.
     async fn count(&self, of: &mut ParkedTenant, now: Timestamp) -> Result<(), ServiceError> {
         let Some(from) = of.uncounted else { return Ok(()) };
         if now >= from && self.is_list_empty(&of.tenant).await? {
@@ -101,7 +102,7 @@ impl Parking {
         Ok(())
     }
 
-    /// Removes what is done. False where something has joined meanwhile and stays.
+    /// Removes finished items. Returns `false` where something was added meanwhile and stays.
     async fn settle(
         &self,
         tenant: &TenantId,
@@ -140,11 +141,11 @@ impl Parking {
     }
 }
 
-/// Nothing is parked any more. One beside another that can't be read stays to say so, or the
-/// other would count again.
+/// Nothing is parked any more. An item aside is kept to record that, or the unreadable one
+/// would count again.
 fn emptied<E: Parked>(none: &E, before: &Versioned<E>) -> Write {
     if none.is_aside() {
         return put(none, Some(before));
     }
-    Write::Delete { key: none.key(), expect: Expect::Version(before.version) }
+    Write::Delete { key: none.key(), expect: Precondition::Version(before.version) }
 }

@@ -1,14 +1,15 @@
-//! Parking: changes that can't be recorded or sent now are kept by key, so that one tenant's
-//! fault, or one item's, holds up nobody else.
+//! Parking: changes that cannot be recorded or sent now are kept by key, so that a fault of one
+//! tenant or one item does not block the others.
 //!
-//! The recorder parks and replays, the sweeper asks for replays with back-off, and whoever shows
-//! health reads the summary. See [`ParkedKey`] and [`ParkedTenant`] for what is stored.
+//! The recorder parks and replays, the sweeper requests replays with backoff, and health checks
+//! read the summary. See [`ParkedKey`] and [`ParkedTenant`] for the stored form.
 //!
-//! What is parked may itself be unreadable, and that must not hold the feed either. It is put in
-//! order again by taking everything for missing, under its own key where the store can replace
-//! it, else beside it.
+//! A parked item may itself be unreadable, which must not block the feed either. It is replaced
+//! by one that treats every change as missing: under its own key where the store can replace
+//! it, otherwise under a key aside.
 //!
-//! - `read`: what is parked, also where it can't be read. `answer`: questions, and what came of them.
+//! - `read`: reads what is parked, including the unreadable. `answer`: replay requests and
+//!   their results.
 
 mod answer;
 mod read;
@@ -21,54 +22,54 @@ use watchbill_domain::{TenantId, Timestamp};
 use watchbill_governance::RecordKind;
 use watchbill_redact as redact;
 
-use super::records::{SYSTEM, Said, record_write};
+use super::records::{NewAuditRecord, SYSTEM, record_write};
 use super::{Context, ServiceError};
-use crate::ports::{Expect, Write};
+use crate::ports::{Precondition, Write};
 use crate::repo::{self, ParkedKey, ParkedTenant, Versioned, encode};
 
-/// Keys that one commit parks or settles, beside the tenant's own item: a transaction of 25
-/// writes stays far below DynamoDB's limits and meets few others.
+/// Keys that one commit parks or settles, next to the tenant's own item: a transaction of 25
+/// writes stays far below DynamoDB's limits and rarely conflicts.
 const GROUP: usize = 24;
-/// How often a commit that met another's is made anew, and how long it waits before at the most,
-/// by its tries: two that meet are not to meet again.
+/// How often a conflicting commit is rebuilt, and the base of the growing random pause before
+/// it, so that two writers do not collide again.
 const CONFLICTS: u32 = 16;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
-/// Until the first replay; doubled with each that achieves nothing.
+/// Delay of the first replay; doubles with each one without progress.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const MAX_TENANT_WAIT: Duration = Duration::from_secs(15 * 60);
 const MAX_KEY_WAIT: Duration = Duration::from_secs(6 * 3_600);
-/// A replay that was asked for and not answered within this is asked for again.
+/// A replay request that is not answered within this is repeated.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// So far, at the most, a list lags behind what was committed.
+/// The maximum time that a list lags behind commits.
 const LIST_LAG: Duration = Duration::from_secs(60);
-/// Bytes of a reason that are kept.
+/// Maximum stored length of a reason, bytes.
 const MAX_REASON: usize = 500;
 
-/// What is to be parked of one item.
+/// The changes of one item to be parked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToPark {
     pub partition: Arc<str>,
-    /// The first version that is not recorded, if one is not.
+    /// The first unrecorded version, if there is one.
     pub first: Option<u64>,
     pub last: u64,
-    /// The ledger batch whose events of this item did not go out, if that is so.
+    /// The ledger batch whose events of this item were not sent, if there is one.
     pub unsent: Option<u64>,
 }
 
-/// What a replay came to.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// These are recorded and sent.
+    /// Items that are recorded and sent.
     pub done: Vec<Versioned<ParkedKey>>,
-    /// These stay parked, as the second has them.
+    /// Items that stay parked, before and after the replay.
     pub again: Vec<(Versioned<ParkedKey>, ParkedKey)>,
     /// All batches of the ledger are published.
     pub published: bool,
-    /// There is more that could be replayed right away.
+    /// More could be replayed right away.
     pub more: bool,
     /// Something was recorded or sent.
     pub progress: bool,
-    /// Why the rest could not be, if that is known.
+    /// Why the rest could not be replayed, if known.
     pub reason: Option<String>,
 }
 
@@ -77,9 +78,9 @@ pub struct Replayed {
 pub struct ParkedSummary {
     /// Items with parked changes.
     pub items: u64,
-    /// Tenants with parked changes, or with events that the bus does not take.
+    /// Tenants with parked changes, or with events that the bus does not accept.
     pub tenants: u64,
-    /// Since when the one that waits longest has waited.
+    /// Since when the oldest one has waited.
     pub since: Option<Timestamp>,
 }
 
@@ -94,8 +95,8 @@ impl Parking {
         Self { context }
     }
 
-    /// Parks changes, or joins them to what is parked of their item. Durable when it returns.
-    /// Each item stands in `all` once.
+    /// Parks changes, or adds them to what is parked of their item. Durable when it returns.
+    /// Each item may be in `all` once.
     pub async fn park(
         &self,
         tenant: &TenantId,
@@ -144,7 +145,7 @@ impl Parking {
                 if first {
                     tracing::error!(
                         %tenant,
-                        "changes of tenant {tenant} can't be recorded and are parked: {reason}"
+                        "changes can't be recorded and are parked: {reason}"
                     );
                 }
                 return Ok(());
@@ -153,7 +154,7 @@ impl Parking {
         Err(ServiceError::Busy { after: Duration::from_millis(100) })
     }
 
-    /// Before a commit that met others so often is made anew.
+    /// Random pause before a conflicting commit is rebuilt.
     async fn pause(&self, tries: u32) {
         if tries > 0 {
             let most = CONFLICT_PAUSE * tries.min(8);
@@ -162,7 +163,7 @@ impl Parking {
         }
     }
 
-    /// Keeps in mind that batches of the tenant's ledger are still to be published.
+    /// Marks that batches of the tenant's ledger are still to be published.
     pub async fn hold_events(&self, tenant: &TenantId, reason: &str) -> Result<(), ServiceError> {
         for tries in 0..CONFLICTS {
             self.pause(tries).await;
@@ -176,7 +177,7 @@ impl Parking {
             if self.context.transact(vec![put(&of, before.as_ref())]).await?.is_ok() {
                 tracing::error!(
                     %tenant,
-                    "events of tenant {tenant} are recorded and can't be sent yet: {}",
+                    "events are recorded but can't be published yet: {}",
                     of.reason
                 );
                 return Ok(());
@@ -185,7 +186,7 @@ impl Parking {
         Err(ServiceError::Busy { after: Duration::from_millis(100) })
     }
 
-    /// Writes a parked item anew. Nothing where somebody has written it meanwhile.
+    /// Rewrites a parked item. Returns `None` on a conflict.
     pub async fn update(
         &self,
         before: &Versioned<ParkedKey>,
@@ -197,8 +198,8 @@ impl Parking {
         Ok(written.ok().map(|()| Versioned { value: after.clone(), version, unknown, due: None }))
     }
 
-    /// The item is gone whose changes were parked: they are missing from the ledger for good,
-    /// which the ledger itself says.
+    /// The item was deleted or has expired before its parked changes were recorded; the ledger
+    /// documents the loss.
     pub async fn tell_lost(
         &self,
         tenant: &TenantId,
@@ -206,27 +207,27 @@ impl Parking {
         first: u64,
     ) -> Result<(), ServiceError> {
         let text = format!(
-            "changes of {partition} from version {first} on that are not recorded are lost: the \
-             item was deleted or had expired before they could be"
+            "unrecorded changes of {partition} from version {first} on are lost: the item was \
+             deleted or expired before they were recorded"
         );
         tracing::error!(%tenant, "{text}");
         let first = first.to_string();
-        let said = Said {
+        let loss = NewAuditRecord {
             kind: RecordKind::ChangesLost,
             of: &[partition, &first],
             subject: partition,
             text,
             details: json!({ "partition": partition, "first": first }),
         };
-        let record = said.record(&self.context, tenant, SYSTEM);
-        // Told already where it is there.
+        let record = loss.record(&self.context, tenant, SYSTEM);
+        // On a conflict the record exists already.
         self.context.transact(vec![record_write(&record)]).await?.ok();
         Ok(())
     }
 }
 
 impl ToPark {
-    /// None where all of it is parked already.
+    /// `None` where all of it is parked already.
     fn write(
         &self,
         tenant: &TenantId,
@@ -236,7 +237,7 @@ impl ToPark {
     ) -> Option<Write> {
         let mut of = match found {
             Some(found) if found.value.is_open() => found.value.clone(),
-            // Nothing is parked of it: there is none, or one that says so beside another.
+            // No item, or one aside that only marks an unreadable one.
             _ => ParkedKey {
                 first: None,
                 unsent_from: None,
@@ -276,7 +277,7 @@ impl ParkedTenant {
         }
     }
 
-    /// What there is, or a new one where nothing is parked.
+    /// The existing item, or a new one where nothing is parked.
     fn open(
         before: Option<&Versioned<Self>>,
         tenant: &TenantId,
@@ -294,7 +295,7 @@ impl ParkedTenant {
 }
 
 impl ParkedKey {
-    /// The same after a replay that failed.
+    /// The item after a failed replay.
     #[must_use]
     pub fn failed(mut self, now: Timestamp, reason: &str) -> Self {
         self.failures = self.failures.saturating_add(1);
@@ -304,23 +305,22 @@ impl ParkedKey {
     }
 }
 
-/// After so many failures in a row.
+/// The delay after this many consecutive failures.
 fn wait(failures: u32, most: Duration) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(most)
 }
 
-/// What was made in the place of something unreadable for which the store has no room yet has
-/// version 0.
+/// A replacement for an unreadable item that is not stored yet has version 0.
 fn put<E: repo::Entity>(entity: &E, before: Option<&Versioned<E>>) -> Write {
     let expect = match before {
-        None | Some(Versioned { version: 0, .. }) => Expect::Absent,
-        Some(before) => Expect::Version(before.version),
+        None | Some(Versioned { version: 0, .. }) => Precondition::Absent,
+        Some(before) => Precondition::Version(before.version),
     };
     let unknown = before.and_then(|before| before.unknown.as_deref());
     Write::Put { item: encode(entity, unknown), expect }
 }
 
-/// It is shown: without secrets, and not longer than someone reads.
+/// The reason is displayed: it is redacted and shortened.
 fn clean(reason: &str) -> String {
     let mut text = redact::text(reason).into_owned();
     let mut end = text.len().min(MAX_REASON);

@@ -1,4 +1,4 @@
-//! What is parked, also where it can't be read: then everything of the item counts as missing.
+//! Reads what is parked. Of an unreadable parked item every change counts as missing.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::repo::{
 use crate::service::ServiceError;
 use crate::service::unreadable::ReadItem;
 
-/// Tenants that a summary looks at.
+/// Tenants in a summary, at most.
 const MAX_TENANTS: usize = 1_000;
-/// Items of such a page, at least.
+/// Items of a page, at least.
 const MIN_PAGE: usize = 64;
-/// Pages of the list that are looked through for items to replay: those that the store can't
-/// read stay at its beginning, until somebody removes them.
+/// Pages of the list searched for items to replay, at most: items that the store cannot read
+/// stay at its beginning until someone removes them.
 const MAX_PAGES: usize = 16;
 
 impl Parking {
-    /// What is parked of these items, in the order asked; strongly consistent.
+    /// What is parked of these items, in the given order; strongly consistent.
     pub async fn find(
         &self,
         tenant: &TenantId,
@@ -52,8 +52,8 @@ impl Parking {
         self.in_order(read, parked_tenant_key_aside(tenant), instead).await
     }
 
-    /// What stands there; in the place of what can't be read, one by which everything is missing.
-    /// Where the store can't read it, one beside it, which may be there already.
+    /// The stored item; if it is unreadable, a replacement that treats every change as missing.
+    /// Where the store cannot read it, the replacement goes aside, where one may exist already.
     async fn in_order<E: Parked>(
         &self,
         read: ReadItem,
@@ -72,8 +72,8 @@ impl Parking {
         }
     }
 
-    /// What an item says; one by which everything is missing where that can't be read. Written,
-    /// that one takes its place.
+    /// The decoded item; if that fails, a replacement that treats every change as missing.
+    /// Writing the replacement overwrites the item.
     pub(super) fn read_or_instead<E: Parked>(
         &self,
         item: &Item,
@@ -90,12 +90,12 @@ impl Parking {
         (version, aside): (u64, bool),
         why: &StoreError,
     ) -> Versioned<E> {
-        let reason = format!("what was parked before can't be read: {why}");
-        let value = instead(self.context.clock().now()).told(clean(&reason), aside);
+        let reason = format!("the earlier parked changes can't be read: {why}");
+        let value = instead(self.context.clock().now()).with_reason(clean(&reason), aside);
         Versioned { value, version, unknown: None, due: None }
     }
 
-    /// Parked items whose next try has come, the longest due first.
+    /// Parked items whose next retry is due, the longest due first.
     pub async fn to_replay(
         &self,
         tenant: &TenantId,
@@ -106,13 +106,13 @@ impl Parking {
         Ok(self.listed(tenant, range, limit).await?.0)
     }
 
-    /// Whether the list shows nothing parked of a tenant any more.
+    /// Whether the list shows no more parked items of a tenant.
     pub(super) async fn is_list_empty(&self, tenant: &TenantId) -> Result<bool, ServiceError> {
         let (found, all) = self.listed(tenant, ListRange::default(), 1).await?;
         Ok(found.is_empty() && all)
     }
 
-    /// So many of the list, and whether it was looked through to its end.
+    /// Up to `limit` items of the list, and whether the list was read to its end.
     async fn listed(
         &self,
         tenant: &TenantId,
@@ -140,7 +140,7 @@ impl Parking {
         Ok((found, cursor.is_none()))
     }
 
-    /// What is parked under these keys of the list.
+    /// The parked items under these keys of the list.
     async fn open_of(
         &self,
         tenant: &TenantId,
@@ -156,7 +156,7 @@ impl Parking {
                 Ok(None) => None,
                 Ok(Some(item)) => Some(self.read_or_instead(&item, is_aside, instead)?),
                 Err(_) if is_aside => None,
-                // What stands beside it already is in the list by itself.
+                // An item that exists aside already is in the list by itself.
                 Err(why) => {
                     let of = self.in_order(Err(why), aside, instead).await?;
                     of.filter(|of| of.version == 0)
@@ -167,8 +167,8 @@ impl Parking {
         Ok(found)
     }
 
-    /// How much is parked, for health and alarms: a list, which may lag. Of a tenant whose count
-    /// can't be read one item counts.
+    /// How much is parked, for health and alarms: from a list, which may lag. A tenant whose
+    /// count is unreadable counts as one item.
     pub async fn summary(&self) -> Result<ParkedSummary, ServiceError> {
         let query = Query {
             list: WhichList::First,
@@ -203,15 +203,15 @@ impl Parking {
     }
 }
 
-/// What can be made anew in the place of one that can't be read.
+/// An entity that can be recreated in place of an unreadable one.
 pub(super) trait Parked: Entity {
-    fn told(self, reason: String, aside: bool) -> Self;
+    fn with_reason(self, reason: String, aside: bool) -> Self;
 
     fn is_aside(&self) -> bool;
 }
 
 impl Parked for ParkedKey {
-    fn told(self, reason: String, aside: bool) -> Self {
+    fn with_reason(self, reason: String, aside: bool) -> Self {
         Self { reason, aside, ..self }
     }
 
@@ -221,7 +221,7 @@ impl Parked for ParkedKey {
 }
 
 impl Parked for ParkedTenant {
-    fn told(self, reason: String, aside: bool) -> Self {
+    fn with_reason(self, reason: String, aside: bool) -> Self {
         Self { reason, aside, ..self }
     }
 
@@ -231,7 +231,7 @@ impl Parked for ParkedTenant {
 }
 
 impl ParkedTenant {
-    /// In the place of one that can't be read: how much is parked is not known.
+    /// Replaces an unreadable item: how much is parked is unknown.
     pub(super) fn instead(tenant: &TenantId, now: Timestamp) -> Self {
         let uncounted = Some(now.plus(LIST_LAG));
         Self { unpublished: true, uncounted, ..Self::new(tenant, now, "") }

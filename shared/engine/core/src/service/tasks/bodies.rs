@@ -1,4 +1,4 @@
-//! Where payloads and results stand: in the header, in an item beside it, or in a blob.
+//! Where payloads and results are stored: in the header, in an item next to it, or in a blob.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use serde_json::{Map, Value, json};
 use watchbill_domain::{Body, Task, TaskId, TaskLimits, TenantId, Timestamp};
 
 use super::{Tasks, not_found};
-use crate::ports::{BlobError, BlobKey, Expect, Key, StoreError, Write};
+use crate::ports::{BlobError, BlobKey, Key, Precondition, StoreError, Write};
 use crate::repo::{self, Child, StoredTask, body_item, decode, read_body};
 use crate::service::unreadable::ReadItem;
 use crate::service::{FullTask, ServiceError};
 
-/// Above this a body is a blob: an item costs by the kilobyte at each write, and DynamoDB
-/// ends it at 400 KB.
+/// Above this a body is a blob: an item's write costs by the kilobyte, and DynamoDB limits it
+/// to 400 KB.
 const BLOB: usize = 100 * 1024;
 
 /// One of a task's bodies.
-pub(super) struct Place {
+pub(super) struct BodyPart {
     what: &'static str,
     sort: &'static str,
-    /// Up to this many bytes it stands in the header.
+    /// Up to this many bytes it is stored in the header.
     inline: usize,
     most: usize,
 }
 
-pub(super) const PAYLOAD: Place = Place {
+pub(super) const PAYLOAD: BodyPart = BodyPart {
     what: "payload",
     sort: repo::PAYLOAD,
-    // Every change writes the header anew.
+    // Every change rewrites the header.
     inline: 400,
     most: TaskLimits::PAYLOAD,
 };
 
-const RESULT: Place = Place {
+const RESULT: BodyPart = BodyPart {
     what: "result",
     sort: repo::RESULT,
     // Written once, at the end.
@@ -41,88 +41,88 @@ const RESULT: Place = Place {
     most: TaskLimits::RESULT,
 };
 
-/// A body that has found its place, and what is to be written for it.
-pub struct Placed {
+/// A body whose place is chosen, and the extra write it needs.
+pub struct StoredBody {
     pub body: Body,
-    beside: Option<Beside>,
+    extra_writes: Option<SeparateBody>,
 }
 
-enum Beside {
+enum SeparateBody {
     Item(&'static str, Bytes),
     Blob(BlobKey, Bytes),
 }
 
-impl Place {
+impl BodyPart {
     pub fn put(
         &self,
         tenant: &TenantId,
         id: &TaskId,
         object: &Map<String, Value>,
-    ) -> Result<Placed, ServiceError> {
-        let json = serde_json::to_vec(object).expect("a JSON object can be written");
+    ) -> Result<StoredBody, ServiceError> {
+        let json = serde_json::to_vec(object).expect("a JSON object serializes");
         let bytes = json.len();
         if bytes > self.most {
             return Err(ServiceError::TooLarge { what: self.what, bytes, most: self.most });
         }
         if bytes <= self.inline {
-            return Ok(Placed { body: Body::In(object.clone()), beside: None });
+            return Ok(StoredBody { body: Body::In(object.clone()), extra_writes: None });
         }
         if bytes <= BLOB {
-            let beside = Some(Beside::Item(self.sort, json.into()));
-            return Ok(Placed { body: Body::Item(bytes as u64), beside });
+            let extra_writes = Some(SeparateBody::Item(self.sort, json.into()));
+            return Ok(StoredBody { body: Body::Item(bytes as u64), extra_writes });
         }
         let key = BlobKey::of(tenant, id, &json);
         let body = Body::Blob(key.to_string(), bytes as u64);
-        Ok(Placed { body, beside: Some(Beside::Blob(key, json.into())) })
+        Ok(StoredBody { body, extra_writes: Some(SeparateBody::Blob(key, json.into())) })
     }
 }
 
 impl Tasks {
-    /// Writes the blob, where it is one; or gives the item for the commit, where it is that.
-    pub(super) async fn put_beside(
+    /// Writes the blob, or returns the item for the commit.
+    pub(super) async fn write_body(
         &self,
         tenant: &TenantId,
         id: &TaskId,
-        placed: &Placed,
+        placed: &StoredBody,
         expires: Timestamp,
     ) -> Result<Option<Write>, ServiceError> {
-        match &placed.beside {
+        match &placed.extra_writes {
             None => Ok(None),
-            Some(Beside::Blob(key, json)) => {
+            Some(SeparateBody::Blob(key, json)) => {
                 self.context.blobs().put(key, json.clone()).await?;
                 Ok(None)
             }
-            Some(Beside::Item(sort, json)) => {
+            Some(SeparateBody::Item(sort, json)) => {
                 let item = body_item(tenant, id, sort, json.clone(), expires);
-                Ok(Some(Write::Put { item, expect: Expect::Absent }))
+                Ok(Some(Write::Put { item, expect: Precondition::Absent }))
             }
         }
     }
 
-    /// Finds the place of a result; [`put_result`](Self::put_result) brings it there.
+    /// Chooses the place of a result; [`put_result`](Self::put_result) stores it.
     pub fn place_result(
         &self,
         tenant: &TenantId,
         id: &TaskId,
         object: &Map<String, Value>,
-    ) -> Result<Placed, ServiceError> {
+    ) -> Result<StoredBody, ServiceError> {
         RESULT.put(tenant, id, object)
     }
 
-    /// A result in an item belongs into the commit that ends the task, so that no stale run
-    /// can change what a finished task points at. One in a blob is durable when this returns
-    /// and bears the hash of its bytes.
+    /// A result in an item belongs in the commit that ends the task, so that no stale run can
+    /// change the result of a finished task. A result in a blob is durable when this returns
+    /// and carries the hash of its bytes.
     pub async fn put_result(
         &self,
         tenant: &TenantId,
         id: &TaskId,
-        placed: &Placed,
+        placed: &StoredBody,
     ) -> Result<Option<Write>, ServiceError> {
         let now = self.context.clock().now();
-        self.put_beside(tenant, id, placed, self.context.rules().keep_beside(Some(now), now)).await
+        self.write_body(tenant, id, placed, self.context.rules().keep_beside(Some(now), now)).await
     }
 
-    /// A task with everything that stands beside its header.
+    /// A task with everything stored next to its header.
     pub async fn get(&self, tenant: &TenantId, id: &TaskId) -> Result<FullTask, ServiceError> {
         let Some(stored) = self.stored(tenant, id).await? else { return Err(not_found(id)) };
         match self.whole_task(stored).await {
@@ -145,9 +145,9 @@ impl Tasks {
         Ok(parts.full)
     }
 
-    /// Tasks by their ids, without their children; none for one that is not there, or can't be
-    /// read, which is noted. Read strongly, and in one call as far as everything stands in the
-    /// headers.
+    /// Tasks by their ids, without their children; `None` for a missing one, and for an
+    /// unreadable one, which is noted. The reads are strongly consistent, and a single call
+    /// where all bodies are in the headers.
     pub async fn get_many(
         &self,
         tenant: &TenantId,
@@ -180,9 +180,9 @@ impl Tasks {
         Ok(found)
     }
 
-    /// The same for a list, which must not become as large as all its results together: in
-    /// the place of a result that is a blob stands how large it is and where it is read. The
-    /// same stands for a body that is lost, which must not take the others out of the list.
+    /// The same for a list, which must not become as large as all its results together: a
+    /// result in a blob is replaced by its size and where to read it. A lost body is replaced
+    /// in the same way, so that it does not remove the other entries from the list.
     pub(super) async fn listed_task(&self, stored: StoredTask) -> Result<FullTask, ServiceError> {
         let mut parts = self.parts(stored).await?;
         let task = &parts.full.task;
@@ -192,21 +192,21 @@ impl Tasks {
             None => None,
             Some(result @ Body::Blob(..)) => Some(left_out(result, &task.id)),
             Some(result) => {
-                let there = self.load(result, &parts.result).await?;
-                Some(there.unwrap_or_else(|_| left_out(result, &task.id)))
+                let found = self.load(result, &parts.result).await?;
+                Some(found.unwrap_or_else(|_| left_out(result, &task.id)))
             }
         };
         Ok(parts.full)
     }
 
-    /// What stands beside a header, but for its history: of a task with many changes that is
-    /// much, and none of it is shown.
-    async fn parts(&self, stored: StoredTask) -> Result<Parts, ServiceError> {
+    /// The items next to a header without its history: a task with many changes has a long one,
+    /// and none of it is shown.
+    async fn parts(&self, stored: StoredTask) -> Result<DecodedTask, ServiceError> {
         let partition = repo::task_partition(&stored.value.tenant, &stored.value.id);
-        let beside = |body: Option<&Body>| matches!(body, Some(Body::Item(_)));
+        let extra_writes = |body: Option<&Body>| matches!(body, Some(Body::Item(_)));
         let places = [
-            (repo::PAYLOAD, beside(Some(&stored.value.payload))),
-            (repo::RESULT, beside(stored.value.result.as_ref())),
+            (repo::PAYLOAD, extra_writes(Some(&stored.value.payload))),
+            (repo::RESULT, extra_writes(stored.value.result.as_ref())),
         ];
         let keys = places.iter().filter(|(_, is)| *is);
         let keys: Vec<Key> = keys.map(|(sort, _)| Key::new(partition.clone(), *sort)).collect();
@@ -232,10 +232,10 @@ impl Tasks {
             result: None,
             children,
         };
-        Ok(Parts { full, payload, result })
+        Ok(DecodedTask { full, payload, result })
     }
 
-    /// The payload of a task, wherever it stands.
+    /// The payload of a task, wherever it is stored.
     pub async fn payload(&self, task: &Task) -> Result<Map<String, Value>, ServiceError> {
         let item = match &task.payload {
             Body::In(_) | Body::Blob(..) => None,
@@ -250,44 +250,45 @@ impl Tasks {
     async fn whole(
         &self,
         body: &Body,
-        beside: &ReadItem,
+        extra_writes: &ReadItem,
         task: &Task,
     ) -> Result<Map<String, Value>, ServiceError> {
-        self.load(body, beside).await?.map_err(|lost| match lost {
-            Lost::Gone(what) => {
-                ServiceError::Down { reason: format!("task '{}' points at {what}", task.id) }
+        self.load(body, extra_writes).await?.map_err(|lost| match lost {
+            BodyFault::Gone(what) => {
+                ServiceError::Down { reason: format!("task '{}' refers to {what}", task.id) }
             }
-            Lost::Unreadable(why) => why.into(),
+            BodyFault::Unreadable(why) => why.into(),
         })
     }
 
-    /// A body from where it stands, or what is wrong there for good.
+    /// A body from where it is stored, or its permanent fault.
     async fn load(
         &self,
         body: &Body,
-        beside: &ReadItem,
-    ) -> Result<Result<Map<String, Value>, Lost>, ServiceError> {
-        let (name, bytes) = match (body, beside) {
+        extra_writes: &ReadItem,
+    ) -> Result<Result<Map<String, Value>, BodyFault>, ServiceError> {
+        let (name, bytes) = match (body, extra_writes) {
             (Body::In(map), _) => return Ok(Ok(map.clone())),
             (Body::Item(_), Ok(Some(item))) => {
-                return Ok(self.context.readable(read_body(item))?.map_err(Lost::Unreadable));
+                return Ok(self.context.readable(read_body(item))?.map_err(BodyFault::Unreadable));
             }
             (Body::Item(bytes), Ok(None)) => {
-                let gone = format!("an item of {bytes} bytes that is not there");
-                return Ok(Err(Lost::Gone(gone)));
+                let gone = format!("an item of {bytes} bytes that is missing");
+                return Ok(Err(BodyFault::Gone(gone)));
             }
-            (Body::Item(_), Err(why)) => return Ok(Err(Lost::Unreadable(why.clone()))),
+            (Body::Item(_), Err(why)) => return Ok(Err(BodyFault::Unreadable(why.clone()))),
             (Body::Blob(name, bytes), _) => (name, bytes),
         };
-        let lost =
-            |what: &str| Ok(Err(Lost::Gone(format!("blob '{name}' of {bytes} bytes, {what}"))));
-        let Some(key) = BlobKey::parse(name) else { return lost("which is no blob's name") };
-        let Some(json) = self.context.blobs().get(&key).await? else {
-            return lost("which is not there: restore it from a backup, or submit the task anew");
+        let lost = |what: &str| {
+            Ok(Err(BodyFault::Gone(format!("blob '{name}' of {bytes} bytes, {what}"))))
         };
-        // What was approved is what runs, also where someone has been at the files.
+        let Some(key) = BlobKey::parse(name) else { return lost("which is not a blob name") };
+        let Some(json) = self.context.blobs().get(&key).await? else {
+            return lost("which is missing: restore it from a backup, or submit the task again");
+        };
+        // What was approved is what runs, even if someone has tampered with the files.
         if !key.is_of(&json) {
-            return lost("whose bytes are not those that were written");
+            return lost("whose bytes do not match its hash");
         }
         match serde_json::from_slice(&json) {
             Ok(map) => Ok(Ok(map)),
@@ -296,16 +297,16 @@ impl Tasks {
     }
 }
 
-/// A header, decoded, with the items of its bodies.
-struct Parts {
+/// A decoded header, with the items of its bodies.
+struct DecodedTask {
     full: FullTask,
     payload: ReadItem,
     result: ReadItem,
 }
 
-/// What is wrong with a body for good.
-enum Lost {
-    /// What the header points at is not what should be there, in words.
+/// The permanent fault of a body.
+enum BodyFault {
+    /// The referenced body is missing or wrong; the text describes how.
     Gone(String),
     Unreadable(StoreError),
 }

@@ -1,16 +1,16 @@
-//! What workers, callers and people do to a task: set its status, cancel, retry, answer.
+//! Changes of a task by workers, callers and people: set its status, cancel, retry, answer.
 
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::Value;
-use watchbill_domain::{Approval, Caller, Earned, ReputationEvent, Role, Status, Task, TaskId};
+use watchbill_domain::{Approval, Caller, ReputationEvent, Role, ScoreDelta, Status, Task, TaskId};
 use watchbill_redact as redact;
 
 use super::external::{ExternalChange, outside_owner};
 use super::{CommandBuilder, CommandError, CommandWithWrites, Tasks, not_found};
-use crate::decide::{ApprovalCommand, Claimant, Command, Ending, Rejection, decide_approval};
-use crate::ports::{Expect, Write};
+use crate::decide::{ApprovalCommand, Claimant, Command, Rejection, RunResult, decide_approval};
+use crate::ports::{Precondition, Write};
 use crate::repo::{self, StoredTask, encode};
 use crate::service::approvals::waits_for;
 use crate::service::{
@@ -18,7 +18,7 @@ use crate::service::{
 };
 
 impl Tasks {
-    /// A worker's or caller's word on a task's status.
+    /// Sets a task's status on behalf of a worker or caller.
     pub async fn set_status(
         &self,
         caller: &Caller,
@@ -29,7 +29,7 @@ impl Tasks {
         Ok(set.task)
     }
 
-    /// The same of one of the workers that share the caller's key.
+    /// The same for one of the workers that share the caller's key.
     pub async fn set_status_as(
         &self,
         caller: &Caller,
@@ -43,25 +43,25 @@ impl Tasks {
             Status::Cancelled => return self.cancel_as(caller, id, reason, of.fence).await,
             Status::InProgress => None,
             Status::Completed => {
-                // What it did may be shown and sent from here on.
+                // The result may be shown and sent from here on.
                 let mut object = change.result.unwrap_or_default();
                 redact::object(&mut object);
                 let placed = self.place_result(&caller.tenant, id, &object)?;
-                let ending = Ending::Succeeded { result: placed.body.clone() };
+                let ending = RunResult::Succeeded { result: placed.body.clone() };
                 result = Some(placed);
                 Some(ending)
             }
             Status::Failed => {
                 let error = reason.unwrap_or_else(|| "failed, no reason given".to_owned());
-                Some(Ending::FailedForGood { error })
+                Some(RunResult::FailedForGood { error })
             }
             Status::Blocked => {
                 let reason = reason.unwrap_or_else(|| "blocked, no reason given".to_owned());
-                Some(Ending::Blocked { reason, question: None })
+                Some(RunResult::Blocked { reason, question: None })
             }
             status @ (Status::Pending | Status::Assigned) => {
                 let message = format!(
-                    "no caller sets a task to {status}; use /retry or /answer to put it back to work"
+                    "a caller can't set a task to {status}; use /retry or /answer to resume it"
                 );
                 return Err(ServiceError::Conflict { message });
             }
@@ -74,11 +74,11 @@ impl Tasks {
             result,
             may_have_approved: (self.context.rules().agents_approve && caller.role == Role::Agent)
                 .then(|| caller.name.clone()),
-            withheld: Mutex::new(None),
+            not_authorized: Mutex::new(None),
         };
         let set = self.execute_with_writes(state, &change).await;
         let fence = set.map_err(|error| error.into_service(id))?.value.fence;
-        match change.withheld.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match change.not_authorized.into_inner().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(StatusSet { task: self.get(&caller.tenant, id).await?, fence }),
             Some(why) => Err(ServiceError::Conflict { message: format!("task '{id}': {why}") }),
         }
@@ -107,7 +107,7 @@ impl Tasks {
         Ok(StatusSet { task: self.get(&caller.tenant, id).await?, fence })
     }
 
-    /// The write that closes the open approval of a task, where it has one.
+    /// The write that closes the open approval of a task, if it has one.
     async fn close_approval(
         &self,
         state: &StoredTask,
@@ -127,11 +127,11 @@ impl Tasks {
             return Ok(Vec::new());
         };
         let item = encode(&closed, stored.unknown.as_deref());
-        Ok(vec![Write::Put { item, expect: Expect::Version(stored.version) }])
+        Ok(vec![Write::Put { item, expect: Precondition::Version(stored.version) }])
     }
 
-    /// Tries again: at once what waits for a next try or for a person; of a task that has
-    /// failed or was cancelled a new one is made, because what has ended stays ended.
+    /// Retries a task: at once if it waits for its next retry or for a person. For a failed or
+    /// cancelled task a new one is created, because an ended task stays ended.
     pub async fn retry(&self, caller: &Caller, id: &TaskId) -> Result<FullTask, ServiceError> {
         let command = Command::RetryNow { by: caller.name.clone() };
         match self.command(&caller.tenant, id, &command).await {
@@ -162,7 +162,7 @@ impl Tasks {
             max_retries: Some(ended.task.max_retries),
             created_by: caller.name.clone(),
             also_requested_by: requesters(caller, &ended.task),
-            // One retry of a task, however often it is asked for; the next is of the retry.
+            // One retry per task, however often it is requested; the next retry is of the retry.
             identity: Identity::Retry {
                 of: id.clone(),
                 failure_counted: failure_has_counted(&ended.task),
@@ -203,16 +203,16 @@ impl CommandBuilder for Cancel<'_> {
     }
 }
 
-/// Who asked for a task that is tried again as another one, the first of them first.
+/// The requesters of a task that is retried as a new one, in order, starting with the first.
 fn requesters(caller: &Caller, ended: &Task) -> Vec<String> {
     let first = std::iter::once(&ended.created_by).chain(&ended.also_requested_by);
     first.chain(&caller.made_by).cloned().collect()
 }
 
-/// Whether it has failed and that has cost its agent points, here or in a task that it is the
-/// retry of.
+/// Whether it has failed and the failure has reduced its agent's score, here or in the task
+/// that it retries.
 fn failure_has_counted(task: &Task) -> bool {
-    let failure = |earned: &Earned| earned.0 == ReputationEvent::TaskFailure;
+    let failure = |earned: &ScoreDelta| earned.0 == ReputationEvent::TaskFailure;
     let counted = task.outcome.iter().any(|outcome| outcome.reputation.iter().any(failure));
     task.failure_counted || (task.status == Status::Failed && counted)
 }

@@ -1,50 +1,50 @@
-//! Accepting tasks.
+//! Creates tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use watchbill_domain::{
-    Agent, ApprovalId, Body, MOST_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
+    Agent, ApprovalId, Body, MAX_SPAN, Task, TaskId, TaskType, TenantId, Timestamp, add_requester,
     canonical_hash, derived_uuid, folded_name, parse_span,
 };
-use watchbill_governance::{Ask, Judgement, Planned, Subject};
+use watchbill_governance::{ApprovalRequirement, Planned, PolicyDecision, PolicyInput};
 use watchbill_redact as redact;
 
-use super::{Placed, Tasks, bodies};
-use crate::decide::{Command, Decided, Draft, Rejection, decide};
-use crate::ports::{Expect, Topic, Write};
+use super::{StoredBody, Tasks, bodies};
+use crate::decide::{Command, Decided, PreparedTask, Rejection, decide};
+use crate::ports::{Precondition, Topic, Write};
 use crate::repo::{self, Child, MAX_CHILDREN, StoredTask, TaskWrite, decode, encode};
-use crate::service::asking::{Asking, free_approval, salt};
-use crate::service::leave::{external_call, frozen_by};
+use crate::service::approval_builder::{ApprovalBuilder, free_approval, salt};
+use crate::service::authorizer::{external_call, frozen_by};
 use crate::service::{Conflict, Created, FullTask, Identity, NewTask, ServiceError, log};
 
-/// Everything about a task to be made that stays as it is.
+/// The fixed inputs of a task to be created.
 struct Creation {
     new: Arc<NewTask>,
     id: TaskId,
     body_hash: Option<String>,
-    asks: Vec<Ask>,
+    requirements: Vec<ApprovalRequirement>,
     planned: Planned,
-    placed: Placed,
+    placed: StoredBody,
     extra_writes: Vec<Write>,
 }
 
 impl Tasks {
-    /// Accepts a task: durable when this returns.
+    /// Creates a task: durable when this returns.
     pub async fn create(&self, new: NewTask) -> Result<Created, ServiceError> {
         self.create_with_writes(new, Vec::new()).await
     }
 
-    /// The same, with further writes that belong into its commit. Nothing is decided again here
-    /// where one of them meets a conflict: the caller builds them anew and calls again.
+    /// The same, with further writes of its commit. A conflict on one of them is not retried
+    /// here: the caller rebuilds them and calls again.
     pub async fn create_with_writes(
         &self,
         new: NewTask,
         extra_writes: Vec<Write>,
     ) -> Result<Created, ServiceError> {
         let id = self.id_of(&new);
-        // Ours are made of digits; one that was given is shown as it is.
+        // Our own ids are UUIDs; a given id is shown as it is.
         if matches!(new.identity, Identity::Given(_)) && redact::holds_secret(id.as_str()) {
             return Err(ServiceError::secret("task_id"));
         }
@@ -52,7 +52,7 @@ impl Tasks {
         let planned = self.authorizer.planner().plan(agent, new.task_type, &new.payload);
         let creation = Creation {
             body_hash: (new.identity != Identity::Fresh).then(|| request_hash(&new)),
-            asks: self.asked_at_creation(&new, agent, &planned).await,
+            requirements: self.asked_at_creation(&new, agent, &planned).await,
             planned,
             placed: bodies::PAYLOAD.put(&new.tenant, &id, &new.payload)?,
             extra_writes,
@@ -77,7 +77,7 @@ impl Tasks {
             }
             let taken = repo::approval_key(&new.tenant, &ApprovalId::of(id, n));
             if conflict.key == taken && self.stored(&new.tenant, id).await?.is_none() {
-                // An approval of another task, of a build whose ids could collide.
+                // An approval of another task, from a build whose ids could collide.
                 n = free_approval(&self.context, &decided.task, n + 1).await?;
                 continue;
             }
@@ -85,15 +85,15 @@ impl Tasks {
         }
     }
 
-    /// The task with what is written with it. `n`: the number of its approval.
+    /// The task and its writes. `n`: the number of its approval.
     async fn creation(
         &self,
         creation: &Creation,
         n: u32,
     ) -> Result<(Decided, Vec<Write>), ServiceError> {
-        let Creation { new, id, asks, placed, .. } = creation;
+        let Creation { new, id, requirements, placed, .. } = creation;
         let facts = self.context.facts();
-        let salt = if asks.is_empty() { String::new() } else { salt(&self.context) };
+        let salt = if requirements.is_empty() { String::new() } else { salt(&self.context) };
         let parent = match &new.parent {
             Some(parent) => Some(self.parent(&new.tenant, parent).await?),
             None => None,
@@ -101,29 +101,35 @@ impl Tasks {
         let mut draft = self.draft(new.clone(), id.clone(), placed.body.clone())?;
         draft.also_requested_by = also_requested_by(new, parent.as_ref());
         draft.body_hash.clone_from(&creation.body_hash);
-        if !asks.is_empty() {
-            draft.approval = Some(Asking::before(id, n, asks, &salt));
+        if !requirements.is_empty() {
+            draft.approval = Some(ApprovalBuilder::before(id, n, requirements, &salt));
         }
         let decided = decide(None, &Command::Create(Box::new(draft)), &facts).map_err(refused)?;
         let mut writes =
             TaskWrite { decided: &decided, before: None, now: facts.now, rules: facts.rules }
                 .writes();
-        if !asks.is_empty() {
-            let asking =
-                Asking { task: &decided.task, payload: &new.payload, asks, also: None, n, salt };
+        if !requirements.is_empty() {
+            let builder = ApprovalBuilder {
+                task: &decided.task,
+                payload: &new.payload,
+                requirements,
+                also: None,
+                n,
+                salt,
+            };
             let plan = creation.planned.document.clone();
-            let approval = asking.approval(plan, facts.now, facts.rules);
-            writes.push(Write::Put { item: encode(&approval, None), expect: Expect::Absent });
+            let approval = builder.approval(plan, facts.now, facts.rules);
+            writes.push(Write::Put { item: encode(&approval, None), expect: Precondition::Absent });
         }
         if let Some(parent) = &new.parent {
             let expires = Some(facts.rules.keep_beside(None, facts.now));
             writes.push(link(new, parent, id, (facts.now, expires)));
             writes.push(repo::child_counted(&new.tenant, parent, expires));
         }
-        // In the same commit, or under a name that depends on the content: of two requests
-        // with one key the header must never point at the other's payload.
+        // In the same commit, or under a name that depends on the content: of two requests with
+        // one key the header must never reference the other's payload.
         let expires = facts.rules.keep_beside(None, facts.now);
-        writes.extend(self.put_beside(&new.tenant, id, placed, expires).await?);
+        writes.extend(self.write_body(&new.tenant, id, placed, expires).await?);
         writes.extend_from_slice(&creation.extra_writes);
         Ok((decided, writes))
     }
@@ -144,16 +150,21 @@ impl Tasks {
         Created { task, repeated: false }
     }
 
-    /// What a person is asked before the task is assigned: by gates, and by rules on the tool
-    /// that its plan would call. A plan that is refused is not asked about: it fails at its run.
-    async fn asked_at_creation(&self, new: &NewTask, agent: Agent, planned: &Planned) -> Vec<Ask> {
+    /// The approvals required before the task is assigned: by gates, and by rules on the tool that
+    /// its plan would call. No approval is requested for a denied plan: it fails at its run.
+    async fn asked_at_creation(
+        &self,
+        new: &NewTask,
+        agent: Agent,
+        planned: &Planned,
+    ) -> Vec<ApprovalRequirement> {
         let policy = self.authorizer.governance().policy_for_gates().await;
         let external = self.context.rules().is_left_outside(agent, new.task_type);
         let call = match external {
             true => None,
             false => planned.call(),
         };
-        let subject = Subject {
+        let subject = PolicyInput {
             task_type: new.task_type,
             priority: new.priority,
             agent,
@@ -164,7 +175,7 @@ impl Tasks {
             gated_as: planned.gated_as,
             mutates: call.is_none_or(|call| call.mutating),
         };
-        let mut asks = policy.gates(&subject);
+        let mut requirements = policy.gates(&subject);
         let frozen_as = match external {
             true => Some(external_call(new.task_type, &new.payload)),
             false => call.cloned(),
@@ -173,19 +184,19 @@ impl Tasks {
             && frozen_by(&policy, call, &new.metadata, self.context.clock().now(), |_, _| false)
                 .is_some()
         {
-            // It waits for the freeze's end first. Whoever claims it is judged anew, and asks
-            // then.
+            // It waits for the freeze's end first. Its claim is authorized again and requires
+            // the approval then.
             return Vec::new();
         }
         if let Some(call) = call
-            && let Judgement::Ask(more) = policy.judge(&subject, call)
+            && let PolicyDecision::ApprovalRequired(more) = policy.decide(&subject, call)
         {
-            asks.extend(more);
+            requirements.extend(more);
         }
-        asks
+        requirements
     }
 
-    /// The id that the task gets; where it is derived, the same at each call.
+    /// The id that the task gets; a derived one is the same at each call.
     pub fn id_of(&self, new: &NewTask) -> TaskId {
         let tenant = new.tenant.as_str();
         match &new.identity {
@@ -205,14 +216,19 @@ impl Tasks {
         }
     }
 
-    /// What is worked out for a request, whatever else is true of it.
-    fn draft(&self, new: Arc<NewTask>, id: TaskId, payload: Body) -> Result<Draft, ServiceError> {
+    /// The values derived from the request alone.
+    fn draft(
+        &self,
+        new: Arc<NewTask>,
+        id: TaskId,
+        payload: Body,
+    ) -> Result<PreparedTask, ServiceError> {
         let invalid = |field, message: String| ServiceError::Invalid { field, message };
         let sla_span = match &new.sla_target {
             None => None,
             Some(text) => {
                 let span = parse_span(text).map_err(|e| invalid("sla_target", e.to_string()))?;
-                if !(Duration::from_secs(1)..=MOST_SPAN).contains(&span) {
+                if !(Duration::from_secs(1)..=MAX_SPAN).contains(&span) {
                     let message = format!("'{text}' is not between one second and 99999 days");
                     return Err(invalid("sla_target", message));
                 }
@@ -220,17 +236,17 @@ impl Tasks {
             }
         };
         if new.task_type == TaskType::OpsCycle && !new.created_by.starts_with("schedule:") {
-            let message = "ops_cycle tasks are made by the schedule alone".to_owned();
+            let message = "only the schedule creates ops_cycle tasks".to_owned();
             return Err(invalid("type", message));
         }
         if new.max_retries.is_some_and(|n| n > 100) {
-            return Err(invalid("max_retries", "100 retries are the most".to_owned()));
+            return Err(invalid("max_retries", "the maximum is 100 retries".to_owned()));
         }
         let trace_id = match &new.trace_id {
             Some(trace) => trace.clone(),
             None => self.context.entropy().uuid7(self.context.clock().now()).simple().to_string(),
         };
-        Ok(Draft {
+        Ok(PreparedTask {
             new,
             id,
             trace_id,
@@ -252,7 +268,7 @@ impl Tasks {
         }
     }
 
-    /// Someone was first: the same request gets the same task, another one a conflict.
+    /// A task with this id exists: the same request gets that task, another request a conflict.
     async fn repeated(
         &self,
         new: &NewTask,
@@ -260,12 +276,12 @@ impl Tasks {
         body_hash: Option<String>,
         conflict: Conflict,
     ) -> Result<Created, ServiceError> {
-        let there: Option<StoredTask> = match &conflict.item {
+        let existing: Option<StoredTask> = match &conflict.item {
             Some(item) if conflict.key == repo::task_key(&new.tenant, id) => Some(decode(item)?),
             _ => self.stored(&new.tenant, id).await?,
         };
-        match there {
-            Some(there) if there.value.body_hash == body_hash => {
+        match existing {
+            Some(existing) if existing.value.body_hash == body_hash => {
                 let task = self.get(&new.tenant, id).await?;
                 Ok(Created { task, repeated: true })
             }
@@ -275,10 +291,10 @@ impl Tasks {
                         "Idempotency-Key '{key}' was used for another request; use a new key"
                     ),
                     Identity::Given(_) => format!(
-                        "task '{id}' exists already with another content; a repeat needs the \
-                         same body, another task another task_id"
+                        "task '{id}' already exists with other content; repeat the same body, or \
+                         use another task_id"
                     ),
-                    _ => format!("task '{id}' exists already with another content"),
+                    _ => format!("task '{id}' already exists with other content"),
                 };
                 Err(ServiceError::Conflict { message })
             }
@@ -300,19 +316,19 @@ fn link(
         at,
         expires,
     };
-    Write::Put { item: encode(&child, None), expect: Expect::Absent }
+    Write::Put { item: encode(&child, None), expect: Precondition::Absent }
 }
 
 fn too_many_children(parent: &TaskId) -> ServiceError {
     let message = format!(
-        "task '{parent}' has {MAX_CHILDREN} children, which is the most: leave parent_task_id out, \
-         or make it a child of one of them"
+        "task '{parent}' has {MAX_CHILDREN} children, which is the maximum: leave parent_task_id \
+         out, or make it a child of one of them"
     );
     ServiceError::Conflict { message }
 }
 
-/// Who asks for a task besides its creator: nobody gets around the rule that nobody approves
-/// what they submitted themselves by having a part of it, or another try, made by others.
+/// A task's requesters besides its creator: nobody can bypass the rule against approving one's
+/// own tasks by letting others create a part of it or its retry.
 fn also_requested_by(new: &NewTask, parent: Option<&Task>) -> Vec<String> {
     let creator = folded_name(&new.created_by);
     let of_parent = parent
@@ -331,7 +347,7 @@ fn refused(rejection: Rejection) -> ServiceError {
     ServiceError::Conflict { message: rejection.to_string() }
 }
 
-/// What makes two requests the same.
+/// Two requests with this hash are the same.
 fn request_hash(new: &NewTask) -> String {
     canonical_hash(&json!([
         new.task_type,

@@ -1,9 +1,9 @@
-//! Commands: load, decide, commit, and on a conflict decide again.
+//! Commands: load, decide, commit, and decide again on a conflict.
 //!
-//! A commit may hold further writes, such as the approval that a task then waits for. Whoever has
-//! such writes implements [`CommandBuilder`]: command and writes are built from the state that the
-//! command is decided on, anew for each attempt. Writes that were worked out on an older state
-//! can't be handed in.
+//! A commit may hold extra writes, such as the approval that a task then waits for. A caller
+//! with extra writes implements [`CommandBuilder`]: command and writes are built from the state
+//! that the command is decided on, again for each attempt. Writes that were built from an older
+//! state cannot be passed in.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use watchbill_domain::{Status, TaskId, TenantId};
 use super::Tasks;
 use crate::decide::{Command, Rejection, decide_on};
 use crate::ports::{Topic, Write};
-use crate::repo::{self, Before, StoredTask, TaskWrite, budget_key, decode, refused_by};
+use crate::repo::{self, PreviousState, StoredTask, TaskWrite, budget_key, decode, refused_by};
 use crate::service::{Conflict, ServiceError, log};
 
-/// How often a decision is taken again after a conflict before the caller is told to.
+/// How often a decision is repeated after a conflict before the caller gets an error.
 const MAX_CONFLICTS: u32 = 16;
 
-/// A command, and what else belongs into its commit.
+/// A command, and the extra writes of its commit.
 pub struct CommandWithWrites {
     pub command: Command,
     pub extra_writes: Vec<Write>,
@@ -32,14 +32,14 @@ impl From<Command> for CommandWithWrites {
 }
 
 /// Builds a command and its extra writes from a task's state. It is called again with the
-/// present state after each conflict, also one on a key of its extra writes, so whatever it
-/// reads besides the state it reads in the call.
+/// current state after each conflict, including one on a key of its extra writes, so it must
+/// read everything else within the call.
 #[async_trait]
 pub trait CommandBuilder: Send + Sync {
     async fn build(&self, state: &StoredTask) -> Result<CommandWithWrites, CommandError>;
 }
 
-/// Where the command of an attempt comes from.
+/// Where an attempt's command comes from.
 #[derive(Clone, Copy)]
 enum CommandSource<'a> {
     /// The same for every state, without extra writes.
@@ -47,7 +47,7 @@ enum CommandSource<'a> {
     Built(&'a dyn CommandBuilder),
 }
 
-/// Why a command on a task was not carried out.
+/// Why a command on a task was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("{rejection}")]
@@ -57,7 +57,7 @@ pub enum CommandError {
 }
 
 impl Tasks {
-    /// Loads, decides, commits; on a conflict decides again on what is there now.
+    /// Loads, decides, commits; on a conflict decides again on the current state.
     pub async fn command(
         &self,
         tenant: &TenantId,
@@ -70,7 +70,7 @@ impl Tasks {
         }
     }
 
-    /// The same on a state in hand.
+    /// The same on a state that is already loaded.
     pub async fn command_on(
         &self,
         state: StoredTask,
@@ -109,7 +109,7 @@ impl Tasks {
             let status = value.status;
             let decided = decide_on(value, version, command, &facts)
                 .map_err(|rejection| CommandError::Rejected { rejection, status: Some(status) })?;
-            let before = Some(Before { version, unknown: unknown.as_deref(), due });
+            let before = Some(PreviousState { version, unknown: unknown.as_deref(), due });
             let write = TaskWrite { decided: &decided, before, now: facts.now, rules: facts.rules };
             let mut writes = write.writes();
             let due = match &writes[0] {
@@ -148,7 +148,7 @@ impl Tasks {
                     let rejection = Rejection::OverBudget(exceeded);
                     return Err(CommandError::Rejected { rejection, status: Some(status) });
                 }
-                // There was room again before we looked.
+                // There was room again by the time of the read.
             } else if !extra_keys.contains(&key) {
                 return Err(Conflict { key, item }.into_error().into());
             }
@@ -160,7 +160,7 @@ impl Tasks {
 }
 
 impl CommandError {
-    /// As a caller should read it.
+    /// The error as a caller should read it.
     pub fn into_service(self, id: &TaskId) -> ServiceError {
         match self {
             CommandError::Service(error) => error,

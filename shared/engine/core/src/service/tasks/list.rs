@@ -12,16 +12,16 @@ use crate::ports::{ListCursor, ListRange, WhichList};
 use crate::repo::{self, StoredTask, decode};
 use crate::service::cursor::cursors::TASKS;
 use crate::service::store_list::{InList, StoreList};
-use crate::service::walk::Walk;
-use crate::service::weight::Room;
+use crate::service::walk::StoreWalk;
+use crate::service::weight::PageRoom;
 use crate::service::{Context, FullTask, Listed, ServiceError, TaskFilter};
 
-/// Tasks of a list whose bodies are loaded at once.
+/// Tasks of a list whose bodies are loaded concurrently.
 const GROUP: usize = 16;
 
 impl Tasks {
-    /// Newest first. A page ends at its limit, at its bytes, or where one call has looked far
-    /// enough: then it may be empty, and its cursor goes on.
+    /// Newest first. A page ends at its limit, at its size in bytes, or at the limit of one
+    /// call's walk: then it may be empty, and its cursor continues.
     pub async fn list(
         &self,
         tenant: &TenantId,
@@ -47,9 +47,9 @@ impl Tasks {
         let (limit, list) = (limit.max(1), self.best_list(tenant, filter));
         let list = StoreList::new(TASKS, tenant, list, range);
         let mut last = list.open(cursor)?;
-        let (room, entries) = (Room::of_page(), Vec::new());
+        let (room, entries) = (PageRoom::of_page(), Vec::new());
         let mut page = TaskPage { limit, room, entries, unreadable: 0 };
-        let mut walk = Walk::of_items(&**self.context.clock());
+        let mut walk = StoreWalk::of_items(&**self.context.clock());
         loop {
             let chunk = list.chunk(&self.context, last.as_ref()).await?;
             walk.read_many(chunk.items.len(), chunk.bytes);
@@ -61,7 +61,7 @@ impl Tasks {
                 .run_if(much, move |_| decoded(&context, chunk.items, &filter))
                 .await?;
             let mut wanted = wanted.into_iter().peekable();
-            // Of those before a page's end in this chunk; the next page begins behind that.
+            // Unreadable items before a page's end in this chunk; the next page begins after it.
             let before = page.unreadable;
             while wanted.peek().is_some() {
                 for (task, wanted_at) in self.load_listed(page.next_group(&mut wanted)).await? {
@@ -88,9 +88,9 @@ impl Tasks {
         }
     }
 
-    /// What a worker outside may claim: the filter's own first, then those that are blocked because
-    /// nobody here does their agent's work. A page that is full of the former leaves the latter to
-    /// the next look.
+    /// What an external worker may claim: the filter's own matches first, then tasks blocked
+    /// because no process of this build does their agent's work. A page filled by the former
+    /// leaves the latter to the next call.
     async fn claimable_tasks(
         &self,
         tenant: &TenantId,
@@ -106,8 +106,8 @@ impl Tasks {
         if cursor.is_some() && list.open(cursor.clone()).is_ok() {
             return self.filtered_tasks(tenant, &not_built, limit, cursor).await;
         }
-        // Of an agent that nobody here works for and none of whose types is left outside, no task is
-        // ever assigned: to look for one would be to walk over all tasks of the tenant.
+        // If no process of this build works for an agent and none of its types is external, none of
+        // its tasks is ever assigned: searching for one would walk over all tasks of the tenant.
         let none_assigned =
             filter.agent.is_some_and(|agent| self.context.rules().leaves_to_nobody(agent));
         if none_assigned && cursor.is_none() {
@@ -125,16 +125,16 @@ impl Tasks {
         Ok(page)
     }
 
-    /// Headers with what stands beside them.
+    /// Loads the bodies of these headers.
     async fn load_listed(
         &self,
-        group: Vec<(StoredTask, WantedAt)>,
-    ) -> Result<Vec<(FullTask, WantedAt)>, ServiceError> {
+        group: Vec<(StoredTask, ListPosition)>,
+    ) -> Result<Vec<(FullTask, ListPosition)>, ServiceError> {
         let load = async |(stored, at)| Ok((self.listed_task(stored).await?, at));
         try_join_all(group.into_iter().map(load)).await
     }
 
-    /// The list that holds the fewest tasks besides the wanted ones.
+    /// The list that holds the fewest unwanted tasks.
     fn best_list(
         &self,
         tenant: &TenantId,
@@ -145,7 +145,7 @@ impl Tasks {
             (Some(status @ (Status::Pending | Status::Blocked | Status::Failed)), _) => {
                 (WhichList::Second, repo::attention_list(tenant, status))
             }
-            // Of an agent that has some types run here, the list lacks those.
+            // If only some types are external, the list lacks an agent's other tasks.
             (Some(Status::Assigned), Some(agent))
                 if rules.external.contains(&agent)
                     || filter.task_type.is_some_and(|of| rules.external_types.contains(&of)) =>
@@ -157,28 +157,27 @@ impl Tasks {
     }
 }
 
-/// A page in the making.
 struct TaskPage {
     limit: usize,
-    room: Room,
+    room: PageRoom,
     entries: Vec<FullTask>,
     unreadable: usize,
 }
 
-/// Where a wanted task stands in its list.
-struct WantedAt {
-    /// The place behind it.
+/// The position of a wanted task in its list.
+struct ListPosition {
+    /// The position after it.
     place: ListCursor,
-    /// So many of its chunk that stand before it can't be read.
+    /// The number of unreadable items before it in its chunk.
     unreadable: usize,
 }
 
 impl TaskPage {
-    /// The next few whose bodies fit together, by what their headers say; one at least.
+    /// The next few tasks whose bodies fit together, judged by their headers; at least one.
     fn next_group(
         &self,
-        wanted: &mut Peekable<impl Iterator<Item = (StoredTask, WantedAt)>>,
-    ) -> Vec<(StoredTask, WantedAt)> {
+        wanted: &mut Peekable<impl Iterator<Item = (StoredTask, ListPosition)>>,
+    ) -> Vec<(StoredTask, ListPosition)> {
         let most = GROUP.min(self.limit - self.entries.len());
         let (mut group, mut bytes) = (Vec::new(), 0);
         while group.len() < most
@@ -193,7 +192,7 @@ impl TaskPage {
         group
     }
 
-    /// False where there is no room for it.
+    /// Returns `false` where there is no room for it.
     fn takes(&mut self, task: FullTask) -> bool {
         let fits = self.room.takes(task.weight());
         if fits {
@@ -207,12 +206,12 @@ impl TaskPage {
     }
 }
 
-/// The wanted ones of a chunk, and how many of it can't be read.
+/// The wanted tasks of a chunk, and the number of its unreadable items.
 fn decoded(
     context: &Context,
     items: Vec<InList>,
     filter: &TaskFilter,
-) -> Result<(Vec<(StoredTask, WantedAt)>, usize), ServiceError> {
+) -> Result<(Vec<(StoredTask, ListPosition)>, usize), ServiceError> {
     let (mut wanted, mut unreadable) = (Vec::new(), 0);
     for item in items {
         let read = match item {
@@ -224,7 +223,7 @@ fn decoded(
         };
         match read {
             Some((stored, place)) if fits(&stored.value, filter) => {
-                wanted.push((stored, WantedAt { place, unreadable }));
+                wanted.push((stored, ListPosition { place, unreadable }));
             }
             Some(_) => {}
             None => unreadable += 1,

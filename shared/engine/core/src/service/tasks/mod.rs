@@ -1,8 +1,8 @@
 //! Tasks: read, and changed by commands.
 //!
-//! - `create`, `change`, `overrides`: what callers and people do to them.
-//! - `list`, `timeline`, `bodies`: how they are read.
-//! - `execute`: how a command becomes a commit. `external`: commands of external workers.
+//! - `create`, `change`, `overrides`: changes by callers and people.
+//! - `list`, `timeline`, `bodies`: reads.
+//! - `execute`: turns a command into a commit. `external`: commands of external workers.
 
 mod bodies;
 mod change;
@@ -14,13 +14,13 @@ mod overrides;
 mod timeline;
 
 use watchbill_domain::{TaskId, TenantId};
-use watchbill_governance::Quote;
+use watchbill_governance::CallCost;
 
 use super::{Authorizer, Budgets, Context, ServiceError};
 use crate::decide::Command;
 use crate::repo::{self, StoredTask};
 
-pub use bodies::Placed;
+pub use bodies::StoredBody;
 pub use execute::{CommandBuilder, CommandError, CommandWithWrites};
 pub use timeline::older_log;
 
@@ -46,13 +46,13 @@ impl Tasks {
         self.context.load(&repo::task_key(tenant, id)).await
     }
 
-    /// Sets aside the most that a model's call can cost, for the run that holds the task.
+    /// Reserves the maximum that a model call can cost, for the run that holds the task.
     pub async fn reserve(
         &self,
         tenant: &TenantId,
         id: &TaskId,
         fence: u64,
-        quote: impl Into<Quote>,
+        quote: impl Into<CallCost>,
     ) -> Result<StoredTask, CommandError> {
         let (quote, limits) = (quote.into(), self.budgets.limits(tenant).await?);
         self.command(tenant, id, &Command::Reserve { fence, quote, limits }).await

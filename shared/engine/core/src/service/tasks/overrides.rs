@@ -1,4 +1,4 @@
-//! Letting a task pass a freeze.
+//! Lets a task pass a freeze.
 
 use watchbill_domain::{Caller, Role, TaskId};
 use watchbill_governance::{Freeze, Policy};
@@ -8,7 +8,7 @@ use crate::decide::Command;
 use crate::service::{FullTask, ServiceError};
 
 impl Tasks {
-    /// Lets one task pass one freeze, if the freeze says that this caller may.
+    /// Lets one task pass one freeze, if the freeze allows this caller to.
     pub async fn override_freeze(
         &self,
         caller: &Caller,
@@ -21,7 +21,7 @@ impl Tasks {
             governance.set_degraded(true);
             ServiceError::Down { reason: error.to_string() }
         })?;
-        let named = policy.freezes.iter().find(|there| there.name == freeze);
+        let named = policy.freezes.iter().find(|known| known.name == freeze);
         let named = named.ok_or_else(|| unknown(freeze, &policy))?;
         if !named.may_override(&caller.name, caller.role) {
             return Err(not_by(caller, named));
@@ -33,18 +33,18 @@ impl Tasks {
         };
         let tenant = &caller.tenant;
         self.command(tenant, id, &command).await.map_err(|error| error.into_service(id))?;
-        tracing::info!(task = %id, freeze, by = %caller.name, "task {id} may pass freeze {freeze}");
+        tracing::info!(task = %id, freeze, by = %caller.name, "the task may pass the freeze");
         self.get(tenant, id).await
     }
 }
 
 fn unknown(freeze: &str, policy: &Policy) -> ServiceError {
     let names: Vec<_> = policy.freezes.iter().map(|freeze| freeze.name.as_str()).collect();
-    let there = match names.is_empty() {
+    let known = match names.is_empty() {
         true => "the policy has none".to_owned(),
         false => format!("the policy has {}", names.join(", ")),
     };
-    let message = format!("freeze '{freeze}' not found: {there}");
+    let message = format!("freeze '{freeze}' not found: {known}");
     ServiceError::Invalid { field: "freeze", message }
 }
 
@@ -55,9 +55,6 @@ fn not_by(caller: &Caller, freeze: &Freeze) -> ServiceError {
     let who: Vec<_> = roles.chain(names).collect();
     let who = if who.is_empty() { "nobody".to_owned() } else { who.join(", ") };
     ServiceError::Forbidden {
-        message: format!(
-            "'{}' may not let a task pass freeze '{}': {who} may",
-            caller.name, freeze.name
-        ),
+        message: format!("'{}' may not override freeze '{}': {who} may", caller.name, freeze.name),
     }
 }

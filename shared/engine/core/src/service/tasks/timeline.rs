@@ -1,26 +1,28 @@
-//! What happened to a task, read off its own items.
+//! A task's history, read from its own items.
 
 use std::fmt;
 
-use watchbill_domain::{LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp, What};
+use watchbill_domain::{
+    ChangeKind, LogEntry, LoggedEvent, Note, Task, TaskId, TenantId, Timestamp,
+};
 
 use super::{Tasks, not_found};
 use crate::ports::Item;
-use crate::repo::{self, Overflow, Step, decode};
+use crate::repo::{self, EffectRecord, Overflow, decode};
 use crate::service::cursor::Cursors;
 use crate::service::cursor::cursors::TIMELINE;
-use crate::service::weight::{self, Room};
+use crate::service::weight::{self, PageRoom};
 use crate::service::{ServiceError, TimelineEntry, TimelineKind, TimelinePage};
 
 /// Entries of one page.
 const MAX_ENTRIES: usize = 1_000;
-/// Versions whose log is read at once: the items that left a header are named by ten digits of
-/// the last version in them, so that a prefix of eight names a hundred.
+/// Versions whose log is read at once: overflow items are named by ten digits of the last
+/// version in them, so that a prefix of eight digits covers a hundred.
 const BLOCK: u64 = 100;
 
 impl Tasks {
-    /// Everything that is known of a task's way, in order. Of a task with many changes that is
-    /// much: who answers a caller takes it page by page.
+    /// The complete history of a task, in order. A task with many changes has a long one: for
+    /// responses to callers, read it page by page.
     pub async fn timeline(
         &self,
         tenant: &TenantId,
@@ -37,7 +39,7 @@ impl Tasks {
         }
     }
 
-    /// A page of it, oldest first.
+    /// A page of the history, oldest first.
     pub async fn timeline_page(
         &self,
         tenant: &TenantId,
@@ -47,12 +49,12 @@ impl Tasks {
         let task = self.stored(tenant, id).await?.ok_or_else(|| not_found(id))?.value;
         let cursors = Cursors::new(TIMELINE, tenant, id.as_str());
         let from = match cursor {
-            None => Place { version: 0, reached: task.created_at },
-            Some(cursor) => Place::parse(cursors.open(&cursor)?)
-                .ok_or_else(|| cursors.refuse(&cursor, "names no place"))?,
+            None => TimelinePosition { version: 0, reached: task.created_at },
+            Some(cursor) => TimelinePosition::parse(cursors.open(&cursor)?)
+                .ok_or_else(|| cursors.refuse(&cursor, "it names no position"))?,
         };
         let (changes, next, mut unreadable) = self.changes_of(&task, from).await?;
-        // What is no change stands behind the last change before it.
+        // Other entries come after the last change before them.
         let begins = changes.first().map_or(from.reached, |(reached, _)| *reached);
         let until = next.map(|next| next.reached);
         let in_page = |at: Timestamp| {
@@ -65,7 +67,7 @@ impl Tasks {
         }
         let partition = repo::task_partition(tenant, id);
         for item in self.context.store().collect_each(&partition, repo::STEPS).await? {
-            let step = item.and_then(|item| decode::<Step>(&item));
+            let step = item.and_then(|item| decode::<EffectRecord>(&item));
             let Some(step) = self.context.past_unreadable(step)? else {
                 unreadable += 1;
                 continue;
@@ -75,7 +77,7 @@ impl Tasks {
         }
         let notes = task.notes.iter().filter(|note| in_page(note.at));
         entries.extend(notes.map(|note| (note.at, of_note(note))));
-        // Stable: a change before the events it gave.
+        // Stable: a change comes before its events.
         entries.sort_by_key(|(at, _)| *at);
         let entries: Vec<TimelineEntry> = entries.into_iter().map(|(_, entry)| entry).collect();
         let bytes = entries.iter().map(weight::timeline_entry).sum();
@@ -83,15 +85,15 @@ impl Tasks {
         Ok(TimelinePage { entries, next_cursor, unreadable, bytes })
     }
 
-    /// A page of changes with the time that was reached by each, the place of the next, and how
-    /// many items of them can't be read.
-    /// Changes stand in the order of their versions, also where the clock was set back.
+    /// A page of changes, each with the latest time so far, the position of the next one, and
+    /// the number of unreadable items among them. Changes are in version order, even where the
+    /// clock was set back.
     async fn changes_of(
         &self,
         task: &Task,
-        from: Place,
-    ) -> Result<(Vec<(Timestamp, LogEntry)>, Option<Place>, usize), ServiceError> {
-        let (mut page, mut room, mut unreadable) = (Vec::new(), Room::of_page(), 0);
+        from: TimelinePosition,
+    ) -> Result<(Vec<(Timestamp, LogEntry)>, Option<TimelinePosition>, usize), ServiceError> {
+        let (mut page, mut room, mut unreadable) = (Vec::new(), PageRoom::of_page(), 0);
         let (mut reached, mut entries) = (from.reached, 0);
         let in_header = task.log.first().map_or(u64::MAX, |change| change.version);
         let partition = repo::task_partition(&task.tenant, &task.id);
@@ -115,7 +117,7 @@ impl Tasks {
                         _ => unreadable += 1,
                     }
                 }
-                // What left the header since it was read still stands in what was read.
+                // Entries that left the header since are still in the copy that was read.
                 older_log(&items)?.into_iter().filter(|c| c.version < in_header).collect()
             } else {
                 version = u64::MAX;
@@ -127,7 +129,7 @@ impl Tasks {
                 let bytes = weight::timeline_entry(&of_change(&change)) * count;
                 let full = !page.is_empty() && entries + count > MAX_ENTRIES;
                 if full || !room.takes(bytes) {
-                    let next = Place { version: change.version, reached };
+                    let next = TimelinePosition { version: change.version, reached };
                     return Ok((page, Some(next), unreadable));
                 }
                 entries += count;
@@ -142,13 +144,13 @@ impl Tasks {
 
 /// Where a page of a task's changes begins.
 #[derive(Clone, Copy)]
-struct Place {
+struct TimelinePosition {
     version: u64,
-    /// The time that was reached by then.
+    /// The latest time before it.
     reached: Timestamp,
 }
 
-impl Place {
+impl TimelinePosition {
     fn parse(text: &str) -> Option<Self> {
         let (version, reached) = text.split_once('.')?;
         let reached = Timestamp::from_millis(reached.parse().ok()?);
@@ -156,13 +158,13 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TimelinePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.version, self.reached.millis())
     }
 }
 
-/// Log entries that had to leave the header, oldest first.
+/// Log entries that were moved out of the header, oldest first.
 pub fn older_log(items: &[Item]) -> Result<Vec<LogEntry>, ServiceError> {
     let mut older = Vec::new();
     for item in items.iter().filter(|item| item.key.sort.starts_with(repo::LOGS)) {
@@ -173,7 +175,8 @@ pub fn older_log(items: &[Item]) -> Result<Vec<LogEntry>, ServiceError> {
 }
 
 fn of_change(change: &LogEntry) -> TimelineEntry {
-    let approval = matches!(change.what, What::Approved | What::Rejected | What::Expired);
+    let approval =
+        matches!(change.what, ChangeKind::Approved | ChangeKind::Rejected | ChangeKind::Expired);
     let status = match change.before {
         Some(before) => format!("{before} → {}", change.status),
         None => change.status.to_string(),
@@ -207,7 +210,7 @@ fn of_event(change: &LogEntry, event: &LoggedEvent) -> TimelineEntry {
 fn of_note(note: &Note) -> TimelineEntry {
     TimelineEntry {
         at: note.at,
-        kind: TimelineKind::Step,
+        kind: TimelineKind::EffectRecord,
         what: note.step.clone(),
         by: None,
         text: note.text.clone(),
@@ -217,10 +220,10 @@ fn of_note(note: &Note) -> TimelineEntry {
     }
 }
 
-fn of_step(step: &Step) -> Vec<TimelineEntry> {
+fn of_step(step: &EffectRecord) -> Vec<TimelineEntry> {
     let entry = |at, text: String| TimelineEntry {
         at,
-        kind: TimelineKind::Step,
+        kind: TimelineKind::EffectRecord,
         what: step.key.clone(),
         by: None,
         text,
@@ -231,7 +234,7 @@ fn of_step(step: &Step) -> Vec<TimelineEntry> {
     let mut entries =
         vec![entry(step.intended_at, format!("intends: {} {}", step.what, step.target))];
     if let Some(outcome) = &step.outcome {
-        entries.push(entry(outcome.at, outcome.in_words()));
+        entries.push(entry(outcome.at, outcome.describe()));
     }
     entries
 }

@@ -1,4 +1,4 @@
-//! Notices that wait for their delivery: tenants in turn, and none that fills the lane for all.
+//! Notices that wait for delivery: tenants take turns, and none can fill the lane for all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -8,25 +8,25 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use watchbill_domain::{Event, TenantId};
 
-use super::MOST;
+use super::MAX_WAITING;
 
 pub struct Notice {
     pub tenant: TenantId,
     pub event: Event,
     pub tries: u32,
-    /// Not tried again before, on the monotonic clock.
+    /// The earliest time of the next attempt, on the monotonic clock.
     not_before: Duration,
 }
 
-/// What is to be done next.
+/// What to do next.
 pub enum Next {
     Deliver(Notice),
-    /// For news, or until this on the monotonic clock.
+    /// Wait for a new notice, or until this time on the monotonic clock.
     Wait(Option<Duration>),
 }
 
 #[derive(Default)]
-pub struct Waiting {
+pub struct WaitingNotices {
     queues: Mutex<Queues>,
     pub news: Notify,
 }
@@ -35,13 +35,13 @@ pub struct Waiting {
 struct Queues {
     by_tenant: BTreeMap<TenantId, VecDeque<Notice>>,
     len: usize,
-    /// Of whom a notice was tried last.
+    /// The tenant whose notice was attempted last.
     last: Option<TenantId>,
-    at_work: bool,
+    delivering: bool,
     dropped: u64,
 }
 
-impl Waiting {
+impl WaitingNotices {
     fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,16 +49,15 @@ impl Waiting {
     pub fn push(&self, tenant: TenantId, event: Event) {
         let mut queues = self.queues();
         queues.push(Notice { tenant, event, tries: 0, not_before: Duration::ZERO });
-        let over = if queues.len > MOST { queues.drop_one() } else { None };
+        let over = if queues.len > MAX_WAITING { queues.drop_one() } else { None };
         let dropped = queues.dropped;
         drop(queues);
         self.news.notify_one();
         if let Some(Notice { tenant, event, .. }) = over {
-            let id = event.event_id;
             tracing::error!(
-                %tenant, event = %id, dropped,
-                "notice of {id} is dropped: {MOST} wait for the webhook already, most of them of \
-                 tenant {tenant}; {dropped} were dropped since the start"
+                %tenant, event = %event.event_id, dropped,
+                "notice dropped: {MAX_WAITING} wait for the webhook already, most of them of this \
+                 tenant"
             );
         }
     }
@@ -67,20 +66,20 @@ impl Waiting {
         self.queues().next(now)
     }
 
-    /// One that was not delivered is tried again, behind the others of its tenant.
+    /// Requeues a notice that was not delivered, behind the others of its tenant.
     pub fn again(&self, notice: Notice, not_before: Duration) {
         let mut queues = self.queues();
-        queues.at_work = false;
+        queues.delivering = false;
         queues.push(Notice { tries: notice.tries + 1, not_before, ..notice });
     }
 
     pub fn done(&self) {
-        self.queues().at_work = false;
+        self.queues().delivering = false;
     }
 
     pub fn undelivered(&self) -> usize {
         let queues = self.queues();
-        queues.len + usize::from(queues.at_work)
+        queues.len + usize::from(queues.delivering)
     }
 
     #[cfg(test)]
@@ -95,7 +94,7 @@ impl Queues {
         self.by_tenant.entry(notice.tenant.clone()).or_default().push_back(notice);
     }
 
-    /// The newest of whoever has most waiting.
+    /// Removes the newest notice of the tenant with the most waiting ones.
     fn drop_one(&mut self) -> Option<Notice> {
         let longest = self.by_tenant.iter().max_by_key(|(_, waiting)| waiting.len());
         let tenant = longest?.0.clone();
@@ -122,7 +121,7 @@ impl Queues {
         let found = in_turn.filter_map(|(tenant, of)| Some((tenant.clone(), ready(of)?))).next();
         if let Some(notice) = found.and_then(|(tenant, place)| self.take(&tenant, place)) {
             self.last = Some(notice.tenant.clone());
-            self.at_work = true;
+            self.delivering = true;
             return Next::Deliver(notice);
         }
         Next::Wait(self.by_tenant.values().flatten().map(|of| of.not_before).min())

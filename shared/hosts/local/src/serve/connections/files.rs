@@ -1,17 +1,16 @@
-//! How many files, and so connections, this process can hold open.
+//! The limit of open files, and how many connections it allows.
 
-/// Connections at once, however many files there may be: each keeps some memory.
+/// The most connections at once, however many files are allowed: each uses some memory.
 const MAX_CONNECTIONS: usize = 4_096;
 /// Files that connections leave to the rest: database, blobs, logs, probes, webhooks, a Redis.
 const RESERVE: usize = 256;
 
-/// Raises the process's limit of open files as far as it may itself, and says how many of them
-/// connections may take.
+/// Raises the limit of open files as far as permitted. Returns how many connections may use.
 pub fn connections() -> usize {
     of(raised())
 }
 
-/// Of so many files: all but the reserve, or half where there are few.
+/// Of this many files: all but the reserve, or half if there are few.
 fn of(files: usize) -> usize {
     files.saturating_sub(RESERVE).max(files / 2).min(MAX_CONNECTIONS)
 }

@@ -1,13 +1,13 @@
-//! The connections that callers hold: how many, how long without a word, and what happens when
-//! there are too many. Nobody can shut the others out by opening them and saying nothing.
+//! Limits connections: how many, and how long they may be idle. No one can shut others out by
+//! opening idle connections.
 //!
-//! - `table`: which there are, whose, and which of them gives way to a new one.
-//! - `stalled`: a stream whose writing fails when the other side stops reading.
-//! - `unread`: what is left of a body that nobody read.
-//! - `files`: how many the process can hold open.
+//! - `table`: the open connections, and which of them gives way to a new one.
+//! - `stalled`: a stream whose writes fail when the other side stops reading.
+//! - `unread`: the rest of a request body that no handler read.
+//! - `files`: how many connections the process can hold open.
 //!
-//! One time-out covers what comes between two requests: a connection that has not sent the
-//! whole head of one within `headers_within` of its opening, or of its last answer, is closed.
+//! One timeout covers the time between requests: a connection is closed unless the whole head
+//! arrives within `headers_within` of its opening, or of its last response.
 
 pub mod files;
 mod stalled;
@@ -40,34 +40,34 @@ use watchbill_api::TrustedProxies;
 use watchbill_core::ports::Clock;
 
 use stalled::StallGuard;
-use table::{Busy, Place};
-pub use table::{Figures, Table};
-use unread::Watched;
+use table::{Busy, ConnectionSlot};
+pub use table::{ConnectionMetrics, Table};
+use unread::RequestBody;
 
-/// As much of a request's head, and of an answer on its way, as a connection keeps itself.
-/// Tokens have 8 KB at the most, so heads are smaller.
+/// The most of a head, or of a response being sent, that a connection buffers. Tokens have at
+/// most 8 KB, so heads are smaller.
 const MAX_BUFFERED: usize = 64 * 1024;
-/// As much of an answer as the system keeps for a client that does not read.
+/// How much of a response the system buffers for a client that does not read.
 const MAX_UNSENT: usize = 256 * 1024;
-/// After an accept that failed, the next is tried so much later; twice as much each time.
+/// The delay after a failed accept, with exponential backoff from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
-/// What is said to a connection that has no place, before it is closed.
+/// The response to a connection that gets no place, before it is closed.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     Retry-After: 5\r\nConnection: close\r\nContent-Type: application/problem+json\r\n\
     Content-Length: 141\r\n\r\n\
     {\"type\":\"urn:watchbill:service-unavailable\",\"title\":\"Service Unavailable\",\
     \"status\":503,\"detail\":\"all connections are taken; try again later\"}";
 
-/// How connections are held to their bounds.
+/// The limits of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; none: what the process's file handles allow.
+    /// The most connections at once. `None`: as many as the process's file handles allow.
     pub most: Option<usize>,
-    /// From the opening, or the end of an answer, to the end of a request's head.
+    /// From the opening, or the end of a response, to the end of a request's head.
     pub headers_within: Duration,
-    /// An answer of which nothing is read for so long is broken off.
+    /// A response of which nothing is read for this long is broken off.
     pub stalled_after: Duration,
 }
 
@@ -78,7 +78,7 @@ impl Default for Limits {
     }
 }
 
-/// Where connections come from.
+/// A source of connections.
 pub trait Accept: Send {
     fn accept(&mut self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
 }
@@ -93,13 +93,13 @@ impl Accept for TcpListener {
 pub struct Server {
     pub limits: Limits,
     pub table: Arc<Table>,
-    /// Their connections are many callers': they are not counted together.
+    /// Connections through these proxies belong to many callers, so they have no common limit.
     pub trusted: TrustedProxies,
     pub clock: Arc<dyn Clock>,
 }
 
 impl Server {
-    /// Until `stop` is true and all connections have ended. Dropped, it ends them.
+    /// Runs until `stop` is true and all connections have ended. If dropped, it ends them.
     pub async fn run(
         &self,
         mut listener: impl Accept,
@@ -112,7 +112,7 @@ impl Server {
         loop {
             tokio::select! {
                 biased;
-                () = told(&mut stop) => break,
+                () = stop_requested(&mut stop) => break,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
@@ -135,19 +135,19 @@ impl Server {
         while tasks.join_next().await.is_some() {}
     }
 
-    fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Place> {
+    fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Option<ConnectionSlot> {
         let address = peer.ip().to_canonical();
-        // What comes from this machine, or through a proxy, is not one caller's.
+        // Connections from this machine, or through a proxy, do not belong to one caller.
         let is_one = !address.is_loopback() && !self.trusted.contains(address);
         let place = self.table.enter(is_one.then_some(address), self.clock.monotonic());
         if place.is_none() {
-            // As much as fits; whoever doesn't read it sees the connection closed.
+            // As much as fits. A client that does not read it sees the connection closed.
             let _ = stream.try_write(NO_PLACE);
             return None;
         }
-        // Answers are small: waiting to fill a packet would only delay them.
+        // Responses are small: waiting to fill a packet would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("nodelay is not to be had: {error}");
+            tracing::debug!("TCP_NODELAY can't be set: {error}");
         }
         if let Err(error) = socket2::SockRef::from(stream).set_send_buffer_size(MAX_UNSENT) {
             tracing::debug!("the send buffer's size can't be set: {error}");
@@ -155,21 +155,26 @@ impl Server {
         place
     }
 
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: Place, router: Router) -> Serving {
-        Serving { limits: self.limits.clone(), stream, peer, place: Arc::new(place), router }
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: ConnectionSlot,
+        router: Router,
+    ) -> Connection {
+        Connection { limits: self.limits.clone(), stream, peer, place: Arc::new(place), router }
     }
 }
 
-/// One connection.
-struct Serving {
+struct Connection {
     limits: Limits,
     stream: TcpStream,
     peer: SocketAddr,
-    place: Arc<Place>,
+    place: Arc<ConnectionSlot>,
     router: Router,
 }
 
-impl Serving {
+impl Connection {
     async fn until(self, mut stop: watch::Receiver<bool>) {
         let Self { limits, stream, peer, place, router } = self;
         let io = TokioIo::new(StallGuard::new(stream, limits.stalled_after));
@@ -177,7 +182,7 @@ impl Serving {
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let busy = called.busy();
             let (head, body) = request.into_parts();
-            let (body, unread) = Watched::new(body, &head.headers);
+            let (body, unread) = RequestBody::new(body, &head.headers);
             let mut request: Request = Request::from_parts(head, Body::new(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
@@ -185,11 +190,12 @@ impl Serving {
                 let answer: Result<Response, Infallible> = answer.await;
                 let Ok(mut response) = answer;
                 if !unread.drained().await {
-                    // Clients would send their next call into a connection that ends.
+                    // Otherwise clients would send their next call into a connection that
+                    // closes.
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
-                let response = response.map(|body| Answering { body, _busy: busy });
+                let response = response.map(|body| ResponseBody { body, _busy: busy });
                 Ok::<_, Infallible>(response)
             }
         });
@@ -208,7 +214,7 @@ impl Serving {
                     return;
                 }
                 () = place.gave_way() => return,
-                () = told(&mut stop), if !stopping => {
+                () = stop_requested(&mut stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -217,24 +223,24 @@ impl Serving {
     }
 }
 
-/// Told to end; a sender that is gone tells it too.
-async fn told(stop: &mut watch::Receiver<bool>) {
+/// Waits for the stop. A dropped sender counts as a stop.
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Errors of one connection that was gone before it was accepted.
+/// Errors of a connection that was closed before it was accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// An answer's body; its connection is busy until it has been handed over.
-struct Answering {
+/// A response's body. Its connection is busy until the body is passed on completely.
+struct ResponseBody {
     body: Body,
     _busy: Busy,
 }
 
-impl HttpBody for Answering {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

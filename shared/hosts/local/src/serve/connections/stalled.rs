@@ -1,4 +1,4 @@
-//! A stream whose writing fails when the other side stops reading, or reads next to nothing.
+//! A stream whose writes fail when the other side stops reading, or reads almost nothing.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -8,18 +8,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Of what waits to be written, at least so much is to go out in each span. The system asks for
-/// more only when a good part of its own buffer is free, so that honest readers, however slow
-/// their line, take many times this at once.
+/// The bytes that must be written in each time span. The system asks for more only when much of
+/// its buffer is free, so slow but honest readers take many times this at once.
 const MIN_PROGRESS: usize = 16 * 1024;
 
-/// Writing through it is blocked for `patience` at the most.
+/// A write through this stream is blocked for `patience` at most.
 pub struct StallGuard<S> {
     stream: S,
     patience: Duration,
-    /// Runs from when the stream took no more until everything has gone out.
+    /// Runs from when the stream accepts no more bytes until everything is written.
     blocked: Option<Pin<Box<Sleep>>>,
-    /// Bytes that went out since then.
+    /// Bytes written since then.
     progress: usize,
 }
 
@@ -51,7 +50,7 @@ impl<S> StallGuard<S> {
             });
             ready!(blocked.as_mut().poll(cx));
             if self.progress < MIN_PROGRESS {
-                let text = "the other side does not read what is sent to it";
+                let text = "the client does not read the response";
                 return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, text)));
             }
             self.blocked = None;
@@ -88,12 +87,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         self.wrote(cx, written)
     }
 
-    // Without it answers would be copied, and the copies would count nowhere.
+    // Without this, responses would be copied, and the copies would not be counted.
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    /// Called once all that was to be written has been.
+    /// Called once everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.blocked = None;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -110,11 +109,12 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Writes more than anyone takes, until it fails; how long that took.
+    /// Writes more than the reader takes, until it fails. Returns the error and the time until
+    /// then.
     async fn write_on(stream: DuplexStream) -> (ErrorKind, Duration) {
-        let mut guarded = StallGuard::new(stream, PATIENCE);
+        let mut guarded = StallGuard::new(stream, TIMEOUT);
         #[expect(clippy::disallowed_methods, reason = "the paused clock of the test runtime")]
         let begun = tokio::time::Instant::now();
         let error = loop {
@@ -128,7 +128,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_side_that_reads_nothing_is_given_up_on() {
         let (ours, _theirs) = duplex(1024);
-        assert_eq!(write_on(ours).await, (ErrorKind::TimedOut, PATIENCE));
+        assert_eq!(write_on(ours).await, (ErrorKind::TimedOut, TIMEOUT));
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,18 +139,18 @@ mod tests {
                 sleep(Duration::from_secs(1)).await;
             }
         });
-        assert_eq!(write_on(ours).await, (ErrorKind::TimedOut, PATIENCE));
+        assert_eq!(write_on(ours).await, (ErrorKind::TimedOut, TIMEOUT));
         reader.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_side_is_not() {
         let (ours, mut theirs) = duplex(1024);
-        let mut guarded = StallGuard::new(ours, PATIENCE);
+        let mut guarded = StallGuard::new(ours, TIMEOUT);
         let writer = tokio::spawn(async move { guarded.write_all(&[7; 256 * 1024]).await });
         let mut read = 0;
         while read < 256 * 1024 {
-            // 4 KB each 5 s: 24 KB in the time in which 16 KB must go.
+            // 4 KB each 5 s: 24 KB in the time in which 16 KB must be written.
             sleep(Duration::from_secs(5)).await;
             let mut piece = [0; 4096];
             let wanted = piece.len().min(256 * 1024 - read);

@@ -1,5 +1,5 @@
-//! Which connections there are. When all places are taken, the one that has waited longest for
-//! its next request gives way: whoever says something is served, however many say nothing.
+//! The open connections. When all places are taken, the longest idle one gives way: active
+//! callers are served however many are idle.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use watchbill_api::network;
 
-/// Of all places, one address has one in so many at the most.
+/// One address gets at most one part in this many of all places.
 const PART_OF_ADDRESS: usize = 2;
-/// Faults of the same kind are logged once in this time, with how many there were.
+/// Faults of the same kind are logged once in this period, with their number.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
-/// What has become of connections since the start.
+/// What has happened to connections since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct ConnectionMetrics {
     pub open: usize,
     pub most: usize,
-    /// Had no place.
+    /// Connections that got no place.
     pub refused: u64,
-    /// Were closed while they waited, for others.
+    /// Waiting connections that were closed for others.
     pub gave_way: u64,
-    /// Could not be accepted by the system.
+    /// Connections that the system could not accept.
     pub failed_accepts: u64,
 }
 
 struct Entry {
     address: Option<IpAddr>,
-    /// Its place in `waiting`, while it waits for a request.
+    /// Its key in `waiting`, while it waits for a request.
     since: Option<u64>,
     gives_way: Arc<Notify>,
 }
@@ -38,11 +38,11 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     open: HashMap<u64, Entry>,
-    /// Those that wait for a request, the one that has waited longest first.
+    /// Connections that wait for a request, the longest waiting first.
     waiting: BTreeMap<u64, u64>,
     by_address: HashMap<IpAddr, usize>,
     next: u64,
-    figures: Figures,
+    figures: ConnectionMetrics,
     logged: Option<Duration>,
     logged_accepts: Option<Duration>,
 }
@@ -59,8 +59,12 @@ impl Table {
         Self { most, of_address: most.div_ceil(PART_OF_ADDRESS), inner: Mutex::default() }
     }
 
-    /// A place for a new connection; of an address, where that is one caller's.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>, now: Duration) -> Option<Place> {
+    /// A place for a new connection. `address` is `None` unless it belongs to one caller.
+    pub fn enter(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        now: Duration,
+    ) -> Option<ConnectionSlot> {
         let address = address.map(network);
         let mut inner = self.lock();
         let of_address = address.and_then(|address| inner.by_address.get(&address));
@@ -83,10 +87,10 @@ impl Table {
             *inner.by_address.entry(address).or_default() += 1;
         }
         drop(inner);
-        Some(Place { table: self.clone(), id, gives_way })
+        Some(ConnectionSlot { table: self.clone(), id, gives_way })
     }
 
-    /// The system gave no connection, for want of files as a rule: one is made free.
+    /// The system accepted no connection, usually because files ran out: one is closed.
     pub fn accept_failed(&self, error: &io::Error, now: Duration) {
         let mut inner = self.lock();
         inner.figures.failed_accepts += 1;
@@ -97,13 +101,13 @@ impl Table {
         }
     }
 
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> ConnectionMetrics {
         let inner = self.lock();
-        Figures { open: inner.open.len(), most: self.most, ..inner.figures }
+        ConnectionMetrics { open: inner.open.len(), most: self.most, ..inner.figures }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("nothing under this lock panics")
+        self.inner.lock().expect("no code under this lock panics")
     }
 }
 
@@ -113,7 +117,7 @@ impl Inner {
         self.next
     }
 
-    /// Closes the connection that has waited longest, of one address if one is named.
+    /// Closes the connection that has waited longest, of this address if one is given.
     fn make_room(&mut self, address: Option<IpAddr>) -> bool {
         let longest = match address {
             None => self.waiting.values().next().copied(),
@@ -148,12 +152,12 @@ impl Inner {
 
     fn log_full(&mut self, now: Duration, most: usize) {
         if is_due(&mut self.logged, now) {
-            let Figures { refused, gave_way, .. } = self.figures;
+            let ConnectionMetrics { refused, gave_way, .. } = self.figures;
             tracing::warn!(
                 most,
                 refused,
                 gave_way,
-                "all connections are taken: the one idle longest gives way, or the new one is refused"
+                "all connections are in use: the longest idle or the new one is closed"
             );
         }
     }
@@ -167,20 +171,20 @@ fn is_due(logged: &mut Option<Duration>, now: Duration) -> bool {
     due
 }
 
-/// A connection's place; dropped, it is free.
-pub struct Place {
+/// A connection's place. It is freed on drop.
+pub struct ConnectionSlot {
     table: Arc<Table>,
     id: u64,
     gives_way: Arc<Notify>,
 }
 
-impl Place {
-    /// Ends when another connection needs the place.
+impl ConnectionSlot {
+    /// Resolves when another connection needs the place.
     pub async fn gave_way(&self) {
         self.gives_way.notified().await;
     }
 
-    /// It has a request, until what is returned is dropped: it does not give way.
+    /// Marks the connection as busy until the returned value is dropped. It does not give way.
     pub fn busy(self: &Arc<Self>) -> Busy {
         let mut inner = self.table.lock();
         let since = inner.open.get_mut(&self.id).and_then(|entry| entry.since.take());
@@ -200,14 +204,14 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.table.lock().remove(self.id);
     }
 }
 
-/// A request at work on a connection.
-pub struct Busy(Arc<Place>);
+/// A request in progress on a connection.
+pub struct Busy(Arc<ConnectionSlot>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -225,7 +229,7 @@ mod tests {
         Some(IpAddr::from([203, 0, 113, last]))
     }
 
-    async fn has_given_way(place: &Place) -> bool {
+    async fn has_given_way(place: &ConnectionSlot) -> bool {
         tokio::time::timeout(Duration::ZERO, place.gave_way()).await.is_ok()
     }
 
@@ -238,7 +242,7 @@ mod tests {
         let new = Arc::new(table.enter(address(4), NOW).unwrap());
         assert!(has_given_way(&places[1]).await, "the longest idle");
         assert!(!has_given_way(&places[0]).await && !has_given_way(&places[2]).await);
-        // Its request is answered: from now on it waits, and for the shortest time.
+        // Its request is finished: from now on it waits, and has waited for the shortest time.
         drop(busy);
         let _newer = table.enter(address(5), NOW).unwrap();
         assert!(has_given_way(&places[2]).await);
@@ -250,11 +254,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_nobody_idle_the_new_one_is_refused() {
+    async fn with_no_idle_connection_the_new_one_is_refused() {
         let table = Arc::new(Table::new(2));
         let places: Vec<_> =
             (1..=2).map(|n| Arc::new(table.enter(address(n), NOW).unwrap())).collect();
-        let busy: Vec<_> = places.iter().map(Place::busy).collect();
+        let busy: Vec<_> = places.iter().map(ConnectionSlot::busy).collect();
         assert!(table.enter(address(3), NOW).is_none());
         assert_eq!(table.figures().refused, 1);
         drop((busy, places));
@@ -272,7 +276,7 @@ mod tests {
         let proxied: Vec<_> = (0..4).map(|_| table.enter(None, NOW).unwrap()).collect();
         assert_eq!((proxied.len(), table.figures().open), (4, 10));
         let places: Vec<_> = many.into_iter().skip(1).map(Arc::new).collect();
-        let _busy: Vec<_> = places.iter().map(Place::busy).collect();
+        let _busy: Vec<_> = places.iter().map(ConnectionSlot::busy).collect();
         drop(sixth);
         assert!(table.enter(address(2), NOW).is_some());
     }

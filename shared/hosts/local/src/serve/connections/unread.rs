@@ -1,5 +1,5 @@
-//! Bodies that a handler did not read to their end. As much as is on its way already is read
-//! here, so that the connection can go on; for more of it the answer says that it ends.
+//! Request bodies not read to the end. What has already arrived is read here, so that the
+//! connection can be reused; if more is left, the response closes it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,25 +11,25 @@ use axum::body::{Bytes, HttpBody};
 use axum::http::{HeaderMap, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 
-/// As much of a body is read for nothing.
+/// The most bytes of a body that are read and dropped.
 const MAX_DRAINED: usize = 64 * 1024;
-/// And so long at the most: what was sent with its head is there.
+/// The most time for that: what was sent with the head has arrived.
 const DRAIN_WITHIN: Duration = Duration::from_millis(100);
 
-/// A request's body; what is left of it when it is dropped goes to its [`Unread`].
-pub struct Watched {
+/// A request's body. When it is dropped, its rest goes to its [`Unread`].
+pub struct RequestBody {
     body: Option<Incoming>,
     left: Arc<Mutex<Option<Incoming>>>,
 }
 
-/// What became of a request's body.
+/// The rest of a request's body.
 pub struct Unread {
     left: Arc<Mutex<Option<Incoming>>>,
-    /// The client sends the body once it is told to go on, which reading it would do.
+    /// The client sends the body only after it is told to continue, which reading would do.
     waits: bool,
 }
 
-impl Watched {
+impl RequestBody {
     pub fn new(body: Incoming, headers: &HeaderMap) -> (Self, Unread) {
         let left = Arc::new(Mutex::new(None));
         let unread = Unread { left: left.clone(), waits: headers.contains_key(header::EXPECT) };
@@ -37,7 +37,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
             *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
@@ -45,7 +45,7 @@ impl Drop for Watched {
     }
 }
 
-impl HttpBody for Watched {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,8 +71,8 @@ impl HttpBody for Watched {
 }
 
 impl Unread {
-    /// Reads what is left. False where that is too much, or does not come: the connection can't be
-    /// used again.
+    /// Reads the rest. Returns false if it is too large or does not arrive: the connection can't
+    /// be reused.
     pub async fn drained(self) -> bool {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = left else { return true };
