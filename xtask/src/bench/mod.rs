@@ -70,6 +70,12 @@ pub const BENCHES: &[Bench] = &[
         run: server::http,
     },
     Bench {
+        name: "dist",
+        why: "the shipped binary next to the release build: its size, and POST /tasks in turn",
+        runs: 5,
+        run: server::shipped,
+    },
+    Bench {
         name: "one",
         why: "one task at a time over HTTP, POST to completed",
         runs: 5,

@@ -1,8 +1,9 @@
-//! Measures the release binary from outside.
+//! Measures the binary from outside: the release build, and next to it the one that is shipped.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{Figure, load};
 use crate::cmd;
 use crate::ctx::Ctx;
+use crate::dist;
 use crate::stopwatch::Stopwatch;
 use crate::tools::apt;
 use crate::tools::proc::{self, Server};
@@ -20,8 +22,38 @@ const KEY: &str = "bench-key-of-a-server-that-lives-for-a-minute";
 /// `POST /tasks` by wrk: 16 connections, tasks are only accepted. Then lists of old, large and
 /// hostile data.
 pub fn http(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let text = accepted(ctx, &release(ctx)?)?;
+    let mut figures = vec![
+        Figure::new("POST /tasks accepted, 16 connections", field(&text, "Requests/sec:")?, "1/s"),
+        Figure::new("response time, median", field(&text, "50%")?, "ms"),
+        Figure::new("response time, 99 of 100", field(&text, "99%")?, "ms"),
+    ];
+    figures.extend(load::lists(ctx)?);
+    Ok(figures)
+}
+
+/// The same load on the release build and on the shipped binary, in turn.
+pub fn shipped(ctx: &Ctx) -> Result<Vec<Figure>> {
+    let (release, shipped) = (release(ctx)?, dist::build(ctx)?.binary);
+    let rate = |binary| field(&accepted(ctx, binary)?, "Requests/sec:");
+    // Both first and last, so that a machine that becomes slower counts against neither.
+    let (first, second) = (rate(&release)?, rate(&shipped)?);
+    let (third, fourth) = (rate(&shipped)?, rate(&release)?);
+    let (of_release, of_shipped) = ((first + fourth) / 2.0, (second + third) / 2.0);
+    let megabytes = |path: &Path| path.metadata().map(|data| data.len() as f64 / 1e6);
+    Ok(vec![
+        Figure::new("release build: size", megabytes(&release)?, "MB"),
+        Figure::new("shipped binary: size", megabytes(&shipped)?, "MB"),
+        Figure::new("release build: POST /tasks accepted", of_release, "1/s"),
+        Figure::new("shipped binary: POST /tasks accepted", of_shipped, "1/s"),
+        Figure::new("shipped to release", of_shipped / of_release, "times"),
+    ])
+}
+
+/// What wrk prints about ten seconds of `POST /tasks` on a new server.
+fn accepted(ctx: &Ctx, binary: &Path) -> Result<String> {
     let wrk = apt::need("wrk", "wrk")?;
-    let (command, port) = command(ctx)?;
+    let (command, port) = command(ctx, binary)?;
     let server = Server::start(ctx, "bench", command, port, "/health", Duration::from_secs(10))?;
     let script = ctx.folder("bench")?.join("post.lua");
     fs::write(&script, post_script()).context("can't write the script for wrk")?;
@@ -32,19 +64,12 @@ pub fn http(ctx: &Ctx) -> Result<Vec<Figure>> {
     if text.contains("Non-2xx") {
         bail!("not all responses were 200:\n{text}");
     }
-    drop(server);
-    let mut figures = vec![
-        Figure::new("POST /tasks accepted, 16 connections", field(&text, "Requests/sec:")?, "1/s"),
-        Figure::new("response time, median", field(&text, "50%")?, "ms"),
-        Figure::new("response time, 99 of 100", field(&text, "99%")?, "ms"),
-    ];
-    figures.extend(load::lists(ctx)?);
-    Ok(figures)
+    Ok(text)
 }
 
 /// The time from starting the process to its first response, and its memory after that.
 pub fn start(ctx: &Ctx) -> Result<Vec<Figure>> {
-    let (mut command, port) = command(ctx)?;
+    let (mut command, port) = command(ctx, &release(ctx)?)?;
     command.env_remove("WATCHBILL_AGENTS").stdout(std::process::Stdio::null());
     let watch = Stopwatch::start();
     let mut child = command.spawn().context("can't start watchbill")?;
@@ -67,11 +92,15 @@ pub fn start(ctx: &Ctx) -> Result<Vec<Figure>> {
     ])
 }
 
-fn command(ctx: &Ctx) -> Result<(Command, u16)> {
+fn release(ctx: &Ctx) -> Result<PathBuf> {
     cmd::run(&mut ctx.cargo(&["build", "--release", "--locked", "-p", "watchbill"]))?;
+    Ok(ctx.target.join("release/watchbill"))
+}
+
+fn command(ctx: &Ctx, binary: &Path) -> Result<(Command, u16)> {
     let port = proc::free_port()?;
     let data = ctx.fresh_folder("bench-data")?;
-    let mut command = ctx.command(ctx.target.join("release/watchbill"));
+    let mut command = ctx.command(binary);
     command.args(["serve", "--port", &port.to_string(), "--data"]).arg(data);
     command.env("RATE_LIMITS", "off").env("WATCHBILL_AGENTS", "off");
     command.env("ORCHESTRATOR_API_KEY_ADMIN", format!("{KEY}:admin"));
