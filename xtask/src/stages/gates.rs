@@ -122,6 +122,9 @@ fn build(ctx: &Ctx, sam: &Path, function: &str) -> Result<String> {
     // cargo-lambda and zig are next to sam; cargo-lambda asks this folder's python3 for zig.
     command.env("PATH", path_with(sam.parent().context("sam has no parent folder")?)?);
     command.env("CARGO_TARGET_DIR", &ctx.target);
+    // cargo-lambda builds for a named target, which shares nothing with the other stages. Whether the
+    // template builds shows without optimizing; `cargo xtask bench functions` measures what ships.
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     let watch = Stopwatch::start();
     cmd::run(&mut command)?;
     let binary: PathBuf = folder.join(function).join("bootstrap");

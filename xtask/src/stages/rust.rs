@@ -1,6 +1,7 @@
 //! The stages that use the Rust toolchain.
 
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result};
 
@@ -45,7 +46,12 @@ pub fn tests(ctx: &Ctx) -> Result<Report> {
     let fixture = Fixture::up(ctx)?;
     let emulator = fixture::plain(ctx)?;
     let mut command = if which("cargo-nextest").is_some() {
-        ctx.cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+        let run = ["nextest", "run", "--workspace", "--locked", "--no-fail-fast", "--test-threads"];
+        let mut command = ctx.cargo(&run);
+        // Most tests wait for a server or for time to pass: with one for each core, the cores are
+        // idle for more than half of the run.
+        command.arg((2 * available_parallelism()?.get()).to_string());
+        command
     } else {
         let targets = ["test", "--workspace", "--lib", "--bins", "--tests"];
         let mut command = ctx.cargo(&targets);
