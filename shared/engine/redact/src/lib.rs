@@ -12,8 +12,11 @@
 //! The time of every rule is linear in the text, whatever it contains
 //! (`tests/redaction/growth.rs`).
 //!
-//! To add a kind of secret: a row in `rules::RULES` or in the table of its module, and a form
-//! in testkit's `planted/forms.txt`; for a new row also a hostile text in the growth test.
+//! To add a secret by its name (`activation_phrase`): not a rule, but two entries in `names`, in
+//! `SECRET` (flattened: `activationphrase`) and in `STEMS` (as it is written in texts, which are
+//! searched by stems first). By its appearance: a row in `rules::RULES`, or in the table of its
+//! module, and a hostile text in the growth test. Either way a form in testkit's
+//! `planted/forms.txt`.
 
 mod assigned;
 mod blocks;

@@ -1,5 +1,8 @@
 //! Governance's authorization before a run, and before each mutating call within it. Order:
-//! budget, permission (rules on tools, level), approval, freeze.
+//! permission (violations, rules on tools), trust level, approval, freeze. A level that is too low
+//! requires approval; while a freeze holds, no new approval is opened.
+//!
+//! The budget is not checked here: a run reserves it for each call of a model (`budgets`).
 
 use std::sync::Arc;
 use std::time::Duration;

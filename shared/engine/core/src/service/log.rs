@@ -86,7 +86,7 @@ pub(super) fn authorization(task: &Task, operation: Option<Operation>, decision:
     match decision {
         Authorization::Granted { note } => tracing::info!(
             task_id = %id, %tenant, agent, operation, note,
-            "budget and permission checks passed"
+            "permission checks passed"
         ),
         Authorization::ApprovalRequired(asked) => tracing::info!(
             task_id = %id, %tenant, agent, operation, approval_id = %asked.approval,

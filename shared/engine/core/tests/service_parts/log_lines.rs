@@ -138,7 +138,7 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
         judged.unwrap().authorization.decision
     };
     assert!(judged(call("monitor", false)).await.is_granted());
-    let passed = &log.of("budget and permission checks passed")[0];
+    let passed = &log.of("permission checks passed")[0];
     assert_eq!(passed["operation"], "monitor_system");
     assert_eq!((&passed["task_id"], &passed["tenant"]), (&json!(id), &json!(tenant())));
     let asked = judged(call("deploy", true)).await;

@@ -202,8 +202,9 @@ fn gather(entries: usize) -> Duration {
     if entries < MANY { GATHER_FEW } else { GATHER_MANY }
 }
 
-/// Retries until it succeeds, without skipping a change. Returns `None` if the bundle stops
-/// first; the next start repeats it.
+/// Retries a batch until its reader succeeds. Returns `None` if the bundle stops first; the next start
+/// repeats it. Left out, without an error to retry, is what the feed itself can't read (a damaged
+/// row) and what the router can't enqueue; the sweeper finds open tasks again by their due time.
 async fn until_done<T, F, Fut>(watch: &ReaderContext, what: &str, work: F) -> Option<T>
 where
     F: Fn() -> Fut,
