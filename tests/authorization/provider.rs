@@ -97,7 +97,7 @@ fn was_authorized(witness: &Witness, policy: &Policy) -> bool {
         created_by: &witness.task.created_by,
         payload,
         metadata: &witness.task.metadata,
-        gated_as: task_type,
+        gate_type: task_type,
         mutates: true,
     };
     let Some(call) = planned.call() else { return false };

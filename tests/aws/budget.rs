@@ -181,8 +181,8 @@ async fn completions_of_one_agent_do_not_conflict() {
 
 async fn complete(core: &Core, n: usize) {
     let (id, fence) = running(core, n).await;
-    let earned = core.rules().reputation.earned(ReputationEvent::TaskSuccess);
-    let outcome = Outcome { reputation: vec![earned], ..Outcome::default() };
+    let score_delta = core.rules().reputation.score_delta(ReputationEvent::TaskSuccess);
+    let outcome = Outcome { reputation: vec![score_delta], ..Outcome::default() };
     let ending = RunResult::Succeeded { result: Body::default() };
     let (events, notes) = (Vec::new(), Vec::new());
     let end = Command::End { fence, ending, events, notes, outcome };

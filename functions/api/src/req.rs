@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use watchbill_core::service::{Core, Identity};
 use watchbill_domain::Caller;
 use watchbill_redact as redact;
-use watchbill_wire::{Field, Form, Kind};
+use watchbill_wire::{Field, FieldType, Form};
 
 use crate::auth::Credential;
 use crate::error::ApiError;
@@ -28,7 +28,7 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
 pub const IDEMPOTENCY: Field = Field::optional(
     IDEMPOTENCY_KEY,
-    Kind::Word {
+    FieldType::Word {
         pattern: "^[!-~]+$",
         most: 255,
         fits: |text| text.bytes().all(|b| b.is_ascii_graphic()),

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use watchbill_api::{Access, ROUTES, Route, openapi_document};
 use watchbill_domain::Role;
-use watchbill_wire::{Field, Kind};
+use watchbill_wire::{Field, FieldType};
 
 use crate::common::{ADMIN, OPERATOR, api, ask};
 use proptest::prelude::*;
@@ -23,26 +23,28 @@ fn escaped(bytes: &[u8]) -> String {
 /// Values that a field accepts, almost accepts, and refuses.
 fn value_for(field: &'static Field) -> BoxedStrategy<Value> {
     let near = match field.kind {
-        Kind::Choice(names) => prop::sample::select(names).prop_map(Value::from).boxed(),
-        Kind::Object { .. } => {
+        FieldType::Choice(names) => prop::sample::select(names).prop_map(Value::from).boxed(),
+        FieldType::Object { .. } => {
             Just(serde_json::json!({ "repo": null, "n": [1, "\u{0}", 1e300] })).boxed()
         }
-        Kind::Int { least, most } => {
+        FieldType::Int { least, most } => {
             (least.saturating_sub(2)..most.saturating_add(2)).prop_map(Value::from).boxed()
         }
-        Kind::Dollars { most } => (-1.0..f64::from(most) + 2.0).prop_map(Value::from).boxed(),
-        Kind::Time => "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00(Z|\\+14:00|)"
+        FieldType::Dollars { most } => (-1.0..f64::from(most) + 2.0).prop_map(Value::from).boxed(),
+        FieldType::Time => "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00(Z|\\+14:00|)"
             .prop_map(Value::from)
             .boxed(),
-        Kind::Span => "[0-9]{1,7} ?(s|m|h|d|days|x|)".prop_map(Value::from).boxed(),
-        Kind::Form(fields) => some_of(fields)
+        FieldType::Span => "[0-9]{1,7} ?(s|m|h|d|days|x|)".prop_map(Value::from).boxed(),
+        FieldType::Form(fields) => some_of(fields)
             .prop_map(|values| {
                 let named = values.into_iter().map(|(name, value)| (name.to_owned(), value));
                 Value::Object(named.collect())
             })
             .boxed(),
-        Kind::ResponseOnly => Just(serde_json::json!({ "x": [1] })).boxed(),
-        Kind::Text { .. } | Kind::Word { .. } => "[a-z.]{0,12}".prop_map(Value::from).boxed(),
+        FieldType::ResponseOnly => Just(serde_json::json!({ "x": [1] })).boxed(),
+        FieldType::Text { .. } | FieldType::Word { .. } => {
+            "[a-z.]{0,12}".prop_map(Value::from).boxed()
+        }
     };
     prop_oneof![
         6 => near,

@@ -14,7 +14,7 @@ use watchbill_domain::{PublishedEvent, Role, TenantId, Timestamp};
 use watchbill_governance::{AuditRecord, Freeze, FreezeWhen, Policy};
 use watchbill_redact::RedactingWriter;
 use watchbill_testkit::{Planted, PlantedParts, planted};
-use watchbill_wire::{ApprovalView, Field, Kind, NoticeForm, tell_approval, webhook_body};
+use watchbill_wire::{ApprovalView, Field, FieldType, NoticeForm, tell_approval, webhook_body};
 
 use crate::common::{
     ADMIN, AGENT, APPROVER, Api, Got, OPERATOR, TestRequest, api_under, ask, config,
@@ -202,7 +202,7 @@ impl Canary {
 fn with_canary(field: &Field) -> Vec<Value> {
     let texts = shapes().into_iter().map(Value::from);
     match field.kind {
-        Kind::Object { .. } => vec![object().into(), planned().into(), json!(shapes())],
+        FieldType::Object { .. } => vec![object().into(), planned().into(), json!(shapes())],
         _ => texts.chain([json!(object())]).collect(),
     }
 }

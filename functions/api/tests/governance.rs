@@ -19,14 +19,14 @@ async fn ended(api: &Api, status: &str) -> String {
     let authorization = VersionedAuthorization::granted(stored.version);
     let claim = Command::Claim { agent, owner: "lambda:1".into(), assignment, authorization };
     let fence = api.core.tasks().command(&tenant, &task, &claim).await.unwrap().value.fence;
-    let (ending, earned) = match status {
+    let (ending, score_delta) = match status {
         "completed" => (RunResult::Succeeded { result: Body::default() }, TaskSuccess),
         _ => {
             let error = "it broke, password=hunter2".to_owned();
             (RunResult::FailedForGood { error }, TaskFailure)
         }
     };
-    let reputation = vec![api.core.rules().reputation.earned(earned)];
+    let reputation = vec![api.core.rules().reputation.score_delta(score_delta)];
     let outcome = Outcome { reputation, ..Outcome::default() };
     let end = Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome };
     api.core.tasks().command(&tenant, &task, &end).await.unwrap();

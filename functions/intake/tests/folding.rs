@@ -60,9 +60,11 @@ impl World {
             tasks.push(self.core.tasks().stored(tenant, &id).await.unwrap().unwrap());
         }
         let claim = |stored: &StoredTask| {
-            let earned = Some(self.core.rules().reputation.earned(event));
-            let decision =
-                Authorization::Denied { error: "Permission denied: on purpose".into(), earned };
+            let score_delta = Some(self.core.rules().reputation.score_delta(event));
+            let decision = Authorization::Denied {
+                error: "Permission denied: on purpose".into(),
+                score_delta,
+            };
             Command::Claim {
                 agent: stored.value.agent,
                 owner: "one".into(),

@@ -50,7 +50,7 @@ pub use aws::RecorderHandler;
 
 use error::RecordError;
 use recorded::{Changed, Recorded};
-use tenant::{From, TenantRecorder};
+use tenant::{Source, TenantRecorder};
 
 /// Attempts at a tenant's changes in one call before they are parked.
 const MAX_ATTEMPTS: u32 = 3;
@@ -104,7 +104,7 @@ struct Faulty {
 
 /// The work of a tenant's recorder.
 enum Work {
-    AuditRecord(Vec<Recorded>, From),
+    Record(Vec<Recorded>, Source),
     Publish,
 }
 
@@ -233,7 +233,7 @@ impl Recorder {
                 let failed = changes.into_iter().map(failed).collect();
                 RecordAttempt { failed, ..RecordAttempt::default() }
             }
-            _ => self.attempt(state, tenant, changes, From::Feed).await,
+            _ => self.attempt(state, tenant, changes, Source::Feed).await,
         };
         if let Some(FailedChange { reason, .. }) = attempted.failed.first() {
             let all: Vec<ToPark> =
@@ -256,7 +256,7 @@ impl Recorder {
         state: &mut State,
         tenant: &TenantId,
         changes: Vec<Changed<'a>>,
-        from: From,
+        from: Source,
     ) -> RecordAttempt<'a> {
         let mut attempted = RecordAttempt::default();
         let mut open = vec![changes];
@@ -266,7 +266,7 @@ impl Recorder {
             if readable.is_empty() {
                 continue;
             }
-            let fault = match self.work(state, tenant, Work::AuditRecord(read, from)).await {
+            let fault = match self.work(state, tenant, Work::Record(read, from)).await {
                 Ok(done) => {
                     attempted.recorded += done;
                     tries.done = true;
@@ -286,7 +286,7 @@ impl Recorder {
                     open.extend([second, readable]);
                 }
                 NextStep::Alone => attempted.fail(readable, &fault, true),
-                NextStep::Contended if from == From::Feed => {
+                NextStep::Contended if from == Source::Feed => {
                     attempted.contended = Some(fault.to_string());
                     break;
                 }
@@ -309,7 +309,7 @@ impl Recorder {
         tries: &mut FailedAttempts,
         fault: &RecordError,
         changes: usize,
-        from: From,
+        from: Source,
     ) -> NextStep {
         match fault {
             RecordError::Contended(_) if tries.contended < MAX_CONTENDED => {
@@ -320,13 +320,13 @@ impl Recorder {
             }
             RecordError::Change(_) if changes > 1 => NextStep::Halves,
             RecordError::Change(_) => NextStep::Alone,
-            RecordError::Store(_) if from == From::Feed && tries.failed + 1 < MAX_ATTEMPTS => {
+            RecordError::Store(_) if from == Source::Feed && tries.failed + 1 < MAX_ATTEMPTS => {
                 self.core.clock().sleep(RETRY_DELAY * (1 << tries.failed)).await;
                 tries.failed += 1;
                 NextStep::Again
             }
             RecordError::Store(_)
-                if from == From::Parked && (tries.done || tries.failed < MAX_PROBES) =>
+                if from == Source::Parked && (tries.done || tries.failed < MAX_PROBES) =>
             {
                 tries.failed += 1;
                 if changes > 1 { NextStep::Halves } else { NextStep::Alone }
@@ -365,7 +365,7 @@ impl Recorder {
                 }
             };
             let recorded = match work {
-                Work::AuditRecord(changes, from) => {
+                Work::Record(changes, from) => {
                     at_work.record(&self.core, &self.bus, changes, from, until).await?
                 }
                 Work::Publish => 0,

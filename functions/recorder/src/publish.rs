@@ -278,7 +278,7 @@ impl TenantRecorder {
         for entry in &batch.entries {
             let (key, version) = self.place_of(entry);
             if sent.accepted != Some(false) && !sent.kept.iter().any(|(kept, _)| *kept == key) {
-                self.recent.settle(&key, version, now);
+                self.recent.mark_done(&key, version, now);
             }
         }
         Ok(sent)
@@ -395,7 +395,7 @@ impl TenantRecorder {
         refused: &UnpublishedBatch,
         reason: &str,
     ) -> Result<(), RecordError> {
-        refused.kept.iter().for_each(|(key, _)| self.recent.unsettle(key));
+        refused.kept.iter().for_each(|(key, _)| self.recent.note_parked(key));
         let to_park = |(key, last): &(Arc<str>, u64)| ToPark {
             partition: key.clone(),
             first: None,

@@ -12,7 +12,7 @@ struct Known {
     /// The last recorded version, if known.
     version: Option<u64>,
     /// No version up to this one is parked, as far as changes have arrived.
-    settled: u64,
+    done_up_to: u64,
 }
 
 /// The last recorded version per item, for all batches since a time. Two generations: the older
@@ -46,7 +46,7 @@ impl RecordedVersions {
     /// Whether it is certain that nothing of the item is parked when its change `version`
     /// arrives. Changes arrive in order, so nothing can be parked before the first.
     pub fn is_settled_before(&self, item: &str, version: u64) -> bool {
-        version == 1 || self.known(item).is_some_and(|known| known.settled + 1 == version)
+        version == 1 || self.known(item).is_some_and(|known| known.done_up_to + 1 == version)
     }
 
     pub fn note(&mut self, item: &str, version: u64, now: Timestamp) {
@@ -64,7 +64,7 @@ impl RecordedVersions {
     }
 
     /// Everything of the item up to `version` is recorded and published, or needs neither.
-    pub fn settle(&mut self, item: &str, version: u64, now: Timestamp) {
+    pub fn mark_done(&mut self, item: &str, version: u64, now: Timestamp) {
         self.note(item, version, now);
         self.nothing_parked(item, version, now);
     }
@@ -72,14 +72,14 @@ impl RecordedVersions {
     /// Nothing of the item up to `version` is parked. This does not say what is recorded.
     pub fn nothing_parked(&mut self, item: &str, version: u64, now: Timestamp) {
         let known = self.known(item).unwrap_or_default();
-        self.insert(item, Known { settled: known.settled.max(version), ..known }, now);
+        self.insert(item, Known { done_up_to: known.done_up_to.max(version), ..known }, now);
     }
 
     /// Something of the item was parked.
-    pub fn unsettle(&mut self, item: &str) {
+    pub fn note_parked(&mut self, item: &str) {
         for half in [&mut self.young, &mut self.old] {
             if let Some(known) = half.get_mut(item) {
-                known.settled = 0;
+                known.done_up_to = 0;
             }
         }
     }
@@ -113,13 +113,13 @@ mod tests {
         assert!(recent.is_settled_before("a", 1));
         recent.note("a", 1, at);
         assert!(!recent.is_settled_before("a", 2), "recorded, not known to be sent");
-        recent.settle("a", 1, at);
+        recent.mark_done("a", 1, at);
         assert!(recent.is_settled_before("a", 2));
         assert!(!recent.is_settled_before("a", 3));
         recent.nothing_parked("a", 4, at);
         assert_eq!(recent.version("a"), Some(1), "what is recorded is not guessed");
         assert!(recent.is_settled_before("a", 5));
-        recent.unsettle("a");
+        recent.note_parked("a");
         assert!(!recent.is_settled_before("a", 5));
         assert_eq!(recent.version("a"), Some(1), "recorded all the same");
     }

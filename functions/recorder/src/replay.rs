@@ -11,7 +11,7 @@ use watchbill_domain::TenantId;
 
 use crate::error::RecordError;
 use crate::recorded::Changed;
-use crate::tenant::From;
+use crate::tenant::Source;
 use crate::{FailedChange, Recorder, State, Work};
 
 /// Parked items per replay. If there are more, the replay requests the next one itself, so that
@@ -103,7 +103,7 @@ impl Recorder {
                 (Some(_), Err(why)) => self.try_later(of, &why.to_string(), replayed),
             }
         }
-        let attempted = self.attempt(state, tenant, changes, From::Parked).await;
+        let attempted = self.attempt(state, tenant, changes, Source::Parked).await;
         replayed.progress |= attempted.recorded > 0;
         for FailedChange { change, reason, own } in attempted.failed {
             let of = by_key.remove(&change.item.key.partition);

@@ -40,7 +40,7 @@ pub struct TenantRecorder {
 
 /// Where changes come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Source {
     /// The feed: changes of a parked item join it.
     Feed,
     /// A replay of parked changes.
@@ -85,12 +85,12 @@ impl TenantRecorder {
         core: &Core,
         bus: &Arc<dyn Bus>,
         changes: Vec<Recorded>,
-        from: From,
+        from: Source,
         until: Duration,
     ) -> Result<usize, RecordError> {
         let changes = match from {
-            From::Feed => self.join_parked(core, changes).await?,
-            From::Parked => changes,
+            Source::Feed => self.join_parked(core, changes).await?,
+            Source::Parked => changes,
         };
         let open = self.unrecorded(core, changes).await?;
         let now = core.clock().now();

@@ -106,10 +106,11 @@ pub async fn a_call_that_policy_denies_is_recorded<B: Backend>() {
     assert_eq!(alert["payload"]["alert_type"], "permission_denied");
     // 8 points less for the denial, 2 more for the alert.
     until_reputation(&world.user, (94.0, "staging_access")).await;
-    let earned = world.user.all("/agents/ops/events?", "events").await;
-    let earned: Vec<_> = earned.iter().map(|line| (&line["event"], &line["delta"])).collect();
+    let score_delta = world.user.all("/agents/ops/events?", "events").await;
+    let score_delta: Vec<_> =
+        score_delta.iter().map(|line| (&line["event"], &line["delta"])).collect();
     let wanted = [(&json!("task_success"), &json!(2)), (&json!("permission_denied"), &json!(-8))];
-    assert_eq!(earned, wanted);
+    assert_eq!(score_delta, wanted);
     let task = id(&world.agent.submit(deployment("sandbox")).await);
     let blocked = world.user.until(&task, "blocked").await;
     assert!(blocked["error"].as_str().is_some_and(|why| why.contains("no deployer")), "{blocked}");

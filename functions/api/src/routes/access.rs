@@ -4,7 +4,7 @@ use http::Method;
 use watchbill_core::service::ServiceError;
 use watchbill_domain::Role;
 use watchbill_wire::{
-    CreateKey, CreateTenant, Field, KeyCreated, KeyList, KeyQuery, KeyRevoked, KeyView, Kind,
+    CreateKey, CreateTenant, Field, FieldType, KeyCreated, KeyList, KeyQuery, KeyRevoked, KeyView,
     TokenIssued, TokenRequest,
 };
 
@@ -13,7 +13,7 @@ use crate::req::Req;
 use crate::route::{Access, Body, Doc, HandlerResult, Route, Success, json, json_as_is};
 
 const KEY_NAME: &[Field] =
-    &[Field::required("name", Kind::Text { most: 64, lines: false }, "The key's name.")];
+    &[Field::required("name", FieldType::Text { most: 64, lines: false }, "The key's name.")];
 
 pub const ROUTES: &[Route] = &[
     Route {

@@ -16,7 +16,9 @@ use watchbill_core::service::{
 };
 use watchbill_domain::{Event, EventId, Role, TenantId};
 use watchbill_redact as redact;
-use watchbill_wire::{EventList, EventPublished, EventQuery, EventView, Field, Kind, PublishEvent};
+use watchbill_wire::{
+    EventList, EventPublished, EventQuery, EventView, Field, FieldType, PublishEvent,
+};
 
 use super::follow::Wait;
 use crate::ApiError;
@@ -36,7 +38,7 @@ const PAGE: PageSize = PageSize { entries: 100, bytes: 64 * 1024 };
 
 const LAST_EVENT_ID: Field = Field::optional(
     "Last-Event-ID",
-    Kind::Text { most: 128, lines: false },
+    FieldType::Text { most: 128, lines: false },
     "The event after which a stream resumes; the same as `after`.",
 );
 

@@ -7,7 +7,7 @@ use watchbill_core::ledger::Stats;
 use watchbill_core::service::{Core, EventFilter, ServiceError};
 use watchbill_domain::{Agent, Role, TaskId, TenantId, Timestamp};
 use watchbill_wire::{
-    AgentAnswer, AgentList, AgentView, BudgetView, Field, Kind, OverrideFreeze, PageQuery,
+    AgentAnswer, AgentList, AgentView, BudgetView, Field, FieldType, OverrideFreeze, PageQuery,
     ReputationList, SetLimits, TaskChanged, WorkerView,
 };
 
@@ -21,7 +21,7 @@ const STARTS: usize = 100;
 
 const AGENT: &[Field] = &[Field::required(
     "type",
-    Kind::Choice(Agent::SPELLINGS),
+    FieldType::Choice(Agent::SPELLINGS),
     "The agent, such as `ops` or `ops_agent`.",
 )];
 

@@ -264,15 +264,15 @@ async fn points_of_runs_that_change_nothing_are_limited_as_they_are_recorded() {
         }
         feed(&world.recorder(), &world.changes(), size).await;
         let entries = world.entries().await;
-        let earned: Vec<i16> = entries
+        let score_delta: Vec<i16> = entries
             .iter()
             .filter_map(|entry| match entry {
                 Entry::Task(entry) => entry.change.outcome.as_ref(),
                 Entry::Published(_) | Entry::AuditRecord(_) => None,
             })
-            .flat_map(|outcome| outcome.reputation.iter().map(|earned| earned.1))
+            .flat_map(|outcome| outcome.reputation.iter().map(|score_delta| score_delta.1))
             .collect();
-        assert_eq!(earned, [2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(score_delta, [2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]);
         world.assert_standings(&entries).await;
         let standing = world.core.reputation().standing(&tenant(), Agent::Ops).await.unwrap();
         assert_eq!((standing.score(), standing.events), (110.0, 12));

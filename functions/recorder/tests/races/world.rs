@@ -114,7 +114,7 @@ impl World {
         ending: RunResult,
         read_only: bool,
     ) {
-        let reputation = ending.earned(&self.core.rules().reputation).into_iter().collect();
+        let reputation = ending.score_delta(&self.core.rules().reputation).into_iter().collect();
         let outcome = Outcome { reputation, read_only, ..Outcome::default() };
         let (events, notes) = (Vec::new(), Vec::new());
         let command = Command::End { fence, ending, events, notes, outcome };

@@ -69,7 +69,7 @@ fn subject<'a>(
         created_by: "tester",
         payload,
         metadata,
-        gated_as: TaskType::Deploy,
+        gate_type: TaskType::Deploy,
         mutates: true,
     }
 }
@@ -182,9 +182,9 @@ fn gates_of_the_policy_join_the_standing_ones() {
         quorum: 2,
         ..Policy::default()
     };
-    let reasons = |payload: Value, gated_as| -> Vec<(String, u8)> {
+    let reasons = |payload: Value, gate_type| -> Vec<(String, u8)> {
         let (payload, metadata) = (map(payload), Map::new());
-        let subject = PolicyInput { gated_as, ..subject(&payload, &metadata) };
+        let subject = PolicyInput { gate_type, ..subject(&payload, &metadata) };
         policy.gates(&subject).into_iter().map(|ask| (ask.reason, ask.quorum)).collect()
     };
     let said = |name: &str| (format!("because of {name}"), 3);

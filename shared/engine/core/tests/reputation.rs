@@ -28,7 +28,8 @@ fn check(rules: &ReputationRules, rows: &[(u64, ReputationEvent, f64, Level, usi
     let mut fold = ReputationProjection::default();
     for (n, (days, event, score, level, told)) in rows.iter().enumerate() {
         let at = start().plus(DAY * u32::try_from(*days).unwrap());
-        let changes = fold.apply_entry(&entry(n as u64, at, vec![rules.earned(*event)]), rules);
+        let changes =
+            fold.apply_entry(&entry(n as u64, at, vec![rules.score_delta(*event)]), rules);
         let standing = fold.standing(Agent::Ops, at, rules);
         let row = format!("row {n}: {event} on day {days}");
         assert_eq!((standing.score(), standing.level), (*score, *level), "{row}");
@@ -73,7 +74,7 @@ fn every_event_moves_the_score_by_its_own_figure() {
         (CiFailure, 98.0),
     ] {
         let mut fold = ReputationProjection::default();
-        fold.apply_entry(&entry(1, start(), vec![rules.earned(event)]), &rules);
+        fold.apply_entry(&entry(1, start(), vec![rules.score_delta(event)]), &rules);
         assert_eq!(fold.standing(Agent::Ops, start(), &rules).score(), score, "{event}");
     }
 }
@@ -145,8 +146,8 @@ fn each_whole_week_without_an_event_takes_a_hundredth() {
         ],
     );
     let mut fold = ReputationProjection::default();
-    let earned = vec![rules.earned(TaskSuccess)];
-    fold.apply_entry(&entry(1, start(), earned), &rules);
+    let score_delta = vec![rules.score_delta(TaskSuccess)];
+    fold.apply_entry(&entry(1, start(), score_delta), &rules);
     let after = |weeks: u32| fold.standing(Agent::Ops, start().plus(DAY * 7 * weeks), &rules);
     assert_eq!((after(12).score(), after(12).level), (90.407, StagingAccess));
     assert_eq!((after(13).score(), after(13).level), (89.502, SandboxOnly), "when it is read");
@@ -158,8 +159,8 @@ fn each_whole_week_without_an_event_takes_a_hundredth() {
 fn a_score_that_is_below_the_floor_already_stays() {
     let rules = ReputationRules::default();
     let mut fold = ReputationProjection::default();
-    let earned = vec![rules.earned(ViolationDetected); 4];
-    fold.apply_entry(&entry(1, start(), earned), &rules);
+    let score_delta = vec![rules.score_delta(ViolationDetected); 4];
+    fold.apply_entry(&entry(1, start(), score_delta), &rules);
     let later = start().plus(DAY * 700);
     assert_eq!(fold.standing(Agent::Ops, later, &rules).score(), 20.0);
 }
@@ -168,8 +169,8 @@ fn a_score_that_is_below_the_floor_already_stays() {
 fn lines_that_are_moved_count_at_the_next_reading_or_the_next_success() {
     let mut rules = ReputationRules::default();
     let mut fold = ReputationProjection::default();
-    let earned = rules.earned(TaskSuccess);
-    fold.apply_entry(&entry(1, start(), vec![earned]), &rules);
+    let score_delta = rules.score_delta(TaskSuccess);
+    fold.apply_entry(&entry(1, start(), vec![score_delta]), &rules);
     rules.levels.insert(StagingAccess, 110);
     assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, SandboxOnly);
     rules.levels.insert(StagingAccess, 50);
@@ -177,7 +178,7 @@ fn lines_that_are_moved_count_at_the_next_reading_or_the_next_success() {
     assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, StagingAccess);
     let next = rules.next(&fold.standing(Agent::Ops, start(), &rules));
     assert_eq!(next, Some((ProdLowRisk, 0.0)), "its next success brings it");
-    fold.apply_entry(&entry(2, start(), vec![earned]), &rules);
+    fold.apply_entry(&entry(2, start(), vec![score_delta]), &rules);
     assert_eq!(fold.standing(Agent::Ops, start(), &rules).level, ProdLowRisk);
 }
 
@@ -191,9 +192,10 @@ fn a_record_names_who_what_and_why_and_is_the_same_when_recomputed() {
     let rules = ReputationRules::default();
     let change = || {
         let mut fold = ReputationProjection::default();
-        let earned = vec![rules.earned(ViolationDetected), rules.earned(ViolationDetected)];
-        fold.apply_entry(&entry(1, start(), vec![rules.earned(TaskSuccess)]), &rules);
-        fold.apply_entry(&entry(2, start(), earned), &rules)
+        let score_delta =
+            vec![rules.score_delta(ViolationDetected), rules.score_delta(ViolationDetected)];
+        fold.apply_entry(&entry(1, start(), vec![rules.score_delta(TaskSuccess)]), &rules);
+        fold.apply_entry(&entry(2, start(), score_delta), &rules)
     };
     assert_eq!(told(&change()), told(&change()));
     let [fell, below] = &change()[..] else { panic!("{:?}", change()) };
@@ -227,13 +229,13 @@ proptest! {
         let mut level = SandboxOnly;
         for (n, (event, days)) in stream.into_iter().enumerate() {
             let event = ReputationEvent::ALL[event];
-            let earned = rules.earned(event);
+            let score_delta = rules.score_delta(event);
             let at = start().plus(DAY * days);
-            fold.apply_entry(&entry(n as u64, at, vec![earned]), &rules);
+            fold.apply_entry(&entry(n as u64, at, vec![score_delta]), &rules);
             let after = &fold.agents[&Agent::Ops];
             prop_assert!(after.milli <= 200_000);
             prop_assert!(after.level <= rules.level_of(after.milli));
-            prop_assert!(after.level <= level || earned.1 > 0, "{event} raised a level");
+            prop_assert!(after.level <= level || score_delta.1 > 0, "{event} raised a level");
             prop_assert!(after.last.is_some_and(|last| last >= at), "time went back");
             level = after.level;
             let idle = fold.standing(Agent::Ops, at.plus(DAY * 400), &rules);
@@ -270,7 +272,7 @@ fn points(entry: &TaskEntry) -> Vec<i16> {
 fn read_only_points_are_limited_per_day_and_recorded_with_0_beyond() {
     let rules = ReputationRules::default();
     let (mut fold, mut recorded) = (ReputationProjection::default(), Vec::new());
-    let success = || vec![rules.earned(TaskSuccess)];
+    let success = || vec![rules.score_delta(TaskSuccess)];
     for day in 0..6 {
         let level = fold.standing(Agent::Ops, start(), &rules).level;
         assert!(level < ProdFullAccess, "day {day}: {level}");
@@ -287,7 +289,7 @@ fn read_only_points_are_limited_per_day_and_recorded_with_0_beyond() {
     assert_eq!(fold.standing(Agent::Ops, at, &rules).level, ProdFullAccess);
     // Neither mutating work, nor score losses, nor another agent's events are limited.
     let full = record(&mut fold, entry(9_001, at, success()), &rules);
-    let bad = record(&mut fold, trivial(9_002, at, vec![rules.earned(TaskFailure)]), &rules);
+    let bad = record(&mut fold, trivial(9_002, at, vec![rules.score_delta(TaskFailure)]), &rules);
     let mut other = trivial(9_003, at, success());
     other.agent = Agent::Dev;
     let other = record(&mut fold, other, &rules);
@@ -307,8 +309,8 @@ fn late_events_do_not_reset_the_daily_limit() {
     let rules = ReputationRules { read_only_per_day: 3, ..ReputationRules::default() };
     let mut fold = ReputationProjection::default();
     let mut earn = |n, days, events: &[ReputationEvent]| {
-        let earned = events.iter().map(|event| rules.earned(*event)).collect();
-        points(&record(&mut fold, trivial(n, start().plus(DAY * days), earned), &rules))
+        let score_delta = events.iter().map(|event| rules.score_delta(*event)).collect();
+        points(&record(&mut fold, trivial(n, start().plus(DAY * days), score_delta), &rules))
     };
     assert_eq!(earn(1, 1, &[TaskSuccess, TestPassed, CiFailure]), [2, 1, -2]);
     assert_eq!(earn(2, 1, &[TaskSuccess]), [0]);
@@ -324,7 +326,7 @@ fn what_a_worker_ends_counts_for_the_worker_alone() {
     let rules = ReputationRules::default();
     let mut fold = ReputationProjection::default();
     for n in 0..8 {
-        let mut ended = entry(n, start(), vec![rules.earned(TaskSuccess)]);
+        let mut ended = entry(n, start(), vec![rules.score_delta(TaskSuccess)]);
         ended.change.outcome.as_mut().unwrap().worker = Some("worker:ci".into());
         record(&mut fold, ended, &rules);
     }
@@ -335,7 +337,7 @@ fn what_a_worker_ends_counts_for_the_worker_alone() {
     // are dropped.
     for n in 0..1_000 {
         let at = start().plus(Duration::from_secs(n));
-        let mut ended = entry(n, at, vec![rules.earned(TaskSuccess)]);
+        let mut ended = entry(n, at, vec![rules.score_delta(TaskSuccess)]);
         ended.change.outcome.as_mut().unwrap().worker = Some(format!("worker:{n}"));
         record(&mut fold, ended, &rules);
     }

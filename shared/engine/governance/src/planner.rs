@@ -19,7 +19,7 @@ pub trait Planner: Send + Sync {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// The type that the gates use: a text may ask for more than its type says.
-    pub gated_as: TaskType,
+    pub gate_type: TaskType,
     /// The plan as an approver sees it.
     pub document: Map<String, Value>,
     /// The call that the plan makes, or why the task can't be done. `None` if nothing here
@@ -46,7 +46,7 @@ impl Planned {
                 document.insert(target.to_owned(), value.clone());
             }
         }
-        Self { gated_as: task_type, document, decision: None }
+        Self { gate_type: task_type, document, decision: None }
     }
 
     /// The call that the plan makes, if it is known beforehand.

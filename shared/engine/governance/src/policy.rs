@@ -101,7 +101,7 @@ pub struct PolicyInput<'a> {
     pub payload: &'a Map<String, Value>,
     pub metadata: &'a Map<String, Value>,
     /// The type that the gates use: a text may ask for more than its type says.
-    pub gated_as: TaskType,
+    pub gate_type: TaskType,
     /// Whether it may change something. Also true if that can't be determined here.
     pub mutates: bool,
 }
@@ -193,8 +193,8 @@ impl Policy {
             )
         };
         let mut gates = asked(subject.task_type);
-        if subject.gated_as != subject.task_type {
-            let more = asked(subject.gated_as);
+        if subject.gate_type != subject.task_type {
+            let more = asked(subject.gate_type);
             gates.extend(more.into_iter().filter(|gate| !gates.contains(gate)).collect::<Vec<_>>());
         }
         let standing =
@@ -205,7 +205,7 @@ impl Policy {
             let matching = |rule: &&GateRule| {
                 (rule.types.is_empty()
                     || rule.types.contains(&subject.task_type)
-                    || rule.types.contains(&subject.gated_as))
+                    || rule.types.contains(&subject.gate_type))
                     // A condition that can't be evaluated requires approval.
                     && rule.when.as_ref().is_none_or(|when| when.holds(&json).unwrap_or(true))
             };
@@ -217,7 +217,8 @@ impl Policy {
         asks
     }
 
-    /// The decision of the rules on a tool call.
+    /// The decision of the rules on a tool call: a violation first, then the strictest rule that
+    /// matches. A mutating call that no rule matches requires approval; one that reads is allowed.
     pub fn decide(&self, subject: &PolicyInput<'_>, call: &ToolCall) -> PolicyDecision {
         if call.mutating
             && let Some(what) = self.violation(call)
@@ -306,8 +307,8 @@ impl PolicyInput<'_> {
     }
 }
 
-/// Short hash of the requirements of a policy, in any order. At dispatch it is compared with
-/// the requirements at that time.
+/// Short hash of the requirements of a policy, in any order. At a claim it is compared with
+/// the requirements of that time.
 pub fn requirements_hash(asks: &[ApprovalRequirement]) -> String {
     let mut asks: Vec<(&str, u8)> =
         asks.iter().map(|ask| (ask.reason.as_str(), ask.quorum)).collect();

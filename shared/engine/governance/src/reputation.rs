@@ -71,7 +71,7 @@ impl Default for ReputationRules {
 
 impl ReputationRules {
     /// An event with its points as configured now.
-    pub fn earned(&self, event: ReputationEvent) -> ScoreDelta {
+    pub fn score_delta(&self, event: ReputationEvent) -> ScoreDelta {
         ScoreDelta(event, self.deltas.get(&event).copied().unwrap_or_default())
     }
 
@@ -172,12 +172,12 @@ impl AgentReputation {
     /// it. `read_only`: the event comes from a run that changed nothing.
     fn after(
         &self,
-        earned: ScoreDelta,
+        score_delta: ScoreDelta,
         read_only: bool,
         at: Timestamp,
         rules: &ReputationRules,
     ) -> Self {
-        let ScoreDelta(_, delta) = earned;
+        let ScoreDelta(_, delta) = score_delta;
         let mut day = self.read_only;
         if read_only {
             day = day.at(at);
@@ -205,7 +205,7 @@ pub struct ReputationChange {
     pub agent: Agent,
     pub before: AgentReputation,
     pub after: AgentReputation,
-    pub earned: ScoreDelta,
+    pub score_delta: ScoreDelta,
     pub at: Timestamp,
     /// The change of a task that caused it: task, version, index among its score changes.
     pub task: TaskId,
@@ -266,16 +266,16 @@ impl ReputationProjection {
         let Some(outcome) = &entry.change.outcome else { return Vec::new() };
         let (at, read_only) = (entry.change.at, outcome.read_only);
         if let Some(worker) = &outcome.worker {
-            for earned in &outcome.reputation {
+            for score_delta in &outcome.reputation {
                 let before = self.worker(worker, rules);
-                self.workers.insert(worker.clone(), before.after(*earned, false, at, rules));
+                self.workers.insert(worker.clone(), before.after(*score_delta, false, at, rules));
             }
             return Vec::new();
         }
         let mut changes = Vec::new();
-        for (place, earned) in outcome.reputation.iter().enumerate() {
+        for (place, score_delta) in outcome.reputation.iter().enumerate() {
             let before = self.agents.remove(&entry.agent).unwrap_or_else(|| rules.newcomer());
-            let after = before.after(*earned, read_only, at, rules);
+            let after = before.after(*score_delta, read_only, at, rules);
             let line = u32::from(rules.alert_below) * 1000;
             let alert = after.milli < line && before.milli >= line;
             self.agents.insert(entry.agent, after.clone());
@@ -284,7 +284,7 @@ impl ReputationProjection {
                     agent: entry.agent,
                     before,
                     after,
-                    earned: *earned,
+                    score_delta: *score_delta,
                     at,
                     task: entry.task.clone(),
                     version: entry.change.version,

@@ -40,7 +40,7 @@ impl ReputationChange {
     }
 
     fn details(&self) -> Map<String, Value> {
-        let ScoreDelta(event, delta) = self.earned;
+        let ScoreDelta(event, delta) = self.score_delta;
         let pairs = [
             ("agent", json!(self.agent.long_name())),
             ("event", json!(event)),
@@ -54,7 +54,7 @@ impl ReputationChange {
     }
 
     fn text(&self) -> String {
-        let ScoreDelta(event, delta) = self.earned;
+        let ScoreDelta(event, delta) = self.score_delta;
         let (agent, score) = (self.agent.long_name(), self.after.score());
         let (from, to) = (self.before.level, self.after.level);
         let level = match to.cmp(&from) {

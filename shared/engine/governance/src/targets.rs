@@ -10,7 +10,7 @@ use super::Inventory;
 const DEEPEST: usize = 128;
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum TargetKind {
     Project,
     Service,
     Repository,
@@ -20,16 +20,16 @@ enum Kind {
     Target,
 }
 
-fn kind(name: &str) -> Option<Kind> {
+fn kind(name: &str) -> Option<TargetKind> {
     Some(match name.to_ascii_lowercase().as_str() {
-        "project" | "projects" | "project_name" | "project_id" | "projectid" => Kind::Project,
-        "service" | "services" | "service_name" | "servicename" => Kind::Service,
+        "project" | "projects" | "project_name" | "project_id" | "projectid" => TargetKind::Project,
+        "service" | "services" | "service_name" | "servicename" => TargetKind::Service,
         "repo" | "repos" | "repository" | "repositories" | "repo_url" | "repository_url" => {
-            Kind::Repository
+            TargetKind::Repository
         }
-        "host" | "hosts" | "hostname" | "hostnames" | "server" | "servers" => Kind::Host,
-        "url" | "urls" | "uri" | "endpoint" | "endpoints" | "base_url" => Kind::Url,
-        "target" | "targets" => Kind::Target,
+        "host" | "hosts" | "hostname" | "hostnames" | "server" | "servers" => TargetKind::Host,
+        "url" | "urls" | "uri" | "endpoint" | "endpoints" | "base_url" => TargetKind::Url,
+        "target" | "targets" => TargetKind::Target,
         _ => return None,
     })
 }
@@ -63,7 +63,7 @@ fn below(value: &Value, inventory: &Inventory, depth: usize) -> Option<String> {
 
 fn of_kind(
     name: &str,
-    kind: Kind,
+    kind: TargetKind,
     value: &Value,
     inventory: &Inventory,
     depth: usize,
@@ -92,28 +92,28 @@ fn not_listed(name: &str, value: &str) -> String {
 }
 
 /// Whether the inventory lists any of this kind.
-fn listed(kind: Kind, inventory: &Inventory) -> bool {
+fn listed(kind: TargetKind, inventory: &Inventory) -> bool {
     match kind {
-        Kind::Project => !inventory.projects.is_empty(),
-        Kind::Service => !inventory.services.is_empty(),
-        Kind::Repository => !inventory.repositories.is_empty(),
-        Kind::Host | Kind::Url => !inventory.hosts.is_empty(),
-        Kind::Target => *inventory != Inventory::default(),
+        TargetKind::Project => !inventory.projects.is_empty(),
+        TargetKind::Service => !inventory.services.is_empty(),
+        TargetKind::Repository => !inventory.repositories.is_empty(),
+        TargetKind::Host | TargetKind::Url => !inventory.hosts.is_empty(),
+        TargetKind::Target => *inventory != Inventory::default(),
     }
 }
 
-fn is_known(kind: Kind, text: &str, inventory: &Inventory) -> bool {
+fn is_known(kind: TargetKind, text: &str, inventory: &Inventory) -> bool {
     let text = text.trim();
     if !listed(kind, inventory) {
         return true;
     }
     match kind {
-        Kind::Project => inventory.projects.contains(text),
-        Kind::Service => inventory.services.contains(text),
-        Kind::Repository => is_repository(text, &inventory.repositories),
-        Kind::Host => host(text).is_some_and(|host| is_host(&host, &inventory.hosts)),
-        Kind::Url => url_host(text).is_some_and(|host| is_host(&host, &inventory.hosts)),
-        Kind::Target => {
+        TargetKind::Project => inventory.projects.contains(text),
+        TargetKind::Service => inventory.services.contains(text),
+        TargetKind::Repository => is_repository(text, &inventory.repositories),
+        TargetKind::Host => host(text).is_some_and(|host| is_host(&host, &inventory.hosts)),
+        TargetKind::Url => url_host(text).is_some_and(|host| is_host(&host, &inventory.hosts)),
+        TargetKind::Target => {
             inventory.projects.contains(text)
                 || inventory.services.contains(text)
                 || is_repository(text, &inventory.repositories)

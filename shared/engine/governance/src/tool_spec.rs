@@ -18,7 +18,7 @@ pub struct ToolSpec {
     pub operation: OperationRule,
     /// A task whose plan calls this tool is gated as this type, whatever its own type is: a
     /// text that asks for a deployment meets the gates of deployments.
-    pub gated_as: TaskType,
+    pub gate_type: TaskType,
     /// JSON Schema of its arguments.
     pub schema: fn() -> Value,
     /// Checks arguments and returns their canonical form, which approvals are bound to.
@@ -145,7 +145,7 @@ mod tests {
             description: "a tool of a test",
             class,
             operation: OperationRule::Always(operation),
-            gated_as: TaskType::Monitor,
+            gate_type: TaskType::Monitor,
             schema: || json!({ "type": "object" }),
             normalize: |fields| Ok(fields.map.clone()),
         }

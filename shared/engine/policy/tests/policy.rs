@@ -23,7 +23,7 @@ fn decide(policy: &Policy, tool: &str, arguments: Value) -> PolicyDecision {
         created_by: "tester",
         payload: &payload,
         metadata: &metadata,
-        gated_as: TaskType::Deploy,
+        gate_type: TaskType::Deploy,
         mutates: true,
     };
     let call = ToolCall { tool: tool.into(), arguments: map(arguments), mutating: true };

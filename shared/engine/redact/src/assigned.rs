@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::edit::{TextEdit, ceil_boundary, floor_boundary};
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 
 /// Hides the values.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
@@ -14,7 +14,7 @@ pub(super) fn apply(text: &str) -> Cow<'_, str> {
         let name = Name::around(text, edit.done().max(at), stem.start(), stem.end());
         at = name.end;
         let kind = names::kind(name.text);
-        if kind == Kind::Plain {
+        if kind == NameKind::Plain {
             continue;
         }
         let Some(value) = name.value(text, kind) else { continue };
@@ -47,7 +47,7 @@ pub(super) fn may(text: &[u8], from: usize, to: usize) -> bool {
     let after = &text[end..text.len().min(end + MAX_CONTEXT)];
     let tag = is_tag(&text[..start]) && after.contains(&b'>');
     (tag || is_followed(name, after) || is_named(&text[..start]))
-        && names::kind(name) != Kind::Plain
+        && names::kind(name) != NameKind::Plain
 }
 
 /// 1 if a name that extends `left` bytes before a stem begins with the letter of an escape:
@@ -176,7 +176,7 @@ impl<'a> Name<'a> {
         Self { text: &text[start..end.max(to)], end: end.max(to) }
     }
 
-    fn value(&self, text: &str, kind: Kind) -> Option<ValueSpan> {
+    fn value(&self, text: &str, kind: NameKind) -> Option<ValueSpan> {
         let bytes = text.as_bytes();
         let closed = skip(bytes, self.end, is_closing);
         let blank = skip_blank(bytes, closed);
@@ -192,11 +192,11 @@ impl<'a> Name<'a> {
     }
 
     /// `--token x`, `PASSWORD 'x'`, `API_TOKEN x1y2z3w4`: a space instead of a sign.
-    fn after_blank(&self, text: &str, closed: usize, kind: Kind) -> Option<ValueSpan> {
+    fn after_blank(&self, text: &str, closed: usize, kind: NameKind) -> Option<ValueSpan> {
         let bytes = text.as_bytes();
         let from = skip(bytes, self.end, |b| matches!(b, b' ' | b'\t'));
         let flag = self.text.starts_with('-');
-        if kind == Kind::Many || !matches!(closed - self.end, 0) && !flag {
+        if kind == NameKind::Many || !matches!(closed - self.end, 0) && !flag {
             return None;
         }
         // `["--password", "x"]`
@@ -215,8 +215,8 @@ impl<'a> Name<'a> {
         let said = text[from..to].trim_matches(['"', '\'', '\\']);
         let quoted = matches!(next, b'"' | b'\'' | b'\\');
         let hides = match (flag, kind) {
-            (true, Kind::Secret | Kind::Likely) => !said.starts_with('-'),
-            (_, Kind::Secret | Kind::Likely) => quoted || names::is_generated(said),
+            (true, NameKind::Secret | NameKind::Likely) => !said.starts_with('-'),
+            (_, NameKind::Secret | NameKind::Likely) => quoted || names::is_generated(said),
             _ => flag && names::is_generated(said),
         };
         let hides = hides && names::hides(kind, said);
@@ -251,7 +251,7 @@ fn more_words(text: &[u8], from: usize) -> usize {
 }
 
 /// End of the value that begins here: quoted, in brackets, or a word.
-pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
+pub(super) fn value(text: &str, from: usize, kind: NameKind) -> Option<usize> {
     let bytes = text.as_bytes();
     let rest = &bytes[from..];
     for (open, close) in [("&quot;", "&"), ("&#34;", "&"), ("&#39;", "&"), ("%22", "%22")] {
@@ -267,7 +267,7 @@ pub(super) fn value(text: &str, from: usize, kind: Kind) -> Option<usize> {
                 return Some(end);
             }
         }
-        Some(b'[' | b'{') if kind == Kind::Many => return None,
+        Some(b'[' | b'{') if kind == NameKind::Many => return None,
         Some(b'[') => return Some(bracketed(bytes, inner)),
         _ => {}
     }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::edit::TextEdit;
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 
 /// Hides such lines.
 pub(super) fn apply(text: &str) -> Cow<'_, str> {
@@ -47,7 +47,7 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 struct Block {
     /// Indent of its name. Lines of the block are indented further.
     indent: usize,
-    kind: Kind,
+    kind: NameKind,
     /// Opened by `|` or `>`: every line is text.
     scalar: bool,
     /// The name ends a line of other words: only values that look generated count.
@@ -75,7 +75,7 @@ impl Block {
             [start.map_or(0, |at| at + named[at..].chars().next().map_or(1, char::len_utf8))..];
         let alone = content.trim_start_matches(['"', '\'']).starts_with(name);
         let kind = names::kind(name);
-        (kind != Kind::Plain).then_some(Self { indent, kind, scalar, said: !scalar && !alone })
+        (kind != NameKind::Plain).then_some(Self { indent, kind, scalar, said: !scalar && !alone })
     }
 
     /// Where the content begins, if the line belongs to the block.

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::edit::TextEdit;
 use super::filter::begins_a_word;
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 
 /// Where the secret is relative to the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -402,5 +402,5 @@ fn program_of(word: &str) -> Option<(&'static Program, &'static str)> {
 /// `$PASSWORD`, `<password>` and values that are hidden already.
 fn is_placeholder(value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'']);
-    bare.starts_with('$') || !names::hides(Kind::Secret, bare)
+    bare.starts_with('$') || !names::hides(NameKind::Secret, bare)
 }

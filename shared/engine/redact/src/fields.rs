@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::commands::CommandLine;
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 use super::{HIDDEN, nested};
 
 /// Fields that contain the name of another field, in lower case.
@@ -48,13 +48,13 @@ pub(super) fn is_name(field: &str) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
     /// The kind of the value, according to the name that the object contains.
-    kind: Kind,
+    kind: NameKind,
     is_key: bool,
 }
 
 impl Default for Pair {
     fn default() -> Self {
-        Self { kind: Kind::Plain, is_key: false }
+        Self { kind: NameKind::Plain, is_key: false }
     }
 }
 
@@ -67,11 +67,11 @@ impl Pair {
     /// The object contains this name. The most secret kind of its names applies.
     pub fn named(&mut self, said: &str) {
         let worse = |kind| match kind {
-            Kind::Secret => 4,
-            Kind::Likely => 3,
-            Kind::Perhaps => 2,
-            Kind::Many => 1,
-            Kind::Plain => 0,
+            NameKind::Secret => 4,
+            NameKind::Likely => 3,
+            NameKind::Perhaps => 2,
+            NameKind::Many => 1,
+            NameKind::Plain => 0,
         };
         let kind = names::kind(said);
         if worse(kind) > worse(self.kind) {
@@ -80,11 +80,11 @@ impl Pair {
     }
 
     /// The kind of a field, from its own name and the other fields.
-    pub fn kind_of(&self, field: &str) -> Kind {
+    pub fn kind_of(&self, field: &str) -> NameKind {
         if self.is_key && KEY_PARTS.contains(&field) {
-            return Kind::Secret;
+            return NameKind::Secret;
         }
-        match self.kind != Kind::Plain && is_one_of(field, VALUES) {
+        match self.kind != NameKind::Plain && is_one_of(field, VALUES) {
             true => self.kind,
             false => names::kind(field),
         }
@@ -96,7 +96,7 @@ impl Pair {
 pub(super) struct Items {
     command: CommandLine,
     /// The item before was a name of this kind.
-    after: Option<Kind>,
+    after: Option<NameKind>,
     flag: bool,
     nested: usize,
 }
@@ -115,7 +115,7 @@ impl Items {
     }
 
     /// Cleans the next text of a list under a name of this kind.
-    pub fn clean<'a>(&mut self, said: &'a str, kind: Kind) -> Cow<'a, str> {
+    pub fn clean<'a>(&mut self, said: &'a str, kind: NameKind) -> Cow<'a, str> {
         let (after, flag) = (self.after.take(), self.flag);
         let place = self.command.secret_in(said).filter(|at| *at < said.len());
         let given = after.is_some_and(|kind| {
@@ -127,8 +127,8 @@ impl Items {
         }
         let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if said.len() <= MAX_NAME && said.bytes().all(name) {
-            self.after =
-                Some(names::kind(said)).filter(|kind| !matches!(kind, Kind::Plain | Kind::Many));
+            self.after = Some(names::kind(said))
+                .filter(|kind| !matches!(kind, NameKind::Plain | NameKind::Many));
             self.flag = said.starts_with('-');
         }
         let clean = nested(said, self.nested + 1);

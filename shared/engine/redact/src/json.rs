@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::fields::{self, Items, Pair};
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 use super::{HIDDEN, filter, hidden, plain};
 
 /// JSON without secrets. A text that is not JSON is cleaned as text.
@@ -49,7 +49,7 @@ enum Under {
     /// Within a list or object under a secret's name.
     Secret,
     /// Directly under a name of this kind, or in a list under it.
-    Name(Kind),
+    Name(NameKind),
 }
 
 /// serde_json reads no deeper, so JSON that we write is no deeper.
@@ -264,7 +264,7 @@ impl Scan<'_> {
 
     fn object(&mut self, under: &Under) -> Option<()> {
         let pair = self.pairs.next()?;
-        let secret = matches!(under, Under::Secret | Under::Name(Kind::Secret));
+        let secret = matches!(under, Under::Secret | Under::Name(NameKind::Secret));
         if self.cursor.is_empty(b'{', b'}')? {
             return Some(());
         }
@@ -290,7 +290,7 @@ impl Scan<'_> {
         let mut items = Items::new(self.nested);
         let kind = match under {
             Under::Secret => None,
-            Under::Nothing => Some(Kind::Plain),
+            Under::Nothing => Some(NameKind::Plain),
             Under::Name(kind) => Some(*kind),
         };
         loop {

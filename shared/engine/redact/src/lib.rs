@@ -40,7 +40,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use fields::{Items, Pair};
-use names::Kind;
+use names::NameKind;
 
 pub use hidden::without_controls;
 pub use json::json;
@@ -152,7 +152,7 @@ pub fn shortened(long: &str, most: usize) -> String {
 
 /// Removes secrets from every text within the value, names included.
 pub fn value(value: &mut Value) {
-    under(Kind::Plain, value);
+    under(NameKind::Plain, value);
 }
 
 /// Like [`value`], for an object. A value under a secret's name is hidden as a whole.
@@ -175,7 +175,7 @@ pub fn object(fields: &mut Map<String, Value>) {
     }
 }
 
-fn under(kind: Kind, inner: &mut Value) {
+fn under(kind: NameKind, inner: &mut Value) {
     match inner {
         Value::String(said) if names::hides(kind, said) => *inner = Value::from(HIDDEN),
         Value::String(said) => {
@@ -184,18 +184,18 @@ fn under(kind: Kind, inner: &mut Value) {
             }
         }
         Value::Number(number) => {
-            if kind != Kind::Plain && names::hides(kind, &number.to_string()) {
+            if kind != NameKind::Plain && names::hides(kind, &number.to_string()) {
                 *inner = Value::from(HIDDEN);
             }
         }
         Value::Array(items) => list(kind, items),
-        Value::Object(fields) if kind == Kind::Secret => fields.values_mut().for_each(hide),
+        Value::Object(fields) if kind == NameKind::Secret => fields.values_mut().for_each(hide),
         Value::Object(fields) => object(fields),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-fn list(kind: Kind, items: &mut [Value]) {
+fn list(kind: NameKind, items: &mut [Value]) {
     let mut texts = Items::new(0);
     for item in items {
         if let Value::String(said) = item {

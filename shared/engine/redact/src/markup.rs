@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::assigned;
 use super::edit::TextEdit;
-use super::names::{self, Kind};
+use super::names::{self, NameKind};
 
 /// Hides the content of `<password>x</password>`, also with a prefix, attributes or CDATA.
 pub(super) fn elements(text: &str) -> Cow<'_, str> {
@@ -34,7 +34,7 @@ fn content(text: &str, open: usize) -> Option<(usize, usize)> {
     let tag = &rest[..end];
     let name = tag.split(|c: char| c.is_whitespace()).next()?;
     let kind = names::kind(name.rsplit(':').next()?);
-    if kind == Kind::Plain || tag.ends_with('/') {
+    if kind == NameKind::Plain || tag.ends_with('/') {
         return None;
     }
     let from = open + 1 + end + 1;
@@ -130,7 +130,7 @@ fn forward<'a>(text: &'a str, pattern: &Regex) -> Cow<'a, str> {
         let (whole, name) = (found.get(0).expect("there is a match"), &found[1]);
         at = whole.end();
         let kind = names::kind(name);
-        if kind == Kind::Plain {
+        if kind == NameKind::Plain {
             continue;
         }
         if let Some(to) = assigned::value(text, whole.end(), kind)
@@ -148,7 +148,7 @@ fn backward(text: &str) -> Cow<'_, str> {
     for found in BACKWARD.captures_iter(text) {
         let value = found.get(1).expect("the value is not an option");
         let kind = names::kind(&found[2]);
-        if kind != Kind::Plain && names::hides(kind, value.as_str()) {
+        if kind != NameKind::Plain && names::hides(kind, value.as_str()) {
             edit.hide(value.start(), value.end());
         }
     }

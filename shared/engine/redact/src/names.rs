@@ -9,7 +9,7 @@ use super::{HIDDEN, hidden};
 
 /// What the name of a value implies for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NameKind {
     Plain,
     /// The value is a secret, whatever its form.
     Secret,
@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Many,
 }
 
+/// Finds names in running text; [`SECRET`] says whether a found name tells a secret.
+///
 /// Each name of a secret contains one of these or ends in one of [`ENDS`]. Most may be anywhere
 /// in it.
 pub(super) const STEMS: &[&str] = &[
@@ -71,7 +73,8 @@ pub(super) static STEM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&format!("(?i){}", stems.join("|"))).expect("stems are plain letters")
 });
 
-/// Parts of a name without its separators: `x.api-key` is `xapikey`.
+/// Which names tell a secret, by their parts, without separators: `x.api-key` is `xapikey`. Text is
+/// searched by [`STEMS`] first, so a new name needs an entry in both.
 const SECRET: &[&str] = &[
     "password",
     "passwd",
@@ -206,10 +209,10 @@ const ABOUT: &[&str] = &[
 /// Longest name of a secret. Of a longer name both ends are checked.
 const MAX_NAME: usize = 256;
 
-pub(super) fn kind(name: &str) -> Kind {
+pub(super) fn kind(name: &str) -> NameKind {
     let name = &*hidden::visible(name);
     if !STEM.is_match(name) && !name.contains(SEPARATORS) {
-        return Kind::Plain;
+        return NameKind::Plain;
     }
     if name.len() <= MAX_NAME {
         return kind_of(name);
@@ -217,35 +220,35 @@ pub(super) fn kind(name: &str) -> Kind {
     let head = floor_boundary(name, MAX_NAME);
     let tail = ceil_boundary(name, name.len() - MAX_NAME);
     match kind_of(&name[..head]) {
-        Kind::Plain => kind_of(&name[tail..]),
+        NameKind::Plain => kind_of(&name[tail..]),
         kind => kind,
     }
 }
 
-fn kind_of(name: &str) -> Kind {
+fn kind_of(name: &str) -> NameKind {
     let Split { flat, lower, last } = split(name);
     if !SECRET.iter().any(|part| flat.contains(part)) {
         return weaker(&flat, &lower, &last);
     }
     if is_about(&lower) {
-        return Kind::Plain;
+        return NameKind::Plain;
     }
     let mut others = SECRET.iter().filter(|part| **part != "token");
     match lower.contains("tokens") && !others.any(|part| flat.contains(part)) {
-        true => Kind::Many,
-        false => Kind::Secret,
+        true => NameKind::Many,
+        false => NameKind::Secret,
     }
 }
 
 /// The kind of a name without a word that suffices by itself.
-fn weaker(flat: &str, lower: &str, last: &str) -> Kind {
+fn weaker(flat: &str, lower: &str, last: &str) -> NameKind {
     let of = |suffix: &str, what: &[&str]| {
         let before =
             flat.strip_suffix(suffix).or_else(|| flat.strip_suffix('s')?.strip_suffix(suffix));
         before.is_some_and(|before| what.iter().any(|what| before.ends_with(what)))
     };
     if SECRET_LAST.contains(&last) {
-        return Kind::Secret;
+        return NameKind::Secret;
     }
     let passes = || lower.split('_').any(|word| word == "pass");
     if last == "pass"
@@ -254,11 +257,11 @@ fn weaker(flat: &str, lower: &str, last: &str) -> Kind {
         || of("key", KEYS)
         || flat.ends_with("keydata")
     {
-        return Kind::Likely;
+        return NameKind::Likely;
     }
     match PERHAPS_LAST.contains(&last) && !is_about(lower) {
-        true => Kind::Perhaps,
-        false => Kind::Plain,
+        true => NameKind::Perhaps,
+        false => NameKind::Plain,
     }
 }
 
@@ -303,7 +306,7 @@ fn split(name: &str) -> Split {
 }
 
 /// Whether a value under a name of this kind must be hidden.
-pub(super) fn hides(kind: Kind, value: &str) -> bool {
+pub(super) fn hides(kind: NameKind, value: &str) -> bool {
     let bare = value.trim_matches(['"', '\'', '\\', '`']);
     let placeholder = bare.len() <= MAX_PLACE && bare.starts_with('<') && bare.ends_with('>');
     // `-` means absent, or is the list mark of the next line.
@@ -311,17 +314,17 @@ pub(super) fn hides(kind: Kind, value: &str) -> bool {
         return false;
     }
     match kind {
-        Kind::Plain => false,
-        Kind::Secret => !matches!(bare, "null" | "none" | "None" | "true" | "false"),
-        Kind::Likely => {
+        NameKind::Plain => false,
+        NameKind::Secret => !matches!(bare, "null" | "none" | "None" | "true" | "false"),
+        NameKind::Likely => {
             !(is_status(bare) || is_elsewhere(bare) || is_counted(bare) && bare.len() < 6)
         }
         // `pin: 13` of a chip, `session: 5`.
-        Kind::Perhaps => {
+        NameKind::Perhaps => {
             !(is_word(bare) || is_elsewhere(bare) || is_counted(bare) && bare.len() < 4)
         }
         // `tokens: 123`, `tokens: {"input": 5}`: a number of tokens, not the tokens.
-        Kind::Many => {
+        NameKind::Many => {
             let word = bare.len() <= 12 && bare.bytes().all(|b| b.is_ascii_lowercase());
             let list = bare.len() <= MAX_PLACE && bare.starts_with(['{', '[']);
             !is_counted(bare) && !word && !list
@@ -453,9 +456,9 @@ mod tests {
     #[test]
     fn both_ends_of_a_long_name_count() {
         let long = "a".repeat(2 * MAX_NAME);
-        assert_eq!(kind(&format!("{long}_password")), Kind::Secret);
-        assert_eq!(kind(&format!("password_{long}")), Kind::Secret);
-        assert_eq!(kind(&long), Kind::Plain);
+        assert_eq!(kind(&format!("{long}_password")), NameKind::Secret);
+        assert_eq!(kind(&format!("password_{long}")), NameKind::Secret);
+        assert_eq!(kind(&long), NameKind::Plain);
     }
 
     #[test]
@@ -466,7 +469,7 @@ mod tests {
         let names =
             SECRET.iter().chain(ends).map(|name| (*name).to_owned()).chain(keys).chain(passes);
         for name in names {
-            assert_ne!(kind(&name), Kind::Plain, "{name}");
+            assert_ne!(kind(&name), NameKind::Plain, "{name}");
             let held = STEMS.iter().any(|stem| name.contains(stem));
             let ended = ENDS.iter().any(|end| name.ends_with(end));
             assert!(held || ended, "{name}");

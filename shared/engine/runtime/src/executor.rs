@@ -373,8 +373,8 @@ impl CommandBuilder for EndRun {
                 ),
             },
         };
-        let earned = ending.earned(&core.rules().reputation);
-        let reputation = earned.into_iter().collect();
+        let score_delta = ending.score_delta(&core.rules().reputation);
+        let reputation = score_delta.into_iter().collect();
         let outcome = Outcome { reputation, read_only: self.read_only, ..Outcome::default() };
         let (events, notes) = (self.events.clone(), self.notes.clone());
         let command = Command::End { fence: self.fence, ending, events, notes, outcome };
@@ -411,7 +411,7 @@ fn may_be_claimed(task: &Task, message: &LaneMessage) -> bool {
 fn not_authorized(decision: Authorization, now: Timestamp) -> RunResult {
     match decision {
         Authorization::ApprovalRequired(asked) => RunResult::ApprovalRequired(asked),
-        Authorization::Denied { error, earned } => RunResult::Denied { error, earned },
+        Authorization::Denied { error, score_delta } => RunResult::Denied { error, score_delta },
         Authorization::Deferred { until, why } => RunResult::Deferred { until, why },
         // The task changed meanwhile, and its present state is authorized: the run is resumed.
         Authorization::Granted { .. } => {

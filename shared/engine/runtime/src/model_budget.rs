@@ -43,7 +43,7 @@ pub struct SentCall(Reserved);
 #[derive(Debug, thiserror::Error)]
 pub enum SpendError {
     #[error("{exceeded}")]
-    Exceeded { exceeded: BudgetExceeded, earned: ScoreDelta },
+    Exceeded { exceeded: BudgetExceeded, score_delta: ScoreDelta },
     #[error("the run can't spend any more: {0}")]
     Rejected(Rejection),
     /// No model may be called until something is configured.
@@ -146,8 +146,8 @@ impl ModelBudget {
             CommandError::Service(error) => Err(self.unreached(error)),
             CommandError::Rejected { rejection: Rejection::OverBudget(exceeded), .. } => {
                 let rules = &self.core.rules().reputation;
-                let earned = rules.earned(ReputationEvent::BudgetExceeded);
-                Err(SpendError::Exceeded { exceeded, earned })
+                let score_delta = rules.score_delta(ReputationEvent::BudgetExceeded);
+                Err(SpendError::Exceeded { exceeded, score_delta })
             }
             CommandError::Rejected { rejection, .. } => Err(SpendError::Rejected(rejection)),
         }
@@ -211,14 +211,16 @@ impl From<SpendError> for RunOutcome {
     /// The end of a run that can't continue without its model.
     fn from(error: SpendError) -> Self {
         match error {
-            SpendError::Exceeded { exceeded, earned } => not_authorized(Authorization::Denied {
-                error: exceeded.to_string(),
-                earned: Some(earned),
-            }),
+            SpendError::Exceeded { exceeded, score_delta } => {
+                not_authorized(Authorization::Denied {
+                    error: exceeded.to_string(),
+                    score_delta: Some(score_delta),
+                })
+            }
             SpendError::Unset(reason) => RunOutcome::Blocked { reason, question: None },
             SpendError::Unreached { on_failure: OnFailure::Deny, .. } => {
                 let error = format!("Permission denied: {error}");
-                not_authorized(Authorization::Denied { error, earned: None })
+                not_authorized(Authorization::Denied { error, score_delta: None })
             }
             SpendError::Unreached { until, .. } => {
                 not_authorized(Authorization::Deferred { until, why: error.to_string() })

@@ -206,8 +206,8 @@ where
 }
 
 /// The ledger entry of a task by which its agent gets these score changes.
-pub fn earning(n: u64, at: watchbill_domain::Timestamp, earned: &[ScoreDelta]) -> Entry {
-    let outcome = Outcome { reputation: earned.to_vec(), ..Outcome::default() };
+pub fn earning(n: u64, at: watchbill_domain::Timestamp, score_delta: &[ScoreDelta]) -> Entry {
+    let outcome = Outcome { reputation: score_delta.to_vec(), ..Outcome::default() };
     Entry::Task(a_completion(n, at, outcome))
 }
 
@@ -227,9 +227,11 @@ pub async fn what_is_recorded_counts_within_a_second(core: &Core, skip: &Skip<'_
     let level = async || {
         core.reputation().standing(&tenant(), Agent::Ops).await.expect("it can be read").level
     };
-    let earned = |event| core.rules().reputation.earned(event);
-    let (success, violation) =
-        (earned(ReputationEvent::TaskSuccess), earned(ReputationEvent::ViolationDetected));
+    let score_delta = |event| core.rules().reputation.score_delta(event);
+    let (success, violation) = (
+        score_delta(ReputationEvent::TaskSuccess),
+        score_delta(ReputationEvent::ViolationDetected),
+    );
     assert_eq!(level().await, Level::SandboxOnly, "a new agent");
     append(core, vec![earning(1, core.clock().now(), &[success])]).await;
     skip(Duration::from_secs(1));

@@ -8,13 +8,13 @@ use watchbill_governance::{
     Operation, OperationRule, Plan, Planned, Planner, ToolClass, ToolSpec, ToolSpecs,
 };
 
-const fn reads(name: &'static str, gated_as: TaskType, operation: Operation) -> ToolSpec {
+const fn reads(name: &'static str, gate_type: TaskType, operation: Operation) -> ToolSpec {
     ToolSpec {
         name,
         description: "reads",
         class: ToolClass::Safe,
         operation: OperationRule::Always(operation),
-        gated_as,
+        gate_type,
         schema: || json!({ "type": "object" }),
         normalize: |fields| Ok(fields.map.clone()),
     }
@@ -30,7 +30,7 @@ static DEPLOY: ToolSpec = ToolSpec {
         staging: Operation::DeployStaging,
         sandbox: Operation::DeploySandbox,
     },
-    gated_as: TaskType::Deploy,
+    gate_type: TaskType::Deploy,
     schema: || json!({ "type": "object" }),
     normalize: |fields| Ok(fields.map.clone()),
 };

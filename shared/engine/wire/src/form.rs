@@ -23,7 +23,7 @@ pub const MAX_DEPTH: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: FieldType,
     pub required: bool,
     /// Whether names are refused under which Watchbill itself acts.
     pub unreserved: bool,
@@ -31,11 +31,11 @@ pub struct Field {
 }
 
 impl Field {
-    pub const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub const fn required(name: &'static str, kind: FieldType, doc: &'static str) -> Self {
         Self { name, kind, required: true, unreserved: false, doc }
     }
 
-    pub const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub const fn optional(name: &'static str, kind: FieldType, doc: &'static str) -> Self {
         Self { name, kind, required: false, unreserved: false, doc }
     }
 
@@ -47,7 +47,7 @@ impl Field {
 
 /// The type of a field.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum FieldType {
     /// 1 to `most` characters without control characters. With `lines`, 0 to `most` characters
     /// of any kind; control characters other than line ends and tabs are removed.
     Text {
@@ -154,7 +154,7 @@ impl Form {
         for (name, value) in pairs {
             let Some(field) = fields.iter().find(|field| field.name == name) else { continue };
             let value = match (field.kind, value.parse::<u64>()) {
-                (Kind::Int { .. }, Ok(n)) if plain_number(&value) => Value::from(n),
+                (FieldType::Int { .. }, Ok(n)) if plain_number(&value) => Value::from(n),
                 _ => Value::from(value),
             };
             if form.map.insert(name, value).is_some() {
@@ -263,7 +263,7 @@ impl Form {
             self.fault(name, format!("'{name}' nests deeper than {MAX_DEPTH} levels"));
             return None;
         }
-        if let Kind::Object { most } = field.kind {
+        if let FieldType::Object { most } = field.kind {
             // Serialised again, JSON grows at most sixfold (1e15 becomes sixteen digits and a
             // fraction), so a small body needs no second measurement.
             if self.size == 0 || self.size > most / 6 {
@@ -279,7 +279,7 @@ impl Form {
 
     pub fn int(&mut self, name: &'static str) -> Option<u64> {
         let (field, value) = self.take(name)?;
-        let Kind::Int { least, most } = field.kind else { return None };
+        let FieldType::Int { least, most } = field.kind else { return None };
         // 5.0 is an integer in JSON Schema.
         let float = || value.as_f64().filter(|f| f.fract() == 0.0 && (0.0..=1e15).contains(f));
         match value.as_u64().or_else(|| float().map(|f| f as u64)) {
@@ -294,7 +294,7 @@ impl Form {
     /// Reads dollars as micro-dollars, rounded.
     pub fn micro_dollars(&mut self, name: &'static str) -> Option<u64> {
         let (field, value) = self.take(name)?;
-        let Kind::Dollars { most } = field.kind else { return None };
+        let FieldType::Dollars { most } = field.kind else { return None };
         match value.as_f64().filter(|usd| (0.0..=f64::from(most)).contains(usd)) {
             Some(usd) => Some((usd * 1e6).round() as u64),
             None => {
@@ -341,7 +341,7 @@ impl Form {
         read: impl FnOnce(&mut Form) -> T,
     ) -> Option<T> {
         let (field, value) = self.take(name)?;
-        let Kind::Form(fields) = field.kind else { return None };
+        let FieldType::Form(fields) = field.kind else { return None };
         let Value::Object(map) = value else {
             self.wrong(field, &value);
             return None;

@@ -10,15 +10,17 @@
 //!   `From` the domain.
 //! - `settings`: the configuration of an installation as people write it.
 //! - `link`: signed links by which a person decides from a notification.
-//! - `peer`: the port to legacy programs that keep their tasks in a server of their own. It is
+//! - `legacy`: the port to legacy programs that keep their tasks in a server of their own. It is
 //!   in this crate because its values are these formats.
 //! - `lane`, `bus`, `notice`: messages between functions, with a version tag. `portable`: text
 //!   in a form that every transport accepts.
 //!
 //! How to add a request: a struct and its `FIELDS` in `requests`, and a `read` that takes every
 //! field from the form. How to add a field to a response: in the view and its `From`; clients
-//! must be able to ignore it. How to change a message: add a new version next to the old one;
-//! the files in `tests/fixtures` are frozen and must stay readable for ever.
+//! must be able to ignore it. If clients send the object back, as they may a task, also a line
+//! `shown(…)` in the request's `FIELDS`, or the new field would be refused as unknown. How to change
+//! a message: add a new version next to the old one (`LaneV1`, `LaneV2`), because functions of two
+//! builds read the same queue; the files in `tests/fixtures` are frozen and stay readable for ever.
 
 mod answers;
 mod approval;
@@ -48,7 +50,7 @@ pub use audit::{AuditList, AuditView, BatchList, BatchView, PlaceView};
 pub use bus::{BusEvent, BusEventError, SOURCE_PREFIX, tenant_of_resources, tenant_resource};
 pub use event::{EventFormError, EventView};
 pub use exact::{InexactNumber, check_numbers, with_exact_numbers};
-pub use form::{BadForm, Field, FieldError, Form, Kind};
+pub use form::{BadForm, Field, FieldError, FieldType, Form};
 pub use governance::*;
 pub use lane::{LaneForm, LaneFormError};
 pub use link::{ApprovalLink, LinkError, LinkKey};

@@ -1,5 +1,5 @@
 //! The configuration of an installation: part of `watchbill.yaml`, and on AWS the template
-//! parameter `EngineConfig`, with the same keys. Unknown keys are refused, because a misspelt
+//! parameter `Rules`, with the same keys. Unknown keys are refused, because a misspelt
 //! setting would silently have no effect.
 
 use std::collections::BTreeMap;

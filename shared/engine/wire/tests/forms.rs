@@ -5,7 +5,7 @@ use watchbill_domain::{Agent, Priority, Status, TaskType};
 use watchbill_wire::form::{Plain, field_schema, json_value_schema, object_schema};
 use watchbill_wire::{
     AnswerRequest, BadForm, CreateKey, CreateTask, CreateTenant, EventQuery, Field, FieldError,
-    Form, Kind, PatchStatus, PublishEvent, Reason, SetLimits, TaskQuery, TokenRequest,
+    FieldType, Form, PatchStatus, PublishEvent, Reason, SetLimits, TaskQuery, TokenRequest,
 };
 
 fn create(body: Value) -> Result<CreateTask, BadForm> {
@@ -56,7 +56,7 @@ fn aliases_are_taken() {
 fn every_spelling_in_a_table_is_taken_by_its_type() {
     fn spellings(fields: &[Field], name: &str) -> &'static [&'static str] {
         match fields.iter().find(|field| field.name == name).map(|field| field.kind) {
-            Some(Kind::Choice(names)) => names,
+            Some(FieldType::Choice(names)) => names,
             _ => panic!("{name} is no choice"),
         }
     }

@@ -22,7 +22,7 @@ static SPEC: ToolSpec = ToolSpec {
     description: "Raises, looks up, groups, acknowledges and resolves alerts.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::ManageAlerts),
-    gated_as: TaskType::Alert,
+    gate_type: TaskType::Alert,
     schema: || {
         json!({ "type": "object", "properties": {
             "action": { "enum": ["raise", "ack", "resolve", "list"], "default": "raise" },

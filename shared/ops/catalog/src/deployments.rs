@@ -20,7 +20,7 @@ static SPEC: ToolSpec = ToolSpec {
         staging: Operation::DeployStaging,
         sandbox: Operation::DeploySandbox,
     },
-    gated_as: TaskType::Deploy,
+    gate_type: TaskType::Deploy,
     schema: || {
         json!({ "type": "object", "required": ["project"], "properties": {
             "project": { "type": "string", "maxLength": 200 },

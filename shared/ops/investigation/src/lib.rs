@@ -39,7 +39,7 @@ static SPEC: ToolSpec = ToolSpec {
                   likely causes.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::InvestigateIssues),
-    gated_as: TaskType::Investigate,
+    gate_type: TaskType::Investigate,
     schema: || {
         json!({ "type": "object", "properties": {
             "issue": { "type": "string", "maxLength": 4000, "default": DEFAULT_SUBJECT },

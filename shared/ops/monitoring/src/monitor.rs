@@ -26,7 +26,7 @@ static SPEC: ToolSpec = ToolSpec {
     description: "Measures the machine and probes services over HTTP, HTTPS and TCP.",
     class: ToolClass::Safe,
     operation: OperationRule::Always(Operation::MonitorSystem),
-    gated_as: TaskType::Monitor,
+    gate_type: TaskType::Monitor,
     schema: || {
         let target = json!({ "type": "object", "required": ["url"], "properties": {
             "name": { "type": "string", "maxLength": 200 },

@@ -46,7 +46,7 @@ pub fn effective_type(
     payload: &Map<String, Value>,
 ) -> TaskType {
     match planned {
-        Ok(plan) => specs.get(&plan.call.tool).map_or(task_type, |spec| spec.gated_as),
+        Ok(plan) => specs.get(&plan.call.tool).map_or(task_type, |spec| spec.gate_type),
         // The task can't be planned and will fail. Until then the type that its text requests
         // applies.
         Err(_) => payload

@@ -28,7 +28,7 @@ impl Planner for PlaybookPlanner {
         let decision = plan(&self.specs, task_type, payload);
         // Without a text only the type is known.
         if has_text {
-            planned.gated_as = effective_type(&self.specs, &decision, task_type, payload);
+            planned.gate_type = effective_type(&self.specs, &decision, task_type, payload);
         }
         if agent != Agent::Ops {
             return planned;

@@ -177,17 +177,17 @@ proptest! {
     }
 }
 
-fn gated_as(task_type: TaskType, payload: Value) -> TaskType {
-    watchbill_catalog::planner().plan(Agent::Ops, task_type, payload.as_object().unwrap()).gated_as
+fn gate_type(task_type: TaskType, payload: Value) -> TaskType {
+    watchbill_catalog::planner().plan(Agent::Ops, task_type, payload.as_object().unwrap()).gate_type
 }
 
 #[test]
 fn a_text_that_asks_for_a_deployment_is_gated_as_one() {
     let text = json!({ "description": "Deploy latest changes to production" });
-    assert_eq!(gated_as(TaskType::Monitor, text), TaskType::Deploy);
+    assert_eq!(gate_type(TaskType::Monitor, text), TaskType::Deploy);
     let text = json!({ "description": "Check how the api is doing", "service": "api" });
-    assert_eq!(gated_as(TaskType::Monitor, text), TaskType::Monitor);
-    assert_eq!(gated_as(TaskType::Bugfix, json!({ "description": "Deploy" })), TaskType::Bugfix);
+    assert_eq!(gate_type(TaskType::Monitor, text), TaskType::Monitor);
+    assert_eq!(gate_type(TaskType::Bugfix, json!({ "description": "Deploy" })), TaskType::Bugfix);
 }
 
 #[test]
@@ -197,14 +197,14 @@ fn a_plan_is_gated_as_its_tool_says_whatever_the_tool_is_called() {
         description: "restarts a service",
         class: ToolClass::Mutating,
         operation: OperationRule::Always(Operation::DeployProd),
-        gated_as: TaskType::Deploy,
+        gate_type: TaskType::Deploy,
         schema: || json!({ "type": "object" }),
         normalize: |fields| Ok(fields.map.clone()),
     };
     let specs = ToolSpecs::new([&RESTART]).unwrap();
     let plan = Plan { call: RESTART.call(Map::new()), reason: "it hangs".into() };
-    let gated_as = effective_type(&specs, &Ok(plan), TaskType::Monitor, &Map::new());
-    assert_eq!(gated_as, TaskType::Deploy);
+    let gate_type = effective_type(&specs, &Ok(plan), TaskType::Monitor, &Map::new());
+    assert_eq!(gate_type, TaskType::Deploy);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub enum Authorization {
     /// An approval is required first.
     ApprovalRequired(ApprovalRequest),
     /// The run is not authorized at all.
-    Denied { error: String, earned: Option<ScoreDelta> },
+    Denied { error: String, score_delta: Option<ScoreDelta> },
     /// The run is deferred.
     Deferred { until: Timestamp, why: String },
 }
@@ -73,29 +73,32 @@ impl Authorization {
 
 /// Applies the authorization. Returns `true` if the run may begin.
 pub(super) fn admit(
-    step: &mut Transition<'_>,
+    transition: &mut Transition<'_>,
     authorization: &VersionedAuthorization,
 ) -> Result<bool, Rejection> {
-    if authorization.version != step.version() {
-        return Err(Rejection::Changed { of: authorization.version, current: step.version() });
+    if authorization.version != transition.version() {
+        return Err(Rejection::Changed {
+            of: authorization.version,
+            current: transition.version(),
+        });
     }
     match &authorization.decision {
         Authorization::Granted { .. } => return Ok(true),
-        Authorization::ApprovalRequired(asked) => ask(step, "", asked),
-        Authorization::Denied { error, earned } => refuse(step, "", error, *earned),
+        Authorization::ApprovalRequired(asked) => ask(transition, "", asked),
+        Authorization::Denied { error, score_delta } => refuse(transition, "", error, *score_delta),
         // The task is in no lane: the worker has to ask again.
-        Authorization::Deferred { why, .. } if step.task.not_built => {
+        Authorization::Deferred { why, .. } if transition.task.not_built => {
             return Err(Rejection::NotAuthorized { why: clip(why, TaskLimits::ERROR) });
         }
-        Authorization::Deferred { until, why } => wait::hold(step, *until, why),
+        Authorization::Deferred { until, why } => wait::hold(transition, *until, why),
     }
     Ok(false)
 }
 
 /// Blocks the task until its approval is decided.
-pub(super) fn ask(step: &mut Transition<'_>, by: &str, asked: &ApprovalRequest) {
-    wait::settle(step);
-    let task = &mut step.task;
+pub(super) fn ask(transition: &mut Transition<'_>, by: &str, asked: &ApprovalRequest) {
+    wait::extend_grants(transition);
+    let task = &mut transition.task;
     task.status = Status::Blocked;
     task.held = None;
     task.not_built = false;
@@ -106,38 +109,43 @@ pub(super) fn ask(step: &mut Transition<'_>, by: &str, asked: &ApprovalRequest) 
     let why = format!("waits for approval {}: {}", asked.approval, asked.reason);
     task.error = Some(clip(&why, TaskLimits::ERROR));
     task.approval = Some(asked.to_ref());
-    step.log_change(ChangeKind::Blocked, by, Some(&asked.reason));
+    transition.log_change(ChangeKind::Blocked, by, Some(&asked.reason));
     let payload = json!({ "approval_id": asked.approval, "reason": asked.reason });
-    step.event("approval.requested", payload.clone());
-    step.event("task.blocked", payload);
+    transition.event("approval.requested", payload.clone());
+    transition.event("task.blocked", payload);
 }
 
 /// Fails the unauthorized task, with the score change and the alert for its agent.
-pub(super) fn refuse(step: &mut Transition<'_>, by: &str, error: &str, earned: Option<ScoreDelta>) {
-    step.fail(by, error);
-    let agent = step.task.agent.long_name();
-    let event = earned.map(|ScoreDelta(event, _)| event);
-    if let Some(earned) = earned {
-        step.outcome.get_or_insert_default().reputation.push(earned);
+pub(super) fn refuse(
+    transition: &mut Transition<'_>,
+    by: &str,
+    error: &str,
+    score_delta: Option<ScoreDelta>,
+) {
+    transition.fail(by, error);
+    let agent = transition.task.agent.long_name();
+    let event = score_delta.map(|ScoreDelta(event, _)| event);
+    if let Some(score_delta) = score_delta {
+        transition.outcome.get_or_insert_default().reputation.push(score_delta);
     }
-    step.task.outcome.clone_from(&step.outcome);
+    transition.task.outcome.clone_from(&transition.outcome);
     let (event_type, alert_type) = match event {
         Some(ReputationEvent::BudgetExceeded) => ("budget.exceeded", "budget_exceeded"),
         Some(ReputationEvent::ViolationDetected) => ("permission.denied", "violation_detected"),
         _ => ("permission.denied", "permission_denied"),
     };
-    step.event(event_type, json!({ "agent": agent, "reason": error, "kind": alert_type }));
-    if step.task.task_type == TaskType::Alert {
+    transition.event(event_type, json!({ "agent": agent, "reason": error, "kind": alert_type }));
+    if transition.task.task_type == TaskType::Alert {
         return;
     }
     let mut alert = json!({
-        "alert_type": alert_type, "severity": "high", "target": step.task.id,
+        "alert_type": alert_type, "severity": "high", "target": transition.task.id,
         // One alert task may cover many of them.
-        "message": format!("{agent}, task {}: {error}", step.task.id),
+        "message": format!("{agent}, task {}: {error}", transition.task.id),
     });
     // A spent budget or a rule stops many tasks; each violation is reviewed on its own.
     if alert_type != "violation_detected" {
         alert[FOLD] = format!("tasks of {agent}").into();
     }
-    step.event("alert.triggered", alert);
+    transition.event("alert.triggered", alert);
 }

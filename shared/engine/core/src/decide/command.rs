@@ -50,7 +50,7 @@ pub enum RunResult {
     /// Governance denies the run permission to continue.
     Denied {
         error: String,
-        earned: Option<ScoreDelta>,
+        score_delta: Option<ScoreDelta>,
     },
     Suspended {
         resume_at: Timestamp,
@@ -61,20 +61,20 @@ pub enum RunResult {
 impl RunResult {
     /// The ending's change of the agent's score. A task that lacks something a person must
     /// provide is neither success nor failure; one that had to ask what to do is an escalation.
-    pub fn earned(&self, rules: &ReputationRules) -> Option<ScoreDelta> {
+    pub fn score_delta(&self, rules: &ReputationRules) -> Option<ScoreDelta> {
         let event = match self {
             RunResult::Succeeded { .. } => ReputationEvent::TaskSuccess,
             RunResult::Failed { .. } | RunResult::FailedForGood { .. } => {
                 ReputationEvent::TaskFailure
             }
             RunResult::Blocked { question: Some(_), .. } => ReputationEvent::HumanEscalation,
-            RunResult::Denied { earned, .. } => return *earned,
+            RunResult::Denied { score_delta, .. } => return *score_delta,
             RunResult::Blocked { .. }
             | RunResult::Deferred { .. }
             | RunResult::ApprovalRequired(_)
             | RunResult::Suspended { .. } => return None,
         };
-        Some(rules.earned(event))
+        Some(rules.score_delta(event))
     }
 }
 

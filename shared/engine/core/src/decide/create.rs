@@ -15,25 +15,26 @@ pub(super) fn create(
     if new.hops > TaskLimits::HOPS {
         return Err(Rejection::TooManyHops { hops: new.hops, most: TaskLimits::HOPS });
     }
-    let mut step = Transition::new(blank(draft, facts), 0, facts);
+    let mut transition = Transition::new(blank(draft, facts), 0, facts);
     match &draft.approval {
         None => {
-            step.assign(None);
-            let blocked = step.task.not_built.then_some(NOT_BUILT);
-            step.log_change(ChangeKind::Created, &new.created_by, blocked);
-            step.plain_event("task.created");
+            transition.assign(None);
+            let blocked = transition.task.not_built.then_some(NOT_BUILT);
+            transition.log_change(ChangeKind::Created, &new.created_by, blocked);
+            transition.plain_event("task.created");
             if blocked.is_some() {
-                step.assigned_event(json!({}));
+                transition.assigned_event(json!({}));
             }
         }
         Some(asked) => {
             let (approval, reason) = (&asked.approval, &asked.reason);
-            step.log_change(ChangeKind::Created, &new.created_by, Some(reason));
-            step.event("task.created", json!({ "approval_id": approval }));
-            step.event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
+            transition.log_change(ChangeKind::Created, &new.created_by, Some(reason));
+            transition.event("task.created", json!({ "approval_id": approval }));
+            transition
+                .event("approval.requested", json!({ "approval_id": approval, "reason": reason }));
         }
     }
-    Ok(step.finish())
+    Ok(transition.finish())
 }
 
 /// The task before its first decision.

@@ -38,7 +38,7 @@ impl Transition<'_> {
         if !self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
             return false;
         }
-        wait::settle(self);
+        wait::extend_grants(self);
         self.block_as_not_built();
         self.log_change(ChangeKind::Blocked, "", Some(NOT_BUILT));
         self.assigned_event(json!({}));

@@ -50,43 +50,45 @@ pub(crate) fn decide_on(
     command: &Command,
     facts: &DecisionContext<'_>,
 ) -> Result<Decided, Rejection> {
-    let mut step = Transition::new(task, version, facts);
+    let mut transition = Transition::new(task, version, facts);
     match command {
         Command::Create(_) => return Err(Rejection::Exists),
-        Command::Approve { by, proof, use_by } => step.approve(by, proof, *use_by)?,
-        Command::Reject { by, reason } => step.reject(by, reason.as_deref())?,
-        Command::Vote { by, have, need } => step.vote(by, *have, *need)?,
-        Command::Expire => step.expire()?,
-        Command::Escalate { decide_by } => step.escalate(*decide_by)?,
-        Command::Override { freeze, by, reason } => step.pass_freeze(freeze, by, reason)?,
+        Command::Approve { by, proof, use_by } => transition.approve(by, proof, *use_by)?,
+        Command::Reject { by, reason } => transition.reject(by, reason.as_deref())?,
+        Command::Vote { by, have, need } => transition.vote(by, *have, *need)?,
+        Command::Expire => transition.expire()?,
+        Command::Escalate { decide_by } => transition.escalate(*decide_by)?,
+        Command::Override { freeze, by, reason } => transition.pass_freeze(freeze, by, reason)?,
         Command::Claim { agent, owner, assignment, authorization } => {
-            run::claim(&mut step, *agent, owner, *assignment, authorization)?;
+            run::claim(&mut transition, *agent, owner, *assignment, authorization)?;
         }
         Command::ClaimExternal { by, authorization } => {
-            run::claim_external(&mut step, by, authorization)?
+            run::claim_external(&mut transition, by, authorization)?
         }
         Command::End { fence, ending, events, notes, outcome } => {
-            run::end(&mut step, *fence, ending, events, notes, outcome)?;
+            run::end(&mut transition, *fence, ending, events, notes, outcome)?;
         }
         Command::Reserve { fence, quote, limits } => {
-            budget::reserve(&mut step, *fence, *quote, limits)?;
+            budget::reserve(&mut transition, *fence, *quote, limits)?;
         }
-        Command::Sent { fence, n } => budget::sent(&mut step, *fence, *n)?,
-        Command::Settle { fence, n, used } => budget::settle(&mut step, *fence, *n, *used)?,
-        Command::Release { fence, n } => budget::release(&mut step, *fence, *n)?,
+        Command::Sent { fence, n } => budget::sent(&mut transition, *fence, *n)?,
+        Command::Settle { fence, n, used } => budget::settle(&mut transition, *fence, *n, *used)?,
+        Command::Release { fence, n } => budget::release(&mut transition, *fence, *n)?,
         Command::EndExternal { by, ending, authorization } => {
-            run::end_external(&mut step, by, ending, authorization)?;
+            run::end_external(&mut transition, by, ending, authorization)?;
         }
-        Command::Cancel { by, reason, fence } => step.cancel(by, reason.as_deref(), *fence)?,
-        Command::Answer { by, answer } => step.answer(by, answer)?,
-        Command::RetryNow { by } => step.retry_now(by)?,
-        Command::Reroute { agent } => step.reroute(*agent)?,
-        Command::Tick { lane_busy } => tick::tick(&mut step, *lane_busy)?,
-        Command::Postpone => tick::reschedule_check(&step)?,
-        Command::Wake => wait::wake(&mut step)?,
-        Command::Recall => wait::recall(&mut step)?,
+        Command::Cancel { by, reason, fence } => {
+            transition.cancel(by, reason.as_deref(), *fence)?
+        }
+        Command::Answer { by, answer } => transition.answer(by, answer)?,
+        Command::RetryNow { by } => transition.retry_now(by)?,
+        Command::Reroute { agent } => transition.reroute(*agent)?,
+        Command::Tick { lane_busy } => tick::tick(&mut transition, *lane_busy)?,
+        Command::Postpone => tick::reschedule_check(&transition)?,
+        Command::Wake => wait::wake(&mut transition)?,
+        Command::Recall => wait::recall(&mut transition)?,
     }
-    Ok(step.finish())
+    Ok(transition.finish())
 }
 
 /// When the task should be checked again; `None` once it has ended.
@@ -249,7 +251,7 @@ impl<'a> Transition<'a> {
     /// Puts the task into its lane: a new assignment, whose task reference the router sends.
     /// Blocks it instead if no process of this build does its agent's work.
     pub fn assign(&mut self, resume_at: Option<Timestamp>) {
-        wait::settle(self);
+        wait::extend_grants(self);
         if self.facts.rules.is_left_to_nobody(self.task.agent, self.task.task_type) {
             return self.block_as_not_built();
         }

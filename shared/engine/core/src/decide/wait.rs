@@ -35,13 +35,13 @@ fn jitter(random: u64, wait: Duration) -> Duration {
 pub fn usable_until(task: &Task, grant: &Grant, now: Timestamp, rules: &EngineConfig) -> Timestamp {
     match task.waiting_since {
         None => grant.use_by,
-        Some(since) => moved_on(grant, since, now, rules).1,
+        Some(since) => extended_use_by(grant, since, now, rules).1,
     }
 }
 
 /// When the grant was given, and its limit extended by a wait: at most to
 /// [`EngineConfig::use_at_most`], and not if it had expired already.
-fn moved_on(
+fn extended_use_by(
     grant: &Grant,
     since: Timestamp,
     now: Timestamp,
@@ -58,60 +58,60 @@ fn moved_on(
 }
 
 /// Extends the limits of the task's grants by the time it has waited since that was last recorded.
-pub(super) fn settle(step: &mut Transition<'_>) {
-    let Some(since) = step.task.waiting_since.take() else { return };
-    let (now, rules) = (step.facts.now, step.facts.rules);
-    for grant in &mut step.task.grants {
-        let (given, use_by) = moved_on(grant, since, now, rules);
+pub(super) fn extend_grants(transition: &mut Transition<'_>) {
+    let Some(since) = transition.task.waiting_since.take() else { return };
+    let (now, rules) = (transition.facts.now, transition.facts.rules);
+    for grant in &mut transition.task.grants {
+        let (given, use_by) = extended_use_by(grant, since, now, rules);
         grant.approved_at = Some(given);
         grant.use_by = use_by;
     }
-    let proved = step.task.approval.as_mut().filter(|approval| approval.proof.is_some());
+    let proved = transition.task.approval.as_mut().filter(|approval| approval.proof.is_some());
     if let Some(approval) = proved
         && let Some(grant) =
-            step.task.grants.iter().find(|g| Some(&g.hash) == approval.proof.as_ref())
+            transition.task.grants.iter().find(|g| Some(&g.hash) == approval.proof.as_ref())
     {
         approval.use_by = Some(grant.use_by);
     }
 }
 
 /// Defers the task. A repeated reason is not logged.
-pub(super) fn hold(step: &mut Transition<'_>, until: Timestamp, why: &str) {
-    let now = step.facts.now;
-    settle(step);
+pub(super) fn hold(transition: &mut Transition<'_>, until: Timestamp, why: &str) {
+    let now = transition.facts.now;
+    extend_grants(transition);
     let why = clip(why, MAX_REASON);
-    let looks = step.task.held.as_ref().map_or(0, |held| held.looks);
-    let again = step.task.held.as_ref().is_some_and(|held| held.why == why);
-    let end = until.plus(jitter(step.facts.random, until.since(now)));
+    let looks = transition.task.held.as_ref().map_or(0, |held| held.looks);
+    let again = transition.task.held.as_ref().is_some_and(|held| held.why == why);
+    let end = until.plus(jitter(transition.facts.random, until.since(now)));
     // A freeze may be lifted early.
     let resume_at = end.min(now.plus(look_after(looks)));
-    if step.task.status == Status::InProgress {
-        step.task.lease = None;
-        step.task.resume_at = Some(resume_at);
+    if transition.task.status == Status::InProgress {
+        transition.task.lease = None;
+        transition.task.resume_at = Some(resume_at);
     } else if again {
-        step.task.resume_at = Some(resume_at);
+        transition.task.resume_at = Some(resume_at);
     } else {
-        step.assign(Some(resume_at));
-        step.assigned_event(serde_json::json!({
+        transition.assign(Some(resume_at));
+        transition.assigned_event(serde_json::json!({
             "resume_at": resume_at.to_string(), "reason": why,
         }));
-        if step.task.not_built {
-            return step.log_change(ChangeKind::Blocked, "", Some(NOT_BUILT));
+        if transition.task.not_built {
+            return transition.log_change(ChangeKind::Blocked, "", Some(NOT_BUILT));
         }
     }
     if again {
-        step.offers_silently();
+        transition.offers_silently();
     } else {
-        step.log_change(ChangeKind::Held, "", Some(&why));
+        transition.log_change(ChangeKind::Held, "", Some(&why));
     }
-    step.task.held = Some(DeferReason { why, looks: looks.saturating_add(1) });
-    step.task.waiting_since = Some(now);
+    transition.task.held = Some(DeferReason { why, looks: looks.saturating_add(1) });
+    transition.task.waiting_since = Some(now);
 }
 
 /// The task may no longer be deferred: it resumes soon instead of at its next check.
-pub(super) fn wake(step: &mut Transition<'_>) -> Result<(), Rejection> {
-    let soon = step.facts.now.plus(jitter(step.facts.random, MAX_CHECK_INTERVAL));
-    let task = &mut step.task;
+pub(super) fn wake(transition: &mut Transition<'_>) -> Result<(), Rejection> {
+    let soon = transition.facts.now.plus(jitter(transition.facts.random, MAX_CHECK_INTERVAL));
+    let task = &mut transition.task;
     let waits = task.held.is_some() && task.lease.is_none();
     if !waits || task.resume_at.is_none_or(|at| at <= soon) {
         return Err(Rejection::NothingDue);
@@ -120,38 +120,39 @@ pub(super) fn wake(step: &mut Transition<'_>) -> Result<(), Rejection> {
     if let Some(held) = &mut task.held {
         held.looks = 0;
     }
-    step.offers_silently();
+    transition.offers_silently();
     Ok(())
 }
 
 /// The backlog that excused the offers has drained: the task reference is enqueued again.
-pub(super) fn recall(step: &mut Transition<'_>) -> Result<(), Rejection> {
-    let now = step.facts.now;
-    let task = &step.task;
+pub(super) fn recall(transition: &mut Transition<'_>) -> Result<(), Rejection> {
+    let now = transition.facts.now;
+    let task = &transition.task;
     let offered = task.status == Status::Assigned && !task.external && task.excused > 0;
     if !offered || task.resume_at.is_some_and(|at| at > now) {
         return Err(Rejection::NothingDue);
     }
-    settle(step);
-    step.task.excused = 0;
-    step.task.resume_at = None;
-    step.task.offer_at = Some(now.plus(step.facts.rules.offer_every));
-    step.offers_silently();
+    extend_grants(transition);
+    transition.task.excused = 0;
+    transition.task.resume_at = None;
+    transition.task.offer_at = Some(now.plus(transition.facts.rules.offer_every));
+    transition.offers_silently();
     Ok(())
 }
 
 /// Enqueues a task reference that does not count as an unclaimed offer. `behind_backlog`: the
 /// lane holds other messages, so the time until now does not count against the task.
-pub(super) fn excuse(step: &mut Transition<'_>, behind_backlog: bool) {
-    let now = step.facts.now;
+pub(super) fn excuse(transition: &mut Transition<'_>, behind_backlog: bool) {
+    let now = transition.facts.now;
     if behind_backlog {
-        let waited = step.facts.rules.offer_every.saturating_mul(1 << step.task.offers.min(5));
-        let from = step.task.offer_at.map_or(now, |at| at.minus(waited)).min(now);
-        step.task.waiting_since.get_or_insert(from);
-        settle(step);
-        step.task.waiting_since = Some(now);
+        let waited =
+            transition.facts.rules.offer_every.saturating_mul(1 << transition.task.offers.min(5));
+        let from = transition.task.offer_at.map_or(now, |at| at.minus(waited)).min(now);
+        transition.task.waiting_since.get_or_insert(from);
+        extend_grants(transition);
+        transition.task.waiting_since = Some(now);
     }
-    let wait = look_after(step.task.excused);
-    step.task.excused = step.task.excused.saturating_add(1);
-    step.task.offer_at = Some(now.plus(wait));
+    let wait = look_after(transition.task.excused);
+    transition.task.excused = transition.task.excused.saturating_add(1);
+    transition.task.offer_at = Some(now.plus(wait));
 }

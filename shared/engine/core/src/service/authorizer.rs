@@ -145,13 +145,13 @@ impl Request<'_> {
 
     async fn authorize(&self) -> Result<AuthorizedChange, ServiceError> {
         if let Some(error) = self.misregistered() {
-            let change = self.change(Authorization::Denied { error, earned: None });
+            let change = self.change(Authorization::Denied { error, score_delta: None });
             log::authorization(self.task(), None, &change.authorization.decision);
             return Ok(change);
         }
         let policy = match self.authorizer.governance().policies().current().await {
             Ok(policy) => policy,
-            Err(error) => return Ok(self.without(&error.to_string(), None)),
+            Err(error) => return Ok(self.without_governance(&error.to_string(), None)),
         };
         self.authorizer.governance().set_degraded(false);
         let change = self.under(&policy).await?;
@@ -202,7 +202,7 @@ impl Request<'_> {
                 return Ok(self.change(self.unless_frozen(policy, None)));
             }
             LevelCheck::Unknown(reason) if requirements.is_empty() && !approved => {
-                return Ok(self.without(&reason, Some(policy)));
+                return Ok(self.without_governance(&reason, Some(policy)));
             }
             LevelCheck::Met => None,
             LevelCheck::Missing(missing) => Some(missing),
@@ -254,7 +254,7 @@ impl Request<'_> {
             created_by: &task.created_by,
             payload: self.payload,
             metadata: &task.metadata,
-            gated_as: self.planned.gated_as,
+            gate_type: self.planned.gate_type,
             mutates: self.call.is_none_or(|call| call.mutating),
         };
         let mut requirements = policy.gates(&subject);
@@ -266,13 +266,13 @@ impl Request<'_> {
             PolicyDecision::Deny { rule, reason } => {
                 return Err(Authorization::Denied {
                     error: format!("Permission denied: {reason} (rule '{rule}')"),
-                    earned: Some(rules.earned(ReputationEvent::PermissionDenied)),
+                    score_delta: Some(rules.score_delta(ReputationEvent::PermissionDenied)),
                 });
             }
             PolicyDecision::Violation { what } => {
                 return Err(Authorization::Denied {
                     error: format!("Permission denied: violation: {what}"),
-                    earned: Some(rules.earned(ReputationEvent::ViolationDetected)),
+                    score_delta: Some(rules.score_delta(ReputationEvent::ViolationDetected)),
                 });
             }
         }
@@ -373,7 +373,7 @@ impl Request<'_> {
     }
 
     /// Governance is unreachable. `policy`: set if only the score was unreadable.
-    fn without(&self, reason: &str, policy: Option<&Policy>) -> AuthorizedChange {
+    fn without_governance(&self, reason: &str, policy: Option<&Policy>) -> AuthorizedChange {
         let governance = self.authorizer.governance();
         governance.set_degraded(true);
         let (id, now) = (&self.task().id, self.authorizer.context.clock().now());
@@ -398,7 +398,7 @@ impl Request<'_> {
             // The first failure may be transient; a lasting one is found at the second check.
             OnFailure::Deny if was_unreached(self.task()) => {
                 let error = format!("Permission denied: {why}");
-                self.change(Authorization::Denied { error, earned: None })
+                self.change(Authorization::Denied { error, score_delta: None })
             }
             OnFailure::Allow | OnFailure::Restrict | OnFailure::Deny => {
                 let looks = self.task().held.as_ref().map_or(0, |held| held.looks);

@@ -43,7 +43,7 @@ pub(super) fn change(decided: &Decided) {
         "{text}"
     );
     if let Some(outcome) = &entry.outcome {
-        earned(task, outcome);
+        score_delta(task, outcome);
     }
 }
 
@@ -64,15 +64,15 @@ fn duration(task: &Task, entry: &LogEntry) -> Option<u64> {
     u64::try_from(entry.at.millis() - begun.at.millis()).ok()
 }
 
-fn earned(task: &Task, outcome: &Outcome) {
+fn score_delta(task: &Task, outcome: &Outcome) {
     let whose = outcome.worker.as_deref().unwrap_or(task.agent.long_name());
-    for earned in &outcome.reputation {
+    for score_delta in &outcome.reputation {
         tracing::info!(
             task_id = %task.id,
             tenant = %task.tenant,
             agent = whose,
-            event = earned.0.as_str(),
-            delta = earned.1,
+            event = score_delta.0.as_str(),
+            delta = score_delta.1,
             "reputation event recorded"
         );
     }

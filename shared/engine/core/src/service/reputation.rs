@@ -173,7 +173,7 @@ struct ScoreDeltas(Agent);
 
 impl ScoreDeltas {
     /// An entry's score changes for the agent, in order.
-    fn earned<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [ScoreDelta])> {
+    fn score_delta<'a>(&self, entry: &'a Entry) -> Option<(&'a TaskEntry, &'a [ScoreDelta])> {
         let Entry::Task(entry) = entry else { return None };
         let own = |outcome: &&Outcome| entry.agent == self.0 && outcome.worker.is_none();
         let outcome = entry.change.outcome.as_ref().filter(own)?;
@@ -185,11 +185,11 @@ impl LedgerList for ScoreDeltas {
     type Item = ReputationLine;
 
     fn count(&self, entry: &Entry) -> usize {
-        self.earned(entry).map_or(0, |(_, earned)| earned.len())
+        self.score_delta(entry).map_or(0, |(_, score_delta)| score_delta.len())
     }
 
     fn of(&self, entry: &Entry) -> Vec<Option<ReputationLine>> {
-        let Some((entry, earned)) = self.earned(entry) else { return Vec::new() };
+        let Some((entry, score_delta)) = self.score_delta(entry) else { return Vec::new() };
         let line = |ScoreDelta(event, delta): &ScoreDelta| ReputationLine {
             agent: self.0,
             event: *event,
@@ -199,7 +199,7 @@ impl LedgerList for ScoreDeltas {
             task: entry.task.clone(),
             at: entry.change.at,
         };
-        earned.iter().map(|earned| Some(line(earned))).collect()
+        score_delta.iter().map(|score_delta| Some(line(score_delta))).collect()
     }
 
     fn weight(line: &ReputationLine) -> usize {

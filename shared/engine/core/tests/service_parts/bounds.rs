@@ -226,9 +226,9 @@ async fn a_walk_through_an_old_ledger_ends_and_its_cursor_goes_on() {
     let audit = core.audit().list(&tenant(), &nobody, 5, None).await.unwrap();
     let (batches, ..) = store.taken();
     assert!(batches <= 257 && audit.next_cursor.is_some(), "{batches} batches for one page");
-    let earned = core.reputation().events(&tenant(), Agent::Ops, 5, None).await.unwrap();
+    let score_delta = core.reputation().events(&tenant(), Agent::Ops, 5, None).await.unwrap();
     let (batches, ..) = store.taken();
-    assert!(batches <= 256 && earned.next_cursor.is_some(), "{batches} batches for one page");
+    assert!(batches <= 256 && score_delta.next_cursor.is_some(), "{batches} batches for one page");
 }
 
 #[tokio::test]
@@ -401,8 +401,8 @@ async fn cursors_are_valid_for_their_own_list_only() {
     refused(listed.map(|_| ()), "is a cursor of /events");
     let pending = core.approvals().pending(&tenant(), 5, Some(tasks.clone())).await;
     refused(pending.map(|_| ()), "is a cursor of /tasks");
-    let earned = core.reputation().events(&tenant(), Agent::Ops, 5, of_events.clone()).await;
-    refused(earned.map(|_| ()), "is a cursor of /events");
+    let score_delta = core.reputation().events(&tenant(), Agent::Ops, 5, of_events.clone()).await;
+    refused(score_delta.map(|_| ()), "is a cursor of /events");
     let theirs = core.events().list(&other, &all, 5, of_events).await;
     refused(theirs.map(|_| ()), "of another tenant");
     let theirs = core.tasks().list(&other, &TaskFilter::default(), 5, Some(tasks.clone())).await;

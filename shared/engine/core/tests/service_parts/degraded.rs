@@ -104,8 +104,8 @@ async fn denied_it_fails_and_the_score_stays_as_it_is() {
     assert_eq!(failed.status, Status::Failed);
     let error = failed.error.unwrap();
     assert!(error.starts_with("Permission denied: governance can't be reached"), "{error}");
-    let earned = failed.outcome.map(|outcome| outcome.reputation).unwrap_or_default();
-    assert_eq!(earned, [], "nobody is to blame");
+    let score_delta = failed.outcome.map(|outcome| outcome.reputation).unwrap_or_default();
+    assert_eq!(score_delta, [], "nobody is to blame");
 }
 
 #[tokio::test]

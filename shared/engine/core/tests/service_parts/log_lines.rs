@@ -71,8 +71,8 @@ async fn a_run_is_logged_from_its_task_to_its_score_change() {
     assert_eq!((&started["by"], started.get("duration_ms")), (&json!("lambda:1"), None));
     let ended = &log.of("task ended")[0];
     assert_eq!((&ended["outcome"], &ended["duration_ms"]), (&json!("completed"), &json!(1_250)));
-    let earned = &log.of("reputation event recorded")[0];
-    assert_eq!((&earned["event"], &earned["delta"]), (&json!("task_success"), &json!(2)));
+    let score_delta = &log.of("reputation event recorded")[0];
+    assert_eq!((&score_delta["event"], &score_delta["delta"]), (&json!("task_success"), &json!(2)));
 }
 
 #[tokio::test]
@@ -148,10 +148,10 @@ async fn a_check_names_the_operation_and_what_came_of_it() {
     assert!(asked["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{asked}");
     // An unregistered tool has no known operation, so it is denied.
     let refused = judged(call("wipe", true)).await;
-    let Authorization::Denied { error, earned: None } = refused else { panic!("{refused:?}") };
+    let Authorization::Denied { error, score_delta: None } = refused else { panic!("{refused:?}") };
     assert_eq!(error, "Permission denied: no tool 'wipe' is registered");
     // A call that claims less than its tool's spec is denied too.
     let refused = judged(call("deploy", false)).await;
-    let Authorization::Denied { error, earned: None } = refused else { panic!("{refused:?}") };
+    let Authorization::Denied { error, score_delta: None } = refused else { panic!("{refused:?}") };
     assert!(error.starts_with("Permission denied: tool 'deploy' is mutating"), "{error}");
 }

@@ -55,7 +55,8 @@ async fn cancel_against_complete_has_one_winner_and_the_loser_a_conflict() {
 async fn a_failure_counts_once_however_often_it_is_retried() {
     let world = World::new(EngineConfig::default());
     let failing = |ending: RunResult, fence| {
-        let reputation = ending.earned(&EngineConfig::default().reputation).into_iter().collect();
+        let reputation =
+            ending.score_delta(&EngineConfig::default().reputation).into_iter().collect();
         let outcome = Outcome { reputation, ..Outcome::default() };
         Command::End { fence, ending, events: Vec::new(), notes: Vec::new(), outcome }
     };
@@ -67,8 +68,9 @@ async fn a_failure_counts_once_however_often_it_is_retried() {
             let fence = world.claim(&id).await.unwrap().value.fence;
             let command = failing(RunResult::Failed { error: "no".into(), retry: None }, fence);
             let stored = world.core.tasks().command(&tenant(), &id, &command).await.unwrap();
-            let earned = stored.value.log.last().unwrap().outcome.clone();
-            let points: Vec<_> = earned.iter().flat_map(|o| &o.reputation).map(|e| e.1).collect();
+            let score_delta = stored.value.log.last().unwrap().outcome.clone();
+            let points: Vec<_> =
+                score_delta.iter().flat_map(|o| &o.reputation).map(|e| e.1).collect();
             assert_eq!(points.len(), usize::from(run == 3), "life {life}, run {run}");
             counted.extend(points);
         }
@@ -79,8 +81,8 @@ async fn a_failure_counts_once_however_often_it_is_retried() {
     // A later success counts as one.
     let fence = world.claim(&id).await.unwrap().value.fence;
     let stored = world.end(&id, fence, succeeded()).await.unwrap();
-    let earned = stored.value.outcome.unwrap().reputation;
-    assert_eq!(earned, [ScoreDelta(ReputationEvent::TaskSuccess, 2)]);
+    let score_delta = stored.value.outcome.unwrap().reputation;
+    assert_eq!(score_delta, [ScoreDelta(ReputationEvent::TaskSuccess, 2)]);
 }
 
 /// The ending of an external worker names the worker, so that our agent's score is unchanged.

@@ -68,7 +68,7 @@ pub fn change(
     let wanted = Outcome {
         tokens: told.tokens,
         micro_usd: told.micro_usd,
-        reputation: earned(old, new, command),
+        reputation: score_delta(old, new, command),
         ..from(old, new, command)
     };
     let wanted = Some(wanted).filter(|outcome| *outcome != Outcome::default());
@@ -123,7 +123,7 @@ fn moved(
 /// Who the score change belongs to, and whether the daily limit applies to it.
 fn from(old: &Task, new: &Task, command: &Command) -> Outcome {
     let (read_only, worker) = match command {
-        _ if earned(old, new, command).is_empty() => (false, None),
+        _ if score_delta(old, new, command).is_empty() => (false, None),
         _ if super::check::held_up(old, new, command).is_some() => (false, None),
         Command::End { outcome, .. } => (outcome.read_only, None),
         Command::EndExternal { by, .. } => (false, Some(by.owner.clone())),
@@ -133,10 +133,10 @@ fn from(old: &Task, new: &Task, command: &Command) -> Outcome {
 }
 
 /// The agent's score changes caused by the command.
-fn earned(old: &Task, new: &Task, command: &Command) -> Vec<ScoreDelta> {
+fn score_delta(old: &Task, new: &Task, command: &Command) -> Vec<ScoreDelta> {
     match super::check::held_up(old, new, command) {
-        Some(Authorization::Denied { earned, .. }) if new.status == Status::Failed => {
-            return earned.iter().copied().collect();
+        Some(Authorization::Denied { score_delta, .. }) if new.status == Status::Failed => {
+            return score_delta.iter().copied().collect();
         }
         Some(_) => return Vec::new(),
         None => {}
@@ -148,14 +148,14 @@ fn earned(old: &Task, new: &Task, command: &Command) -> Vec<ScoreDelta> {
         Command::End { outcome, .. } => outcome
             .reputation
             .iter()
-            .filter(|earned| {
-                earned.0 != ReputationEvent::TaskFailure || new.status == Status::Failed
+            .filter(|score_delta| {
+                score_delta.0 != ReputationEvent::TaskFailure || new.status == Status::Failed
             })
-            .map(|earned| match earned {
+            .map(|score_delta| match score_delta {
                 ScoreDelta(ReputationEvent::TaskFailure, _) if new.failure_counted => {
                     ScoreDelta(ReputationEvent::TaskFailure, 0)
                 }
-                earned => *earned,
+                score_delta => *score_delta,
             })
             .collect(),
         Command::EndExternal { ending, .. } => match ending {

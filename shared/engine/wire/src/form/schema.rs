@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use watchbill_domain::reserved_pattern;
 
-use super::{Field, Kind};
+use super::{Field, FieldType};
 
 /// No control characters (category Cc).
 const NO_CONTROL: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
@@ -22,50 +22,54 @@ pub enum Plain {
     BodyField,
 }
 
-impl Kind {
+impl FieldType {
     /// What to send, for error messages.
     pub(super) fn wanted(self) -> String {
         match self {
-            Kind::Text { most, lines: false } => {
+            FieldType::Text { most, lines: false } => {
                 format!("send a string of 1 to {most} characters without control characters")
             }
-            Kind::Text { most, lines: true } => {
+            FieldType::Text { most, lines: true } => {
                 format!("send a string of at most {most} characters")
             }
-            Kind::Word { like, .. } => format!("send {like}"),
-            Kind::Choice(names) => format!("use one of {}", names.join(", ")),
-            Kind::Object { .. } => "send a JSON object".into(),
-            Kind::Int { least, most } => format!("send a whole number from {least} to {most}"),
-            Kind::Dollars { most } => format!("send US dollars from 0 to {most}, such as 2.50"),
-            Kind::Time => "send an RFC 3339 time such as 2026-01-31T08:00:00Z".into(),
-            Kind::Span => "send seconds (1 to 9999999) or a string such as '45s', '15m', '8h', \
+            FieldType::Word { like, .. } => format!("send {like}"),
+            FieldType::Choice(names) => format!("use one of {}", names.join(", ")),
+            FieldType::Object { .. } => "send a JSON object".into(),
+            FieldType::Int { least, most } => format!("send a whole number from {least} to {most}"),
+            FieldType::Dollars { most } => {
+                format!("send US dollars from 0 to {most}, such as 2.50")
+            }
+            FieldType::Time => "send an RFC 3339 time such as 2026-01-31T08:00:00Z".into(),
+            FieldType::Span => {
+                "send seconds (1 to 9999999) or a string such as '45s', '15m', '8h', \
                            '1h 30m' or '2d'"
-                .into(),
-            Kind::Form(_) => "send a JSON object".into(),
-            Kind::ResponseOnly => "leave it out".into(),
+                    .into()
+            }
+            FieldType::Form(_) => "send a JSON object".into(),
+            FieldType::ResponseOnly => "leave it out".into(),
         }
     }
 
     /// Whether the field only appears in responses, so that no client needs to send it.
     pub(super) fn is_shown_only(self) -> bool {
-        matches!(self, Kind::ResponseOnly)
+        matches!(self, FieldType::ResponseOnly)
     }
 
     pub(super) fn fits_text(self, text: &str) -> bool {
         match self {
-            Kind::Text { most, lines: true } => text.chars().count() <= most,
-            Kind::Text { most, lines: false } => {
+            FieldType::Text { most, lines: true } => text.chars().count() <= most,
+            FieldType::Text { most, lines: false } => {
                 (1..=most).contains(&text.chars().count()) && !text.contains(char::is_control)
             }
-            Kind::Word { most, fits, .. } => text.chars().count() <= most && fits(text),
-            Kind::Choice(names) => names.contains(&text),
-            Kind::Object { .. }
-            | Kind::Int { .. }
-            | Kind::Dollars { .. }
-            | Kind::Time
-            | Kind::Span
-            | Kind::Form(_)
-            | Kind::ResponseOnly => false,
+            FieldType::Word { most, fits, .. } => text.chars().count() <= most && fits(text),
+            FieldType::Choice(names) => names.contains(&text),
+            FieldType::Object { .. }
+            | FieldType::Int { .. }
+            | FieldType::Dollars { .. }
+            | FieldType::Time
+            | FieldType::Span
+            | FieldType::Form(_)
+            | FieldType::ResponseOnly => false,
         }
     }
 }
@@ -97,26 +101,28 @@ pub(super) fn is_span(text: &str) -> bool {
 
 pub fn field_schema(field: &Field, plain: Plain) -> Value {
     let mut schema = match field.kind {
-        Kind::Text { most, lines: true } => json!({ "type": "string", "maxLength": most }),
-        Kind::Text { most, lines: false } => json!({
+        FieldType::Text { most, lines: true } => json!({ "type": "string", "maxLength": most }),
+        FieldType::Text { most, lines: false } => json!({
             "type": "string", "minLength": 1, "maxLength": most, "pattern": NO_CONTROL
         }),
-        Kind::Word { pattern, most, .. } => {
+        FieldType::Word { pattern, most, .. } => {
             json!({ "type": "string", "minLength": 1, "maxLength": most, "pattern": pattern })
         }
-        Kind::Choice(names) => json!({ "type": "string", "enum": names }),
-        Kind::Object { .. } => json!({ "type": "object", "additionalProperties": any_value() }),
-        Kind::Int { least, most } => {
+        FieldType::Choice(names) => json!({ "type": "string", "enum": names }),
+        FieldType::Object { .. } => {
+            json!({ "type": "object", "additionalProperties": any_value() })
+        }
+        FieldType::Int { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
-        Kind::Dollars { most } => json!({ "type": "number", "minimum": 0, "maximum": most }),
-        Kind::Time => json!({ "type": "string", "format": "date-time" }),
-        Kind::Span => json!({ "anyOf": [
+        FieldType::Dollars { most } => json!({ "type": "number", "minimum": 0, "maximum": most }),
+        FieldType::Time => json!({ "type": "string", "format": "date-time" }),
+        FieldType::Span => json!({ "anyOf": [
             { "type": "string", "pattern": SPAN },
             { "type": "number", "minimum": 1, "maximum": MAX_SECONDS }
         ] }),
-        Kind::Form(fields) => object_schema(fields),
-        Kind::ResponseOnly => any_value(),
+        FieldType::Form(fields) => object_schema(fields),
+        FieldType::ResponseOnly => any_value(),
     };
     if field.unreserved {
         schema["not"] = json!({ "type": "string", "pattern": reserved_pattern() });

@@ -7,7 +7,7 @@ use watchbill_redact as redact;
 
 use super::line;
 use super::queries::cursor_field;
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 const ROLES: &[&str] = &["admin", "agent", "approver", "user"];
 
@@ -17,7 +17,7 @@ fn is_key_name(text: &str) -> bool {
         && !redact::holds_secret(text)
 }
 
-const KEY_NAME: Kind = Kind::Word {
+const KEY_NAME: FieldType = FieldType::Word {
     pattern: "^[A-Za-z0-9][A-Za-z0-9_.-]*$",
     most: 64,
     fits: is_key_name,
@@ -36,7 +36,11 @@ impl CreateKey {
     pub const FIELDS: &[Field] = &[
         Field::required("name", KEY_NAME, "Who will use the key; shown as the actor of its calls.")
             .unreserved(),
-        Field::required("role", Kind::Choice(ROLES), "The role, which decides what it may do."),
+        Field::required(
+            "role",
+            FieldType::Choice(ROLES),
+            "The role, which decides what it may do.",
+        ),
     ];
 
     pub fn read(body: &[u8]) -> Result<Self, BadForm> {
@@ -66,7 +70,7 @@ impl KeyQuery {
     pub const FIELDS: &[Field] = &[
         Field::optional(
             "limit",
-            Kind::Int { least: 1, most: Self::MAX_LIMIT },
+            FieldType::Int { least: 1, most: Self::MAX_LIMIT },
             "Maximum number of keys on a page; default 1000.",
         ),
         cursor_field!("k1", "/keys", KEYS),
@@ -90,10 +94,14 @@ pub struct TokenRequest {
 impl TokenRequest {
     pub const FIELDS: &[Field] = &[
         Field::required("sub", line(128), "Who will use the token.").unreserved(),
-        Field::required("role", Kind::Choice(ROLES), "The role, which decides what it may do."),
+        Field::required(
+            "role",
+            FieldType::Choice(ROLES),
+            "The role, which decides what it may do.",
+        ),
         Field::optional(
             "expires_in",
-            Kind::Int { least: 60, most: 86_400 },
+            FieldType::Int { least: 60, most: 86_400 },
             "Lifetime in seconds; default 3600.",
         ),
     ];
@@ -128,7 +136,7 @@ impl CreateTenant {
     pub const FIELDS: &[Field] = &[
         Field::required(
             "tenant",
-            Kind::Word {
+            FieldType::Word {
                 pattern: "^[a-z0-9_-]+$",
                 most: 64,
                 fits: |text| TenantId::parse(text).is_ok() && !redact::holds_secret(text),

@@ -5,7 +5,7 @@ use watchbill_domain::TaskId;
 
 use super::queries::{LIMIT, cursor_field, limit};
 use super::{ANY_ID, line};
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 /// `GET /audit`.
 #[derive(Clone, Debug)]
@@ -17,11 +17,11 @@ pub struct AuditQuery {
 
 impl AuditQuery {
     pub const FIELDS: &[Field] = &[
-        Field::optional("kind", Kind::Choice(AUDIT_KINDS), "Only entries of this kind."),
+        Field::optional("kind", FieldType::Choice(AUDIT_KINDS), "Only entries of this kind."),
         Field::optional("task", ANY_ID, "Only entries about this task."),
         Field::optional("actor", line(128), "Only entries of this actor."),
-        Field::optional("since", Kind::Time, "Only entries at or after this time."),
-        Field::optional("until", Kind::Time, "Only entries at or before this time."),
+        Field::optional("since", FieldType::Time, "Only entries at or after this time."),
+        Field::optional("until", FieldType::Time, "Only entries at or before this time."),
         LIMIT,
         cursor_field!("a1", "/audit", AUDIT),
     ];
@@ -53,12 +53,12 @@ impl BatchQuery {
     pub const FIELDS: &[Field] = &[
         Field::optional(
             "from",
-            Kind::Int { least: 1, most: 999_999_999_999 },
+            FieldType::Int { least: 1, most: 999_999_999_999 },
             "The first batch; default 1.",
         ),
         Field::optional(
             "limit",
-            Kind::Int { least: 1, most: MAX_BATCHES },
+            FieldType::Int { least: 1, most: MAX_BATCHES },
             "Maximum number of batches on a page; default 100. Pages of large batches have fewer.",
         ),
     ];

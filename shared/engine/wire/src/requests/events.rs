@@ -5,7 +5,7 @@ use watchbill_core::service::NewEvent;
 use watchbill_domain::{Caller, EventId, EventPriority, EventType, TaskId};
 
 use super::{ANY_ID, line, shown};
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 /// Bytes of JSON: 100 KB.
 pub const EVENT_PAYLOAD_LIMIT: usize = 100 * 1024;
@@ -36,7 +36,7 @@ impl PublishEvent {
     pub const FIELDS: &[Field] = &[
         Field::required(
             "event_type",
-            Kind::Word {
+            FieldType::Word {
                 pattern: "^[a-z][a-z0-9_]*\\.[a-z][a-z0-9_]*$",
                 most: 64,
                 fits: |text| EventType::parse(text).is_ok(),
@@ -48,12 +48,12 @@ impl PublishEvent {
         Field::required("source_agent", line(64), "Who publishes it."),
         Field::required(
             "payload",
-            Kind::Object { most: EVENT_PAYLOAD_LIMIT },
+            FieldType::Object { most: EVENT_PAYLOAD_LIMIT },
             "The event's data, at most 100 KB.",
         ),
         Field::optional("task_id", ANY_ID, "The task it is about."),
         Field::optional("trace_id", ANY_ID, "Its trace id; default: the one of `traceparent`."),
-        Field::optional("priority", Kind::Choice(PRIORITIES), "Default `medium`."),
+        Field::optional("priority", FieldType::Choice(PRIORITIES), "Default `medium`."),
         Field::optional(
             "event_id",
             ANY_ID,
@@ -61,7 +61,7 @@ impl PublishEvent {
         ),
         Field::optional(
             "hops",
-            Kind::Int { least: 0, most: u8::MAX as u64 },
+            FieldType::Int { least: 0, most: u8::MAX as u64 },
             "How many reactions led to it; more than 8 are refused with 409.",
         ),
         shown("timestamp"),

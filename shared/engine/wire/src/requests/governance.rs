@@ -4,18 +4,18 @@ use watchbill_domain::Amount;
 use watchbill_governance::BudgetLimits;
 
 use super::{line, shown, words};
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 /// Upper bounds of limits, for any period: far above real spending, far below an overflow.
 const MAX_USD: u32 = 1_000_000;
 const MAX_TOKENS: u64 = 1_000_000_000_000;
 
 const fn usd(name: &'static str, doc: &'static str) -> Field {
-    Field::optional(name, Kind::Dollars { most: MAX_USD }, doc)
+    Field::optional(name, FieldType::Dollars { most: MAX_USD }, doc)
 }
 
 const fn tokens(name: &'static str, doc: &'static str) -> Field {
-    Field::optional(name, Kind::Int { least: 0, most: MAX_TOKENS }, doc)
+    Field::optional(name, FieldType::Int { least: 0, most: MAX_TOKENS }, doc)
 }
 
 /// Money and tokens as in [`AmountView`](crate::AmountView).
@@ -26,7 +26,7 @@ const AMOUNT: &[Field] =
 const PERIOD: &[Field] = &[
     usd("usd", "The same as `usd` in `limit`; takes precedence over it."),
     tokens("tokens", "The same as `tokens` in `limit`; takes precedence over it."),
-    Field::optional("limit", Kind::Form(AMOUNT), "The limit."),
+    Field::optional("limit", FieldType::Form(AMOUNT), "The limit."),
     shown("used"),
     shown("reserved"),
     shown("percent"),
@@ -35,7 +35,7 @@ const PERIOD: &[Field] = &[
 ];
 
 const fn period(name: &'static str, doc: &'static str) -> Field {
-    Field::optional(name, Kind::Form(PERIOD), doc)
+    Field::optional(name, FieldType::Form(PERIOD), doc)
 }
 
 /// The body of `PUT /budget/limits`: the limits by their names, or in the form that `GET

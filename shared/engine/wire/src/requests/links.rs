@@ -1,7 +1,7 @@
 //! Requests that use an approval link.
 
 use super::prose;
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 /// The decision made with an approval link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ impl LinkForm {
     pub const FIELDS: &[Field] = &[
         Field::required(
             "token",
-            Kind::Text { most: MAX_LINK_CHARS, lines: false },
+            FieldType::Text { most: MAX_LINK_CHARS, lines: false },
             "The part of the link after the #, or the whole link.",
         ),
         Field::optional(
             "decision",
-            Kind::Choice(&["approve", "reject"]),
+            FieldType::Choice(&["approve", "reject"]),
             "The decision. Without it the approval is displayed, and nothing changes.",
         ),
         Field::optional("reason", prose(1_000), "Why it is rejected; recorded and displayed."),

@@ -18,26 +18,31 @@ pub use tasks::{AnswerRequest, CreateTask, METADATA_LIMIT, PatchStatus, Reason, 
 
 use watchbill_domain::ApprovalId;
 
-use crate::{Field, Kind};
+use crate::{Field, FieldType};
 
-/// A field that only responses carry; see [`Kind::ResponseOnly`].
+/// A field that only responses carry; see [`FieldType::ResponseOnly`].
 const fn shown(name: &'static str) -> Field {
-    Field::optional(name, Kind::ResponseOnly, "Only in responses; ignored in requests.")
+    Field::optional(name, FieldType::ResponseOnly, "Only in responses; ignored in requests.")
 }
 
 /// A name or external id on one line.
-const fn line(most: usize) -> Kind {
-    Kind::Text { most, lines: false }
+const fn line(most: usize) -> FieldType {
+    FieldType::Text { most, lines: false }
 }
 
 /// Long text of people and programs.
-const fn prose(most: usize) -> Kind {
-    Kind::Text { most, lines: true }
+const fn prose(most: usize) -> FieldType {
+    FieldType::Text { most, lines: true }
 }
 
 /// Long text that must not be blank.
-const fn words(most: usize, like: &'static str) -> Kind {
-    Kind::Word { pattern: "[^\\s\\u0000-\\u001f\\u007f-\\u009f]", most, fits: says_something, like }
+const fn words(most: usize, like: &'static str) -> FieldType {
+    FieldType::Word {
+        pattern: "[^\\s\\u0000-\\u001f\\u007f-\\u009f]",
+        most,
+        fits: says_something,
+        like,
+    }
 }
 
 fn says_something(text: &str) -> bool {
@@ -45,7 +50,7 @@ fn says_something(text: &str) -> bool {
 }
 
 /// 128 characters, each of which may be escaped (`=2F`), as legacy ids are.
-pub const ANY_ID: Kind = Kind::Word {
+pub const ANY_ID: FieldType = FieldType::Word {
     pattern: "^(=(23|25|2F|3D|3F|7E)|[^\\u0000-\\u001f\\u007f-\\u009f]){1,128}$",
     most: 384,
     fits: |text| !text.is_empty() && !text.contains(char::is_control),
@@ -54,7 +59,7 @@ pub const ANY_ID: Kind = Kind::Word {
 
 /// `approval_`, a task's id, and `~` with a number: 160 characters, each of which may be
 /// escaped as in [`ANY_ID`].
-pub const APPROVAL_ID: Kind = Kind::Word {
+pub const APPROVAL_ID: FieldType = FieldType::Word {
     pattern: "^(=(23|25|2F|3D|3F|7E)|[^\\u0000-\\u001f\\u007f-\\u009f]){1,160}$",
     most: 416,
     fits: |text| ApprovalId::parse(text).is_ok(),

@@ -6,11 +6,11 @@ use watchbill_core::service::{EventFilter, TaskFilter};
 use watchbill_domain::{Agent, EventId, Priority, Status, TaskId, TaskType};
 
 use super::{ANY_ID, line};
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 pub(super) const LIMIT: Field = Field::optional(
     "limit",
-    Kind::Int { least: 1, most: 200 },
+    FieldType::Int { least: 1, most: 200 },
     "Maximum number of entries on a page; default 50.",
 );
 /// A cursor may hold a legacy id, escaped twice.
@@ -21,7 +21,7 @@ macro_rules! cursor_field {
     ($tags:literal, $of:literal, $($kind:ident),+) => {
         crate::form::Field::optional(
             "cursor",
-            crate::form::Kind::Word {
+            crate::form::FieldType::Word {
                 pattern: concat!("^(", $tags, ")-[0-9a-f]{8}-[A-Za-z0-9_~.-]*$"),
                 most: crate::requests::queries::MAX_CURSOR,
                 fits: |text| {
@@ -37,7 +37,7 @@ macro_rules! cursor_field {
 pub(super) use cursor_field;
 const WAIT: Field = Field::optional(
     "wait",
-    Kind::Int { least: 0, most: 20 },
+    FieldType::Int { least: 0, most: 20 },
     "Seconds to wait for something new if there is none yet.",
 );
 
@@ -80,13 +80,21 @@ pub struct TaskQuery {
 
 impl TaskQuery {
     pub const FIELDS: &[Field] = &[
-        Field::optional("status", Kind::Choice(Status::SPELLINGS), "Only tasks with this status."),
-        Field::optional("assigned_to", Kind::Choice(Agent::SPELLINGS), "Only this agent's tasks."),
-        Field::optional("agent", Kind::Choice(Agent::SPELLINGS), "The same as `assigned_to`."),
-        Field::optional("type", Kind::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
+        Field::optional(
+            "status",
+            FieldType::Choice(Status::SPELLINGS),
+            "Only tasks with this status.",
+        ),
+        Field::optional(
+            "assigned_to",
+            FieldType::Choice(Agent::SPELLINGS),
+            "Only this agent's tasks.",
+        ),
+        Field::optional("agent", FieldType::Choice(Agent::SPELLINGS), "The same as `assigned_to`."),
+        Field::optional("type", FieldType::Choice(TaskType::SPELLINGS), "Only tasks of this type."),
         Field::optional(
             "priority",
-            Kind::Choice(Priority::SPELLINGS),
+            FieldType::Choice(Priority::SPELLINGS),
             "Only tasks of this priority.",
         ),
         Field::optional("source", line(64), "Only tasks from this source."),
@@ -152,7 +160,7 @@ impl WatchQuery {
         WAIT,
         Field::optional(
             "version",
-            Kind::Int { least: 0, most: 9_007_199_254_740_991 },
+            FieldType::Int { least: 0, most: 9_007_199_254_740_991 },
             "Wait until the task's version is greater than this; default: its current version.",
         ),
     ];
@@ -173,7 +181,7 @@ pub struct EventQuery {
     pub wait: Duration,
 }
 
-const TYPE_OR_GROUP: Kind = Kind::Word {
+const TYPE_OR_GROUP: FieldType = FieldType::Word {
     pattern: "^[a-z][a-z0-9_]*\\.([a-z][a-z0-9_]*)?$",
     most: 64,
     fits: is_type_or_group,

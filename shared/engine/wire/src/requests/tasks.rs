@@ -8,13 +8,13 @@ use watchbill_domain::{
 use watchbill_redact as redact;
 
 use super::{ANY_ID, line, prose, shown, words};
-use crate::form::{BadForm, Field, Form, Kind};
+use crate::form::{BadForm, Field, FieldType, Form};
 
 /// Bytes of JSON. Metadata is in the task's header, which every step reads.
 pub const METADATA_LIMIT: usize = 16 * 1024;
 
 /// An id that can be a path segment: `.` and `..` would lead elsewhere.
-const NEW_ID: Kind = Kind::Word {
+const NEW_ID: FieldType = FieldType::Word {
     pattern: "^(\\.{0,2}[^. #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]|\\.{3})((=(20|23|25|2F|3D|3F|5C|7E)|[^#?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f]){0,124}[^ #?/%~\\\\\\u0000-\\u001f\\u007f-\\u009f])?$",
     // 128 characters, each of which may be escaped, as legacy ids are.
     most: 384,
@@ -68,31 +68,31 @@ pub fn is_trace(text: &str) -> bool {
 
 impl CreateTask {
     pub const FIELDS: &[Field] = &[
-        Field::required("type", Kind::Choice(TYPES), "What kind of work it is."),
+        Field::required("type", FieldType::Choice(TYPES), "What kind of work it is."),
         Field::required(
             "payload",
-            Kind::Object { most: TaskLimits::PAYLOAD },
+            FieldType::Object { most: TaskLimits::PAYLOAD },
             "What to do, at most 200 KB; a `description` in words is enough.",
         ),
         Field::optional(
             "priority",
-            Kind::Choice(Priority::SPELLINGS),
+            FieldType::Choice(Priority::SPELLINGS),
             "P0 runs first; default P2.",
         ),
         Field::optional("source", line(64), "Where the task comes from; default `user`."),
         Field::optional(
             "sla_target",
-            Kind::Span,
+            FieldType::Span,
             "The deadline, counted from now: seconds or `15m`.",
         ),
         Field::optional(
             "sla_deadline",
-            Kind::Time,
+            FieldType::Time,
             "The deadline; takes precedence over `sla_target`.",
         ),
         Field::optional(
             "metadata",
-            Kind::Object { most: METADATA_LIMIT },
+            FieldType::Object { most: METADATA_LIMIT },
             "Any data to store with the task, at most 16 KB; a `trace_id` in it becomes the \
              task's.",
         ),
@@ -103,7 +103,7 @@ impl CreateTask {
         ),
         Field::optional(
             "max_retries",
-            Kind::Int { least: 0, most: 100 },
+            FieldType::Int { least: 0, most: 100 },
             "How often a failed run is retried; default 3.",
         ),
         Field::optional(
@@ -243,7 +243,7 @@ pub struct PatchStatus {
 /// The name of a machine, pod or process.
 const WORKER: Field = Field::optional(
     "worker",
-    Kind::Word {
+    FieldType::Word {
         pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$",
         most: 128,
         fits: is_worker_name,
@@ -255,7 +255,7 @@ const WORKER: Field = Field::optional(
 );
 const FENCE: Field = Field::optional(
     "fence",
-    Kind::Int { least: 1, most: 9_007_199_254_740_991 },
+    FieldType::Int { least: 1, most: 9_007_199_254_740_991 },
     "The fence that the claim returned; refused with 409 once another claim was made.",
 );
 
@@ -272,11 +272,11 @@ const fn error(most: usize) -> Field {
 
 impl PatchStatus {
     pub const FIELDS: &[Field] = &[
-        Field::required("status", Kind::Choice(Status::SPELLINGS), "The task's new status."),
+        Field::required("status", FieldType::Choice(Status::SPELLINGS), "The task's new status."),
         error(100_000),
         Field::optional(
             "result",
-            Kind::Object { most: TaskLimits::PAYLOAD },
+            FieldType::Object { most: TaskLimits::PAYLOAD },
             "The result of a completed task, at most 200 KB; returned as `metadata.result`.",
         ),
         WORKER,
@@ -285,7 +285,7 @@ impl PatchStatus {
     pub const QUERY: &[Field] = &[
         Field::optional(
             "status",
-            Kind::Choice(Status::SPELLINGS),
+            FieldType::Choice(Status::SPELLINGS),
             "The same as in the body, which may then be empty.",
         ),
         // Up to this many characters, escaped, still fit into a URL of 64 KB.

@@ -5,7 +5,8 @@ use watchbill_core::ports::{Change, Key};
 
 use super::item::{decode, integer, key_of};
 
-/// An unreadable record. It is parked so that it does not block its shard.
+/// An unreadable record. It is left out, so that it does not block its shard: `shared/hosts/lambda`
+/// logs and counts it, and parks its key for the recorder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the stream record {event_id} can't be read: {reason}")]
 pub struct BadRecord {

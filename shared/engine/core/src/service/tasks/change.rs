@@ -212,7 +212,7 @@ fn requesters(caller: &Caller, ended: &Task) -> Vec<String> {
 /// Whether it has failed and the failure has reduced its agent's score, here or in the task
 /// that it retries.
 fn failure_has_counted(task: &Task) -> bool {
-    let failure = |earned: &ScoreDelta| earned.0 == ReputationEvent::TaskFailure;
+    let failure = |score_delta: &ScoreDelta| score_delta.0 == ReputationEvent::TaskFailure;
     let counted = task.outcome.iter().any(|outcome| outcome.reputation.iter().any(failure));
     task.failure_counted || (task.status == Status::Failed && counted)
 }

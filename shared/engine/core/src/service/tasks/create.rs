@@ -172,7 +172,7 @@ impl Tasks {
             created_by: &new.created_by,
             payload: &new.payload,
             metadata: &new.metadata,
-            gated_as: planned.gated_as,
+            gate_type: planned.gate_type,
             mutates: call.is_none_or(|call| call.mutating),
         };
         let mut requirements = policy.gates(&subject);
