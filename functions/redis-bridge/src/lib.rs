@@ -14,7 +14,7 @@
 //! - `reconciler`: checks the connection and repairs missed updates.
 //! - `report`: status and metrics. `aws`: the bridge as a Lambda function.
 //!
-//! The legacy side is the port [`Peer`]. The bridge has no durable state of its own: taken tasks
+//! The legacy side is the port [`LegacyQueue`]. The bridge has no durable state of its own: taken tasks
 //! have leases in Redis, accepted tasks are in our store, and a cursor in Redis moves in the
 //! same step as the publishing.
 //!

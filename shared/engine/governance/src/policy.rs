@@ -15,7 +15,7 @@ use super::{BudgetLimits, EnvironmentKind, Environments, Freeze, GateRules, Pric
 
 /// A compiled expression of a policy.
 pub trait Condition: Send + Sync + fmt::Debug {
-    /// Whether it is true of the subject, see [`Subject::as_json`]. `Err` if it can't be
+    /// Whether it is true of the subject, see [`PolicyInput::as_json`]. `Err` if it can't be
     /// evaluated, for instance because a field is missing.
     fn holds(&self, subject: &Value) -> Result<bool, String>;
 

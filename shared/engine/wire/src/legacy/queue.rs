@@ -26,7 +26,7 @@ pub enum LegacyTask {
         status: String,
         /// The assignment with which we exported it, if it is one of our tasks.
         fed: Option<u32>,
-        /// Whether we have [written](PeerQueue::write) to it.
+        /// Whether we have [written](LegacyTasks::write) to it.
         written: bool,
     },
     /// The id is in the queue, but there is no record with that name.
