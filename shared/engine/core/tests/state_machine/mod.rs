@@ -428,11 +428,11 @@ impl Life {
     fn authorization(&self, step: &Move) -> VersionedAuthorization {
         let decision = match step.random % 12 {
             0 => Authorization::ApprovalRequired(self.asked()),
-            1 if step.a < 8 => Authorization::Denied {
-                error: "Permission denied: no".into(),
-                score_delta: (step.a < 6)
-                    .then_some(ScoreDelta(ReputationEvent::PermissionDenied, -8)),
-            },
+            1 if step.a < 8 => {
+                let delta =
+                    (step.a < 6).then_some(ScoreDelta(ReputationEvent::PermissionDenied, -8));
+                Authorization::Denied { error: "Permission denied: no".into(), score_delta: delta }
+            }
             2 => {
                 let until = self.now.plus(Duration::from_secs(1 + step.random % 9_000));
                 Authorization::Deferred { until, why: "a freeze".into() }
