@@ -429,9 +429,8 @@ impl Life {
         let decision = match step.random % 12 {
             0 => Authorization::ApprovalRequired(self.asked()),
             1 if step.a < 8 => {
-                let delta =
-                    (step.a < 6).then_some(ScoreDelta(ReputationEvent::PermissionDenied, -8));
-                Authorization::Denied { error: "Permission denied: no".into(), score_delta: delta }
+                let d = ScoreDelta(ReputationEvent::PermissionDenied, -8);
+                Authorization::Denied { error: "no".into(), score_delta: (step.a < 6).then_some(d) }
             }
             2 => {
                 let until = self.now.plus(Duration::from_secs(1 + step.random % 9_000));
@@ -476,7 +475,7 @@ impl Life {
                 RunResult::Deferred { until, why: "a freeze".into() }
             }
             13 if step.random.is_multiple_of(3) => {
-                RunResult::Denied { error: "Permission denied: no".into(), score_delta: None }
+                RunResult::Denied { error: "denied".into(), score_delta: None }
             }
             11 => {
                 RunResult::Suspended { resume_at: Timestamp::from_millis(5), note: "past".into() }
