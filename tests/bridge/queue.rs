@@ -16,7 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Connects to a Redis, to read it and to enqueue tasks.
 pub async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("an address");
-    client.get_multiplexed_async_connection().await.expect("redis answers")
+    // A busy machine answers late; the default is half a second.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&patient).await.expect("redis answers")
 }
 
 pub fn id(n: usize) -> String {

@@ -49,7 +49,9 @@ impl Hand {
 
     pub async fn to(url: &str) -> Self {
         let client = redis::Client::open(url).unwrap();
-        Self(client.get_multiplexed_async_connection().await.unwrap())
+        // A busy machine answers late; the default is half a second.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        Self(client.get_multiplexed_async_connection_with_config(&patient).await.unwrap())
     }
 
     pub async fn try_ask<T: FromRedisValue>(
