@@ -24,7 +24,7 @@ const PUBLISHED_FOLD: &str = "published";
 impl TenantRecorder {
     /// Reads the furthest position from all sources.
     pub async fn find_place(&mut self, core: &Core) -> Result<(), RecordError> {
-        let mut stored = self.publishing.kept.max(self.folds.published());
+        let mut stored = self.publishing.kept.max(self.projections.published());
         let known = self.head.published.max(self.sent.load(Ordering::Relaxed));
         if known.max(stored) < self.head.seq
             && let Some(kept) = self.kept_place(core).await?
@@ -48,7 +48,7 @@ impl TenantRecorder {
 
     /// Saves the task counts, with the position.
     pub async fn save_stats(&mut self, core: &Core) -> Result<(), RecordError> {
-        let kept = self.folds.save_stats(core, self.head.seq, self.head.published).await;
+        let kept = self.projections.save_stats(core, self.head.seq, self.head.published).await;
         match kept {
             Ok(true) => self.note_place(),
             Ok(false) | Err(_) => self.keep_place_if_unknown(core).await,
@@ -58,7 +58,7 @@ impl TenantRecorder {
 
     /// Saves the projections with the batch they include, and the position.
     pub async fn save(&mut self, core: &Core) -> Result<(), RecordError> {
-        let kept = self.folds.save(core, self.head.seq, self.head.published).await;
+        let kept = self.projections.save(core, self.head.seq, self.head.published).await;
         match kept {
             Ok(true) => self.note_place(),
             Ok(false) | Err(_) => self.keep_place_if_unknown(core).await,

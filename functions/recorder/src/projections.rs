@@ -51,19 +51,19 @@ impl Projections {
     ) -> Result<Self, RecordError> {
         let (stats, kept_stats) = read(core, &tenant, STATS_FOLD).await?;
         let (reputation, kept_reputation) = read(core, &tenant, REPUTATION_FOLD).await?;
-        let mut folds =
+        let mut projections =
             Self { tenant, stats, reputation, kept_stats, kept_reputation, urgent: false };
         let rules = &core.rules().reputation;
         for seq in kept_stats.seq.min(kept_reputation.seq) + 1..=head {
             let Some(batch) = ledger.batch(seq).await? else { continue };
             if seq > kept_stats.seq {
-                folds.stats.apply(&batch);
+                projections.stats.apply(&batch);
             }
             if seq > kept_reputation.seq {
-                folds.reputation.apply(batch.task_entries(), rules);
+                projections.reputation.apply(batch.task_entries(), rules);
             }
         }
-        Ok(folds)
+        Ok(projections)
     }
 
     /// The publish position when the counts were saved.

@@ -31,7 +31,7 @@ pub struct TenantRecorder {
     pub(crate) head: Head,
     pub(crate) recent: RecordedVersions,
     pub(crate) publishing: Publishing,
-    pub(crate) folds: Projections,
+    pub(crate) projections: Projections,
     /// The last batch that this process has published or parked.
     pub(crate) sent: Arc<AtomicU64>,
     /// Until when other recorders count as active on this ledger, on the monotonic clock.
@@ -57,7 +57,7 @@ impl TenantRecorder {
     ) -> Result<Self, RecordError> {
         let ledger = LedgerReader::new(core.store().clone(), tenant.clone());
         let head = ledger.head().await?;
-        let folds = Projections::open(core, &ledger, tenant.clone(), head.seq).await?;
+        let projections = Projections::open(core, &ledger, tenant.clone(), head.seq).await?;
         let mut opened = Self {
             // Nothing is known yet, so the first change makes the ledger be read back to its
             // time.
@@ -68,7 +68,7 @@ impl TenantRecorder {
             tenant,
             ledger,
             head,
-            folds,
+            projections,
             sent,
             shared_until,
         };
@@ -101,13 +101,13 @@ impl TenantRecorder {
         let recorded = entries.len();
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            let mut ahead = self.folds.ahead(&core.rules().reputation);
+            let mut ahead = self.projections.ahead(&core.rules().reputation);
             let batch = batch_of(&mut entries, &mut ahead);
             let batch = self.append(core, batch).await?;
-            self.folds.appended(&batch, ahead);
+            self.projections.appended(&batch, ahead);
             core.wake().wake(&Topic::Ledger(self.tenant.clone()));
             self.publish(core, bus, Some(&batch), until).await?;
-            if self.folds.save_if_due(core, batch.seq, self.head.published).await? {
+            if self.projections.save_if_due(core, batch.seq, self.head.published).await? {
                 self.note_place();
             }
         }

@@ -128,9 +128,8 @@ fn build(ctx: &Ctx, sam: &Path, function: &str) -> Result<String> {
     let watch = Stopwatch::start();
     cmd::run(&mut command)?;
     let binary: PathBuf = folder.join(function).join("bootstrap");
-    let size = binary.metadata().with_context(|| format!("sam built no {}", binary.display()))?;
-    let took = watch.elapsed().as_secs();
-    Ok(format!("sam build {function}: {took} s, {} KB", size.len() / 1024))
+    binary.metadata().with_context(|| format!("sam built no {}", binary.display()))?;
+    Ok(format!("sam build {function}: {} s", watch.elapsed().as_secs()))
 }
 
 fn path_with(first: &Path) -> Result<std::ffi::OsString> {

@@ -12,9 +12,9 @@
 //! The time of every rule is linear in the text, whatever it contains
 //! (`tests/redaction/growth.rs`).
 //!
-//! To add a secret by its name (`activation_phrase`): not a rule, but two entries in `names`, in
-//! `SECRET` (flattened: `activationphrase`) and in `STEMS` (as it is written in texts, which are
-//! searched by stems first). By its appearance: a row in `rules::RULES`, or in the table of its
+//! To add a secret by its name (`activation_phrase`): not a rule, but entries in `names`: in
+//! `SECRET` (flattened: `activationphrase`), and in `STEMS` each spelling (`activation_phrase`,
+//! `activationphrase`), because texts are searched by stems first. By its appearance: a row in `rules::RULES`, or in the table of its
 //! module, and a hostile text in the growth test. Either way a form in testkit's
 //! `planted/forms.txt`.
 

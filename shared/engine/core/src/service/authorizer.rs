@@ -1,6 +1,8 @@
 //! Governance's authorization before a run, and before each mutating call within it. Order:
-//! permission (violations, rules on tools), trust level, approval, freeze. A level that is too low
-//! requires approval; while a freeze holds, no new approval is opened.
+//! permission (violations, rules on tools), whether an approval holds, trust level, freeze. A level
+//! that is too low requires approval, and one that holds covers it; it is looked at before the
+//! score, so that approved work does not depend on a readable score. While a freeze holds, no new
+//! approval is opened.
 //!
 //! The budget is not checked here: a run reserves it for each call of a model (`budgets`).
 

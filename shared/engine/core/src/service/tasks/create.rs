@@ -151,7 +151,7 @@ impl Tasks {
     }
 
     /// The approvals required before the task is assigned: by gates, and by rules on the tool that
-    /// its plan would call. No approval is requested for a denied plan: it fails at its run.
+    /// its plan would call. A rule that denies the call adds none: such a task fails at its run.
     async fn asked_at_creation(
         &self,
         new: &NewTask,
